@@ -1,0 +1,37 @@
+"""SimCLR for any folder of pictures: learn an encoder without labels, embed, evaluate, search.
+
+The commands as functions, loaded when they are first used:
+
+    from simclr_cli import PretrainSettings, pretrain
+    result = pretrain(PretrainSettings(images=Path("images"), epochs=100))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "pretrain": "simclr_cli.verbs.pretrain",
+    "embed": "simclr_cli.verbs.embed",
+    "probe": "simclr_cli.verbs.probe",
+    "similar": "simclr_cli.verbs.similar",
+    "demo": "simclr_cli.verbs.demo",
+    "load_encoder": "simclr_cli.verbs.encoders",
+    "PretrainSettings": "simclr_cli.settings",
+    "EmbedSettings": "simclr_cli.settings",
+    "ProbeSettings": "simclr_cli.settings",
+    "SimilarSettings": "simclr_cli.settings",
+    "DemoSettings": "simclr_cli.settings",
+    "SimclrError": "simclr_cli.errors",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

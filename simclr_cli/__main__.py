@@ -1,0 +1,6 @@
+"""`python -m simclr_cli` is `simclr`."""
+
+from simclr_cli.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The face: the only code that knows typer and rich."""

@@ -1,0 +1,141 @@
+"""The Typer app, and main(): signals, one error handler, exit codes. Torch is imported only once a verb must run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import typer
+
+from simclr_cli import __version__, settings
+from simclr_cli.cli import results
+from simclr_cli.cli.console import Data, Face
+from simclr_cli.cli.options import as_command
+from simclr_cli.errors import Interrupted, SimclrError, Terminated
+
+app = typer.Typer(
+    name="simclr",
+    help="Learn an image encoder from any folder of pictures, without labels, by SimCLR; and put it to use.",
+    epilog="Begin with: simclr demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+# Verb, settings, how the result is shown, one line of help, two examples.
+VERBS: tuple[tuple[str, type[Any], Callable[..., None], str, tuple[str, str]], ...] = (
+    (
+        "pretrain", settings.PretrainSettings, results.show_pretrain,
+        "Learn an encoder from a folder of pictures, without labels.",
+        ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds"),
+    ),
+    (
+        "embed", settings.EmbedSettings, results.show_embed,
+        "Write a vector for every picture.",
+        ("simclr embed --out vecs.npy", "simclr embed ./other --run birds --raw --out h.npy"),
+    ),
+    (
+        "probe", settings.ProbeSettings, results.show_probe,
+        "Say how good an encoder is where labels exist, beside the untrained one.",
+        ("simclr probe ./train --test ./test", "simclr probe ./images --labels labels.csv --json"),
+    ),
+    (
+        "similar", settings.SimilarSettings, results.show_similar,
+        "Print the most similar pictures.",
+        ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
+    ),
+    (
+        "demo", settings.DemoSettings, results.show_demo,
+        "Show all of it on pictures that it draws itself, in under three minutes.",
+        ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),
+    ),
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"simclr {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def _add(verb: str, settings_class: type[Any], show: Callable[..., None], text: str, examples: tuple[str, str]) -> None:
+    def run(values: dict[str, Any], as_json: bool, debug: bool) -> None:
+        raise typer.Exit(perform(verb, settings_class, show, values, as_json, debug))
+
+    lines = "\n\n".join(f"[bold]{example}[/bold]" for example in examples)
+    app.command(verb, help=text, epilog=f"Examples:\n\n{lines}")(as_command(settings_class, run))
+
+
+for _verb in VERBS:
+    _add(*_verb)
+
+
+def perform(
+    verb: str, settings_class: type[Any], show: Callable[..., None], values: dict[str, Any], as_json: bool, debug: bool
+) -> int:
+    """Run one verb and show its result.
+
+    Returns:
+        The exit code; the one place where errors become one.
+    """
+    data = Data()
+    with Face() as face:
+        try:
+            chosen = settings_class(**values)  # wrong settings end here, before torch is imported
+            function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
+            _listen(face)
+            result = function(chosen, report=face.report)
+            data.json(result) if as_json else show(result, face, data)
+            sys.stdout.flush()
+        except SimclrError as error:
+            if debug:
+                traceback.print_exc()
+            face.error(error)
+            return error.exit_code
+        except KeyboardInterrupt:
+            face.error(Interrupted("Stopped by Ctrl-C.", "Nothing was lost; type the command again."))
+            return Interrupted.exit_code
+        except BrokenPipeError:  # `simclr similar ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
+            face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
+            return SimclrError.exit_code
+    return 0
+
+
+def _listen(face: Face) -> None:
+    """First Ctrl-C or SIGTERM: a word, and a stop at the next event. Second: out at once; files are whole anyway."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        kind = Interrupted if number == signal.SIGINT else Terminated
+        if face.stop is not None:
+            os._exit(kind.exit_code)
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        face.stop = kind(f"Stopped by {name}.", "Nothing was lost; type the command again.")
+        os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def main() -> None:
+    """The command `simclr`."""
+    app(prog_name="simclr")

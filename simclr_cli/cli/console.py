@@ -1,0 +1,155 @@
+"""What a person sees: progress, plan and notes on stderr; results on stdout, as tables, plain lines or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
+from rich.table import Table
+from rich.text import Text
+
+from simclr_cli.errors import Interrupted, SimclrError
+from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
+
+
+def safe(text: str) -> str:
+    """Text that cannot move the cursor, change colours or reverse a line: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Face:
+    """Shows events as they come, and raises `Interrupted` from `report` once a stop was asked for."""
+
+    def __init__(self, stderr: TextIO | None = None) -> None:
+        self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
+        self.stop: Interrupted | None = None
+        self._bars: ProgressBars | None = None
+        self._stage: tuple[str, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._end_stage()
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Progress(stage, done, total):
+                self._advance(stage, stage.capitalize(), done, total)
+            case StepDone(epoch, epochs, step, steps, loss, speed):
+                words = f"Epoch {epoch}/{epochs}  loss {loss:.3f}  {speed:,.0f} images/s"
+                self._advance("training", words, (epoch - 1) * steps + step, epochs * steps)
+            case EpochDone(epoch, loss, _, speed, seconds):
+                if not self.talk.is_terminal:  # a log: one line an epoch
+                    self.say(f"epoch {epoch}  loss {loss:.4f}  {speed:,.1f} images/s  {duration(seconds)}")
+            case Note(text, warning):
+                self.say(text, "yellow" if warning else "")
+            case CensusTaken(summary):
+                self._census(summary)
+            case PlanMade():
+                self._plan(event)
+        if self.stop is not None:
+            raise self.stop
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line of talk."""
+        self.talk.print(Text(safe(text), style=style), soft_wrap=True)
+
+    def error(self, error: SimclrError) -> None:
+        """What went wrong and why; what to do next."""
+        self._end_stage()
+        self.talk.print(Text.assemble(("Error: ", "bold red"), safe(error.what)), soft_wrap=True)
+        self.talk.print(Text(safe(error.remedy)), soft_wrap=True)
+
+    def _advance(self, stage: str, words: str, done: int, total: int) -> None:
+        if not self.talk.is_terminal:
+            return
+        if self._stage is None or self._stage[0] != stage:
+            self._end_stage()
+            self._bars = ProgressBars(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                console=self.talk, transient=stage != "training", speed_estimate_period=120,
+            )  # fmt: skip
+            self._bars.start()
+            self._stage = (stage, self._bars.add_task(words, total=total))
+        assert self._bars is not None
+        self._bars.update(self._stage[1], description=words, completed=done, total=total)
+        if done >= total:
+            self._end_stage()
+
+    def _end_stage(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars, self._stage = None, None
+
+    def _census(self, summary: dict[str, Any]) -> None:
+        self._end_stage()
+        formats = ", ".join(f"{count:,} {name}" for name, count in summary["formats"].items())
+        side = summary["short_side"]
+        spread = f"{side['least']}" if side["least"] == side["most"] else f"{side['least']} to {side['most']}"
+        self.say(f"{summary['folder']}: {summary['pictures']:,} pictures ({formats}), short side {spread} px")
+        classes = summary["classes"]
+        if classes:
+            names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+            self.say(f"  folders look like {len(classes)} classes: {names} (not used for training)")
+        if summary["refused"]:
+            self.say(f"  {summary['refused']:,} files refused:", "yellow")
+            for reason, count in list(summary["refused_because"].items())[:8]:
+                self.say(f"    {count:,} x {reason}", "yellow")
+        if summary["other_files"]:
+            self.say(f"  {summary['other_files']:,} other files passed over")
+
+    def _plan(self, plan: PlanMade) -> None:
+        table = Table(title=f"Plan for {safe(plan.run)}", title_justify="left", box=None, pad_edge=False)
+        for column in ("setting", "value", "why"):
+            table.add_column(column, style="bold" if column == "value" else "")
+        for choice in plan.choices:
+            table.add_row(choice.name, Text(safe(choice.value)), Text(safe(choice.reason)))
+        self.talk.print(table)
+        about = f", about {duration(plan.seconds)}" if plan.seconds is not None else ""
+        self.say(f"{plan.steps:,} steps{about}")
+
+
+class Data:
+    """Results on stdout."""
+
+    def __init__(self) -> None:
+        self.out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+
+    def json(self, result: Any) -> None:
+        """The result's dataclass as one JSON object, ASCII, so that every file name survives."""
+        sys.stdout.write(json.dumps(dataclasses.asdict(result)) + "\n")
+
+    def line(self, text: str) -> None:
+        """One line, never wrapped."""
+        sys.stdout.write(safe(text) + "\n")
+
+    def table(self, columns: list[str], rows: list[list[str]], title: str = "") -> None:
+        """A table for a person; where stdout is no terminal, lines with tabs between the cells."""
+        if not self.out.is_terminal:
+            for row in [columns, *rows]:
+                sys.stdout.write("\t".join(safe(cell) for cell in row) + "\n")
+            return
+        table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(safe(cell)) for cell in row))
+        self.out.print(table)

@@ -1,0 +1,53 @@
+"""A settings dataclass -> a Typer command: names, types, defaults and help are read from the fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+JSON_HELP = "Print the result as one JSON object on stdout."
+DEBUG_HELP = "Show the traceback of an error."
+
+
+def as_command(settings_class: type[Any], run: Callable[[dict[str, Any], bool, bool], None]) -> Callable[..., None]:
+    """A function whose signature Typer can read: a parameter for each setting, then --json and --debug.
+
+    Args:
+        run: called with (values by setting name, json, debug).
+    """
+
+    def command(**values: Any) -> None:
+        as_json, debug = values.pop("as_json"), values.pop("debug")
+        run({name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}, as_json, debug)
+
+    hints = get_type_hints(settings_class)
+    parameters = [_parameter(field, hints[field.name]) for field in dataclasses.fields(settings_class)]
+    for name, help_text in (("as_json", JSON_HELP), ("debug", DEBUG_HELP)):
+        option = typer.Option("--json" if name == "as_json" else "--debug", help=help_text)
+        parameters.append(_keyword(name, Annotated[bool, option], False))
+    # An option may follow an argument without default, but a parameter may not: all are keyword-only.
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
+    help_text, default = field.metadata["help"], field.default
+    if hint == tuple[Path, ...]:
+        hint, default = list[Path], []
+    if field.metadata["argument"]:
+        return _keyword(field.name, Annotated[hint, typer.Argument(help=help_text, show_default=False)], default)
+    names = ["--" + field.name.replace("_", "-")]
+    if field.metadata["short"]:
+        names.append("-" + field.metadata["short"])
+    shown: bool | str = default is not None and not isinstance(default, bool)
+    return _keyword(field.name, Annotated[hint, typer.Option(*names, help=help_text, show_default=shown)], default)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)

@@ -1,0 +1,83 @@
+"""How each verb's result is shown to a person; --json shows the same result whole."""
+
+from __future__ import annotations
+
+from simclr_cli.cli.console import Data, Face, duration
+from simclr_cli.events import DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+
+
+def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
+    """What was made and what to type next."""
+    if not result.finished:
+        face.say("Stopped after the plan, as asked.")
+        return
+    face.say(
+        f"Trained on {result.pictures:,} pictures for {result.epochs} epochs in {duration(result.seconds)}; "
+        f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}, {result.images_per_second:,.0f} images/s."
+    )
+    if result.refused:
+        face.say(f"{result.refused:,} files were left out; {result.run}/refused.json says why.", "yellow")
+    data.line(result.run)
+    face.say("Next:")
+    face.say("  simclr similar PICTURE          the most similar pictures")
+    face.say("  simclr embed --out vecs.npy     a vector for every picture")
+    face.say("  simclr probe FOLDER             how good it is, where the folders are classes")
+
+
+def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
+    """The file, and its shape."""
+    length = "length 1" if result.normalised else "as they are"
+    face.say(
+        f"{result.rows:,} x {result.dimensions} float32, rows of {length}, in {duration(result.seconds)} "
+        f"({result.images_per_second:,.0f} images/s); names of the rows in {result.rows_file}."
+    )
+    if result.refused:
+        face.say(f"{result.refused:,} files were left out; {result.rows_file} says why.", "yellow")
+    data.line(result.out)
+
+
+def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
+    """The scores, and whether training helped."""
+    face.say(
+        f"{len(result.classes)} classes, {result.train_pictures:,} pictures with labels, "
+        f"{result.test_pictures:,} held out ({result.split}); always guessing one class gives {result.chance:.1f} %."
+    )
+    data.table(["encoder", "kNN k=20 %", "kNN k=200 %", "linear %"], [_cells(score) for score in result.scores])
+    trained, untrained = result.scores[0], result.scores[1]
+    gain = trained.knn_20 - untrained.knn_20
+    verdict = "helped" if gain > 0 else "did not help"
+    face.say(f"Training {verdict}: {gain:+.1f} points by kNN (k=20) over the untrained encoder.")
+
+
+def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
+    """A table a query."""
+    for query in result.queries:
+        rows = [[str(hit.rank), f"{hit.similarity:.4f}", hit.path] for hit in query.neighbours]
+        if len(result.queries) > 1 or data.out.is_terminal:
+            data.line(f"Most similar to {query.query}:")
+        data.table(["rank", "similarity", "path"], rows)
+    for reason in result.refused:
+        face.say(f"Left out: {reason}", "yellow")
+
+
+def show_demo(result: DemoResult, face: Face, data: Data) -> None:
+    """The neighbours of one picture and the comparison."""
+    data.line(f"Most similar to {result.query.query}:")
+    data.table(
+        ["rank", "similarity", "path"],
+        [[str(hit.rank), f"{hit.similarity:.4f}", hit.path] for hit in result.query.neighbours],
+    )
+    face.say(f"Which of {len(result.classes)} classes? By nearest neighbours, on held-out pictures:")
+    data.table(["representation", "kNN k=20 %", "kNN k=200 %"], [_cells(score)[:3] for score in result.scores])
+    trained, *others = result.scores
+    best = max(others, key=lambda score: score.knn_20)
+    face.say(
+        f"Training without a single label gained {trained.knn_20 - best.knn_20:+.1f} points over the best other "
+        f"({best.representation}), in {duration(result.seconds)} from drawing to here."
+    )
+    face.say(f"Everything is in {result.folder}. Now try your own: simclr pretrain FOLDER")
+
+
+def _cells(score: Score) -> list[str]:
+    linear = "-" if score.linear is None else f"{score.linear:.1f}"
+    return [score.representation, f"{score.knn_20:.1f}", f"{score.knn_200:.1f}", linear]

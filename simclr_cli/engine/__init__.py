@@ -1,0 +1,1 @@
+"""SimCLR itself: torch and timm only; no files, no paths, no printing."""

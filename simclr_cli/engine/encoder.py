@@ -1,0 +1,199 @@
+"""A timm name -> encoder f and the width of h; the small-image stem (section 2.1, appendix B.9)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from simclr_cli.errors import MachineError, SettingsError
+from simclr_cli.seeds import Purpose, seed_for
+
+SMALL_IMAGE = 32  # px; at and below it the stem keeps the resolution, and evaluation does not crop
+EVALUATION_CROP = 0.875  # share of the short side that evaluation keeps above SMALL_IMAGE
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """All that is needed to build an encoder again, but its weights."""
+
+    architecture: str  # a timm name
+    image_size: int  # px, square
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # per channel, of pictures in [0, 1]
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    small_stem: bool = False  # 3x3 stride-1 convolution without pooling in place of timm's own stem
+    model_args: Mapping[str, Any] = field(default_factory=dict)  # further arguments to timm.create_model
+
+    @property
+    def crop(self) -> float:
+        """Share of the short side that evaluation keeps."""
+        return 1.0 if self.image_size <= SMALL_IMAGE else EVALUATION_CROP
+
+
+class Encoder(nn.Module):
+    """f: a timm backbone without its classifier, fed pictures in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: nn.Module, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        self.width = self._measure_width()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, 3, S, S) floats in [0, 1] -> h (M, width). Normalised only if the weights came with statistics."""
+        return cast(Tensor, self.backbone((x - self.mean) / self.std))
+
+    def represent(self, pixels: Tensor) -> Tensor:
+        """(M, 3, S, S) uint8 -> h (M, width) float32, without gradient; call in eval mode."""
+        with torch.inference_mode():
+            return cast(Tensor, self(pixels.to(self.mean.device).float().div(255))).float()
+
+    def _measure_width(self) -> int:
+        """The width of h as it comes out: timm's attributes differ between families, the output does not."""
+        size, training = self.spec.image_size, self.backbone.training
+        try:
+            with torch.no_grad():
+                h = self.backbone.eval()(torch.zeros(1, 3, size, size))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise SettingsError(
+                f"{self.spec.architecture} cannot take pictures of {size} px ({_first_line(error)}).",
+                "Choose another --image-size (many transformers want a multiple of 16 or 32) or --backbone.",
+            ) from error
+        self.backbone.train(training)
+        if h.ndim != 2:
+            raise SettingsError(
+                f"{self.spec.architecture} gives {tuple(h.shape)} instead of one vector a picture.",
+                "Choose another --backbone.",
+            )
+        return int(h.shape[1])
+
+
+def check_name(name: str) -> None:
+    """Raise SettingsError with the closest names if timm does not know this one."""
+    plain = name.split(".")[0]
+    if timm.is_model(plain):
+        return
+    close = difflib.get_close_matches(plain, timm.list_models(), n=3, cutoff=0.5)
+    hint = f"The closest names are {', '.join(close)}." if close else "timm.list_models() lists the names."
+    raise SettingsError(f"timm has no backbone named {name!r}.", hint)
+
+
+def scratch_spec(name: str, image_size: int) -> EncoderSpec:
+    """The spec of an encoder that starts from random weights: small-image stem where it fits, no normalisation."""
+    check_name(name)
+    backbone = _create(name, image_size_args(name, image_size))
+    small = image_size <= SMALL_IMAGE and use_small_stem(backbone)
+    return EncoderSpec(name, image_size, small_stem=small, model_args=image_size_args(name, image_size))
+
+
+def pretrained_spec(name: str, image_size: int) -> EncoderSpec:
+    """The spec of an encoder that starts from trained weights: timm's own stem, mean and std."""
+    check_name(name)
+    config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise SettingsError(f"timm has no trained weights for {name}.", "Use --weights none, or another --backbone.")
+    mean, std = config.mean, config.std
+    return EncoderSpec(
+        name,
+        image_size,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        model_args=image_size_args(name, image_size),
+    )
+
+
+def create_encoder(spec: EncoderSpec, *, seed: int = 0, imagenet: bool = False) -> Encoder:
+    """Build f; random weights are a function of the seed alone.
+
+    Raises:
+        SettingsError: unknown name, or a size that it cannot take.
+        MachineError: `imagenet` weights that are neither on this machine nor to be had.
+    """
+    check_name(spec.architecture)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(seed, Purpose.ENCODER))
+        backbone = _create_pretrained(spec) if imagenet else _create(spec.architecture, spec.model_args)
+        if spec.small_stem:
+            use_small_stem(backbone)
+    return Encoder(backbone, spec)
+
+
+def load_backbone(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy weights into the backbone; a classifier among them is left out, anything else must fit exactly.
+
+    Raises:
+        SettingsError: the weights belong to another architecture.
+    """
+    own = encoder.backbone.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    odd = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
+    if missing or odd:
+        example = (missing or odd)[0]
+        raise SettingsError(
+            f"{source} does not hold the weights of {encoder.spec.architecture}: {len(missing)} tensors are missing "
+            f"and {len(odd)} have another shape ({example}, for one).",
+            "Name the architecture that they belong to with --backbone.",
+        )
+    encoder.backbone.load_state_dict({key: state[key] for key in own})
+
+
+def use_small_stem(backbone: nn.Module) -> bool:
+    """Let a ResNet keep the resolution of small pictures: 3x3 stride-1 first convolution, no max-pool (B.9).
+
+    Returns:
+        Whether the backbone has such a stem; others are left as they are.
+    """
+    first, pool = getattr(backbone, "conv1", None), getattr(backbone, "maxpool", None)
+    if pool is None:
+        return False
+    if isinstance(first, nn.Conv2d):
+        conv = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        backbone.conv1 = conv
+    elif isinstance(first, nn.Sequential) and isinstance(first[0], nn.Conv2d):
+        first[0].stride = (1, 1)  # a deep stem: three 3x3 convolutions, the first of stride 2
+    else:
+        return False
+    backbone.maxpool = nn.Identity()
+    return True
+
+
+def image_size_args(name: str, image_size: int) -> dict[str, Any]:
+    """Backbones with position embeddings must be told the size of the pictures."""
+    config = timm.get_pretrained_cfg(name)
+    return {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+
+
+def _create(name: str, model_args: Mapping[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, num_classes=0, **model_args)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise SettingsError(
+            f"timm cannot build {name} with {dict(model_args)} ({_first_line(error)}).",
+            "Choose another --image-size or --backbone.",
+        ) from error
+
+
+def _create_pretrained(spec: EncoderSpec) -> nn.Module:
+    try:
+        return timm.create_model(spec.architecture, pretrained=True, num_classes=0, **spec.model_args)
+    except Exception as error:  # the hub's client raises its own and its libraries' kinds
+        raise MachineError(
+            f"The trained weights of {spec.architecture} are not on this machine and could not be downloaded "
+            f"({_first_line(error)}).",
+            "Connect to the network (they are kept for later), or pass them as --weights FILE.safetensors.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

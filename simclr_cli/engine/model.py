@@ -1,0 +1,47 @@
+"""SimCLR = encoder f + projection head g (section 2.1)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from simclr_cli.engine.encoder import Encoder
+
+
+class ProjectionHead(nn.Module):
+    """g: layers of Dense without bias, batch norm and ReLU; the last without ReLU, its norm without shift.
+
+    That is the head of the paper's code (section 2.1 draws it without norms). 2 layers are SimCLR v1, 3 are v2.
+    """
+
+    def __init__(self, width: int, *, layers: int = 2, dimensions: int = 128) -> None:
+        super().__init__()
+        stack: list[nn.Module] = []
+        for _ in range(layers - 1):
+            stack += [nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        last_norm = nn.BatchNorm1d(dimensions)
+        last_norm.bias.requires_grad_(False)  # scale, no shift
+        stack += [nn.Linear(width, dimensions, bias=False), last_norm]
+        self.layers = nn.Sequential(*stack)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(M, width) h -> (M, dimensions) z, not normalised."""
+        return cast(Tensor, self.layers(h))
+
+
+class SimCLR(nn.Module):
+    """x -> h = f(x) -> z = g(h). Everything downstream uses h, never z."""
+
+    def __init__(self, encoder: Encoder, head: ProjectionHead) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(2N, 3, S, S) floats in [0, 1], both views in one pass -> h (2N, width), z (2N, dimensions).
+
+        One pass matters: batch norm must see both views at once.
+        """
+        h = self.encoder(x)
+        return h, self.head(h)

@@ -1,0 +1,74 @@
+"""Parameter groups, the optimizers of torch and timm, and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from timm.optim.lars import Lars
+from torch import nn
+
+OptimizerName = Literal["lars", "sgd", "adamw"]
+LearningRateRule = Literal["linear", "sqrt", "none"]
+
+
+def peak_learning_rate(base: float, rule: LearningRateRule, batch_size: int) -> float:
+    """The learning rate after warm-up (section 2.2 and appendix B.1).
+
+    linear: base * B / 256 (the paper's base is 0.3); sqrt: base * sqrt(B) (0.075, not scaled from 256: better at
+    small batches and few epochs); none: base as it stands.
+    """
+    if rule == "linear":
+        return base * batch_size / 256
+    if rule == "sqrt":
+        return base * math.sqrt(batch_size)
+    return base
+
+
+def learning_rate(step: int, *, total_steps: int, warmup_steps: int, peak: float) -> float:
+    """Linear from 0 to `peak` over the warm-up, then cosine to 0 without restarts; stepped every batch.
+
+    Args:
+        step: 0 for the first update. At step 0 of a warm-up the rate is 0, as in the paper's code.
+    """
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group the same rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: weights, which decay; norms' gains and biases, which do not (and are not adapted by LARS).
+
+    By number of dimensions, not by names: gains and biases have at most one, in every framework.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def create_optimizer(
+    model: nn.Module, name: OptimizerName, *, weight_decay: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """LARS (timm's), SGD or AdamW (torch's) over the model's two parameter groups; the rate is set every step.
+
+    timm's LARS takes eta |w| / (|g| + decay |w|) as trust where the paper's code takes eta |w| / |g + decay w|:
+    equal without decay, and apart by at most the decay's share of the gradient (decay is 1e-6).
+    """
+    groups = parameter_groups(model, weight_decay)
+    if name == "lars":
+        # timm adapts a group only if it decays, unless told so: weights are adapted even at decay 0.
+        groups[0]["always_adapt"] = True
+        return Lars(groups, lr=0.0, momentum=momentum, trust_coeff=0.001)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
+    return torch.optim.AdamW(groups, lr=0.0)

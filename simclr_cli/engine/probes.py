@@ -1,0 +1,100 @@
+"""How well frozen representations tell classes apart: weighted nearest neighbours and the linear probe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Transfer protocol (appendix B.8.1): 45 values, log-spaced, chosen on a validation split.
+L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
+CHUNK = 1024  # test rows compared at once
+
+
+def knn_predict(
+    train: Tensor, labels: Tensor, test: Tensor, *, neighbours: Sequence[int], temperature: float, classes: int
+) -> list[Tensor]:
+    """Classes by the votes of the k nearest rows by cosine, each with the weight exp(similarity / temperature).
+
+    The weighting is that of Wu et al. 2018 (1805.01978, section 3.4). k is at most the number of train rows.
+
+    Args:
+        train: (N, D); labels: (N,) int64 in 0..classes-1; test: (M, D). Of any scale.
+        neighbours: values of k.
+
+    Returns:
+        For each k a (M,) int64.
+    """
+    train, test = F.normalize(train.float(), dim=1), F.normalize(test.float(), dim=1)
+    most = min(max(neighbours), len(train))
+    predictions: list[list[Tensor]] = [[] for _ in neighbours]
+    for start in range(0, len(test), CHUNK):
+        rows = test[start : start + CHUNK]
+        similarity, nearest = (rows @ train.T).topk(most, dim=1)  # (m, most), nearest first
+        weight = torch.exp((similarity - 1) / temperature)  # - 1: no overflow, and the same winner
+        voted = labels[nearest]
+        for k, found in zip(neighbours, predictions, strict=True):
+            votes = torch.zeros(len(rows), classes, device=rows.device)
+            votes.scatter_add_(1, voted[:, :k], weight[:, :k])
+            found.append(votes.argmax(dim=1))
+    return [torch.cat(found) for found in predictions]
+
+
+def linear_predict(
+    train: Tensor, labels: Tensor, test: Tensor, *, validation: Tensor, classes: int
+) -> tuple[Tensor, float]:
+    """Multinomial logistic regression by L-BFGS; l2 chosen on a validation split, then refitted on all train rows.
+
+    Columns are standardised by the train rows' statistics first (not in the paper: without it the raw scale of h,
+    which differs between encoders, would decide which l2 values are sensible).
+
+    Args:
+        train: (N, D) h; labels: (N,) int64; test: (M, D).
+        validation: (N,) bool, the train rows that choose l2.
+
+    Returns:
+        (M,) int64 predictions, and the l2 chosen.
+    """
+    mean, std = train.mean(dim=0), train.std(dim=0).clamp(min=1e-6)
+    train, test = (train - mean) / std, (test - mean) / std
+    fitting = ~validation
+    best_l2, best_accuracy = L2_VALUES[-1], -math.inf
+    weights = torch.zeros(classes, train.shape[1] + 1, device=train.device)
+    for l2 in reversed(L2_VALUES):  # from the strongest: each fit is a good start for the next
+        weights = fit_logistic(train[fitting], labels[fitting], l2=l2, start=weights)
+        predicted = _scores(weights, train[validation]).argmax(dim=1)
+        accuracy = float((predicted == labels[validation]).float().mean())
+        if accuracy > best_accuracy:
+            best_l2, best_accuracy = l2, accuracy
+    weights = fit_logistic(train, labels, l2=best_l2, start=torch.zeros_like(weights))
+    return _scores(weights, test).argmax(dim=1), best_l2
+
+
+def fit_logistic(x: Tensor, labels: Tensor, *, l2: float, start: Tensor) -> Tensor:
+    """Minimise sum of cross entropies + l2 / 2 |W|^2 (the intercept is free) by L-BFGS.
+
+    Args:
+        x: (N, D); labels: (N,) int64; start: (C, D + 1) weights with the intercept in the last column.
+
+    Returns:
+        (C, D + 1) weights.
+    """
+    weights = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        penalty = 0.5 * l2 * weights[:, :-1].square().sum() / len(x)
+        loss = F.cross_entropy(_scores(weights, x), labels) + penalty
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
+    return weights.detach()
+
+
+def _scores(weights: Tensor, x: Tensor) -> Tensor:
+    return F.linear(x, weights[:, :-1], weights[:, -1])

@@ -1,0 +1,243 @@
+"""The two-view augmenter (section 2.1, appendix A): a batch of uint8 pictures -> random float views, in batch.
+
+Each picture of a batch has its own parameters, drawn on the CPU from a generator of (seed, step), so that they are
+the same on every device. What is linear is a matrix product: resampling a crop (with its flip) and blurring are each
+one small matrix for the rows and one for the columns of every picture, applied by two batched products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ATTEMPTS = 10  # crops tried before the whole picture is taken, as torchvision and the paper's code do
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
+
+
+@dataclass(frozen=True)
+class ViewRecipe:
+    """What a view may be: the paper's distribution and its knobs (appendix A)."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)  # share of the picture
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5  # probabilities
+    jitter: float = 0.8
+    grey: float = 0.2
+    blur: float = 0.5
+    strength: float = 1.0  # s: brightness, contrast and saturation within 0.8 s, hue within 0.2 s
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # px
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """What happens to each of B pictures to make one view; all on the CPU."""
+
+    crop: Tensor  # (B, 4) float: top, left, height, width in pixels of the true picture
+    flip: Tensor  # (B,) bool
+    factors: Tensor  # (B, 4) float: brightness, contrast, saturation (1 = unchanged), hue shift (0 = unchanged)
+    order: Tensor  # (B, 4) int: which of the four comes first, second, ...; -1 everywhere: no jitter
+    grey: Tensor  # (B,) bool
+    sigma: Tensor  # (B,) float, px; 0: no blur
+
+
+def draw_parameters(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> ViewParameters:
+    """Draw one view's parameters for each picture.
+
+    Args:
+        sizes: (B, 2) true heights and widths in pixels.
+    """
+    count = sizes.shape[0]
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    def chance(probability: float) -> Tensor:
+        return torch.rand(count, generator=generator) < probability
+
+    crop = _draw_crops(sizes.float(), recipe, generator)
+    flip = chance(recipe.flip)
+    reach = 0.8 * recipe.strength
+    factors = torch.stack(
+        [uniform(max(0.0, 1 - reach), 1 + reach, count) for _ in range(3)]
+        + [uniform(-min(0.5, 0.2 * recipe.strength), min(0.5, 0.2 * recipe.strength), count)],
+        dim=1,
+    )
+    order = torch.rand(count, 4, generator=generator).argsort(dim=1)
+    order = torch.where(chance(recipe.jitter)[:, None], order, -1)
+    grey = chance(recipe.grey)
+    sigma = uniform(*recipe.blur_sigma, count) * chance(recipe.blur)
+    return ViewParameters(crop, flip, factors, order, grey, sigma)
+
+
+def _draw_crops(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
+    """torchvision's RandomResizedCrop for all pictures at once: up to ten draws, then the largest centre crop."""
+    count = sizes.shape[0]
+    height, width = sizes[:, :1], sizes[:, 1:]  # (B, 1)
+    draws = torch.rand(4, count, ATTEMPTS, generator=generator)
+    low, high = recipe.crop_area
+    area = height * width * (low + (high - low) * draws[0])
+    log_low, log_high = math.log(recipe.crop_aspect[0]), math.log(recipe.crop_aspect[1])
+    aspect = torch.exp(log_low + (log_high - log_low) * draws[1])
+    w, h = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)  # (B, ATTEMPTS)
+    top = torch.floor(draws[2] * (height - h + 1))
+    left = torch.floor(draws[3] * (width - w + 1))
+    first = fits.float().argmax(dim=1, keepdim=True)  # the first that fits (0 if none does)
+    tried = torch.stack([top, left, h, w], dim=2)  # (B, ATTEMPTS, 4)
+    chosen = tried.gather(1, first[:, :, None].expand(-1, -1, 4)).squeeze(1)
+
+    ratio = width / height
+    w0 = torch.where(ratio > recipe.crop_aspect[1], (height * recipe.crop_aspect[1]).round(), width)
+    h0 = torch.where(ratio < recipe.crop_aspect[0], (width / recipe.crop_aspect[0]).round(), height)
+    centre = torch.cat([((height - h0) / 2).floor(), ((width - w0) / 2).floor(), h0, w0], dim=1)
+    return torch.where(fits.any(dim=1, keepdim=True), chosen, centre)
+
+
+def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: int) -> Tensor:
+    """One view of each picture, with the given parameters.
+
+    Args:
+        pixels: (B, 3, H, W) uint8, or floats in 0..255; pictures squashed to one shape.
+        sizes: (B, 2) their true heights and widths, in whose pixels the crops are given.
+        size: S, the view's side in pixels.
+
+    Returns:
+        (B, 3, S, S) float32 in [0, 1], on the device of `pixels`.
+    """
+    device = pixels.device
+    x = pixels.float() / 255
+    x = resized_crop(x, parameters.crop, sizes, parameters.flip, size)
+    for slot in range(4):
+        for operation, apply in enumerate(COLOUR_OPERATIONS):
+            rows = (parameters.order[:, slot] == operation).nonzero().squeeze(1)
+            if len(rows):
+                where = rows.to(device)
+                factor = parameters.factors[rows, operation].to(device).view(-1, 1, 1, 1)
+                x[where] = apply(x[where], factor)
+    rows = parameters.grey.nonzero().squeeze(1).to(device)
+    x[rows] = _grey(x[rows]).expand(-1, 3, -1, -1)
+    rows = parameters.sigma.nonzero().squeeze(1)
+    if len(rows):
+        where = rows.to(device)
+        x[where] = gaussian_blur(x[where], parameters.sigma[rows].to(device))
+    return x.clamp(0, 1)
+
+
+class TwoViews:
+    """A batch of pictures -> both views of each, stacked for one pass through the encoder."""
+
+    def __init__(self, size: int, recipe: ViewRecipe) -> None:
+        self.size = size
+        self.recipe = recipe
+
+    def __call__(self, pixels: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """(N, 3, H, W) uint8 and (N, 2) true sizes -> (2N, 3, S, S): first views, then second views."""
+        both = [draw_parameters(sizes, self.recipe, generator) for _ in range(2)]
+        pixels = pixels.float()
+        return torch.cat([make_view(pixels, sizes, parameters, self.size) for parameters in both])
+
+
+def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Crop, resize (bicubic, antialiased) and flip, each picture its own: rows @ x @ columns^T.
+
+    Args:
+        x: (B, 3, H, W) floats in [0, 1].
+        crop: (B, 4) top, left, height, width in pixels of the true pictures; sizes: (B, 2) of those.
+        flip: (B,) bool, left to right.
+
+    Returns:
+        (B, 3, size, size) in [0, 1]. Where the stored picture is the true one (H, W = sizes), equal to torchvision's
+        `resized_crop(..., BICUBIC, antialias=True)`: no pixel outside the crop is looked at.
+    """
+    scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per true pixel
+    start, length = crop[:, :2] * scale, crop[:, 2:] * scale
+    rows = resampling_matrix(start[:, 0].to(x.device), length[:, 0].to(x.device), x.shape[-2], size)
+    columns = resampling_matrix(start[:, 1].to(x.device), length[:, 1].to(x.device), x.shape[-1], size)
+    columns = torch.where(flip.to(x.device)[:, None, None], columns.flip(1), columns)
+    return (rows[:, None] @ x @ columns[:, None].transpose(2, 3)).clamp(0, 1)  # bicubic overshoots
+
+
+def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """(B, size, pixels): row i holds the weights by which output pixel i mixes the `pixels` of one axis.
+
+    Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centres lie in
+    [start, start + length), normalised: what Pillow and torch compute.
+    """
+    scale = (length / size)[:, None, None]
+    centres = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale  # (B, size, 1)
+    pixel = torch.arange(pixels, device=start.device) + 0.5
+    weights = _cubic((pixel - centres) / scale.clamp(min=1))
+    inside = (pixel >= start[:, None] - 1e-4) & (pixel < (start + length)[:, None] + 1e-4)
+    # A crop thinner than one stored pixel may hold no centre: then the nearest pixel serves.
+    inside |= (pixel - (start + length / 2)[:, None]).abs() <= 0.5
+    weights = weights * inside[:, None]
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _cubic(t: Tensor, a: float = -0.5) -> Tensor:
+    t = t.abs()
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = (((t - 5) * t + 8) * t - 4) * a
+    return torch.where(t < 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each picture by its own sigma; kernel a tenth of the size and odd (23 at 224), edges reflected.
+
+    Args:
+        x: (B, 3, S, S); sigma: (B,) > 0, in pixels.
+    """
+    size = x.shape[-1]
+    radius = max(1, size // 20)
+    offset = torch.arange(-radius, radius + 1, device=x.device)
+    kernel = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # (B, 2 radius + 1)
+    source = torch.arange(size, device=x.device)[:, None] + offset  # (S, 2 radius + 1)
+    source = source.abs()
+    source = torch.where(source >= size, 2 * (size - 1) - source, source)  # reflected
+    matrix = torch.zeros(len(x), size, size, device=x.device)
+    matrix.scatter_add_(2, source.expand(len(x), -1, -1), kernel[:, None].expand(-1, size, -1))
+    matrix = matrix[:, None]
+    return matrix @ x @ matrix.transpose(2, 3)
+
+
+def _grey(x: Tensor) -> Tensor:
+    red, green, blue = x.unbind(dim=1)
+    return (GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue).unsqueeze(1)
+
+
+def _brightness(x: Tensor, factor: Tensor) -> Tensor:
+    return (x * factor).clamp(0, 1)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    mean = _grey(x).mean(dim=(1, 2, 3), keepdim=True)
+    return (factor * x + (1 - factor) * mean).clamp(0, 1)
+
+
+def _saturation(x: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * _grey(x)).clamp(0, 1)
+
+
+def _hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by `shift` (1 = the whole circle) through HSV, without ever leaving RGB's shape."""
+    high, low = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
+    chroma = high - low
+    red, green, blue = x.chunk(3, dim=1)
+    safe = torch.where(chroma == 0, 1, chroma)
+    hue = torch.where(
+        high == red,
+        (green - blue) / safe,
+        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = hue + 6 * shift  # in sixths of the circle
+    # HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6.
+    k = (torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1) + hue) % 6
+    return (high - chroma * torch.minimum(k, 4 - k).clamp(0, 1)).clamp(0, 1)
+
+
+COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)

@@ -1,0 +1,105 @@
+"""The one way to write: a temporary file beside the target, fsync, rename, fsync the folder; and digests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from simclr_cli.errors import MachineError
+
+TEMPORARY_PREFIX = ".simclr-tmp-"
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into an error that names the path and the way out."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(_existing_parent(target)).free / 2**20:,.0f} MiB free there)"
+        raise MachineError(
+            f"Cannot write {target}: {reason}{free}.", "Choose a place that can be written to, or make room."
+        ) from error
+
+
+def _existing_parent(path: Path) -> Path:
+    return next((p for p in (path, *path.parents) if p.exists()), Path())
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and prove that files can be made in it.
+
+    Raises:
+        MachineError: it cannot be created or written to.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
+            pass
+
+
+def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a temporary file beside `target`, then put it in place whole and durably.
+
+    Whatever happens on the way, `target` is afterwards the old file or the new one, never a part of one.
+
+    Raises:
+        MachineError: the system refused (no right, no space, not a folder).
+    """
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY_PREFIX)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "w+b") as stream:  # readable too: a memory map needs it
+                os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would lock out colleagues
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+
+def write_bytes(target: Path, data: bytes) -> None:
+    """Write bytes atomically and durably."""
+    write_file(target, lambda stream: stream.write(data))
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write JSON atomically and durably; ASCII only, so that names that are not UTF-8 survive as escapes."""
+    write_bytes(target, (json.dumps(content, indent=1) + "\n").encode("ascii"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable; a no-op where folders cannot be opened (Windows)."""
+    with contextlib.suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask

@@ -1,0 +1,231 @@
+"""One file -> one upright RGB uint8 picture, safely: by content, from an allowlist of formats, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
+T = TypeVar("T")
+R = TypeVar("R")
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+# Two and a half times a 70-megapixel camera; Pillow's own limit for an error. Above it a file is taken for a bomb.
+MAX_PIXELS = 178_956_970
+
+# Header checks are ours (MAX_PIXELS, before any pixel is decoded); Pillow's warning at half of that is noise.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Refusal(Exception):
+    """A file that is not used, and why, in a few words."""
+
+    @property
+    def reason(self) -> str:
+        return str(self)
+
+
+class Header(NamedTuple):
+    """What a picture says of itself before it is decoded; the size as it stands upright."""
+
+    format: str
+    height: int
+    width: int
+
+
+def looks_like(start: bytes) -> str | None:
+    """The format that a file's first 32 bytes promise, allowed or not; None if they promise no picture."""
+    for magic, name in (
+        (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
+        (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
+    ):  # fmt: skip
+        if start.startswith(magic):
+            return name
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WEBP"
+    if start[4:8] == b"ftyp":
+        brands = start[8:12] + start[16:32]
+        if b"avif" in brands or b"avis" in brands:
+            return "AVIF"
+        if start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+            return "HEIC"
+    if start[:1] == b"P" and start[1:2] in b"123456fF" and start[2:3].isspace():
+        return "PPM"
+    return None
+
+
+def read_header(path: Path) -> Header:
+    """Format and upright size, without decoding a pixel.
+
+    Raises:
+        Refusal: no right to read, not a picture, or more than MAX_PIXELS.
+    """
+    with _refusing(), _open(path) as image:
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations that lie on their side
+            width, height = height, width
+        return Header(_format_name(image), height, width)
+
+
+def decode(path: Path) -> Image.Image:
+    """A file -> its upright RGB picture, entirely decoded.
+
+    EXIF orientation is applied; alpha lies over white; 16-bit and float greyscale are scaled to 0..255; of an
+    animation the first frame.
+
+    Raises:
+        Refusal: as read_header, and truncated or corrupt content.
+    """
+    with _refusing(), _open(path) as image:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def squashed(path: Path, side: int) -> Pixels:
+    """A picture squashed to a square, for training: the crop, drawn in true coordinates, undoes it.
+
+    Returns:
+        (side, side, 3) uint8.
+    """
+    image = decode(path)
+    if image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
+    """A picture for evaluation: short side resized (bicubic), centre crop.
+
+    The same pixels as timm's evaluation transform for (size, crop): short side to floor(size / crop), the long side
+    rounded down, the centre cut out.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    image = decode(path)
+    width, height = image.size
+    if max(image.size) > 16 * min(image.size):  # resized by its short side, a banner of 1 x 9,999 would be huge
+        image = ImageOps.fit(image, (min(width, 16 * height), min(height, 16 * width)))
+        width, height = image.size
+    short = math.floor(size / crop)
+    scaled = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    if image.size != scaled:
+        image = image.resize(scaled, Image.Resampling.BICUBIC)
+    left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R | Refusal]:
+    """Apply `function` to items by `workers` threads (Pillow decodes without the GIL), results in order.
+
+    A Refusal is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
+    """
+
+    def guarded(item: T) -> R | Refusal:
+        try:
+            return function(item)
+        except Refusal as refusal:
+            return refusal
+
+    remaining = iter(items)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        in_flight = deque(pool.submit(guarded, item) for item in islice(remaining, 8 * workers))
+        try:
+            while in_flight:
+                result = in_flight.popleft().result()
+                in_flight.extend(pool.submit(guarded, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def default_workers() -> int:
+    """As many as there are cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _open(path: Path) -> Image.Image:
+    """Open by content. The file's first bytes decide what to say of it if it cannot be opened."""
+    with path.open("rb") as stream:
+        start = stream.read(32)
+    if not start:
+        raise Refusal("empty file (0 bytes)")
+    promised = looks_like(start)
+    if promised is None:
+        raise Refusal("not a picture in any format known here")
+    if promised not in FORMATS:
+        raise Refusal(f"{promised} is not supported (convert it to JPEG or PNG)")
+    image = Image.open(path, formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise Refusal(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
+    return image
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn whatever a decoder raises on a stranger's bytes into a Refusal with a short reason."""
+    try:
+        yield
+    except Refusal:
+        raise
+    except Image.DecompressionBombError:
+        raise Refusal(f"claims more than {MAX_PIXELS:,} pixels (a decompression bomb?)") from None
+    except UnidentifiedImageError:
+        raise Refusal("damaged: its header cannot be read") from None
+    except PermissionError:
+        raise Refusal("no right to read it") from None
+    except FileNotFoundError:
+        raise Refusal("gone, or a broken link") from None
+    except MemoryError:
+        raise Refusal("too large for this machine's memory") from None
+    except OSError as error:
+        # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.
+        raise Refusal(error.strerror or f"damaged: {error}") from None
+    except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, EOFError, IndexError ...
+        raise Refusal(f"damaged: {error or type(error).__name__}") from None
+
+
+def _format_name(image: Image.Image) -> str:
+    return "JPEG" if image.format == "MPO" else image.format or "?"  # MPO: a JPEG with further pictures behind it
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        return _scaled(np.asarray(image).astype(np.float64) / 65535)
+    if image.mode == "I":  # 32-bit integers; Pillow before 11 also opened 16-bit PNG so
+        values = np.asarray(image).astype(np.float64)
+        within_16_bit = values.min() >= 0 and values.max() <= 65535
+        return _scaled(values / 65535) if within_16_bit else _scaled(_stretched(values))
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
+        within_one = values.min() >= 0 and values.max() <= 1
+        return _scaled(values if within_one else _stretched(values))
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From darkest to brightest onto 0..1: all that is known of a scale without a range."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def _scaled(values: NDArray[np.float64]) -> Image.Image:
+    """(H, W) floats in 0..1 -> an RGB picture."""
+    return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")

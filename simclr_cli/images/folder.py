@@ -1,0 +1,207 @@
+"""The census of a folder: which files are pictures, their labels by class folders, what was refused and why."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from simclr_cli.errors import InputError
+from simclr_cli.images.decode import Header, Refusal, default_workers, each, looks_like, read_header
+
+# Names that promise a picture: a file called so whose content is none is refused by name, not passed over.
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .pfm .heic .heif".split()
+)
+# TIFF inside, but what Pillow finds there is the camera's thumbnail.
+CAMERA_RAW = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .pef .srw .raf".split())
+SPLITS = frozenset("train training val valid validation test testing eval".split())
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that says it is a picture; not yet decoded."""
+
+    name: str  # relative to the folder, with "/"; bytes that are not UTF-8 as surrogates
+    format: str
+    height: int  # upright, px
+    width: int
+    bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that is not used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Census:
+    """What a folder holds, sorted by relative path."""
+
+    root: Path
+    pictures: tuple[Picture, ...]
+    refused: tuple[Refused, ...]
+    others: int  # files that neither are pictures nor claim to be
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, sorted, if the folders look like classes; else none.
+
+        They do when every picture lies in a subfolder, there are at least two of these at the first level, each
+        with at least two pictures, and they are not called train, test and the like.
+        """
+        counts = Counter(picture.name.split("/")[0] if "/" in picture.name else "" for picture in self.pictures)
+        unlike = "" in counts or len(counts) < 2 or min(counts.values()) < 2
+        return () if unlike or SPLITS.issuperset(name.lower() for name in counts) else tuple(sorted(counts))
+
+    @property
+    def labels(self) -> list[str]:
+        """The class of each picture; only where there are classes."""
+        return [picture.name.split("/")[0] for picture in self.pictures]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over every picture's name, size in bytes and time of change."""
+        digest = hashlib.sha256()
+        for picture in self.pictures:
+            digest.update(os.fsencode(picture.name))
+            digest.update(f"\0{picture.bytes}\0{picture.modified_ns}\0".encode())
+        return digest.hexdigest()
+
+    def path(self, picture: Picture) -> Path:
+        """Where a picture's file is."""
+        return self.root / picture.name
+
+    def without(self, refused: Sequence[Refused]) -> Census:
+        """The census after decoding has refused some more."""
+        names = {entry.name for entry in refused}
+        return replace(
+            self,
+            pictures=tuple(picture for picture in self.pictures if picture.name not in names),
+            refused=tuple(sorted((*self.refused, *refused), key=lambda entry: os.fsencode(entry.name))),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The census in figures, for the plan, the run folder and --json."""
+        formats = Counter(picture.format for picture in self.pictures)
+        reasons = Counter(entry.reason for entry in self.refused)
+        shorts = sorted(min(picture.height, picture.width) for picture in self.pictures)
+        return {
+            "folder": str(self.root),
+            "pictures": len(self.pictures),
+            "bytes": sum(picture.bytes for picture in self.pictures),
+            "formats": dict(formats.most_common()),
+            "short_side": {"least": shorts[0], "median": shorts[len(shorts) // 2], "most": shorts[-1]}
+            if shorts
+            else None,
+            "classes": list(self.classes),
+            "refused": len(self.refused),
+            "refused_because": dict(reasons.most_common()),
+            "other_files": self.others,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def take_census(
+    root: Path, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Census:
+    """Walk a folder and read the header of every file that could be a picture.
+
+    Hidden files and folders are passed over; links to files are followed, links to folders are not (so that no loop
+    can be). Order is that of the relative paths' bytes, always.
+
+    Args:
+        progress: called with (files looked at, files in all).
+
+    Raises:
+        InputError: no such folder, not a folder, no right to read it, or not one picture in it.
+    """
+    if not root.exists():
+        raise InputError(f"There is no folder {root}.", "Check the path; the folder of pictures comes first.")
+    if not root.is_dir():
+        raise InputError(f"{root} is a file, not a folder.", "Give the folder that holds the pictures.")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise InputError(f"The folder {root} may not be read by this user.", "Change its rights, or give another.")
+    names = sorted(_walk(root), key=os.fsencode)
+    pictures: list[Picture] = []
+    refused: list[Refused] = []
+    others = 0
+    looked = each(lambda name: _look_at(root / name, name), names, workers or default_workers())
+    for done, (name, found) in enumerate(zip(names, looked, strict=True), start=1):
+        if isinstance(found, Picture):
+            pictures.append(found)
+        elif isinstance(found, Refusal):
+            refused.append(Refused(name, found.reason))
+        else:
+            others += 1
+        if progress:
+            progress(done, len(names))
+    census = Census(root, tuple(pictures), tuple(refused), others)
+    if not pictures:
+        raise InputError(f"There is no picture in {root}: {_what_was_found(census)}.", "Give a folder of pictures.")
+    return census
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Relative names of all files but hidden ones. A folder that may not be read is yielded itself, and refused."""
+    folders = [""]
+    while folders:
+        prefix = folders.pop()
+        try:
+            entries = list(os.scandir(root / prefix))
+        except OSError:
+            yield prefix.rstrip("/")
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(f"{prefix}{entry.name}/")
+            else:
+                yield prefix + entry.name
+
+
+def _look_at(path: Path, name: str) -> Picture | None:
+    """A picture, or None for a file that is none and does not claim to be; else Refusal."""
+    extension = path.suffix.lower()
+    if extension in CAMERA_RAW:
+        raise Refusal("camera raw is not supported (export it as JPEG or TIFF)")
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise Refusal("a link to a folder is not followed" if path.is_symlink() else "no right to read this folder")
+        if not stat.S_ISREG(status.st_mode):
+            return None  # a pipe or a device: reading could hang
+        with path.open("rb") as stream:
+            start = stream.read(32)
+    except FileNotFoundError:
+        raise Refusal("a broken link") from None
+    except OSError as error:  # no right to read, a loop of links, ...
+        raise Refusal((error.strerror or str(error)).lower()) from None
+    if looks_like(start) is None and extension not in EXTENSIONS:
+        return None
+    try:
+        header: Header = read_header(path)
+    except Refusal:
+        if extension not in EXTENSIONS:
+            return None  # a text that begins with "BM"
+        raise
+    return Picture(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns)
+
+
+def _what_was_found(census: Census) -> str:
+    parts = [f"{census.others} other files"] if census.others else []
+    if census.refused:
+        reason, count = Counter(entry.reason for entry in census.refused).most_common(1)[0]
+        parts.append(f"{len(census.refused)} refused (most often: {reason}, {count} times)")
+    return " and ".join(parts) or "it is empty"

@@ -1,0 +1,215 @@
+"""The run folder: where things stand in it, and which runs there are.
+
+A run is finished when it has `encoder/`, which appears whole, by one rename, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from simclr_cli.errors import RunError
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, sync_folder, write_bytes, write_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def refused_file(self) -> Path:
+        return self.path / "refused.json"
+
+    @property
+    def encoder(self) -> Path:
+        return self.path / "encoder"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.encoder / "model.safetensors"
+
+    @property
+    def projector_file(self) -> Path:
+        return self.path / "projector.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoint"
+
+    @property
+    def vectors(self) -> Path:
+        return self.path / "vectors"
+
+    @property
+    def finished(self) -> bool:
+        """Whether its encoder is there."""
+        return self.weights_file.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of a run is there."""
+        return self.config_file.is_file() or self.finished
+
+    def config(self) -> dict[str, Any]:
+        """config.json, of a version that is known.
+
+        Raises:
+            RunError: missing, not JSON, or of a newer version.
+        """
+        return read_description(self.config_file, "Train a run with: simclr pretrain FOLDER")
+
+    def write_config(self, content: Mapping[str, Any]) -> None:
+        """Write config.json, with the version of this format."""
+        write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl whole: one object an epoch."""
+        write_bytes(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+
+    def write_refused(self, refused: Sequence[tuple[str, str]]) -> None:
+        """Write refused.json: name and reason of every file that was not used."""
+        write_json(self.refused_file, [{"name": name, "reason": reason} for name, reason in refused])
+
+    def read_refused(self) -> list[tuple[str, str]]:
+        """Name and reason of every file that was not used.
+
+        Raises:
+            RunError: missing or damaged.
+        """
+        try:
+            return [(entry["name"], entry["reason"]) for entry in json.loads(self.refused_file.read_bytes())]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
+
+    def write_projector(self, state: Mapping[str, Tensor]) -> None:
+        """Write the head g, for those who go on training."""
+        write_bytes(self.projector_file, to_safetensors(_plain(state)))
+
+    def write_encoder(self, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
+        """Write encoder/ in timm's `local-dir:` layout, whole or not at all; this finishes the run.
+
+        Returns:
+            The model's digest: SHA-256 of model.safetensors.
+        """
+        whole = self.path / f"{TEMPORARY_PREFIX}encoder"
+        shutil.rmtree(whole, ignore_errors=True)
+        make_folder(whole)
+        write_bytes(whole / "model.safetensors", to_safetensors(_plain(state), metadata={"format": "pt"}))
+        digest = digest_file(whole / "model.safetensors")
+        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
+        write_bytes(whole / "README.md", card.encode("utf-8"))
+        whole.rename(self.encoder)  # fails on an encoder that is there: it is never overwritten
+        sync_folder(self.path)
+        return digest
+
+    def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """encoder/config.json and the weights, which must be those that the config was written for.
+
+        Raises:
+            RunError: not finished, damaged, or of a newer version.
+        """
+        if not self.finished:
+            raise RunError(
+                f"The run {self.path} is not finished.", f"Go on with: simclr pretrain --resume --run {self.path.name}"
+            )
+        config = read_description(self.encoder / "config.json", "Train the run again.")
+        if digest_file(self.weights_file) != config.get("simclr", {}).get("model_digest"):
+            raise RunError(
+                f"{self.weights_file} is not what was saved: its digest differs.",
+                "Restore it from a copy, or train again.",
+            )
+        return config, read_weights(self.weights_file)
+
+
+def read_description(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object that says its format version.
+
+    Raises:
+        RunError: missing, not JSON, or of a version that this simclr does not know.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"There is no {path}.", remedy) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", remedy) from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} does not hold a description.", remedy)
+    version = content.get("format_version", content.get("simclr", {}).get("format_version"))
+    if not isinstance(version, int):
+        raise RunError(f"{path} does not say its format version.", remedy)
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{path} has format version {version}, and this simclr knows up to {FORMAT_VERSION}.",
+            "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli).",
+        )
+    return cast(dict[str, Any], content)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file.
+
+    Raises:
+        RunError: missing, or not such a file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"There is no file of weights {path}.", "Check the path.") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is not a whole .safetensors file ({error}).", "Give one that is.") from None
+
+
+def find_run(name: str | None, runs: Path) -> RunFolder:
+    """A finished run by name or path; without a name the one that finished last.
+
+    Raises:
+        RunError: there is none, or it is not finished.
+    """
+    if name is not None:
+        chosen = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
+        if not chosen.path.is_dir():
+            known = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
+            raise RunError(f"There is no run {name}.", f"Runs under {runs}: {known}.")
+        if not chosen.finished:
+            raise RunError(
+                f"The run {chosen.path} is not finished.",
+                f"Go on with: simclr pretrain --resume --run {chosen.path.name}",
+            )
+        return chosen
+    finished = [run for run in list_runs(runs) if run.finished]
+    if not finished:
+        raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
+    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns)
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """All runs under a folder, the newest first."""
+    found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
+    begun = [run for run in found if run.begun]
+    return sorted(begun, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
+
+
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -1,0 +1,106 @@
+"""Embeddings with the names of their rows, bound to the model that made them.
+
+Two files: NAME.npy, float32 (N, D), which any tool reads, and NAME.rows.json, which says what each row is, which model
+made it, and the digest of the .npy, so that the two cannot be mixed up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.errors import RunError
+from simclr_cli.files import digest_file, write_file, write_json
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Rows of h and what they are of."""
+
+    values: NDArray[np.float32]  # (N, D)
+    rows: tuple[str, ...]  # N relative paths, sorted
+    root: str  # the folder that they are relative to
+    model_digest: str
+    normalised: bool  # each row of length 1
+    source_fingerprint: str  # of the pictures' census
+    refused: tuple[Mapping[str, str], ...] = ()  # pictures without a row: name and reason
+
+
+def rows_file(out: Path) -> Path:
+    """The description beside a .npy."""
+    return out.with_suffix(".rows.json")
+
+
+def write_vectors(out: Path, vectors: Vectors) -> None:
+    """Write both files, the description last: as long as it is the old one, its digest shows that the two differ."""
+    write_file(out, lambda stream: np.lib.format.write_array(stream, vectors.values, allow_pickle=False))
+    write_json(
+        rows_file(out),
+        {
+            "format_version": FORMAT_VERSION,
+            "vectors_digest": digest_file(out),
+            "shape": list(vectors.values.shape),
+            "model_digest": vectors.model_digest,
+            "normalised": vectors.normalised,
+            "root": vectors.root,
+            "source_fingerprint": vectors.source_fingerprint,
+            "refused": [dict(entry) for entry in vectors.refused],
+            "rows": list(vectors.rows),
+        },
+    )
+
+
+def read_vectors(out: Path, *, model_digest: str) -> Vectors:
+    """Open vectors (memory-mapped), which must be of this model.
+
+    Raises:
+        RunError: missing, damaged, the two files not of one writing, or vectors of another model.
+    """
+    description = _description(out)
+    made_by = description["model_digest"]
+    if made_by != model_digest:
+        raise RunError(
+            f"{out} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).",
+            "Embed the pictures again with this run.",
+        )
+    try:
+        values = np.load(out, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{out} cannot be read ({error}).", "Embed the pictures again.") from None
+    whole = values.dtype == np.float32 and list(values.shape) == description["shape"]
+    if not whole or len(values) != len(description["rows"]) or digest_file(out) != description["vectors_digest"]:
+        raise RunError(f"{out} and {rows_file(out)} do not belong together.", "Embed the pictures again.")
+    return Vectors(
+        values=values,
+        rows=tuple(description["rows"]),
+        root=description["root"],
+        model_digest=made_by,
+        normalised=description["normalised"],
+        source_fingerprint=description["source_fingerprint"],
+        refused=tuple(description["refused"]),
+    )
+
+
+def _description(out: Path) -> dict[str, Any]:
+    path = rows_file(out)
+    try:
+        description = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"There is no {path} beside {out}.", "Embed the pictures again.") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error}).", "Embed the pictures again.") from None
+    needed: Sequence[str] = ("vectors_digest", "shape", "model_digest", "normalised", "root", "rows", "refused",
+                             "source_fingerprint")  # fmt: skip
+    if not isinstance(description, dict) or any(key not in description for key in needed):
+        raise RunError(f"{path} does not describe vectors.", "Embed the pictures again.")
+    if description.get("format_version", 0) > FORMAT_VERSION:
+        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+    return description

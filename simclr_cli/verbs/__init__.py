@@ -1,0 +1,1 @@
+"""One file a command: plain functions `verb(settings, report=...) -> Result` that know no terminal."""

@@ -1,0 +1,127 @@
+"""Pictures -> h: a file of vectors with the names of its rows, bound to the model that made them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simclr_cli.errors import InputError, RunError
+from simclr_cli.events import EmbedResult, Note, Report, silent
+from simclr_cli.files import make_folder
+from simclr_cli.images.decode import Refusal, default_workers, each, evaluation_crop
+from simclr_cli.images.folder import Census, Refused, take_census
+from simclr_cli.settings import EmbedSettings
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.vectors import Vectors, rows_file, write_vectors
+from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder
+from simclr_cli.verbs.pretrain import progress
+
+
+def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
+    """Embed a folder, or the run's own pictures.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next.
+    """
+    began = time.perf_counter()
+    make_folder(settings.out.absolute().parent)
+    ready = ready_encoder(settings)
+    root = settings.images or pictures_of(ready.run)
+    report(Note(f"Embedding {root} with {ready.name}."))
+    workers = settings.workers or default_workers()
+    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    start = time.perf_counter()
+    h, census = embed_pictures(ready, census, batch_size=settings.batch_size, workers=workers, report=report)
+    pace = len(h) / (time.perf_counter() - start)
+    vectors = as_vectors(ready, census, h, normalise=not settings.raw)
+    write_vectors(settings.out, vectors)
+    return EmbedResult(
+        out=str(settings.out),
+        rows_file=str(rows_file(settings.out)),
+        rows=vectors.values.shape[0],
+        dimensions=vectors.values.shape[1],
+        normalised=vectors.normalised,
+        encoder=ready.name,
+        model_digest=ready.digest,
+        refused=len(census.refused),
+        seconds=time.perf_counter() - began,
+        images_per_second=pace,
+    )
+
+
+def embed_pictures(
+    ready: ReadyEncoder, census: Census, *, batch_size: int, workers: int, report: Report, stage: str = "embedding"
+) -> tuple[NDArray[np.float32], Census]:
+    """h of every picture that can be decoded.
+
+    Returns:
+        (N, D) float32, not normalised, in the census's order; and the census without those that could not.
+
+    Raises:
+        InputError: not one could be decoded.
+    """
+    paths = [census.path(picture) for picture in census.pictures]
+    h, refusals = embed_files(ready, paths, batch_size=batch_size, workers=workers, report=report, stage=stage)
+    if not len(h):
+        raise InputError(f"No picture in {census.root} could be decoded.", "Give a folder of whole pictures.")
+    return h, census.without([Refused(census.pictures[i].name, refusal.reason) for i, refusal in refusals.items()])
+
+
+def embed_files(
+    ready: ReadyEncoder, paths: Sequence[Path], *, batch_size: int, workers: int, report: Report, stage: str
+) -> tuple[NDArray[np.float32], dict[int, Refusal]]:
+    """h of every file that can be decoded, decoding the next while the encoder is at work.
+
+    Returns:
+        (N, D) float32, not normalised, in order; and the refusals of the others by their place in `paths`.
+    """
+    spec, encoder = ready.encoder.spec, ready.encoder
+    decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
+    say = progress(report, stage)
+    refusals: dict[int, Refusal] = {}
+    waiting: list[NDArray[np.uint8]] = []
+    rows = [np.empty((0, encoder.width), np.float32)]
+    for i, pixels in enumerate(decoded):
+        if isinstance(pixels, Refusal):
+            refusals[i] = pixels
+        else:
+            waiting.append(pixels)
+        if len(waiting) == batch_size or (waiting and i + 1 == len(paths)):
+            batch = torch.from_numpy(np.stack(waiting).transpose(0, 3, 1, 2).copy())  # (M, 3, S, S)
+            rows.append(encoder.represent(batch).cpu().numpy())
+            waiting = []
+        say(i + 1, len(paths))
+    return np.concatenate(rows), refusals
+
+
+def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:
+    """Rows of h, of length 1 if wanted, with all that describes them."""
+    if normalise:
+        h = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
+    return Vectors(
+        values=np.ascontiguousarray(h, dtype=np.float32),
+        rows=tuple(picture.name for picture in census.pictures),
+        root=str(census.root.resolve()),
+        model_digest=ready.digest,
+        normalised=normalise,
+        source_fingerprint=census.fingerprint,
+        refused=tuple({"name": entry.name, "reason": entry.reason} for entry in census.refused),
+    )
+
+
+def pictures_of(run: RunFolder | None) -> Path:
+    """The folder that a run was trained on.
+
+    Raises:
+        RunError: it is no longer there.
+    """
+    assert run is not None  # settings see to it that a plain backbone comes with a folder
+    root = Path(run.config()["settings"]["images"])
+    if not root.is_dir():
+        raise RunError(f"The pictures of {run.path} are no longer in {root}.", "Name their folder.")
+    return root

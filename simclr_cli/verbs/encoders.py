@@ -1,0 +1,123 @@
+"""Which encoder, and where: from settings to a ready f — to start training from, a run's, or a plain timm model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as to_safetensors
+
+from simclr_cli.engine.encoder import (
+    Encoder,
+    EncoderSpec,
+    create_encoder,
+    load_backbone,
+    pretrained_spec,
+    scratch_spec,
+)
+from simclr_cli.errors import MachineError, RunError, SettingsError
+from simclr_cli.settings import RUNS, EncoderSettings
+from simclr_cli.store.run import RunFolder, find_run, read_weights
+from simclr_cli.verbs.export import spec_from_config
+
+
+@dataclass(frozen=True)
+class ReadyEncoder:
+    """An encoder in eval mode on its device, and whose it is."""
+
+    encoder: Encoder
+    device: torch.device
+    name: str  # the run's folder, or the timm name with its weights
+    digest: str  # SHA-256 of the weights
+    run: RunFolder | None  # None for a plain timm model
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device named, or the first GPU, or the CPU.
+
+    Raises:
+        MachineError: there is no such device here.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise MachineError(f"The device {name} cannot be used here ({reason}).", "Try --device cpu.") from None
+    return device
+
+
+def start_encoder(backbone: str, weights: str, image_size: int, seed: int) -> Encoder:
+    """The encoder that training starts from: random, timm's trained weights, or a file's.
+
+    Raises:
+        SettingsError, MachineError: see create_encoder and load_backbone.
+    """
+    if weights == "none":
+        return create_encoder(scratch_spec(backbone, image_size), seed=seed)
+    if weights == "imagenet":
+        return create_encoder(pretrained_spec(backbone, image_size), imagenet=True)
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        raise SettingsError(f"--weights is {weights!r}.", "Give none, imagenet, or the path of a .safetensors file.")
+    encoder = create_encoder(pretrained_spec(backbone, image_size), seed=seed)
+    load_backbone(encoder, read_weights(path), str(path))
+    return encoder
+
+
+def ready_encoder(settings: EncoderSettings) -> ReadyEncoder:
+    """The encoder that the settings name: a plain timm model, or that of a run (the newest, if none is named).
+
+    Raises:
+        RunError: no such run, or it is not finished or damaged.
+    """
+    device = pick_device(settings.device)
+    if settings.backbone is None:
+        return run_encoder(find_run(settings.run, settings.runs), device)
+    encoder = start_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed).eval()
+    state = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    digest = hashlib.sha256(to_safetensors(state)).hexdigest()
+    return ReadyEncoder(encoder.to(device), device, f"{settings.backbone} ({settings.weights})", digest, None)
+
+
+def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
+    """The trained encoder of a finished run.
+
+    Raises:
+        RunError: not finished, damaged, or of a newer version.
+    """
+    config, state = run.read_encoder()
+    spec = _spec(run, config)
+    encoder = create_encoder(spec)
+    load_backbone(encoder, state, str(run.weights_file))
+    return ReadyEncoder(encoder.eval().to(device), device, str(run.path), config["simclr"]["model_digest"], run)
+
+
+def load_encoder(run: str | Path | None = None, *, runs: Path = RUNS, device: str | None = None) -> Encoder:
+    """The encoder of a run (the newest, if none is named) as a torch module in eval mode.
+
+    It takes (M, 3, S, S) floats in [0, 1], S = `encoder.spec.image_size`, and gives h (M, `encoder.width`).
+    """
+    return run_encoder(find_run(str(run) if run else None, runs), pick_device(device)).encoder
+
+
+def untrained_twin(ready: ReadyEncoder, seed: int) -> ReadyEncoder:
+    """The same architecture with the random weights that this seed gives: for a run's seed, what it began from."""
+    spec = ready.encoder.spec
+    encoder = create_encoder(spec, seed=seed).eval()
+    return ReadyEncoder(encoder.to(ready.device), ready.device, f"{spec.architecture} (untrained)", "", None)
+
+
+def _spec(run: RunFolder, config: dict[str, object]) -> EncoderSpec:
+    try:
+        return spec_from_config(config)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(
+            f"{run.encoder / 'config.json'} does not describe an encoder ({error!r}).", "Restore it, or train again."
+        ) from None

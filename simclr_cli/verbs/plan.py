@@ -1,0 +1,179 @@
+"""The plan: every automatic setting of `pretrain` resolved once, each with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from simclr_cli.engine.encoder import SMALL_IMAGE
+from simclr_cli.engine.optim import peak_learning_rate
+from simclr_cli.engine.views import ViewRecipe
+from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.events import Choice
+from simclr_cli.images.decode import default_workers
+from simclr_cli.settings import ResolvedSettings
+
+IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
+LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
+UNITS = {"image_size": " px", "batch_size": " pictures"}
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the choices depend on."""
+
+    pictures: int
+    short_side: int  # the pictures' median, px
+    device: torch.device
+
+    @property
+    def gpu(self) -> bool:
+        return self.device.type != "cpu"
+
+    @property
+    def place(self) -> str:
+        return "a GPU" if self.gpu else "a CPU"
+
+
+Rule = Callable[[ResolvedSettings, Circumstances], tuple[Any, str]]
+
+
+def _device(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
+    return str(here.device), "the first GPU" if here.gpu else "no GPU found"
+
+
+def _image_size(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+    most = 224 if here.gpu else 64
+    fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
+    size = max(fitting, default=IMAGE_SIZES[0])
+    median = f"the pictures' median short side is {here.short_side} px"
+    limit = f", and {most} is what {here.place} trains in good time" if size == most < here.short_side else ""
+    return size, median + limit
+
+
+def _backbone(chosen: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
+    if here.gpu and here.pictures >= 50_000 and chosen.image_size >= 128:
+        return "resnet50", f"{here.pictures:,} pictures of some size, and a GPU"
+    return "resnet18", f"enough for {here.pictures:,} pictures on {here.place}"
+
+
+def _batch_size(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+    if here.pictures < 16:
+        return here.pictures, "all of them"
+    most = 512 if here.gpu else 256
+    size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
+    return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"
+
+
+def _epochs(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+    seen, least, most = (20_000_000, 100, 800) if here.gpu else (150_000, 10, 100)
+    epochs = max(least, min(most, round(seen / here.pictures)))
+    return epochs, f"to see about {seen:,} pictures, within {least} to {most} epochs on {here.place}"
+
+
+def _warmup_epochs(chosen: ResolvedSettings, _: Circumstances) -> tuple[int, str]:
+    return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
+
+
+def _by_size(small: float, large: float) -> Rule:
+    def rule(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
+        if chosen.image_size <= SMALL_IMAGE:
+            return small, f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
+        return large, f"the paper's above {SMALL_IMAGE} px (ImageNet)"
+
+    return rule
+
+
+def _optimizer(chosen: ResolvedSettings, _: Circumstances) -> tuple[str, str]:
+    if chosen.batch_size >= 1024:
+        return "lars", "the paper's, made for large batches"
+    return "adamw", "learns faster in few steps; lars, the paper's, pays from batches of 1,024 on"
+
+
+def _lr_rule(chosen: ResolvedSettings, _: Circumstances) -> tuple[str, str]:
+    if chosen.optimizer == "adamw":
+        return "none", "adamw's rate is taken as it stands"
+    return "sqrt", "better than linear at small batches and few epochs (table B.1), equal at 4,096"
+
+
+def _learning_rate(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
+    base = LEARNING_RATE_BASES[chosen.lr_rule]
+    peak = peak_learning_rate(base, chosen.lr_rule, chosen.batch_size)
+    return base, f"the base of the rule {chosen.lr_rule}; the peak is {peak:.4g}"
+
+
+def _weight_decay(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
+    return (0.01, "torch's for adamw") if chosen.optimizer == "adamw" else (1e-6, "the paper's")
+
+
+def _precision(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
+    if here.device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return "bfloat16", "this GPU computes it faster; the loss stays in float32"
+    return "float32", f"the safe choice on {here.place} without fast bfloat16"
+
+
+def _workers(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+    return default_workers(), "one a core"
+
+
+# In order: a rule sees what was chosen before it.
+RULES: dict[str, Rule] = {
+    "device": _device,
+    "image_size": _image_size,
+    "backbone": _backbone,
+    "batch_size": _batch_size,
+    "epochs": _epochs,
+    "warmup_epochs": _warmup_epochs,
+    "temperature": _by_size(0.5, 0.1),
+    "color_strength": _by_size(0.5, 1.0),
+    "blur": _by_size(0.0, 0.5),
+    "optimizer": _optimizer,
+    "lr_rule": _lr_rule,
+    "learning_rate": _learning_rate,
+    "weight_decay": _weight_decay,
+    "precision": _precision,
+    "workers": _workers,
+}
+
+
+def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSettings, tuple[Choice, ...]]:
+    """Fill in what was left open.
+
+    Raises:
+        InputError: fewer than two pictures.
+        SettingsError: settings that cannot work together.
+    """
+    if here.pictures < 2:
+        raise InputError(
+            "There is only one picture, and SimCLR learns by telling pictures apart.",
+            "Give a folder of at least 2; a few hundred are a sensible least.",
+        )
+    choices = []
+    for name, rule in RULES.items():
+        given = getattr(settings, name)
+        value, reason = rule(settings, here) if given is None else (given, "as set")
+        if name == "batch_size" and value > here.pictures:
+            value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
+        settings = dataclasses.replace(settings, **{name: value})
+        choices.append(Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason))
+    if settings.warmup_epochs > settings.epochs:
+        raise SettingsError(
+            f"--warmup-epochs {settings.warmup_epochs} is more than the {settings.epochs} epochs.", "Make it smaller."
+        )
+    return settings, tuple(choices)
+
+
+def view_recipe(settings: ResolvedSettings) -> ViewRecipe:
+    """The views that resolved settings ask for."""
+    return ViewRecipe(
+        crop_area=(settings.crop_min, 1.0),
+        flip=settings.flip,
+        jitter=0.8 if settings.color_strength else 0.0,
+        grey=settings.grey,
+        blur=settings.blur,
+        strength=settings.color_strength,
+    )

@@ -1,0 +1,113 @@
+"""Which run: a new one under a free name, or one that was stopped, with its own settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import simclr_cli
+from simclr_cli.errors import RunError, SettingsError
+from simclr_cli.images.folder import Census, Refused
+from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.run import RunFolder, list_runs
+
+NOT_KEPT = ("resume", "dry_run", "runs")  # of the command, not of the run
+MAY_DIFFER = ("images", "run", "device", "workers", *NOT_KEPT)  # on resuming; anything else is the run's own
+
+
+def begin(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings]:
+    """The run and its settings, automatic ones still open if it is new.
+
+    Raises:
+        RunError: nothing to resume, or a name that is taken.
+        SettingsError: a resumed run given other settings than its own.
+    """
+    if not settings.resume:
+        return _new_run(settings), ResolvedSettings(**vars(settings))
+    run = _stopped_run(settings)
+    kept = dict(run.config()["settings"])
+    try:
+        own = ResolvedSettings(**{**kept, "images": Path(kept["images"]), "resume": True, "runs": settings.runs})
+    except (TypeError, KeyError) as error:
+        raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
+    for field in dataclasses.fields(PretrainSettings):
+        given = getattr(settings, field.name)
+        if field.name not in MAY_DIFFER and given not in (field.default, getattr(own, field.name)):
+            option = "--" + field.name.replace("_", "-")
+            raise SettingsError(
+                f"The run {run.path} has {option} {getattr(own, field.name)}, and goes on with its own settings.",
+                f"Leave out {option}, or train under another --run.",
+            )
+    elsewhere = {name: given for name in ("device", "workers") if (given := getattr(settings, name)) is not None}
+    return run, dataclasses.replace(own, **elsewhere)
+
+
+def _new_run(settings: PretrainSettings) -> RunFolder:
+    assert settings.images is not None  # the settings see to it
+    if settings.run is not None:
+        run = RunFolder(settings.runs / settings.run)
+        if run.finished and not settings.dry_run:
+            raise RunError(f"The run {run.path} is finished, and is never overwritten.", "Choose another --run.")
+    else:
+        name = settings.images.resolve().name or "images"
+        number = 1
+        while (run := RunFolder(settings.runs / (name if number == 1 else f"{name}-{number}"))).finished:
+            number += 1
+    if run.begun and not run.finished and not settings.dry_run:
+        raise RunError(
+            f"The run {run.path} was begun and is not finished.",
+            f"Go on with: simclr pretrain --resume --run {run.path.name}, or choose another name with --run.",
+        )
+    return run
+
+
+def _stopped_run(settings: PretrainSettings) -> RunFolder:
+    if settings.run is not None:
+        run = RunFolder(settings.runs / settings.run)
+        if not run.begun:
+            raise RunError(f"There is no run {run.path} to go on with.", "Leave out --resume to begin one.")
+    else:
+        stopped = [run for run in list_runs(settings.runs) if not run.finished]
+        if not stopped:
+            raise RunError(f"There is no stopped run under {settings.runs}.", "Leave out --resume to begin one.")
+        run = stopped[0]
+    if run.finished:
+        raise RunError(f"The run {run.path} is finished.", "Use it, or train under another --run.")
+    return run
+
+
+def check_same_pictures(run: RunFolder, census: Census) -> None:
+    """Raise RunError if the folder no longer holds what the run began with."""
+    before = run.config()["census"]
+    kept = census.without(
+        [Refused(*entry) for entry in run.read_refused()]
+    )  # those that could not be decoded are no longer counted
+    if kept.fingerprint != before["fingerprint"]:
+        raise RunError(
+            f"The pictures in {census.root} have changed since {run.path} began "
+            f"({before['pictures']} then, {len(kept.pictures)} now).",
+            "Bring the folder back to what it was, or train under another --run.",
+        )
+
+
+def describe(run: RunFolder, chosen: ResolvedSettings, census: Census) -> None:
+    """Write down what the run is: settings as resolved, census, versions; and every file refused, with its reason."""
+    settings: dict[str, Any] = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(chosen).items()
+        if name not in NOT_KEPT
+    }
+    settings["images"] = str(census.root.resolve())
+    run.write_refused([(entry.name, entry.reason) for entry in census.refused])
+    run.write_config(
+        {
+            "simclr_version": simclr_cli.__version__,
+            "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
+            "python": platform.python_version(),
+            "settings": settings,
+            "census": census.summary(),
+        }
+    )
