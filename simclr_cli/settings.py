@@ -251,6 +251,7 @@ class DemoSettings:
     out: Path = setting(Path("simclr-demo"), "The folder for the drawn pictures and the run.", short="o")
     pictures: int = setting(1600, "How many pictures to draw.", at_least=100)
     epochs: int = setting(20, "Epochs to train for.", at_least=1)
+    image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
     seed: int = setting(0, SEED, at_least=0)
 
     def __post_init__(self) -> None:

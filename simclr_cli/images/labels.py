@@ -20,7 +20,7 @@ def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping
     if table is None:
         if not census.classes:
             raise InputError(
-    """The labelled pictures of a census, and their classes by name: by the table if any, else by the folders.
+                f"The folders in {census.root} do not look like classes: every picture must lie in a folder named for "
                 "its class, with at least two pictures in each of at least two.",
                 "Give such a folder, or a table of labels with --labels FILE.csv.",
             )

@@ -26,7 +26,7 @@ from simclr_cli.verbs.encoders import start_encoder
 from simclr_cli.verbs.plan import view_recipe
 
 CHECKPOINT_SECONDS = 60  # at most this much work, and an epoch, is lost to a power cut
-SAMPLE = 16  # pictures in the step that the estimate times
+TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
 
 
 def build_model(chosen: ResolvedSettings) -> SimCLR:
@@ -134,7 +134,7 @@ def train_step(
 
 
 def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int) -> float:
-    """Time one step on random pictures, after one to warm up; `model` is spoilt by it.
+    """Time a step on random pictures: small ones first, larger ones as long as that is quick. `model` is spoilt by it.
 
     Args:
         side: of the stored pictures, px.
@@ -143,10 +143,13 @@ def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int) -> flo
     views = TwoViews(chosen.image_size, view_recipe(chosen))
     optimizer = create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay)
     generator = torch.Generator().manual_seed(0)
-    seconds = 0.0
-    for count in (2, min(SAMPLE, chosen.batch_size)):
+    count, seconds = 1, 0.0
+    while count < min(chosen.batch_size, TRIAL_PICTURES) and seconds * 8 < TRIAL_SECONDS:
+        count = min(8 * count, chosen.batch_size, TRIAL_PICTURES)
         pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-        began = time.perf_counter()
-        float(train_step(model, views, optimizer, pixels, torch.full((count, 2), side), generator, chosen))
-        seconds = (time.perf_counter() - began) / count
-    return seconds
+        sizes = torch.full((count, 2), side)
+        for _ in range(2):  # the first of a size is slow: kernels are chosen
+            began = time.perf_counter()
+            float(train_step(model, views, optimizer, pixels, sizes, generator, chosen))
+            seconds = time.perf_counter() - began
+    return seconds / count

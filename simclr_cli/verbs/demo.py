@@ -1,0 +1,85 @@
+"""All of it on pictures that simclr draws itself: draw, pretrain, find the like of one, compare by kNN."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch import nn
+
+from simclr_cli.engine.encoder import Encoder, EncoderSpec
+from simclr_cli.events import DemoResult, Note, Report, silent
+from simclr_cli.files import make_folder, write_json
+from simclr_cli.images.drawing import CLASSES, draw_pictures
+from simclr_cli.images.folder import take_census
+from simclr_cli.images.labels import labelled
+from simclr_cli.settings import DemoSettings, PretrainSettings, ProbeSettings, SimilarSettings
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder, untrained_twin
+from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.verbs.probe import compare
+from simclr_cli.verbs.similar import similar
+
+PIXEL_SIZE = 32  # px; raw pixels are compared as 32 x 32 x 3 numbers about their middle
+
+
+def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
+    """From drawing to neighbours, and whether training helped.
+
+    Raises:
+        SimclrError: the folder cannot be written to, or a stop was asked for.
+    """
+    began = time.perf_counter()
+    pictures = _draw(settings, report)
+    trained = pretrain(
+        PretrainSettings(
+            images=pictures,
+            runs=settings.out / "runs",
+            # A small encoder and small views: three minutes on two cores is all there is.
+            backbone="resnet10t",
+            image_size=settings.image_size,
+            batch_size=64,
+            epochs=settings.epochs,
+            temperature=0.2,
+            seed=settings.seed,
+        ),
+        report=report,
+    )
+    query = pictures / CLASSES[0] / "0000.png"
+    found = similar(
+        SimilarSettings(queries=(query,), run=Path(trained.run).name, runs=settings.out / "runs", top=5), report=report
+    )
+    ready = run_encoder(RunFolder(Path(trained.run)), pick_device(None))
+    encoders = {"trained": ready, "untrained": untrained_twin(ready, settings.seed), "raw pixels": raw_pixels(ready)}
+    census, labels = labelled(take_census(pictures))
+    scores = compare(
+        encoders, census, None, labels, ProbeSettings(seed=settings.seed), linear=False, report=report
+    ).scores
+    return DemoResult(
+        folder=str(settings.out),
+        pictures=len(census.pictures),
+        classes=CLASSES,
+        scores=scores,
+        query=found.queries[0],
+        seconds=time.perf_counter() - began,
+        pretrain=trained,
+    )
+
+
+def raw_pixels(like: ReadyEncoder) -> ReadyEncoder:
+    """The pictures themselves as vectors, scored by the same code as encoders."""
+    middle = (0.5, 0.5, 0.5)  # about which the cosine of two pictures says something
+    encoder = Encoder(nn.Flatten(), EncoderSpec("raw pixels", PIXEL_SIZE, mean=middle)).eval()
+    return ReadyEncoder(encoder.to(like.device), like.device, "raw pixels", "", None)
+
+
+def _draw(settings: DemoSettings, report: Report) -> Path:
+    """Draw the pictures, unless these very ones have been drawn before."""
+    folder = settings.out / f"pictures-{settings.pictures}-seed-{settings.seed}"
+    drawn = settings.out / f"{folder.name}.json"
+    make_folder(settings.out)
+    if not drawn.exists():
+        report(Note(f"Drawing {settings.pictures:,} pictures of {len(CLASSES)} patterns in {folder}."))
+        draw_pictures(folder, seed=settings.seed, pictures=settings.pictures)
+        write_json(drawn, {"pictures": settings.pictures, "seed": settings.seed})  # last: all of them are there
+    return folder
