@@ -51,10 +51,10 @@ def options_table(cls: type[Any]) -> list[str]:
         option = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
         if field.metadata["short"]:
             option += f", -{field.metadata['short']}"
-        default = "auto" if field.default is None else "" if field.default in (False, ()) else field.default
-        lines.append(
-            f"| `{option}` | {values(hints[field.name], field.metadata)} | {default} | {field.metadata['help']} |"
-        )
+        nothing = field.default is False or field.default == ()
+        default = "auto" if field.default is None else "" if nothing else field.default
+        taken = values(hints[field.name], field.metadata)
+        lines.append(f"| `{option}` | {taken} | {default} | {field.metadata['help']} |")
     lines.append(f"| `--json` | | | {JSON_HELP} |")
     lines.append(f"| `--debug` | | | {DEBUG_HELP} |")
     return [*lines, ""]
@@ -81,9 +81,9 @@ def page() -> str:
         "",
         "Generated from the code by `docs/generate_cli.py`; do not edit.",
         "",
-        "Data goes to stdout, talk to stderr. `NO_COLOR` is respected; where stdout is no terminal, tables become lines",
-        "with tabs; where stderr is none, progress becomes a line an epoch. `SIMCLR_CACHE` moves the cache of decoded",
-        "pictures, which otherwise lies in the platform's cache folder.",
+        "Data goes to stdout, talk to stderr. `NO_COLOR` is respected; where stdout is no terminal, tables become",
+        "lines with tabs; where stderr is none, progress becomes a line an epoch. `SIMCLR_CACHE` moves the cache of",
+        "decoded pictures, which otherwise lies in the platform's cache folder.",
         "",
     ]
     for verb, settings_class, _, text, examples in VERBS:
