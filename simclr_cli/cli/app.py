@@ -138,4 +138,7 @@ def _listen(face: Face) -> None:
 
 def main() -> None:
     """The command `simclr`."""
+    # Before torch loads OpenMP: its threads shall soon sleep while they wait. Spinning as long as is their habit, they
+    # starve one another as soon as anything else runs on the machine (6 times slower on 2 cores; docs/decisions.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     app(prog_name="simclr")
