@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -58,11 +59,10 @@ def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY_PREFIX)
-        temporary = Path(name)
+        # Not mkstemp, whose 0600 would lock out colleagues: opened so, the file gets the rights that any file gets.
+        temporary = target.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            with os.fdopen(handle, "w+b") as stream:  # readable too: a memory map needs it
-                os.fchmod(stream.fileno(), 0o666 & ~_umask())  # mkstemp's 0600 would lock out colleagues
+            with temporary.open("xb") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -70,6 +70,17 @@ def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        sync_folder(target.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename within a folder, durably.
+
+    Raises:
+        MachineError: the system refused.
+    """
+    with _writing(target):
+        source.rename(target)
         sync_folder(target.parent)
 
 
@@ -97,9 +108,3 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # the only way to read it is to set it
-    os.umask(mask)
-    return mask

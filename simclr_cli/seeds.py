@@ -6,6 +6,7 @@ same augmentations.
 
 from __future__ import annotations
 
+import hashlib
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,12 @@ class Purpose(IntEnum):
 
 
 def seed_for(seed: int, purpose: Purpose, *position: int) -> int:
-    """A 63-bit seed for one purpose at one position (an epoch, a step), well mixed by numpy's SeedSequence."""
-    words = np.random.SeedSequence([seed, int(purpose), *position]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
+    """A 63-bit seed for one purpose at one position (an epoch, a step); any two keys give unrelated seeds.
+
+    By SHA-256, not by numpy's SeedSequence: that one splits large words and pads short keys, so that keys can meet.
+    """
+    key = ",".join(str(int(part)) for part in (seed, purpose, *position))
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
 
 
 def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:
@@ -41,4 +45,4 @@ def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Genera
 
 def numpy_generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:
     """The same for numpy."""
-    return np.random.default_rng([seed, int(purpose), *position])
+    return np.random.default_rng(seed_for(seed, purpose, *position))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from simclr_cli.errors import InputError, SettingsError
 
@@ -40,33 +41,44 @@ def setting(
     return field(default=default, metadata={"help": help, "argument": argument, "short": short, **bounds})
 
 
-def check_bounds(settings: Any) -> None:
+def check(settings: Any) -> None:
     """Check every value against its field's bounds; here, because it is before torch is imported.
 
     Raises:
-        SettingsError: a number out of bounds.
+        SettingsError: a number out of bounds, or a word that is no choice.
         InputError: a path that is not there.
     """
+    hints = get_type_hints(type(settings))
     for name, declared in settings.__dataclass_fields__.items():
         value, bounds = getattr(settings, name), declared.metadata
-        if bounds.get("exists") and value is not None:
+        option = "--" + name.replace("_", "-")
+        if value is None:
+            continue
+        if bounds["exists"]:
             for path in value if isinstance(value, tuple) else (value,):
                 if not os.path.lexists(path):
                     raise InputError(f"There is no {path}.", "Check the path.")
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            continue
-        option = "--" + name.replace("_", "-")
-        wanted = None
-        if not math.isfinite(value):
-            wanted = "finite"
-        elif bounds.get("at_least") is not None and value < bounds["at_least"]:
-            wanted = f"at least {bounds['at_least']}"
-        elif bounds.get("above") is not None and value <= bounds["above"]:
-            wanted = f"more than {bounds['above']}"
-        elif bounds.get("at_most") is not None and value > bounds["at_most"]:
-            wanted = f"at most {bounds['at_most']}"
-        if wanted:
+        choices = [word for kind in (hints[name], *get_args(hints[name])) if get_origin(kind) is Literal
+                   for word in get_args(kind)]  # fmt: skip
+        if choices and value not in choices:
+            raise SettingsError(f"{option} is {value!r}.", f"Choose one of {', '.join(choices)}.")
+        if wanted := _unmet(value, bounds):
             raise SettingsError(f"{option} is {value}, and must be {wanted}.", f"Give {option} another value.")
+
+
+def _unmet(value: Any, bounds: Mapping[str, Any]) -> str | None:
+    """The bound that a number does not meet, in words; None for what meets all, or is no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return "finite"
+    if bounds["at_least"] is not None and value < bounds["at_least"]:
+        return f"at least {bounds['at_least']}"
+    if bounds["above"] is not None and value <= bounds["above"]:
+        return f"more than {bounds['above']}"
+    if bounds["at_most"] is not None and value > bounds["at_most"]:
+        return f"at most {bounds['at_most']}"
+    return None
 
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
@@ -122,12 +134,12 @@ class PretrainSettings:
         None, "Probability of blur. Auto: 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
     )
     precision: Precision | None = setting(None, "Auto: bfloat16 on a GPU that has it, else float32.")
-    seed: int = setting(0, SEED, at_least=0)
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=1)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check(self)
         if self.images is None and not self.resume:
             raise SettingsError("No folder of pictures was given.", "Type: simclr pretrain FOLDER")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs > self.epochs:
@@ -169,13 +181,13 @@ class EncoderSettings:
     backbone: str | None = setting(None, "Use a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
     image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
-    seed: int = setting(0, SEED, at_least=0)
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=1)
     batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check(self)
         if self.backbone is not None and self.run is not None:
             raise SettingsError("--run and --backbone name two encoders.", "Leave one of them out.")
         if self.backbone is None and self.weights != "none":
@@ -239,7 +251,7 @@ class SimilarSettings:
     batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check(self)
         if not self.queries:
             raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
 
@@ -252,7 +264,7 @@ class DemoSettings:
     pictures: int = setting(1600, "How many pictures to draw.", at_least=100)
     epochs: int = setting(20, "Epochs to train for.", at_least=1)
     image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
-    seed: int = setting(0, SEED, at_least=0)
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        check(self)

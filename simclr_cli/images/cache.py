@@ -41,7 +41,7 @@ class DecodedPictures:
 
 def cache_root() -> Path:
     """Where caches live: $SIMCLR_CACHE, or the platform's cache folder."""
-    if "SIMCLR_CACHE" in os.environ:
+    if os.environ.get("SIMCLR_CACHE"):
         return Path(os.environ["SIMCLR_CACHE"])
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "simclr"
@@ -85,7 +85,7 @@ def _open(folder: Path, census: Census, side: int) -> DecodedPictures | None:
         refused = [Refused(**entry) for entry in index["refused"]]
         kept = census.without(refused)
         shape = (len(kept.pictures), 3, side, side)
-        pixels = folder / index["pixels"]
+        pixels = folder / Path(index["pixels"]).name
         if pixels.stat().st_size != int(np.prod(shape)):
             return None
         return _decoded(kept, np.memmap(pixels, np.uint8, "r", shape=shape))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 T = TypeVar("T")
@@ -25,8 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 # Two and a half times a 70-megapixel camera; Pillow's own limit for an error. Above it a file is taken for a bomb.
 MAX_PIXELS = 178_956_970
 
-# Header checks are ours (MAX_PIXELS, before any pixel is decoded); Pillow's warning at half of that is noise.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# What matters is a Refusal with its reason; what Pillow warns of besides (metadata, half of MAX_PIXELS) is noise.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Refusal(Exception):
@@ -74,7 +75,9 @@ def read_header(path: Path) -> Header:
     """
     with _refusing(), _open(path) as image:
         width, height = image.size
-        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # orientations that lie on their side
+        # The base class's method: PNG's own decodes the whole picture to find an EXIF chunk behind it.
+        lies_on_its_side = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        if lies_on_its_side and image.format != "TIFF":  # Pillow has already turned the size of a TIFF
             width, height = height, width
         return Header(_format_name(image), height, width)
 
@@ -89,6 +92,9 @@ def decode(path: Path) -> Image.Image:
         Refusal: as read_header, and truncated or corrupt content.
     """
     with _refusing(), _open(path) as image:
+        if image.format == "PNG":  # Pillow decodes past damaged chunks: their checksums must be asked for
+            with _open(path) as unread:
+                unread.verify()
         image.load()
         return _to_rgb(ImageOps.exif_transpose(image))
 
@@ -193,7 +199,9 @@ def _refusing() -> Iterator[None]:
         raise Refusal("too large for this machine's memory") from None
     except OSError as error:
         # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.
-        raise Refusal(error.strerror or f"damaged: {error}") from None
+        # Without the count of missing bytes, so that equal reasons can be counted.
+        message = re.sub(r" \(\d+ bytes? not processed\)", "", str(error))
+        raise Refusal(error.strerror or f"damaged: {message}") from None
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, EOFError, IndexError ...
         raise Refusal(f"damaged: {error or type(error).__name__}") from None
 

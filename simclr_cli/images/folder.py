@@ -126,12 +126,17 @@ def take_census(
     Raises:
         InputError: no such folder, not a folder, no right to read it, or not one picture in it.
     """
-    if not root.exists():
-        raise InputError(f"There is no folder {root}.", "Check the path; the folder of pictures comes first.")
-    if not root.is_dir():
-        raise InputError(f"{root} is a file, not a folder.", "Give the folder that holds the pictures.")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise InputError(f"The folder {root} may not be read by this user.", "Change its rights, or give another.")
+    try:
+        if not stat.S_ISDIR(root.stat().st_mode):
+            raise InputError(f"{root} is a file, not a folder.", "Give the folder that holds the pictures.")
+        if not os.access(root, os.R_OK | os.X_OK):
+            raise InputError(f"The folder {root} may not be read by this user.", "Change its rights, or give another.")
+    except FileNotFoundError:
+        raise InputError(f"There is no folder {root}.", "Check the path; the folder of pictures comes first.") from None
+    except OSError as error:
+        raise InputError(
+            f"The folder {root} cannot be read: {error.strerror}.", "Change its rights, or give another."
+        ) from None
     names = sorted(_walk(root), key=os.fsencode)
     pictures: list[Picture] = []
     refused: list[Refused] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,10 +50,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "optimizer_numbers": numbers,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
     }
-    data = to_safetensors(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        metadata={"simclr": json.dumps(description)},
-    )
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    description["tensors_digest"] = _digest_tensors(plain)  # safetensors itself has no checksum
+    data = to_safetensors(plain, metadata={"simclr": json.dumps(description)})
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
     write_bytes(target, data)
     for older in folder.glob("step-*.safetensors"):
@@ -83,6 +83,8 @@ def _read(path: Path) -> Checkpoint:
         if description["format_version"] > FORMAT_VERSION:
             raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
+    if _digest_tensors(tensors) != description["tensors_digest"]:
+        raise ValueError(f"{path}: its tensors are not what was saved")
     state: dict[int, dict[str, Any]] = {}
     for index, numbers in description["optimizer_numbers"].items():
         state.setdefault(int(index), {}).update(numbers)
@@ -101,3 +103,11 @@ def _read(path: Path) -> Checkpoint:
         metrics=list(description["metrics"]),
         losses=list(description["losses"]),
     )
+
+
+def _digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, sync_folder, write_bytes, write_json
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
 
 FORMAT_VERSION = 1
 
@@ -112,6 +112,8 @@ class RunFolder:
         Returns:
             The model's digest: SHA-256 of model.safetensors.
         """
+        if self.encoder.exists():
+            raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
         whole = self.path / f"{TEMPORARY_PREFIX}encoder"
         shutil.rmtree(whole, ignore_errors=True)
         make_folder(whole)
@@ -119,8 +121,7 @@ class RunFolder:
         digest = digest_file(whole / "model.safetensors")
         write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
         write_bytes(whole / "README.md", card.encode("utf-8"))
-        whole.rename(self.encoder)  # fails on an encoder that is there: it is never overwritten
-        sync_folder(self.path)
+        move(whole, self.encoder)
         return digest
 
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -156,7 +157,8 @@ def read_description(path: Path, remedy: str) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error}.", remedy) from None
     if not isinstance(content, dict):
         raise RunError(f"{path} does not hold a description.", remedy)
-    version = content.get("format_version", content.get("simclr", {}).get("format_version"))
+    own = content.get("simclr", content)  # in an encoder's config.json, timm's words stand around ours
+    version = own.get("format_version") if isinstance(own, dict) else None
     if not isinstance(version, int):
         raise RunError(f"{path} does not say its format version.", remedy)
     if version > FORMAT_VERSION:

@@ -6,11 +6,12 @@ made it, and the digest of the .npy, so that the two cannot be mixed up.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from simclr_cli.errors import RunError
 from simclr_cli.files import digest_file, write_file, write_json
 
 FORMAT_VERSION = 1
+KEYS = {"vectors_digest": str, "rows_digest": str, "shape": list, "model_digest": str, "normalised": bool, "root": str,
+        "rows": list, "refused": list, "source_fingerprint": str}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ def write_vectors(out: Path, vectors: Vectors) -> None:
         {
             "format_version": FORMAT_VERSION,
             "vectors_digest": digest_file(out),
+            "rows_digest": _digest_rows(vectors.rows),
             "shape": list(vectors.values.shape),
             "model_digest": vectors.model_digest,
             "normalised": vectors.normalised,
@@ -72,15 +76,19 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
             "Embed the pictures again with this run.",
         )
     try:
-        values = np.load(out, mmap_mode="r", allow_pickle=False)
+        values = np.lib.format.open_memmap(out, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise RunError(f"{out} cannot be read ({error}).", "Embed the pictures again.") from None
-    whole = values.dtype == np.float32 and list(values.shape) == description["shape"]
-    if not whole or len(values) != len(description["rows"]) or digest_file(out) != description["vectors_digest"]:
+    rows = tuple(description["rows"])
+    whole = values.dtype == np.float32 and list(values.shape) == description["shape"] and len(values) == len(rows)
+    if not whole or (digest_file(out), _digest_rows(rows)) != (
+        description["vectors_digest"],
+        description["rows_digest"],
+    ):
         raise RunError(f"{out} and {rows_file(out)} do not belong together.", "Embed the pictures again.")
     return Vectors(
         values=values,
-        rows=tuple(description["rows"]),
+        rows=rows,
         root=description["root"],
         model_digest=made_by,
         normalised=description["normalised"],
@@ -97,10 +105,14 @@ def _description(out: Path) -> dict[str, Any]:
         raise RunError(f"There is no {path} beside {out}.", "Embed the pictures again.") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}).", "Embed the pictures again.") from None
-    needed: Sequence[str] = ("vectors_digest", "shape", "model_digest", "normalised", "root", "rows", "refused",
-                             "source_fingerprint")  # fmt: skip
-    if not isinstance(description, dict) or any(key not in description for key in needed):
-        raise RunError(f"{path} does not describe vectors.", "Embed the pictures again.")
-    if description.get("format_version", 0) > FORMAT_VERSION:
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-    return description
+    if not isinstance(version, int) or any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
+        raise RunError(f"{path} does not describe vectors.", "Embed the pictures again.")
+    return cast(dict[str, Any], description)
+
+
+def _digest_rows(rows: tuple[str, ...]) -> str:
+    """SHA-256 of the names in their order: a swapped name would be a wrong answer."""
+    return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()

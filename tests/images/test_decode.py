@@ -1,0 +1,534 @@
+"""One file -> one upright RGB picture: what goes in is drawn here as numbers, what comes out is compared to them."""
+
+import io
+import itertools
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm.data
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from simclr_cli.images import decode as module
+from simclr_cli.images.decode import Header, Refusal, decode, each, evaluation_crop, looks_like, read_header, squashed
+
+H, W = 24, 36
+Y, X = np.mgrid[:H, :W]
+RGB = np.stack([X * 7, Y * 10, (X + Y) * 4], -1).astype(np.uint8)  # (H, W, 3), no two corners alike
+GREY = (X * 7).astype(np.uint8)
+ALPHA = ((Y * 11) % 256).astype(np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
+CMYK = np.stack([X * 7, Y * 10, (X + Y) * 4, Y * 3], -1).astype(np.uint8)
+INDEX = ((X // 4 + Y // 4) % 16).astype(np.uint8)  # of a palette of 16
+PALETTE = np.random.default_rng(1).integers(0, 256, (16, 3), dtype=np.uint8)
+PALETTE_ALPHA = (np.arange(16) * 17).astype(np.uint8)
+RAMP_16 = np.linspace(0, 65535, H * W).reshape(H, W).astype(np.uint16)
+RAMP_1 = np.linspace(0, 1, H * W).reshape(H, W).astype(np.float32)
+
+
+def picture(mode: str, pixels: NDArray[Any]) -> Image.Image:
+    return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
+
+
+def palette_picture() -> Image.Image:
+    image = picture("P", INDEX)
+    image.putpalette(PALETTE.tobytes())
+    return image
+
+
+def grey(values: NDArray[Any]) -> NDArray[Any]:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+def over_white(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Porter and Duff's "over" on a white ground."""
+    share = alpha[..., None] / 255
+    return rgb * share + 255 * (1 - share)
+
+
+def without_ink(cmyk: NDArray[Any]) -> NDArray[Any]:
+    """R = 255 (1 - C) (1 - K), and so on."""
+    share = 1 - cmyk / 255
+    return 255 * share[..., :3] * share[..., 3:]
+
+
+def gif_of_three() -> tuple[Image.Image, dict[str, Any]]:
+    later = [Image.new("P", (W, H), colour) for colour in (3, 9)]
+    for image in later:
+        image.putpalette(PALETTE.tobytes())
+    return palette_picture(), {"save_all": True, "append_images": later, "duration": 50}
+
+
+# name, picture, what to save it with, (H, W, 3) expected, most that a value may differ by
+GOLDEN: list[tuple[str, Image.Image, dict[str, Any], NDArray[Any], int]] = [
+    ("rgb.jpg", picture("RGB", RGB), {"quality": 100, "subsampling": 0}, RGB, 6),
+    ("grey.jpg", picture("L", GREY), {"quality": 100}, grey(GREY), 4),
+    ("cmyk.jpg", picture("CMYK", CMYK), {"quality": 100, "subsampling": 0}, without_ink(CMYK), 8),
+    ("progressive.jpg", picture("RGB", RGB), {"quality": 100, "subsampling": 0, "progressive": True}, RGB, 6),
+    ("grey.png", picture("L", GREY), {}, grey(GREY), 0),
+    ("rgb.png", picture("RGB", RGB), {}, RGB, 0),
+    ("palette.png", palette_picture(), {}, PALETTE[INDEX], 0),
+    ("palette-hole.png", palette_picture(), {"transparency": 3},
+     np.where((INDEX == 3)[..., None], 255, PALETTE[INDEX]), 0),
+    ("palette-alpha.png", palette_picture(), {"transparency": PALETTE_ALPHA.tobytes()},
+     over_white(PALETTE[INDEX], PALETTE_ALPHA[INDEX]), 2),
+    ("rgba.png", picture("RGBA", np.dstack([RGB, ALPHA])), {}, over_white(RGB, ALPHA), 2),
+    ("la.png", picture("LA", np.dstack([GREY, ALPHA])), {}, over_white(grey(GREY), ALPHA), 2),
+    ("key.png", picture("RGB", PALETTE[INDEX]), {"transparency": tuple(PALETTE[5].tolist())},
+     np.where((INDEX == 5)[..., None], 255, PALETTE[INDEX]), 0),
+    ("bits.png", picture("L", (INDEX % 2) * 255).convert("1"), {}, grey((INDEX % 2) * 255), 0),
+    ("grey16.png", Image.fromarray(RAMP_16), {}, grey(RAMP_16 / 257), 1),
+    ("rgb.webp", picture("RGB", RGB), {"lossless": True}, RGB, 0),
+    ("rgba.webp", picture("RGBA", np.dstack([RGB, ALPHA])), {"lossless": True, "exact": True},
+     over_white(RGB, ALPHA), 2),
+    ("animated.gif", *gif_of_three(), PALETTE[INDEX], 0),
+    ("hole.gif", palette_picture(), {"transparency": 3}, np.where((INDEX == 3)[..., None], 255, PALETTE[INDEX]), 0),
+    ("rgb.bmp", picture("RGB", RGB), {}, RGB, 0),
+    ("grey.bmp", picture("L", GREY), {}, grey(GREY), 0),
+    ("palette.bmp", palette_picture(), {}, PALETTE[INDEX], 0),
+    ("rgb.tif", picture("RGB", RGB), {}, RGB, 0),
+    ("lzw.tif", picture("RGB", RGB), {"compression": "tiff_lzw"}, RGB, 0),
+    ("rgba.tif", picture("RGBA", np.dstack([RGB, ALPHA])), {}, over_white(RGB, ALPHA), 2),
+    ("cmyk.tif", picture("CMYK", CMYK), {}, without_ink(CMYK), 2),
+    ("grey16.tif", Image.fromarray(RAMP_16), {}, grey(RAMP_16 / 257), 1),
+    ("int32-as-16.tif", Image.fromarray(RAMP_16.astype(np.int32)), {}, grey(RAMP_16 / 257), 1),
+    ("int32.tif", Image.fromarray(RAMP_16.astype(np.int32) * 1000 - 70_000), {}, grey(RAMP_1 * 255), 1),
+    ("float-0-1.tif", Image.fromarray(RAMP_1 / 2), {}, grey(RAMP_1 * 127.5), 1),
+    ("float-any.tif", Image.fromarray(RAMP_1 * 3000 - 1000), {}, grey(RAMP_1 * 255), 1),
+    ("float-flat.tif", Image.fromarray(np.full((H, W), 7e9, np.float32)), {}, np.zeros((H, W, 3)), 0),
+    ("rgb.ppm", picture("RGB", RGB), {}, RGB, 0),
+    ("grey.pgm", picture("L", GREY), {}, grey(GREY), 0),
+    ("grey16.pgm", Image.fromarray(RAMP_16.astype(np.int32)), {}, grey(RAMP_16 / 257), 1),
+    ("bits.pbm", picture("L", (INDEX % 2) * 255).convert("1"), {}, grey((INDEX % 2) * 255), 0),
+    ("float.pfm", Image.fromarray(RAMP_1), {}, grey(RAMP_1 * 255), 1),
+]  # fmt: skip
+if features.check("avif"):
+    GOLDEN.append(("rgb.avif", picture("RGB", RGB), {"quality": 100, "subsampling": "4:4:4"}, RGB, 4))
+
+
+@pytest.mark.parametrize(("name", "image", "how", "expected", "bound"), GOLDEN, ids=[case[0] for case in GOLDEN])
+def test_golden_set_comes_back_as_drawn(
+    tmp_path: Path, name: str, image: Image.Image, how: dict[str, Any], expected: NDArray[Any], bound: int
+) -> None:
+    image.save(tmp_path / name, **how)
+    assert read_header(tmp_path / name)[1:] == (H, W)
+    decoded = decode(tmp_path / name)
+    assert (decoded.mode, decoded.size) == ("RGB", (W, H))
+    assert np.abs(np.asarray(decoded).astype(float) - expected).max() <= bound
+
+
+def test_float_picture_with_holes_counts_them_as_zero(tmp_path: Path) -> None:
+    values = RAMP_1.copy()
+    values[0, :3] = np.nan, np.inf, -np.inf
+    Image.fromarray(values).save(tmp_path / "holes.tif")
+    decoded = np.asarray(decode(tmp_path / "holes.tif"))
+    assert (decoded[0, :3] == 0).all() and decoded[-1, -1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [("a.jpg", "JPEG"), ("a.png", "PNG"), ("a.webp", "WEBP"), ("a.gif", "GIF"), ("a.bmp", "BMP"), ("a.tif", "TIFF"),
+     ("a.ppm", "PPM")],
+)  # fmt: skip
+def test_header_names_the_format(tmp_path: Path, name: str, format: str) -> None:
+    picture("RGB", RGB).save(tmp_path / name)
+    assert read_header(tmp_path / name) == Header(format, H, W)
+
+
+def test_jpeg_with_further_pictures_behind_it_is_a_jpeg(tmp_path: Path) -> None:
+    picture("RGB", RGB).save(
+        tmp_path / "a.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (W, H), "red")], quality=100
+    )
+    assert read_header(tmp_path / "a.jpg") == Header("JPEG", H, W)
+    assert np.asarray(decode(tmp_path / "a.jpg"))[-1, 0, 0] < 30  # the first picture, not the red one
+
+
+def test_content_decides_and_not_the_name(tmp_path: Path) -> None:
+    picture("RGB", RGB).save(tmp_path / "really-png.jpg", "PNG")
+    assert read_header(tmp_path / "really-png.jpg").format == "PNG"
+    assert (np.asarray(decode(tmp_path / "really-png.jpg")) == RGB).all()
+
+
+# How a camera held so stores the upright picture (EXIF 2.3, tag 0x0112).
+STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: np.rot90(a, -1),
+}
+TURNED_FORMATS: dict[str, dict[str, Any]] = {
+    "jpg": {"quality": 100, "subsampling": 0}, "png": {}, "webp": {"lossless": True}, "tif": {},
+    "avif": {"quality": 100, "subsampling": "4:4:4"},
+}  # fmt: skip
+
+
+def turned(path: Path, orientation: int, **how: Any) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture("RGB", np.ascontiguousarray(STORED[orientation](RGB))).save(path, exif=exif, **how)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", TURNED_FORMATS)
+def test_every_orientation_is_set_upright(tmp_path: Path, format: str, orientation: int) -> None:
+    if format == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    path = turned(tmp_path / f"a.{format}", orientation, **TURNED_FORMATS[format])
+    assert np.abs(np.asarray(decode(path)).astype(int) - RGB).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", TURNED_FORMATS)
+def test_header_gives_the_upright_size(tmp_path: Path, format: str, orientation: int) -> None:
+    if format == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    header = read_header(turned(tmp_path / f"a.{format}", orientation, **TURNED_FORMATS[format]))
+    assert (header.height, header.width) == (H, W)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.ppm"])
+def test_header_decodes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    picture("RGB", RGB).save(tmp_path / name)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    assert read_header(tmp_path / name)[1:] == (H, W)
+
+
+# Refusals
+
+
+def refused(path: Path, function: Callable[[Path], object] = decode) -> str:
+    with pytest.raises(Refusal) as caught:
+        function(path)
+    return caught.value.reason
+
+
+def test_empty_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    assert refused(tmp_path / "a.jpg") == refused(tmp_path / "a.jpg", read_header) == "empty file (0 bytes)"
+
+
+def test_text_named_jpg_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("I am no picture.")
+    assert "not a picture" in refused(tmp_path / "a.jpg")
+
+
+def test_heic_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    assert "HEIC is not supported" in refused(tmp_path / "a.jpg")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+    assert "gone" in refused(tmp_path / "a.jpg")
+    assert "directory" in refused(tmp_path).lower()
+
+
+def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("RGB", RGB).save(tmp_path / "a.png")
+
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", deny)
+    assert refused(tmp_path / "a.png") == refused(tmp_path / "a.png", read_header) == "no right to read it"
+
+
+def test_memory_that_does_not_suffice_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("RGB", RGB).save(tmp_path / "a.png")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    assert "memory" in refused(tmp_path / "a.png")
+
+
+def encoded(format: str, pixels: NDArray[Any] = NOISE, **how: Any) -> bytes:
+    stream = io.BytesIO()
+    picture("RGB", pixels).save(stream, format, **how)
+    return stream.getvalue()
+
+
+TRUNCATED: list[tuple[str, dict[str, Any]]] = [
+    ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
+    ("GIF", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize(("format", "how"), TRUNCATED)
+def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path: Path, format: str, how: dict[str, Any]) -> None:
+    data = encoded(format, **how)
+    path = tmp_path / "cut"
+    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
+        path.write_bytes(data[: int(len(data) * share)])
+        assert refused(path), share
+
+
+@pytest.mark.parametrize("format", ["JPEG", "BMP", "PPM"])
+def test_file_without_its_last_byte_is_refused(tmp_path: Path, format: str) -> None:
+    (tmp_path / "cut").write_bytes(encoded(format)[:-1])
+    assert "truncated" in refused(tmp_path / "cut")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_reasons_of_truncated_files_can_be_counted(tmp_path: Path) -> None:
+    data = encoded("JPEG")
+    reasons = set()
+    for cut in range(len(data) // 2, len(data), 40):
+        (tmp_path / "cut").write_bytes(data[:cut])
+        reasons.add(refused(tmp_path / "cut"))
+    assert len(reasons) == 1  # or the summary has a line for every file
+
+
+@pytest.mark.parametrize("pixels", [pytest.param(NOISE, id="noise"), pytest.param(RGB, id="gradient")])
+def test_flipped_bit_in_a_png_is_refused(tmp_path: Path, pixels: NDArray[Any]) -> None:
+    data = encoded("PNG", pixels)
+    begin, end = data.index(b"IDAT") + 4, data.index(b"IEND") - 8
+    for place in np.linspace(begin, end - 1, 60).astype(int):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x10
+        (tmp_path / "a.png").write_bytes(damaged)
+        assert "damaged" in refused(tmp_path / "a.png"), place - begin
+
+
+def test_damage_does_not_print(tmp_path: Path) -> None:
+    """Pillow warns of what it then refuses: a line on stderr for every such file of the folder."""
+    data = encoded("TIFF", compression="tiff_lzw")
+    for cut in (100, len(data) // 2, len(data) - 6):
+        (tmp_path / f"{cut}.tif").write_bytes(data[:cut])
+    code = f"""
+from pathlib import Path
+from simclr_cli.images.decode import Refusal, decode
+for path in Path({str(tmp_path)!r}).iterdir():
+    try:
+        decode(path)
+    except Refusal:
+        pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def claiming(format: str, side: int) -> bytes:
+    """A tiny file whose header claims side x side pixels."""
+    if format == "PNG":
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(bytes(999))) + png_chunk(b"IEND", b"")
+    if format == "GIF":
+        frame = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + b"\x02\x02\x4c\x01\x00;"
+        return b"GIF89a" + struct.pack("<HHBBB", side, side, 0, 0, 0) + frame
+    if format == "GIF frame":  # the screen is small, the frame is not
+        return claiming("GIF", side)[:6] + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + claiming("GIF", side)[13:]
+    if format == "BMP":
+        info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
+        return b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + info + bytes(100)
+    if format == "TIFF":
+        tags = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1),
+                (278, 4, side), (279, 4, 100)]  # fmt: skip
+        entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+        return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    if format == "JPEG":
+        data = bytearray(encoded("JPEG"))
+        start = data.index(b"\xff\xc0") + 5
+        data[start : start + 4] = struct.pack(">HH", side, side)
+        return bytes(data)
+    return f"P6 {side} {side} 255\n".encode() + bytes(100)
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "GIF frame", "BMP", "TIFF", "JPEG", "PPM"])
+@pytest.mark.parametrize("function", [read_header, decode])
+def test_decompression_bomb_is_refused_at_once(tmp_path: Path, function: Callable[[Path], object], format: str) -> None:
+    (tmp_path / "bomb").write_bytes(claiming(format, 50_000))
+    seconds = []
+    for _ in range(3):  # the best of three: the machine is shared
+        begin = time.perf_counter()
+        assert "pixels" in refused(tmp_path / "bomb", function)
+        seconds.append(time.perf_counter() - begin)
+    assert min(seconds) < 0.1
+
+
+def test_limit_of_pixels_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("RGB", RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(module, "MAX_PIXELS", H * W)
+    assert decode(tmp_path / "a.png").size == (W, H)
+    monkeypatch.setattr(module, "MAX_PIXELS", H * W - 1)
+    assert refused(tmp_path / "a.png") == f"{W} x {H} pixels: over the limit of {H * W - 1}"
+
+
+@pytest.mark.parametrize(
+    ("start", "format"),
+    [
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"GIF87a", "GIF"),
+        (b"GIF89a", "GIF"),
+        (b"BM", "BMP"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+        (b"II+\0", "TIFF"),
+        (b"RIFF\x10\0\0\0WEBP", "WEBP"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypheix\0\0\0\0", "HEIC"),
+        (b"P1\n", "PPM"),
+        (b"P6 3", "PPM"),
+        (b"Pf\n", "PPM"),
+        (b"", None),
+        (b"B", None),
+        (b"\x89PNG\n\x1a\n", None),
+        (b"RIFF\x10\0\0\0WAVE", None),
+        (b"\0\0\0\x18ftypisom\0\0\0\0mp41", None),
+        (b"P6abc", None),
+        (b"P9\n", None),
+        (b"%PDF-1.7", None),
+        (b"<svg xmlns", None),
+        (b"id,label\n", None),
+    ],
+)
+def test_first_bytes_promise_a_format(start: bytes, format: str | None) -> None:
+    assert looks_like(start) == format
+
+
+# What the verbs take
+
+
+def test_squashed_fills_the_square_with_all_of_the_picture(tmp_path: Path) -> None:
+    picture("RGB", RGB).save(tmp_path / "a.png")
+    pixels = squashed(tmp_path / "a.png", 12)
+    assert (pixels.shape, pixels.dtype) == ((12, 12, 3), np.uint8)
+    assert (pixels == np.asarray(picture("RGB", RGB).resize((12, 12), Image.Resampling.BICUBIC))).all()
+    for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+        assert np.abs(pixels[corner].astype(int) - RGB[corner]).max() < 25
+
+
+def test_squashed_leaves_a_square_of_that_side_alone(tmp_path: Path) -> None:
+    picture("RGB", NOISE[:, :H].copy()).save(tmp_path / "a.png")
+    assert (squashed(tmp_path / "a.png", H) == NOISE[:, :H]).all()
+
+
+SHAPES = [
+    (1, 1), (1, 2), (2, 1), (1, 16), (16, 1), (3, 48), (48, 3), (5, 7), (7, 5), (31, 33), (32, 32), (33, 31), (36, 36),
+    (37, 36), (63, 65), (64, 1000), (1000, 64), (73, 73), (201, 299), (300, 200), (224, 224), (256, 256), (257, 255),
+    (100, 1599),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "crop"), [(32, 1.0), (32, 0.875), (64, 0.875), (64, 0.95), (224, 0.875)])
+def test_evaluation_crop_is_timms_bit_for_bit(tmp_path: Path, size: int, crop: float) -> None:
+    transform = timm.data.create_transform(
+        input_size=(3, size, size), interpolation="bicubic", crop_pct=crop, mean=(0, 0, 0), std=(1, 1, 1),
+        is_training=False,
+    )  # fmt: skip
+    rng = np.random.default_rng(2)
+    for height, width in SHAPES:
+        image = picture("RGB", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        image.save(tmp_path / "a.png", compress_level=1)
+        expected = (transform(image) * 255).round().numpy().astype(np.uint8).transpose(1, 2, 0)
+        ours = evaluation_crop(tmp_path / "a.png", size, crop)
+        assert (ours.shape, ours.dtype) == ((size, size, 3), np.uint8)
+        assert (ours == expected).all(), (height, width)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 9999), (9999, 1), (2, 20_000)])
+def test_extreme_banner_takes_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, width: int
+) -> None:
+    Image.new("RGB", (width, height), (10, 200, 30)).save(tmp_path / "a.png")
+    made: list[int] = []
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, size: tuple[int, int], *rest: Any, **more: Any) -> Image.Image:
+        made.append(size[0] * size[1])
+        return resize(image, size, *rest, **more)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    assert (evaluation_crop(tmp_path / "a.png", 224, 0.875) == (10, 200, 30)).all()
+    assert max(made) <= 16 * 256 * 256
+
+
+# each
+
+
+def test_each_keeps_the_order_whatever_ends_first() -> None:
+    def slowest_first(number: int) -> int:
+        time.sleep(0.02 if number % 4 == 0 else 0)
+        return number * number
+
+    assert list(each(slowest_first, range(60), workers=4)) == [number * number for number in range(60)]
+
+
+def test_each_hands_on_refusals_and_goes_on() -> None:
+    def odd_only(number: int) -> int:
+        if number % 2 == 0:
+            raise Refusal(f"{number} is even")
+        return number
+
+    found = list(each(odd_only, range(6), workers=2))
+    assert [str(result) for result in found] == ["0 is even", "1", "2 is even", "3", "4 is even", "5"]
+    assert [isinstance(result, Refusal) for result in found] == [True, False] * 3
+
+
+def test_each_raises_any_other_error() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(each(lambda number: 1 // number, [2, 1, 0, 3], workers=2))
+
+
+def test_each_of_nothing_is_nothing() -> None:
+    assert list(each(lambda number: number, [], workers=2)) == []
+
+
+def test_each_takes_few_items_ahead_of_what_is_used() -> None:
+    taken = 0
+
+    def many() -> Iterator[int]:
+        nonlocal taken
+        while taken < 5_000:  # an end all the same, lest a failure never ends
+            taken += 1
+            yield taken
+
+    results = each(lambda number: number, many(), workers=2)
+    for used in range(1, 50):
+        assert next(results) == used
+        assert taken <= used + 8 * 2
+    results.close()  # type: ignore[attr-defined]
+
+
+def test_each_stops_when_it_is_closed() -> None:
+    calls: list[int] = []
+    gate = threading.Event()
+
+    def wait(number: int) -> int:
+        calls.append(number)
+        if number:
+            gate.wait(10)
+        return number
+
+    results = each(wait, itertools.count(), workers=2)
+    assert next(results) == 0
+    threading.Timer(0.05, gate.set).start()
+    results.close()  # type: ignore[attr-defined]
+    assert len(calls) <= 1 + 2 * 2  # those under way end, those waiting never begin
+    assert sum(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()) == 0

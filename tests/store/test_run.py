@@ -1,0 +1,307 @@
+"""The run folder: what is written comes back, and what is not whole or not ours is an error that says so."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from simclr_cli.errors import RunError
+from simclr_cli.files import digest_file
+from simclr_cli.store.run import FORMAT_VERSION, RunFolder, find_run, list_runs, read_description, read_weights
+
+NAMES = ["plain.png", "größe.png", "new\nline.png", os.fsdecode(b"caf\xe9\xff.png")]
+ENCODER = {"architecture": "resnet18", "num_classes": 0, "simclr": {"format_version": FORMAT_VERSION, "run": "r"}}
+
+
+def weights(seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    turned = torch.randn(5, 4, generator=generator).t()  # not contiguous
+    return {
+        "conv.weight": torch.randn(2, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last),
+        "turned": torch.nn.Parameter(turned),
+        "half": torch.randn(3, generator=generator).bfloat16(),
+        "bn.num_batches_tracked": torch.tensor(7),
+    }
+
+
+def finished_run(path: Path, seed: int = 0, modified_ns: int | None = None) -> RunFolder:
+    run = RunFolder(path)
+    run.write_config({"settings": {"seed": seed}})
+    run.write_encoder(weights(seed), ENCODER, "# Card")
+    if modified_ns is not None:
+        os.utime(run.weights_file, ns=(modified_ns, modified_ns))
+    return run
+
+
+def flip_byte(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+# Round trips
+
+
+def test_config_comes_back_with_its_version(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    assert not run.begun
+    run.write_config({"settings": {"images": os.fsdecode(b"/caf\xe9"), "rate": 0.1}, "seed": 3})
+    assert run.begun and not run.finished
+    assert run.config() == {
+        "format_version": FORMAT_VERSION, "settings": {"images": os.fsdecode(b"/caf\xe9"), "rate": 0.1}, "seed": 3,
+    }  # fmt: skip
+
+
+def test_metrics_are_one_object_a_line_and_written_whole(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    rows = [{"epoch": i, "loss": 1 / (i + 3), "note": NAMES[3]} for i in range(3)]
+    run.write_metrics(rows)
+    run.write_metrics(rows[:2])  # as a resume does that goes back
+    lines = run.metrics_file.read_bytes()
+    assert lines.isascii() and lines.endswith(b"\n")
+    assert [json.loads(line) for line in lines.splitlines()] == rows[:2]
+
+
+def test_refused_come_back_with_any_name(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    refused = [(name, f"reason {i}") for i, name in enumerate(NAMES)]
+    run.write_refused(refused)
+    assert run.read_refused() == refused
+    assert os.fsencode(run.read_refused()[3][0]) == b"caf\xe9\xff.png"
+
+
+def test_encoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    digest = run.write_encoder(weights(), ENCODER, "# größe\n")
+    assert run.finished and run.begun
+    assert digest == digest_file(run.weights_file)
+    config, state = run.read_encoder()
+    assert config == {**ENCODER, "simclr": {**ENCODER["simclr"], "model_digest": digest}}
+    assert state.keys() == weights().keys()
+    for name, tensor in weights().items():
+        assert state[name].dtype == tensor.dtype and torch.equal(state[name], tensor)
+    assert (run.encoder / "README.md").read_text(encoding="utf-8") == "# größe\n"
+    assert sorted(path.name for path in run.path.iterdir()) == ["encoder"]
+
+
+def test_encoder_of_the_same_weights_has_the_same_digest(tmp_path: Path) -> None:
+    digests = [
+        RunFolder(tmp_path / name).write_encoder(weights(seed), ENCODER, "x")
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_timm_alone_loads_the_encoder(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=0)
+    run = RunFolder(tmp_path / "r")
+    run.write_encoder(model.state_dict(), {**ENCODER, "architecture": "test_resnet", "pretrained_cfg": {}}, "x")
+    again = timm.create_model(f"local-dir:{run.encoder}", pretrained=True, num_classes=0)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_projector_comes_back(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    run.write_projector(weights())
+    assert all(torch.equal(tensor, weights()[name]) for name, tensor in load_file(run.projector_file).items())
+
+
+def test_writing_leaves_the_callers_tensors_alone(tmp_path: Path) -> None:
+    given = weights()
+    RunFolder(tmp_path / "r").write_encoder(given, ENCODER, "x")
+    assert given["turned"].requires_grad and not given["turned"].is_contiguous()
+
+
+# Whole or not at all
+
+
+def test_finished_encoder_is_never_overwritten(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "r", seed=0)
+    before = run.weights_file.read_bytes()
+    with pytest.raises((OSError, RunError)):
+        run.write_encoder(weights(1), ENCODER, "x")
+    assert run.weights_file.read_bytes() == before
+    run.read_encoder()
+
+
+def test_refusal_to_overwrite_is_said_in_our_words(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "r")
+    with pytest.raises(RunError):
+        run.write_encoder(weights(1), ENCODER, "x")
+
+
+def test_crash_on_the_way_leaves_the_run_unfinished_and_the_next_try_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "r")
+    run.write_config({})
+
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for broken in ("write_json", "digest_file"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"simclr_cli.store.run.{broken}", crash)
+            with pytest.raises(KeyboardInterrupt):
+                run.write_encoder(weights(), ENCODER, "x")
+        assert not run.finished
+        with pytest.raises(RunError, match="not finished"):
+            run.read_encoder()
+    run.write_encoder(weights(), ENCODER, "x")
+    run.read_encoder()
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "encoder"]
+
+
+@pytest.mark.parametrize("place", [9, 200, -1])
+def test_flipped_bit_in_the_weights_is_a_run_error(tmp_path: Path, place: int) -> None:
+    run = finished_run(tmp_path / "r")
+    flip_byte(run.weights_file, place)
+    with pytest.raises(RunError, match="digest differs") as caught:
+        run.read_encoder()
+    assert caught.value.exit_code == 4
+
+
+def test_weights_of_another_run_are_a_run_error(tmp_path: Path) -> None:
+    one, other = finished_run(tmp_path / "one", 0), finished_run(tmp_path / "other", 1)
+    one.weights_file.write_bytes(other.weights_file.read_bytes())
+    with pytest.raises(RunError, match="digest differs"):
+        one.read_encoder()
+
+
+def test_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "birds")
+    run.write_config({})
+    with pytest.raises(RunError, match="pretrain --resume --run birds"):
+        run.read_encoder()
+
+
+# Descriptions
+
+
+def encoder_config(run: RunFolder) -> Path:
+    return run.encoder / "config.json"
+
+
+@pytest.mark.parametrize("of_run", [True, False], ids=["config", "encoder"])
+def test_newer_version_says_upgrade(tmp_path: Path, of_run: bool) -> None:
+    run = finished_run(tmp_path / "r")
+    path = run.config_file if of_run else encoder_config(run)
+    content = json.loads(path.read_text())
+    (content if of_run else content["simclr"])["format_version"] = FORMAT_VERSION + 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="Upgrade") as caught:
+        run.config() if of_run else run.read_encoder()
+    assert f"version {FORMAT_VERSION + 1}" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[1]", b"null", b"3", b"{}", b'{"format_version": "1"}', b'{"format_version": null}',
+     b'{"simclr": {}}'],
+)  # fmt: skip
+def test_damaged_description_is_a_run_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"config\.json"):
+        read_description(tmp_path / "config.json", "Train again.")
+
+
+@pytest.mark.parametrize("content", [b'{"simclr": 3}', b'{"simclr": null}', b'{"simclr": [1]}'])
+def test_description_with_something_else_under_simclr_is_a_run_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(RunError):
+        read_description(tmp_path / "config.json", "Train again.")
+
+
+def test_missing_description_tells_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="simclr pretrain FOLDER"):
+        RunFolder(tmp_path).config()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"3", b"[3]", b'[{"name": "a"}]', b'{"name": "a"}'])
+def test_damaged_list_of_refused_is_a_run_error(tmp_path: Path, content: bytes | None) -> None:
+    run = RunFolder(tmp_path)
+    if content is not None:
+        run.refused_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"refused\.json cannot be read"):
+        run.read_refused()
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "no header": lambda path: path.write_bytes(b"x" * 100),
+    "pickled": lambda path: torch.save({"a": torch.zeros(1)}, path),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_damaged_weights_are_a_run_error(tmp_path: Path, harm: str) -> None:
+    run = finished_run(tmp_path / "r")
+    HARMS[harm](run.weights_file)
+    with pytest.raises(RunError, match=r"model\.safetensors"):
+        read_weights(run.weights_file)
+
+
+# Finding
+
+
+def test_without_a_name_the_run_that_finished_last_is_found(tmp_path: Path) -> None:
+    finished_run(tmp_path / "a", modified_ns=2_000)
+    finished_run(tmp_path / "b", modified_ns=3_000)
+    finished_run(tmp_path / "c", modified_ns=1_000)
+    RunFolder(tmp_path / "unfinished").write_config({})
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "file").write_text("x")
+    assert find_run(None, tmp_path) == RunFolder(tmp_path / "b")
+
+
+def test_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "runs/birds")
+    finished_run(tmp_path / "elsewhere/fish")
+    runs = tmp_path / "runs"
+    assert find_run("birds", runs).path == runs / "birds"
+    assert find_run(str(tmp_path / "elsewhere/fish"), runs).path == tmp_path / "elsewhere/fish"
+    monkeypatch.chdir(tmp_path)
+    assert find_run("elsewhere/fish", runs).path == Path("elsewhere/fish")
+    assert find_run("runs/birds", Path("runs")).path == Path("runs/birds")
+
+
+def test_name_under_runs_goes_before_a_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "runs/birds")
+    (tmp_path / "birds").mkdir()  # the pictures
+    monkeypatch.chdir(tmp_path)
+    assert find_run("birds", Path("runs")).path == Path("runs/birds")
+
+
+def test_unknown_name_says_which_runs_there_are(tmp_path: Path) -> None:
+    finished_run(tmp_path / "birds")
+    with pytest.raises(RunError, match=r"There is no run fish.*birds"):
+        find_run("fish", tmp_path)
+    with pytest.raises(RunError, match="none"):
+        find_run("fish", tmp_path / "nowhere")
+
+
+def test_unfinished_run_is_not_found_silently(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "birds").write_config({})
+    with pytest.raises(RunError, match="--resume --run birds"):
+        find_run("birds", tmp_path)
+    for runs in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RunError, match="There is no finished run"):
+            find_run(None, runs)
+
+
+def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
+    for i, name in enumerate(("b", "c", "a")):
+        RunFolder(tmp_path / name).write_config({})
+        os.utime(tmp_path / name, ns=(i, i))
+    (tmp_path / "no-run").mkdir()
+    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "c", "b"]
+    assert list_runs(tmp_path / "nowhere") == []

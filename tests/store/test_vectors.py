@@ -1,0 +1,175 @@
+"""Vectors come back with their rows, or not at all if anything is not of one writing."""
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simclr_cli.errors import RunError
+from simclr_cli.store import vectors as module
+from simclr_cli.store.vectors import FORMAT_VERSION, Vectors, read_vectors, rows_file, write_vectors
+
+MODEL = "a" * 64
+ROWS = ("a/1.png", "größe.png", "new\nline.png", os.fsdecode(b"caf\xe9\xff.png"))
+
+
+def made(seed: int = 0, **changes: Any) -> Vectors:
+    values = np.random.default_rng(seed).normal(size=(4, 6)).astype(np.float32)
+    given = Vectors(
+        values=values, rows=ROWS, root=os.fsdecode(b"/caf\xe9"), model_digest=MODEL, normalised=True,
+        source_fingerprint="f" * 64, refused=({"name": ROWS[3] + ".jpg", "reason": "truncated"},),
+    )  # fmt: skip
+    return dataclasses.replace(given, **changes)
+
+
+def assert_refused(out: Path, told: str | None = None, model: str = MODEL) -> None:
+    with pytest.raises(RunError, match=told) as caught:
+        read_vectors(out, model_digest=model)
+    assert caught.value.exit_code == 4 and caught.value.remedy
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    write_vectors(tmp_path / "vecs.npy", made())
+    return tmp_path / "vecs.npy"
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_all_of_it_comes_back(tmp_path: Path, normalised: bool) -> None:
+    given = made(normalised=normalised)
+    write_vectors(tmp_path / "v.npy", given)
+    again = read_vectors(tmp_path / "v.npy", model_digest=MODEL)
+    assert again.values.dtype == np.float32 and (again.values == given.values).all()
+    for field in dataclasses.fields(Vectors):
+        if field.name != "values":
+            assert getattr(again, field.name) == getattr(given, field.name), field.name
+
+
+def test_names_that_are_not_utf8_survive(out: Path) -> None:
+    assert rows_file(out).read_bytes().isascii()
+    again = read_vectors(out, model_digest=MODEL)
+    assert os.fsencode(again.rows[3]) == b"caf\xe9\xff.png" and os.fsencode(again.root) == b"/caf\xe9"
+
+
+def test_any_tool_reads_the_npy_without_pickle(out: Path) -> None:
+    values = np.load(out, allow_pickle=False)
+    assert values.shape == (4, 6) and values.flags.c_contiguous and (values == made().values).all()
+
+
+def test_values_are_mapped_and_not_written_to(out: Path) -> None:
+    values = read_vectors(out, model_digest=MODEL).values
+    assert isinstance(values, np.memmap) and not values.flags.writeable
+
+
+def test_rows_file_stands_beside(tmp_path: Path) -> None:
+    assert rows_file(tmp_path / "vecs.npy") == tmp_path / "vecs.rows.json"
+    assert rows_file(tmp_path / "v1.2.npy") == tmp_path / "v1.2.rows.json"
+
+
+def test_writing_again_replaces_both(out: Path) -> None:
+    new = made(seed=1, model_digest="b" * 64)
+    write_vectors(out, new)
+    assert (read_vectors(out, model_digest="b" * 64).values == new.values).all()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["vecs.npy", "vecs.rows.json"]
+
+
+def test_vectors_of_another_model_are_refused(out: Path) -> None:
+    assert_refused(out, "another model", model="b" * 64)
+
+
+def test_crash_between_the_two_files_is_noticed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_json", crash)
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(out, made(seed=1))
+    assert_refused(out, "do not belong together")
+
+
+def rewrite(out: Path, **changes: Any) -> None:
+    content = {**json.loads(rows_file(out).read_text()), **changes}
+    rows_file(out).write_text(json.dumps({key: value for key, value in content.items() if value != "missing"}))
+
+
+def zipped(out: Path) -> None:
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("x.npy", b"x")
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "npy of other values": lambda out: np.save(out, made(seed=1).values),
+    "npy of other shape": lambda out: np.save(out, made().values.T),
+    "npy of float64": lambda out: np.save(out, made().values.astype(np.float64)),
+    "npy of Fortran order": lambda out: np.save(out, np.asfortranarray(made().values)),
+    "npy with one bit flipped": lambda out: out.write_bytes(out.read_bytes()[:-1] + b"\x77"),
+    "npy with a row more": lambda out: np.save(out, np.concatenate([made().values, made().values[:1]])),
+    "npy without a row": lambda out: np.save(out, made().values[:-1]),
+    "npy of a number": lambda out: np.save(out, np.float32(3)),
+    "npy pickled": lambda out: np.save(out, np.array([{"a": 1}], dtype=object), allow_pickle=True),
+    "npy cut": lambda out: out.write_bytes(out.read_bytes()[:-1]),
+    "npy cut in its header": lambda out: out.write_bytes(out.read_bytes()[:20]),
+    "npy empty": lambda out: out.write_bytes(b""),
+    "npy a text": lambda out: out.write_text("x" * 200),
+    "npy missing": lambda out: out.unlink(),
+    "rows missing": lambda out: rows_file(out).unlink(),
+    "rows empty": lambda out: rows_file(out).write_bytes(b""),
+    "rows cut": lambda out: rows_file(out).write_bytes(rows_file(out).read_bytes()[:50]),
+    "rows not text": lambda out: rows_file(out).write_bytes(b"\xff\xfe"),
+    "rows a list": lambda out: rows_file(out).write_text("[]"),
+    "a name taken out": lambda out: rewrite(out, rows=ROWS[1:]),
+    "a name put in": lambda out: rewrite(out, rows=[*ROWS, "z.png"]),
+    "shape changed": lambda out: rewrite(out, shape=[6, 4]),
+    "digest changed": lambda out: rewrite(out, vectors_digest="0" * 64),
+    **{f"no {key}": lambda out, key=key: rewrite(out, **{key: "missing"}) for key in (
+        "vectors_digest", "shape", "model_digest", "normalised", "root", "rows", "refused", "source_fingerprint",
+    )},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:numpy")
+@pytest.mark.parametrize("harm", HARMS)
+def test_files_that_are_not_of_one_writing_are_refused(out: Path, harm: str) -> None:
+    HARMS[harm](out)
+    assert_refused(out)
+
+
+ACCIDENTS: dict[str, Callable[[Path], object]] = {
+    "npy a zip file": zipped,
+    "model a number": lambda out: rewrite(out, model_digest=3),
+    "rows a number": lambda out: rewrite(out, rows=3),
+    "version a text": lambda out: rewrite(out, format_version="1"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_content_of_a_wrong_kind_is_refused(out: Path, accident: str) -> None:
+    ACCIDENTS[accident](out)
+    assert_refused(out)
+
+
+def test_newer_format_says_upgrade(out: Path) -> None:
+    rewrite(out, format_version=FORMAT_VERSION + 1)
+    assert_refused(out, "[Uu]pgrade")
+
+
+def test_newer_format_with_other_keys_says_upgrade(out: Path) -> None:
+    rewrite(out, format_version=FORMAT_VERSION + 1, refused="missing")
+    assert_refused(out, "[Uu]pgrade")
+
+
+def test_names_in_another_order_are_refused(out: Path) -> None:
+    rewrite(out, rows=ROWS[::-1])
+    assert_refused(out)
+
+
+def test_missing_rows_file_is_named(out: Path) -> None:
+    rows_file(out).unlink()
+    assert_refused(out, r"vecs\.rows\.json")
