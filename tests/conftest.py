@@ -1,5 +1,7 @@
 """What every test shares: a cache of its own, so that none writes into the user's."""
 
+import os
+
 import pytest
 
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
