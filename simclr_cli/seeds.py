@@ -6,7 +6,9 @@ same augmentations.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,16 @@ def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Genera
     import torch
 
     return torch.Generator().manual_seed(seed_for(seed, purpose, *position))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: Purpose) -> Iterator[None]:
+    """Let whatever draws from torch's global CPU generator draw by this key; afterwards the generator is as before."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_for(seed, purpose))
+        yield
 
 
 def numpy_generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:

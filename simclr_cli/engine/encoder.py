@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.errors import MachineError, SettingsError
-from simclr_cli.seeds import Purpose, seed_for
+from simclr_cli.seeds import Purpose, seeded
 
 SMALL_IMAGE = 32  # px; at and below it the stem keeps the resolution, and evaluation does not crop
 EVALUATION_CROP = 0.875  # share of the short side that evaluation keeps above SMALL_IMAGE
@@ -66,7 +66,7 @@ class Encoder(nn.Module):
         try:
             with torch.no_grad():
                 h = self.backbone.eval()(torch.zeros(1, 3, size, size))
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except Exception as error:  # each family has its own way to fail at a size
             raise SettingsError(
                 f"{self.spec.architecture} cannot take pictures of {size} px ({_first_line(error)}).",
                 "Choose another --image-size (many transformers want a multiple of 16 or 32) or --backbone.",
@@ -82,10 +82,14 @@ class Encoder(nn.Module):
 
 def check_name(name: str) -> None:
     """Raise SettingsError with the closest names if timm does not know this one."""
-    plain = name.split(".")[0]
+    plain, _, tag = name.partition(".")
     if timm.is_model(plain):
-        return
-    close = difflib.get_close_matches(plain, timm.list_models(), n=3, cutoff=0.5)
+        known = timm.list_pretrained(f"{plain}.*") if tag else [name]
+        if name in known:
+            return
+        close = known[:3] or [plain]
+    else:
+        close = difflib.get_close_matches(plain, timm.list_models(), n=3, cutoff=0.5)
     hint = f"The closest names are {', '.join(close)}." if close else "timm.list_models() lists the names."
     raise SettingsError(f"timm has no backbone named {name!r}.", hint)
 
@@ -93,9 +97,10 @@ def check_name(name: str) -> None:
 def scratch_spec(name: str, image_size: int) -> EncoderSpec:
     """The spec of an encoder that starts from random weights: small-image stem where it fits, no normalisation."""
     check_name(name)
-    backbone = _create(name, image_size_args(name, image_size))
-    small = image_size <= SMALL_IMAGE and use_small_stem(backbone)
-    return EncoderSpec(name, image_size, small_stem=small, model_args=image_size_args(name, image_size))
+    model_args = image_size_args(name, image_size)
+    with seeded(0, Purpose.ENCODER):  # a look only: no random number of anyone's is used up
+        small = image_size <= SMALL_IMAGE and use_small_stem(_create(name, model_args))
+    return EncoderSpec(name, image_size, small_stem=small, model_args=model_args)
 
 
 def pretrained_spec(name: str, image_size: int) -> EncoderSpec:
@@ -103,7 +108,7 @@ def pretrained_spec(name: str, image_size: int) -> EncoderSpec:
     check_name(name)
     config = timm.get_pretrained_cfg(name)
     if config is None:
-        raise SettingsError(f"timm has no trained weights for {name}.", "Use --weights none, or another --backbone.")
+        raise SettingsError(f"timm has no mean and std for {name}.", "Use --weights none, or another --backbone.")
     mean, std = config.mean, config.std
     return EncoderSpec(
         name,
@@ -122,8 +127,7 @@ def create_encoder(spec: EncoderSpec, *, seed: int = 0, imagenet: bool = False) 
         MachineError: `imagenet` weights that are neither on this machine nor to be had.
     """
     check_name(spec.architecture)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(seed, Purpose.ENCODER))
+    with seeded(seed, Purpose.ENCODER):
         backbone = _create_pretrained(spec) if imagenet else _create(spec.architecture, spec.model_args)
         if spec.small_stem:
             use_small_stem(backbone)
@@ -139,11 +143,13 @@ def load_backbone(encoder: Encoder, state: Mapping[str, Tensor], source: str) ->
     own = encoder.backbone.state_dict()
     missing = sorted(own.keys() - state.keys())
     odd = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    if missing or odd:
-        example = (missing or odd)[0]
+    classifier = timm.get_pretrained_cfg_value(encoder.spec.architecture, "classifier") or ()
+    heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
+    surplus = sorted(key for key in state.keys() - own.keys() if not key.startswith(heads))
+    if missing or odd or surplus:
         raise SettingsError(
-            f"{source} does not hold the weights of {encoder.spec.architecture}: {len(missing)} tensors are missing "
-            f"and {len(odd)} have another shape ({example}, for one).",
+            f"{source} does not hold the weights of {encoder.spec.architecture}: {len(missing)} tensors are missing, "
+            f"{len(odd)} have another shape, {len(surplus)} are too many ({(missing or odd or surplus)[0]}, for one).",
             "Name the architecture that they belong to with --backbone.",
         )
     encoder.backbone.load_state_dict({key: state[key] for key in own})
@@ -179,7 +185,7 @@ def image_size_args(name: str, image_size: int) -> dict[str, Any]:
 def _create(name: str, model_args: Mapping[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, num_classes=0, **model_args)
-    except (AssertionError, ValueError, TypeError) as error:
+    except Exception as error:  # each family has its own way to fail at a size
         raise SettingsError(
             f"timm cannot build {name} with {dict(model_args)} ({_first_line(error)}).",
             "Choose another --image-size or --backbone.",
@@ -187,6 +193,10 @@ def _create(name: str, model_args: Mapping[str, Any]) -> nn.Module:
 
 
 def _create_pretrained(spec: EncoderSpec) -> nn.Module:
+    if spec.architecture.split(".")[0] not in {name.split(".")[0] for name in timm.list_pretrained()}:
+        raise SettingsError(
+            f"timm has no trained weights for {spec.architecture}.", "Use --weights none, or another --backbone."
+        )
     try:
         return timm.create_model(spec.architecture, pretrained=True, num_classes=0, **spec.model_args)
     except Exception as error:  # the hub's client raises its own and its libraries' kinds

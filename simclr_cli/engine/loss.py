@@ -21,7 +21,8 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
     views = z.shape[0]
     if views % 2 or views < 4:
         raise ValueError(f"nt_xent needs the two views of at least 2 pictures, got {tuple(z.shape)}")
-    z = F.normalize(z.float(), dim=1)  # half precision is not enough for sums of exp(1 / tau)
+    z = z if z.dtype == torch.float64 else z.float()  # half precision is not enough for sums of exp(1 / tau)
+    z = F.normalize(z, dim=1)
     similarity = z @ z.T / temperature  # (2N, 2N), cosine / tau
     similarity = similarity.masked_fill(torch.eye(views, dtype=torch.bool, device=z.device), -torch.inf)
     positive = torch.arange(views, device=z.device).roll(views // 2)

@@ -62,7 +62,8 @@ def create_optimizer(
     """LARS (timm's), SGD or AdamW (torch's) over the model's two parameter groups; the rate is set every step.
 
     timm's LARS takes eta |w| / (|g| + decay |w|) as trust where the paper's code takes eta |w| / |g + decay w|:
-    equal without decay, and apart by at most the decay's share of the gradient (decay is 1e-6).
+    equal without decay, and apart by at most the decay's share of the gradient (decay is 1e-6). And it takes the rate
+    outside the momentum, w -= lr v, where the paper's code has it inside: equal at a constant rate.
     """
     groups = parameter_groups(model, weight_decay)
     if name == "lars":

@@ -11,8 +11,8 @@ from torch import Tensor
 
 # Transfer protocol (appendix B.8.1): 45 values, log-spaced, chosen on a validation split.
 L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
-# Once so many weaker ones in a row (a factor of 300) have not bettered the best, the rest are not tried: they are slow
-# to fit, and overfit the more.
+# Once so many weaker ones have done worse than the best, the rest are not tried: they are slow to fit, and overfit the
+# more.
 L2_PATIENCE = 10
 CHUNK = 1024  # test rows compared at once
 
@@ -72,7 +72,7 @@ def linear_predict(
         accuracy = float((predicted == labels[validation]).float().mean())
         if accuracy > best_accuracy:
             best_l2, best_accuracy, in_vain = l2, accuracy, 0
-        else:
+        elif accuracy < best_accuracy:  # a tie is no failure: the strongest ones all predict the largest class
             in_vain += 1
         if in_vain == L2_PATIENCE:
             break

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,14 +107,14 @@ def _build(
         )
     refused: list[Refused] = []
 
-    def write(stream: object) -> None:
+    def write(stream: IO[bytes]) -> None:
         paths = (census.path(picture) for picture in census.pictures)
         decoded = each(lambda path: squashed(path, side), paths, workers)
         for done, (picture, pixels) in enumerate(zip(census.pictures, decoded, strict=True), start=1):
             if isinstance(pixels, Refusal):
                 refused.append(Refused(picture.name, pixels.reason))
             else:
-                stream.write(pixels.transpose(2, 0, 1).tobytes())  # type: ignore[attr-defined]
+                stream.write(pixels.transpose(2, 0, 1).tobytes())
             progress(done, count)
         if len(refused) == count:
             raise InputError(

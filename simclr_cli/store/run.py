@@ -19,6 +19,7 @@ from torch import Tensor
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
+from simclr_cli.settings import RUNS
 
 FORMAT_VERSION = 1
 
@@ -70,6 +71,12 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether anything of a run is there."""
         return self.config_file.is_file() or self.finished
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with it."""
+        elsewhere = f" --runs {self.path.parent}" if self.path.parent != RUNS else ""
+        return f"simclr pretrain --resume --run {self.path.name}{elsewhere}"
 
     def config(self) -> dict[str, Any]:
         """config.json, of a version that is known.
@@ -131,9 +138,7 @@ class RunFolder:
             RunError: not finished, damaged, or of a newer version.
         """
         if not self.finished:
-            raise RunError(
-                f"The run {self.path} is not finished.", f"Go on with: simclr pretrain --resume --run {self.path.name}"
-            )
+            raise RunError(f"The run {self.path} is not finished.", f"Go on with: {self.resume_command}")
         config = read_description(self.encoder / "config.json", "Train the run again.")
         if digest_file(self.weights_file) != config.get("simclr", {}).get("model_digest"):
             raise RunError(
@@ -197,7 +202,7 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
         if not chosen.finished:
             raise RunError(
                 f"The run {chosen.path} is not finished.",
-                f"Go on with: simclr pretrain --resume --run {chosen.path.name}",
+                f"Go on with: {chosen.resume_command}",
             )
         return chosen
     finished = [run for run in list_runs(runs) if run.finished]

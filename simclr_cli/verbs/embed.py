@@ -114,6 +114,11 @@ def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, n
     )
 
 
+def trained_on(run: RunFolder) -> Path:
+    """Where the pictures of a run were when it was trained."""
+    return Path(run.config()["settings"]["images"])
+
+
 def pictures_of(run: RunFolder | None) -> Path:
     """The folder that a run was trained on.
 
@@ -121,7 +126,7 @@ def pictures_of(run: RunFolder | None) -> Path:
         RunError: it is no longer there.
     """
     assert run is not None  # settings see to it that a plain backbone comes with a folder
-    root = Path(run.config()["settings"]["images"])
+    root = trained_on(run)
     if not root.is_dir():
         raise RunError(f"The pictures of {run.path} are no longer in {root}.", "Name their folder.")
     return root

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,14 +12,16 @@ from safetensors.torch import save as to_safetensors
 from simclr_cli.engine.encoder import (
     Encoder,
     EncoderSpec,
+    check_name,
     create_encoder,
+    image_size_args,
     load_backbone,
     pretrained_spec,
     scratch_spec,
 )
-from simclr_cli.errors import MachineError, RunError, SettingsError
+from simclr_cli.errors import MachineError, SettingsError
 from simclr_cli.settings import RUNS, EncoderSettings
-from simclr_cli.store.run import RunFolder, find_run, read_weights
+from simclr_cli.store.run import RunFolder, find_run, read_description, read_weights
 from simclr_cli.verbs.export import spec_from_config
 
 
@@ -66,9 +68,19 @@ def start_encoder(backbone: str, weights: str, image_size: int, seed: int) -> En
     path = Path(weights)
     if path.suffix != ".safetensors":
         raise SettingsError(f"--weights is {weights!r}.", "Give none, imagenet, or the path of a .safetensors file.")
-    encoder = create_encoder(pretrained_spec(backbone, image_size), seed=seed)
+    encoder = create_encoder(_spec_beside(path, backbone, image_size), seed=seed)
     load_backbone(encoder, read_weights(path), str(path))
     return encoder
+
+
+def _spec_beside(weights: Path, backbone: str, image_size: int) -> EncoderSpec:
+    """Weights out of a run's encoder/ keep its stem and normalisation; others are taken for timm's own."""
+    config = weights.with_name("config.json")
+    if not config.is_file():
+        return pretrained_spec(backbone, image_size)
+    spec = spec_from_config(config, read_description(config, "Restore it, or train again."))
+    check_name(backbone)
+    return replace(spec, architecture=backbone, image_size=image_size, model_args=image_size_args(backbone, image_size))
 
 
 def ready_encoder(settings: EncoderSettings) -> ReadyEncoder:
@@ -93,7 +105,7 @@ def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
         RunError: not finished, damaged, or of a newer version.
     """
     config, state = run.read_encoder()
-    spec = _spec(run, config)
+    spec = spec_from_config(run.encoder / "config.json", config)
     encoder = create_encoder(spec)
     load_backbone(encoder, state, str(run.weights_file))
     return ReadyEncoder(encoder.eval().to(device), device, str(run.path), config["simclr"]["model_digest"], run)
@@ -112,12 +124,3 @@ def untrained_twin(ready: ReadyEncoder, seed: int) -> ReadyEncoder:
     spec = ready.encoder.spec
     encoder = create_encoder(spec, seed=seed).eval()
     return ReadyEncoder(encoder.to(ready.device), ready.device, f"{spec.architecture} (untrained)", "", None)
-
-
-def _spec(run: RunFolder, config: dict[str, object]) -> EncoderSpec:
-    try:
-        return spec_from_config(config)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RunError(
-            f"{run.encoder / 'config.json'} does not describe an encoder ({error!r}).", "Restore it, or train again."
-        ) from None

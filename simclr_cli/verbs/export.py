@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from simclr_cli.engine.encoder import Encoder, EncoderSpec
+from simclr_cli.errors import RunError
 
 FORMAT_VERSION = 1
 
@@ -59,8 +61,10 @@ encoder.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {
 def timm_config(encoder: Encoder) -> dict[str, Any]:
     """encoder/config.json: timm's `local-dir:` layout, and under "simclr" what timm has no word for."""
     spec = encoder.spec
+    architecture = spec.architecture.split(".")[0]
     return {
-        "architecture": spec.architecture.split(".")[0],
+        # timm knows no small stem. By the plain name it would load the weights of a deep one, and compute other things.
+        "architecture": f"{architecture}-with-small-stem" if spec.small_stem else architecture,
         "num_classes": 0,
         "num_features": encoder.width,
         "model_args": dict(spec.model_args),
@@ -73,22 +77,29 @@ def timm_config(encoder: Encoder) -> dict[str, Any]:
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
-        "simclr": {"format_version": FORMAT_VERSION, "small_stem": spec.small_stem},
+        "simclr": {"format_version": FORMAT_VERSION, "architecture": architecture, "small_stem": spec.small_stem},
     }
 
 
-def spec_from_config(config: dict[str, Any]) -> EncoderSpec:
-    """The spec that `timm_config` wrote down."""
-    preprocessing = config["pretrained_cfg"]
-    mean, std = (tuple(float(value) for value in preprocessing[name]) for name in ("mean", "std"))
-    return EncoderSpec(
-        architecture=str(config["architecture"]),
-        image_size=int(preprocessing["input_size"][1]),
-        mean=cast(tuple[float, float, float], mean),
-        std=cast(tuple[float, float, float], std),
-        small_stem=bool(config["simclr"]["small_stem"]),
-        model_args=dict(config["model_args"]),
-    )
+def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
+    """The spec that `timm_config` wrote down, in the file at `path`.
+
+    Raises:
+        RunError: it was not written by simclr, or is damaged.
+    """
+    try:
+        preprocessing = config["pretrained_cfg"]
+        mean, std = (tuple(float(value) for value in preprocessing[name]) for name in ("mean", "std"))
+        return EncoderSpec(
+            architecture=str(config["simclr"]["architecture"]),
+            image_size=int(preprocessing["input_size"][1]),
+            mean=cast(tuple[float, float, float], mean),
+            std=cast(tuple[float, float, float], std),
+            small_stem=bool(config["simclr"]["small_stem"]),
+            model_args=dict(config["model_args"]),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(f"{path} does not describe an encoder ({error!r}).", "Restore it, or train again.") from None
 
 
 def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:

@@ -12,7 +12,7 @@ import torch
 from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.engine.views import ViewRecipe
-from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.errors import InputError
 from simclr_cli.events import Choice
 from simclr_cli.images.decode import default_workers
 from simclr_cli.settings import ResolvedSettings
@@ -111,7 +111,7 @@ def _weight_decay(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, st
 
 
 def _precision(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
-    if here.device.type == "cuda" and torch.cuda.is_bf16_supported():
+    if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16", "this GPU computes it faster; the loss stays in float32"
     return "float32", f"the safe choice on {here.place} without fast bfloat16"
 
@@ -149,7 +149,7 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
     """
     if here.pictures < 2:
         raise InputError(
-            "There is only one picture, and SimCLR learns by telling pictures apart.",
+            "There are fewer than two pictures, and SimCLR learns by telling pictures apart.",
             "Give a folder of at least 2; a few hundred are a sensible least.",
         )
     choices = []
@@ -160,10 +160,6 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
         settings = dataclasses.replace(settings, **{name: value})
         choices.append(Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason))
-    if settings.warmup_epochs > settings.epochs:
-        raise SettingsError(
-            f"--warmup-epochs {settings.warmup_epochs} is more than the {settings.epochs} epochs.", "Make it smaller."
-        )
     return settings, tuple(choices)
 
 

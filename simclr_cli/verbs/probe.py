@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.engine.probes import knn_predict, linear_predict
+from simclr_cli.errors import InputError
 from simclr_cli.events import Note, ProbeResult, Report, Score, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
 from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import ProbeSettings
-from simclr_cli.verbs.embed import embed_pictures, pictures_of
+from simclr_cli.verbs.embed import embed_pictures, pictures_of, trained_on
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
 from simclr_cli.verbs.pretrain import progress
 
@@ -63,7 +64,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     seed = settings.seed
     if ready.run is not None:
         seed = ready.run.config()["settings"]["seed"]
-        if held_out is None and census.root.resolve() == pictures_of(ready.run).resolve():
+        if held_out is None and census.root.resolve() == trained_on(ready.run).resolve():
             report(Note("The held-out pictures were among those trained on, without their labels."))
     encoders = {"trained": ready, "untrained": untrained_twin(ready, seed)}
     comparison = compare(encoders, census, held_out, labels, settings, report=report)
@@ -116,6 +117,10 @@ def compare(
         rows = rows_of(ready, census, f"embedding, {name}")
         if held_out is None:
             test = torch.from_numpy(stratified(rows.labels.numpy(), settings.test_fraction, settings.seed))
+            if not test.any():
+                raise InputError(
+                    "No class has two pictures, so none can be held out.", "Label more, or give --test FOLDER."
+                )
             train_rows = LabelledRows(rows.h[~test], rows.labels[~test])
             test_rows = LabelledRows(rows.h[test], rows.labels[test])
         else:

@@ -59,7 +59,7 @@ def _new_run(settings: PretrainSettings) -> RunFolder:
     if run.begun and not run.finished and not settings.dry_run:
         raise RunError(
             f"The run {run.path} was begun and is not finished.",
-            f"Go on with: simclr pretrain --resume --run {run.path.name}, or choose another name with --run.",
+            f"Go on with: {run.resume_command}; or choose another name with --run.",
         )
     return run
 
@@ -71,8 +71,12 @@ def _stopped_run(settings: PretrainSettings) -> RunFolder:
             raise RunError(f"There is no run {run.path} to go on with.", "Leave out --resume to begin one.")
     else:
         stopped = [run for run in list_runs(settings.runs) if not run.finished]
+        if settings.images is not None:
+            wanted = str(settings.images.resolve())
+            stopped = [run for run in stopped if run.config()["settings"]["images"] == wanted]
         if not stopped:
-            raise RunError(f"There is no stopped run under {settings.runs}.", "Leave out --resume to begin one.")
+            of = f" of {settings.images}" if settings.images else ""
+            raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")
         run = stopped[0]
     if run.finished:
         raise RunError(f"The run {run.path} is finished.", "Use it, or train under another --run.")

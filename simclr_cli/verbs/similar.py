@@ -110,9 +110,10 @@ def nearest(h: NDArray[np.float32], vectors: Vectors, top: int, *, leave_out: Pa
     similarity = vectors.values @ (h / max(float(np.linalg.norm(h)), 1e-12))  # (N,)
     own = leave_out.resolve()
     hits: list[Neighbour] = []
-    # The query's file may be among the best, so one more is looked at.
-    for row in np.argsort(-similarity, kind="stable")[: top + 1]:
+    for row in np.argsort(-similarity, kind="stable"):
         path = root / vectors.rows[row]
-        if path.resolve() != own and len(hits) < top:
+        if path.resolve() != own:
             hits.append(Neighbour(len(hits) + 1, str(path), float(similarity[row])))
+        if len(hits) == top:
+            break
     return tuple(hits)

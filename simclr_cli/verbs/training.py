@@ -18,7 +18,7 @@ from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import Interrupted, TrainingError
 from simclr_cli.events import EpochDone, Report, StepDone
 from simclr_cli.images.batches import Batches
-from simclr_cli.seeds import Purpose, seed_for, torch_generator
+from simclr_cli.seeds import Purpose, seed_for, seeded, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.run import RunFolder
@@ -32,8 +32,7 @@ TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
 def build_model(chosen: ResolvedSettings) -> SimCLR:
     """Encoder and head as they are before the first step: a function of the settings alone."""
     encoder = start_encoder(chosen.backbone, chosen.weights, chosen.image_size, chosen.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(chosen.seed, Purpose.HEAD))
+    with seeded(chosen.seed, Purpose.HEAD):
         head = ProjectionHead(encoder.width, layers=chosen.head_layers, dimensions=chosen.projection_dimensions)
     return SimCLR(encoder, head)
 
@@ -50,7 +49,7 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint stands.
-        Interrupted: raised by `report` at a StepDone, and again from here after saving.
+        Interrupted: raised by `report`, and again from here after saving.
     """
     optimizer = create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay)
     steps, total = batches.steps_per_epoch, chosen.epochs * batches.steps_per_epoch
@@ -70,8 +69,8 @@ def train(
     model.train()
     saved = time.monotonic()
     for epoch in range(len(metrics), chosen.epochs):
-        began, rate, speed = time.perf_counter(), 0.0, 0.0
-        first = len(losses)
+        began, first = time.perf_counter(), len(losses)
+        stop: Interrupted | None = None
         for batch in batches.epoch(epoch, start=first):
             step = epoch * steps + batch.step
             rate = learning_rate(step, total_steps=total, warmup_steps=chosen.warmup_epochs * steps, peak=peak)
@@ -86,23 +85,33 @@ def train(
                     "Train under another --run with a lower --learning-rate or a higher --temperature.",
                 )
             speed = (len(losses) - first) * chosen.batch_size / (time.perf_counter() - began)
-            try:
-                report(StepDone(epoch + 1, chosen.epochs, batch.step + 1, steps, losses[-1], speed))
-            except Interrupted as stop:
-                save()
-                raise type(stop)(
-                    f"Stopped after step {step + 1} of {total}; all of it is saved.",
-                    f"Go on with: simclr pretrain --resume --run {run.path.name}",
-                ) from None
-        row = EpochDone(epoch + 1, statistics.fmean(losses), rate, speed, time.perf_counter() - began)
-        metrics.append(dataclasses.asdict(row))
-        losses = []
-        run.write_metrics(metrics)
-        if time.monotonic() - saved > CHECKPOINT_SECONDS or epoch + 1 == chosen.epochs:
+            stop = _tell(report, StepDone(epoch + 1, chosen.epochs, batch.step + 1, steps, losses[-1], speed))
+            if stop:
+                break
+        if len(losses) == steps:  # a stop at the last step leaves a whole epoch
+            row = EpochDone(epoch + 1, statistics.fmean(losses), rate, speed, time.perf_counter() - began)
+            metrics.append(dataclasses.asdict(row))
+            losses = []
+            run.write_metrics(metrics)
+            stop = _tell(report, row) or stop
+        if stop or time.monotonic() - saved > CHECKPOINT_SECONDS or epoch + 1 == chosen.epochs:
             save()
             saved = time.monotonic()
-        report(row)
+        if stop:
+            raise type(stop)(
+                f"Stopped after step {len(metrics) * steps + len(losses)} of {total}; all of it is saved.",
+                f"Go on with: {run.resume_command}",
+            ) from None
     return metrics
+
+
+def _tell(report: Report, event: StepDone | EpochDone) -> Interrupted | None:
+    """Report an event; what asks for a stop is handed over, for there is something to save first."""
+    try:
+        report(event)
+    except Interrupted as stop:
+        return stop
+    return None
 
 
 def train_step(

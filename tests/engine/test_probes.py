@@ -1,0 +1,198 @@
+"""kNN against nested loops and scikit-learn; the linear probe against scikit-learn's logistic regression."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from simclr_cli.engine import probes
+from simclr_cli.engine.probes import L2_VALUES, fit_logistic, knn_predict, linear_predict
+
+CLASSES = 3
+
+
+def clusters(count: int, spread: float, seed: int = 0, dimensions: int = 6) -> tuple[Tensor, Tensor]:
+    """(N, D) rows around a centre for each class, and their classes."""
+    centres = 2 * torch.randn(CLASSES, dimensions, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    return centres[labels] + spread * torch.randn(count, dimensions, generator=generator), labels
+
+
+def loops_knn(train: Tensor, labels: Tensor, test: Tensor, k: int, temperature: float) -> list[int]:
+    """Wu et al. 2018, section 3.4, in Python floats."""
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        dot = sum(p * q for p, q in zip(a, b, strict=True))
+        return dot / math.sqrt(sum(p * p for p in a) * sum(q * q for q in b))
+
+    found = []
+    for row in test.tolist():
+        ranked = sorted(
+            ((cosine(row, other), label) for other, label in zip(train.tolist(), labels.tolist(), strict=True))
+        )
+        votes = [0.0] * CLASSES
+        for similarity, label in ranked[::-1][:k]:
+            votes[label] += math.exp(similarity / temperature)
+        found.append(votes.index(max(votes)))
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_knn_equals_nested_loops(temperature: float) -> None:
+    train, labels = clusters(40, 3.0)
+    test, _ = clusters(25, 3.0, seed=1)
+    neighbours = (1, 5, 20)
+    found = knn_predict(train, labels, test, neighbours=neighbours, temperature=temperature, classes=CLASSES)
+    for k, predicted in zip(neighbours, found, strict=True):
+        assert predicted.tolist() == loops_knn(train, labels, test, k, temperature)
+
+
+@pytest.mark.parametrize("k", [1, 20, 120])
+def test_knn_equals_scikit_learn(k: int) -> None:
+    train, labels = clusters(120, 3.0)
+    test, _ = clusters(60, 3.0, seed=1)
+
+    def unit(x: Tensor) -> NDArray[np.float64]:
+        return (x / x.norm(dim=1, keepdim=True)).double().numpy()
+
+    def weight(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.exp((1 - distance**2 / 2) / 0.07)  # |a - b|^2 = 2 - 2 cos of unit vectors
+
+    reference = KNeighborsClassifier(k, weights=weight).fit(unit(train), labels.numpy())
+    (found,) = knn_predict(train, labels, test, neighbours=(k,), temperature=0.07, classes=CLASSES)
+    assert found.tolist() == reference.predict(unit(test)).tolist()
+
+
+def test_more_neighbours_than_rows_are_all_rows() -> None:
+    train, labels = clusters(10, 3.0)
+    test, _ = clusters(12, 3.0, seed=1)
+    many, all_rows, one = knn_predict(train, labels, test, neighbours=(200, 10, 1), temperature=2.0, classes=CLASSES)
+    assert torch.equal(many, all_rows) and not torch.equal(many, one)
+
+
+def test_the_order_of_the_ks_and_the_scale_of_h_do_not_matter() -> None:
+    train, labels = clusters(40, 3.0)
+    test, _ = clusters(25, 3.0, seed=1)
+    few, many = knn_predict(train, labels, test, neighbours=(2, 30), temperature=0.07, classes=CLASSES)
+    scale = torch.logspace(-2, 2, 25)[:, None]
+    swapped = knn_predict(50 * train, labels, scale * test, neighbours=(30, 2), temperature=0.07, classes=CLASSES)
+    assert torch.equal(swapped[0], many) and torch.equal(swapped[1], few)
+
+
+def test_test_rows_in_chunks_are_predicted_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, labels = clusters(40, 3.0)
+    test, _ = clusters(25, 3.0, seed=1)
+    (at_once,) = knn_predict(train, labels, test, neighbours=(7,), temperature=0.07, classes=CLASSES)
+    monkeypatch.setattr(probes, "CHUNK", 8)
+    (in_chunks,) = knn_predict(train, labels, test, neighbours=(7,), temperature=0.07, classes=CLASSES)
+    assert torch.equal(at_once, in_chunks)
+
+
+def test_votes_do_not_overflow_at_a_low_temperature() -> None:
+    train, labels = clusters(30, 0.1)
+    (found,) = knn_predict(train, labels, train, neighbours=(5,), temperature=0.001, classes=CLASSES)
+    assert torch.equal(found, labels)
+
+
+@pytest.mark.parametrize("l2", [100.0, 1.0, 0.01])
+def test_the_fit_is_scikit_learns(l2: float) -> None:
+    """C = 1 / l2 of the sum of cross entropies; neither penalises the intercept."""
+    x, labels = clusters(90, 2.5)
+    x = x + 0.5  # so that the intercept matters
+    ours = fit_logistic(x, labels, l2=l2, start=torch.zeros(CLASSES, x.shape[1] + 1))
+    theirs = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000).fit(x.double().numpy(), labels.numpy())
+    probabilities = (x @ ours[:, :-1].T + ours[:, -1]).softmax(1)
+    np.testing.assert_allclose(probabilities.numpy(), theirs.predict_proba(x.double().numpy()), atol=2e-3)
+    np.testing.assert_allclose(ours[:, :-1].numpy(), theirs.coef_, atol=0.02, rtol=0.02)
+    intercept = ours[:, -1] - ours[:, -1].mean()  # of softmax, free up to a constant
+    np.testing.assert_allclose(intercept.numpy(), theirs.intercept_ - theirs.intercept_.mean(), atol=0.02, rtol=0.02)
+
+
+def test_the_fit_does_not_depend_on_where_it_starts() -> None:
+    x, labels = clusters(60, 2.5)
+    zero = torch.zeros(CLASSES, 7)
+    away = torch.randn(CLASSES, 7, generator=torch.Generator().manual_seed(3))
+    away_before = away.clone()
+    torch.testing.assert_close(
+        fit_logistic(x, labels, l2=1.0, start=zero)[:, :-1],
+        fit_logistic(x, labels, l2=1.0, start=away)[:, :-1],
+        atol=2e-3,
+        rtol=0,
+    )
+    assert torch.equal(away, away_before)
+
+
+def test_the_45_l2_values_are_log_spaced_from_1e_6_to_1e5() -> None:
+    """Appendix B.8.1."""
+    np.testing.assert_allclose(L2_VALUES, np.logspace(-6, 5, 45), rtol=1e-9)
+
+
+def test_separable_classes_are_all_told_apart() -> None:
+    train, labels = clusters(60, 0.1)
+    test, truth = clusters(45, 0.1, seed=1)
+    predicted, l2 = linear_predict(train, labels, test, validation=torch.arange(60) % 5 == 0, classes=CLASSES)
+    assert torch.equal(predicted, truth) and l2 in L2_VALUES
+
+
+@pytest.mark.parametrize("counts", [(45, 5), (100, 20, 20)])
+def test_a_rare_class_that_is_separable_is_told_apart(counts: tuple[int, ...]) -> None:
+    """The strongest l2 values all give the most frequent class: equal scores must not end the search."""
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    generator = torch.Generator().manual_seed(0)
+    train = 3 * torch.eye(8)[labels] + 0.1 * torch.randn(len(labels), 8, generator=generator)
+    validation = torch.arange(len(labels)) % 5 == 0
+    predicted, _ = linear_predict(train, labels, train, validation=validation, classes=len(counts))
+    assert torch.equal(predicted, labels)
+
+
+def test_l2_and_predictions_equal_the_same_protocol_in_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standardise, choose on the validation rows (the strongest of equals), refit on all rows, predict."""
+    values = (1e-2, 1.0, 30.0, 1e3)
+    monkeypatch.setattr(probes, "L2_VALUES", values)
+    train, labels = clusters(90, 4.0, dimensions=20)
+    test, _ = clusters(60, 4.0, seed=1, dimensions=20)
+    validation = torch.arange(90) % 4 == 0
+    predicted, l2 = linear_predict(train, labels, test, validation=validation, classes=CLASSES)
+
+    mean, std = train.mean(0), train.std(0)
+    x, t, y, held = ((train - mean) / std).numpy(), ((test - mean) / std).numpy(), labels.numpy(), validation.numpy()
+
+    def fit(rows: NDArray[np.bool_], l2: float) -> LogisticRegression:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # how well it converged is not the point here
+            return LogisticRegression(C=1 / l2, tol=1e-8, max_iter=2000).fit(x[rows], y[rows])
+
+    accuracy = {value: fit(~held, value).score(x[held], y[held]) for value in values}
+    assert l2 == max(value for value in values if accuracy[value] == max(accuracy.values()))
+    expected = fit(np.ones(90, dtype=bool), l2).predict(t)
+    assert (predicted.numpy() == expected).mean() > 0.98  # a tie may fall either way
+
+
+def test_the_scale_and_offset_of_a_column_do_not_matter_nor_does_a_constant_one() -> None:
+    train, labels = clusters(45, 2.0)
+    test, _ = clusters(30, 2.0, seed=1)
+    validation = torch.arange(45) % 5 == 0
+    expected, l2 = linear_predict(train, labels, test, validation=validation, classes=CLASSES)
+    scale, offset = torch.logspace(-2, 2, 6), torch.linspace(-5, 5, 6)
+
+    def changed(x: Tensor) -> Tensor:
+        return torch.cat([x * scale + offset, torch.full((len(x), 1), 3.0)], dim=1)
+
+    predicted, again = linear_predict(changed(train), labels, changed(test), validation=validation, classes=CLASSES)
+    assert again == l2
+    assert (predicted == expected).float().mean() > 0.95
+
+
+def test_probing_changes_neither_h_nor_labels() -> None:
+    train, labels = clusters(30, 1.0)
+    kept, kept_labels = train.clone(), labels.clone()
+    linear_predict(train, labels, train, validation=torch.arange(30) % 5 == 0, classes=CLASSES)
+    knn_predict(train, labels, train, neighbours=(3,), temperature=0.07, classes=CLASSES)
+    assert torch.equal(train, kept) and torch.equal(labels, kept_labels)
