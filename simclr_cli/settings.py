@@ -140,6 +140,10 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.run is not None and (not self.run or self.run.startswith(".") or set(self.run) & set("/\\")):
+            raise SettingsError(
+                f"--run is {self.run!r}, and must be the name of a folder.", "Give its place by --runs."
+            )
         if self.images is None and not self.resume:
             raise SettingsError("No folder of pictures was given.", "Type: simclr pretrain FOLDER")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs > self.epochs:
@@ -206,6 +210,8 @@ class EmbedSettings(EncoderSettings):
         super().__post_init__()
         if self.out.suffix != ".npy":
             raise SettingsError(f"--out is {self.out}, and must end in .npy.", f"Try --out {self.out}.npy")
+        if self.out.is_dir():
+            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
         if self.backbone is not None and self.images is None:
             raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to embed.")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -97,8 +99,8 @@ def perform(
         try:
             chosen = settings_class(**values)  # wrong settings end here, before torch is imported
             function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
-            _listen(face)
-            result = function(chosen, report=face.report)
+            with _listening(face):
+                result = function(chosen, report=face.report)
             data.json(result) if as_json else show(result, face, data)
             sys.stdout.flush()
         except SimclrError as error:
@@ -121,7 +123,8 @@ def perform(
     return 0
 
 
-def _listen(face: Face) -> None:
+@contextlib.contextmanager
+def _listening(face: Face) -> Iterator[None]:
     """First Ctrl-C or SIGTERM: a word, and a stop at the next event. Second: out at once; files are whole anyway."""
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -132,8 +135,12 @@ def _listen(face: Face) -> None:
         face.stop = kind(f"Stopped by {name}.", "Nothing was lost; type the command again.")
         os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main() -> None:
@@ -141,4 +148,7 @@ def main() -> None:
     # Before torch loads OpenMP: its threads shall soon sleep while they wait. Spinning as long as is their habit, they
     # starve one another as soon as anything else runs on the machine (6 times slower on 2 cores; docs/decisions.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the stream cannot encode is no reason to fail
     app(prog_name="simclr")

@@ -33,6 +33,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def count(number: int, noun: str) -> str:
+    """1 file, 2,000 files."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 class Face:
     """Shows events as they come, and raises `Interrupted` from `report` once a stop was asked for."""
 
@@ -101,20 +106,20 @@ class Face:
 
     def _census(self, summary: dict[str, Any]) -> None:
         self._end_stage()
-        formats = ", ".join(f"{count:,} {name}" for name, count in summary["formats"].items())
+        formats = ", ".join(f"{files:,} {name}" for name, files in summary["formats"].items())
         side = summary["short_side"]
         spread = f"{side['least']}" if side["least"] == side["most"] else f"{side['least']} to {side['most']}"
-        self.say(f"{summary['folder']}: {summary['pictures']:,} pictures ({formats}), short side {spread} px")
+        self.say(f"{summary['folder']}: {count(summary['pictures'], 'picture')} ({formats}), short side {spread} px")
         classes = summary["classes"]
         if classes:
             names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            self.say(f"  folders look like {len(classes)} classes: {names} (not used for training)")
+            self.say(f"  folders look like {len(classes)} classes (not used for training): {names}")
         if summary["refused"]:
-            self.say(f"  {summary['refused']:,} files refused:", "yellow")
-            for reason, count in list(summary["refused_because"].items())[:8]:
-                self.say(f"    {count:,} x {reason}", "yellow")
+            self.say(f"  {count(summary['refused'], 'file')} refused:", "yellow")
+            for reason, times in list(summary["refused_because"].items())[:8]:
+                self.say(f"    {times:,} x {reason}", "yellow")
         if summary["other_files"]:
-            self.say(f"  {summary['other_files']:,} other files passed over")
+            self.say(f"  {count(summary['other_files'], 'other file')} passed over")
 
     def _plan(self, plan: PlanMade) -> None:
         table = Table(title=f"Plan for {safe(plan.run)}", title_justify="left", box=None, pad_edge=False)
@@ -124,7 +129,7 @@ class Face:
             table.add_row(choice.name, Text(safe(choice.value)), Text(safe(choice.reason)))
         self.talk.print(table)
         about = f", about {duration(plan.seconds)}" if plan.seconds is not None else ""
-        self.say(f"{plan.steps:,} steps{about}")
+        self.say(f"{count(plan.steps, 'step')}{about}")
 
 
 class Data:

@@ -41,12 +41,15 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     if hint == tuple[Path, ...]:
         hint, default = list[Path], []
     if field.metadata["argument"]:
-        return _keyword(field.name, Annotated[hint, typer.Argument(help=help_text, show_default=False)], default)
+        # readable: whether a file may be read is ours to find out, and to say with a way out.
+        taken = typer.Argument(help=help_text, show_default=False, readable=False)
+        return _keyword(field.name, Annotated[hint, taken], default)
     names = ["--" + field.name.replace("_", "-")]
     if field.metadata["short"]:
         names.append("-" + field.metadata["short"])
     shown: bool | str = default is not None and not isinstance(default, bool)
-    return _keyword(field.name, Annotated[hint, typer.Option(*names, help=help_text, show_default=shown)], default)
+    option = typer.Option(*names, help=help_text, show_default=shown, readable=False)
+    return _keyword(field.name, Annotated[hint, option], default)
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from simclr_cli.cli.console import Data, Face, duration
+from pathlib import Path
+
+from simclr_cli.cli.console import Data, Face, count, duration
 from simclr_cli.events import DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+from simclr_cli.settings import RUNS
 
 
 def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
@@ -12,16 +15,19 @@ def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
         face.say("Stopped after the plan, as asked.")
         return
     face.say(
-        f"Trained on {result.pictures:,} pictures for {result.epochs} epochs in {duration(result.seconds)}; "
+        f"Trained on {count(result.pictures, 'picture')} for {count(result.epochs, 'epoch')}"
+        f" in {duration(result.seconds)}; "
         f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}, {result.images_per_second:,.0f} images/s."
     )
     if result.refused:
-        face.say(f"{result.refused:,} files were left out; {result.run}/refused.json says why.", "yellow")
+        face.say(f"Left out: {count(result.refused, 'file')}; {result.run}/refused.json says why.", "yellow")
     data.line(result.run)
+    runs = Path(result.run).parent
+    where = "" if runs == RUNS else f" --runs {runs}"
     face.say("Next:")
-    face.say("  simclr similar PICTURE          the most similar pictures")
-    face.say("  simclr embed --out vecs.npy     a vector for every picture")
-    face.say("  simclr probe FOLDER             how good it is, where the folders are classes")
+    face.say(f"  simclr similar PICTURE{where}: the most similar pictures")
+    face.say(f"  simclr embed --out vecs.npy{where}: a vector for every picture")
+    face.say(f"  simclr probe FOLDER{where}: how good it is, where the folders are classes")
 
 
 def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
@@ -32,7 +38,7 @@ def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
         f"({result.images_per_second:,.0f} images/s); names of the rows in {result.rows_file}."
     )
     if result.refused:
-        face.say(f"{result.refused:,} files were left out; {result.rows_file} says why.", "yellow")
+        face.say(f"Left out: {count(result.refused, 'file')}; {result.rows_file} says why.", "yellow")
     data.line(result.out)
 
 
@@ -43,7 +49,9 @@ def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
         f"{result.test_pictures:,} held out ({result.split}); always guessing one class gives {result.chance:.1f} %."
     )
     data.table(["encoder", "kNN k=20 %", "kNN k=200 %", "linear %"], [_cells(score) for score in result.scores])
-    trained, untrained = result.scores[0], result.scores[1]
+    if len(result.scores) == 1:
+        return
+    trained, untrained = result.scores
     gain = trained.knn_20 - untrained.knn_20
     verdict = "helped" if gain > 0 else "did not help"
     face.say(f"Training {verdict}: {gain:+.1f} points by kNN (k=20) over the untrained encoder.")

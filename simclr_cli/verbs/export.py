@@ -17,16 +17,17 @@ tags: [image-feature-extraction, self-supervised, simclr]
 ---
 # {architecture}, trained by SimCLR
 
-An image encoder, trained without labels on {pictures:,} pictures for {epochs} epochs at {size} px.
+An image encoder, trained without labels on {pictures:,} pictures, {epochs:,} times through, at {size} px.
 It gives h, a vector of {width} numbers a picture; pictures are alike when the cosine of their vectors is large.
 
 ```python
 import timm, torch
-from PIL import Image
+from PIL import Image, ImageOps
 {load}
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=encoder), is_training=False)
 with torch.inference_mode():
-    h = encoder.eval()(transform(Image.open("picture.jpg").convert("RGB"))[None])  # (1, {width})
+    picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+    h = encoder.eval()(transform(picture)[None])  # (1, {width})
 ```
 
 Pictures are upright RGB in [0, 1], {normalisation}.

@@ -66,7 +66,9 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         seed = ready.run.config()["settings"]["seed"]
         if held_out is None and census.root.resolve() == trained_on(ready.run).resolve():
             report(Note("The held-out pictures were among those trained on, without their labels."))
-    encoders = {"trained": ready, "untrained": untrained_twin(ready, seed)}
+    untrained = {"untrained": untrained_twin(ready, seed)}
+    # A plain timm model with random weights is its own twin.
+    encoders = untrained if ready.run is None and settings.weights == "none" else {"trained": ready, **untrained}
     comparison = compare(encoders, census, held_out, labels, settings, report=report)
     return ProbeResult(
         encoder=ready.name,
@@ -158,4 +160,4 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
 
 
 def _percent(right: Tensor) -> float:
-    return 100 * float(right.float().mean())
+    return 100 * float(right.double().mean())

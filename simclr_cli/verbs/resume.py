@@ -29,6 +29,14 @@ def begin(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings]:
         return _new_run(settings), ResolvedSettings(**vars(settings))
     run = _stopped_run(settings)
     kept = dict(run.config()["settings"])
+    if settings.images is not None and str(settings.images.resolve()) != kept.get("images"):
+        raise RunError(
+            f"The run {run.path} is of {kept.get('images')}, not of {settings.images}.", "Leave out the folder."
+        )
+    if not Path(kept.get("images", "")).is_dir():
+        raise RunError(
+            f"The pictures of the run {run.path} are no longer in {kept.get('images')}.", "Bring the folder back there."
+        )
     try:
         own = ResolvedSettings(**{**kept, "images": Path(kept["images"]), "resume": True, "runs": settings.runs})
     except (TypeError, KeyError) as error:

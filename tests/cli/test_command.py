@@ -1,0 +1,59 @@
+"""The main job through the installed command, once, as a user types it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simclr_cli.images.drawing import draw_pictures
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int, str]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.stat().st_mode, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in sorted(folder.rglob("*.*"))
+    }
+
+
+def test_from_a_folder_of_pictures_to_a_found_picture(installed: Callable[..., Any], tmp_path: Path) -> None:
+    pictures = tmp_path / "images"
+    draw_pictures(pictures, seed=0, pictures=48, size=48)
+    before = state_of(pictures)
+
+    code, stdout, talk = installed(
+        "pretrain", "images", "--backbone", "test_resnet", "--image-size", "40", "--epochs", "2", "--batch-size", "16",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert (code, stdout) == (0, "simclr-runs/images\n"), talk
+    said = ["images: 48 pictures (", "folders look like 10 classes", "Plan for simclr-runs/images", "epoch 1  loss",
+            "epoch 2  loss", "Trained on 48 pictures for 2 epochs", "simclr similar PICTURE"]  # fmt: skip
+    assert [talk.find(words) for words in said] == sorted(talk.find(words) for words in said) and said[0] in talk
+    run = tmp_path / "simclr-runs" / "images"
+    assert {path.name for path in run.iterdir()} == {
+        "config.json", "metrics.jsonl", "refused.json", "encoder", "projector.safetensors", "checkpoint",
+    }  # fmt: skip
+
+    code, stdout, talk = installed("embed", "--out", "vecs.npy", cwd=tmp_path)
+    assert (code, stdout) == (0, "vecs.npy\n") and "Embedding" in talk and "48 x 96 float32" in talk
+    vectors = np.load(tmp_path / "vecs.npy", allow_pickle=False)
+    names = json.loads((tmp_path / "vecs.rows.json").read_text())["rows"]
+    assert vectors.shape == (48, 96) and len(names) == 48
+
+    code, stdout, talk = installed("probe", "images", "--json", cwd=tmp_path)
+    assert code == 0 and [score["representation"] for score in json.loads(stdout)["scores"]] == ["trained", "untrained"]
+    assert "Probing simclr-runs/images on images." in talk
+
+    query = names[11]
+    code, stdout, talk = installed("similar", f"images/{query}", "--top", "3", cwd=tmp_path)
+    header, *rows = (line.split("\t") for line in stdout.splitlines())
+    assert code == 0 and header == ["rank", "similarity", "path"] and "Searching the pictures of" in talk
+    order = np.argsort(-(vectors @ vectors[11]), kind="stable")
+    assert [Path(path) for _, _, path in rows] == [pictures / names[i] for i in order if i != 11][:3]
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "simclr-runs", "vecs.npy", "vecs.rows.json"]
+    assert state_of(pictures) == before

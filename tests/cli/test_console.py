@@ -1,0 +1,315 @@
+"""What a person sees: nothing raw, tables or tabs, colours or none."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from simclr_cli.cli.console import Data, Face, duration, safe
+from simclr_cli.cli.results import show_demo, show_embed, show_pretrain, show_probe, show_similar
+from simclr_cli.errors import InputError, Interrupted
+from simclr_cli.events import (
+    CensusTaken,
+    Choice,
+    DemoResult,
+    EmbedResult,
+    EpochDone,
+    Neighbour,
+    Note,
+    PlanMade,
+    PretrainResult,
+    ProbeResult,
+    Progress,
+    QueryResult,
+    Score,
+    SimilarResult,
+    StepDone,
+)
+
+NASTY = "a\nb\x1b[31mc\x07\r\t[bold]d[/bold]\u202egnp.\udcff\u2028\x9b1m"
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def log() -> tuple[Face, io.StringIO]:
+    stream = io.StringIO()
+    return Face(stream), stream
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Face, Terminal]:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+    return Face(stream), stream
+
+
+@pytest.fixture
+def stdout(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """`stdout()`: what was printed since it was last asked."""
+    return lambda: capsys.readouterr().out
+
+
+def census(**values: Any) -> dict[str, Any]:
+    return {
+        "folder": "pics", "pictures": 1200, "formats": {"JPEG": 1190, "PNG": 10}, "classes": [], "refused": 0,
+        "short_side": {"least": 20, "median": 30, "most": 40}, "refused_because": {}, "other_files": 0, **values,
+    }  # fmt: skip
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        ("plain name.png", "plain name.png"),
+        ("Grün 写真 é.png", "Grün 写真 é.png"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("\x00\x07\x7f\x9b", r"\x00\x07\x7f\x9b"),
+        ("[bold]x[/bold]", "[bold]x[/bold]"),
+        ("gnp.\u202egpj", r"gnp.\u202egpj"),
+        ("\u2066\u2069\u200b\ufeff", r"\u2066\u2069\u200b\ufeff"),
+        ("line\u2028para\u2029", r"line\u2028para\u2029"),
+        (os.fsdecode(b"\xff\xfe.png"), r"\udcff\udcfe.png"),
+        ("\U000e0041", r"\U000e0041"),
+    ],
+)
+def test_safe_shows_what_cannot_be_printed_as_an_escape(raw: str, shown: str) -> None:
+    assert safe(raw) == shown
+    assert safe(raw).isprintable()
+    safe(raw).encode()  # no surrogate is left
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3600, "1 h 0 min"),
+     (3599.7, "1 h 0 min"), (7530, "2 h 5 min"), (90_000, "25 h 0 min")],
+)  # fmt: skip
+def test_duration(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+# Events
+
+
+def test_no_event_lets_a_raw_character_through(log: tuple[Face, io.StringIO]) -> None:
+    face, stream = log
+    face.report(Note(NASTY, warning=True))
+    face.report(CensusTaken(census(folder=NASTY, classes=[NASTY, "b"], refused=2, refused_because={NASTY: 2})))
+    face.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
+    face.error(InputError(f"There is no {NASTY}.", f"Look at {NASTY}."))
+    text = stream.getvalue()
+    assert all(character.isprintable() or character == "\n" for character in text)
+    assert "[bold]d[/bold]" in text and r"\x1b[31mc" in text
+
+
+def test_no_event_lets_a_raw_character_through_to_a_terminal(terminal: tuple[Face, Terminal]) -> None:
+    face, stream = terminal
+    face.say(NASTY)
+    face.error(InputError(NASTY, NASTY))
+    face.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
+    for raw in ("\x1b[31mc", "\x07", "\r", "\u202e", "\udcff", "\x9b"):
+        assert raw not in stream.getvalue()
+
+
+def test_census_in_words(log: tuple[Face, io.StringIO]) -> None:
+    face, stream = log
+    classes = [f"c{i}" for i in range(15)]
+    face.report(CensusTaken(census(classes=classes, refused=3, refused_because={"damaged": 3}, other_files=1234)))
+    assert stream.getvalue().splitlines() == [
+        "pics: 1,200 pictures (1,190 JPEG, 10 PNG), short side 20 to 40 px",
+        "  folders look like 15 classes (not used for training): " + ", ".join(classes[:12]) + ", ...",
+        "  3 files refused:",
+        "    3 x damaged",
+        "  1,234 other files passed over",
+    ]
+
+
+def test_plan_shows_value_reason_and_time(log: tuple[Face, io.StringIO]) -> None:
+    face, stream = log
+    face.report(PlanMade("runs/a", (Choice("epochs", "7", "as set"),), 1400, 200.0))
+    face.report(PlanMade("runs/a", (), 1400, None))
+    lines = [line.split() for line in stream.getvalue().splitlines()]
+    assert ["epochs", "7", "as", "set"] in lines
+    assert "1,400 steps, about 3 min 20 s".split() in lines and ["1,400", "steps"] in lines
+
+
+def test_a_log_gets_a_line_an_epoch_and_no_bars(log: tuple[Face, io.StringIO]) -> None:
+    face, stream = log
+    with face:
+        face.report(Progress("decoding", 1, 2))
+        face.report(StepDone(1, 2, 1, 1, 4.2, 12.0))
+        face.report(EpochDone(1, 4.25, 0.1, 12.34, 61.0))
+    assert stream.getvalue() == "epoch 1  loss 4.2500  12.3 images/s  1 min 1 s\n"
+
+
+def test_a_terminal_gets_a_bar_with_epoch_loss_and_pace(terminal: tuple[Face, Terminal]) -> None:
+    face, stream = terminal
+    with face:
+        face.report(Progress("decoding", 1, 2))
+        face.report(StepDone(1, 2, 1, 1, 4.2, 12.0))
+        face.report(EpochDone(1, 4.25, 0.1, 12.34, 61.0))
+        face.report(StepDone(2, 2, 1, 1, 4.1, 12.0))
+    text = stream.getvalue()
+    assert "Epoch 2/2  loss 4.100  12 images/s" in text and "2/2" in text
+    assert "epoch 1 " not in text
+
+
+def test_a_bar_is_ended_before_an_error_is_shown(terminal: tuple[Face, Terminal]) -> None:
+    face, stream = terminal
+    with face:
+        face.report(Progress("decoding", 1, 2))
+        face.error(InputError("What.", "Next."))
+    assert stream.getvalue().rstrip().endswith("Next.")
+    assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h")  # the cursor is back
+
+
+def test_a_stop_that_was_asked_for_is_raised_at_the_next_event(log: tuple[Face, io.StringIO]) -> None:
+    face, stream = log
+    face.report(Note("before"))
+    face.stop = Interrupted("Stopped.", "Go on.")
+    with pytest.raises(Interrupted):
+        face.report(Note("after"))
+    assert stream.getvalue() == "before\nafter\n"
+
+
+def test_error_is_two_lines(log: tuple[Face, io.StringIO]) -> None:
+    face, stream = log
+    face.error(InputError("There is no folder x.", "Check the path."))
+    assert stream.getvalue() == "Error: There is no folder x.\nCheck the path.\n"
+
+
+def test_no_color_takes_the_colours_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for wanted in ("", "1"):
+        monkeypatch.setenv("NO_COLOR", wanted)
+        stream = Terminal()
+        face = Face(stream)
+        face.error(InputError("What.", "Next."))
+        face.report(Note("careful", warning=True))
+        shown[wanted] = stream.getvalue()
+    assert "31m" in shown[""] and "33m" in shown[""]
+    assert "31m" not in shown["1"] and "33m" not in shown["1"]  # rich leaves bold, which is no colour
+
+
+def test_dumb_terminal_and_pipes_get_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    for stream in (Terminal(), io.StringIO()):
+        face = Face(stream)
+        face.error(InputError("What.", "Next."))
+        assert "\x1b" not in stream.getvalue()
+
+
+# Results
+
+
+def test_table_is_lines_with_tabs_where_stdout_is_no_terminal(stdout: Callable[[], str]) -> None:
+    Data().table(["rank", "path"], [["1", NASTY], ["2", "b" * 500]], title="not shown")
+    text = stdout()
+    lines = text.splitlines()
+    assert [len(line.split("\t")) for line in lines] == [2, 2, 2]
+    assert lines[0] == "rank\tpath" and lines[2] == "2\t" + "b" * 500
+    assert "\x1b" not in text
+
+
+def test_table_on_a_terminal_keeps_every_character_of_a_long_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", stream)
+    Data().table(["rank", "path"], [["1", "p" * 100]])
+    assert stream.getvalue().count("p") >= 100
+
+
+def test_json_is_one_line_of_ascii_that_gives_every_name_back(stdout: Callable[[], str]) -> None:
+    result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbour(1, NASTY, 0.5),)),), (NASTY,))
+    Data().json(result)
+    text = stdout()
+    assert text.isascii() and text.count("\n") == 1
+    assert json.loads(text)["queries"][0]["neighbours"][0]["path"] == NASTY
+
+
+def test_line_is_never_wrapped(stdout: Callable[[], str]) -> None:
+    Data().line("x" * 300)
+    assert stdout() == "x" * 300 + "\n"
+
+
+PRETRAINED = PretrainResult("runs/a", True, 2, 1200, 3, 5.5, 4.25, 100.0, 65.0, "d" * 64)
+NEIGHBOURS = (Neighbour(1, "a.png", 0.98765), Neighbour(2, "b.png", -0.5))
+
+
+def test_pretrain_says_what_it_made_and_what_comes_next(
+    log: tuple[Face, io.StringIO], stdout: Callable[[], str]
+) -> None:
+    show_pretrain(PRETRAINED, log[0], Data())
+    talk = log[1].getvalue()
+    assert stdout() == "runs/a\n"
+    assert "Trained on 1,200 pictures for 2 epochs in 1 min 5 s; loss 5.500 -> 4.250, 100 images/s." in talk
+    assert "Left out: 3 files; runs/a/refused.json says why." in talk
+    assert all(f"simclr {verb}" in talk for verb in ("similar", "embed", "probe"))
+
+
+def test_dry_run_has_no_data(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_pretrain(PretrainResult("runs/a", False, 2, 1200, 0, None, None, None, 1.0, None), log[0], Data())
+    assert stdout() == "" and "Stopped after the plan" in log[1].getvalue()
+
+
+def test_embed_prints_its_file(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_embed(EmbedResult("v.npy", "v.rows.json", 1200, 512, True, "runs/a", "d", 2, 5.0, 240.0), log[0], Data())
+    assert stdout() == "v.npy\n"
+    assert "1,200 x 512 float32, rows of length 1" in log[1].getvalue()
+    assert "Left out: 2 files; v.rows.json says why." in log[1].getvalue()
+
+
+def test_probe_prints_a_row_an_encoder_and_the_verdict(
+    log: tuple[Face, io.StringIO], stdout: Callable[[], str]
+) -> None:
+    scores = (Score("trained", 61.24, 60, 70.0), Score("untrained", 40.0, 39.96, None))
+    show_probe(ProbeResult("runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d"), log[0], Data())
+    assert stdout().splitlines() == [
+        "encoder\tkNN k=20 %\tkNN k=200 %\tlinear %",
+        "trained\t61.2\t60.0\t70.0",
+        "untrained\t40.0\t40.0\t-",
+    ]
+    assert "Training helped: +21.2 points" in log[1].getvalue()
+
+
+def test_probe_admits_that_training_did_not_help(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    scores = (Score("trained", 30.0, 30.0, 30.0), Score("untrained", 40.0, 40.0, 40.0))
+    show_probe(ProbeResult("runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d"), log[0], Data())
+    assert "Training did not help: -10.0 points" in log[1].getvalue()
+
+
+def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    one = QueryResult("q.png", NEIGHBOURS)
+    show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Data())
+    assert stdout() == "rank\tsimilarity\tpath\n1\t0.9877\ta.png\n2\t-0.5000\tb.png\n"
+    show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Data())
+    assert stdout().count("Most similar to q.png:") == 2
+    assert log[1].getvalue() == "Left out: x.png: empty file\n"
+
+
+def test_demo_shows_neighbours_and_comparison(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    scores = (Score("trained", 90, 80, None), Score("untrained", 50, 40, None), Score("raw pixels", 60, 10, None))
+    show_demo(
+        DemoResult("demo", 1600, ("a", "b"), scores, QueryResult("q.png", NEIGHBOURS), 100.0, PRETRAINED),
+        log[0],
+        Data(),
+    )
+    text = stdout()
+    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\ta.png" in text
+    assert "gained +30.0 points over the best other (raw pixels)" in log[1].getvalue()

@@ -1,0 +1,267 @@
+"""The catalogue of bad input, row by row: an exit code, what and why, what next, no traceback, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from simclr_cli import errors
+from simclr_cli.cli.app import VERBS, perform
+from simclr_cli.settings import SimilarSettings
+
+ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"\xe2\x80\xaetxt.png"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with every kind of bad input, and `runs` with a finished and an unfinished run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("words")
+    (tmp_path / "text" / "b.jpg").write_text("words that say they are a picture")
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "one" / "a.png")
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "weights.safetensors").write_text("nothing of the kind")
+    shutil.copytree(photos, tmp_path / "photos")
+    shutil.copytree(trained / "photos", tmp_path / "runs" / "photos")
+    shutil.copytree(trained / "photos", tmp_path / "runs" / "half")
+    shutil.rmtree(tmp_path / "runs" / "half" / "encoder")
+    shutil.copytree(trained / "photos", tmp_path / "broken" / "photos")
+    (tmp_path / "broken" / "photos" / "encoder" / "config.json").write_text("{")
+    (tmp_path / "folders.csv").write_text("name,class\na,b\n")
+    return tmp_path
+
+
+PRETRAIN = "pretrain photos --backbone test_resnet --image-size 32 --epochs 1 --runs new"
+# (what is typed in `place`, exit code, what it says, what it says to do)
+CATALOGUE = {
+    "no such folder": ("pretrain nowhere", 3, "There is no nowhere.", "Check the path."),
+    "a file for a folder": ("pretrain file", 3, "file is a file, not a folder.", "Give the folder"),
+    "an empty folder": ("pretrain empty", 3, "There is no picture in empty: it is empty.", "Give a folder of"),
+    "only text": (
+        "pretrain text", 3, "There is no picture in text: 1 other files and 1 refused (most often: not a picture",
+        "Give a folder of pictures.",
+    ),
+    "one picture": ("pretrain one", 3, "There are fewer than two pictures", "Give a folder of at least 2"),
+    "no folder at all": ("pretrain", 2, "No folder of pictures was given.", "Type: simclr pretrain FOLDER"),
+    "batch of 1": ("pretrain photos --batch-size 1", 2, "--batch-size is 1, and must be at least 2.", "--batch-size"),
+    "temperature 0": ("pretrain photos --temperature 0", 2, "--temperature is 0.0, and must be more than 0", "another"),
+    "temperature nan": ("pretrain photos --temperature nan", 2, "--temperature is nan, and must be finite.", "another"),
+    "no epochs": ("pretrain photos --epochs 0", 2, "--epochs is 0, and must be at least 1.", "another value"),
+    "warm-up too long": (
+        "pretrain photos --epochs 2 --warmup-epochs 3", 2, "--warmup-epochs 3 is more than --epochs 2.", "smaller",
+    ),
+    "unknown backbone": (
+        "pretrain photos --backbone resnet81", 2, "timm has no backbone named 'resnet81'.", "The closest names are",
+    ),
+    "size that a ViT cannot take": (
+        "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take pictures of 40", "--image-size",
+    ),
+    "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
+    "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Give none, imagenet, or"),
+    "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no file of weights", "Check"),
+    "weights file broken": (f"{PRETRAIN} --weights weights.safetensors", 4, "not a whole .safetensors file", "Give"),
+    "runs below a file": (
+        "pretrain photos --backbone test_resnet --runs file/runs", 5, "Cannot write file/runs/photos", "Choose a place",
+    ),
+    "finished run": ("pretrain photos --runs runs --run photos", 4, "is finished, and is never overwritten.", "Choose"),
+    "unfinished run": (
+        "pretrain photos --runs runs --run half", 4, "was begun and is not finished.", "pretrain --resume --run half",
+    ),
+    "nothing to resume": ("pretrain --resume --runs new", 4, "There is no stopped run under new.", "Leave out"),
+    "resume of a finished run": ("pretrain --resume --runs runs --run photos", 4, "is finished.", "another --run"),
+    "no run to embed with": ("embed --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
+    "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
+    "unfinished run to embed with": ("embed --run half --runs runs", 4, "is not finished.", "--resume --run half"),
+    "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train the run again."),
+    "out that is no .npy": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy.", "vecs.txt.npy"),
+    "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),
+    "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Leave one"),
+    "weights of a run": ("embed --weights imagenet", 2, "--weights belongs to --backbone", "Add --backbone NAME."),
+    "backbone without folder": ("embed --backbone resnet18", 2, "has no pictures of its own.", "Name the folder"),
+    "embed of nothing": ("embed empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "no classes": ("probe one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
+    "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns name, class", ""),
+    "labels missing": ("probe photos --labels no.csv", 3, "There is no no.csv.", "Check the path."),
+    "no query": ("similar", 2, "No query was given.", "Type: simclr similar PICTURE"),
+    "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
+    "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
+    "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
+    "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
+    "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", CATALOGUE)
+def test_catalogue(simclr: Callable[..., Any], place: Path, row: str) -> None:
+    typed, code, what, remedy = CATALOGUE[row]
+    before = sorted(os.walk(place))
+    answer = simclr(*typed.split())
+    assert (answer.code, answer.stdout) == (code, ""), answer.stderr
+    *_, said, next_step = answer.stderr.splitlines()
+    assert said.startswith("Error: ") and what in said and said.endswith(".")
+    assert remedy in next_step
+    assert "Traceback" not in answer.stderr
+    assert sorted(os.walk(place)) == before  # nothing made, nothing lost
+
+
+@pytest.mark.parametrize("typed", ["pretrain nowhere", "embed --out vecs.txt", "similar file --runs runs"])
+def test_debug_shows_the_traceback_before_the_error(simclr: Callable[..., Any], place: Path, typed: str) -> None:
+    plain, debug = simclr(*typed.split()), simclr(*typed.split(), "--debug")
+    assert debug.code == plain.code and debug.stderr.endswith(plain.stderr[-80:])
+    assert "Traceback (most recent call last)" in debug.stderr and "Traceback" not in plain.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("fly", "No such command 'fly'"),
+        ("pretrain --fly", "No such option: --fly"),
+        ("pretrain a b", "unexpected extra argument"),
+        ("pretrain a --epochs x", "Invalid value for '--epochs'"),
+        ("pretrain a --optimizer adam", "Invalid value for '--optimizer'"),
+    ],
+)
+def test_usage_errors_say_what_and_where_help_is(simclr: Callable[..., Any], typed: str, words: str) -> None:
+    code, stdout, stderr = simclr(*typed.split())
+    assert (code, stdout) == (2, "")
+    assert words in " ".join(stderr.replace("│", " ").split()) and "--help' for help" in stderr
+
+
+def test_unreadable_folder(simclr: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as chmod 000 does for anyone but root
+    code, _, stderr = simclr("pretrain", "photos")
+    assert code == 3 and stderr == (
+        "Error: The folder photos may not be read by this user.\nChange its rights, or give another.\n"
+    )
+
+
+def test_fewer_pictures_than_a_batch_are_said(simclr: Callable[..., Any], place: Path) -> None:
+    code, _, stderr = simclr(*PRETRAIN.split(), "--batch-size", 500, "--dry-run")
+    assert code == 0 and "24 pictures  shrunk from 500: there are no more pictures" in stderr
+
+
+def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Callable[..., Any], place: Path) -> None:
+    whole = (place / "photos" / "dark" / "00.png").read_bytes()
+    (place / "photos" / "dark" / "zero.png").write_bytes(b"")
+    (place / "photos" / "dark" / "cut.png").write_bytes(whole[:20])
+    (place / "photos" / "dark" / "text.jpg").write_text("a letter")
+    (place / "photos" / "dark" / "notes.txt").write_text("other")
+    code, stdout, stderr = simclr(*PRETRAIN.split(), "--batch-size", 8)
+    assert (code, stdout) == (0, "new/photos\n")
+    assert "  3 files refused:\n" in stderr and "    1 x empty file (0 bytes)\n" in stderr
+    assert "  1 other file passed over" in stderr
+    assert "Left out: 3 files; new/photos/refused.json says why." in stderr
+
+
+def test_names_of_any_bytes_get_through_every_verb_and_nothing_raw_gets_out(
+    simclr: Callable[..., Any], place: Path
+) -> None:
+    for kind in ("round\x1b[1m", "square"):
+        for seed, name in enumerate(ODD_NAMES):
+            path = place / "odd\x07" / kind / os.fsdecode(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                Image.effect_noise((40, 40), 20 * seed + len(kind)).save(stream, "PNG")
+    (place / "odd\x07" / "square" / "\x1b[2Jzero.png").write_bytes(b"")
+    query = place / "odd\x07" / "square" / os.fsdecode(ODD_NAMES[0])
+    answers = [
+        simclr("pretrain", "odd\x07", "--backbone", "test_resnet", "--image-size", "32", "--epochs", 1),
+        simclr("embed", "--out", "v\x1b[31m.npy"),
+        simclr("probe", "--test-fraction", 0.5),
+        simclr("similar", query, "odd\x07/square"),
+        simclr("similar", "odd\x07/square/\x1b[2Jzero.png"),
+        simclr("embed", "no\x1b[31mwhere"),
+    ]
+    assert [answer.code for answer in answers] == [0, 0, 0, 0, 3, 3]
+    for answer in answers:
+        for text in (answer.stdout, answer.stderr):
+            assert all(character.isprintable() or character in "\n\t" for character in text)
+    assert r"line\nbreak.png" in answers[3].stdout and r"\udcff\udcfe.png" in answers[3].stdout
+    assert "[bold]x[/bold].png" in answers[3].stdout and r"\u202etxt.png" in answers[3].stdout
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_of_our_own_is_one_line_and_asks_for_a_report(
+    simclr: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a \x1b[31mbug")
+
+    monkeypatch.setattr("simclr_cli.verbs.embed.take_census", fail)
+    code, stdout, stderr = simclr("embed", "--runs", "runs", *(["--debug"] if debug else []))
+    assert (code, stdout) == (1, "")
+    assert "Something went wrong inside simclr: ZeroDivisionError: a \\x1b[31mbug." in stderr
+    assert ("Traceback" in stderr) is debug
+
+
+# A `demo` that needs no torch and says what it is given; run by main() in a process of its own.
+FAKE_DEMO = """
+import sys, types
+from simclr_cli.cli import app as face
+from simclr_cli.events import DemoResult, Neighbour, QueryResult, Score
+
+fake = sys.modules["simclr_cli.verbs.demo"] = types.ModuleType("simclr_cli.verbs.demo")
+name, count = sys.argv[1], int(sys.argv[2])
+query = QueryResult(name, tuple(Neighbour(i, name, 0.5) for i in range(count)))
+scores = (Score("trained", 1, 1, None), Score("untrained", 1, 1, None))
+fake.demo = lambda chosen, report: DemoResult("d", 1, ("a",), scores, query, 1.0)
+sys.argv = ["simclr", "demo"]
+face.main()
+"""
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    """`simclr ... | head`: the reader goes away first."""
+    typed = [sys.executable, "-c", FAKE_DEMO, "x" * 1000, "10000"]
+    with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_names_that_the_terminals_encoding_lacks_are_escaped() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FAKE_DEMO, "gr\u00fcn.png", "1"],
+        capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert result.returncode == 0 and b"gr\\xfcn.png" in result.stdout
+
+
+def test_perform_returns_the_exit_code_of_each_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for kind in errors.KINDS:
+
+        def verb(*_: object, kind: type[errors.SimclrError] = kind, **__: object) -> None:
+            raise kind("What.", "Next.")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("simclr_cli.verbs.similar.similar", verb)
+            code = perform("similar", SimilarSettings, print, {"queries": (tmp_path,)}, False, False)
+        assert code == kind.exit_code
+        assert capsys.readouterr().err == "Error: What.\nNext.\n"
+
+
+def test_exit_codes_are_documented_and_differ() -> None:
+    codes = [kind.exit_code for kind in errors.KINDS]
+    assert len(set(codes)) == len(codes) and 0 not in codes
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert all(f"| {kind.exit_code} | {kind.meaning} |" in page for kind in errors.KINDS)
+
+
+def test_every_verb_has_rows_in_the_catalogue() -> None:
+    typed = {row[0].split()[0] for row in CATALOGUE.values()}
+    assert typed == {verb for verb, *_ in VERBS}

@@ -1,0 +1,128 @@
+"""`--help`, `--version` and every usage error: what they say, and that none waits for torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import simclr_cli
+from simclr_cli.cli.app import VERBS
+
+# (arguments, exit code): all that must be answered without torch.
+WITHOUT_TORCH = [
+    (["--help"], 0),
+    ([], 2),
+    (["--version"], 0),
+    *((([verb, "--help"]), 0) for verb, *_ in VERBS),
+    (["fly"], 2),
+    (["pretrain", "--fly"], 2),
+    (["pretrain", "a", "b"], 2),
+    (["pretrain"], 2),
+    (["pretrain", ".", "--epochs", "many"], 2),
+    (["pretrain", ".", "--optimizer", "adam"], 2),
+    (["pretrain", ".", "--batch-size", "1"], 2),
+    (["pretrain", ".", "--temperature", "0"], 2),
+    (["pretrain", ".", "--epochs", "3", "--warmup-epochs", "4"], 2),
+    (["pretrain", "/nowhere/at/all"], 3),
+    (["embed", "--out", "vecs.txt"], 2),
+    (["embed", "--run", "a", "--backbone", "resnet18"], 2),
+    (["embed", "--backbone", "resnet18"], 2),
+    (["embed", "/nowhere/at/all"], 3),
+    (["probe", "--labels", "/nowhere.csv"], 3),
+    (["probe", "--test-fraction", "1"], 2),
+    (["similar"], 2),
+    (["similar", "/nowhere.jpg"], 3),
+    (["similar", ".", "--top", "0"], 2),
+    (["demo", "--pictures", "3"], 2),
+]
+
+WATCHED = """
+import json, sys
+from simclr_cli.cli import app as face
+
+answers = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["simclr", *arguments]
+    try:
+        face.main()
+    except SystemExit as end:
+        answers.append([end.code or 0, sorted({"torch", "timm", "numpy", "PIL"} & sys.modules.keys())])
+sys.__stdout__.flush()
+sys.stderr.write("\\n" + json.dumps(answers))
+"""
+
+
+def test_help_version_and_usage_errors_never_import_torch() -> None:
+    arguments = [case for case, _ in WITHOUT_TORCH]
+    result = subprocess.run(
+        [sys.executable, "-c", WATCHED], input=json.dumps(arguments), text=True, capture_output=True, check=True
+    )
+    answers = json.loads(result.stderr.splitlines()[-1])
+    assert [(case, *answer) for case, answer in zip(arguments, answers, strict=True)] == [
+        (case, code, []) for case, code in WITHOUT_TORCH
+    ]
+
+
+def test_installed_command_answers(installed: Callable[..., Any]) -> None:
+    version = installed("--version")
+    assert version == (0, f"simclr {simclr_cli.__version__}\n", "")
+    code, stdout, stderr = installed("fly")
+    assert (code, stdout) == (2, "") and "No such command 'fly'" in stderr
+
+
+def test_module_runs_as_the_command_does() -> None:
+    result = subprocess.run([sys.executable, "-m", "simclr_cli", "--version"], text=True, capture_output=True)
+    assert result.stdout == f"simclr {simclr_cli.__version__}\n"
+
+
+def test_overview_names_every_command_and_where_to_begin(simclr: Callable[..., Any]) -> None:
+    code, stdout, _ = simclr("--help")
+    assert code == 0 and "Begin with: simclr demo" in stdout
+    assert all(f" {verb} " in stdout for verb, *_ in VERBS)
+
+
+@pytest.mark.parametrize("verb", [verb for verb, *_ in VERBS])
+def test_help_of_a_command_shows_every_option_and_two_examples(
+    simclr: Callable[..., Any], verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    code, stdout, stderr = simclr(verb, "--help")
+    words = " ".join(stdout.split())
+    _, settings_class, _, line, examples = next(entry for entry in VERBS if entry[0] == verb)
+    assert (code, stderr) == (0, "") and line in words
+    assert len(examples) == 2 and all(example in words for example in examples)
+    for field in dataclasses.fields(settings_class):
+        shown = field.name if field.metadata["argument"] else "--" + field.name.replace("_", "-")
+        assert shown in words.lower()
+    assert "--json" in words and "--debug" in words
+
+
+@pytest.mark.parametrize(("verb", "settings_class", "example"), [(v[0], v[1], e) for v in VERBS for e in v[4]])
+def test_examples_can_be_typed_as_they_stand(
+    verb: str, settings_class: type, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from simclr_cli.cli import app as face
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "other", "train", "test", "queries"):
+        (tmp_path / name).mkdir()
+    for name in ("query.jpg", "labels.csv"):
+        (tmp_path / name).write_text("")
+    seen: list[Any] = []
+
+    def instead(name: str, chosen: type, _: Any, values: dict[str, Any], *__: bool) -> int:
+        seen.append((name, chosen(**values)))
+        return 0
+
+    monkeypatch.setattr(face, "perform", instead)
+    monkeypatch.setattr(sys, "argv", example.split())
+    with pytest.raises(SystemExit) as end:
+        face.main()
+    assert not end.value.code and seen[0][0] == verb and isinstance(seen[0][1], settings_class)

@@ -1,0 +1,103 @@
+"""The JSON contract: stdout of `--json` is one object whose keys are the result's fields; talk stays on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from simclr_cli import events
+
+CENSUS = {"folder", "pictures", "bytes", "formats", "short_side", "classes", "refused", "refused_because",
+          "other_files", "fingerprint"}  # fmt: skip
+
+
+def fields(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+@pytest.fixture
+def answer(simclr: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """The one object that a command prints with --json."""
+
+    def call(*arguments: object) -> dict[str, Any]:
+        code, stdout, stderr = simclr(*arguments, "--json")
+        assert code == 0, stderr
+        assert stdout.count("\n") == 1 and stdout.isascii()
+        assert "{" not in stderr
+        return json.loads(stdout)
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
+    monkeypatch.setattr("simclr_cli.engine.probes.L2_VALUES", (1e-2, 1e1))
+
+
+def test_pretrain(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    result = answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny)
+    assert list(result) == fields(events.PretrainResult)
+    assert list(result["plan"]) == fields(events.PlanMade)
+    assert all(list(choice) == fields(events.Choice) for choice in result["plan"]["choices"])
+    assert set(result["census"]) == CENSUS and set(result["census"]["short_side"]) == {"least", "median", "most"}
+    assert result["finished"] is True and Path(result["run"]) == tmp_path / "runs" / "photos"
+    metrics = (tmp_path / "runs" / "photos" / "metrics.jsonl").read_text().splitlines()
+    assert [list(json.loads(line)) for line in metrics] == [fields(events.EpochDone)]
+
+
+def test_dry_run(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    result = answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny, "--dry-run")
+    assert list(result) == fields(events.PretrainResult)
+    assert result["finished"] is False and result["last_loss"] is None and result["model_digest"] is None
+
+
+def test_embed(answer: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+    result = answer("embed", "--runs", trained, "--out", tmp_path / "v.npy")
+    assert list(result) == fields(events.EmbedResult)
+    assert result["rows"] == 24 and result["out"] == str(tmp_path / "v.npy")
+
+
+def test_probe(answer: Callable[..., Any], trained: Path) -> None:
+    result = answer("probe", "--runs", trained)
+    assert list(result) == fields(events.ProbeResult)
+    assert [list(score) for score in result["scores"]] == [fields(events.Score)] * 2
+    assert result["classes"] == ["dark", "light"]
+
+
+def test_similar(answer: Callable[..., Any], trained: Path, photos: Path) -> None:
+    result = answer("similar", photos / "dark" / "00.png", photos / "light", "--runs", trained, "--top", 3)
+    assert list(result) == fields(events.SimilarResult)
+    assert [list(query) for query in result["queries"]] == [fields(events.QueryResult)] * 13
+    assert all(list(hit) == fields(events.Neighbour) for query in result["queries"] for hit in query["neighbours"])
+
+
+def test_demo(answer: Callable[..., Any], tmp_path: Path) -> None:
+    result = answer("demo", "--out", tmp_path, "--pictures", 100, "--epochs", 1, "--image-size", 8)
+    assert list(result) == fields(events.DemoResult)
+    assert list(result["pretrain"]) == fields(events.PretrainResult)
+    assert [score["representation"] for score in result["scores"]] == ["trained", "untrained", "raw pixels"]
+    assert all(list(score) == fields(events.Score) for score in result["scores"])
+    assert list(result["query"]) == fields(events.QueryResult)
+
+
+def test_names_of_any_bytes_come_back_from_json(answer: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+    names = [b"\xff\x1b[31m\n.png", "ü [bold].png".encode()]
+    for name in names:
+        with (tmp_path / os.fsdecode(name)).open("wb") as stream:
+            Image.new("RGB", (40, 40), "red").save(stream, "PNG")
+    result = answer("similar", tmp_path, "--runs", trained, "--top", 1)
+    assert [os.fsencode(Path(query["query"]).name) for query in result["queries"]] == sorted(names)
+
+
+@pytest.mark.parametrize("arguments", [["pretrain", "/nowhere"], ["embed", "--out", "x.txt"], ["similar", "/no.jpg"]])
+def test_an_error_leaves_stdout_empty(simclr: Callable[..., Any], arguments: list[str]) -> None:
+    code, stdout, stderr = simclr(*arguments, "--json")
+    assert code in (2, 3) and stdout == "" and stderr.startswith("Error: ")

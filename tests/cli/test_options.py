@@ -1,0 +1,90 @@
+"""A settings dataclass -> a Typer command: names, types, defaults and help are the fields'."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import typer
+import typer.testing
+
+from simclr_cli.cli.app import VERBS
+from simclr_cli.cli.options import as_command
+from simclr_cli.settings import setting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One field of each kind."""
+
+    images: tuple[Path, ...] = setting((), "Some files.", argument=True)
+    run_name: str | None = setting(None, "A name.", short="r")
+    times: int = setting(3, "A number.")
+    share: float | None = setting(None, "A share.")
+    kind: Literal["a", "b"] | None = setting(None, "One of two.")
+    raw: bool = setting(False, "A flag.")
+    out: Path = setting(Path("x.npy"), "A path.")
+
+
+@pytest.fixture
+def parse() -> Any:
+    def call(*arguments: str) -> tuple[int, Any, str]:
+        seen: list[Any] = []
+        app = typer.Typer(add_completion=False)
+        app.command()(as_command(Settings, lambda values, as_json, debug: seen.append((values, as_json, debug))))
+        result = typer.testing.CliRunner().invoke(app, list(arguments))
+        return result.exit_code, seen[0] if seen else None, result.output
+
+    return call
+
+
+def test_defaults_are_the_fields_own(parse: Any) -> None:
+    code, (values, as_json, debug), _ = parse()
+    assert code == 0 and (as_json, debug) == (False, False)
+    assert Settings(**values) == Settings()
+
+
+def test_values_arrive_in_the_fields_types(parse: Any) -> None:
+    _, (values, as_json, debug), _ = parse(
+        "a.png", "--run-name", "birds", "--times", "7", "--share", "0.5", "--kind", "b", "--raw", "--out", "y.npy",
+        "b.png", "--json", "--debug",
+    )  # fmt: skip
+    assert Settings(**values) == Settings(
+        images=(Path("a.png"), Path("b.png")),
+        run_name="birds",
+        times=7,
+        share=0.5,
+        kind="b",
+        raw=True,
+        out=Path("y.npy"),
+    )
+    assert as_json and debug
+
+
+def test_short_name_and_arguments_that_begin_with_a_dash(parse: Any) -> None:
+    _, (values, *_), _ = parse("-r", "birds", "--", "-odd.png")
+    assert values["run_name"] == "birds" and values["images"] == (Path("-odd.png"),)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--times", "x"], ["--kind", "c"], ["--share", "half"], ["--no-raw"], ["--time"]]
+)
+def test_values_of_another_type_are_usage_errors(parse: Any, arguments: list[str]) -> None:
+    code, seen, _ = parse(*arguments)
+    assert code == 2 and seen is None
+
+
+def test_every_setting_of_every_verb_has_help_that_ends_in_a_full_stop() -> None:
+    for _, settings_class, *_ in VERBS:
+        for field in dataclasses.fields(settings_class):
+            assert field.metadata["help"].endswith("."), field.name
+
+
+def test_options_of_the_same_name_mean_the_same_in_every_verb() -> None:
+    types: dict[str, set[str]] = {}
+    for _, settings_class, *_ in VERBS:
+        for field in dataclasses.fields(settings_class):
+            types.setdefault(field.name, set()).add(str(field.type).removesuffix(" | None"))
+    assert {name for name, kinds in types.items() if len(kinds) > 1} == set()

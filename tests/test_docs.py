@@ -1,0 +1,67 @@
+"""Documentation as a test: what docs/ and the help say is what the code does."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from simclr_cli import events
+from simclr_cli.cli.app import VERBS
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_cli", DOCS / "generate_cli.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_of_the_command_line_is_up_to_date(
+    generator: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate_cli.py", "--check"])
+    assert generator.main() == 0, capsys.readouterr().err
+
+
+def test_check_notices_a_page_that_is_not(
+    generator: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generator, "TARGET", tmp_path / "cli.md")
+    (tmp_path / "cli.md").write_text("old")
+    monkeypatch.setattr(sys, "argv", ["generate_cli.py", "--check"])
+    assert generator.main() == 1 and "docs/generate_cli.py" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["generate_cli.py"])
+    assert generator.main() == 0 and (tmp_path / "cli.md").read_text() == generator.page()
+
+
+def test_page_names_every_option_example_and_key() -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    for verb, settings_class, _, line, examples in VERBS:
+        _, _, rest = page.partition(f"## simclr {verb}\n")
+        section = rest.partition("\n## ")[0]
+        assert line in section and all(example in section for example in examples)
+        for field in dataclasses.fields(settings_class):
+            name = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
+            assert f"| `{name}" in section, name
+            assert field.metadata["help"] in section, name
+    for kind in (events.PretrainResult, events.Score, events.Neighbour, events.EpochDone):
+        assert all(f"| `{field.name}` |" in page for field in dataclasses.fields(kind))
+
+
+def test_every_command_has_two_examples_of_itself() -> None:
+    for verb, _, _, _, examples in VERBS:
+        assert len(examples) == 2 and all(f"{example} ".startswith(f"simclr {verb} ") for example in examples)
+
+
+def test_every_key_of_a_result_that_needs_words_has_them(generator: ModuleType) -> None:
+    for kind in (events.EpochDone, events.PlanMade, events.Neighbour):
+        assert generator.comments(kind), kind.__name__

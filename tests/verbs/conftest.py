@@ -1,0 +1,122 @@
+"""A small folder of pictures and a small trained run, shared by the tests of the verbs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from simclr_cli.events import Event, PretrainResult
+from simclr_cli.images.drawing import draw_pictures
+from simclr_cli.settings import PretrainSettings
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs import pretrain as pretrain_module
+from simclr_cli.verbs.pretrain import pretrain
+
+SMALL: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": 2}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, and all that was reported on the way."""
+
+    pictures: Path
+    runs: Path
+    result: PretrainResult
+    events: tuple[Event, ...]
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(Path(self.result.run))
+
+    @property
+    def name(self) -> str:
+        return self.run.path.name
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 pictures of 10 classes in many formats; not to be changed."""
+    folder = tmp_path_factory.mktemp("drawn") / "pics"
+    draw_pictures(folder, seed=0, pictures=48, size=48)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of two epochs; not to be changed."""
+    runs, events = tmp_path_factory.mktemp("trained") / "runs", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        result = pretrain(PretrainSettings(images=pictures, runs=runs, **SMALL), report=events.append)
+    return Trained(pictures, runs, result, tuple(events))
+
+
+@pytest.fixture
+def own(trained: Trained, tmp_path: Path) -> Trained:
+    """A copy of the run and its pictures that a test may change."""
+    folder = Path(shutil.copytree(trained.pictures, tmp_path / "own" / "pics"))
+    run = Path(shutil.copytree(trained.run.path, tmp_path / "own" / "runs" / "pics"))
+    shutil.rmtree(run / "vectors", ignore_errors=True)
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["images"] = str(folder)
+    (run / "config.json").write_text(json.dumps(config))
+    return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
+
+
+@pytest.fixture
+def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without the trial steps that estimate its time."""
+    monkeypatch.setattr(pretrain_module, "seconds_a_picture", lambda *_: 0.01)
+
+
+@pytest.fixture
+def train(tmp_path: Path, no_trial: None) -> Callable[..., PretrainResult]:
+    """`train(folder, setting=value, ...)`: a run of one small epoch under the test's own folder."""
+
+    def run(folder: Path, *, report: Callable[[Event], None] = lambda _: None, **values: Any) -> PretrainResult:
+        chosen = {**SMALL, "epochs": 1, "runs": tmp_path / "runs", **values}
+        return pretrain(PretrainSettings(images=folder, **chosen), report=report)
+
+    return run
+
+
+@pytest.fixture
+def digest() -> Callable[[Path], dict[str, tuple[int, str]]]:
+    """`digest(folder)`: time of change and content of everything in it."""
+
+    def look(folder: Path) -> dict[str, tuple[int, str]]:
+        return {
+            os.fsencode(path.relative_to(folder)).hex(): (
+                path.lstat().st_mtime_ns,
+                hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+            )
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return look
+
+
+@pytest.fixture
+def draw() -> Callable[..., NDArray[np.uint8]]:
+    """`draw(path, seed)`: save a picture of chance blocks there; returns its pixels."""
+
+    def save(path: Path, seed: int = 0, side: int = 48) -> NDArray[np.uint8]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+        pixels = blocks.repeat(8, axis=0).repeat(8, axis=1)
+        with path.open("wb") as stream:
+            Image.fromarray(pixels).save(stream, "PNG")
+        return pixels
+
+    return save

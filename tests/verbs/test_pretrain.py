@@ -1,0 +1,371 @@
+"""`pretrain`: what it makes, in which order, and what it refuses, leaving the user's files as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import socket
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from simclr_cli.errors import InputError, MachineError, RunError, SettingsError, TrainingError
+from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, PretrainResult, Progress, StepDone
+from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs import pretrain as pretrain_module
+from simclr_cli.verbs.pretrain import pretrain
+
+Train = Callable[..., PretrainResult]
+
+
+def same_weights(one: str, other: str) -> bool:
+    a, b = (load_file(RunFolder(Path(run)).weights_file) for run in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def choice(plan: PlanMade | None, name: str) -> tuple[str, str]:
+    assert plan is not None
+    return next((found.value, found.reason) for found in plan.choices if found.name == name)
+
+
+def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
+    """A PNG of a few bytes that claims to be enormous."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def add_bad_files(folder: Path, whole: Path) -> dict[str, str]:
+    """Files that promise a picture and hold none; returns a word of the reason by name."""
+    data = whole.read_bytes()
+    middle = len(data) // 2
+    contents = {
+        "bricks/bad-zero.png": (b"", "empty file"),
+        "bricks/bad-text.jpg": (b"I am a letter.", "not a picture"),
+        "checks/bad-heic.jpg": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC is not supported"),
+        "dots/bad-bomb.png": (bomb(), "pixels"),
+        "dots/bad-header.png": (data[:12] + b"\xff" * 40, "damaged"),
+        "plaid/bad-truncated.png": (data[:middle], "damaged"),
+        "rings/bad-corrupt.png": (data[:middle] + bytes(40) + data[middle + 40 :], "damaged"),
+    }
+    for name, (content, _) in contents.items():
+        (folder / name).write_bytes(content)
+    return {name: word for name, (_, word) in contents.items()}
+
+
+# What it makes
+
+
+def test_run_folder_holds_what_the_plan_of_the_house_lists(trained: Any) -> None:
+    names = {str(path.relative_to(trained.run.path)) for path in trained.run.path.rglob("*") if path.is_file()}
+    expected = "config.json metrics.jsonl refused.json projector.safetensors"
+    expected += " encoder/config.json encoder/model.safetensors encoder/README.md checkpoint/step-000000006.safetensors"
+    assert {name for name in names if not name.startswith("vectors/")} == set(expected.split())
+
+
+def test_result_says_what_the_run_folder_says(trained: Any) -> None:
+    rows = [json.loads(line) for line in trained.run.metrics_file.read_text().splitlines()]
+    result = trained.result
+    assert result.finished
+    assert (result.epochs, result.pictures, result.refused) == (2, 48, 0)
+    assert (result.first_loss, result.last_loss) == (rows[0]["loss"], rows[1]["loss"])
+    assert (
+        result.model_digest == json.loads((trained.run.encoder / "config.json").read_text())["simclr"]["model_digest"]
+    )
+    assert all(list(row) == [field.name for field in dataclasses.fields(EpochDone)] for row in rows)
+
+
+def test_config_holds_every_setting_resolved(trained: Any) -> None:
+    config = trained.run.config()
+    wanted = {field.name for field in dataclasses.fields(ResolvedSettings)} - {"resume", "dry_run", "runs"}
+    assert set(config["settings"]) == wanted
+    assert None not in config["settings"].values()
+    assert config["settings"]["images"] == str(trained.pictures)
+    assert config["census"]["pictures"] == 48
+    assert set(config["versions"]) == {"torch", "torchvision", "timm", "pillow", "numpy"}
+
+
+def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any) -> None:
+    kinds = [type(event) for event in trained.events]
+    order = [CensusTaken, PlanMade, StepDone, EpochDone]
+    assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
+    assert {event.stage for event in trained.events if isinstance(event, Progress)} == {"reading headers", "decoding"}
+    assert kinds.count(StepDone) == 6 and kinds.count(EpochDone) == 2
+    assert all(math.isfinite(event.loss) for event in trained.events if isinstance(event, StepDone | EpochDone))
+
+
+def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
+    plan = trained.result.plan
+    automatic = {field.name for field in dataclasses.fields(PretrainSettings) if field.default is None}
+    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run"}
+    assert all(c.reason for c in plan.choices)
+    assert plan.steps == 6 and plan.seconds > 0
+    assert choice(plan, "epochs") == ("2", "as set")
+
+
+def test_dry_run_writes_nothing(pictures: Path, tmp_path: Path, no_trial: None) -> None:
+    events: list[Event] = []
+    settings = PretrainSettings(images=pictures, runs=tmp_path / "runs", dry_run=True, backbone="test_resnet")
+    result = pretrain(settings, report=events.append)
+    assert not result.finished and result.model_digest is None
+    assert isinstance(events[-1], PlanMade)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_same_seed_gives_the_same_weights_bit_for_bit_and_another_gives_others(pictures: Path, train: Train) -> None:
+    one, again, other = (train(pictures, run=name, seed=seed) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
+    assert same_weights(one.run, again.run) and one.model_digest == again.model_digest
+    assert not same_weights(one.run, other.run)
+
+
+def test_number_of_workers_changes_nothing(pictures: Path, train: Train) -> None:
+    one, other = train(pictures, run="a", workers=1), train(pictures, run="b", workers=5)
+    assert one.model_digest == other.model_digest
+
+
+def test_the_users_pictures_stay_as_they_are_and_no_socket_is_opened(
+    pictures: Path, train: Train, digest: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    before = digest(pictures)
+    train(pictures)
+    assert digest(pictures) == before
+
+
+# Names of runs
+
+
+def test_training_again_takes_the_next_free_name(pictures: Path, train: Train) -> None:
+    assert [Path(train(pictures).run).name for _ in range(3)] == ["pics", "pics-2", "pics-3"]
+
+
+def test_finished_run_is_never_overwritten(pictures: Path, train: Train, digest: Callable[[Path], Any]) -> None:
+    made = train(pictures, run="mine")
+    before = digest(Path(made.run))
+    with pytest.raises(RunError, match="finished, and is never overwritten"):
+        train(pictures, run="mine", seed=1)
+    assert digest(Path(made.run)) == before
+
+
+def test_dry_run_may_name_a_finished_run(pictures: Path, train: Train) -> None:
+    train(pictures, run="mine")
+    assert not train(pictures, run="mine", dry_run=True).finished
+
+
+# Weights to start from
+
+
+def test_weights_file_of_the_same_architecture_is_where_training_starts(
+    pictures: Path, train: Train, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    save_file(state, tmp_path / "start.safetensors")
+    made = train(pictures, weights=str(tmp_path / "start.safetensors"), learning_rate=1e-9, weight_decay=0.0)
+    trained = load_file(RunFolder(Path(made.run)).weights_file)
+    assert all(torch.allclose(trained[name], state[name], atol=1e-6) for name in state if "weight" in name)
+    config = json.loads((RunFolder(Path(made.run)).encoder / "config.json").read_text())
+    assert tuple(config["pretrained_cfg"]["std"]) == tuple(timm.get_pretrained_cfg("test_resnet").std)
+
+
+def test_weights_of_another_architecture_are_refused(pictures: Path, train: Train, tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(SettingsError, match=r"does not hold the weights of test_resnet: \d+ tensors are missing"):
+        train(pictures, weights=str(tmp_path / "vit.safetensors"))
+
+
+def test_file_that_holds_no_weights_is_refused(pictures: Path, train: Train, tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("not weights at all, but long enough to be read as a header")
+    with pytest.raises(RunError, match=r"not a whole \.safetensors file"):
+        train(pictures, weights=str(tmp_path / "text.safetensors"))
+    with pytest.raises(RunError, match="There is no file of weights"):
+        train(pictures, weights=str(tmp_path / "gone.safetensors"))
+
+
+def test_unknown_kind_of_weights_is_refused(pictures: Path, train: Train) -> None:
+    with pytest.raises(SettingsError, match="Give none, imagenet, or the path"):
+        train(pictures, weights="places365")
+
+
+def test_imagenet_weights_without_network_name_both_ways_out(
+    pictures: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = timm.create_model
+
+    def offline(name: str, pretrained: bool = False, **values: Any) -> Any:
+        if pretrained:
+            raise OSError("We couldn't connect to 'https://huggingface.co'\nsecond line")
+        return create(name, **values)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(MachineError) as caught:
+        train(pictures, weights="imagenet")
+    assert "couldn't connect" in caught.value.what and "second line" not in caught.value.what
+    assert "network" in caught.value.remedy and "--weights FILE.safetensors" in caught.value.remedy
+
+
+# Settings that cannot work
+
+
+def test_unknown_backbone_names_the_closest_ones(pictures: Path, train: Train) -> None:
+    with pytest.raises(SettingsError, match="resnet18") as caught:
+        train(pictures, backbone="resnet_18")
+    assert "'resnet_18'" in caught.value.what and "closest names" in caught.value.remedy
+
+
+def test_image_size_that_a_transformer_cannot_take(pictures: Path, train: Train) -> None:
+    with pytest.raises(SettingsError, match="test_vit cannot take pictures of 40 px") as caught:
+        train(pictures, backbone="test_vit", image_size=40)
+    assert "--image-size" in caught.value.remedy
+
+
+def test_warmup_longer_than_the_automatic_epochs(pictures: Path, train: Train) -> None:
+    with pytest.raises(SettingsError, match="--warmup-epochs 1000 is more than"):
+        train(pictures, epochs=None, warmup_epochs=1000)
+
+
+def test_unknown_device(pictures: Path, train: Train) -> None:
+    with pytest.raises(MachineError, match="The device abacus cannot be used here") as caught:
+        train(pictures, device="abacus")
+    assert "--device cpu" in caught.value.remedy
+
+
+def test_loss_that_is_not_finite_ends_training(pictures: Path, train: Train) -> None:
+    with pytest.raises(TrainingError, match=r"The loss became (nan|inf)") as caught:
+        train(pictures, optimizer="sgd", learning_rate=1e30, epochs=20)
+    assert "--learning-rate" in caught.value.remedy
+
+
+# Bad pictures
+
+
+def test_bad_files_are_skipped_counted_listed_and_never_trained_on(
+    own: Any, train: Train, digest: Callable[[Path], Any]
+) -> None:
+    clean = train(own.pictures, run="clean")
+    reasons = add_bad_files(own.pictures, own.pictures / "bricks" / "0000.png")
+    before = digest(own.pictures)
+    made = train(own.pictures, run="mixed")
+    listed = {entry["name"]: entry["reason"] for entry in json.loads((Path(made.run) / "refused.json").read_text())}
+    assert set(listed) == set(reasons)
+    assert all(word in listed[name] for name, word in reasons.items()), listed
+    assert (made.refused, made.pictures) == (len(reasons), 48)
+    assert made.census["refused"] == len(reasons) == sum(made.census["refused_because"].values())
+    # The proof that none was trained on: the weights are those of the folder without them, bit for bit.
+    assert same_weights(clean.run, made.run)
+    assert digest(own.pictures) == before
+
+
+def test_picture_under_a_wrong_extension_is_read_by_its_content(
+    own: Any, train: Train, draw: Callable[..., Any]
+) -> None:
+    draw(own.pictures / "bricks" / "a-png.jpg")
+    draw(own.pictures / "bricks" / "no-extension")
+    made = train(own.pictures)
+    assert (made.pictures, made.refused) == (50, 0)
+
+
+def test_unreadable_file_is_refused_by_name(own: Any, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Path.open
+
+    def guarded(self: Path, *args: Any, **values: Any) -> Any:
+        if self.name == "0001.jpg" and self.parent.name == "dots":  # as chmod 000 does for anyone but root
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, *args, **values)
+
+    monkeypatch.setattr(Path, "open", guarded)
+    made = train(own.pictures)
+    assert json.loads((Path(made.run) / "refused.json").read_text()) == [
+        {"name": "dots/0001.jpg", "reason": "permission denied"}
+    ]
+
+
+def test_batch_larger_than_the_folder_shrinks_visibly(pictures: Path, train: Train) -> None:
+    made = train(pictures, batch_size=64)
+    assert choice(made.plan, "batch size") == ("48 pictures", "shrunk from 64: there are no more pictures")
+    assert made.plan is not None and made.plan.steps == 1 and made.finished
+
+
+def test_batch_shrinks_again_when_decoding_refuses_some(own: Any, train: Train) -> None:
+    whole = (own.pictures / "bricks" / "0001.jpg").read_bytes()  # a JPEG, since its header says nothing of its end
+    (own.pictures / "bricks" / "0001.jpg").write_bytes(whole[: len(whole) * 3 // 4])
+    notes: list[Event] = []
+    made = train(own.pictures, batch_size=48, report=notes.append)
+    assert Note("The batch shrinks from 48 to 47: that many could be decoded.") in notes
+    assert made.finished and made.pictures == 47
+
+
+def test_one_picture_cannot_be_learned_from(tmp_path: Path, train: Train, draw: Callable[..., Any]) -> None:
+    draw(tmp_path / "one" / "a.png")
+    with pytest.raises(InputError, match="fewer than two pictures"):
+        train(tmp_path / "one")
+
+
+def test_two_pictures_are_enough(tmp_path: Path, train: Train, draw: Callable[..., Any]) -> None:
+    for i in range(2):
+        draw(tmp_path / "two" / f"{i}.png", i)
+    made = train(tmp_path / "two", batch_size=None)
+    assert choice(made.plan, "batch size") == ("2 pictures", "all of them") and made.finished
+
+
+def test_one_whole_picture_among_broken_ones_is_too_little(
+    tmp_path: Path, train: Train, draw: Callable[..., Any]
+) -> None:
+    draw(tmp_path / "few" / "whole.png")
+    for name in ("a.jpg", "b.jpg"):
+        Image.effect_noise((48, 48), 50).save(tmp_path / "few" / name)
+        (tmp_path / "few" / name).write_bytes((tmp_path / "few" / name).read_bytes()[:-200])
+    with pytest.raises(InputError, match="Only one picture could be decoded"):
+        train(tmp_path / "few", batch_size=None)
+
+
+def test_run_folder_that_cannot_be_written_is_found_before_decoding(
+    pictures: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setattr(pretrain_module, "decode_once", lambda *_, **__: pytest.fail("decoding began"))
+    with pytest.raises(MachineError, match="Cannot write") as caught:
+        train(pictures, runs=tmp_path / "file" / "runs")
+    assert str(tmp_path / "file") in caught.value.what
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_symlink_loops_end_and_links_to_pictures_count(own: Any, train: Train) -> None:
+    (own.pictures / "bricks" / "up").symlink_to(own.pictures)
+    (own.pictures / "bricks" / "self.png").symlink_to("self.png")
+    (own.pictures / "bricks" / "linked.png").symlink_to("0000.png")
+    made = train(own.pictures)
+    refused = {entry["name"] for entry in json.loads((Path(made.run) / "refused.json").read_text())}
+    assert refused == {"bricks/up", "bricks/self.png"}
+    assert made.pictures == 49
+
+
+def test_names_of_any_bytes_are_trained_on(tmp_path: Path, train: Train, draw: Callable[..., Any]) -> None:
+    names = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe not utf-8.png", b"-rf.png"]
+    for seed, name in enumerate(names):
+        draw(tmp_path / "odd" / name.decode("utf-8", "surrogateescape"), seed)
+    (tmp_path / "odd" / "\x1b[2Jbroken.png").write_bytes(b"")
+    made = train(tmp_path / "odd", batch_size=None)
+    assert (made.pictures, made.refused) == (5, 1)
+    config = RunFolder(Path(made.run)).config_file.read_bytes()
+    assert config.isascii() and b"\x1b" not in config
+    assert np.isfinite(made.last_loss)

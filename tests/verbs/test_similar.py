@@ -1,0 +1,241 @@
+"""`similar`: the nearest by cosine similarity, as numpy finds them, in vectors that are never stale or another's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simclr_cli.errors import InputError, RunError, SettingsError
+from simclr_cli.events import Event, Note, SimilarResult
+from simclr_cli.settings import EmbedSettings, SimilarSettings
+from simclr_cli.store.vectors import rows_file
+from simclr_cli.verbs import similar as similar_module
+from simclr_cli.verbs.embed import embed
+from simclr_cli.verbs.similar import similar
+
+
+def find(trained: Any, *queries: Path, said: list[Event] | None = None, **values: Any) -> SimilarResult:
+    report = [].append if said is None else said.append
+    return similar(SimilarSettings(queries=queries, runs=trained.runs, **values), report=report)
+
+
+def notes(said: list[Event]) -> str:
+    return " ".join(event.text for event in said if isinstance(event, Note))
+
+
+def test_neighbours_are_those_that_brute_force_finds(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy", raw=True))
+    h = np.load(made.out).astype(np.float64)
+    names = [path.relative_to(trained.pictures).as_posix() for path in trained.pictures.rglob("*.*")]
+    names = sorted(names, key=os.fsencode)
+    h /= np.linalg.norm(h, axis=1, keepdims=True)
+    for row in (0, 20, 47):
+        expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:7]
+        found = find(trained, trained.pictures / names[row], top=7)
+        assert found.searched == 48 and found.queries[0].query == str(trained.pictures / names[row])
+        hits = found.queries[0].neighbours
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
+        np.testing.assert_allclose([hit.similarity for hit in hits], (h @ h[row])[expected], atol=1e-5)
+        assert [hit.path for hit in hits] == [str(trained.pictures / names[i]) for i in expected]
+
+
+def test_a_query_from_elsewhere_leaves_nothing_out(trained: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(trained.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    hits = find(trained, query, top=3).queries[0].neighbours
+    assert hits[0].path == str(trained.pictures / "dots" / "0000.png")
+    assert hits[0].similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_the_query_is_left_out_under_whatever_path_it_is_named(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.pictures / "dots")
+    (tmp_path / "link.png").symlink_to(trained.pictures / "dots" / "0000.png")
+    for query in (Path("0000.png"), Path("../dots/0000.png"), tmp_path / "link.png"):
+        hits = find(trained, query, top=48).queries[0].neighbours
+        assert len(hits) == 47
+        assert str(trained.pictures / "dots" / "0000.png") not in [hit.path for hit in hits]
+
+
+def test_several_queries_and_a_folder_of_queries_keep_their_order(trained: Any, tmp_path: Path) -> None:
+    one = trained.pictures / "zigzag" / "0000.png"
+    result = find(trained, one, trained.pictures / "bricks", one, top=2)
+    folder = sorted(str(path) for path in (trained.pictures / "bricks").iterdir())
+    assert [query.query for query in result.queries] == [str(one), *folder, str(one)]
+    assert {len(query.neighbours) for query in result.queries} == {2}
+
+
+def test_folder_of_queries_may_hold_files_that_are_none(trained: Any, tmp_path: Path) -> None:
+    shutil.copy(trained.pictures / "dots" / "0000.png", tmp_path / "ok.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    cut = (trained.pictures / "dots" / "0001.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    result = find(trained, tmp_path)
+    assert [query.query for query in result.queries] == [str(tmp_path / "ok.png")]
+    assert sorted(entry.split(": ")[0] for entry in result.refused) == [
+        str(tmp_path / "cut.jpg"),
+        str(tmp_path / "empty.png"),
+    ]
+
+
+def test_more_neighbours_than_there_are(trained: Any) -> None:
+    hits = find(trained, trained.pictures / "dots" / "0000.png", top=1000).queries[0].neighbours
+    assert len({hit.path for hit in hits}) == len(hits) == 47
+
+
+def test_query_with_any_bytes_in_its_name(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    query = tmp_path / os.fsdecode(b"\xff\x1b[31m\n[bold].png")
+    draw(query)
+    assert find(trained, query).queries[0].query == str(query)
+
+
+# Queries that are none
+
+
+def test_queries_that_cannot_be_used_end_before_any_work(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similar_module, "run_encoder", lambda *_: pytest.fail("the encoder was loaded"))
+    (tmp_path / "letter.txt").write_text("dear reader")
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("letter.txt", "not a picture"),
+        ("zero.jpg", "empty file"),
+        ("dangling.png", "broken link"),
+        ("empty", "There is no picture in"),
+        ("missing.jpg", r"There is no .*missing\.jpg"),
+    ):
+        with pytest.raises(InputError, match=words):
+            find(trained, tmp_path / name)
+    with pytest.raises(SettingsError, match="No query was given"):
+        find(trained)
+
+
+def test_query_that_is_cut_short(trained: Any, tmp_path: Path) -> None:
+    cut = (trained.pictures / "dots" / "0001.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    with pytest.raises(InputError, match="No query could be decoded"):
+        find(trained, tmp_path / "cut.jpg")
+
+
+# The run's vectors
+
+
+def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, said = own.pictures / "dots" / "0000.png", []
+    first = find(own, query, said=said)
+    assert "There are no vectors of this run yet: embedding 48 pictures." in notes(said)
+    assert sorted(path.name for path in own.run.vectors.iterdir()) == ["vectors.npy", "vectors.rows.json"]
+    monkeypatch.setattr(similar_module, "embed_pictures", lambda *_, **__: pytest.fail("embedded again"))
+    assert find(own, query) == first
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "changed", "renamed"])
+def test_vectors_are_made_again_when_the_folder_has_changed(own: Any, draw: Callable[..., Any], change: str) -> None:
+    query, other = own.pictures / "dots" / "0000.png", own.pictures / "bricks" / "0000.png"
+    find(own, query)
+    if change == "added":
+        shutil.copy(query, own.pictures / "bricks" / "new.png")
+    elif change == "removed":
+        other.unlink()
+    elif change == "changed":
+        other.write_bytes(query.read_bytes())
+    else:
+        other.rename(other.with_name("renamed.png"))
+    said: list[Event] = []
+    hits = find(own, query, top=100, said=said).queries[0].neighbours
+    assert "The pictures have changed: embedding" in notes(said)
+    there = {str(path) for path in own.pictures.rglob("*.*")} - {str(query)}
+    assert {hit.path for hit in hits} == there
+    if change in ("added", "changed"):  # a copy of the query: the nearest there can be
+        assert hits[0].similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_broken_pictures_do_not_make_vectors_stale(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
+    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    query = own.pictures / "dots" / "0000.png"
+    assert find(own, query).searched == 47
+    monkeypatch.setattr(similar_module, "embed_pictures", lambda *_, **__: pytest.fail("embedded again"))
+    assert find(own, query).searched == 47
+
+
+def test_vectors_of_another_model_are_never_used(own: Any, train: Callable[..., Any]) -> None:
+    query = own.pictures / "dots" / "0000.png"
+    other = train(own.pictures, run="other", runs=own.runs, seed=9)
+    right, foreign = find(own, query, run="pics"), find(own, query, run="other")
+    assert right.queries != foreign.queries
+    for name in ("vectors.npy", "vectors.rows.json"):
+        shutil.copy(Path(other.run) / "vectors" / name, own.run.vectors / name)
+    said: list[Event] = []
+    assert find(own, query, run="pics", said=said) == right
+    assert "holds vectors of another model" in notes(said) and ": embedding 48 pictures" in notes(said)
+
+
+def test_vectors_file_without_its_own_rows_is_never_used(own: Any, train: Callable[..., Any]) -> None:
+    query = own.pictures / "dots" / "0000.png"
+    other = train(own.pictures, run="other", runs=own.runs, seed=9)
+    right = find(own, query, run="pics")
+    find(own, query, run="other")
+    shutil.copy(Path(other.run) / "vectors" / "vectors.npy", own.run.vectors / "vectors.npy")
+    said: list[Event] = []
+    assert find(own, query, run="pics", said=said) == right
+    assert "do not belong together" in notes(said)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "rows gone", "rows garbage"])
+def test_damaged_vectors_are_made_again(own: Any, damage: str) -> None:
+    query, stored = own.pictures / "dots" / "0000.png", own.run.vectors / "vectors.npy"
+    right = find(own, query)
+    if damage == "rows gone":
+        rows_file(stored).unlink()
+    elif damage == "rows garbage":
+        rows_file(stored).write_text("{")
+    else:
+        stored.write_bytes(stored.read_bytes()[:1000] if damage == "cut" else b"garbage")
+    assert find(own, query) == right
+
+
+def test_vectors_serve_when_the_pictures_are_gone(own: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    before = find(own, query)
+    own.pictures.rename(tmp_path / "moved")
+    said: list[Event] = []
+    assert find(own, query, said=said) == before
+    warning = next(event for event in said if isinstance(event, Note) and event.warning)
+    assert "no longer in" in warning.text and "The vectors made before are searched." in warning.text
+
+
+def test_without_pictures_and_vectors_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    own.pictures.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="no longer in"):
+        find(own, query)
+
+
+def test_pictures_and_weights_stay_as_they_are(own: Any, digest: Callable[[Path], Any]) -> None:
+    before = digest(own.pictures), digest(own.run.encoder)
+    find(own, own.pictures / "dots")
+    assert (digest(own.pictures), digest(own.run.encoder)) == before
+
+
+def test_no_verb_opens_a_socket(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
+    find(own, own.pictures / "dots")
+    embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
+
+
+def test_links_to_the_query_do_not_take_other_neighbours_places(own: Any) -> None:
+    query = own.pictures / "dots" / "0000.png"
+    (own.pictures / "dots" / "link.png").symlink_to("0000.png")
+    assert len(find(own, query, top=1).queries[0].neighbours) == 1
