@@ -86,7 +86,7 @@ def page() -> str:
         "decoded pictures, which otherwise lies in the platform's cache folder.",
         "",
     ]
-    for verb, settings_class, _, text, examples in VERBS:
+    for verb, settings_class, text, examples in VERBS:
         lines += [f"## simclr {verb}", "", text, "", "```", *examples, "```", "", *options_table(settings_class)]
         lines += [f"`--json` prints one object (`{RESULTS[verb].__name__}`):", "", *keys_table(RESULTS[verb])]
     lines += ["## Parts of the JSON", ""]

@@ -45,7 +45,7 @@ def test_check_notices_a_page_that_is_not(
 
 def test_page_names_every_option_example_and_key() -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
-    for verb, settings_class, _, line, examples in VERBS:
+    for verb, settings_class, line, examples in VERBS:
         _, _, rest = page.partition(f"## simclr {verb}\n")
         section = rest.partition("\n## ")[0]
         assert line in section and all(example in section for example in examples)
@@ -58,7 +58,7 @@ def test_page_names_every_option_example_and_key() -> None:
 
 
 def test_every_command_has_two_examples_of_itself() -> None:
-    for verb, _, _, _, examples in VERBS:
+    for verb, _, _, examples in VERBS:
         assert len(examples) == 2 and all(f"{example} ".startswith(f"simclr {verb} ") for example in examples)
 
 

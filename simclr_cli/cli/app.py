@@ -9,17 +9,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from simclr_cli import __version__, settings
-from simclr_cli.cli import results
-from simclr_cli.cli.console import Data, Face
 from simclr_cli.cli.options import as_command
 from simclr_cli.errors import Interrupted, SimclrError, Terminated
+
+if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
+    from simclr_cli.cli.console import Face
 
 app = typer.Typer(
     name="simclr",
@@ -31,30 +32,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# Verb, settings, how the result is shown, one line of help, two examples.
-VERBS: tuple[tuple[str, type[Any], Callable[..., None], str, tuple[str, str]], ...] = (
+# Verb, settings, one line of help, two examples.
+VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
     (
-        "pretrain", settings.PretrainSettings, results.show_pretrain,
+        "pretrain", settings.PretrainSettings,
         "Learn an encoder from a folder of pictures, without labels.",
         ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds"),
     ),
     (
-        "embed", settings.EmbedSettings, results.show_embed,
+        "embed", settings.EmbedSettings,
         "Write a vector for every picture.",
         ("simclr embed --out vecs.npy", "simclr embed ./other --run birds --raw --out h.npy"),
     ),
     (
-        "probe", settings.ProbeSettings, results.show_probe,
+        "probe", settings.ProbeSettings,
         "Say how good an encoder is where labels exist, beside the untrained one.",
         ("simclr probe ./train --test ./test", "simclr probe ./images --labels labels.csv --json"),
     ),
     (
-        "similar", settings.SimilarSettings, results.show_similar,
+        "similar", settings.SimilarSettings,
         "Print the most similar pictures.",
         ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
     ),
     (
-        "demo", settings.DemoSettings, results.show_demo,
+        "demo", settings.DemoSettings,
         "Show all of it on pictures that it draws itself, in under three minutes.",
         ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),
     ),
@@ -74,9 +75,9 @@ def _root(
     pass
 
 
-def _add(verb: str, settings_class: type[Any], show: Callable[..., None], text: str, examples: tuple[str, str]) -> None:
+def _add(verb: str, settings_class: type[Any], text: str, examples: tuple[str, str]) -> None:
     def run(values: dict[str, Any], as_json: bool, debug: bool) -> None:
-        raise typer.Exit(perform(verb, settings_class, show, values, as_json, debug))
+        raise typer.Exit(perform(verb, settings_class, values, as_json, debug))
 
     lines = "\n\n".join(f"[bold]{example}[/bold]" for example in examples)
     app.command(verb, help=text, epilog=f"Examples:\n\n{lines}")(as_command(settings_class, run))
@@ -86,14 +87,15 @@ for _verb in VERBS:
     _add(*_verb)
 
 
-def perform(
-    verb: str, settings_class: type[Any], show: Callable[..., None], values: dict[str, Any], as_json: bool, debug: bool
-) -> int:
+def perform(verb: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool) -> int:
     """Run one verb and show its result.
 
     Returns:
         The exit code; the one place where errors become one.
     """
+    from simclr_cli.cli import results
+    from simclr_cli.cli.console import Data, Face
+
     data = Data()
     with Face() as face:
         try:
@@ -101,7 +103,7 @@ def perform(
             function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
             with _listening(face):
                 result = function(chosen, report=face.report)
-            data.json(result) if as_json else show(result, face, data)
+            data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
             sys.stdout.flush()
         except SimclrError as error:
             if debug:

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import sys
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
 from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
+
+if TYPE_CHECKING:  # imported when the first bar is drawn: an error must not wait for it
+    from rich.progress import Progress as ProgressBars
+    from rich.progress import TaskID
 
 
 def safe(text: str) -> str:
@@ -87,6 +89,9 @@ class Face:
         if not self.talk.is_terminal:
             return
         if self._stage is None or self._stage[0] != stage:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as ProgressBars
+
             self._end_stage()
             self._bars = ProgressBars(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

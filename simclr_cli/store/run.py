@@ -86,6 +86,17 @@ class RunFolder:
         """
         return read_description(self.config_file, "Train a run with: simclr pretrain FOLDER")
 
+    def settings(self) -> dict[str, Any]:
+        """The settings in config.json; `images` is among them.
+
+        Raises:
+            RunError: as config, and a description without settings.
+        """
+        kept = self.config().get("settings")
+        if not isinstance(kept, dict) or not isinstance(kept.get("images"), str):
+            raise RunError(f"{self.config_file} does not hold a run's settings.", "Train again under another --run.")
+        return kept
+
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})

@@ -116,7 +116,7 @@ def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, n
 
 def trained_on(run: RunFolder) -> Path:
     """Where the pictures of a run were when it was trained."""
-    return Path(run.config()["settings"]["images"])
+    return Path(run.settings()["images"])
 
 
 def pictures_of(run: RunFolder | None) -> Path:

@@ -63,7 +63,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         labels = {**labels, **labelled_like(held_out, frozenset(labels.values()))}
     seed = settings.seed
     if ready.run is not None:
-        seed = ready.run.config()["settings"]["seed"]
+        seed = ready.run.settings().get("seed", settings.seed)
         if held_out is None and census.root.resolve() == trained_on(ready.run).resolve():
             report(Note("The held-out pictures were among those trained on, without their labels."))
     untrained = {"untrained": untrained_twin(ready, seed)}

@@ -28,18 +28,16 @@ def begin(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings]:
     if not settings.resume:
         return _new_run(settings), ResolvedSettings(**vars(settings))
     run = _stopped_run(settings)
-    kept = dict(run.config()["settings"])
-    if settings.images is not None and str(settings.images.resolve()) != kept.get("images"):
+    kept = run.settings()
+    if settings.images is not None and str(settings.images.resolve()) != kept["images"]:
+        raise RunError(f"The run {run.path} is of {kept['images']}, not of {settings.images}.", "Leave out the folder.")
+    if not Path(kept["images"]).is_dir():
         raise RunError(
-            f"The run {run.path} is of {kept.get('images')}, not of {settings.images}.", "Leave out the folder."
-        )
-    if not Path(kept.get("images", "")).is_dir():
-        raise RunError(
-            f"The pictures of the run {run.path} are no longer in {kept.get('images')}.", "Bring the folder back there."
+            f"The pictures of the run {run.path} are no longer in {kept['images']}.", "Bring the folder back there."
         )
     try:
         own = ResolvedSettings(**{**kept, "images": Path(kept["images"]), "resume": True, "runs": settings.runs})
-    except (TypeError, KeyError) as error:
+    except TypeError as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
     for field in dataclasses.fields(PretrainSettings):
         given = getattr(settings, field.name)
@@ -81,7 +79,7 @@ def _stopped_run(settings: PretrainSettings) -> RunFolder:
         stopped = [run for run in list_runs(settings.runs) if not run.finished]
         if settings.images is not None:
             wanted = str(settings.images.resolve())
-            stopped = [run for run in stopped if run.config()["settings"]["images"] == wanted]
+            stopped = [run for run in stopped if run.settings()["images"] == wanted]
         if not stopped:
             of = f" of {settings.images}" if settings.images else ""
             raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")

@@ -250,7 +250,7 @@ def test_perform_returns_the_exit_code_of_each_kind(capsys: pytest.CaptureFixtur
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("simclr_cli.verbs.similar.similar", verb)
-            code = perform("similar", SimilarSettings, print, {"queries": (tmp_path,)}, False, False)
+            code = perform("similar", SimilarSettings, {"queries": (tmp_path,)}, False, False)
         assert code == kind.exit_code
         assert capsys.readouterr().err == "Error: What.\nNext.\n"
 

@@ -95,7 +95,7 @@ def test_help_of_a_command_shows_every_option_and_two_examples(
     monkeypatch.setenv("COLUMNS", "200")
     code, stdout, stderr = simclr(verb, "--help")
     words = " ".join(stdout.split())
-    _, settings_class, _, line, examples = next(entry for entry in VERBS if entry[0] == verb)
+    _, settings_class, line, examples = next(entry for entry in VERBS if entry[0] == verb)
     assert (code, stderr) == (0, "") and line in words
     assert len(examples) == 2 and all(example in words for example in examples)
     for field in dataclasses.fields(settings_class):
@@ -104,7 +104,7 @@ def test_help_of_a_command_shows_every_option_and_two_examples(
     assert "--json" in words and "--debug" in words
 
 
-@pytest.mark.parametrize(("verb", "settings_class", "example"), [(v[0], v[1], e) for v in VERBS for e in v[4]])
+@pytest.mark.parametrize(("verb", "settings_class", "example"), [(v[0], v[1], e) for v in VERBS for e in v[3]])
 def test_examples_can_be_typed_as_they_stand(
     verb: str, settings_class: type, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,7 +117,7 @@ def test_examples_can_be_typed_as_they_stand(
         (tmp_path / name).write_text("")
     seen: list[Any] = []
 
-    def instead(name: str, chosen: type, _: Any, values: dict[str, Any], *__: bool) -> int:
+    def instead(name: str, chosen: type, values: dict[str, Any], *__: bool) -> int:
         seen.append((name, chosen(**values)))
         return 0
 
