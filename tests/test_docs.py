@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -65,3 +66,20 @@ def test_every_command_has_two_examples_of_itself() -> None:
 def test_every_key_of_a_result_that_needs_words_has_them(generator: ModuleType) -> None:
     for kind in (events.EpochDone, events.PlanMade, events.Neighbour):
         assert generator.comments(kind), kind.__name__
+
+
+def test_commands_of_the_readme_are_commands() -> None:
+    """Every line that begins with simclr: a known verb, and options that it has; and the two commands for newcomers."""
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    known = {
+        verb: {"--" + field.name.replace("_", "-") for field in dataclasses.fields(settings_class)}
+        for verb, settings_class, _, _ in VERBS
+    }
+    commands = re.findall(r"^(?:\$ |- `)?(simclr [a-z]+[^#`\n]*)", readme, re.MULTILINE)
+    commands = [command for command in commands if command.split()[1] in known]
+    assert {command.split()[1] for command in commands} == set(known)
+    for command in commands:
+        options = {word for word in command.split() if word.startswith("--")}
+        assert options <= known[command.split()[1]] | {"--json", "--debug", "--help"}, command
+    for command in ("uv run simclr demo", "uv run pytest"):
+        assert f"\n    python3 -m pip install uv && {command}\n" in readme

@@ -76,8 +76,8 @@ class Face:
             raise self.stop
 
     def say(self, text: str, style: str = "") -> None:
-        """One line of talk."""
-        self.talk.print(Text(safe(text), style=style), soft_wrap=True)
+        """One line of talk; wrapped between words for a person, not at all for a log."""
+        self.talk.print(Text(safe(text), style=style), soft_wrap=not self.talk.is_terminal)
 
     def error(self, error: SimclrError) -> None:
         """What went wrong and why; what to do next."""
@@ -159,7 +159,8 @@ class Data:
             return
         table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+            numbers = index > 0 and column != "path"
+            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(safe(cell)) for cell in row))
         self.out.print(table)
