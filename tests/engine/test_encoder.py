@@ -182,7 +182,7 @@ def test_an_unknown_tag_is_a_wrong_setting(make) -> None:
         make("resnet18.nope", 64)
 
 
-@pytest.mark.parametrize(("name", "side"), [("test_vit", 40), ("convnext_atto", 16), ("test_maxvit", 33)])
+@pytest.mark.parametrize(("name", "side"), [("test_vit", 40), ("convnext_atto", 16), ("maxvit_rmlp_pico_rw_256", 33)])
 def test_a_size_that_the_backbone_cannot_take_is_a_wrong_setting(name: str, side: int) -> None:
     with pytest.raises(SettingsError, match=name) as caught:
         create_encoder(scratch_spec(name, side))
