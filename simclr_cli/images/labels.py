@@ -22,7 +22,7 @@ def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping
             raise InputError(
                 f"The folders in {census.root} do not look like classes: every picture must lie in a folder named for "
                 "its class, with at least two pictures in each of at least two.",
-                "Give such a folder (of folders named train and test: the one, and the other with --test), or --labels FILE.csv.",
+                "Give such a folder (of train and test: the one, and the other with --test), or --labels FILE.csv.",
             )
         return census, dict(zip((picture.name for picture in census.pictures), census.labels, strict=True))
     labels = read_labels(table)
