@@ -148,7 +148,7 @@ def _listening(face: Face) -> Iterator[None]:
 def main() -> None:
     """The command `simclr`."""
     # Before torch loads OpenMP: its threads shall soon sleep while they wait. Spinning as long as is their habit, they
-    # starve one another as soon as anything else runs on the machine (6 times slower on 2 cores; docs/decisions.md).
+    # starve one another as soon as anything else runs on the machine (7 times slower on 2 cores; docs/benchmarks.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

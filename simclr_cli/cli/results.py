@@ -75,7 +75,7 @@ def show_demo(result: DemoResult, face: Face, data: Data) -> None:
         ["rank", "similarity", "path"],
         [[str(hit.rank), f"{hit.similarity:.4f}", hit.path] for hit in result.query.neighbours],
     )
-    face.say(f"Which of {len(result.classes)} classes? By nearest neighbours, on held-out pictures:")
+    face.say(f"Which of {len(result.classes)} classes? By nearest neighbours, a fifth of the labels held out:")
     data.table(["representation", "kNN k=20 %", "kNN k=200 %"], [_cells(score)[:3] for score in result.scores])
     trained, *others = result.scores
     best = max(others, key=lambda score: score.knn_20)

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
-        # channels_last: convolutions run 1.6 times as fast so on the CPU, and need it for tensor cores on a GPU.
+        # channels_last: a little faster on the CPU (docs/benchmarks.md).
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)

@@ -64,7 +64,7 @@ def _backbone(chosen: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
 def _batch_size(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
     if here.pictures < 16:
         return here.pictures, "all of them"
-    # The paper wants thousands. In the few epochs that a CPU can do, more steps count for more (docs/decisions.md).
+    # The paper wants thousands. In the few epochs of a CPU, more steps seem to count for more (docs/decisions.md).
     most = 512 if here.gpu else 64
     size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
     return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"

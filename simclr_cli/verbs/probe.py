@@ -42,7 +42,7 @@ class Comparison:
     train_pictures: int
     test_pictures: int
     chance: float  # percent: always guessing the class that most train pictures have
-    refused: int  # pictures that could not be decoded
+    refused: int  # files that could not be used
 
 
 def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:

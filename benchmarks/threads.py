@@ -1,0 +1,83 @@
+"""Two choices of how torch computes on a CPU, each against its default, in turn: how long OpenMP's threads spin while
+they wait, alone and beside a second busy torch process; and the memory layout of the convolutions.
+
+    python benchmarks/threads.py [--rounds 5]
+
+Prints one JSON object: images/s of ResNet-18, forward and backward, at 64 px and batch 64; medians and spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+from machine import describe_machine
+
+WORK = """
+import sys, time, timm, torch
+channels_last, seconds = sys.argv[1] == "channels_last", float(sys.argv[2])
+layout = torch.channels_last if channels_last else torch.contiguous_format
+model = timm.create_model("resnet18", num_classes=0).to(memory_format=layout)
+x = torch.randn(64, 3, 64, 64).contiguous(memory_format=layout)
+for _ in range(2):
+    model(x).sum().backward()
+print("warm", flush=True)
+began, images = time.perf_counter(), 0
+while time.perf_counter() - began < seconds:
+    model(x).sum().backward()
+    images += 64
+print(images / (time.perf_counter() - began))
+"""
+ARMS = {  # spin count (None: libgomp's default), layout
+    "default": (None, "channels_last"),
+    "spin 1,000": ("1000", "channels_last"),
+    "contiguous, spin 1,000": ("1000", "contiguous"),
+}
+
+
+def start(spin: str | None, layout: str, seconds: float) -> subprocess.Popen[str]:
+    """One process at work."""
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+    if spin is not None:
+        surroundings["GOMP_SPINCOUNT"] = spin
+    command = [sys.executable, "-c", WORK, layout, str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings)
+
+
+def images_per_second(spin: str | None, layout: str, *, beside: bool) -> float:
+    """One arm, alone or beside a process with libgomp's default that is at work all the while."""
+    other = start(None, "channels_last", 60) if beside else None
+    if other is not None and other.stdout is not None:
+        other.stdout.readline()  # it is warm
+    shown = start(spin, layout, 3).communicate()[0]
+    if other is not None:
+        other.kill()
+        other.wait()
+    return float(shown.split()[-1])
+
+
+def main() -> None:
+    """Run the rounds and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    seen: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for beside in (False, True):
+            for name, (spin, layout) in ARMS.items():
+                if not (beside and layout == "contiguous"):
+                    place = "beside another" if beside else "alone"
+                    seen.setdefault(f"{name}, {place}", []).append(images_per_second(spin, layout, beside=beside))
+    figures = {
+        name: {"median": round(statistics.median(v), 1), "least": round(min(v), 1), "most": round(max(v), 1)}
+        for name, v in seen.items()
+    }
+    print(json.dumps({"n": rounds, **describe_machine(), "images_per_second": figures}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
