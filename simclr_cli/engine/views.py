@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+AT_ONCE = 2**26  # values of float pictures in work at a time: 256 MiB
 ATTEMPTS = 10  # crops tried before the whole picture is taken, as torchvision and the paper's code do
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
 
@@ -42,6 +43,10 @@ class ViewParameters:
     order: Tensor  # (B, 4) int: which of the four comes first, second, ...; -1 everywhere: no jitter
     grey: Tensor  # (B,) bool
     sigma: Tensor  # (B,) float, px; 0: no blur
+
+    def __getitem__(self, part: slice) -> ViewParameters:
+        """Those of some of the pictures."""
+        return ViewParameters(*(value[part] for value in vars(self).values()))
 
 
 def draw_parameters(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> ViewParameters:
@@ -100,31 +105,34 @@ def _draw_crops(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generator) -
 def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: int) -> Tensor:
     """One view of each picture, with the given parameters.
 
+    Nothing here waits for the device: which rows an operation takes is known on the CPU, and copied in advance.
+
     Args:
         pixels: (B, 3, H, W) uint8, or floats in 0..255; pictures squashed to one shape.
-        sizes: (B, 2) their true heights and widths, in whose pixels the crops are given.
+        sizes: (B, 2) their true heights and widths, on the CPU, in whose pixels the crops are given.
         size: S, the view's side in pixels.
 
     Returns:
         (B, 3, S, S) float32 in [0, 1], on the device of `pixels`.
     """
     device = pixels.device
-    x = pixels.float() / 255
-    x = resized_crop(x, parameters.crop, sizes, parameters.flip, size)
+    x = resized_crop(pixels.float().div_(255), parameters.crop, sizes, parameters.flip, size)
+    factors = upload(parameters.factors, device)
     for slot in range(4):
         for operation, apply in enumerate(COLOUR_OPERATIONS):
             rows = (parameters.order[:, slot] == operation).nonzero().squeeze(1)
             if len(rows):
-                where = rows.to(device)
-                factor = parameters.factors[rows, operation].to(device).view(-1, 1, 1, 1)
-                x[where] = apply(x[where], factor)
-    rows = parameters.grey.nonzero().squeeze(1).to(device)
-    x[rows] = _grey(x[rows]).expand(-1, 3, -1, -1)
+                where = upload(rows, device)
+                x[where] = apply(x[where], factors[where, operation].view(-1, 1, 1, 1))
+    rows = parameters.grey.nonzero().squeeze(1)
+    if len(rows):
+        where = upload(rows, device)
+        x[where] = _grey(x[where]).expand(-1, 3, -1, -1)
     rows = parameters.sigma.nonzero().squeeze(1)
     if len(rows):
-        where = rows.to(device)
-        x[where] = gaussian_blur(x[where], parameters.sigma[rows].to(device))
-    return x.clamp(0, 1)
+        where = upload(rows, device)
+        x[where] = gaussian_blur(x[where], upload(parameters.sigma[rows], device))
+    return x.clamp_(0, 1)
 
 
 class TwoViews:
@@ -135,10 +143,19 @@ class TwoViews:
         self.recipe = recipe
 
     def __call__(self, pixels: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """(N, 3, H, W) uint8 and (N, 2) true sizes -> (2N, 3, S, S): first views, then second views."""
-        both = [draw_parameters(sizes, self.recipe, generator) for _ in range(2)]
-        pixels = pixels.float()
-        return torch.cat([make_view(pixels, sizes, parameters, self.size) for parameters in both])
+        """(N, 3, H, W) uint8 and (N, 2) true sizes on the CPU -> (2N, 3, S, S): first views, then second views."""
+        first, second = (draw_parameters(sizes, self.recipe, generator) for _ in range(2))
+        both = ViewParameters(*map(torch.cat, zip(vars(first).values(), vars(second).values(), strict=True)))
+        pixels, sizes = torch.cat([pixels, pixels]), torch.cat([sizes, sizes])
+        # Both views of all pictures in few kernels, but in parts where floats of all at once would be a burden.
+        at_once = max(1, AT_ONCE // pixels[0].numel())
+        parts = [slice(start, start + at_once) for start in range(0, len(pixels), at_once)]
+        return torch.cat([make_view(pixels[part], sizes[part], both[part], self.size) for part in parts])
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device, without waiting for what it is doing."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int) -> Tensor:
@@ -154,28 +171,34 @@ def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int
         `resized_crop(..., BICUBIC, antialias=True)`: no pixel outside the crop is looked at.
     """
     scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per true pixel
-    start, length = crop[:, :2] * scale, crop[:, 2:] * scale
-    rows = resampling_matrix(start[:, 0].to(x.device), length[:, 0].to(x.device), x.shape[-2], size)
-    columns = resampling_matrix(start[:, 1].to(x.device), length[:, 1].to(x.device), x.shape[-1], size)
-    columns = torch.where(flip.to(x.device)[:, None, None], columns.flip(1), columns)
-    return (rows[:, None] @ x @ columns[:, None].transpose(2, 3)).clamp(0, 1)  # bicubic overshoots
+    start, length = upload(crop[:, :2] * scale, x.device), upload(crop[:, 2:] * scale, x.device)
+    rows = resampling_matrix(start[:, 0], length[:, 0], x.shape[-2], size)
+    columns = resampling_matrix(start[:, 1], length[:, 1], x.shape[-1], size)
+    columns = torch.where(upload(flip, x.device)[:, None, None], columns.flip(1), columns)
+    return (rows[:, None] @ x @ columns[:, None].transpose(2, 3)).clamp_(0, 1)  # bicubic overshoots
 
 
 def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
     """(B, size, pixels): row i holds the weights by which output pixel i mixes the `pixels` of one axis.
 
     Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centres lie in
-    [start, start + length), normalised: what Pillow and torch compute.
+    [start, start + length), normalised: what Pillow and torch compute. Weights are computed where the cubic reaches,
+    two pixels or two of the stretched ones to either side, and laid into zeros.
     """
     scale = (length / size)[:, None, None]
     centres = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale  # (B, size, 1)
-    pixel = torch.arange(pixels, device=start.device) + 0.5
-    weights = _cubic((pixel - centres) / scale.clamp(min=1))
-    inside = (pixel >= start[:, None] - 1e-4) & (pixel < (start + length)[:, None] + 1e-4)
+    stretch = scale.clamp(min=1)
+    taps = min(pixels, math.ceil(4 * max(1.0, pixels / size)) + 1)
+    first = (centres - 2 * stretch).floor_().clamp_(0, pixels - taps)
+    pixel = first + (torch.arange(taps, device=start.device) + 0.5)  # (B, size, taps), their centres
+    weights = _cubic((pixel - centres) / stretch)
+    inside = (pixel >= (start - 1e-4)[:, None, None]) & (pixel < (start + length + 1e-4)[:, None, None])
     # A crop thinner than one stored pixel may hold no centre: then the nearest pixel serves.
-    inside |= (pixel - (start + length / 2)[:, None]).abs() <= 0.5
-    weights = weights * inside[:, None]
-    return weights / weights.sum(dim=2, keepdim=True)
+    inside |= (pixel - (start + length / 2)[:, None, None]).abs() <= 0.5
+    weights.mul_(inside)
+    weights = weights / weights.sum(dim=2, keepdim=True)
+    matrix = torch.zeros(len(start), size, pixels, device=start.device)
+    return matrix.scatter_(2, pixel.long(), weights)
 
 
 def _cubic(t: Tensor, a: float = -0.5) -> Tensor:
@@ -235,9 +258,11 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
         torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     hue = hue + 6 * shift  # in sixths of the circle
-    # HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6.
-    k = (torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1) + hue) % 6
-    return (high - chroma * torch.minimum(k, 4 - k).clamp(0, 1)).clamp(0, 1)
+    # HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6. With u =
+    # n + hue - 2 that minimum is 2 - |u mod 6, taken from -3 to 3|; so without the remainder, which is slow.
+    u = 3 - 2 * torch.arange(3, device=x.device).view(1, 3, 1, 1) + hue
+    distance = (u - 6 * (u / 6).round_()).abs_()
+    return (high - chroma * (2 - distance).clamp_(0, 1)).clamp_(0, 1)
 
 
 COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)
