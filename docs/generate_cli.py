@@ -23,9 +23,10 @@ RESULTS = {
     "embed": events.EmbedResult,
     "probe": events.ProbeResult,
     "similar": events.SimilarResult,
+    "cache": events.CacheResult,
     "demo": events.DemoResult,
 }
-PARTS = (events.PlanMade, events.Choice, events.Score, events.QueryResult, events.Neighbour)
+PARTS = (events.PlanMade, events.Choice, events.Score, events.QueryResult, events.Neighbour, events.CacheKept)
 
 
 def comments(cls: type[Any]) -> dict[str, str]:

@@ -169,6 +169,27 @@ class SimilarResult:
 
 
 @dataclass(frozen=True)
+class CacheKept:
+    """What is kept of one folder of pictures, to be quicker the next time."""
+
+    path: str
+    folder: str  # the pictures'
+    sides: tuple[int, ...]  # of the decoded squares, px
+    bytes: int
+    used: str  # when last, ISO 8601 in UTC
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """What lies in the cache, or, after --clear, what lay there."""
+
+    root: str
+    cleared: bool
+    bytes: int
+    caches: tuple[CacheKept, ...]
+
+
+@dataclass(frozen=True)
 class DemoResult:
     """What `demo` showed."""
 

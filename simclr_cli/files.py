@@ -27,14 +27,15 @@ def _writing(target: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         free = ""
         with contextlib.suppress(OSError):
-            free = f" ({shutil.disk_usage(_existing_parent(target)).free / 2**20:,.0f} MiB free there)"
+            free = f" ({free_bytes(target) / 2**20:,.0f} MiB free there)"
         raise MachineError(
             f"Cannot write {target}: {reason}{free}.", "Choose a place that can be written to, or make room."
         ) from error
 
 
-def _existing_parent(path: Path) -> Path:
-    return next((p for p in (path, *path.parents) if p.exists()), Path())
+def free_bytes(path: Path) -> int:
+    """Free space where `path` is or would be."""
+    return shutil.disk_usage(next((p for p in (path, *path.absolute().parents) if p.exists()), Path())).free
 
 
 def make_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from simclr_cli.errors import InputError, SettingsError
 Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
 Precision = Literal["float32", "bfloat16"]
+Switch = Literal["on", "off"]
 
 RUNS = Path("simclr-runs")
 
@@ -134,9 +135,18 @@ class PretrainSettings:
         None, "Probability of blur. Auto: 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
     )
     precision: Precision | None = setting(None, "Auto: bfloat16 on a GPU that has it, else float32.")
+    compile: Switch | None = setting(
+        None, "torch.compile. Auto: on for a long run on an NVIDIA GPU, where it pays for its minute."
+    )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=1)
+    cache_gb: float | None = setting(
+        None,
+        "Disk space in GB for the decoded pictures of this folder; what does not fit is decoded again in every epoch. "
+        "Auto: half of what is free.",
+        at_least=0.0,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -172,6 +182,7 @@ class ResolvedSettings(PretrainSettings):
         color_strength: float
         blur: float
         precision: Precision
+        compile: Switch
         device: str
         workers: int
 
@@ -260,6 +271,17 @@ class SimilarSettings:
         check(self)
         if not self.queries:
             raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """Settings of `simclr cache`."""
+
+    images: Path | None = setting(None, "Only what is kept of this folder of pictures. Auto: of all.", argument=True)
+    clear: bool = setting(False, "Delete it. It is made again when it is needed.")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, kw_only=True)

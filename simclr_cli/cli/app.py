@@ -55,6 +55,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
     ),
     (
+        "cache", settings.CacheSettings,
+        "Show or clear what is kept of folders of pictures to be quicker the next time.",
+        ("simclr cache", "simclr cache ./images --clear"),
+    ),
+    (
         "demo", settings.DemoSettings,
         "Show all of it on pictures that it draws itself, in under three minutes.",
         ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
-from simclr_cli.events import DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+from simclr_cli.events import CacheResult, DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
 from simclr_cli.settings import RUNS
 
 
@@ -66,6 +66,16 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         data.table(["rank", "similarity", "path"], rows)
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
+
+
+def show_cache(result: CacheResult, face: Face, data: Data) -> None:
+    """A row for each folder of pictures."""
+    verb = "Cleared" if result.cleared else "Kept"
+    face.say(f"{verb} in {result.root}: {result.bytes / 1e6:,.1f} MB for {count(len(result.caches), 'folder')}.")
+    if result.caches and not result.cleared:
+        rows = [[kept.folder, ", ".join(map(str, kept.sides)), f"{kept.bytes / 1e6:,.1f}", kept.used]
+                for kept in result.caches]  # fmt: skip
+        data.table(["path", "decoded at px", "MB", "last used"], rows)
 
 
 def show_demo(result: DemoResult, face: Face, data: Data) -> None:

@@ -30,6 +30,11 @@ class EncoderSpec:
     model_args: Mapping[str, Any] = field(default_factory=dict)  # further arguments to timm.create_model
 
     @property
+    def normalises(self) -> bool:
+        """Whether the weights came with statistics."""
+        return self.mean != (0.0, 0.0, 0.0) or self.std != (1.0, 1.0, 1.0)
+
+    @property
     def crop(self) -> float:
         """Share of the short side that evaluation keeps."""
         return 1.0 if self.image_size <= SMALL_IMAGE else EVALUATION_CROP
@@ -51,8 +56,9 @@ class Encoder(nn.Module):
         self.width = self._measure_width()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, 3, S, S) floats in [0, 1] -> h (M, width). Normalised only if the weights came with statistics."""
-        x = (x - self.mean) / self.std
+        """(M, 3, S, S) floats in [0, 1] -> h (M, width)."""
+        if self.spec.normalises:
+            x = (x - self.mean) / self.std
         return cast(Tensor, self.backbone(x.contiguous(memory_format=torch.channels_last)))
 
     def represent(self, pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parameter groups, the optimizers of torch and timm, and the learning rate of every step."""
+"""Parameter groups, optimizers, and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from typing import Any, Literal
 
 import torch
-from timm.optim.lars import Lars
 from torch import nn
+
+from simclr_cli.engine.lars import Lars
 
 OptimizerName = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
@@ -59,17 +60,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def create_optimizer(
     model: nn.Module, name: OptimizerName, *, weight_decay: float, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
-    """LARS (timm's), SGD or AdamW (torch's) over the model's two parameter groups; the rate is set every step.
+    """LARS, SGD or AdamW over the model's two parameter groups; the rate is set every step.
 
-    timm's LARS takes eta |w| / (|g| + decay |w|) as trust where the paper's code takes eta |w| / |g + decay w|:
-    equal without decay, and apart by at most the decay's share of the gradient (decay is 1e-6). And it takes the rate
-    outside the momentum, w -= lr v, where the paper's code has it inside: equal at a constant rate.
+    All of them in few kernels: torch's fused ones where it has them for the device, LARS by torch's _foreach functions.
     """
     groups = parameter_groups(model, weight_decay)
     if name == "lars":
-        # timm adapts a group only if it decays, unless told so: weights are adapted even at decay 0.
-        groups[0]["always_adapt"] = True
-        return Lars(groups, lr=0.0, momentum=momentum, trust_coeff=0.001)
+        groups[1]["adapt"] = False
+        return Lars(groups, momentum=momentum)
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum)
-    return torch.optim.AdamW(groups, lr=0.0)
+        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=0.0, fused=fused)

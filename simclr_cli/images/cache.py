@@ -1,54 +1,67 @@
-"""Decoded once, read from a memory map ever after: every picture as fixed-size uint8.
-
-A cache is a folder of two files in the user's cache folder: `pixels.u8`, the raw (N, 3, side, side) bytes, and
-`index.json`, which is written last, so that pixels without an index are never trusted.
-"""
+"""Decoded once, read from memory maps ever after; what has no room on the disk is decoded whenever it is read."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import InputError, MachineError
-from simclr_cli.files import make_folder, write_file, write_json
+from simclr_cli.errors import InputError, Interrupted, MachineError
+from simclr_cli.files import free_bytes
+from simclr_cli.images.caches import PIXELS, cache_of, cache_root
 from simclr_cli.images.decode import Refusal, each, squashed
-from simclr_cli.images.folder import Census, Refused
+from simclr_cli.images.folder import Census, Picture, Refused
+from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
 
-VERSION = 1  # of the format, and of whatever changes a decoded pixel
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
+COMMIT_SECONDS = 300  # of decoding, which is what a crash may cost
 
 
 @dataclass(frozen=True)
 class DecodedPictures:
-    """The pictures of a census that could be decoded."""
+    """The pictures of a census that could be decoded, ready to be read."""
 
     census: Census  # without those that could not
-    pixels: NDArray[np.uint8]  # (N, 3, side, side), a read-only memory map
+    side: int
     sizes: NDArray[np.int64]  # (N, 2) true heights and widths
+    rows: NDArray[np.int64]  # (N,) where each one lies in the maps put end to end, or NOT_STORED
+    maps: tuple[NDArray[np.uint8], ...]  # (M, 3, side, side) each
+    workers: int
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.rows)
 
+    @property
+    def stored(self) -> int:
+        """How many need not be decoded again."""
+        return int((self.rows != NOT_STORED).sum())
 
-def cache_root() -> Path:
-    """Where caches live: $SIMCLR_CACHE, or the platform's cache folder."""
-    if os.environ.get("SIMCLR_CACHE"):
-        return Path(os.environ["SIMCLR_CACHE"])
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "simclr"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "simclr"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simclr"
+    @property
+    def bytes(self) -> int:
+        """Of all pictures, decoded."""
+        return len(self) * 3 * self.side * self.side
+
+    def read(self, pictures: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(n,) places in the census -> (n, 3, side, side).
+
+        Raises:
+            InputError: a picture that could be decoded before cannot be any more.
+        """
+        rows = self.rows[pictures]
+        pixels = read_rows(self.maps, rows, self.side)
+        missing = np.flatnonzero(rows == NOT_STORED)
+        if len(missing):
+            paths = [self.census.path(self.census.pictures[i]) for i in pictures[missing]]
+            decoded = each(lambda path: squashed(path, self.side), paths, self.workers)
+            for place, path, found in zip(missing, paths, decoded, strict=True):
+                if isinstance(found, Refusal):
+                    raise InputError(f"{path} can no longer be decoded ({found.reason}).", "Bring it back.")
+                pixels[place] = found.transpose(2, 0, 1)
+        return pixels
 
 
 def stored_side(census: Census, image_size: int) -> int:
@@ -58,85 +71,103 @@ def stored_side(census: Census, image_size: int) -> int:
 
 
 def decode_once(
-    census: Census, image_size: int, *, workers: int, progress: Callable[[int, int], None]
+    census: Census,
+    image_size: int,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None],
+    budget: int | None = None,
 ) -> DecodedPictures:
-    """Open the folder's cache for this training size, or build it.
+    """Open the folder's cache for this training size, and decode what is not in it yet.
+
+    Every picture is decoded here once, whether it is stored or not, so that damaged ones are known before training.
 
     Args:
-        progress: called with (pictures decoded, pictures in all) while it is built.
+        progress: called with (pictures decoded, pictures to decode). If it raises `Interrupted`, what was decoded by
+            then is kept.
+        budget: bytes that the pixels may take on the disk. None: half of what is free there.
 
     Raises:
-        MachineError: the cache folder cannot be written to, or lacks the space.
+        MachineError: the cache folder cannot be written to.
         InputError: not one picture could be decoded.
     """
     side = stored_side(census, image_size)
-    # One cache for each folder and side: when the folder changes, the new one takes the old one's place.
-    key = hashlib.sha256(os.fsencode(census.root.resolve()) + f"\0{side}".encode()).hexdigest()[:16]
-    folder = cache_root() / key
-    cached = _open(folder, census, side)
-    return cached or _build(folder, census, side, workers, progress)
-
-
-def _open(folder: Path, census: Census, side: int) -> DecodedPictures | None:
-    """The cache if it is whole and of this very content; else None."""
-    try:
-        index = json.loads((folder / "index.json").read_bytes())
-        if index["version"] != VERSION or index["fingerprint"] != census.fingerprint or index["side"] != side:
-            return None
-        refused = [Refused(**entry) for entry in index["refused"]]
-        kept = census.without(refused)
-        shape = (len(kept.pictures), 3, side, side)
-        pixels = folder / Path(index["pixels"]).name
-        if pixels.stat().st_size != int(np.prod(shape)):
-            return None
-        return _decoded(kept, np.memmap(pixels, np.uint8, "r", shape=shape))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _build(
-    folder: Path, census: Census, side: int, workers: int, progress: Callable[[int, int], None]
-) -> DecodedPictures:
-    make_folder(folder)
-    count, row_bytes = len(census.pictures), 3 * side * side
-    free = shutil.disk_usage(folder).free
-    if count * row_bytes > 0.95 * free:
-        raise MachineError(
-            f"Decoded, they take {count * row_bytes / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB free.",
-            "Set SIMCLR_CACHE to a folder on a larger disk, or train at a smaller --image-size.",
+    folder = PixelFolder(cache_of(census.root) / str(side), side)
+    folder.keep_only(census.pictures)
+    _decode_rest(folder, census, _allowed(folder.folder, budget) // folder.row_bytes, workers, progress)
+    entries = [folder.entries[picture.name] for picture in census.pictures]
+    refused = [Refused(p.name, e.reason) for p, e in zip(census.pictures, entries, strict=True) if e.reason is not None]
+    if len(refused) == len(entries):
+        raise InputError(
+            f"None of the {len(refused)} pictures in {census.root} could be decoded ({refused[0].reason}).",
+            "Give a folder of whole pictures.",
         )
-    refused: list[Refused] = []
-
-    def write(stream: IO[bytes]) -> None:
-        paths = (census.path(picture) for picture in census.pictures)
-        decoded = each(lambda path: squashed(path, side), paths, workers)
-        for done, (picture, pixels) in enumerate(zip(census.pictures, decoded, strict=True), start=1):
-            if isinstance(pixels, Refusal):
-                refused.append(Refused(picture.name, pixels.reason))
-            else:
-                stream.write(pixels.transpose(2, 0, 1).tobytes())
-            progress(done, count)
-        if len(refused) == count:
-            raise InputError(
-                f"None of the {count} pictures in {census.root} could be decoded ({refused[0].reason}).",
-                "Give a folder of whole pictures.",
-            )
-
-    # Under a new name: whoever has the old pixels mapped keeps them.
-    name = f"pixels-{census.fingerprint[:16]}.u8"
-    write_file(folder / name, write)
-    index = {"version": VERSION, "fingerprint": census.fingerprint, "side": side, "pixels": name,
-             "folder": str(census.root.resolve()), "refused": [vars(entry) for entry in refused]}  # fmt: skip
-    write_json(folder / "index.json", index)
-    for stale in folder.glob("pixels-*.u8"):
-        if stale.name != name:
-            stale.unlink(missing_ok=True)
-    opened = _open(folder, census, side)
-    if opened is None:
-        raise MachineError(f"The cache {folder} changed while it was read.", "Run the command again.")
-    return opened
-
-
-def _decoded(census: Census, pixels: NDArray[np.uint8]) -> DecodedPictures:
+    census = census.without(refused)
+    try:
+        maps = folder.maps()
+    except OSError:
+        raise MachineError(f"The cache {folder.folder} changed while it was read.", "Run the command again.") from None
     sizes = np.array([(picture.height, picture.width) for picture in census.pictures], dtype=np.int64)
-    return DecodedPictures(census, pixels, sizes)
+    rows = np.array([entry.row for entry in entries if entry.reason is None], dtype=np.int64)
+    return DecodedPictures(census, side, sizes, rows, maps, workers)
+
+
+def lack_of_room(census: Census, image_size: int, budget: int | None) -> str | None:
+    """A sentence about it, if not all pictures may be stored; see decode_once."""
+    side = stored_side(census, image_size)
+    needed, allowed = len(census.pictures) * 3 * side * side, _allowed(cache_of(census.root) / str(side), budget)
+    if needed <= allowed:
+        return None
+    limit = "half of what is free there" if budget is None else "by --cache-gb, and what is free there"
+    return (
+        f"Decoded, the pictures take {needed / 1e9:,.2f} GB, and {cache_root()} may take {allowed / 1e9:,.2f} of it "
+        f"({limit}): {1 - allowed / needed:.0%} of the pictures are decoded again in every epoch."
+    )
+
+
+def _allowed(folder: Path, budget: int | None) -> int:
+    """Bytes that all the pixels in a folder may take: never more than there is room for beside what lies there."""
+    there = sum(path.stat().st_size for path in folder.glob(PIXELS))
+    free = free_bytes(folder)
+    return there + free // 2 if budget is None else min(budget, there + int(0.95 * free))
+
+
+def _decode_rest(
+    folder: PixelFolder, census: Census, allowed: int, workers: int, progress: Callable[[int, int], None]
+) -> None:
+    """Decode what the folder does not know yet, and what it knows but did not store, as far as `allowed` rows go."""
+    unknown = {picture.name for picture in census.pictures if picture.name not in folder.entries}
+    room = max(0, allowed - folder.stored)
+    for picture in census.pictures:
+        entry = folder.entries.get(picture.name)
+        if entry and entry.row == NOT_STORED and entry.reason is None and len(unknown) < room:
+            unknown.add(picture.name)
+    to_do = [picture for picture in census.pictures if picture.name in unknown]
+    results = each(lambda path: squashed(path, folder.side), (census.path(picture) for picture in to_do), workers)
+    waiting = zip(to_do, results, strict=True)
+    done, stop = 0, None
+
+    def for_a_while() -> Iterator[tuple[Picture, NDArray[np.uint8] | str | None]]:
+        nonlocal done, stop, room
+        began = time.monotonic()
+        for picture, found in waiting:
+            if isinstance(found, Refusal):
+                yield picture, found.reason
+            elif room > 0:
+                room -= 1
+                yield picture, found.transpose(2, 0, 1)
+            else:
+                yield picture, None
+            done += 1
+            try:
+                progress(done, len(to_do))
+            except Interrupted as interrupted:
+                stop = interrupted
+            if stop or time.monotonic() - began > COMMIT_SECONDS:
+                return
+
+    while done < len(to_do) and stop is None:
+        folder.add(for_a_while())
+    if stop is not None:
+        results.close()
+        raise stop

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
 import stat
 from collections import Counter
@@ -12,8 +14,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.errors import InputError
+from simclr_cli.errors import InputError, MachineError
+from simclr_cli.files import write_json
+from simclr_cli.images.caches import HEADERS, cache_of
 from simclr_cli.images.decode import Header, Refusal, default_workers, each, looks_like, read_header
+
+VERSION = 1  # of what is remembered of a census
 
 # Names that promise a picture: a file called so whose content is none is refused by name, not passed over.
 EXTENSIONS = frozenset(
@@ -117,6 +123,9 @@ def take_census(
 ) -> Census:
     """Walk a folder and read the header of every file that could be a picture.
 
+    Headers read before are remembered in the user's cache folder, and not read again while a file's size and time of
+    change are the same: then a census costs one look at each file's status.
+
     Hidden files and folders are passed over; links to files are followed, links to folders are not (so that no loop
     can be). Order is that of the relative paths' bytes, always.
 
@@ -141,7 +150,8 @@ def take_census(
     pictures: list[Picture] = []
     refused: list[Refused] = []
     others = 0
-    looked = each(lambda name: _look_at(root / name, name), names, workers or default_workers())
+    remembered = _remembered(root)
+    looked = each(lambda name: _look_at(root / name, name, remembered.get(name)), names, workers or default_workers())
     for done, (name, found) in enumerate(zip(names, looked, strict=True), start=1):
         if isinstance(found, Picture):
             pictures.append(found)
@@ -154,7 +164,28 @@ def take_census(
     census = Census(root, tuple(pictures), tuple(refused), others)
     if not pictures:
         raise InputError(f"There is no picture in {root}: {_what_was_found(census)}.", "Give a folder of pictures.")
+    if len(remembered) != len(pictures) or any(remembered.get(picture.name) != picture for picture in pictures):
+        _remember(census)
     return census
+
+
+def _remembered(root: Path) -> dict[str, Picture]:
+    """The pictures that the last census found, by name; none if that is not known, or damaged."""
+    try:
+        kept = json.loads((cache_of(root) / HEADERS).read_bytes())
+        if kept["version"] != VERSION:
+            return {}
+        return {str(name): Picture(str(name), str(format), *map(int, figures))
+                for name, format, *figures in kept["pictures"]}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _remember(census: Census) -> None:
+    content = {"version": VERSION, "folder": str(census.root.resolve()),
+               "pictures": [list(vars(picture).values()) for picture in census.pictures]}  # fmt: skip
+    with contextlib.suppress(MachineError):  # a census does not need it
+        write_json(cache_of(census.root) / HEADERS, content)
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -176,7 +207,7 @@ def _walk(root: Path) -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def _look_at(path: Path, name: str) -> Picture | None:
+def _look_at(path: Path, name: str, remembered: Picture | None) -> Picture | None:
     """A picture, or None for a file that is none and does not claim to be; else Refusal."""
     extension = path.suffix.lower()
     if extension in CAMERA_RAW:
@@ -187,6 +218,8 @@ def _look_at(path: Path, name: str) -> Picture | None:
             raise Refusal("a link to a folder is not followed" if path.is_symlink() else "no right to read this folder")
         if not stat.S_ISREG(status.st_mode):
             return None  # a pipe or a device: reading could hang
+        if remembered and (remembered.bytes, remembered.modified_ns) == (status.st_size, status.st_mtime_ns):
+            return remembered
         with path.open("rb") as stream:
             start = stream.read(32)
     except FileNotFoundError:

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from simclr_cli.engine.compilation import folded
+from simclr_cli.engine.operations import upload
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import EmbedResult, Note, Report, silent
 from simclr_cli.files import make_folder
@@ -80,23 +83,26 @@ def embed_files(
     Returns:
         (N, D) float32, not normalised, in order; and the refusals of the others by their place in `paths`.
     """
-    spec, encoder = ready.encoder.spec, ready.encoder
+    spec, device = ready.encoder.spec, ready.device
+    encoder = folded(ready.encoder)
     decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
     say = progress(report, stage)
     refusals: dict[int, Refusal] = {}
     waiting: list[NDArray[np.uint8]] = []
-    rows = [np.empty((0, encoder.width), np.float32)]
+    rows = [np.empty((0, ready.encoder.width), np.float32)]
+    computing: list[Tensor] = []  # at most one batch: while a GPU is at it, the next one is gathered
     for i, pixels in enumerate(decoded):
         if isinstance(pixels, Refusal):
             refusals[i] = pixels
         else:
             waiting.append(pixels)
         if len(waiting) == batch_size or (waiting and i + 1 == len(paths)):
-            batch = torch.from_numpy(np.stack(waiting).transpose(0, 3, 1, 2).copy())  # (M, 3, S, S)
-            rows.append(encoder.represent(batch).cpu().numpy())
-            waiting = []
+            batch = upload(torch.from_numpy(np.stack(waiting)), device).permute(0, 3, 1, 2)  # (M, 3, S, S)
+            h = encoder.represent(batch)
+            rows += [before.cpu().numpy() for before in computing]
+            computing, waiting = [h], []
         say(i + 1, len(paths))
-    return np.concatenate(rows), refusals
+    return np.concatenate(rows + [h.cpu().numpy() for h in computing]), refusals
 
 
 def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:

@@ -112,7 +112,6 @@ def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:
         deep = not hasattr(encoder.backbone.conv1, "out_channels")
         load = LOAD_SMALL_DEEP_STEM if deep else LOAD_SMALL_STEM
         load = load.format(architecture=architecture, size=spec.image_size, crop=spec.crop)
-    normalised = spec.std != (1.0, 1.0, 1.0)
     return CARD.format(
         architecture=architecture,
         pictures=pictures,
@@ -120,6 +119,6 @@ def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:
         size=spec.image_size,
         width=encoder.width,
         load=load,
-        normalisation=f"normalised by mean {spec.mean} and std {spec.std}" if normalised else "not normalised",
+        normalisation=f"normalised by mean {spec.mean} and std {spec.std}" if spec.normalises else "not normalised",
         resized=int(spec.image_size / spec.crop),
     )

@@ -19,6 +19,7 @@ from simclr_cli.settings import ResolvedSettings
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
+COMPILE_PAYS = 600  # seconds of training from which on torch.compile's minute pays, at a gain of a tenth
 UNITS = {"image_size": " px", "batch_size": " pictures"}
 
 
@@ -162,6 +163,17 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
         settings = dataclasses.replace(settings, **{name: value})
         choices.append(Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason))
     return settings, tuple(choices)
+
+
+def choose_compile(chosen: ResolvedSettings, here: Circumstances, seconds: float) -> tuple[ResolvedSettings, Choice]:
+    """Whether torch.compile pays within a run that is estimated to take `seconds`: the last choice of the plan."""
+    value, reason = chosen.compile, "as set"
+    if value is None and here.device.type != "cuda":
+        value, reason = "off", f"it gains nothing on {here.place}, and takes a minute"
+    elif value is None:
+        value = "on" if seconds >= COMPILE_PAYS else "off"
+        reason = f"it takes about a minute, which {'pays' if value == 'on' else 'does not pay'} within this run"
+    return dataclasses.replace(chosen, compile=value), Choice("compile", str(value), reason)
 
 
 def view_recipe(settings: ResolvedSettings) -> ViewRecipe:

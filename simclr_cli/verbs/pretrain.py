@@ -11,13 +11,13 @@ from simclr_cli.errors import InputError
 from simclr_cli.events import CensusTaken, Note, PlanMade, PretrainResult, Progress, Report, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
-from simclr_cli.images.cache import decode_once, stored_side
+from simclr_cli.images.cache import decode_once, lack_of_room, stored_side
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import take_census
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
-from simclr_cli.verbs.plan import Circumstances, resolve
+from simclr_cli.verbs.plan import Circumstances, choose_compile, resolve
 from simclr_cli.verbs.resume import begin, check_same_pictures, describe
 from simclr_cli.verbs.training import build_model, seconds_a_picture, train
 
@@ -40,13 +40,19 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
     report(CensusTaken(summary))
 
     device = pick_device(wanted.device)
-    chosen, choices = resolve(wanted, Circumstances(len(census.pictures), summary["short_side"]["median"], device))
+    here = Circumstances(len(census.pictures), summary["short_side"]["median"], device)
+    chosen, choices = resolve(wanted, here)
     chosen = dataclasses.replace(chosen, run=run.path.name)
     steps = chosen.epochs * (len(census.pictures) // chosen.batch_size)
     trial = build_model(chosen).to(device)  # names and sizes that cannot work end here, before any long work
-    pace = seconds_a_picture(trial, chosen, stored_side(census, chosen.image_size))
-    plan = PlanMade(str(run.path), choices, steps, steps * chosen.batch_size * pace)
+    seen = steps * chosen.batch_size
+    estimate = seen * seconds_a_picture(trial, chosen, stored_side(census, chosen.image_size), seen)
+    chosen, compiling = choose_compile(chosen, here, estimate)
+    plan = PlanMade(str(run.path), (*choices, compiling), steps, estimate)
     report(plan)
+    budget = None if chosen.cache_gb is None else int(chosen.cache_gb * 1e9)
+    if shortage := lack_of_room(census, chosen.image_size, budget):
+        report(Note(shortage, warning=True))
     result = PretrainResult(
         run=str(run.path), finished=False, epochs=chosen.epochs, pictures=len(census.pictures),
         refused=len(census.refused), first_loss=None, last_loss=None, images_per_second=None,
@@ -56,7 +62,9 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
         return result
 
     make_folder(run.path)
-    decoded = decode_once(census, chosen.image_size, workers=workers, progress=progress(report, "decoding"))
+    decoded = decode_once(
+        census, chosen.image_size, workers=workers, progress=progress(report, "decoding"), budget=budget
+    )
     census = decoded.census
     if len(decoded) < 2:
         raise InputError("Only one picture could be decoded.", "Give a folder of at least 2 whole pictures.")
@@ -66,7 +74,7 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
     describe(run, chosen, census)
 
     model = build_model(chosen).to(device)
-    metrics = train(model, Batches(decoded, chosen.batch_size, chosen.seed), chosen, run, report)
+    metrics = train(model, Batches(decoded, chosen.batch_size, chosen.seed, device), chosen, run, report)
 
     model = model.cpu()
     run.write_projector(model.head.state_dict())

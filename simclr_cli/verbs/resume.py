@@ -14,7 +14,7 @@ from simclr_cli.images.folder import Census, Refused
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder, list_runs
 
-NOT_KEPT = ("resume", "dry_run", "runs")  # of the command, not of the run
+NOT_KEPT = ("resume", "dry_run", "runs", "cache_gb")  # of the command, not of the run
 MAY_DIFFER = ("images", "run", "device", "workers", *NOT_KEPT)  # on resuming; anything else is the run's own
 
 
@@ -36,7 +36,8 @@ def begin(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings]:
             f"The pictures of the run {run.path} are no longer in {kept['images']}.", "Bring the folder back there."
         )
     try:
-        own = ResolvedSettings(**{**kept, "images": Path(kept["images"]), "resume": True, "runs": settings.runs})
+        command = {name: getattr(settings, name) for name in NOT_KEPT}
+        own = ResolvedSettings(**{**kept, "images": Path(kept["images"]), **command})
     except TypeError as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
     for field in dataclasses.fields(PretrainSettings):

@@ -1,0 +1,131 @@
+"""What is done to the pictures of a batch, each by its own amount (appendix A): crop, blur, colours.
+
+What is linear is a matrix product: resampling a crop (with its flip) and blurring are each one small matrix for the
+rows and one for the columns of every picture, applied by two batched products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device, without waiting for what it is doing."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Crop, resize (bicubic, antialiased) and flip, each picture its own: rows @ x @ columns^T.
+
+    Args:
+        x: (B, 3, H, W) floats in [0, 1].
+        crop: (B, 4) top, left, height, width in pixels of the true pictures; sizes: (B, 2) of those.
+        flip: (B,) bool, left to right.
+
+    Returns:
+        (B, 3, size, size) in [0, 1]. Where the stored picture is the true one (H, W = sizes), equal to torchvision's
+        `resized_crop(..., BICUBIC, antialias=True)`: no pixel outside the crop is looked at.
+    """
+    scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per true pixel
+    start, length = upload(crop[:, :2] * scale, x.device), upload(crop[:, 2:] * scale, x.device)
+    rows = resampling_matrix(start[:, 0], length[:, 0], x.shape[-2], size)
+    columns = resampling_matrix(start[:, 1], length[:, 1], x.shape[-1], size)
+    columns = torch.where(upload(flip, x.device)[:, None, None], columns.flip(1), columns)
+    return (rows[:, None] @ x @ columns[:, None].transpose(2, 3)).clamp_(0, 1)  # bicubic overshoots
+
+
+def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """(B, size, pixels): row i holds the weights by which output pixel i mixes the `pixels` of one axis.
+
+    Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centres lie in
+    [start, start + length), normalised: what Pillow and torch compute. Weights are computed where the cubic reaches,
+    two pixels or two of the stretched ones to either side, and laid into zeros.
+    """
+    scale = (length / size)[:, None, None]
+    centres = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale  # (B, size, 1)
+    stretch = scale.clamp(min=1)
+    taps = min(pixels, math.ceil(4 * max(1.0, pixels / size)) + 1)
+    first = (centres - 2 * stretch).floor_().clamp_(0, pixels - taps)
+    pixel = first + (torch.arange(taps, device=start.device) + 0.5)  # (B, size, taps), their centres
+    weights = _cubic((pixel - centres) / stretch)
+    inside = (pixel >= (start - 1e-4)[:, None, None]) & (pixel < (start + length + 1e-4)[:, None, None])
+    # A crop thinner than one stored pixel may hold no centre: then the nearest pixel serves.
+    inside |= (pixel - (start + length / 2)[:, None, None]).abs() <= 0.5
+    weights.mul_(inside)
+    weights = weights / weights.sum(dim=2, keepdim=True)
+    matrix = torch.zeros(len(start), size, pixels, device=start.device)
+    return matrix.scatter_(2, pixel.long(), weights)
+
+
+def _cubic(t: Tensor, a: float = -0.5) -> Tensor:
+    t = t.abs()
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = (((t - 5) * t + 8) * t - 4) * a
+    return torch.where(t < 1, near, torch.where(t < 2, far, torch.zeros_like(t)))
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur each picture by its own sigma; kernel a tenth of the size and odd (23 at 224), edges reflected.
+
+    Args:
+        x: (B, 3, S, S); sigma: (B,) > 0, in pixels.
+    """
+    size = x.shape[-1]
+    radius = max(1, size // 20)
+    offset = torch.arange(-radius, radius + 1, device=x.device)
+    kernel = torch.exp(-(offset**2) / (2 * sigma[:, None] ** 2))
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # (B, 2 radius + 1)
+    source = torch.arange(size, device=x.device)[:, None] + offset  # (S, 2 radius + 1)
+    source = source.abs()
+    source = torch.where(source >= size, 2 * (size - 1) - source, source)  # reflected
+    matrix = torch.zeros(len(x), size, size, device=x.device)
+    matrix.scatter_add_(2, source.expand(len(x), -1, -1), kernel[:, None].expand(-1, size, -1))
+    matrix = matrix[:, None]
+    return matrix @ x @ matrix.transpose(2, 3)
+
+
+def to_grey(x: Tensor) -> Tensor:
+    """(B, 3, S, S) -> (B, 1, S, S), by the eye's weights."""
+    red, green, blue = x.unbind(dim=1)
+    return (GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue).unsqueeze(1)
+
+
+def _brightness(x: Tensor, factor: Tensor) -> Tensor:
+    return (x * factor).clamp(0, 1)
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    mean = to_grey(x).mean(dim=(1, 2, 3), keepdim=True)
+    return (factor * x + (1 - factor) * mean).clamp(0, 1)
+
+
+def _saturation(x: Tensor, factor: Tensor) -> Tensor:
+    return (factor * x + (1 - factor) * to_grey(x)).clamp(0, 1)
+
+
+def _hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by `shift` (1 = the whole circle) through HSV, without ever leaving RGB's shape."""
+    high, low = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
+    chroma = high - low
+    red, green, blue = x.chunk(3, dim=1)
+    safe = torch.where(chroma == 0, 1, chroma)
+    hue = torch.where(
+        high == red,
+        (green - blue) / safe,
+        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    hue = hue + 6 * shift  # in sixths of the circle
+    # HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6. With u =
+    # n + hue - 2 that minimum is 2 - |u mod 6, taken from -3 to 3|; so without the remainder, which is slow.
+    u = 3 - 2 * torch.arange(3, device=x.device).view(1, 3, 1, 1) + hue
+    distance = (u - 6 * (u / 6).round_()).abs_()
+    return (high - chroma * (2 - distance).clamp_(0, 1)).clamp_(0, 1)
+
+
+COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)

@@ -1,0 +1,87 @@
+"""Where caches live: a folder for every folder of pictures, in the user's cache folder; showing and clearing them.
+
+    <cache root>/<key of the folder>/headers.json     what the files' headers said (images/folder.py)
+    <cache root>/<key of the folder>/<side>/...       decoded pictures of one size (images/cache.py)
+
+All of it can be made again, and nothing is lost with it but time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from simclr_cli.errors import MachineError
+from simclr_cli.files import TEMPORARY_PREFIX
+
+HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
+
+
+@dataclass(frozen=True)
+class CacheOfFolder:
+    """What is kept of one folder of pictures."""
+
+    path: Path
+    folder: str  # the pictures'
+    sides: tuple[int, ...]  # of the stored squares, px
+    bytes: int
+    used: float  # when last, seconds since 1970
+
+
+def cache_root() -> Path:
+    """Where caches live: $SIMCLR_CACHE, or the platform's cache folder."""
+    if os.environ.get("SIMCLR_CACHE"):
+        return Path(os.environ["SIMCLR_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "simclr"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "simclr"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simclr"
+
+
+def cache_of(folder: Path) -> Path:
+    """The cache of a folder of pictures, whether it is there or not."""
+    return cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+
+
+def list_caches() -> list[CacheOfFolder]:
+    """All that there are, the one used last first."""
+    found = []
+    for headers in cache_root().glob(f"*/{HEADERS}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            folder = str(json.loads(headers.read_bytes())["folder"])
+            statuses = [path.stat() for path in _files(headers.parent)]
+            sides = sorted(int(path.parent.name) for path in headers.parent.glob(f"*/{INDEX}"))
+            used = max(status.st_mtime for status in statuses)
+            size = sum(status.st_size for status in statuses)
+            found.append(CacheOfFolder(headers.parent, folder, tuple(sides), size, used))
+    return sorted(found, key=lambda cache: -cache.used)
+
+
+def clear(cache: CacheOfFolder) -> None:
+    """Delete a cache: the files that simclr made, by their names, and what folders are empty then.
+
+    Raises:
+        MachineError: the system refused.
+    """
+    try:
+        for path in _files(cache.path):
+            path.unlink(missing_ok=True)
+        for folder in (*(path for path in cache.path.iterdir() if path.is_dir()), cache.path):
+            with contextlib.suppress(OSError):  # something else lies in it: not ours
+                folder.rmdir()
+    except OSError as error:
+        raise MachineError(f"Cannot clear {cache.path}: {error.strerror}.", "Change its rights.") from None
+
+
+def _files(cache: Path) -> Iterator[Path]:
+    for pattern in (HEADERS, f"{TEMPORARY_PREFIX}*"):
+        yield from cache.glob(pattern)
+    for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
+        yield from cache.glob(f"*/{pattern}")

@@ -1,0 +1,166 @@
+"""Pictures of one size in a folder of files: fixed-size uint8 rows, and an index of whose they are.
+
+`pixels-*.u8` hold raw (M, 3, side, side) bytes each and never change once they are there; `index.json` says which rows
+of them are whose, and is written last, so that what it does not name is never trusted. A picture is the same as before
+if its name, size in bytes and time of change are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.files import make_folder, write_file, write_json
+from simclr_cli.images.caches import INDEX, PIXELS
+from simclr_cli.images.folder import Picture
+
+VERSION = 2  # of the format, and of whatever changes a decoded pixel
+NOT_STORED = -1
+MOST_FILES = 32  # before they become one
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a picture: its row (or NOT_STORED), or why it is refused."""
+
+    bytes: int
+    modified_ns: int
+    row: int
+    reason: str | None
+
+
+class PixelFolder:
+    """The stored pictures of one size. Rows are counted through all files, put end to end."""
+
+    def __init__(self, folder: Path, side: int) -> None:
+        """Open what is there and whole; anything else counts as nothing.
+
+        Raises:
+            MachineError: the folder cannot be made or written to.
+        """
+        make_folder(folder)
+        self.folder = folder
+        self.side = side
+        self.row_bytes = 3 * side * side
+        self.files: list[tuple[str, int]] = []  # names, and how many rows
+        self.entries: dict[str, Entry] = {}  # by the pictures' names
+        try:
+            self._read_index()
+        except (OSError, ValueError, KeyError, TypeError):
+            self.files, self.entries = [], {}
+
+    @property
+    def rows(self) -> int:
+        """How many there are in the files, whether some picture still has them or not."""
+        return sum(rows for _, rows in self.files)
+
+    @property
+    def stored(self) -> int:
+        """How many pictures have a row."""
+        return sum(entry.row != NOT_STORED for entry in self.entries.values())
+
+    def entry(self, picture: Picture) -> Entry | None:
+        """What is known of this very picture."""
+        entry = self.entries.get(picture.name)
+        same = entry is not None and (entry.bytes, entry.modified_ns) == (picture.bytes, picture.modified_ns)
+        return entry if same else None
+
+    def add(self, pictures: Iterable[tuple[Picture, NDArray[np.uint8] | str | None]]) -> None:
+        """Enter pictures, in one more file: by their (3, side, side) pixels, a reason of refusal, or as not stored.
+
+        Whatever happens on the way, the folder afterwards holds what it did, or all of these too.
+
+        Raises:
+            MachineError: no space, or no right to write.
+        """
+        name, first = f"pixels-{secrets.token_hex(8)}.u8", self.rows
+        rows = first
+        entries = dict(self.entries)
+
+        def write(stream: IO[bytes]) -> None:
+            nonlocal rows
+            for picture, found in pictures:
+                row, reason = NOT_STORED, found if isinstance(found, str) else None
+                if isinstance(found, np.ndarray):
+                    stream.write(found.tobytes())
+                    row, rows = rows, rows + 1
+                entries[picture.name] = Entry(picture.bytes, picture.modified_ns, row, reason)
+
+        write_file(self.folder / name, write)
+        self._save([*self.files, (name, rows - first)], entries)
+
+    def keep_only(self, pictures: Iterable[Picture]) -> None:
+        """Forget all others. Their rows stay where they are until they are most of all, or lie in too many files."""
+        self.entries = {picture.name: entry for picture in pictures if (entry := self.entry(picture))}
+        if self.rows <= 2 * self.stored and len(self.files) <= MOST_FILES:
+            return
+        maps = self.maps()
+        entries: dict[str, Entry] = {}
+        name = f"pixels-{secrets.token_hex(8)}.u8"
+
+        def write(stream: IO[bytes]) -> None:
+            row = 0
+            for key, entry in self.entries.items():
+                if entry.row == NOT_STORED:
+                    entries[key] = entry
+                    continue
+                stream.write(read_rows(maps, np.array([entry.row]), self.side).tobytes())
+                entries[key] = Entry(entry.bytes, entry.modified_ns, row, None)
+                row += 1
+
+        write_file(self.folder / name, write)
+        self._save([(name, self.stored)], entries)
+
+    def maps(self) -> tuple[NDArray[np.uint8], ...]:
+        """The files as (M, 3, side, side) read-only memory maps.
+
+        Raises:
+            OSError: another process has put others in their place.
+        """
+        shape = (3, self.side, self.side)
+        return tuple(np.memmap(self.folder / name, np.uint8, "r", shape=(rows, *shape)) for name, rows in self.files)
+
+    def _save(self, files: list[tuple[str, int]], entries: dict[str, Entry]) -> None:
+        self.files, self.entries = [(name, rows) for name, rows in files if rows], entries
+        index = {"version": VERSION, "side": self.side, "files": self.files,
+                 "pictures": [[name, *vars(entry).values()] for name, entry in entries.items()]}  # fmt: skip
+        write_json(self.folder / INDEX, index)
+        # Whoever has another file mapped keeps it: on POSIX what is unlinked stays until it is unmapped.
+        for stale in {path.name for path in self.folder.glob(PIXELS)} - {name for name, _ in self.files}:
+            (self.folder / stale).unlink(missing_ok=True)
+
+    def _read_index(self) -> None:
+        index = json.loads((self.folder / INDEX).read_bytes())
+        if (index["version"], index["side"]) != (VERSION, self.side):
+            return
+        files = [(Path(name).name, int(rows)) for name, rows in index["files"]]
+        if any((self.folder / name).stat().st_size != rows * self.row_bytes for name, rows in files):
+            return
+        entries = {
+            str(name): Entry(int(size), int(modified_ns), int(row), None if reason is None else str(reason))
+            for name, size, modified_ns, row, reason in index["pictures"]
+        }
+        rows = [entry.row for entry in entries.values() if entry.row != NOT_STORED]
+        most = sum(rows for _, rows in files)
+        if len(set(rows)) == len(rows) and all(0 <= row < most for row in rows):
+            self.files, self.entries = files, entries
+        os.utime(self.folder / INDEX)  # `simclr cache` says when it was used
+
+
+def read_rows(maps: Iterable[NDArray[np.uint8]], rows: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
+    """(n,) rows -> (n, 3, side, side). A row that is in no file is left as it comes."""
+    pixels = np.empty((len(rows), 3, side, side), np.uint8)
+    start = 0
+    for file in maps:
+        here = (rows >= start) & (rows < start + len(file))
+        pixels[here] = file[rows[here] - start]
+        start += len(file)
+    return pixels

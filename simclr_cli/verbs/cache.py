@@ -1,0 +1,30 @@
+"""What is kept of folders of pictures to be quicker the next time: show it, or clear it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from simclr_cli.events import CacheKept, CacheResult, Report, silent
+from simclr_cli.images.caches import cache_of, cache_root, clear, list_caches
+from simclr_cli.settings import CacheSettings
+
+
+def cache(settings: CacheSettings, *, report: Report = silent) -> CacheResult:
+    """Show what is kept, of one folder or of all; or delete it.
+
+    Raises:
+        MachineError: it cannot be deleted.
+    """
+    wanted = None if settings.images is None else cache_of(settings.images)
+    found = [cache for cache in list_caches() if wanted in (None, cache.path)]
+    if settings.clear:
+        for cache in found:
+            clear(cache)
+    kept = tuple(
+        CacheKept(str(cache.path), cache.folder, cache.sides, cache.bytes, _iso(cache.used)) for cache in found
+    )
+    return CacheResult(str(cache_root()), settings.clear, sum(cache.bytes for cache in kept), kept)
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
