@@ -1,0 +1,185 @@
+"""Everything that needs a GPU, in one go of at most --minutes, as one JSON object.
+
+    PYTHONPATH=. python benchmarks/gpu.py CIFAR [PHOTOS] [--minutes 8] [--only PART ...]
+
+CIFAR is a folder with train/<class>/* and test/<class>/* of 32 px, PHOTOS one of larger pictures, or either a .tar.xz
+of such a folder. Works from the source, without an install.
+
+agreement   views, h, NT-Xent and its gradient on the GPU beside the CPU's
+steps       training over the synthetic step, that over the plain one (benchmarks/step.py), and peak memory:
+            ResNet-18 at 32 px, ResNet-18 and ResNet-50 at 224 px
+loss        NT-Xent at N = 65,536, forward and backward
+embedding   files over resident batches (benchmarks/embedding.py)
+cifar       CIFAR-10, ResNet-18, batch 512, for as many epochs (at most 200) as the time left allows: kNN and linear
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import embedding
+import step
+import torch
+from machine import describe_machine
+
+from simclr_cli.engine.encoder import create_encoder, scratch_spec
+from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.views import TwoViews, ViewRecipe
+from simclr_cli.events import EpochDone, Event
+from simclr_cli.settings import PretrainSettings, ProbeSettings
+from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.verbs.probe import probe
+
+CASES = (("resnet18", 32, 512, 40), ("resnet18", 224, 256, 20), ("resnet50", 224, 256, 20))  # size, batch, steps
+PROBING_SECONDS = 60  # kept back of the time for the CIFAR figures
+
+
+def agreement(device: torch.device) -> dict[str, Any]:
+    """The largest differences from the CPU, absolute, and what they are to be compared with."""
+    cpu = torch.device("cpu")
+    pixels = torch.randint(0, 256, (32, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    sizes = torch.tensor([[400, 533]]).repeat(32, 1)
+    views, h, gradients, losses = [], [], [], []
+    for place in (cpu, device):
+        x = TwoViews(64, ViewRecipe())(pixels.to(place), sizes, torch.Generator().manual_seed(1))
+        views.append(x.cpu())
+        encoder = create_encoder(scratch_spec("resnet18", 64)).eval().to(place)
+        h.append(encoder.represent(pixels[:, :, :64, :64].to(place)).cpu())
+        z = torch.randn(6000, 128, generator=torch.Generator().manual_seed(2)).to(place).requires_grad_()
+        loss = nt_xent(z, 0.1)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(z.grad.cpu())
+    pairs = {"views": views, "h": h, "nt_xent_gradient": gradients}
+    found = {
+        name: {"difference": float((a - b).abs().max()), "largest": float(a.abs().max())}
+        for name, (a, b) in pairs.items()
+    }
+    return {**found, "nt_xent": {"difference": abs(losses[0] - losses[1]), "largest": losses[0]}}
+
+
+def steps(cifar: Path, photos: Path, device: str, place: Path) -> dict[str, Any]:
+    """The ratios of every case, and the most memory that PyTorch held for it."""
+    figures = {}
+    for backbone, size, batch, count in CASES:
+        if device != "cpu":
+            torch.cuda.reset_peak_memory_stats()
+        name = f"{backbone}, {size} px"
+        images = step.some_of(cifar if size <= 32 else photos, batch * count, place / f"{backbone}-{size}")
+        settings = PretrainSettings(
+            images=images, runs=place / "runs", run=f"{backbone}-{size}", backbone=backbone, image_size=size,
+            batch_size=batch, epochs=7, compile="on", device=device, optimizer="lars",
+        )  # fmt: skip
+        figures[name] = step.measure(settings)
+        if device != "cpu":
+            figures[name]["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+            torch.cuda.empty_cache()
+    return figures
+
+
+def loss(device: torch.device, pictures: int) -> dict[str, Any]:
+    """NT-Xent at a size whose similarities would not fit."""
+    z = torch.randn(2 * pictures, 128, device=device, requires_grad=True)
+    seconds = []
+    for _ in range(3):
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        nt_xent(z, 0.1).backward()
+        z.grad.sum().item()
+        seconds.append(time.perf_counter() - began)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
+    return {"pictures": pictures, "seconds": [round(s, 4) for s in seconds], "peak_gib": peak,
+            "all_similarities_would_take_gib": (2 * pictures) ** 2 * 4 / 2**30}  # fmt: skip
+
+
+def cifar_figures(cifar: Path, device: str, place: Path, seconds: float) -> dict[str, Any]:
+    """Train for as many epochs as fit, then probe with train as the bank and test held out."""
+    settings = PretrainSettings(
+        images=cifar / "train", runs=place / "runs", run="cifar-pace", backbone="resnet18", image_size=32,
+        batch_size=512, optimizer="lars", weight_decay=1e-4, device=device, compile="on", epochs=3,
+    )  # fmt: skip
+    began = time.perf_counter()
+    pace: list[float] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            pace.append(event.seconds)
+
+    pretrain(settings, report=listen)
+    left = seconds - (time.perf_counter() - began) - PROBING_SECONDS
+    epochs = max(3, min(200, int(left / (1.05 * min(pace)))))
+    result = pretrain(dataclasses.replace(settings, run="cifar", epochs=epochs))
+    probed = probe(
+        ProbeSettings(images=cifar / "train", test=cifar / "test", runs=place / "runs", run="cifar", device=device)
+    )
+    return {
+        "epochs": epochs,
+        "wanted_epochs": 200,
+        "train_seconds": round(result.seconds, 1),
+        "images_per_second": result.images_per_second,
+        "losses": [result.first_loss, result.last_loss],
+        "scores": [dataclasses.asdict(score) for score in probed.scores],
+    }
+
+
+def unpacked(path: Path, place: Path) -> Path:
+    """A folder, or what an archive of one holds."""
+    if path.is_dir():
+        return path
+    with tarfile.open(path) as archive:
+        archive.extractall(place / path.stem, filter="data")
+    inside = list((place / path.stem).iterdir())
+    return inside[0] if len(inside) == 1 else place / path.stem
+
+
+def main() -> None:
+    """Run what is asked for, each part in spite of the others' failures, and print the figures."""
+    began = time.perf_counter()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path, nargs="+")
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--only", nargs="+", default=["agreement", "steps", "loss", "embedding", "cifar"])
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--loss-pictures", type=int, default=65_536)
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        os.environ["SIMCLR_CACHE"] = f"{place}/cache"
+        cifar, photos = (unpacked(path, place) for path in (given.images[0], given.images[-1]))
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "agreement": lambda: agreement(device),
+            "steps": lambda: steps(cifar, photos, given.device, place),
+            "loss": lambda: loss(device, given.loss_pictures),
+            "embedding": lambda: embedding.measure(photos, "resnet18", 224, 2048, 3, given.device),
+            "cifar": lambda: cifar_figures(
+                cifar, given.device, place, 60 * given.minutes - (time.perf_counter() - began)
+            ),
+        }
+        for name, part in parts.items():
+            if name in given.only:
+                start = time.perf_counter()
+                try:
+                    figures[name] = part()
+                except Exception as error:
+                    figures[name] = {"failed": f"{type(error).__name__}: {error}"[:600]}
+                figures[name]["took_seconds"] = round(time.perf_counter() - start, 1)
+                sys.stderr.write(f"{name}: {json.dumps(figures[name])}\n")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    print(json.dumps({"gpu": gpu, **figures, **describe_machine()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Does the memory of training grow with the folder? The same training on few and on many pictures.
+
+    python benchmarks/memory.py PHOTOS [--counts 10000 100000] [--steps 20]
+
+Each folder is made of hard links to the photos. Every arm is a process of its own: census, decoding (the first time),
+and some steps of ResNet-18 at 64 px and batch 64. Prints one JSON object: the most that the process ever held (MiB)
+beyond what it held when torch was loaded and nothing else: its own memory, model and activations included, and mapped
+pages of files, which the system takes back when it needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from machine import describe_machine
+
+WORK = """
+import json, sys, threading, time
+from pathlib import Path
+from simclr_cli.errors import Interrupted
+from simclr_cli.events import StepDone
+from simclr_cli.settings import PretrainSettings
+from simclr_cli.verbs.pretrain import pretrain
+images, runs, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+def held():
+    lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+    return {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("RssAnon:", "RssFile:")}
+before, done, counted = held(), threading.Event(), 0
+most = dict(before)
+def watch():
+    while not done.wait(0.05):
+        for name, value in held().items():
+            most[name] = max(most[name], value)
+def listen(event):
+    global counted
+    counted += isinstance(event, StepDone)
+    if counted == steps:
+        raise Interrupted("enough", "")
+threading.Thread(target=watch, daemon=True).start()
+began = time.perf_counter()
+settings = dict(backbone="resnet18", image_size=64, batch_size=64, epochs=1, cache_gb=1000)
+try:
+    pretrain(PretrainSettings(images=images, runs=runs, **settings), report=listen)
+except Interrupted:
+    pass
+done.set()
+own, mapped = (round(most[name] - before[name]) for name in ("RssAnon:", "RssFile:"))
+seconds = round(time.perf_counter() - began)
+print(json.dumps({"own_memory_mib": own, "mapped_files_mib": mapped, "steps": counted, "seconds": seconds}))
+"""
+
+
+def main() -> None:
+    """Run every arm and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--steps", type=int, default=20)
+    given = parser.parse_args()
+    figures = {}
+    with tempfile.TemporaryDirectory() as place:
+        originals = Path(place) / "originals"
+        originals.mkdir()
+        for i, path in enumerate(sorted(given.photos.rglob("*.jpg"))):
+            shutil.copy(path, originals / f"{i}.jpg")
+        files = sorted(originals.iterdir())
+        for count in given.counts:
+            folder = Path(place) / str(count)
+            for i in range(count):
+                part = folder / str(i // 1000)
+                if i % 1000 == 0:
+                    part.mkdir(parents=True)
+                os.link(files[i % len(files)], part / f"{i}.jpg")
+            surroundings = {**os.environ, "SIMCLR_CACHE": f"{place}/cache"}
+            for name in ("first", "again"):
+                command = [sys.executable, "-c", WORK, str(folder), f"{place}/runs-{count}-{name}", str(given.steps)]
+                done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=True)
+                figures[f"{count:,} pictures, {name}"] = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps({**figures, **describe_machine()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""How near training comes to the encoder's own arithmetic, and that arithmetic to the plainest way of doing it.
+
+    python benchmarks/step.py IMAGES [--backbone resnet18] [--sizes 32 64 128] [--batch 32] [--steps 8] [--epochs 6]
+
+For every size one real `pretrain` on IMAGES; between its epochs, in the same process, as many steps of two other arms:
+the same forward + backward + step on one synthetic batch that is already there, and the plainest form of that (eager,
+float32, NCHW, torch's default AdamW). Prints one JSON object: images/s of each arm, and the two ratios of every round
+(from the second epoch on).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe_machine, spread
+
+from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.optim import create_optimizer
+from simclr_cli.events import EpochDone, Event, PlanMade
+from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.verbs import pretrain as verb
+from simclr_cli.verbs.training import Step, build_model, silent
+
+
+class Synthetic:
+    """Forward + backward + step on one resident batch, as training does it or the plainest way."""
+
+    def __init__(self, chosen: ResolvedSettings, device: torch.device, *, plain: bool) -> None:
+        self.model = build_model(chosen).to(device).train()
+        self.chosen, self.device = chosen, device
+        self.x = torch.rand(2 * chosen.batch_size, 3, chosen.image_size, chosen.image_size, device=device)
+        if plain:
+            self.model.encoder.backbone.to(memory_format=torch.contiguous_format)
+            self.forward = lambda x: self.model.head(self.model.encoder.backbone(x))
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.model.parameters(), 1e-3)
+            self.precision = "float32"
+        else:
+            self.optimizer = create_optimizer(self.model, chosen.optimizer, weight_decay=chosen.weight_decay)
+            compiled_or_not = Step(self.model, self.optimizer, chosen, silent).forward
+            self.forward = lambda x: compiled_or_not(x)[1]
+            self.precision = str(chosen.precision)
+        self.run(2)
+
+    def run(self, steps: int) -> float:
+        """Images/s over some steps."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                z = self.forward(self.x)
+            loss = nt_xent(z, self.chosen.temperature)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        float(loss)  # waits for the device
+        return steps * self.chosen.batch_size / (time.perf_counter() - began)
+
+
+def measure(settings: PretrainSettings) -> dict[str, Any]:
+    """One real training, with the other arms between its epochs."""
+    rates: dict[str, list[float]] = {"training": [], "synthetic": [], "plain": []}
+    arms: dict[str, Synthetic] = {}
+    seen: dict[str, Any] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, PlanMade):
+            seen["plan"] = {choice.name: choice.value for choice in event.choices}
+        if not isinstance(event, EpochDone):
+            return
+        if not arms:  # the first epoch is warm-up
+            chosen = seen["chosen"]
+            device = torch.device(chosen.device)
+            arms.update(synthetic=Synthetic(chosen, device, plain=False), plain=Synthetic(chosen, device, plain=True))
+            return
+        rates["training"].append(event.images_per_second)
+        for name, arm in arms.items():
+            rates[name].append(arm.run(seen["steps"]))
+
+    train = verb.train
+
+    def listening_train(model: Any, batches: Any, chosen: ResolvedSettings, *rest: Any) -> Any:
+        seen["chosen"], seen["steps"] = chosen, batches.steps_per_epoch
+        return train(model, batches, chosen, *rest)
+
+    verb.train = listening_train
+    try:
+        verb.pretrain(settings, report=listen)
+    finally:
+        verb.train = train
+    rounds = list(zip(*rates.values(), strict=True))
+    return {
+        "plan": {name: seen["plan"][name] for name in ("device", "batch size", "precision", "compile", "optimizer")},
+        "steps_a_round": seen["steps"],
+        "images_per_second": {name: spread(values, 1) for name, values in rates.items()},
+        "training_over_synthetic": spread([training / synthetic for training, synthetic, _ in rounds]),
+        "synthetic_over_plain": spread([synthetic / plain for _, synthetic, plain in rounds]),
+    }
+
+
+def some_of(folder: Path, count: int, target: Path) -> Path:
+    """A folder of links to the first `count` pictures; to the same ones again where there are fewer."""
+    target.mkdir()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    for i in range(count):
+        path = files[i % len(files)]
+        (target / f"{i:06}{path.suffix}").symlink_to(path.resolve())
+    return target
+
+
+def main() -> None:
+    """Measure every size and print the figures."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
+    for name, default in (("batch", 32), ("steps", 8), ("epochs", 6)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    figures = {}
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["SIMCLR_CACHE"] = f"{place}/cache"
+        images = some_of(given.images, given.batch * given.steps, Path(place) / "images")
+        settings = PretrainSettings(
+            images=images,
+            runs=Path(place) / "runs",
+            backbone=given.backbone,
+            batch_size=given.batch,
+            epochs=given.epochs,
+        )
+        for size in given.sizes:
+            figures[f"{size} px"] = measure(dataclasses.replace(settings, image_size=size, run=f"{size}"))
+    print(json.dumps({"backbone": given.backbone, **figures, **describe_machine()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
