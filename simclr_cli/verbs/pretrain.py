@@ -44,9 +44,9 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
     chosen, choices = resolve(wanted, here)
     chosen = dataclasses.replace(chosen, run=run.path.name)
     steps = chosen.epochs * (len(census.pictures) // chosen.batch_size)
-    trial = build_model(chosen).to(device)  # names and sizes that cannot work end here, before any long work
+    model = build_model(chosen).to(device)  # names and sizes that cannot work end here, before any long work
     seen = steps * chosen.batch_size
-    estimate = seen * seconds_a_picture(trial, chosen, stored_side(census, chosen.image_size), seen)
+    estimate = seen * seconds_a_picture(model, chosen, stored_side(census, chosen.image_size), seen)
     chosen, compiling = choose_compile(chosen, here, estimate)
     plan = PlanMade(str(run.path), (*choices, compiling), steps, estimate)
     report(plan)
@@ -73,7 +73,6 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
         chosen = dataclasses.replace(chosen, batch_size=len(decoded))
     describe(run, chosen, census)
 
-    model = build_model(chosen).to(device)
     metrics = train(model, Batches(decoded, chosen.batch_size, chosen.seed, device), chosen, run, report)
 
     model = model.cpu()

@@ -181,12 +181,13 @@ class Step:
 
 
 def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictures: int) -> float:
-    """Time a step on random pictures: few first, more as long as that is quick and the run is not. It spoils `model`.
+    """Time a step on random pictures: few first, more as long as that is quick and the run is not.
 
     Args:
         side: of the stored pictures, px.
         pictures: that the run will see, through all epochs.
     """
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # it is to be trained in earnest
     model.train()
     eager = dataclasses.replace(chosen, compile="off")
     step = Step(model, create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay), eager, silent)
@@ -201,4 +202,6 @@ def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictur
             began = time.perf_counter()
             float(step(pixels, sizes, i))
             seconds = min(seconds, time.perf_counter() - began)
+    model.zero_grad()
+    model.load_state_dict(before)
     return seconds / count
