@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from simclr_cli.errors import MachineError
 from simclr_cli.files import (
     TEMPORARY_PREFIX,
     digest_file,
+    free_bytes,
     make_folder,
     sync_folder,
     write_bytes,
@@ -170,6 +172,33 @@ def test_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "open", deny)
     sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("path", [".", "there", "there/not", "there/not/yet", "a file", "a file/below", "/"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_free_space_is_that_of_the_folder_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, relative: bool
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a file").touch()
+    monkeypatch.chdir(tmp_path)
+    asked: list[Path] = []
+    usage = shutil.disk_usage
+
+    def spy(place: Path) -> Any:
+        asked.append(Path(place).resolve())
+        return usage(place)
+
+    monkeypatch.setattr(files.shutil, "disk_usage", spy)
+    assert free_bytes(Path(path) if relative else tmp_path / path) > 0
+    expected = {"there/not": "there", "there/not/yet": "there", "a file/below": "a file"}.get(path, path)
+    assert asked == [(tmp_path / expected).resolve()]
+
+
+def test_free_space_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type(shutil.disk_usage(tmp_path))
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 12_345, 12_345))
+    assert free_bytes(tmp_path / "not/yet") == 12_345
 
 
 def test_json_is_ascii_and_gives_back_any_name(tmp_path: Path) -> None:

@@ -48,10 +48,11 @@ class Batches:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """(N,) the epoch's permutation of the pictures: a function of (seed, epoch) alone."""
-        if self._order is None or self._order[0] != epoch:
-            generator = numpy_generator(self.seed, Purpose.ORDER, epoch)
-            self._order = epoch, generator.permutation(len(self.decoded))
-        return self._order[1]
+        known = self._order
+        if known is None or known[0] != epoch:
+            known = epoch, numpy_generator(self.seed, Purpose.ORDER, epoch).permutation(len(self.decoded))
+            self._order = known
+        return known[1]
 
     def run(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of the steps from `start` to before `stop`, counted through all epochs.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import InputError, Interrupted, MachineError
-from simclr_cli.files import free_bytes
-from simclr_cli.images.caches import PIXELS, cache_of, cache_root
+from simclr_cli.files import free_bytes, make_folder
+from simclr_cli.images.caches import cache_of, cache_root
 from simclr_cli.images.decode import Refusal, each, squashed
 from simclr_cli.images.folder import Census, Picture, Refused
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
@@ -56,11 +56,11 @@ class DecodedPictures:
         missing = np.flatnonzero(rows == NOT_STORED)
         if len(missing):
             paths = [self.census.path(self.census.pictures[i]) for i in pictures[missing]]
-            decoded = each(lambda path: squashed(path, self.side), paths, self.workers)
-            for place, path, found in zip(missing, paths, decoded, strict=True):
-                if isinstance(found, Refusal):
-                    raise InputError(f"{path} can no longer be decoded ({found.reason}).", "Bring it back.")
-                pixels[place] = found.transpose(2, 0, 1)
+            with closing(each(lambda path: squashed(path, self.side), paths, self.workers)) as decoded:
+                for place, path, found in zip(missing, paths, decoded, strict=True):
+                    if isinstance(found, Refusal):
+                        raise InputError(f"{path} can no longer be decoded ({found.reason}).", "Bring it back.")
+                    pixels[place] = found.transpose(2, 0, 1)
         return pixels
 
 
@@ -85,7 +85,8 @@ def decode_once(
     Args:
         progress: called with (pictures decoded, pictures to decode). If it raises `Interrupted`, what was decoded by
             then is kept.
-        budget: bytes that the pixels may take on the disk. None: half of what is free there.
+        budget: bytes that the pixels may take on the disk; what is stored already stays. None: half of what is free
+            there, or would be without them.
 
     Raises:
         MachineError: the cache folder cannot be written to.
@@ -93,8 +94,14 @@ def decode_once(
     """
     side = stored_side(census, image_size)
     folder = PixelFolder(cache_of(census.root) / str(side), side)
-    folder.keep_only(census.pictures)
-    _decode_rest(folder, census, _allowed(folder.folder, budget) // folder.row_bytes, workers, progress)
+    make_folder(folder.folder)  # it can be written to
+    try:
+        allowed = _allowed(folder, budget)
+        folder.keep_only(census.pictures, most_rows=allowed - len(_known(folder, census)[0]))
+        _decode_rest(folder, census, allowed, workers, progress)
+        maps = folder.maps()
+    except FileNotFoundError:
+        raise MachineError(f"The cache {folder.folder} changed while it was read.", "Run the command again.") from None
     entries = [folder.entries[picture.name] for picture in census.pictures]
     refused = [Refused(p.name, e.reason) for p, e in zip(census.pictures, entries, strict=True) if e.reason is not None]
     if len(refused) == len(entries):
@@ -103,46 +110,62 @@ def decode_once(
             "Give a folder of whole pictures.",
         )
     census = census.without(refused)
-    try:
-        maps = folder.maps()
-    except OSError:
-        raise MachineError(f"The cache {folder.folder} changed while it was read.", "Run the command again.") from None
     sizes = np.array([(picture.height, picture.width) for picture in census.pictures], dtype=np.int64)
     rows = np.array([entry.row for entry in entries if entry.reason is None], dtype=np.int64)
     return DecodedPictures(census, side, sizes, rows, maps, workers)
 
 
 def lack_of_room(census: Census, image_size: int, budget: int | None) -> str | None:
-    """A sentence about it, if not all pictures may be stored; see decode_once."""
+    """A sentence about it, if not all pictures can be stored within the budget (see decode_once)."""
     side = stored_side(census, image_size)
-    needed, allowed = len(census.pictures) * 3 * side * side, _allowed(cache_of(census.root) / str(side), budget)
-    if needed <= allowed:
+    folder = PixelFolder(cache_of(census.root) / str(side), side)
+    unknown, unstored, stored = _known(folder, census)
+    allowed = _allowed(folder, budget)
+    lacking = len(unknown) + len(unstored) - max(0, allowed - stored)
+    if lacking <= 0:
         return None
     limit = "half of what is free there" if budget is None else "by --cache-gb, and what is free there"
+    needed, most = (_gigabytes(rows * folder.row_bytes) for rows in (len(census.pictures), allowed))
     return (
-        f"Decoded, the pictures take {needed / 1e9:,.2f} GB, and {cache_root()} may take {allowed / 1e9:,.2f} of it "
-        f"({limit}): {1 - allowed / needed:.0%} of the pictures are decoded again in every epoch."
+        f"Decoded, the pictures take {needed}, and {cache_root()} may take {most} of it ({limit}): "
+        f"{lacking / len(census.pictures):.0%} of the pictures are decoded again in every epoch."
     )
 
 
-def _allowed(folder: Path, budget: int | None) -> int:
-    """Bytes that all the pixels in a folder may take: never more than there is room for beside what lies there."""
-    there = sum(path.stat().st_size for path in folder.glob(PIXELS))
-    free = free_bytes(folder)
-    return there + free // 2 if budget is None else min(budget, there + int(0.95 * free))
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"
+
+
+def _allowed(folder: PixelFolder, budget: int | None) -> int:
+    """Rows that all the files may have: never more than there is space for, that of those that are there included."""
+    there = folder.rows * folder.row_bytes
+    free = free_bytes(folder.folder)
+    bytes_ = max(there, (there + free) // 2) if budget is None else min(budget, there + int(0.95 * free))
+    return bytes_ // folder.row_bytes
+
+
+def _known(folder: PixelFolder, census: Census) -> tuple[list[Picture], list[Picture], int]:
+    """Pictures that the folder does not know; that it knows to be whole and did not store; how many it stored."""
+    unknown, unstored, stored = [], [], 0
+    for picture in census.pictures:
+        entry = folder.entry(picture)
+        if entry is None:
+            unknown.append(picture)
+        elif entry.row != NOT_STORED:
+            stored += 1
+        elif entry.reason is None:
+            unstored.append(picture)
+    return unknown, unstored, stored
 
 
 def _decode_rest(
     folder: PixelFolder, census: Census, allowed: int, workers: int, progress: Callable[[int, int], None]
 ) -> None:
     """Decode what the folder does not know yet, and what it knows but did not store, as far as `allowed` rows go."""
-    unknown = {picture.name for picture in census.pictures if picture.name not in folder.entries}
-    room = max(0, allowed - folder.stored)
-    for picture in census.pictures:
-        entry = folder.entries.get(picture.name)
-        if entry and entry.row == NOT_STORED and entry.reason is None and len(unknown) < room:
-            unknown.add(picture.name)
-    to_do = [picture for picture in census.pictures if picture.name in unknown]
+    unknown, unstored, _ = _known(folder, census)
+    room = max(0, allowed - folder.rows)
+    names = {picture.name for picture in (*unknown, *unstored[: max(0, room - len(unknown))])}
+    to_do = [picture for picture in census.pictures if picture.name in names]
     results = each(lambda path: squashed(path, folder.side), (census.path(picture) for picture in to_do), workers)
     waiting = zip(to_do, results, strict=True)
     done, stop = 0, None
@@ -166,8 +189,8 @@ def _decode_rest(
             if stop or time.monotonic() - began > COMMIT_SECONDS:
                 return
 
-    while done < len(to_do) and stop is None:
-        folder.add(for_a_while())
+    with closing(results):
+        while done < len(to_do) and stop is None:
+            folder.add(for_a_while())
     if stop is not None:
-        results.close()
         raise stop

@@ -51,13 +51,13 @@ def cache_of(folder: Path) -> Path:
 
 
 def list_caches() -> list[CacheOfFolder]:
-    """All that there are, the one used last first."""
+    """All that there are and say whose they are, the one used last first."""
     found = []
     for headers in cache_root().glob(f"*/{HEADERS}"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             folder = str(json.loads(headers.read_bytes())["folder"])
             statuses = [path.stat() for path in _files(headers.parent)]
-            sides = sorted(int(path.parent.name) for path in headers.parent.glob(f"*/{INDEX}"))
+            sides = sorted(int(path.name) for path in _side_folders(headers.parent) if (path / INDEX).is_file())
             used = max(status.st_mtime for status in statuses)
             size = sum(status.st_size for status in statuses)
             found.append(CacheOfFolder(headers.parent, folder, tuple(sides), size, used))
@@ -73,15 +73,20 @@ def clear(cache: CacheOfFolder) -> None:
     try:
         for path in _files(cache.path):
             path.unlink(missing_ok=True)
-        for folder in (*(path for path in cache.path.iterdir() if path.is_dir()), cache.path):
+        for folder in (*_side_folders(cache.path), cache.path):
             with contextlib.suppress(OSError):  # something else lies in it: not ours
                 folder.rmdir()
     except OSError as error:
         raise MachineError(f"Cannot clear {cache.path}: {error.strerror}.", "Change its rights.") from None
 
 
+def _side_folders(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+
+
 def _files(cache: Path) -> Iterator[Path]:
     for pattern in (HEADERS, f"{TEMPORARY_PREFIX}*"):
         yield from cache.glob(pattern)
-    for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
-        yield from cache.glob(f"*/{pattern}")
+    for folder in _side_folders(cache):
+        for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
+            yield from folder.glob(pattern)

@@ -17,7 +17,16 @@ from typing import Any
 from simclr_cli.errors import InputError, MachineError
 from simclr_cli.files import write_json
 from simclr_cli.images.caches import HEADERS, cache_of
-from simclr_cli.images.decode import Header, Refusal, default_workers, each, looks_like, read_header
+from simclr_cli.images.decode import (
+    FORMATS,
+    MAX_PIXELS,
+    Header,
+    Refusal,
+    default_workers,
+    each,
+    looks_like,
+    read_header,
+)
 
 VERSION = 1  # of what is remembered of a census
 
@@ -171,14 +180,25 @@ def take_census(
 
 def _remembered(root: Path) -> dict[str, Picture]:
     """The pictures that the last census found, by name; none if that is not known, or damaged."""
+    file = cache_of(root) / HEADERS
     try:
-        kept = json.loads((cache_of(root) / HEADERS).read_bytes())
+        kept = json.loads(file.read_bytes())
         if kept["version"] != VERSION:
             return {}
-        return {str(name): Picture(str(name), str(format), *map(int, figures))
-                for name, format, *figures in kept["pictures"]}  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):
+        pictures = [Picture(*fields) for fields in kept["pictures"]]
+        if not all(_believable(picture) for picture in pictures):
+            return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
+    with contextlib.suppress(OSError):  # another user's
+        os.utime(file)  # `simclr cache` says when it was used
+    return {picture.name: picture for picture in pictures}
+
+
+def _believable(picture: Picture) -> bool:
+    figures = (picture.height, picture.width, picture.bytes, picture.modified_ns)
+    words = isinstance(picture.name, str) and picture.format in FORMATS
+    return words and all(type(x) is int for x in figures) and 0 < picture.height * picture.width <= MAX_PIXELS
 
 
 def _remember(census: Census) -> None:

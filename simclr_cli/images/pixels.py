@@ -7,10 +7,13 @@ if its name, size in bytes and time of change are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,13 +21,14 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.files import make_folder, write_file, write_json
+from simclr_cli.files import TEMPORARY_PREFIX, write_file, write_json
 from simclr_cli.images.caches import INDEX, PIXELS
 from simclr_cli.images.folder import Picture
 
 VERSION = 2  # of the format, and of whatever changes a decoded pixel
 NOT_STORED = -1
 MOST_FILES = 32  # before they become one
+ABANDONED_SECONDS = 86_400  # after which a temporary file is no one's
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,7 @@ class PixelFolder:
     """The stored pictures of one size. Rows are counted through all files, put end to end."""
 
     def __init__(self, folder: Path, side: int) -> None:
-        """Open what is there and whole; anything else counts as nothing.
-
-        Raises:
-            MachineError: the folder cannot be made or written to.
-        """
-        make_folder(folder)
+        """Open what is there and whole; anything else counts as nothing."""
         self.folder = folder
         self.side = side
         self.row_bytes = 3 * side * side
@@ -54,8 +53,10 @@ class PixelFolder:
         self.entries: dict[str, Entry] = {}  # by the pictures' names
         try:
             self._read_index()
-        except (OSError, ValueError, KeyError, TypeError):
-            self.files, self.entries = [], {}
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return
+        with contextlib.suppress(OSError):  # another user's
+            os.utime(self.folder / INDEX)  # `simclr cache` says when it was used
 
     @property
     def rows(self) -> int:
@@ -97,10 +98,17 @@ class PixelFolder:
         write_file(self.folder / name, write)
         self._save([*self.files, (name, rows - first)], entries)
 
-    def keep_only(self, pictures: Iterable[Picture]) -> None:
-        """Forget all others. Their rows stay where they are until they are most of all, or lie in too many files."""
+    def keep_only(self, pictures: Iterable[Picture], *, most_rows: int = sys.maxsize) -> None:
+        """Forget all others. Their rows stay until they are half of all, too many, or in too many files.
+
+        Raises:
+            FileNotFoundError: another process has put other files in the place of these.
+            MachineError: no space, or no right to write.
+        """
         self.entries = {picture.name: entry for picture in pictures if (entry := self.entry(picture))}
-        if self.rows <= 2 * self.stored and len(self.files) <= MOST_FILES:
+        unused = self.rows - self.stored
+        wasteful = unused > self.stored or (unused and self.rows > most_rows)
+        if not wasteful and len(self.files) <= MOST_FILES:
             return
         maps = self.maps()
         entries: dict[str, Entry] = {}
@@ -123,7 +131,7 @@ class PixelFolder:
         """The files as (M, 3, side, side) read-only memory maps.
 
         Raises:
-            OSError: another process has put others in their place.
+            FileNotFoundError: another process has put others in their place.
         """
         shape = (3, self.side, self.side)
         return tuple(np.memmap(self.folder / name, np.uint8, "r", shape=(rows, *shape)) for name, rows in self.files)
@@ -136,27 +144,33 @@ class PixelFolder:
         # Whoever has another file mapped keeps it: on POSIX what is unlinked stays until it is unmapped.
         for stale in {path.name for path in self.folder.glob(PIXELS)} - {name for name, _ in self.files}:
             (self.folder / stale).unlink(missing_ok=True)
+        for left in self.folder.glob(f"{TEMPORARY_PREFIX}*"):  # by a process that was killed, or is still at it
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                    left.unlink()
 
     def _read_index(self) -> None:
         index = json.loads((self.folder / INDEX).read_bytes())
         if (index["version"], index["side"]) != (VERSION, self.side):
             return
         files = [(Path(name).name, int(rows)) for name, rows in index["files"]]
-        if any((self.folder / name).stat().st_size != rows * self.row_bytes for name, rows in files):
+        if any((self.folder / name).stat().st_size != rows * self.row_bytes or rows < 1 for name, rows in files):
             return
         entries = {
-            str(name): Entry(int(size), int(modified_ns), int(row), None if reason is None else str(reason))
+            str(name): Entry(int(size), int(modified_ns), int(row), reason)
             for name, size, modified_ns, row, reason in index["pictures"]
         }
         rows = [entry.row for entry in entries.values() if entry.row != NOT_STORED]
-        most = sum(rows for _, rows in files)
-        if len(set(rows)) == len(rows) and all(0 <= row < most for row in rows):
+        within = all(0 <= row < sum(rows for _, rows in files) for row in rows) and len(set(rows)) == len(rows)
+        reasons = [entry for entry in entries.values() if entry.reason is not None]
+        if within and all(isinstance(entry.reason, str) and entry.row == NOT_STORED for entry in reasons):
             self.files, self.entries = files, entries
-        os.utime(self.folder / INDEX)  # `simclr cache` says when it was used
 
 
-def read_rows(maps: Iterable[NDArray[np.uint8]], rows: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
-    """(n,) rows -> (n, 3, side, side). A row that is in no file is left as it comes."""
+def read_rows(maps: Sequence[NDArray[np.uint8]], rows: NDArray[np.int64], side: int) -> NDArray[np.uint8]:
+    """(n,) rows, NOT_STORED or in one of the files -> (n, 3, side, side); NOT_STORED is left as it comes."""
+    if len(maps) == 1 and rows.min(initial=0) >= 0:
+        return np.asarray(maps[0]).take(rows, axis=0)
     pixels = np.empty((len(rows), 3, side, side), np.uint8)
     start = 0
     for file in maps:

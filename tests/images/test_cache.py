@@ -1,31 +1,45 @@
-"""Decoded once: the cache holds what `squashed` gives, and is never trusted when it may not."""
+"""Decoded once: the cache holds what `squashed` gives, costs only what is new, and is never trusted when it may not.
+
+What a folder of stored pixels may and may not be is in test_pixels.py; here it is one with pictures behind it.
+"""
 
 import hashlib
+import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.errors import InputError, MachineError
+from simclr_cli.errors import InputError, Interrupted, MachineError, Terminated
 from simclr_cli.files import TEMPORARY_PREFIX
-from simclr_cli.images import cache
-from simclr_cli.images.cache import DecodedPictures, cache_root, decode_once, stored_side
+from simclr_cli.images import cache, pixels
+from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
+from simclr_cli.images.caches import cache_of, cache_root
 from simclr_cli.images.decode import squashed
 from simclr_cli.images.folder import Census, Picture, take_census
 
 SIZE = 8  # trained on; stored at 12
+ROW = 3 * 12 * 12
+NAMES = ["0/0.png", "0/2.png", "0/4.png", "1/1.png", "1/3.png"]
+
+
+TIMES = itertools.count(10**18, 10**9)  # of change: none twice, however coarse the system's clock
 
 
 def draw(path: Path, seed: int, height: int = 20, width: int = 30) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    os.utime(path, ns=(1, next(TIMES)))
 
 
 @pytest.fixture
@@ -35,35 +49,82 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
+class Decoding:
+    """Stands in for `squashed`, and remembers which pictures it was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: list[str] = []
+
+    def __call__(self, path: Path, side: int) -> NDArray[np.uint8]:
+        self.names.append(path.relative_to(self.folder).as_posix())
+        return squashed(path, side)
+
+    def since(self) -> list[str]:
+        """What was decoded since it was asked last."""
+        names, self.names = sorted(self.names), []
+        return names
+
+
+@pytest.fixture
+def decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Decoding:
+    found = Decoding(folder)
+    monkeypatch.setattr(cache, "squashed", found)
+    return found
+
+
 def damage(path: Path) -> None:
     """Its header is whole, its pixels are not."""
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def opened(folder: Path, size: int = SIZE, progress: Callable[[int, int], None] = lambda *_: None) -> DecodedPictures:
-    return decode_once(take_census(folder), size, workers=2, progress=progress)
+def nothing(*_: int) -> None:
+    pass
+
+
+def opened(
+    folder: Path, size: int = SIZE, progress: Callable[[int, int], None] = nothing, rows: int | None = None
+) -> DecodedPictures:
+    """With room for so many pictures; None: as much as is thought right."""
+    side = stored_side(take_census(folder), size)
+    budget = None if rows is None else rows * 3 * side * side
+    return decode_once(take_census(folder), size, workers=2, progress=progress, budget=budget)
+
+
+def all_of(decoded: DecodedPictures) -> NDArray[np.uint8]:
+    return decoded.read(np.arange(len(decoded)))
 
 
 def assert_right(decoded: DecodedPictures, folder: Path, side: int = 12) -> None:
-    """Row by row what one decode more would give."""
-    assert len(decoded) == len(decoded.census.pictures) == len(decoded.sizes)
-    assert decoded.pixels.shape[1:] == (3, side, side) and decoded.pixels.dtype == np.uint8
-    for row, picture in enumerate(decoded.census.pictures):
-        assert (decoded.pixels[row] == squashed(folder / picture.name, side).transpose(2, 0, 1)).all()
-        assert decoded.sizes[row].tolist() == [picture.height, picture.width]
+    """Row by row what one decode more would give, however many are asked for at once and in whatever order."""
+    expected = np.stack(
+        [squashed(folder / picture.name, side).transpose(2, 0, 1) for picture in decoded.census.pictures]
+    )
+    found = all_of(decoded)
+    assert (found.shape, found.dtype) == ((len(decoded), 3, side, side), np.uint8)
+    assert (found == expected).all()
+    asked = np.random.default_rng(0).integers(0, len(decoded), 7)
+    assert (decoded.read(asked) == expected[asked]).all()
+    assert decoded.read(asked[:0]).shape == (0, 3, side, side)
+    assert decoded.sizes.tolist() == [[picture.height, picture.width] for picture in decoded.census.pictures]
+    assert len(decoded) == len(decoded.rows) == len(decoded.census.pictures)
+    assert (decoded.side, decoded.bytes) == (side, len(decoded) * 3 * side * side)
 
 
 def never(*_: Any) -> Any:
     raise AssertionError("decoded again")
 
 
-def only_cache() -> Path:
-    (found,) = cache_root().iterdir()
-    return found
+def pixels_folder(folder: Path, side: int = 12) -> Path:
+    return cache_of(folder) / str(side)
 
 
 def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def tree_digest(folder: Path) -> str:
@@ -76,19 +137,52 @@ def tree_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def stopping(at: int, error: BaseException) -> Callable[[int, int], None]:
+    def stop(done: int, _: int) -> None:
+        if done == at:
+            raise error
+
+    return stop
+
+
+STOP = Interrupted("Stopped.", "Go on.")
+
+
+# Decoded once
+
+
 def test_pixels_are_those_of_squashed(folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     decoded = opened(folder, progress=lambda done, total: seen.append((done, total)))
     assert_right(decoded, folder)
     assert seen == [(i, 5) for i in range(1, 6)]
-    assert not decoded.pixels.flags.writeable
+    assert decoded.stored == 5
+    assert not any(file.flags.writeable for file in decoded.maps)
 
 
 def test_second_call_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(folder)
     monkeypatch.setattr(cache, "squashed", never)
     second = opened(folder, progress=never)
-    assert (second.pixels == first.pixels).all() and second.census == first.census
+    assert (all_of(second) == all_of(first)).all() and second.census == first.census
+
+
+def test_second_call_decodes_nothing_of_what_is_known_but_has_no_room(folder: Path, decoding: Decoding) -> None:
+    opened(folder, rows=2)
+    assert decoding.since() == NAMES
+    second = opened(folder, progress=never, rows=2)
+    assert decoding.since() == []
+    assert second.stored == 2
+    all_of(second)
+    assert decoding.since() == NAMES[2:]  # and these at each reading
+    assert_right(second, folder)
+
+
+def test_what_is_read_may_be_changed(folder: Path) -> None:
+    decoded = opened(folder, rows=3)
+    before = all_of(decoded)
+    all_of(decoded)[:] = 0
+    assert (all_of(decoded) == before).all()
 
 
 @pytest.mark.parametrize(
@@ -115,54 +209,200 @@ def test_another_folder_of_the_same_names_is_another_cache(folder: Path, tmp_pat
     assert_right(opened(folder), folder)
 
 
-def test_added_picture_rebuilds_and_the_old_pixels_go(folder: Path) -> None:
+def test_nothing_in_the_folder_of_pictures_is_changed(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+    before = tree_digest(folder)
+    all_of(opened(folder, rows=2))
+    all_of(opened(folder))
+    assert tree_digest(folder) == before
+
+
+# Pictures that come, change and go
+
+
+def test_added_picture_costs_only_itself(folder: Path, decoding: Decoding) -> None:
     opened(folder)
+    decoding.since()
     draw(folder / "1/new.png", 7)
-    decoded = opened(folder)
-    assert len(decoded) == 6
+    draw(folder / "0/1.png", 8)
+    seen: list[tuple[int, int]] = []
+    decoded = opened(folder, progress=lambda done, total: seen.append((done, total)))
+    assert decoding.since() == ["0/1.png", "1/new.png"] and seen == [(1, 2), (2, 2)]
+    assert len(decoded) == 7
     assert_right(decoded, folder)
-    assert len(files_in(only_cache())) == 2
 
 
-def test_changed_picture_rebuilds_and_the_open_map_keeps_the_old(folder: Path) -> None:
+@pytest.mark.parametrize("how", ["content", "size", "time"])
+def test_changed_picture_costs_only_itself(folder: Path, decoding: Decoding, how: str) -> None:
+    opened(folder)
+    decoding.since()
+    path = folder / "0/2.png"
+    time = path.stat().st_mtime_ns
+    if how == "content":
+        draw(path, 99, height=21)
+    elif how == "size":
+        path.write_bytes(path.read_bytes() + b"\0")
+        os.utime(path, ns=(time, time))
+    else:
+        os.utime(path, ns=(time, time + 1))
+    decoded = opened(folder)
+    assert decoding.since() == ["0/2.png"]
+    assert_right(decoded, folder)
+
+
+def test_changed_picture_leaves_the_open_maps_as_they_were(folder: Path) -> None:
     before = opened(folder)
-    kept = before.pixels.copy()
+    kept = all_of(before)
     draw(folder / "0/0.png", 99)
     after = opened(folder)
     assert_right(after, folder)
-    assert (before.pixels == kept).all() and (after.pixels[0] != kept[0]).any()
+    assert (all_of(before) == kept).all() and (all_of(after)[0] != kept[0]).any()
 
 
-def test_picture_that_cannot_be_decoded_is_left_out_and_rows_stay_aligned(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(os.name != "posix", reason="on POSIX what is unlinked stays until it is unmapped")
+def test_maps_that_are_open_keep_what_is_merged_away(folder: Path) -> None:
+    before = opened(folder)
+    kept, file = all_of(before), pixel_file(pixels_folder(folder))
+    for name in NAMES[:4]:
+        draw(folder / name, 99)
+    after = opened(folder)  # most rows were nobody's
+    assert not file.exists()
+    assert (all_of(before) == kept).all()
+    assert_right(after, folder)
+
+
+def test_removed_picture_costs_nothing_and_neither_does_its_return(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    opened(folder)
+    monkeypatch.setattr(cache, "squashed", never)
+    (folder / "0/2.png").rename(tmp_path / "away.png")
+    fewer = opened(folder, progress=never)
+    assert [picture.name for picture in fewer.census.pictures] == [*NAMES[:1], *NAMES[2:]]
+    assert_right(fewer, folder)
+    (tmp_path / "away.png").rename(folder / "0/2.png")
+    assert_right(opened(folder, progress=never), folder)
+
+
+def test_renamed_picture_is_another(folder: Path, decoding: Decoding) -> None:
+    opened(folder)
+    decoding.since()
+    (folder / "0/2.png").rename(folder / "0/9.png")
+    decoded = opened(folder)
+    assert decoding.since() == ["0/9.png"]
+    assert_right(decoded, folder)
+
+
+def test_pictures_that_trade_names_trade_pixels(folder: Path) -> None:
+    opened(folder)
+    for old, new in (("0/0.png", "x"), ("0/2.png", "0/0.png"), ("x", "0/2.png")):
+        (folder / old).rename(folder / new)
+    assert_right(opened(folder), folder)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_history_of_a_folder_gives_its_pixels(folder: Path, decoding: Decoding, seed: int) -> None:
+    """Whatever the room and whatever came and went, nothing that is stored is decoded again."""
+    random = np.random.default_rng(seed)
+    names = [f"{i % 3}/{i}.png" for i in range(8)]
+    stored: set[tuple[str, int]] = set()
+    for turn in range(8):
+        for name in random.choice(names, 3, replace=False).tolist():
+            if (folder / name).exists() and random.random() < 0.5:
+                (folder / name).unlink()
+            else:
+                draw(folder / name, 100 * turn + len(name), height=int(random.integers(15, 30)))
+        census = take_census(folder)
+        decoded = opened(folder, rows=int(random.integers(0, 12)))
+        identity = {picture.name: (picture.name, picture.modified_ns) for picture in census.pictures}
+        again = {identity[name] for name in decoding.since()} & stored
+        assert not again
+        assert_right(decoded, folder)
+        decoding.since()
+        rows = zip(decoded.census.pictures, decoded.rows, strict=True)
+        stored = {identity[picture.name] for picture, row in rows if row != pixels.NOT_STORED}
+
+
+# Pictures that cannot be decoded
+
+
+def test_picture_that_cannot_be_decoded_is_left_out_and_remembered(folder: Path, decoding: Decoding) -> None:
     for name in ("0/1.jpg", "0/3.jpg"):
         draw(folder / name, 5)
     damage(folder / "0/1.jpg")
     census = take_census(folder)
     assert len(census.pictures) == 7  # its header is whole
-    decoded = decode_once(census, SIZE, workers=2, progress=lambda *_: None)
-    monkeypatch.setattr(cache, "squashed", never)
-    again = decode_once(census, SIZE, workers=2, progress=never)
-    for result in (decoded, again):
+    results = opened(folder), opened(folder, progress=never), opened(folder, progress=never, rows=0)
+    assert decoding.since() == sorted([*NAMES, "0/1.jpg", "0/3.jpg"])
+    for result in results:
         left = [picture.name for picture in result.census.pictures]
         assert left == ["0/0.png", "0/2.png", "0/3.jpg", "0/4.png", "1/1.png", "1/3.png"]
         assert [entry.name for entry in result.census.refused] == ["0/1.jpg"]
         assert "truncated" in result.census.refused[0].reason
         assert_right(result, folder)
+    assert decoding.since() == []
 
 
-def test_not_one_picture_that_can_be_decoded_is_an_input_error(folder: Path) -> None:
-    census = take_census(folder)
+def test_refused_picture_is_looked_at_again_when_it_changes(folder: Path, decoding: Decoding) -> None:
+    whole = (folder / "0/2.png").read_bytes()
+    damage(folder / "0/2.png")
+    assert len(opened(folder)) == 4
+    decoding.since()
+    (folder / "0/2.png").write_bytes(whole)
+    again = opened(folder)
+    assert decoding.since() == ["0/2.png"]
+    assert (len(again), again.census.refused) == (5, ())
+    assert_right(again, folder)
+
+
+def test_refused_picture_takes_no_room(folder: Path) -> None:
+    damage(folder / "0/0.png")
+    assert opened(folder, rows=4).stored == 4
+
+
+def test_not_one_picture_that_can_be_decoded_is_an_input_error(folder: Path, decoding: Decoding) -> None:
     for path in folder.rglob("*.png"):
         damage(path)
-    with pytest.raises(InputError, match="None of the 5 pictures"):
-        decode_once(census, SIZE, workers=2, progress=lambda *_: None)
-    assert files_in(only_cache()) == []
+    for _ in range(2):
+        with pytest.raises(InputError, match="None of the 5 pictures") as caught:
+            opened(folder)
+        assert "damaged" in caught.value.what
+    assert decoding.since() == NAMES  # once
+    assert files_in(pixels_folder(folder)) == ["index.json"]
 
 
-def rewrite(index: Path, **changes: Any) -> None:
-    index.write_text(json.dumps({**json.loads(index.read_text()), **changes}))
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_picture_without_room_that_goes_is_an_input_error_when_it_is_read(folder: Path, harm: str) -> None:
+    decoded = opened(folder, rows=2)
+    if harm == "gone":
+        (folder / "1/1.png").unlink()
+    else:
+        damage(folder / "1/1.png")
+    assert (decoded.read(np.array([0, 1])) == np.stack(
+        [squashed(folder / name, 12).transpose(2, 0, 1) for name in NAMES[:2]]
+    )).all()  # fmt: skip
+    with pytest.raises(InputError, match=r"1\.png can no longer be decoded \(") as caught:
+        decoded.read(np.array([0, 3, 4]))
+    assert caught.value.exit_code == 3
+
+
+# Caches that are not whole
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    index = json.loads((folder / "index.json").read_bytes())
+    change(index)
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def pixel_file(folder: Path) -> Path:
+    return next(folder.glob("*.u8"))
+
+
+def entry(index: dict[str, Any], number: int, **changes: Any) -> None:
+    """Change what the index says of a picture."""
+    for place, key in enumerate(("name", "bytes", "modified_ns", "row", "reason")):
+        index["pictures"][number][place] = changes.get(key, index["pictures"][number][place])
 
 
 HARMS: dict[str, Callable[[Path], object]] = {
@@ -172,54 +412,138 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "index not text": lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe\x00"),
     "index a list": lambda folder: (folder / "index.json").write_text("[1, 2]"),
     "index a null": lambda folder: (folder / "index.json").write_text("null"),
-    "other version": lambda folder: rewrite(folder / "index.json", version=cache.VERSION + 1),
-    "other fingerprint": lambda folder: rewrite(folder / "index.json", fingerprint="0" * 64),
-    "other side": lambda folder: rewrite(folder / "index.json", side=13),
-    "a refusal too many": lambda folder: rewrite(folder / "index.json", refused=[{"name": "0/0.png", "reason": "x"}]),
-    "refusals of a strange kind": lambda folder: rewrite(folder / "index.json", refused=[3]),
-    "pixels of a strange name": lambda folder: rewrite(folder / "index.json", pixels=3),
-    "pixels missing": lambda folder: next(folder.glob("*.u8")).unlink(),
-    "pixels cut": lambda folder: os.truncate(next(folder.glob("*.u8")), 100),
-    "pixels empty": lambda folder: os.truncate(next(folder.glob("*.u8")), 0),
-    "pixels grown": lambda folder: os.truncate(next(folder.glob("*.u8")), 5 * 3 * 12 * 12 + 1),
+    "other version": lambda folder: rewrite(folder, lambda index: index.update(version=pixels.VERSION + 1)),
+    "other side": lambda folder: rewrite(folder, lambda index: index.update(side=13)),
+    "no files": lambda folder: rewrite(folder, lambda index: index.update(files=[])),
+    "files of a strange kind": lambda folder: rewrite(folder, lambda index: index.update(files=3)),
+    "pixels of a strange name": lambda folder: rewrite(folder, lambda index: index.update(files=[[3, 5]])),
+    "pixels of another folder": lambda folder: rewrite(folder, lambda index: index.update(files=[["../x.u8", 5]])),
+    "more rows than there are": lambda folder: rewrite(folder, lambda index: index["files"][0].__setitem__(1, 10**15)),
+    "a negative count": lambda folder: rewrite(folder, lambda index: index["files"].append(["x", -1])),
+    "pictures of a strange kind": lambda folder: rewrite(folder, lambda index: index.update(pictures=[3])),
+    "no pictures": lambda folder: rewrite(folder, lambda index: index.update(pictures=[])),
+    "a row too many": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=5)),
+    "a row before the first": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-2)),
+    "a row twice": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=1)),
+    "a refusal with a row": lambda folder: rewrite(folder, lambda index: entry(index, 0, reason="x")),
+    "a refusal of a strange kind": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-1, reason=3)),
+    "a row without end": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=float("inf"))),
+    "pixels missing": lambda folder: pixel_file(folder).unlink(),
+    "pixels cut": lambda folder: os.truncate(pixel_file(folder), 100),
+    "pixels a row short": lambda folder: os.truncate(pixel_file(folder), 4 * ROW),
+    "pixels empty": lambda folder: os.truncate(pixel_file(folder), 0),
+    "pixels grown": lambda folder: os.truncate(pixel_file(folder), 5 * ROW + 1),
+    "pixels a row longer": lambda folder: os.truncate(pixel_file(folder), 6 * ROW),
 }
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_damaged_cache_is_rebuilt(folder: Path, harm: str) -> None:
+def test_damaged_cache_is_made_anew(folder: Path, harm: str) -> None:
     opened(folder)
-    HARMS[harm](only_cache())
+    HARMS[harm](pixels_folder(folder))
     seen: list[int] = []
     assert_right(opened(folder, progress=lambda done, _: seen.append(done)), folder)
     assert seen == [1, 2, 3, 4, 5]
+    assert len(files_in(pixels_folder(folder))) == 2
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_interrupted_build_leaves_nothing_that_is_trusted(folder: Path, stop_at: int) -> None:
-    def stop(done: int, _: int) -> None:
-        if done == stop_at:
-            raise KeyboardInterrupt
+GUISES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "floats": lambda index: [entry(index, i, row=float(i)) for i in range(5)],
+    "strings": lambda index: [entry(index, i, row=str(i)) for i in range(5)],
+    "booleans": lambda index: [entry(index, i, row=bool(i)) for i in range(2)],
+    "halves": lambda index: entry(index, 4, row=4.5),
+    "a count as a string": lambda index: index.update(files=[[index["files"][0][0], "5"]]),
+    "a count as a float": lambda index: index.update(files=[[index["files"][0][0], 5.5]]),
+    "a time as a float": lambda index: entry(index, 0, modified_ns=float(index["pictures"][0][2])),
+    "a size as a boolean": lambda index: entry(index, 0, bytes=True),
+    "a file of another folder": lambda index: index.update(files=[["../" + index["files"][0][0], 5]]),
+    "another file besides": lambda index: index["files"].append(index["files"][0]),
+}
 
-    with pytest.raises(KeyboardInterrupt):
-        opened(folder, progress=stop)
-    assert files_in(only_cache()) == []
+
+@pytest.mark.parametrize("guise", GUISES)
+def test_index_in_a_strange_guise_gives_no_wrong_pixels(folder: Path, guise: str) -> None:
+    """Whether it is read or made anew."""
+    opened(folder)
+    rewrite(pixels_folder(folder), GUISES[guise])
+    assert_right(opened(folder), folder)
     assert_right(opened(folder), folder)
 
 
-def test_interrupted_rebuild_leaves_the_old_cache_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old: Census = take_census(folder)
-    before = decode_once(old, SIZE, workers=2, progress=lambda *_: None).pixels.copy()
-    draw(folder / "0/0.png", 99)
+# Stopped on the way
 
-    def stop(done: int, _: int) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
 
+@pytest.mark.parametrize("error", [STOP, Terminated("Stopped.", "Go on.")])
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_what_was_decoded_before_a_stop_is_kept(
+    folder: Path, decoding: Decoding, stop_at: int, error: Interrupted
+) -> None:
+    threads = set(threading.enumerate())
+    with pytest.raises(Interrupted) as caught:
+        opened(folder, progress=stopping(stop_at, error))
+    assert caught.value is error
+    assert set(threading.enumerate()) == threads
+    decoding.since()
+    seen: list[tuple[int, int]] = []
+    decoded = opened(folder, progress=lambda done, total: seen.append((done, total)))
+    assert decoding.since() == NAMES[stop_at:]
+    assert seen == [(i + 1, 5 - stop_at) for i in range(5 - stop_at)]
+    assert_right(decoded, folder)
+    assert not [name for name in files_in(pixels_folder(folder)) if name.startswith(TEMPORARY_PREFIX)]
+
+
+def test_stopped_again_and_again_it_comes_to_an_end(folder: Path, decoding: Decoding) -> None:
+    for i in range(5):
+        with pytest.raises(Interrupted):
+            opened(folder, progress=stopping(1, STOP))
+        assert decoding.since()[0] == NAMES[i]
+    assert_right(opened(folder, progress=never), folder)
+
+
+def test_stop_keeps_what_is_refused_or_has_no_room_too(folder: Path, decoding: Decoding) -> None:
+    damage(folder / "0/0.png")
+    with pytest.raises(Interrupted):
+        opened(folder, progress=stopping(3, STOP), rows=1)
+    decoding.since()
+    decoded = opened(folder, rows=1)
+    assert decoding.since() == NAMES[3:]
+    assert (decoded.stored, len(decoded)) == (1, 4)
+    assert_right(decoded, folder)
+
+
+def test_stop_while_pictures_are_added_keeps_the_old_ones(folder: Path, decoding: Decoding) -> None:
+    opened(folder)
+    for i in range(3):
+        draw(folder / f"2/{i}.png", 50 + i)
+    with pytest.raises(Interrupted):
+        opened(folder, progress=stopping(2, STOP))
+    decoding.since()
+    assert_right(opened(folder), folder)
+    assert decoding.since()[:1] == ["2/2.png"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+def test_killed_before_the_first_commit_leaves_nothing_that_is_trusted(folder: Path, stop_at: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        opened(folder, progress=stop)
+        opened(folder, progress=stopping(stop_at, KeyboardInterrupt()))
+    assert files_in(pixels_folder(folder)) == []
+    assert_right(opened(folder), folder)
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_killed_while_adding_leaves_the_old_cache_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    old: Census = take_census(folder)
+    before = all_of(decode_once(old, SIZE, workers=2, progress=nothing))
+    files = contents(pixels_folder(folder))
+    draw(folder / "0/0.png", 99)
+    draw(folder / "0/8.png", 98)
+    with pytest.raises(KeyboardInterrupt):
+        opened(folder, progress=stopping(stop_at, KeyboardInterrupt()))
+    assert contents(pixels_folder(folder)) == files
     monkeypatch.setattr(cache, "squashed", never)
-    assert (decode_once(old, SIZE, workers=2, progress=never).pixels == before).all()
-    assert not [name for name in files_in(only_cache()) if name.startswith(TEMPORARY_PREFIX)]
+    assert (all_of(decode_once(old, SIZE, workers=2, progress=never)) == before).all()
 
 
 def test_crash_between_pixels_and_index_leaves_nothing_that_is_trusted(
@@ -229,12 +553,218 @@ def test_crash_between_pixels_and_index_leaves_nothing_that_is_trusted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "write_json", crash)
+        patch.setattr(pixels, "write_json", crash)
         with pytest.raises(KeyboardInterrupt):
             opened(folder)
+    assert len(files_in(pixels_folder(folder))) == 1
     seen: list[int] = []
     assert_right(opened(folder, progress=lambda done, _: seen.append(done)), folder)
     assert len(seen) == 5
+    assert len(files_in(pixels_folder(folder))) == 2  # and what it left is gone
+
+
+def test_long_decoding_is_saved_on_the_way(folder: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every picture, if that takes long enough; a crash then costs the one under way."""
+    monkeypatch.setattr(cache, "COMMIT_SECONDS", -1)
+    seen: list[int] = []
+
+    def crash(done: int, _: int) -> None:
+        seen.append(len(list(pixels_folder(folder).glob("*.u8"))))
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        opened(folder, progress=crash)
+    assert seen == [0, 1, 2, 3]
+    decoding.since()
+    decoded = opened(folder)
+    assert decoding.since() == NAMES[3:]
+    assert len(decoded.maps) == 5
+    assert_right(decoded, folder)
+
+
+def test_many_files_are_merged_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "COMMIT_SECONDS", -1)
+    monkeypatch.setattr(pixels, "MOST_FILES", 4)
+    before = opened(folder)
+    assert len(before.maps) == 5
+    monkeypatch.setattr(cache, "squashed", never)
+    after = opened(folder, progress=never)
+    assert len(after.maps) == 1 and (all_of(after) == all_of(before)).all()
+    assert_right(after, folder)
+    assert len(files_in(pixels_folder(folder))) == 2
+
+
+def test_rows_of_nobody_are_cleared_away_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(folder)
+    for name in NAMES[:3]:
+        (folder / name).unlink()
+    monkeypatch.setattr(cache, "squashed", never)
+    assert_right(opened(folder, progress=never), folder)
+    assert pixel_file(pixels_folder(folder)).stat().st_size == 2 * ROW
+
+
+# Room
+
+
+def has_free(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
+    monkeypatch.setattr(cache, "free_bytes", lambda _: int(rows * ROW))
+
+
+def test_without_room_nothing_is_stored_and_all_is_decoded_at_each_reading(folder: Path, decoding: Decoding) -> None:
+    decoded = opened(folder, rows=0)
+    assert decoding.since() == NAMES  # once, so that damaged ones are known
+    assert (decoded.stored, decoded.rows.tolist(), decoded.maps) == (0, [-1] * 5, ())
+    for _ in range(2):
+        all_of(decoded)
+        assert decoding.since() == NAMES
+    assert_right(decoded, folder)
+    assert files_in(pixels_folder(folder)) == ["index.json"]
+
+
+@pytest.mark.parametrize("rows", range(7))
+def test_as_many_are_stored_as_there_is_room_for(folder: Path, rows: int) -> None:
+    decoded = opened(folder, rows=rows)
+    assert decoded.stored == min(rows, 5)
+    assert sum(path.stat().st_size for path in pixels_folder(folder).glob("*.u8")) == min(rows, 5) * ROW
+    assert_right(decoded, folder)
+
+
+@pytest.mark.parametrize(("budget", "stored"), [(2 * ROW - 1, 1), (2 * ROW, 2), (3 * ROW - 1, 2), (1, 0)])
+def test_budget_counts_bytes(folder: Path, budget: int, stored: int) -> None:
+    decoded = decode_once(take_census(folder), SIZE, workers=2, progress=nothing, budget=budget)
+    assert decoded.stored == stored
+
+
+def test_more_room_later_is_filled_with_what_is_not_stored(folder: Path, decoding: Decoding) -> None:
+    for rows, again in ((0, NAMES), (2, NAMES[:2]), (4, NAMES[2:4]), (4, []), (9, NAMES[4:]), (9, [])):
+        decoded = opened(folder, rows=rows)
+        assert decoding.since() == again
+        assert_right(decoded, folder)
+        decoding.since()
+
+
+def test_less_room_later_takes_nothing_away(folder: Path, decoding: Decoding) -> None:
+    opened(folder, rows=4)
+    decoding.since()
+    decoded = opened(folder, rows=1)
+    assert (decoding.since(), decoded.stored) == ([], 4)
+    draw(folder / "new.png", 9)
+    assert opened(folder, rows=1).stored == 4
+    assert_right(opened(folder, rows=1), folder)
+
+
+def test_added_pictures_come_before_those_that_had_no_room(folder: Path, decoding: Decoding) -> None:
+    opened(folder, rows=3)
+    decoding.since()
+    draw(folder / "0/1.png", 9)
+    decoded = opened(folder, rows=4)
+    assert decoding.since() == ["0/1.png"]
+    assert decoded.stored == 4
+    assert_right(decoded, folder)
+
+
+@pytest.mark.parametrize(("free", "stored"), [(0, 0), (1.9, 0), (2, 1), (6, 3), (9.9, 4), (10, 5), (1000, 5)])
+def test_half_of_what_is_free_is_taken_unless_told_otherwise(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, free: float, stored: int
+) -> None:
+    has_free(monkeypatch, free)
+    decoded = opened(folder)
+    assert decoded.stored == stored
+    assert_right(decoded, folder)
+
+
+@pytest.mark.parametrize(("free", "stored"), [(0, 0), (1, 0), (2.2, 2), (5, 4), (5.3, 5)])
+def test_no_more_is_taken_than_is_free_whatever_the_budget(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, free: float, stored: int
+) -> None:
+    has_free(monkeypatch, free)
+    assert opened(folder, rows=100).stored == stored
+
+
+def test_what_is_there_already_needs_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(folder)
+    has_free(monkeypatch, 0)
+    monkeypatch.setattr(cache, "squashed", never)
+    assert opened(folder).stored == opened(folder, rows=5).stored == 5
+    assert lack_of_room(take_census(folder), SIZE, None) is None
+
+
+def test_calling_again_takes_no_more_of_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk with room for eight pictures, and these alone on it."""
+
+    def free(_: Path) -> int:
+        return 8 * ROW - sum(path.stat().st_size for path in pixels_folder(folder).glob("*.u8"))
+
+    monkeypatch.setattr(cache, "free_bytes", free)
+    assert [opened(folder).stored for _ in range(3)] == [4, 4, 4]
+
+
+def test_budget_holds_when_pictures_change(folder: Path) -> None:
+    opened(folder, rows=5)
+    for i, name in enumerate(NAMES[:2]):
+        draw(folder / name, 90 + i)
+    opened(folder, rows=5)
+    assert sum(path.stat().st_size for path in pixels_folder(folder).glob("*.u8")) <= 5 * ROW
+
+
+@pytest.mark.parametrize("budget", [5 * ROW, 6 * ROW, 10**12])
+def test_enough_room_is_no_lack(folder: Path, budget: int) -> None:
+    assert lack_of_room(take_census(folder), SIZE, budget) is None
+
+
+def many(folder: Path, count: int) -> Census:
+    """So many photos, which are stored at 336 px for 224, and of which none is there."""
+    return Census(folder, tuple(Picture(f"{i}.jpg", "JPEG", 4000, 6000, 9, 1) for i in range(count)), (), 0)
+
+
+def told(census: Census, budget: int | None) -> str:
+    sentence = lack_of_room(census, 224, budget)
+    assert sentence is not None
+    return sentence
+
+
+def gigabytes(sentence: str) -> list[float]:
+    """Those that it needs, and those that it may take."""
+    found = re.search(r"take (\S+) GB, and .* may take (\S+) GB of it", sentence)
+    assert found
+    return [float(figure.replace(",", "")) for figure in found.groups()]
+
+
+def test_lack_of_room_says_how_much_and_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 10**12)
+    census, needed = many(folder, 20_000), 20_000 * 3 * 336 * 336  # 6.77 GB
+    assert lack_of_room(census, 224, None) is None
+    assert lack_of_room(census, 224, needed) is None
+    by_budget = told(census, needed // 4)
+    assert gigabytes(by_budget) == pytest.approx([6.774, 6.774 / 4], rel=0.01)
+    assert "--cache-gb" in by_budget and "75% of the pictures" in by_budget and str(cache_root()) in by_budget
+    monkeypatch.setattr(cache, "free_bytes", lambda _: needed)
+    by_what_is_free = told(census, None)
+    assert gigabytes(by_what_is_free) == pytest.approx([6.774, 6.774 / 2], rel=0.01)
+    assert "half of what is free there" in by_what_is_free and "50% of the pictures" in by_what_is_free
+    assert not cache_of(folder).exists()  # it only looks
+
+
+def test_lack_of_much_room_is_told_in_plain_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "stored_side", lambda *_: 60_000)  # 10.8 GB each
+    monkeypatch.setattr(cache, "free_bytes", lambda _: 10**13)
+    sentence = told(many(folder, 115), 10**12)
+    assert gigabytes(sentence) == pytest.approx([1_242, 1_000], rel=0.01)
+    assert "e+" not in sentence
+
+
+@pytest.mark.parametrize("rows", range(6))
+def test_lack_of_room_is_told_if_and_only_if_pictures_will_not_be_stored(folder: Path, rows: int) -> None:
+    sentence = lack_of_room(take_census(folder), SIZE, rows * ROW)
+    assert (sentence is None) == (opened(folder, rows=rows).stored == 5)
+    assert sentence is None or f"{1 - rows / 5:.0%}" in sentence
+
+
+def test_there_is_no_lack_of_room_for_what_is_stored(folder: Path) -> None:
+    opened(folder)
+    assert opened(folder, rows=2).stored == 5
+    assert lack_of_room(take_census(folder), SIZE, 2 * ROW) is None
 
 
 def test_cache_folder_that_cannot_be_made_is_a_machine_error(
@@ -242,6 +772,7 @@ def test_cache_folder_that_cannot_be_made_is_a_machine_error(
 ) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file/cache"))
+    lack_of_room(take_census(folder), SIZE, None)  # asked first, it does not fail
     with pytest.raises(MachineError, match="Cannot write") as caught:
         opened(folder)
     assert caught.value.exit_code == 5
@@ -258,42 +789,89 @@ def test_cache_folder_that_cannot_be_written_to_is_a_machine_error(
         opened(folder)
 
 
-def test_too_little_space_is_a_machine_error_before_a_picture_is_decoded(
+def test_disk_that_fills_up_is_a_machine_error_and_harms_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(folder)
+    before = contents(pixels_folder(folder))
+    draw(folder / "new.png", 9)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    census = take_census(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(MachineError, match="No space left"):
+            decode_once(census, SIZE, workers=2, progress=nothing)
+    assert contents(pixels_folder(folder)) == before
+    assert_right(opened(folder), folder)
+
+
+# Two at once
+
+
+def test_another_that_builds_the_whole_cache_meanwhile_leads_to_no_wrong_pixels(folder: Path) -> None:
+    """At every point of the one's decoding another begins and ends; who saves last has the say."""
+    for at in range(1, 6):
+        shutil.rmtree(cache_of(folder), ignore_errors=True)
+        others: list[DecodedPictures] = []
+
+        def meanwhile(done: int, _: int, at: int = at, others: list[DecodedPictures] = others) -> None:
+            if done == at:
+                others.append(opened(folder))
+
+        assert_right(opened(folder, progress=meanwhile), folder)
+        assert_right(others[0], folder)  # its files are gone, but it had them open
+        assert_right(opened(folder, progress=never), folder)
+        assert len(files_in(pixels_folder(folder))) == 2
+
+
+def test_another_that_merges_away_what_is_being_used_leads_to_an_error(folder: Path) -> None:
+    """The one adds a picture to rows that the other has merged into another file by then."""
+    opened(folder)
+    draw(folder / "2/new.png", 8)
+    few = Census(folder, take_census(folder).pictures[:1], (), 0)
+
+    def meanwhile(*_: int) -> None:
+        decode_once(few, SIZE, workers=1, progress=nothing)
+
+    with pytest.raises(MachineError, match="changed while it was read") as caught:
+        opened(folder, progress=meanwhile)
+    assert "again" in caught.value.remedy
+    assert_right(opened(folder), folder)
+
+
+def test_another_that_merges_first_leads_to_an_error_or_to_right_pixels(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed = 5 * 3 * 12 * 12
-    usage = type(shutil.disk_usage(folder))
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - needed, needed))
-    with monkeypatch.context() as patch:
-        patch.setattr(cache, "squashed", never)
-        with pytest.raises(MachineError, match="SIMCLR_CACHE"):
-            opened(folder)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 2 * needed, 2 * needed))
+    """Both find rows of nobody; the other has merged them after the one has opened the index, before it begins."""
+    opened(folder)
+    for name in NAMES[:3]:
+        (folder / name).unlink()
+    real = pixels.PixelFolder
+
+    def opened_by_both(path: Path, side: int) -> pixels.PixelFolder:
+        mine = real(path, side)
+        real(path, side).keep_only(take_census(folder).pictures)
+        return mine
+
+    monkeypatch.setattr(cache, "PixelFolder", opened_by_both)
+    try:
+        decoded = opened(folder)
+    except MachineError:
+        return
+    assert_right(decoded, folder)
+
+
+def test_file_that_goes_while_room_is_counted_is_no_obstacle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(folder)
+    stray = pixels_folder(folder) / "pixels-0123456789abcdef.u8"
+    stray.write_bytes(b"another's")
+    glob = Path.glob
+
+    def losing(path: Path, pattern: str) -> Iterator[Path]:
+        found = list(glob(path, pattern))
+        stray.unlink(missing_ok=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "glob", losing)
     assert len(opened(folder)) == 5
-
-
-def test_nothing_in_the_folder_of_pictures_is_changed(folder: Path) -> None:
-    (folder / "notes.txt").write_text("mine")
-    before = tree_digest(folder)
-    opened(folder)
-    opened(folder)
-    assert tree_digest(folder) == before
-
-
-@pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
-def test_cache_root_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache.sys, "platform", "linux")
-    assert cache_root() == Path(os.environ["SIMCLR_CACHE"])
-    monkeypatch.delenv("SIMCLR_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_root() == Path("/somewhere/simclr")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", "/home/x")
-    assert cache_root() == Path("/home/x/.cache/simclr")
-    monkeypatch.setattr(cache.sys, "platform", "darwin")
-    assert cache_root() == Path("/home/x/Library/Caches/simclr")
-
-
-def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SIMCLR_CACHE", "")
-    assert cache_root().is_absolute()

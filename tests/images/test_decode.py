@@ -211,6 +211,101 @@ def test_header_decodes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_header(tmp_path / name)[1:] == (H, W)
 
 
+# Scaled while it is decoded
+
+
+def photo(height: int, width: int) -> NDArray[np.uint8]:
+    """(height, width, 3): smooth, with something of every brightness and no two corners alike."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    waves = np.sin(9 * x + 4 * y) * np.cos(7 * y - 3 * x)
+    return (np.stack([200 * x + 30, 128 + 100 * waves, 180 * y + 20 * x + 10], -1)).round().astype(np.uint8)
+
+
+def distance(one: Any, other: Any) -> float:
+    """Mean over all values, of 255."""
+    assert np.shape(one) == np.shape(other)
+    return float(np.abs(np.asarray(one).astype(float) - np.asarray(other)).mean())
+
+
+def scale_for(height: int, width: int, at_least: int) -> int:
+    """The largest that libjpeg has which leaves both sides as long as that."""
+    return max(scale for scale in (8, 4, 2, 1) if scale == 1 or min(height, width) // scale >= at_least)
+
+
+@pytest.mark.parametrize(("height", "width"), [(600, 900), (900, 600), (603, 1_001), (600, 600)])
+def test_scaled_picture_is_no_smaller_than_asked_and_close_to_the_whole(
+    tmp_path: Path, height: int, width: int
+) -> None:
+    path = tmp_path / "a.jpg"
+    picture("RGB", photo(height, width)).save(path, quality=90)
+    whole = decode(path)
+    for at_least in (1, 75, 76, 100, 149, 150, 151, 299, 300, 301, 302, 600, 5_000):
+        scaled, scale = decode(path, at_least=at_least), scale_for(height, width, at_least)
+        assert scaled.mode == "RGB" and scaled.size == (-(-width // scale), -(-height // scale))
+        assert min(scaled.size) >= min(at_least, height, width)
+        assert distance(scaled, whole.reduce(scale) if scale > 1 else whole) <= (1 if scale > 1 else 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("at_least", [30, 100])
+def test_scaled_picture_is_set_upright(tmp_path: Path, orientation: int, at_least: int) -> None:
+    upright = photo(400, 640)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = picture("RGB", np.ascontiguousarray(STORED[orientation](upright)))
+    stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    scaled = decode(tmp_path / "a.jpg", at_least=at_least)
+    scale = scale_for(400, 640, at_least)
+    assert scale > 1 and scaled.size == (640 // scale, 400 // scale)
+    assert distance(scaled, picture("RGB", upright).reduce(scale)) < 1
+    if at_least == 30:
+        expected = picture("RGB", upright).resize((40, 40), Image.Resampling.BICUBIC)
+        assert distance(squashed(tmp_path / "a.jpg", 40), expected) < 1.5
+
+
+KINDS_OF_JPEG: dict[str, Callable[[NDArray[np.uint8]], tuple[Image.Image, dict[str, Any]]]] = {
+    "colour": lambda rgb: (picture("RGB", rgb), {}),
+    "full colour": lambda rgb: (picture("RGB", rgb), {"subsampling": 0}),
+    "progressive": lambda rgb: (picture("RGB", rgb), {"progressive": True}),
+    "grey": lambda rgb: (picture("RGB", rgb).convert("L"), {}),
+    "cmyk": lambda rgb: (picture("RGB", rgb).convert("CMYK"), {}),
+    "further pictures behind it": lambda rgb: (
+        picture("RGB", rgb), {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (9, 9), "red")]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_JPEG)
+@pytest.mark.parametrize("at_least", [20, 60, 120])
+def test_scaled_jpeg_of_any_kind_is_close_to_the_whole(tmp_path: Path, kind: str, at_least: int) -> None:
+    image, how = KINDS_OF_JPEG[kind](photo(300, 440))
+    image.save(tmp_path / "a.jpg", quality=95, **how)
+    whole, scaled = decode(tmp_path / "a.jpg"), decode(tmp_path / "a.jpg", at_least=at_least)
+    scale = scale_for(300, 440, at_least)
+    assert scale > 1 and scaled.mode == "RGB"
+    assert distance(scaled, whole.reduce(scale)) < 1.5
+    assert read_header(tmp_path / "a.jpg") == Header("JPEG", 300, 440)
+
+
+@pytest.mark.parametrize(("name", "image", "how", "expected", "bound"), GOLDEN, ids=[case[0] for case in GOLDEN])
+def test_no_other_format_is_scaled(
+    tmp_path: Path, name: str, image: Image.Image, how: dict[str, Any], expected: NDArray[Any], bound: int
+) -> None:
+    image.save(tmp_path / name, **how)
+    scaled = decode(tmp_path / name, at_least=2)
+    if name.endswith(".jpg"):
+        assert scaled.size == (W // 8 + (W % 8 > 0), H // 8)
+    else:
+        assert (np.asarray(scaled) == np.asarray(decode(tmp_path / name))).all()
+
+
+def test_content_decides_what_is_scaled_and_not_the_name(tmp_path: Path) -> None:
+    picture("RGB", photo(300, 440)).save(tmp_path / "really-png.jpg", "PNG")
+    picture("RGB", photo(300, 440)).save(tmp_path / "really-jpeg.png", "JPEG")
+    assert decode(tmp_path / "really-png.jpg", at_least=10).size == (440, 300)
+    assert decode(tmp_path / "really-jpeg.png", at_least=10).size == (55, 38)
+
+
 # Refusals
 
 
@@ -280,6 +375,20 @@ def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path: Path, format: st
     for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
         path.write_bytes(data[: int(len(data) * share)])
         assert refused(path), share
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("at_least", [1, 3, 6, 12, 24])  # by 1/8, 1/8, 1/4, 1/2, not at all
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg_is_refused_however_it_is_scaled(tmp_path: Path, progressive: bool, at_least: int) -> None:
+    data = encoded("JPEG", progressive=progressive)
+    path = tmp_path / "cut"
+    for length in (*(int(len(data) * share) for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)), len(data) - 1):
+        path.write_bytes(data[:length])
+        assert refused(path, lambda path: decode(path, at_least=at_least)), length
+        assert refused(path, lambda path: squashed(path, at_least)), length
+    path.write_bytes(data)
+    decode(path, at_least=at_least)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "BMP", "PPM"])
@@ -429,6 +538,31 @@ def test_squashed_leaves_a_square_of_that_side_alone(tmp_path: Path) -> None:
     assert (squashed(tmp_path / "a.png", H) == NOISE[:, :H]).all()
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+@pytest.mark.parametrize(("height", "width"), [(600, 900), (1_201, 407), (90, 1_700), (100, 100)])
+def test_squashed_is_close_to_all_pixels_resized(tmp_path: Path, name: str, height: int, width: int) -> None:
+    """What is scaled in a quick way first, and what is not."""
+    picture("RGB", photo(height, width)).save(tmp_path / name, **({"quality": 95} if name == "a.jpg" else {}))
+    whole = decode(tmp_path / name)
+    for side in (12, 37, 96, 150, 500):
+        pixels = squashed(tmp_path / name, side)
+        assert (pixels.shape, pixels.dtype) == ((side, side, 3), np.uint8)
+        expected = np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
+        assert distance(pixels, expected) < 1
+        assert np.abs(pixels - expected).max() < 16
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_squashed_keeps_the_finest_detail_that_it_can_hold(tmp_path: Path, name: str) -> None:
+    """Of noise: what differs from all pixels resized is a small part of what there is."""
+    noise = np.random.default_rng(0).integers(0, 256, (640, 960, 3), dtype=np.uint8)
+    picture("RGB", noise).save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name == "a.jpg" else {}))
+    whole = decode(tmp_path / name)
+    for side in (60, 97, 130):
+        expected = np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
+        assert distance(squashed(tmp_path / name, side), expected) < expected.std() / 3
+
+
 SHAPES = [
     (1, 1), (1, 2), (2, 1), (1, 16), (16, 1), (3, 48), (48, 3), (5, 7), (7, 5), (31, 33), (32, 32), (33, 31), (36, 36),
     (37, 36), (63, 65), (64, 1000), (1000, 64), (73, 73), (201, 299), (300, 200), (224, 224), (256, 256), (257, 255),
@@ -450,6 +584,35 @@ def test_evaluation_crop_is_timms_bit_for_bit(tmp_path: Path, size: int, crop: f
         ours = evaluation_crop(tmp_path / "a.png", size, crop)
         assert (ours.shape, ours.dtype) == ((size, size, 3), np.uint8)
         assert (ours == expected).all(), (height, width)
+
+
+@pytest.mark.parametrize(("size", "crop"), [(32, 1.0), (64, 0.875), (224, 0.875)])
+@pytest.mark.parametrize(("height", "width"), [(600, 900), (1_201, 807)])
+def test_evaluation_crop_of_a_large_jpeg_is_timms_bit_for_bit(
+    tmp_path: Path, height: int, width: int, size: int, crop: float
+) -> None:
+    """Never scaled while it is decoded: what is exported must see the same pixels in timm."""
+    transform = timm.data.create_transform(
+        input_size=(3, size, size), interpolation="bicubic", crop_pct=crop, mean=(0, 0, 0), std=(1, 1, 1),
+        is_training=False,
+    )  # fmt: skip
+    picture("RGB", photo(height, width)).save(tmp_path / "a.jpg", quality=90)
+    with Image.open(tmp_path / "a.jpg") as image:
+        expected = (transform(image.convert("RGB")) * 255).round().numpy().astype(np.uint8).transpose(1, 2, 0)
+    assert (evaluation_crop(tmp_path / "a.jpg", size, crop) == expected).all()
+
+
+def test_evaluation_crop_asks_for_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture("RGB", photo(300, 440)).save(tmp_path / "a.jpg")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("scaled while it is decoded")
+
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", fail)
+    evaluation_crop(tmp_path / "a.jpg", 32, 0.875)
+    decode(tmp_path / "a.jpg")
+    with pytest.raises(Refusal, match="scaled while it is decoded"):
+        squashed(tmp_path / "a.jpg", 32)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 9999), (9999, 1), (2, 20_000)])

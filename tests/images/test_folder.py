@@ -1,7 +1,9 @@
 """The census: which files are pictures, in what order, of which class, and why the others are not."""
 
+import itertools
 import json
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,9 @@ import pytest
 from PIL import Image
 
 from simclr_cli.errors import InputError
+from simclr_cli.images import folder as module
+from simclr_cli.images.caches import cache_of, cache_root
+from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.folder import CAMERA_RAW, Census, Picture, Refused, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
@@ -342,3 +347,294 @@ def test_summary_counts(tmp_path: Path) -> None:
         "other_files": 1,
         "fingerprint": census.fingerprint,
     }
+
+
+# Remembered headers
+
+
+TIMES = itertools.count(10**18, 10**9)  # of change: none twice, however coarse the system's clock
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Pictures of two formats, one refused by its header, one file that is none."""
+    for i, name in enumerate(("b.png", "B.png", "a/z.png", "a.png", "a/b/c.jpg", "bare")):
+        path = draw(tmp_path / "root" / name, (6 + i, 4), format="JPEG" if name.endswith("jpg") else None)
+        os.utime(path, ns=(1, next(TIMES)))
+    (tmp_path / "root/broken.png").write_bytes((tmp_path / "root/b.png").read_bytes()[:20])
+    (tmp_path / "root/notes.txt").write_text("x")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose headers are read."""
+    names: list[str] = []
+
+    def spy(path: Path) -> Header:
+        names.append(path.relative_to(root).as_posix())
+        return read_header(path)
+
+    monkeypatch.setattr(module, "read_header", spy)
+    return names
+
+
+def headers_of(root: Path) -> Path:
+    return cache_of(root) / "headers.json"
+
+
+def fresh(root: Path) -> Census:
+    """A census that remembers nothing."""
+    kept = headers_of(root).with_name("aside")
+    if headers_of(root).exists():
+        headers_of(root).rename(kept)
+    census = take_census(root)
+    if kept.exists():
+        kept.replace(headers_of(root))
+    return census
+
+
+def test_second_census_reads_no_header_of_a_picture(root: Path, reading: list[str]) -> None:
+    first = take_census(root)
+    assert sorted(reading) == sorted([*names(first), "broken.png"])
+    reading.clear()
+    seen: list[tuple[int, int]] = []
+    second = take_census(root, workers=3, progress=lambda done, total: seen.append((done, total)))
+    assert reading == ["broken.png"]  # what is refused is looked at again
+    assert second == first and second.fingerprint == first.fingerprint
+    assert seen == [(i, 8) for i in range(1, 9)]
+
+
+def test_second_census_opens_no_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take_census(root)
+    reading = Path.open
+
+    def deny(path: Path, *rest: Any, **more: Any) -> Any:
+        assert path.name in ("headers.json", "broken.png", "notes.txt"), path
+        return reading(path, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", deny)
+    assert take_census(root) == first
+
+
+def test_census_that_finds_nothing_new_writes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take_census(root)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr(module, "write_json", never)
+    assert take_census(root) == first
+
+
+@pytest.mark.parametrize("how", ["content", "size", "time"])
+def test_changed_file_is_read_again_and_no_other(root: Path, reading: list[str], how: str) -> None:
+    take_census(root)
+    path = root / "a.png"
+    time = path.stat().st_mtime_ns
+    if how == "content":
+        draw(path, (50, 40))
+        os.utime(path, ns=(1, next(TIMES)))
+    elif how == "size":
+        path.write_bytes(path.read_bytes() + b"\0")
+        os.utime(path, ns=(1, time))
+    else:
+        os.utime(path, ns=(1, time + 1))
+    reading.clear()
+    census = take_census(root)
+    assert sorted(reading) == ["a.png", "broken.png"]
+    reading.clear()
+    assert take_census(root) == census == fresh(root)
+
+
+def test_files_that_come_and_go_are_noticed(root: Path, reading: list[str], tmp_path: Path) -> None:
+    take_census(root)
+    (root / "b.png").rename(tmp_path / "away.png")
+    (root / "a/z.png").rename(root / "a/y.png")
+    draw(root / "new/first.png", (9, 9))
+    for _ in range(2):
+        reading.clear()
+        census = take_census(root)
+        assert names(census) == ["B.png", "a.png", "a/b/c.jpg", "a/y.png", "bare", "new/first.png"]
+        assert census == fresh(root)
+    (tmp_path / "away.png").rename(root / "b.png")
+    assert take_census(root) == fresh(root)
+    draw(root / "new/first.png", (8, 8)).unlink()
+    assert take_census(root) == fresh(root)
+
+
+def test_picture_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
+    take_census(root)
+    whole = (root / "a.png").read_bytes()
+    (root / "a.png").write_bytes(whole[:20])
+    census = take_census(root)
+    assert "a.png" not in names(census) and set(reasons(census)) == {"a.png", "broken.png"}
+    (root / "a.png").write_bytes(whole)
+    (root / "broken.png").write_bytes(whole)
+    census = take_census(root)
+    assert {"a.png", "broken.png"} <= set(names(census)) and census.refused == ()
+
+
+def test_refused_file_may_become_a_picture_without_a_sign(tmp_path: Path) -> None:
+    """Of the same size and time of change: a refusal is not remembered, since tomorrow's Pillow may open it."""
+    whole = draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", (9, 9))
+    os.utime(whole, ns=(1, 10**18))
+    data = whole.read_bytes()
+    whole.write_bytes(data[:8] + bytes(len(data) - 8))
+    os.utime(whole, ns=(1, 10**18))
+    assert set(reasons(take_census(tmp_path))) == {"a.png"}
+    whole.write_bytes(data)
+    os.utime(whole, ns=(1, 10**18))
+    assert names(take_census(tmp_path)) == ["a.png", "b.png"]
+
+
+def test_picture_that_becomes_a_folder_is_none(root: Path) -> None:
+    take_census(root)
+    (root / "a.png").unlink()
+    draw(root / "a.png/inner.png")
+    assert take_census(root) == fresh(root)
+    assert "a.png/inner.png" in names(take_census(root))
+
+
+def test_links_are_remembered_by_what_they_lead_to(root: Path, tmp_path: Path) -> None:
+    outside = draw(tmp_path / "outside.png", (8, 3))
+    (root / "link.png").symlink_to(outside)
+    take_census(root)
+    draw(outside, (9, 9))
+    os.utime(outside, ns=(1, next(TIMES)))
+    (found,) = [picture for picture in take_census(root).pictures if picture.name == "link.png"]
+    assert (found.height, found.width) == (9, 9)
+
+
+def test_census_is_the_same_with_and_without_memory(root: Path) -> None:
+    first = take_census(root)
+    remembering = take_census(root)
+    assert remembering == first == fresh(root)
+    assert remembering.fingerprint == first.fingerprint
+    assert json.dumps(remembering.summary()) == json.dumps(first.summary())  # the order of the keys too
+
+
+def test_memory_is_of_the_pictures_that_are_there_and_of_no_others(root: Path) -> None:
+    for gone in ("b.png", "a/z.png", "bare"):
+        take_census(root)
+        (root / gone).unlink()
+        census = take_census(root)
+        assert [entry[0] for entry in json.loads(headers_of(root).read_bytes())["pictures"]] == names(census)
+
+
+@linux_only
+def test_any_name_that_the_system_allows_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in STRANGE:
+        draw(tmp_path / os.fsdecode(name))
+    first = take_census(tmp_path)
+
+    def never(path: Path) -> Header:
+        raise AssertionError(f"{path} is read again")
+
+    monkeypatch.setattr(module, "read_header", never)
+    assert take_census(tmp_path) == first
+
+
+def test_another_folder_of_the_same_names_is_not_confused(root: Path, tmp_path: Path) -> None:
+    first = take_census(root)
+    second = shutil.copytree(root, tmp_path / "second")  # with the times of change
+    draw(second / "a.png", (50, 40))
+    assert [picture.width for picture in take_census(second).pictures if picture.name == "a.png"] == [50]
+    assert take_census(root) == first
+
+
+def test_nothing_is_written_into_the_folder_itself(root: Path) -> None:
+    before = sorted(root.rglob("*")), root.stat().st_mtime_ns
+    take_census(root)
+    take_census(root)
+    assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
+    assert [path.name for path in cache_root().rglob("*") if path.is_file()] == ["headers.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "3", '"text"', "[1, 2]", "{}", "\0", '{"version": 0, "pictures": []}', '{"version": 1}',
+        '{"version": 1, "pictures": 3}', '{"version": 1, "pictures": [3]}', '{"version": 1, "pictures": [["a.png"]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3]]}', '{"version": 1, "pictures": {"a": 1}}',
+        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3, 4, 5]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", null, 2, 3, 4]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", NaN, 2, 3, 4]]}',
+        '{"version": 1, "pictures": [["gone.png", "PNG", 1, 2, 3, 4]]}',
+        '{"version": 1, "pictures": []}',
+        '{"version": 1, "pictures": [["a.png", "PNG", Infinity, 2, 3, 4]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3, 1e999]]}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
+def test_damaged_memory_is_ignored_and_mended(root: Path, reading: list[str], text: str) -> None:
+    first = take_census(root)
+    headers_of(root).write_text(text)
+    reading.clear()
+    assert take_census(root) == first
+    assert sorted(reading) == sorted([*names(first), "broken.png"])
+    reading.clear()
+    assert take_census(root) == first
+    assert reading == ["broken.png"]
+
+
+def test_memory_cut_anywhere_is_ignored(root: Path) -> None:
+    first = take_census(root)
+    whole = headers_of(root).read_bytes()
+    for length in range(0, len(whole) - 2, 41):
+        headers_of(root).write_bytes(whole[:length])
+        assert take_census(root) == first
+
+
+@pytest.mark.parametrize("figure", [0, -5, 1.5, True, "4", 10**30])
+def test_figures_that_no_picture_can_have_are_ignored(root: Path, figure: Any) -> None:
+    first = take_census(root)
+    kept = json.loads(headers_of(root).read_bytes())
+    (entry,) = [entry for entry in kept["pictures"] if entry[0] == "b.png"]
+    entry[3] = figure  # its width was 6
+    headers_of(root).write_text(json.dumps(kept))
+    assert take_census(root) == first
+
+
+def test_memory_of_another_version_is_ignored(root: Path, reading: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take_census(root)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    reading.clear()
+    assert take_census(root) == first
+    assert len(reading) == len(first.pictures) + 1
+
+
+def test_memory_is_not_needed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache folder cannot be made, or cannot be written to, every census reads all headers."""
+    first = take_census(root)
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file/cache"))
+    assert take_census(root) == take_census(root) == first
+    assert (tmp_path / "file").read_text() == "mine"
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", full)
+    assert take_census(root) == take_census(root) == first
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_folder_where_memory_should_lie_is_no_obstacle(root: Path) -> None:
+    headers_of(root).mkdir(parents=True)
+    assert take_census(root) == take_census(root)
+
+
+def test_census_without_a_picture_leaves_the_memory_alone(root: Path, reading: list[str], tmp_path: Path) -> None:
+    first = take_census(root)
+    away = root.rename(tmp_path / "away")
+    root.mkdir()
+    with pytest.raises(InputError, match="it is empty"):
+        take_census(root)
+    root.rmdir()
+    away.rename(root)
+    reading.clear()
+    assert take_census(root) == first
+    assert reading == ["broken.png"]
