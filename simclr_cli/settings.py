@@ -146,6 +146,7 @@ class PretrainSettings:
         "Disk space in GB for the decoded pictures of this folder; what does not fit is decoded again in every epoch. "
         "Auto: half of what is free.",
         at_least=0.0,
+        at_most=1e9,
     )
 
     def __post_init__(self) -> None:

@@ -69,13 +69,17 @@ def test_every_key_of_a_result_that_needs_words_has_them(generator: ModuleType) 
 
 
 def test_commands_of_the_readme_are_commands() -> None:
-    """Every line that begins with simclr: a known verb, and options that it has; and the two commands for newcomers."""
+    """Every line that begins with simclr, and `simclr ...` within one: a known verb, and options that it has.
+
+    And the two commands for newcomers.
+    """
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     known = {
         verb: {"--" + field.name.replace("_", "-") for field in dataclasses.fields(settings_class)}
         for verb, settings_class, _, _ in VERBS
     }
-    commands = re.findall(r"^(?:\$ |- `)?(simclr [a-z]+[^#`\n]*)", readme, re.MULTILINE)
+    commands = re.findall(r"^(?:\$ )?(simclr [a-z]+[^#`\n]*)", readme, re.MULTILINE)
+    commands += re.findall(r"`(simclr [a-z]+[^`\n]*)`", readme)
     commands = [command for command in commands if command.split()[1] in known]
     assert {command.split()[1] for command in commands} == set(known)
     for command in commands:
@@ -83,3 +87,18 @@ def test_commands_of_the_readme_are_commands() -> None:
         assert options <= known[command.split()[1]] | {"--json", "--debug", "--help"}, command
     for command in ("uv run simclr demo", "uv run pytest"):
         assert f"\n    python3 -m pip install uv && {command}\n" in readme
+
+
+def test_plan_of_the_house_names_every_module_and_no_other() -> None:
+    """docs/architecture.md: the tree, each name at the depth of its folder."""
+    package = Path(events.__file__).parent
+    tree = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("```\nsimclr_cli/\n")[2].partition("```")[0]
+    found: set[str] = set()
+    room = ""
+    for indent, name in re.findall(r"^( +)([\w/]+(?:\.py)?) ", tree, re.MULTILINE):
+        if len(indent) == 2:
+            room = name if name.endswith("/") else ""
+        if name.endswith(".py"):
+            found.add((room if len(indent) == 4 else "") + name)
+    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert found == {name for name in modules if not name.endswith(("/__init__.py", "__main__.py"))}

@@ -61,8 +61,21 @@ def test_importing_the_package_and_its_settings_does_not_import_torch() -> None:
     code = """
 import json, sys
 import simclr_cli
-from simclr_cli import DemoSettings, EmbedSettings, PretrainSettings, ProbeSettings, SimclrError, SimilarSettings
+from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, PretrainSettings, ProbeSettings
+from simclr_cli import SimclrError, SimilarSettings
 import simclr_cli.cli.app, simclr_cli.events, simclr_cli.errors, simclr_cli.settings
+sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []
+
+
+def test_the_caches_are_shown_and_cleared_without_torch() -> None:
+    """By the function, as by the command: it takes no second."""
+    code = """
+import json, sys
+from simclr_cli import CacheSettings, cache
+assert cache(CacheSettings()).caches == () == cache(CacheSettings(clear=True)).caches
 sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -73,7 +86,7 @@ def test_every_public_name_resolves() -> None:
     found = {name: getattr(simclr_cli, name) for name in simclr_cli.__all__}
     assert len(set(simclr_cli.__all__)) == len(simclr_cli.__all__)
     assert all(callable(value) for name, value in found.items() if name != "__version__")
-    assert {"pretrain", "embed", "probe", "similar", "demo", "load_encoder"} <= found.keys()
+    assert {"pretrain", "embed", "probe", "similar", "cache", "demo", "load_encoder"} <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
 
 

@@ -11,6 +11,7 @@ import pytest
 from simclr_cli import settings as module
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.settings import (
+    CacheSettings,
     DemoSettings,
     EmbedSettings,
     EncoderSettings,
@@ -56,6 +57,10 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"blur": 1.1}),
     (PretrainSettings, {"seed": -1}),
     (PretrainSettings, {"workers": 0}),
+    (PretrainSettings, {"compile": "yes"}),
+    (PretrainSettings, {"cache_gb": -0.1}),
+    (PretrainSettings, {"cache_gb": float("nan")}),
+    (PretrainSettings, {"cache_gb": float("inf")}),
     (EmbedSettings, {"run": "a", "backbone": "resnet18"}),
     (EmbedSettings, {"weights": "imagenet"}),
     (EmbedSettings, {"backbone": "resnet18"}),
@@ -174,6 +179,9 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"warmup_epochs": 10, "epochs": 10}),
     (PretrainSettings, {"warmup_epochs": 500}),  # the plan knows the epochs
     (PretrainSettings, {"crop_min": 1.0, "color_strength": 0.0, "grey": 0.0, "flip": 1.0, "blur": 0.0}),
+    (PretrainSettings, {"cache_gb": 0.0, "compile": "on"}),
+    (PretrainSettings, {"cache_gb": 0.25, "compile": "off"}),
+    (CacheSettings, {"images": HERE / "gone", "clear": True}),  # a cache may outlive its pictures
     (EmbedSettings, {"images": HERE, "backbone": "resnet18", "weights": "imagenet"}),
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),

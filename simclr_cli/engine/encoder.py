@@ -69,9 +69,10 @@ class Encoder(nn.Module):
     def _measure_width(self) -> int:
         """The width of h as it comes out: timm's attributes differ between families, the output does not."""
         size, training = self.spec.image_size, self.backbone.training
+        device = next((p.device for p in self.backbone.parameters()), None)
         try:
             with torch.no_grad():
-                h = self.backbone.eval()(torch.zeros(1, 3, size, size))
+                h = self.backbone.eval()(torch.zeros(1, 3, size, size, device=device))
         except Exception as error:  # each family has its own way to fail at a size
             raise SettingsError(
                 f"{self.spec.architecture} cannot take pictures of {size} px ({_first_line(error)}).",

@@ -51,35 +51,44 @@ def plain_nt_xent(z: Tensor, temperature: float) -> Tensor:
 class BlockwiseNTXent(torch.autograd.Function):
     """NT-Xent of (2N, D) rows of length 1, a block of rows of the similarities at a time, and those again in backward.
 
-    With s_ij = z_i . z_j / tau and l_i = log sum_{j != i} exp s_ij, the loss is mean_i (l_i - s_ip(i)), p(i) being the
-    positive of i, and, s being symmetric, its gradient 1 / (2N tau) (sum_j (exp(s_ij - l_i) + exp(s_ij - l_j)) z_j
-    - 2 z_p(i)): one row of similarities gives one row of the gradient.
+    With s_ij = z_i . z_j / tau, p(i) the positive of i, and l_i = log sum_{j != i} exp(s_ij - s_ip(i)), the loss is
+    mean_i l_i. As s is symmetric, its gradient is 1 / (2N tau) (sum_j (w_ij + w_ji) z_j - 2 z_p(i)) with
+    w_ij = exp(s_ij - s_ip(i) - l_i), and one row of similarities gives one row of it. The positive's similarity is
+    taken off first, and not in a sum with l_i: at a small tau both are large, and their difference is what counts.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, temperature: float, rows: int) -> Tensor:
         """rows: how many of the 2N rows a block has."""
         ctx.temperature, ctx.rows = temperature, rows
-        log_sums = torch.cat([block.logsumexp(dim=1) for _, block in _blocks(z, temperature, rows)])
-        ctx.save_for_backward(z, log_sums)
         positives = (z * z.roll(len(z) // 2, dims=0)).sum(dim=1) / temperature
-        return (log_sums - positives).mean()
+        losses = [
+            block.sub_(positives[part, None]).logsumexp(dim=1)
+            for part, block in _blocks(z, positives, temperature, rows)
+        ]
+        ctx.save_for_backward(z, positives, torch.cat(losses))
+        return torch.cat(losses).mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        z, log_sums = ctx.saved_tensors
+        z, positives, losses = ctx.saved_tensors
         out = -2 * z.roll(len(z) // 2, dims=0)
-        for part, block in _blocks(z, ctx.temperature, ctx.rows):
-            weights = (block - log_sums[part, None]).exp_().add_(block.sub_(log_sums).exp_())
+        for part, block in _blocks(z, positives, ctx.temperature, ctx.rows):
+            weights = (block - positives[part, None]).sub_(losses[part, None]).exp_()
+            weights.add_(block.sub_(positives).sub_(losses).exp_())
             out[part] += weights @ z
         return out * (gradient / (len(z) * ctx.temperature)), None, None
 
 
-def _blocks(z: Tensor, temperature: float, rows: int) -> Iterator[tuple[slice, Tensor]]:
-    """(which rows, their (rows, 2N) cosines / tau with -inf for a view's own), one block after the other."""
+def _blocks(z: Tensor, positives: Tensor, temperature: float, rows: int) -> Iterator[tuple[slice, Tensor]]:
+    """(which rows, their (rows, 2N) cosines / tau with -inf for a view's own), one block after the other.
+
+    The positives' are those given, to the last bit, so that they cancel where they are taken off.
+    """
     for start in range(0, len(z), rows):
         part = slice(start, min(start + rows, len(z)))
         block = (z[part] / temperature) @ z.T
         block.diagonal(offset=start).fill_(-torch.inf)
-        yield part, block
+        places = torch.arange(start, part.stop, device=z.device).add_(len(z) // 2).remainder_(len(z))
+        yield part, block.scatter_(1, places[:, None], positives[part, None])

@@ -65,10 +65,22 @@ def create_optimizer(
     All of them in few kernels: torch's fused ones where it has them for the device, LARS by torch's _foreach functions.
     """
     groups = parameter_groups(model, weight_decay)
+    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    optimizer: torch.optim.Optimizer
     if name == "lars":
         groups[1]["adapt"] = False
-        return Lars(groups, momentum=momentum)
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
-    if name == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=fused)
-    return torch.optim.AdamW(groups, lr=0.0, fused=fused)
+        optimizer = Lars(groups, momentum=momentum)
+    elif name == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=fused)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=0.0, fused=fused)
+    optimizer.register_load_state_dict_post_hook(_lay_out_as_weights)
+    return optimizer
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give what was loaded the memory layout of its weight: fused kernels pair the two by place, not by index."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                state[name] = torch.empty_like(weight).copy_(value)

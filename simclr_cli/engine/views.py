@@ -115,7 +115,7 @@ def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: i
         (B, 3, S, S) float32 in [0, 1], on the device of `pixels`.
     """
     device = pixels.device
-    x = resized_crop(pixels.float().div_(255), parameters.crop, sizes, parameters.flip, size)
+    x = resized_crop(pixels.float().div(255), parameters.crop, sizes, parameters.flip, size)
     factors = upload(parameters.factors, device)
     for slot in range(4):
         for operation, apply in enumerate(COLOUR_OPERATIONS):
@@ -147,6 +147,6 @@ class TwoViews:
         both = ViewParameters(*map(torch.cat, zip(vars(first).values(), vars(second).values(), strict=True)))
         pixels, sizes = torch.cat([pixels, pixels]), torch.cat([sizes, sizes])
         # Both views of all pictures in few kernels, but in parts where floats of all at once would be a burden.
-        at_once = max(1, AT_ONCE // pixels[0].numel())
+        at_once = max(1, AT_ONCE // max(pixels[0].numel(), 3 * self.size**2))
         parts = [slice(start, start + at_once) for start in range(0, len(pixels), at_once)]
         return torch.cat([make_view(pixels[part], sizes[part], both[part], self.size) for part in parts])

@@ -85,8 +85,9 @@ def _side_folders(cache: Path) -> list[Path]:
 
 
 def _files(cache: Path) -> Iterator[Path]:
-    for pattern in (HEADERS, f"{TEMPORARY_PREFIX}*"):
-        yield from cache.glob(pattern)
+    """All of them; last the one by which the cache is found, so that a clearing that was stopped can go on."""
     for folder in _side_folders(cache):
         for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
             yield from folder.glob(pattern)
+    for pattern in (f"{TEMPORARY_PREFIX}*", HEADERS):
+        yield from cache.glob(pattern)

@@ -24,6 +24,8 @@ from simclr_cli.store.vectors import Vectors, rows_file, write_vectors
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder
 from simclr_cli.verbs.pretrain import progress
 
+FOLD_FROM = 256  # pictures, from which on folding (a second for ResNet-18) pays
+
 
 def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
     """Embed a folder, or the run's own pictures.
@@ -84,7 +86,7 @@ def embed_files(
         (N, D) float32, not normalised, in order; and the refusals of the others by their place in `paths`.
     """
     spec, device = ready.encoder.spec, ready.device
-    encoder = folded(ready.encoder)
+    encoder = folded(ready.encoder) if len(paths) >= FOLD_FROM else ready.encoder
     decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
     say = progress(report, stage)
     refusals: dict[int, Refusal] = {}

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from simclr_cli.cli.console import Data, Face, duration, safe
-from simclr_cli.cli.results import show_demo, show_embed, show_pretrain, show_probe, show_similar
+from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.errors import InputError, Interrupted
 from simclr_cli.events import (
+    CacheKept,
+    CacheResult,
     CensusTaken,
     Choice,
     DemoResult,
@@ -313,3 +315,37 @@ def test_demo_shows_neighbours_and_comparison(log: tuple[Face, io.StringIO], std
     text = stdout()
     assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\ta.png" in text
     assert "gained +30.0 points over the best other (raw pixels)" in log[1].getvalue()
+
+
+KEPT = (
+    CacheKept("/c/1", "/pics/birds", (48, 336), 1_234_567_890, "2026-01-02T03:04:05+00:00"),
+    CacheKept("/c/2", NASTY, (), 1000, "2025-01-02T03:04:05+00:00"),
+)
+
+
+def test_cache_is_a_row_a_folder(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_cache(CacheResult("/c", False, 1_234_568_890, KEPT), log[0], Data())
+    lines = stdout().splitlines()
+    assert lines[0] == "path\tdecoded at px\tMB\tlast used"
+    assert lines[1] == "/pics/birds\t48, 336\t1,234.6\t2026-01-02T03:04:05+00:00"
+    assert lines[2] == f"{safe(NASTY)}\t\t0.0\t2025-01-02T03:04:05+00:00" and len(lines) == 3
+    assert log[1].getvalue() == "Kept in /c: 1,234.6 MB for 2 folders.\n"
+
+
+def test_cleared_cache_is_talk_and_no_data(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_cache(CacheResult("/c\x1b[2J", True, 1000, KEPT[1:]), log[0], Data())
+    assert stdout() == "" and log[1].getvalue() == "Cleared in /c\\x1b[2J: 0.0 MB for 1 folder.\n"
+
+
+def test_empty_cache_is_talk_and_no_data(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_cache(CacheResult("/c", False, 0, ()), log[0], Data())
+    assert stdout() == "" and log[1].getvalue() == "Kept in /c: 0.0 MB for 0 folders.\n"
+
+
+def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stdout", stream)
+    kept = (CacheKept("/c/1", "p" * 100, (48,), 10**6, "2026-01-02T03:04:05+00:00"),)
+    show_cache(CacheResult("/c", False, 10**6, kept), Face(io.StringIO()), Data())
+    assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()

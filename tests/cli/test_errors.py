@@ -15,6 +15,8 @@ from PIL import Image
 
 from simclr_cli import errors
 from simclr_cli.cli.app import VERBS, perform
+from simclr_cli.images.caches import cache_of
+from simclr_cli.images.folder import take_census
 from simclr_cli.settings import SimilarSettings
 
 ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"\xe2\x80\xaetxt.png"]
@@ -40,6 +42,8 @@ def place(tmp_path: Path, trained: Path, photos: Path, monkeypatch: pytest.Monke
     shutil.copytree(trained / "photos", tmp_path / "broken" / "photos")
     (tmp_path / "broken" / "photos" / "encoder" / "config.json").write_text("{")
     (tmp_path / "folders.csv").write_text("name,class\na,b\n")
+    take_census(tmp_path / "one")  # a folder where a file should be: it cannot be deleted as one
+    (cache_of(tmp_path / "one") / "48" / "index.json").mkdir(parents=True)
     return tmp_path
 
 
@@ -99,6 +103,7 @@ CATALOGUE = {
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
+    "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
     "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
     "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),
 }  # fmt: skip

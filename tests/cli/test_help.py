@@ -41,6 +41,11 @@ WITHOUT_TORCH = [
     (["similar", "/nowhere.jpg"], 3),
     (["similar", ".", "--top", "0"], 2),
     (["demo", "--pictures", "3"], 2),
+    (["cache", "a", "b"], 2),
+    (["cache", "--delete"], 2),
+    (["cache"], 0),
+    (["cache", "--json"], 0),
+    (["cache", "/nowhere/at/all", "--clear"], 0),
 ]
 
 WATCHED = """

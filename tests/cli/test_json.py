@@ -79,6 +79,18 @@ def test_similar(answer: Callable[..., Any], trained: Path, photos: Path) -> Non
     assert all(list(hit) == fields(events.Neighbour) for query in result["queries"] for hit in query["neighbours"])
 
 
+def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    assert answer("cache") == {"root": os.environ["SIMCLR_CACHE"], "cleared": False, "bytes": 0, "caches": []}
+    answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny)
+    result = answer("cache")
+    assert list(result) == fields(events.CacheResult)
+    assert [list(kept) for kept in result["caches"]] == [fields(events.CacheKept)]
+    assert result["caches"][0]["folder"] == str(photos) and result["caches"][0]["sides"] == [40]
+    assert answer("cache", tmp_path)["caches"] == []
+    assert answer("cache", photos, "--clear") == {**result, "cleared": True}
+    assert answer("cache")["caches"] == []
+
+
 def test_demo(answer: Callable[..., Any], tmp_path: Path) -> None:
     result = answer("demo", "--out", tmp_path, "--pictures", 100, "--epochs", 1, "--image-size", 8)
     assert list(result) == fields(events.DemoResult)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.engine.encoder import (
+    Encoder,
     EncoderSpec,
     create_encoder,
     load_backbone,
@@ -145,6 +146,27 @@ def test_with_trained_weights_pictures_are_normalised_by_the_models_own_statisti
     x = torch.rand(2, 3, 32, 32)
     channels = [(x[:, c] - spec.mean[c]) / spec.std[c] for c in range(3)]
     torch.testing.assert_close(encoder(x), encoder.backbone(torch.stack(channels, 1)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "normalises"),
+    [
+        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False),
+        ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0), True),
+        ((0.0, 0.0, 0.1), (1.0, 1.0, 1.0), True),
+        ((0.0, 0.0, 0.0), (1.0, 0.5, 1.0), True),
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True),
+    ],
+)
+def test_an_encoder_normalises_if_there_is_anything_to_do(
+    mean: tuple[float, float, float], std: tuple[float, float, float], normalises: bool
+) -> None:
+    encoder = Encoder(nn.Flatten(), EncoderSpec("flat", 4, mean=mean, std=std))
+    x = torch.rand(2, 3, 4, 4)
+    expected = (x.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert encoder.spec.normalises is normalises
+    torch.testing.assert_close(encoder(x), expected.flatten(1).float())
+    assert torch.equal(encoder(x), x.flatten(1)) is not normalises
 
 
 def test_represent_takes_bytes_and_gives_h_without_gradient() -> None:

@@ -1,14 +1,18 @@
-"""NT-Xent against Algorithm 1 as nested loops, closed forms, finite differences and pytorch-metric-learning."""
+"""NT-Xent, whole and in blocks, against nested loops, closed forms, finite differences and pytorch-metric-learning."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine import loss as module
+from simclr_cli.engine.loss import BlockwiseNTXent, nt_xent, plain_nt_xent
 
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
 
@@ -135,3 +139,188 @@ def test_collapsed_projections_of_length_zero_stay_finite() -> None:
 def test_an_odd_number_of_rows_or_a_single_picture_is_refused(rows: int) -> None:
     with pytest.raises(ValueError, match=rf"\({rows}, 4\)"):
         nt_xent(torch.ones(rows, 4), 0.1)
+
+
+# --- In blocks of rows ---
+
+
+def blockwise(z: Tensor, temperature: float, rows: int) -> Tensor:
+    return BlockwiseNTXent.apply(F.normalize(z, dim=1), temperature, rows)
+
+
+def plain(z: Tensor, temperature: float) -> Tensor:
+    return plain_nt_xent(F.normalize(z, dim=1), temperature)
+
+
+def loss_and_gradient(function: Callable[..., Tensor], z: Tensor, *arguments: float) -> tuple[Tensor, Tensor]:
+    z = z.detach().clone().requires_grad_()
+    loss = function(z, *arguments)
+    loss.backward()
+    assert z.grad is not None
+    return loss.detach(), z.grad
+
+
+# Of 14 rows: one, some that do not divide them, half, all but one, all, more than all.
+ROWS = (1, 3, 5, 7, 13, 14, 15, 1000)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("temperature", [0.01, *TEMPERATURES])
+def test_blocks_equal_nested_loops_of_algorithm_1(rows: int, temperature: float) -> None:
+    z = projections(7, 5).double()
+    expected = algorithm_1(z.tolist(), temperature)
+    assert blockwise(z, temperature, rows).item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("temperature", [0.01, *TEMPERATURES])
+@pytest.mark.parametrize("pictures", [2, 7, 40])
+def test_blocks_equal_the_plain_form_in_loss_and_gradient(
+    pictures: int, temperature: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    z = projections(pictures, 16).to(dtype)
+    loss, gradient = loss_and_gradient(plain, z, temperature)
+    # What is rounded are the similarities, of the size of 1 / tau; and as often larger is the gradient.
+    bound = tolerance * max(1.0, abs(loss.item()), 0.1 / temperature)
+    for rows in ROWS:
+        ours, our_gradient = loss_and_gradient(blockwise, z, temperature, rows)
+        assert ours.dtype == our_gradient.dtype == dtype
+        assert abs(ours - loss) <= bound
+        assert (our_gradient - gradient).abs().max() <= bound / temperature
+
+
+def test_where_the_loss_is_nearly_zero_blocks_are_as_exact_as_the_plain_form() -> None:
+    """All pictures told apart at a low temperature: the loss is far below 1e-6, and never below 0."""
+    for seed in range(10):
+        noise = torch.randn(80, 16, generator=torch.Generator().manual_seed(seed))
+        z = noise[:40].repeat(2, 1) + 0.1 * noise
+        loss, gradient = loss_and_gradient(plain, z, 0.01)
+        assert 0 <= loss < 1e-6 and gradient.abs().max() < 1e-6
+        ours, our_gradient = loss_and_gradient(blockwise, z, 0.01, 30)
+        assert 0 <= ours < 1e-6 and our_gradient.abs().max() < 1e-6, seed
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 6, 9])
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_gradient_of_blocks_by_finite_differences(rows: int, temperature: float) -> None:
+    z = projections(3, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: blockwise(z, temperature, rows), (z,))
+
+
+def test_gradient_of_a_multiple_of_the_loss_is_that_multiple() -> None:
+    z = projections(6, 4).double()
+    gradient = loss_and_gradient(blockwise, z, 0.2, 5)[1]
+    thrice = loss_and_gradient(lambda z: -3 * blockwise(z, 0.2, 5), z)[1]
+    torch.testing.assert_close(thrice, -3 * gradient)
+
+
+def test_blocks_without_gradient_give_the_loss_and_change_no_row() -> None:
+    z = F.normalize(projections(5, 4), dim=1)
+    kept = z.clone()
+    loss = BlockwiseNTXent.apply(z, 0.1, 3)
+    assert not loss.requires_grad and torch.equal(z, kept)
+    torch.testing.assert_close(loss, plain_nt_xent(z, 0.1))
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`in_blocks(k)`: from now on nt_xent holds k similarities at a time."""
+    return lambda similarities: monkeypatch.setattr(module, "AT_ONCE_CPU", similarities)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_switch_to_blocks_changes_neither_loss_nor_gradient(
+    in_blocks: Callable[[int], None], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At (2N)^2 similarities all at once; with room for one less, in blocks, down to rows that have no room at all."""
+    z = projections(9, 6).to(dtype)
+    whole: list[int] = []
+    monkeypatch.setattr(module, "plain_nt_xent", lambda *given: whole.append(1) or plain_nt_xent(*given))
+    in_blocks(18 * 18)
+    loss, gradient = loss_and_gradient(nt_xent, z, 0.1)
+    assert whole and gradient.dtype == dtype
+    assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    whole.clear()
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, torch.finfo(dtype).eps)
+    for at_once in (18 * 18 - 1, 100, 18, 1):
+        in_blocks(at_once)
+        ours, our_gradient = loss_and_gradient(nt_xent, z, 0.1)
+        assert ours.dtype == loss.dtype and our_gradient.dtype == dtype
+        torch.testing.assert_close(ours, loss, rtol=min(tolerance, 1e-6), atol=0)
+        torch.testing.assert_close(our_gradient, gradient, rtol=tolerance, atol=tolerance)
+    assert not whole
+
+
+def test_blocks_hold_as_many_rows_as_there_is_room_for(
+    in_blocks: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(BlockwiseNTXent, "apply", lambda z, temperature, rows: asked.append(rows) or z.sum())
+    for at_once in (1, 18, 35, 36, 323):
+        in_blocks(at_once)
+        nt_xent(projections(9, 6), 0.1)
+    assert asked == [1, 1, 1, 2, 17]
+
+
+@pytest.mark.parametrize("pictures", [2, 5, 64])
+def test_in_blocks_too_all_projections_equal_give_the_log_of_all_others(
+    pictures: int, in_blocks: Callable[[int], None]
+) -> None:
+    in_blocks(3 * 2 * pictures)
+    loss, gradient = loss_and_gradient(nt_xent, torch.ones(2 * pictures, 7), 0.1)
+    assert loss.item() == pytest.approx(math.log(2 * pictures - 1), rel=1e-6)
+    assert gradient.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("zeros", [slice(0, 1), slice(3, 9), slice(0, 16)])
+def test_in_blocks_too_projections_of_length_zero_stay_finite(zeros: slice, in_blocks: Callable[[int], None]) -> None:
+    """One row, some of both views, all of them."""
+    z = projections(8, 4)
+    z[zeros] = 0
+    loss, gradient = loss_and_gradient(nt_xent, z, 0.1)
+    in_blocks(48)
+    ours, our_gradient = loss_and_gradient(nt_xent, z, 0.1)
+    assert our_gradient.isfinite().all()
+    torch.testing.assert_close(ours, loss)
+    # A row of length 0 is divided by 1e-12, and so is its gradient.
+    torch.testing.assert_close(our_gradient, gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_blocks_too_half_precision_at_a_low_temperature_is_right(
+    dtype: torch.dtype, in_blocks: Callable[[int], None]
+) -> None:
+    in_blocks(5 * 32)
+    z = projections(16, 8).to(dtype)
+    loss, gradient = loss_and_gradient(nt_xent, z, 0.01)
+    assert loss.item() == pytest.approx(algorithm_1(z.double().tolist(), 0.01), rel=1e-4)
+    assert gradient.dtype == dtype and gradient.isfinite().all()
+
+
+def most_memory(function: Callable[..., Tensor], z: Tensor) -> int:
+    """Bytes that a loss and its gradient hold at most, beyond what was held before."""
+    z = z.detach().requires_grad_()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        function(z, 0.1).backward()
+    changes = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held, most = 0, 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    assert most > z.numel() * 4  # at least the gradient
+    return most
+
+
+def test_blocks_need_less_than_a_quarter_of_the_plain_forms_memory() -> None:
+    """(2N)^2 similarities are 64 MiB here; a block is a quarter of them."""
+    z = projections(2048, 4)
+    in_whole, in_parts = most_memory(plain, z), most_memory(nt_xent, z)
+    assert in_whole >= 2 * 2**26  # the similarities and their gradient
+    assert in_parts < in_whole / 4
+
+
+def test_memory_of_blocks_grows_with_n_and_not_with_its_square(in_blocks: Callable[[int], None]) -> None:
+    in_blocks(2**16)
+    one, four = (most_memory(nt_xent, projections(pictures, 32)) for pictures in (512, 2048))
+    assert four < 4.2 * one
+    assert most_memory(plain, projections(2048, 4)) > 10 * most_memory(plain, projections(512, 4))

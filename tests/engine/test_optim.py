@@ -176,6 +176,27 @@ def test_sgd_is_classic_momentum_without_nesterov() -> None:
     np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-5, atol=1e-6)
 
 
+def test_adamw_is_the_papers_with_torchs_defaults() -> None:
+    """Loshchilov and Hutter, algorithm 2: the decay is no part of the gradient."""
+    model, rates = Weights(), [0.1, 0.05, 0.2, 0.01]
+    w = model.weight.detach().double().numpy()
+    m, v = np.zeros((4, 3)), np.zeros((4, 3))
+    for step, (g, rate) in enumerate(zip(gradients((4, 3), 4), rates, strict=True), start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        adapted = m / (1 - 0.9**step) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+        w = w - rate * adapted - rate * 1e-2 * w
+    descend(model, 1e-2, rates, "adamw")
+    np.testing.assert_allclose(model.weight.detach().numpy(), w, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_parameters_on_a_device_without_fused_kernels_are_no_error(name: OptimizerName) -> None:
+    with torch.device("meta"):
+        model = nn.Linear(3, 2)
+    optimizer = create_optimizer(model, name, weight_decay=0.0)
+    assert not optimizer.param_groups[0].get("fused")
+
+
 @pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
 def test_decay_alone_shrinks_weights_and_never_gains(name: OptimizerName) -> None:
     model = Weights()

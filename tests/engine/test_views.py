@@ -1,8 +1,9 @@
-"""Every operation against torchvision's with the same parameters; the draws against torchvision's and by binomials."""
+"""Whole views against torchvision's, alone and in batches; the draws against torchvision's and by binomials."""
 
 import dataclasses
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -12,16 +13,8 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from simclr_cli.engine import views
-from simclr_cli.engine.views import (
-    TwoViews,
-    ViewParameters,
-    ViewRecipe,
-    draw_parameters,
-    gaussian_blur,
-    make_view,
-    resampling_matrix,
-    resized_crop,
-)
+from simclr_cli.engine.operations import resized_crop
+from simclr_cli.engine.views import TwoViews, ViewParameters, ViewRecipe, draw_parameters, make_view
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of pictures in [0, 1]; 1/255 is 0.004
 DRAWS = 4096
@@ -58,94 +51,6 @@ def torchvision_crop(x: Tensor, crop: Tensor, flip: bool, size: int) -> Tensor:
     top, left, height, width = (int(value) for value in crop)
     x = tv.resized_crop(x, top, left, height, width, [size, size], InterpolationMode.BICUBIC, antialias=True)
     return (tv.horizontal_flip(x) if flip else x).clamp(0, 1)
-
-
-# --- Each operation, exactly ---
-
-
-@pytest.mark.parametrize(
-    ("crop", "size"),
-    [
-        ((0, 0, 40, 56), 32),  # the whole picture, down
-        ((3, 7, 13, 9), 32),  # up, odd
-        ((5, 11, 17, 31), 23),  # up one way, down the other; odd size
-        ((39, 55, 1, 1), 8),  # one pixel
-        ((0, 20, 40, 1), 16),  # a column
-        ((8, 8, 32, 32), 32),  # nothing to resample
-        ((1, 2, 39, 53), 8),  # far down
-    ],
-)
-@pytest.mark.parametrize("flip", [False, True])
-def test_resized_crop_equals_torchvision(crop: tuple[int, ...], size: int, flip: bool) -> None:
-    pixels = noise(1, 40, 56)
-    box = torch.tensor([crop]).float()
-    ours = resized_crop(floats(pixels), box, size_of(pixels), torch.tensor([flip]), size)
-    torch.testing.assert_close(ours[0], torchvision_crop(floats(pixels)[0], box[0], flip, size), **TOLERANCE)
-
-
-def test_resized_crops_of_a_batch_are_each_their_own() -> None:
-    pixels = noise(24, 48, 40)
-    parameters = drawn(ViewRecipe(), 48, 40, count=24)
-    ours = resized_crop(floats(pixels), parameters.crop, size_of(pixels), parameters.flip, 32)
-    for row, x in enumerate(floats(pixels)):
-        expected = torchvision_crop(x, parameters.crop[row], bool(parameters.flip[row]), 32)
-        torch.testing.assert_close(ours[row], expected, **TOLERANCE)
-
-
-def test_the_rows_of_a_resampling_matrix_sum_to_one_and_ignore_what_is_outside_the_crop() -> None:
-    start, length = torch.tensor([0.0, 10.0, 3.25]), torch.tensor([50.0, 20.0, 0.5])
-    matrix = resampling_matrix(start, length, pixels=50, size=16)
-    torch.testing.assert_close(matrix.sum(2), torch.ones(3, 16))
-    assert not matrix[1, :, :10].any() and not matrix[1, :, 30:].any()
-
-
-FACTORS = (0.0, 0.2, 0.6, 1.0, 1.3, 1.8, 2.6)
-
-
-@pytest.mark.parametrize(
-    ("operation", "torchvision", "factors"),
-    [
-        (0, tv.adjust_brightness, FACTORS),
-        (1, tv.adjust_contrast, FACTORS),
-        (2, tv.adjust_saturation, FACTORS),
-        (3, tv.adjust_hue, (-0.5, -0.2, -0.05, 0.0, 0.1, 1 / 6, 0.2, 0.5)),
-    ],
-)
-def test_colour_operations_equal_torchvision(operation: int, torchvision, factors: tuple[float, ...]) -> None:
-    x = floats(noise(len(factors), 12, 10))
-    ours = views.COLOUR_OPERATIONS[operation](x, torch.tensor(factors).view(-1, 1, 1, 1))
-    for row, factor in enumerate(factors):
-        torch.testing.assert_close(ours[row], torchvision(x[row], factor), **TOLERANCE)
-
-
-def test_hue_equals_torchvision_on_the_corners_of_the_colour_cube() -> None:
-    """Where two channels are the highest, HSV has two names for a colour."""
-    corners = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3).T.reshape(1, 3, 1, 27)
-    for shift in (-0.4, 0.15, 0.5):
-        ours = views.COLOUR_OPERATIONS[3](corners, torch.tensor(shift).view(1, 1, 1, 1))
-        torch.testing.assert_close(ours, tv.adjust_hue(corners, shift), **TOLERANCE)
-
-
-@pytest.mark.parametrize(("size", "taps"), [(32, 3), (64, 7), (96, 9), (224, 23)])
-def test_blur_equals_torchvision_with_a_kernel_of_a_tenth(size: int, taps: int) -> None:
-    """The paper's code: 23 taps at 224 px. A kernel's size is twice its radius and one, not its radius."""
-    x = floats(noise(3, size, size))
-    sigma = (0.1, 0.9, 2.0)
-    ours = gaussian_blur(x, torch.tensor(sigma))
-    for row, one in enumerate(sigma):
-        torch.testing.assert_close(ours[row], tv.gaussian_blur(x[row], [taps, taps], [one, one]), **TOLERANCE)
-    dot = torch.zeros(1, 3, size, size)
-    dot[..., size // 2, size // 2] = 1
-    reached = gaussian_blur(dot, torch.tensor([50.0]))[0, 0] > 0
-    assert reached.any(0).sum() == reached.any(1).sum() == taps
-
-
-def test_grey_views_equal_torchvision() -> None:
-    pixels = noise(2, 32, 32)
-    parameters = dataclasses.replace(untouched(2, 32), grey=torch.tensor([True, False]))
-    ours = make_view(pixels, size_of(pixels), parameters, 32)
-    torch.testing.assert_close(ours[0], tv.rgb_to_grayscale(floats(pixels)[0], 3), **TOLERANCE)
-    torch.testing.assert_close(ours[1], floats(pixels)[1], **TOLERANCE)
 
 
 # --- A whole view ---
@@ -187,6 +92,14 @@ def test_a_view_equals_torchvision_picture_by_picture(strength: float, size: int
     for row, x in enumerate(floats(pixels)):
         # Rounding grows with each contrast and saturation, by up to 1 + 0.8 s.
         torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, size), rtol=0, atol=5e-5)
+
+
+def test_grey_views_equal_torchvision() -> None:
+    pixels = noise(2, 32, 32)
+    parameters = dataclasses.replace(untouched(2, 32), grey=torch.tensor([True, False]))
+    ours = make_view(pixels, size_of(pixels), parameters, 32)
+    torch.testing.assert_close(ours[0], tv.rgb_to_grayscale(floats(pixels)[0], 3), **TOLERANCE)
+    torch.testing.assert_close(ours[1], floats(pixels)[1], **TOLERANCE)
 
 
 def test_without_any_operation_a_view_is_the_picture() -> None:
@@ -353,6 +266,73 @@ def test_views_are_float32_in_0_to_1_and_do_not_change_the_pixels() -> None:
     assert torch.equal(pixels, kept)
 
 
+def test_a_view_of_floats_does_not_change_them() -> None:
+    """Pixels may come as floats in 0..255 too."""
+    pixels = noise(2, 20, 20).float()
+    kept = pixels.clone()
+    ours = make_view(pixels, size_of(pixels), untouched(2, 20), 20)
+    torch.testing.assert_close(ours, kept / 255, rtol=0, atol=1e-6)
+    assert torch.equal(pixels, kept)
+
+
+def each_by_itself(pixels: Tensor, sizes: Tensor, recipe: ViewRecipe, size: int, seed: int) -> Tensor:
+    """First and second views as two calls would make them, one after the other."""
+    draws = generator(seed)
+    first, second = (draw_parameters(sizes, recipe, draws) for _ in range(2))
+    return torch.cat([make_view(pixels, sizes, parameters, size) for parameters in (first, second)])
+
+
+def test_both_views_are_what_each_would_be_by_itself() -> None:
+    pixels, recipe = noise(24, 40, 36), ViewRecipe()
+    sizes = torch.randint(20, 400, (24, 2), generator=generator(8))
+    both = TwoViews(32, recipe)(pixels, sizes, generator(5))
+    torch.testing.assert_close(both, each_by_itself(pixels, sizes, recipe, 32, seed=5), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("pictures", [0.5, 1, 3, 7, 13, 14, 100])
+def test_views_made_in_parts_equal_those_made_at_once(pictures: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of less than a picture, of one, across the border of the two views, of all but one, of all."""
+    pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe())
+    sizes = torch.randint(20, 400, (7, 2), generator=generator(8))
+    at_once = augment(pixels, sizes, generator(5))
+    seen: list[int] = []
+    plain = views.make_view
+
+    def watched(part: Tensor, *rest: Any) -> Tensor:
+        seen.append(part.numel())
+        return plain(part, *rest)
+
+    monkeypatch.setattr(views, "AT_ONCE", int(pictures * 3 * 40 * 36))
+    monkeypatch.setattr(views, "make_view", watched)
+    assert torch.equal(augment(pixels, sizes, generator(5)), at_once)
+    assert sum(seen) == 2 * pixels.numel()
+    assert len(seen) == math.ceil(14 / max(1, int(pictures)))
+    assert max(seen) <= max(views.AT_ONCE, pixels[0].numel())
+
+
+def test_parts_hold_no_more_values_than_they_may_where_views_are_larger_than_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Icons of 8 px seen at 32 px: AT_ONCE is of "float pictures in work", and those are the views."""
+    pixels, plain, made = noise(6, 8, 8), views.make_view, []
+
+    def watched(*given: Any) -> Tensor:
+        made.append(plain(*given))
+        return made[-1]
+
+    monkeypatch.setattr(views, "AT_ONCE", 2 * 3 * 32 * 32)
+    monkeypatch.setattr(views, "make_view", watched)
+    TwoViews(32, ViewRecipe())(pixels, size_of(pixels), generator())
+    assert max(view.numel() for view in made) <= views.AT_ONCE
+
+
+def test_parameters_of_some_pictures_are_theirs() -> None:
+    parameters = drawn(ViewRecipe(), count=9)
+    part = parameters[2:5]
+    for field in dataclasses.fields(parameters):
+        assert torch.equal(getattr(part, field.name), getattr(parameters, field.name)[2:5])
+
+
 @pytest.mark.parametrize("stored", [1, 8, 48])
 def test_tiny_and_thread_thin_pictures_give_finite_views(stored: int) -> None:
     """A thin crop may fall between two stored pixels."""
@@ -360,14 +340,6 @@ def test_tiny_and_thread_thin_pictures_give_finite_views(stored: int) -> None:
     pixels = noise(24, 48, 48)[:, :, :stored, :stored]
     both = TwoViews(16, ViewRecipe(blur=1.0))(pixels, sizes, generator())
     assert both.isfinite().all() and both.min() >= 0 and both.max() <= 1
-
-
-def test_crops_thinner_than_a_stored_pixel_show_the_pixel_that_they_lie_in() -> None:
-    """Every position of a crop of one true pixel in a picture of 40, stored at 8: five true pixels share one."""
-    start = torch.arange(40) * 0.2
-    matrix = resampling_matrix(start, torch.full((40,), 0.2), pixels=8, size=4)
-    expected = torch.eye(8)[torch.arange(40) // 5]
-    torch.testing.assert_close(matrix, expected[:, None].expand(-1, 4, -1))
 
 
 def test_pictures_of_different_true_sizes_share_a_batch() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
-from timm.optim import Lars
 from torch import Tensor, nn
 
+from simclr_cli.engine.lars import Lars
+from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.errors import RunError
 from simclr_cli.store.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpoint, save_checkpoint
 
@@ -33,8 +34,17 @@ OPTIMIZERS: dict[str, Maker] = {
     "sgd": lambda model: torch.optim.SGD(groups(model), lr=0.1, momentum=0.9, nesterov=True),
     "sgd-plain": lambda model: torch.optim.SGD(groups(model), lr=1 / 3),
     "adamw": lambda model: torch.optim.AdamW(groups(model), lr=0.002, betas=(0.9, 0.95)),
-    "lars": lambda model: Lars(groups(model), lr=0.3, momentum=0.9, trust_coeff=0.001),
+    "lars": lambda model: with_rate(Lars(groups(model), momentum=0.9, eta=0.01), 0.3),
+    # As training makes them: in few kernels.
+    "our lars": lambda model: with_rate(create_optimizer(model, "lars", weight_decay=1e-2), 30.0),
+    "our sgd": lambda model: with_rate(create_optimizer(model, "sgd", weight_decay=1e-2), 0.1),
+    "our adamw": lambda model: with_rate(create_optimizer(model, "adamw", weight_decay=1e-2), 0.002),
 }
+
+
+def with_rate(optimizer: torch.optim.Optimizer, rate: float) -> torch.optim.Optimizer:
+    set_learning_rate(optimizer, rate)
+    return optimizer
 
 
 def small_model(seed: int) -> nn.Module:
@@ -116,6 +126,22 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     train(resumed, fresh, range(3, 6))
     assert_same(dict(resumed.state_dict()), dict(model.state_dict()))
     assert_same(fresh.state_dict(), optimizer.state_dict())
+
+
+def test_momenta_of_lars_are_in_the_file(tmp_path: Path) -> None:
+    model = small_model(0)
+    optimizer = OPTIMIZERS["our lars"](model)
+    train(model, optimizer, range(3))
+    save_checkpoint(tmp_path, Checkpoint(3, model.state_dict(), optimizer.state_dict(), [], []))
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert loaded.optimizer["state"].keys() == set(range(len(parameters))) and len(parameters) == 5
+    for index, parameter in enumerate(parameters):
+        assert loaded.optimizer["state"][index].keys() == {"momentum"}
+        momentum = loaded.optimizer["state"][index]["momentum"]
+        assert momentum.any() and torch.equal(momentum, optimizer.state[parameter]["momentum"])
+    assert [group["adapt"] for group in loaded.optimizer["param_groups"]] == [True, False]
 
 
 def test_optimizer_before_its_first_step_comes_back(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.verbs.plan import RULES, Circumstances, resolve, view_recipe
+from simclr_cli.verbs.plan import COMPILE_PAYS, RULES, Circumstances, choose_compile, resolve, view_recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -23,8 +23,11 @@ def modern_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan(
     pictures: int = 1000, short_side: int = 256, device: torch.device = CPU, **given: Any
 ) -> tuple[ResolvedSettings, dict[str, Any]]:
-    """The settings resolved, and the choices by name."""
-    settings, choices = resolve(ResolvedSettings(images=Path(), **given), Circumstances(pictures, short_side, device))
+    """The settings resolved for a run of an hour, and the choices by name."""
+    here = Circumstances(pictures, short_side, device)
+    settings, choices = resolve(ResolvedSettings(images=Path(), **given), here)
+    settings, compiling = choose_compile(settings, here, 3600)
+    choices = (*choices, compiling)
     assert len({choice.name for choice in choices}) == len(choices)
     return settings, {choice.name: choice for choice in choices}
 
@@ -36,16 +39,18 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
     device: torch.device, pictures: int, short_side: int
 ) -> None:
     settings, choices = plan(pictures, short_side, device)
-    assert [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None] == ["run"]
-    assert set(choices) == {name.replace("_", " ") for name in RULES}
+    open_ = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None]
+    assert open_ == ["run", "cache_gb"]  # a name, and what belongs to the command and not to the run
+    assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")}
     assert all(choice.reason and choice.value for choice in choices.values())
-    again, _ = resolve(settings, Circumstances(pictures, short_side, device))
-    assert again == settings  # what was resolved once stays
+    here = Circumstances(pictures, short_side, device)
+    again, _ = resolve(settings, here)
+    assert again == settings == choose_compile(settings, here, 0)[0]  # what was resolved once stays
 
 
 def test_every_setting_that_may_be_automatic_has_a_rule() -> None:
     automatic = {f.name for f in dataclasses.fields(ResolvedSettings) if f.default is None}
-    assert automatic - {"images", "run"} == set(RULES)
+    assert automatic - {"images", "run", "cache_gb"} == {*RULES, "compile"}
 
 
 @pytest.mark.parametrize(
@@ -203,3 +208,33 @@ def test_the_recipe_of_the_views_is_that_of_the_settings() -> None:
     assert recipe.crop_area == (0.3, 1.0)
     assert (recipe.jitter, recipe.strength, recipe.grey, recipe.flip, recipe.blur) == (0.8, 0.4, 0.1, 0.0, 0.2)
     assert view_recipe(dataclasses.replace(settings, color_strength=0.0)).jitter == 0
+
+
+@pytest.mark.parametrize(
+    ("device", "seconds", "expected", "word"),
+    [
+        (CPU, 10**6, "off", "a CPU"),
+        (torch.device("mps"), 10**6, "off", "gains nothing on a GPU"),
+        (GPU, COMPILE_PAYS - 1, "off", "does not pay"),
+        (GPU, 0, "off", "does not pay"),
+        (GPU, COMPILE_PAYS, "on", "which pays"),
+        (torch.device("cuda:1"), 10**6, "on", "which pays"),
+    ],
+)
+def test_compiling_is_for_long_runs_on_nvidias_gpus(
+    device: torch.device, seconds: float, expected: str, word: str
+) -> None:
+    settings = ResolvedSettings(images=Path())
+    chosen, choice = choose_compile(settings, Circumstances(1000, 64, device), seconds)
+    assert (chosen.compile, choice.name, choice.value) == (expected, "compile", expected)
+    assert word in choice.reason
+    assert dataclasses.replace(chosen, compile=None) == settings
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+@pytest.mark.parametrize("seconds", [0, 10**6])
+@pytest.mark.parametrize("given", ["on", "off"])
+def test_compiling_is_as_the_user_sets_it(device: torch.device, seconds: float, given: str) -> None:
+    settings = ResolvedSettings(images=Path(), compile=given)
+    chosen, choice = choose_compile(settings, Circumstances(1000, 64, device), seconds)
+    assert chosen == settings and (choice.value, choice.reason) == (given, "as set")

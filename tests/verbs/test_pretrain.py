@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import socket
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from simclr_cli.errors import InputError, MachineError, RunError, SettingsError, TrainingError
 from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, PretrainResult, Progress, StepDone
+from simclr_cli.images.caches import cache_root, list_caches
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import pretrain as pretrain_module
@@ -93,7 +95,7 @@ def test_result_says_what_the_run_folder_says(trained: Any) -> None:
 
 def test_config_holds_every_setting_resolved(trained: Any) -> None:
     config = trained.run.config()
-    wanted = {field.name for field in dataclasses.fields(ResolvedSettings)} - {"resume", "dry_run", "runs"}
+    wanted = {field.name for field in dataclasses.fields(ResolvedSettings)} - {"resume", "dry_run", "runs", "cache_gb"}
     assert set(config["settings"]) == wanted
     assert None not in config["settings"].values()
     assert config["settings"]["images"] == str(trained.pictures)
@@ -113,7 +115,7 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
 def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
     plan = trained.result.plan
     automatic = {field.name for field in dataclasses.fields(PretrainSettings) if field.default is None}
-    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run"}
+    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run", "cache_gb"}
     assert all(c.reason for c in plan.choices)
     assert plan.steps == 6 and plan.seconds > 0
     assert choice(plan, "epochs") == ("2", "as set")
@@ -137,6 +139,101 @@ def test_same_seed_gives_the_same_weights_bit_for_bit_and_another_gives_others(p
 def test_number_of_workers_changes_nothing(pictures: Path, train: Train) -> None:
     one, other = train(pictures, run="a", workers=1), train(pictures, run="b", workers=5)
     assert one.model_digest == other.model_digest
+
+
+PICTURE_BYTES = 3 * 60 * 60  # stored: half as much again as the 40 px that are trained on
+
+
+def losses_of(run: str) -> list[float]:
+    return [json.loads(line)["loss"] for line in RunFolder(Path(run)).metrics_file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stored", [0, 20])
+def test_pictures_that_are_decoded_again_in_every_epoch_give_the_same_run(
+    pictures: Path, train: Train, stored: int
+) -> None:
+    """None of them stored, or some."""
+    streamed = train(pictures, run="streamed", epochs=2, cache_gb=(stored + 0.5) * PICTURE_BYTES / 1e9)
+    (cache,) = list_caches()
+    assert sum(path.stat().st_size for path in cache.path.rglob("*.u8")) == stored * PICTURE_BYTES
+    kept = train(pictures, run="kept", epochs=2)
+    assert same_weights(streamed.run, kept.run) and streamed.model_digest == kept.model_digest
+    assert losses_of(streamed.run) == losses_of(kept.run)
+
+
+@pytest.mark.parametrize(("stored", "again", "dry_run"), [(0, "100%", False), (24, "50%", False), (24, "50%", True)])
+def test_lack_of_room_is_said_once_with_the_share_that_is_decoded_again(
+    pictures: Path, train: Train, stored: int, again: str, dry_run: bool
+) -> None:
+    events: list[Event] = []
+    cache_gb = (stored + 0.5) * PICTURE_BYTES / 1e9
+    train(pictures, cache_gb=cache_gb, dry_run=dry_run, report=events.append)
+    warnings = [event for event in events if isinstance(event, Note) and event.warning]
+    assert len(warnings) == 1
+    assert f"{again} of the pictures are decoded again in every epoch" in warnings[0].text
+    assert "--cache-gb" in warnings[0].text and str(cache_root()) in warnings[0].text
+    plan = next(place for place, event in enumerate(events) if isinstance(event, PlanMade))
+    assert events[plan + 1] is warnings[0]
+
+
+@pytest.mark.parametrize("cache_gb", [None, 48.5 * PICTURE_BYTES / 1e9])
+def test_where_there_is_room_nothing_is_said_of_it(pictures: Path, train: Train, cache_gb: float | None) -> None:
+    events: list[Event] = []
+    train(pictures, cache_gb=cache_gb, report=events.append)
+    assert not [event for event in events if isinstance(event, Note)]
+
+
+def test_any_budget_that_is_a_setting_is_a_budget(pictures: Path, train: Train) -> None:
+    assert train(pictures, cache_gb=1e300, dry_run=True).plan
+
+
+def test_on_a_disk_without_room_pictures_are_streamed_and_it_is_said(
+    pictures: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of what is free is less than a picture."""
+    monkeypatch.setattr("simclr_cli.images.cache.free_bytes", lambda _: PICTURE_BYTES)
+    events: list[Event] = []
+    assert train(pictures, report=events.append).finished
+    (warning,) = (event for event in events if isinstance(event, Note))
+    assert "half of what is free there" in warning.text and "100% of the pictures" in warning.text
+
+
+# torch.compile
+
+
+def test_on_a_cpu_nothing_is_compiled_and_the_run_says_so(trained: Any) -> None:
+    assert trained.run.settings()["compile"] == "off"
+    assert choice(trained.result.plan, "compile") == ("off", "it gains nothing on a CPU, and takes a minute")
+    assert not [event for event in trained.events if isinstance(event, Note)]
+
+
+def test_compiling_is_kept_with_the_run_and_changes_little(
+    pictures: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    events: list[Event] = []
+    on = train(pictures, run="on", compile="on", report=events.append)
+    off = train(pictures, run="off", compile="off")
+    torch._dynamo.reset()
+    assert [RunFolder(Path(made.run)).settings()["compile"] for made in (on, off)] == ["on", "off"]
+    assert choice(on.plan, "compile") == ("on", "as set") and not [e for e in events if isinstance(e, Note)]
+    assert losses_of(on.run) == pytest.approx(losses_of(off.run), rel=1e-3)
+
+
+def test_without_a_compiler_training_goes_on_with_one_warning(
+    pictures: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(_: Any) -> Any:
+        raise RuntimeError("Cannot find a working triton installation.")
+
+    expected = train(pictures, run="off")
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    events: list[Event] = []
+    made = train(pictures, run="on", compile="on", report=events.append)
+    (note,) = (event for event in events if isinstance(event, Note))
+    assert note.warning and "torch.compile" in note.text and "working triton" in note.text
+    assert made.model_digest == expected.model_digest
+    assert RunFolder(Path(made.run)).settings()["compile"] == "on"  # where it goes on, there may be a compiler
 
 
 def test_the_users_pictures_stay_as_they_are_and_no_socket_is_opened(

@@ -13,10 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simclr_cli.errors import Interrupted, RunError, SettingsError
+from simclr_cli.errors import InputError, Interrupted, RunError, SettingsError
 from simclr_cli.events import EpochDone, Event, PretrainResult, StepDone
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs.pretrain import pretrain
 
 Train = Callable[..., PretrainResult]
@@ -50,6 +51,17 @@ def stopped(own: Any, train: Train, tmp_path: Path) -> Path:
     return tmp_path / "runs" / "half"
 
 
+@pytest.fixture(scope="module")
+def undisturbed_lars(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainResult:
+    """A run by LARS that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("lars-cache")))
+        patch.setattr(pretrain_module, "seconds_a_picture", lambda *_: 0.01)
+        runs = tmp_path_factory.mktemp("lars") / "runs"
+        settings = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}
+        return pretrain(PretrainSettings(images=pictures, runs=runs, **settings))
+
+
 @pytest.mark.parametrize("steps", [1, 3, 5], ids=["first epoch", "end of an epoch", "second epoch"])
 def test_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     trained: Any, pictures: Path, train: Train, tmp_path: Path, steps: int
@@ -65,6 +77,26 @@ def test_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     assert result.model_digest == trained.result.model_digest
     losses = [[row["loss"] for row in metrics(run)] for run in (trained.run.path, Path(result.run))]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("steps", "first", "then"), [(2, 0.0, 0.0), (5, 0.0, None), (2, None, 0.0), (5, 2e-4, 0.0)])
+def test_resumed_run_is_the_same_whatever_part_of_its_pictures_is_stored_before_and_after(
+    undisturbed_lars: PretrainResult,
+    pictures: Path,
+    train: Train,
+    tmp_path: Path,
+    steps: int,
+    first: float | None,
+    then: float | None,
+) -> None:
+    """--cache-gb is of the command: each may decode ahead, or whatever it needs, or some of it."""
+    with pytest.raises(Interrupted, match=f"Stopped after step {steps} of 6"):
+        train(pictures, epochs=2, optimizer="lars", cache_gb=first, report=stop_at(StepDone, steps))
+    result = resume(tmp_path / "runs", cache_gb=then)
+    assert result.model_digest == undisturbed_lars.model_digest
+    losses = [[row["loss"] for row in metrics(Path(run))] for run in (undisturbed_lars.run, result.run)]
+    assert losses[0] == losses[1]
+    assert "cache_gb" not in RunFolder(Path(result.run)).settings()
 
 
 def test_stop_during_the_last_step_leaves_only_the_export_to_do(trained: Any, pictures: Path, train: Train) -> None:
@@ -174,6 +206,23 @@ def test_resume_of_a_named_run_with_another_folder_is_refused(
         draw(tmp_path / "other" / f"{i}.png", i)
     with pytest.raises((RunError, SettingsError)):
         resume(stopped.parent, run="half", images=tmp_path / "other")
+
+
+def test_picture_that_goes_away_while_it_streams_ends_training_and_comes_back_to_the_same_end(
+    undisturbed_lars: PretrainResult, own: Any, train: Train, tmp_path: Path
+) -> None:
+    """It may be any of them: all are moved away, and back with their times."""
+    away = own.pictures.with_name("away")
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone) and own.pictures.exists():
+            own.pictures.rename(away)
+
+    with pytest.raises(InputError, match="can no longer be decoded") as caught:
+        train(own.pictures, epochs=2, optimizer="lars", cache_gb=0, report=report)
+    assert str(own.pictures) in caught.value.what
+    away.rename(own.pictures)
+    assert resume(tmp_path / "runs", cache_gb=0).model_digest == undisturbed_lars.model_digest
 
 
 def test_way_to_go_on_names_the_folder_of_runs(pictures: Path, train: Train, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""Training: one step against the update written out, the loop's rates and losses, and resuming bit for bit."""
+"""Training: a step against the update written out, the loop's rates and losses, resuming and streaming bit for bit."""
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from torch import Tensor, nn
 from simclr_cli.engine.loss import nt_xent
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
-from simclr_cli.engine.views import TwoViews, ViewRecipe
+from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import Interrupted, Terminated, TrainingError
-from simclr_cli.events import EpochDone, Event, StepDone, silent
+from simclr_cli.events import EpochDone, Event, Note, StepDone, silent
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.folder import Census
@@ -29,31 +31,37 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import training
 from simclr_cli.verbs.plan import Circumstances, resolve, view_recipe
-from simclr_cli.verbs.training import build_model, seconds_a_picture, train, train_step
+from simclr_cli.verbs.training import Step, build_model, seconds_a_picture, train
 
 PICTURES, SIDE, BATCH = 26, 24, 8  # 3 full batches an epoch; two pictures wait
 STEPS, EPOCHS = PICTURES // BATCH, 2
+CPU = torch.device("cpu")
 
 
 def settings(**given: Any) -> ResolvedSettings:
     wanted = {"backbone": "test_resnet", "image_size": 16, "batch_size": BATCH, "epochs": EPOCHS, "run": "run",
-              "projection_dimensions": 16, **given}  # fmt: skip
-    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, torch.device("cpu")))[0]
+              "projection_dimensions": 16, "compile": "off", **given}  # fmt: skip
+    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, CPU))[0]
 
 
 def decoded(pictures: int = PICTURES) -> DecodedPictures:
     """Pictures of four coarse blocks of colour each: easily told apart."""
     blocks = np.random.default_rng(0).integers(0, 256, (pictures, 3, 2, 2), dtype=np.uint8)
+    pixels = blocks.repeat(SIDE // 2, 2).repeat(SIDE // 2, 3)
     sizes = np.full((pictures, 2), SIDE, dtype=np.int64)
-    return DecodedPictures(Census(Path(), (), (), 0), blocks.repeat(SIDE // 2, 2).repeat(SIDE // 2, 3), sizes)
+    return DecodedPictures(Census(Path(), (), (), 0), SIDE, sizes, np.arange(pictures), (pixels,), workers=1)
+
+
+def batches_of(chosen: ResolvedSettings) -> Batches:
+    return Batches(decoded(), chosen.batch_size, chosen.seed, CPU)
 
 
 def trained(
-    chosen: ResolvedSettings, folder: Path, report: Callable[[Event], None] = silent
+    chosen: ResolvedSettings, folder: Path, report: Callable[[Event], None] = silent, batches: Any = None
 ) -> tuple[SimCLR, list[dict[str, Any]]]:
     """A model from the start, trained in a run folder (or resumed from what stands there)."""
     model = build_model(chosen)
-    return model, train(model, Batches(decoded(), chosen.batch_size, chosen.seed), chosen, RunFolder(folder), report)
+    return model, train(model, batches or batches_of(chosen), chosen, RunFolder(folder), report)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -70,7 +78,13 @@ def losses_of(events: list[Event]) -> list[float]:
 
 def a_batch(count: int = BATCH) -> tuple[Tensor, Tensor]:
     pictures = decoded(count)
-    return torch.from_numpy(pictures.pixels), torch.from_numpy(pictures.sizes)
+    return torch.from_numpy(pictures.read(np.arange(count))), torch.from_numpy(pictures.sizes)
+
+
+def views_of(chosen: ResolvedSettings, pixels: Tensor, sizes: Tensor, step: int) -> Tensor:
+    """What a step sees: a function of (seed, step)."""
+    generator = torch_generator(chosen.seed, Purpose.VIEWS, step)
+    return TwoViews(chosen.image_size, view_recipe(chosen))(pixels, sizes, generator)
 
 
 def test_both_views_go_through_in_one_pass() -> None:
@@ -80,31 +94,29 @@ def test_both_views_go_through_in_one_pass() -> None:
     seen: list[int] = []
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)):
         norm.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    optimizer = create_optimizer(model, "sgd", weight_decay=0.0)
-    train_step(model, TwoViews(16, ViewRecipe()), optimizer, *a_batch(), torch.Generator().manual_seed(0), chosen)
+    Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)(*a_batch(), 0)
     assert set(seen) == {2 * BATCH}
     assert len(seen) == sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
     assert model.encoder.backbone.bn1.num_batches_tracked == 1
 
 
-def test_a_step_is_the_gradient_of_nt_xent_times_the_rate() -> None:
-    chosen = settings(temperature=0.2)
+@pytest.mark.parametrize("step", [0, 4])
+def test_a_step_is_the_gradient_of_nt_xent_times_the_rate(step: int) -> None:
+    chosen = settings(temperature=0.2, seed=3)
     model = build_model(chosen).train()
     twin = copy.deepcopy(model)
     pixels, sizes = a_batch()
-    views = TwoViews(16, view_recipe(chosen))
     optimizer = create_optimizer(model, "sgd", weight_decay=0.0)
     set_learning_rate(optimizer, 0.5)
     # Gradients that are left over must not count.
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    loss = train_step(model, views, optimizer, pixels, sizes, torch.Generator().manual_seed(4), chosen)
+    loss = Step(model, optimizer, chosen, silent)(pixels, sizes, step)
 
-    x = views(pixels, sizes, torch.Generator().manual_seed(4))
-    expected = nt_xent(twin.head(twin.encoder(x)), 0.2)
+    expected = nt_xent(twin.head(twin.encoder(views_of(chosen, pixels, sizes, step))), 0.2)
     named = {name: parameter for name, parameter in twin.named_parameters() if parameter.requires_grad}
     gradients = torch.autograd.grad(expected, list(named.values()))
-    assert loss.item() == expected.item() and not loss.requires_grad
+    assert loss.shape == () and loss.item() == expected.item() and not loss.requires_grad
     after = dict(model.named_parameters())
     for (name, before), gradient in zip(named.items(), gradients, strict=True):
         torch.testing.assert_close(after[name], before - 0.5 * gradient, rtol=1e-4, atol=1e-5)
@@ -115,9 +127,29 @@ def test_pixels_are_not_changed_by_a_step() -> None:
     model = build_model(chosen)
     pixels, sizes = a_batch()
     kept = pixels.clone()
-    optimizer = create_optimizer(model, "sgd", weight_decay=0.0)
-    train_step(model, TwoViews(16, ViewRecipe()), optimizer, pixels, sizes, torch.Generator(), chosen)
+    Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)(pixels, sizes, 0)
     assert torch.equal(pixels, kept)
+
+
+def test_what_is_random_in_a_step_follows_from_seed_and_step_alone() -> None:
+    """Views and dropout: of the same step the same, of another step or seed others, whatever was drawn before."""
+    pixels, sizes = a_batch()
+
+    def dropped_and_loss(seed: int, step: int, before: int) -> tuple[Tensor, float]:
+        chosen = settings(seed=seed)
+        model = build_model(settings()).train()  # the same one for every seed
+        dropout, dropped = nn.Dropout(0.5), []
+        model.head.layers.register_forward_pre_hook(lambda _, inputs: (dropout(inputs[0]),))
+        dropout.register_forward_hook(lambda _, __, out: dropped.append(out == 0))
+        one = Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)
+        torch.manual_seed(before)
+        loss = one(pixels, sizes, step)
+        return dropped[0], loss.item()
+
+    first, again = dropped_and_loss(1, 5, before=0), dropped_and_loss(1, 5, before=9)
+    assert torch.equal(first[0], again[0]) and first[1] == again[1]
+    for other in (dropped_and_loss(1, 6, before=0), dropped_and_loss(2, 5, before=0)):
+        assert not torch.equal(first[0], other[0]) and first[1] != other[1]
 
 
 def test_in_bfloat16_loss_and_weights_stay_float32() -> None:
@@ -127,7 +159,7 @@ def test_in_bfloat16_loss_and_weights_stay_float32() -> None:
     model.head.layers[0].register_forward_hook(lambda _, __, out: dtypes.append(out.dtype))
     optimizer = create_optimizer(model, "adamw", weight_decay=0.0)
     set_learning_rate(optimizer, 1e-3)
-    loss = train_step(model, TwoViews(16, ViewRecipe()), optimizer, *a_batch(), torch.Generator(), chosen)
+    loss = Step(model, optimizer, chosen, silent)(*a_batch(), 0)
     assert dtypes == [torch.bfloat16]
     assert loss.dtype == torch.float32 and loss.isfinite()
     assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in model.parameters())
@@ -137,20 +169,117 @@ def test_the_loss_falls_on_a_few_pictures() -> None:
     chosen = settings(batch_size=16, temperature=0.2, crop_min=0.5, color_strength=0.2, grey=0.0)
     model = build_model(chosen).train()
     pixels, sizes = a_batch(16)
-    views = TwoViews(16, view_recipe(chosen))
     optimizer = create_optimizer(model, "adamw", weight_decay=0.01)
     set_learning_rate(optimizer, 0.002)
-    losses = [
-        float(train_step(model, views, optimizer, pixels, sizes, torch_generator(0, Purpose.VIEWS, step), chosen))
-        for step in range(30)
-    ]
+    one = Step(model, optimizer, chosen, silent)
+    losses = [float(one(pixels, sizes, step)) for step in range(30)]
     first, last = np.mean(losses[:5]), np.mean(losses[-5:])
     assert last < math.log(31) - 0.5  # of what a collapsed encoder has
     assert last < first - 0.5, losses
 
 
-def test_the_estimate_of_a_pictures_time_is_positive() -> None:
-    assert 0 < seconds_a_picture(build_model(settings()), settings(), SIDE) < 60
+@pytest.mark.parametrize("pictures", [1, 10**9])
+def test_the_estimate_of_a_pictures_time_is_positive(pictures: int) -> None:
+    assert 0 < seconds_a_picture(build_model(settings()), settings(), SIDE, pictures) < 60
+
+
+def test_the_estimate_leaves_the_model_as_it_was() -> None:
+    """It is trained in earnest afterwards."""
+    model = build_model(settings())
+    twin = copy.deepcopy(model)
+    parameters = list(model.parameters())
+    seconds_a_picture(model, settings(), SIDE, 10**6)
+    assert same(model, twin) and all(parameter.grad is None for parameter in parameters)
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+
+
+class Stopwatch:
+    """Steps that take a given time a picture, and a little always; which were asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.now, self.asked, self.compiled = 0.0, [], []
+        watch = self
+
+        class Timed:
+            device = CPU
+
+            def __init__(self, _: Any, __: Any, chosen: ResolvedSettings, ___: Any) -> None:
+                watch.compiled.append(chosen.compile)
+
+            def __call__(self, pixels: Tensor, sizes: Tensor, step: int) -> float:
+                assert pixels.shape == (len(sizes), 3, SIDE, SIDE)
+                first = len(sizes) not in watch.asked
+                watch.asked.append(len(sizes))
+                watch.now += seconds * len(sizes) + (5 if first else 0)  # the first of a size is slow
+                return 0.0
+
+        monkeypatch.setattr(training, "Step", Timed)
+        monkeypatch.setattr(training.time, "perf_counter", lambda: self.now)
+
+
+def test_the_estimate_is_the_quicker_of_two_steps_of_the_largest_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch(monkeypatch, seconds=0.001)
+    chosen = settings(batch_size=20, compile="on")
+    assert seconds_a_picture(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(0.001)
+    assert watch.asked == [8, 8, 20, 20]
+    assert watch.compiled == ["off"]  # compiling takes longer than the trial
+
+
+def test_a_short_run_or_a_slow_step_is_estimated_from_a_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = settings(batch_size=20)
+    short = Stopwatch(monkeypatch, seconds=0.001)
+    assert seconds_a_picture(build_model(chosen), chosen, SIDE, 1000) == pytest.approx(0.001)
+    slow = Stopwatch(monkeypatch, seconds=1.0)
+    assert seconds_a_picture(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(1.0)
+    assert short.asked == slow.asked == [8, 8]
+
+
+# --- torch.compile ---
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """torch.compile that generates no code, and what it was asked for."""
+    asked: list[Any] = []
+    plain = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or plain(model))
+    yield asked
+    torch._dynamo.reset()
+
+
+def test_a_compiled_step_is_a_step(compiling: list[Any]) -> None:
+    losses: dict[str, list[float]] = {}
+    models: dict[str, SimCLR] = {}
+    for switch in ("off", "on"):
+        chosen = settings(compile=switch)
+        models[switch] = build_model(chosen).train()
+        optimizer = create_optimizer(models[switch], "lars", weight_decay=1e-6)
+        set_learning_rate(optimizer, 1.0)
+        notes: list[Event] = []
+        one = Step(models[switch], optimizer, chosen, notes.append)
+        losses[switch] = [float(one(*a_batch(), step)) for step in range(2)]
+        assert notes == [] and compiling == ([models["on"]] if switch == "on" else [])
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)
+    for one, other in zip(models["on"].parameters(), models["off"].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    assert models["on"].encoder.backbone.bn1.num_batches_tracked == 2
+
+
+def test_without_a_compiler_training_is_as_without_compiling_but_for_one_warning(
+    undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_compiler(_: Any) -> Any:
+        raise RuntimeError("no compiler here\nand no more to say")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    events: list[Event] = []
+    model, _ = trained(settings(optimizer="adamw", compile="on"), tmp_path, events.append)
+    expected, _, losses = undisturbed("adamw")
+    assert same(model, expected) and losses_of(events) == losses
+    (note,) = (event for event in events if isinstance(event, Note))
+    assert note.warning and "torch.compile" in note.text and "no compiler here" in note.text
+    assert "\n" not in note.text
+    assert events[0] is note  # before the first step, not at the end of an hour
 
 
 # --- The model to begin with ---
@@ -215,9 +344,13 @@ def stop_after(steps: int, kind: type[Interrupted] = Interrupted) -> Callable[[E
 
 # Mid-epoch, at an epoch's last step, at a later epoch's first, at the very last.
 STOPS = [1, STEPS, STEPS + 1, EPOCHS * STEPS]
+RESUMED = [
+    *itertools.product(["adamw", "lars"], STOPS),
+    ("sgd", 4),
+]
 
 
-@pytest.mark.parametrize(("optimizer", "stop"), [*itertools.product(["adamw"], STOPS), ("lars", 4), ("sgd", 4)])
+@pytest.mark.parametrize(("optimizer", "stop"), RESUMED)
 def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
     optimizer: str, stop: int, undisturbed, tmp_path: Path
 ) -> None:
@@ -237,17 +370,19 @@ def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(
     assert [(row["epoch"], row["loss"]) for row in rows] == [(row["epoch"], row["loss"]) for row in expected_rows]
 
 
-def test_a_run_may_be_stopped_at_every_step(undisturbed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+def test_a_run_may_be_stopped_at_every_step(optimizer: str, undisturbed, tmp_path: Path) -> None:
     for _ in range(EPOCHS * STEPS):
         with pytest.raises(Interrupted):
-            trained(settings(optimizer="adamw"), tmp_path, stop_after(1))
-    model, rows = trained(settings(optimizer="adamw"), tmp_path)
-    assert same(model, undisturbed("adamw")[0])
-    assert [row["loss"] for row in rows] == [row["loss"] for row in undisturbed("adamw")[1]]
+            trained(settings(optimizer=optimizer), tmp_path, stop_after(1))
+    model, rows = trained(settings(optimizer=optimizer), tmp_path)
+    assert same(model, undisturbed(optimizer)[0])
+    assert [row["loss"] for row in rows] == [row["loss"] for row in undisturbed(optimizer)[1]]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
-    undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is saved at the moment itself: a power cut."""
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every epoch
@@ -260,10 +395,10 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
             raise PowerCut
 
     with pytest.raises(PowerCut):
-        trained(settings(optimizer="adamw"), tmp_path, report)
+        trained(settings(optimizer=optimizer), tmp_path, report)
     saved = load_checkpoint(tmp_path / "checkpoint")
     assert saved is not None and saved.step == STEPS
-    assert same(trained(settings(optimizer="adamw"), tmp_path)[0], undisturbed("adamw")[0])
+    assert same(trained(settings(optimizer=optimizer), tmp_path)[0], undisturbed(optimizer)[0])
 
 
 def test_a_finished_training_is_not_done_again(undisturbed, tmp_path: Path) -> None:
@@ -327,19 +462,20 @@ def test_every_step_has_its_own_views_and_every_epoch_its_own_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Tensor] = []
-    step = training.train_step
+    plain = TwoViews.__call__
 
-    def spy(model: Any, views: Any, optimizer: Any, pixels: Tensor, sizes: Tensor, generator: Any, chosen: Any) -> Any:
+    def spy(self: TwoViews, pixels: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
         state = generator.get_state()
         drawn.append(torch.rand(4, generator=generator))
         generator.set_state(state)
-        return step(model, views, optimizer, pixels, sizes, generator, chosen)
+        return plain(self, pixels, sizes, generator)
 
-    monkeypatch.setattr(training, "train_step", spy)
+    monkeypatch.setattr(TwoViews, "__call__", spy)
     trained(settings(), tmp_path)
     assert len(torch.unique(torch.stack(drawn), dim=0)) == EPOCHS * STEPS
-    orders = [torch.cat([batch.rows for batch in Batches(decoded(), BATCH, 0).epoch(epoch)]) for epoch in range(2)]
-    assert not torch.equal(*orders)
+    with contextlib.closing(batches_of(settings()).run(0, 2 * STEPS)) as coming:
+        rows = [batch.rows for batch in coming]
+    assert not np.array_equal(np.concatenate(rows[:STEPS]), np.concatenate(rows[STEPS:]))
 
 
 @pytest.mark.filterwarnings("ignore:.*overflow.*:RuntimeWarning")
@@ -350,4 +486,95 @@ def test_a_loss_that_is_not_finite_ends_training_and_is_not_saved(tmp_path: Path
         trained(chosen, tmp_path, events.append)
     assert "--learning-rate" in caught.value.remedy
     assert all(math.isfinite(loss) for loss in losses_of(events))
+    assert load_checkpoint(tmp_path / "checkpoint") is None
+
+
+# --- Losses that are read from the device now and then ---
+
+
+class OnAGpu:
+    """Batches that say they come from a GPU, so that losses are read only to be told."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, chosen: ResolvedSettings) -> None:
+        batches = batches_of(chosen)
+        self.steps_per_epoch, self.run = batches.steps_per_epoch, batches.run
+
+
+class EveryOther:
+    """A time between two looks that has passed at every other step."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __gt__(self, seconds: float) -> bool:
+        self.asked += 1
+        return self.asked % 2 == 1
+
+
+# How often losses are read -> at which steps of an epoch of three it is told how it goes.
+LOOKS: dict[str, tuple[Callable[[], Any], list[int]]] = {
+    "always": (lambda: -1, [1, 2, 3]),
+    "every other step": (EveryOther, [2, 3]),
+    "never but at the end": (lambda: math.inf, [3]),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_how_often_losses_are_read_changes_no_weight_and_no_loss(
+    look: str, undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, told = LOOKS[look]
+    monkeypatch.setattr(training, "TELL_SECONDS", seconds())
+    events: list[Event] = []
+    chosen = settings(optimizer="adamw")
+    model, rows = trained(chosen, tmp_path, events.append, OnAGpu(chosen))
+    expected, expected_rows, losses = undisturbed("adamw")
+    assert same(model, expected)
+    assert [(row["loss"], row["learning_rate"]) for row in rows] == [
+        (row["loss"], row["learning_rate"]) for row in expected_rows
+    ]
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [(event.epoch, event.step) for event in steps] == list(itertools.product([1, 2], told))
+    assert [event.loss for event in steps] == [losses[(event.epoch - 1) * STEPS + event.step - 1] for event in steps]
+    assert all(event.images_per_second > 0 for event in steps)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_stop_is_heard_when_losses_are_read_and_nothing_is_lost(
+    look: str, undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, stops = settings(optimizer="lars"), 0
+    while True:
+        seconds, _ = LOOKS[look]
+        monkeypatch.setattr(training, "TELL_SECONDS", seconds())
+        try:
+            model, rows = trained(chosen, tmp_path, stop_after(1), OnAGpu(chosen))
+            break
+        except Interrupted as stop:
+            saved = load_checkpoint(tmp_path / "checkpoint")
+            assert saved is not None and f"after step {saved.step} of {EPOCHS * STEPS}" in stop.what
+            assert len(saved.metrics) * STEPS + len(saved.losses) == saved.step > stops
+            stops += 1
+    assert stops >= EPOCHS
+    expected, expected_rows, _ = undisturbed("lars")
+    assert same(model, expected)
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected_rows]
+
+
+@pytest.mark.filterwarnings("ignore:.*overflow.*:RuntimeWarning")
+@pytest.mark.parametrize("seconds", [-1, math.inf])
+def test_however_seldom_losses_are_read_the_step_that_went_wrong_is_named(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "TELL_SECONDS", seconds)
+    plain, done = training.nt_xent, itertools.count(1)
+    monkeypatch.setattr(training, "nt_xent", lambda *given: plain(*given) * (math.nan if next(done) == 5 else 1))
+    chosen = settings(optimizer="adamw")
+    events: list[Event] = []
+    with pytest.raises(TrainingError, match=r"became nan in step 5 of 6 \(epoch 2\)"):
+        trained(chosen, tmp_path, events.append, OnAGpu(chosen))
+    assert all(math.isfinite(loss) for loss in losses_of(events))
+    assert [event.epoch for event in events if isinstance(event, EpochDone)] == [1]
     assert load_checkpoint(tmp_path / "checkpoint") is None
