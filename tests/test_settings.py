@@ -61,6 +61,7 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"cache_gb": -0.1}),
     (PretrainSettings, {"cache_gb": float("nan")}),
     (PretrainSettings, {"cache_gb": float("inf")}),
+    (PretrainSettings, {"cache_gb": 1e300}),
     (EmbedSettings, {"run": "a", "backbone": "resnet18"}),
     (EmbedSettings, {"weights": "imagenet"}),
     (EmbedSettings, {"backbone": "resnet18"}),
