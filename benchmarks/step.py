@@ -1,6 +1,6 @@
 """How near training comes to the encoder's own arithmetic, and that arithmetic to the plainest way of doing it.
 
-    python benchmarks/step.py IMAGES [--backbone resnet18] [--sizes 32 64 128] [--batch 32] [--steps 8] [--epochs 6]
+    python benchmarks/step.py IMAGES [--backbone resnet18] [--sizes 32 64 128] [--batch 32] [--steps 4] [--epochs 14]
 
 For every size one real `pretrain` on IMAGES; between its epochs, in the same process, as many steps of two other arms:
 the same forward + backward + step on one synthetic batch that is already there, and the plainest form of that (eager,
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
-    for name, default in (("batch", 32), ("steps", 8), ("epochs", 6)):
+    for name, default in (("batch", 32), ("steps", 4), ("epochs", 14)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     figures = {}

@@ -24,7 +24,7 @@ def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int
     """Crop, resize (bicubic, antialiased) and flip, each picture its own: rows @ x @ columns^T.
 
     Args:
-        x: (B, 3, H, W) floats in [0, 1].
+        x: (B, 3, H, W) uint8, or floats in [0, 1].
         crop: (B, 4) top, left, height, width in pixels of the true pictures; sizes: (B, 2) of those.
         flip: (B,) bool, left to right.
 
@@ -35,20 +35,31 @@ def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int
     scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per true pixel
     start, length = upload(crop[:, :2] * scale, x.device), upload(crop[:, 2:] * scale, x.device)
     rows = resampling_matrix(start[:, 0], length[:, 0], x.shape[-2], size)
-    columns = resampling_matrix(start[:, 1], length[:, 1], x.shape[-1], size)
-    columns = torch.where(upload(flip, x.device)[:, None, None], columns.flip(1), columns)
-    return (rows[:, None] @ x @ columns[:, None].transpose(2, 3)).clamp_(0, 1)  # bicubic overshoots
+    columns = resampling_matrix(start[:, 1], length[:, 1], x.shape[-1], size, upload(flip, x.device)).transpose(1, 2)
+    # Channel by channel: the same matrices for all three would be copied for each.
+    out = torch.empty(len(x), 3, size, size, device=x.device)
+    for channel, target in zip(x.unbind(1), out.unbind(1), strict=True):
+        torch.bmm(rows @ channel.float(), columns, out=target)
+    if x.dtype == torch.uint8:
+        out.div_(255)
+    return out.clamp_(0, 1)  # bicubic overshoots
 
 
-def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None) -> Tensor:
     """(B, size, pixels): row i holds the weights by which output pixel i mixes the `pixels` of one axis.
 
     Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centres lie in
     [start, start + length), normalised: what Pillow and torch compute. Weights are computed where the cubic reaches,
     two pixels or two of the stretched ones to either side, and laid into zeros.
+
+    Args:
+        flip: (B,) bool, from the last output pixel to the first.
     """
     scale = (length / size)[:, None, None]
-    centres = start[:, None, None] + (torch.arange(size, device=start.device)[:, None] + 0.5) * scale  # (B, size, 1)
+    place = (torch.arange(size, device=start.device)[:, None] + 0.5).expand(len(start), size, 1)
+    if flip is not None:
+        place = torch.where(flip[:, None, None], size - place, place)
+    centres = start[:, None, None] + place * scale  # (B, size, 1)
     stretch = scale.clamp(min=1)
     taps = min(pixels, math.ceil(4 * max(1.0, pixels / size)) + 1)
     first = (centres - 2 * stretch).floor_().clamp_(0, pixels - taps)
@@ -92,40 +103,45 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 def to_grey(x: Tensor) -> Tensor:
     """(B, 3, S, S) -> (B, 1, S, S), by the eye's weights."""
-    red, green, blue = x.unbind(dim=1)
-    return (GREY_WEIGHTS[0] * red + GREY_WEIGHTS[1] * green + GREY_WEIGHTS[2] * blue).unsqueeze(1)
+    red, green, blue = x.split(1, dim=1)
+    return (GREY_WEIGHTS[0] * red).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
 
 
 def _brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * factor).clamp(0, 1)
+    return (x * factor).clamp_(0, 1)
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    mean = to_grey(x).mean(dim=(1, 2, 3), keepdim=True)
-    return (factor * x + (1 - factor) * mean).clamp(0, 1)
+    mean = to_grey(x.mean(dim=(2, 3), keepdim=True))
+    return torch.lerp(mean, x, factor).clamp_(0, 1)
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return (factor * x + (1 - factor) * to_grey(x)).clamp(0, 1)
+    return torch.lerp(to_grey(x), x, factor).clamp_(0, 1)
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by `shift` (1 = the whole circle) through HSV, without ever leaving RGB's shape."""
-    high, low = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
-    chroma = high - low
-    red, green, blue = x.chunk(3, dim=1)
-    safe = torch.where(chroma == 0, 1, chroma)
+    """Turn the hue by `shift` (1 = the whole circle) through HSV, without ever leaving RGB's shape.
+
+    HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6, hue in
+    sixths of the circle. With t = (n + hue - 2) / 6 that minimum is 2 - 6 |t - round(t)|: no remainder, which is slow.
+    """
+    red, green, blue = x.split(1, dim=1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    chroma = high - torch.minimum(torch.minimum(red, green), blue)
+    two = 2 * chroma
     hue = torch.where(
         high == red,
-        (green - blue) / safe,
-        torch.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        green - blue,
+        torch.where(high == green, (blue - red).add_(two), (red - green).add_(two, alpha=2)),
     )
-    hue = hue + 6 * shift  # in sixths of the circle
-    # HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6. With u =
-    # n + hue - 2 that minimum is 2 - |u mod 6, taken from -3 to 3|; so without the remainder, which is slow.
-    u = 3 - 2 * torch.arange(3, device=x.device).view(1, 3, 1, 1) + hue
-    distance = (u - 6 * (u / 6).round_()).abs_()
-    return (high - chroma * (2 - distance).clamp_(0, 1)).clamp_(0, 1)
+    hue.div_(torch.where(chroma == 0, 1, chroma).mul_(6)).add_(shift)  # in circles
+    out = torch.empty_like(x)
+    for n, channel in zip((5, 3, 1), out.split(1, dim=1), strict=True):
+        t = torch.add(hue, (n - 2) / 6, out=channel)
+        t.sub_(t.round()).abs_().mul_(-6).add_(2).clamp_(0, 1).mul_(chroma)
+        torch.sub(high, t, out=channel)
+    return out.clamp_(0, 1)
 
 
 COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)

@@ -107,7 +107,7 @@ def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: i
     Nothing here waits for the device: which rows an operation takes is known on the CPU, and copied in advance.
 
     Args:
-        pixels: (B, 3, H, W) uint8, or floats in 0..255; pictures squashed to one shape.
+        pixels: (B, 3, H, W) uint8, or floats in [0, 1]; pictures squashed to one shape.
         sizes: (B, 2) their true heights and widths, on the CPU, in whose pixels the crops are given.
         size: S, the view's side in pixels.
 
@@ -115,22 +115,22 @@ def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: i
         (B, 3, S, S) float32 in [0, 1], on the device of `pixels`.
     """
     device = pixels.device
-    x = resized_crop(pixels.float().div(255), parameters.crop, sizes, parameters.flip, size)
+    x = resized_crop(pixels, parameters.crop, sizes, parameters.flip, size)
     factors = upload(parameters.factors, device)
     for slot in range(4):
         for operation, apply in enumerate(COLOUR_OPERATIONS):
             rows = (parameters.order[:, slot] == operation).nonzero().squeeze(1)
             if len(rows):
                 where = upload(rows, device)
-                x[where] = apply(x[where], factors[where, operation].view(-1, 1, 1, 1))
+                x[where] = apply(x.index_select(0, where), factors[where, operation].view(-1, 1, 1, 1))
     rows = parameters.grey.nonzero().squeeze(1)
     if len(rows):
         where = upload(rows, device)
-        x[where] = to_grey(x[where]).expand(-1, 3, -1, -1)
+        x[where] = to_grey(x.index_select(0, where)).expand(-1, 3, -1, -1)
     rows = parameters.sigma.nonzero().squeeze(1)
     if len(rows):
         where = upload(rows, device)
-        x[where] = gaussian_blur(x[where], upload(parameters.sigma[rows], device))
+        x[where] = gaussian_blur(x.index_select(0, where), upload(parameters.sigma[rows], device))
     return x.clamp_(0, 1)
 
 
@@ -149,4 +149,5 @@ class TwoViews:
         # Both views of all pictures in few kernels, but in parts where floats of all at once would be a burden.
         at_once = max(1, AT_ONCE // max(pixels[0].numel(), 3 * self.size**2))
         parts = [slice(start, start + at_once) for start in range(0, len(pixels), at_once)]
-        return torch.cat([make_view(pixels[part], sizes[part], both[part], self.size) for part in parts])
+        views = [make_view(pixels[part], sizes[part], both[part], self.size) for part in parts]
+        return views[0] if len(views) == 1 else torch.cat(views)
