@@ -59,7 +59,7 @@ class Synthetic:
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-        float(loss)  # waits for the device
+        float(loss.detach())  # waits for the device
         return steps * self.chosen.batch_size / (time.perf_counter() - began)
 
 

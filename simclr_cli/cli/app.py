@@ -105,6 +105,7 @@ def perform(verb: str, settings_class: type[Any], values: dict[str, Any], as_jso
     with Face() as face:
         try:
             chosen = settings_class(**values)  # wrong settings end here, before torch is imported
+            keep_freed_memory()
             function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
             with _listening(face):
                 result = function(chosen, report=face.report)
@@ -148,6 +149,25 @@ def _listening(face: Face) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed for the next tensors, as torch itself does on a GPU.
+
+    Each step takes and frees the same hundreds of MB. By default glibc hands large blocks back at once, and the system
+    clears every page anew: a tenth of a step (docs/benchmarks.md).
+
+    Returns:
+        Whether there is a C library that can be told so.
+    """
+    import ctypes  # not at the top: --help is quicker without
+
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, TypeError, OSError):  # macOS, musl; Windows
+        return False
+    return bool(mallopt(mmap_threshold, 2**30) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def main() -> None:

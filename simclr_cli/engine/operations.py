@@ -103,7 +103,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 def to_grey(x: Tensor) -> Tensor:
     """(B, 3, S, S) -> (B, 1, S, S), by the eye's weights."""
-    red, green, blue = x.split(1, dim=1)
+    red, green, blue = x.chunk(3, dim=1)
     return (GREY_WEIGHTS[0] * red).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
 
 
@@ -126,7 +126,7 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6, hue in
     sixths of the circle. With t = (n + hue - 2) / 6 that minimum is 2 - 6 |t - round(t)|: no remainder, which is slow.
     """
-    red, green, blue = x.split(1, dim=1)
+    red, green, blue = x.chunk(3, dim=1)
     high = torch.maximum(torch.maximum(red, green), blue)
     chroma = high - torch.minimum(torch.minimum(red, green), blue)
     two = 2 * chroma
@@ -137,7 +137,7 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     )
     hue.div_(torch.where(chroma == 0, 1, chroma).mul_(6)).add_(shift)  # in circles
     out = torch.empty_like(x)
-    for n, channel in zip((5, 3, 1), out.split(1, dim=1), strict=True):
+    for n, channel in zip((5, 3, 1), out.chunk(3, dim=1), strict=True):
         t = torch.add(hue, (n - 2) / 6, out=channel)
         t.sub_(t.round()).abs_().mul_(-6).add_(2).clamp_(0, 1).mul_(chroma)
         torch.sub(high, t, out=channel)
