@@ -24,10 +24,12 @@ from machine import describe_machine
 WORK = """
 import json, sys, threading, time
 from pathlib import Path
+from simclr_cli.cli.app import keep_freed_memory
 from simclr_cli.errors import Interrupted
 from simclr_cli.events import StepDone
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.verbs.pretrain import pretrain
+keep_freed_memory()
 images, runs, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 def held():
     lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]

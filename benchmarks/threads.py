@@ -1,6 +1,6 @@
 """Three choices of how torch computes on a CPU, each against its default, in turn: how long OpenMP's threads spin while
-they wait, alone and beside a second busy torch process; the memory layout of the convolutions; and whether the C library
-keeps freed memory for the next tensors.
+they wait, alone and beside a second busy torch process; the memory layout of the convolutions; and whether the C
+library keeps freed memory for the next tensors.
 
     python benchmarks/threads.py [--rounds 4]
 
