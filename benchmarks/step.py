@@ -116,7 +116,7 @@ def some_of(folder: Path, count: int, target: Path) -> Path:
 
 def main() -> None:
     """Measure every size and print the figures."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command does
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--backbone", default="resnet18")

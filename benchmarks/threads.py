@@ -39,10 +39,11 @@ print(images / (time.perf_counter() - began))
 ARMS = {  # spin count (None: libgomp's default), layout, freed memory
     "default": (None, "channels_last", "returned"),
     "spin 1,000": ("1000", "channels_last", "returned"),
-    "spin 1,000, memory kept": ("1000", "channels_last", "kept"),
-    "spin 1,000, contiguous": ("1000", "contiguous", "returned"),
+    "spin 10,000": ("10000", "channels_last", "returned"),
+    "spin 10,000, memory kept": ("10000", "channels_last", "kept"),
+    "spin 10,000, contiguous": ("10000", "contiguous", "returned"),
 }
-BESIDE = ("default", "spin 1,000")
+BESIDE = ("default", "spin 1,000", "spin 10,000")
 
 
 def start(spin: str | None, layout: str, memory: str, seconds: float) -> subprocess.Popen[str]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 @pytest.fixture(autouse=True)
