@@ -172,9 +172,9 @@ def keep_freed_memory() -> bool:
 
 def main() -> None:
     """The command `simclr`."""
-    # Before torch loads OpenMP: its threads shall sleep after half a millisecond of waiting. Spinning as long as is their
-    # habit, they starve one another as soon as anything else runs on the machine: 4 to 9 times slower on 2 cores.
-    # Sleeping sooner costs a tenth of the speed when alone (docs/benchmarks.md).
+    # Before torch loads OpenMP: its threads shall sleep after half a millisecond or so of waiting. Spinning as long as
+    # is their habit, they starve one another as soon as anything else runs on the machine: 4 to 7 times slower on 2
+    # cores. Sleeping sooner still costs a tenth of the speed when alone (docs/benchmarks.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
