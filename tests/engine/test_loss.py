@@ -1,7 +1,9 @@
 """NT-Xent, whole and in blocks, against nested loops, closed forms, finite differences and pytorch-metric-learning."""
 
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from simclr_cli.engine import loss as module
-from simclr_cli.engine.loss import BlockwiseNTXent, nt_xent, plain_nt_xent
+from simclr_cli.engine.loss import BlockwiseLoss, LossName, Pairs, contrastive_loss, nt_xent, plain_loss
+from simclr_cli.ranks import Place, Ranks
 
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
 
@@ -145,11 +148,11 @@ def test_an_odd_number_of_rows_or_a_single_picture_is_refused(rows: int) -> None
 
 
 def blockwise(z: Tensor, temperature: float, rows: int) -> Tensor:
-    return BlockwiseNTXent.apply(F.normalize(z, dim=1), temperature, rows)
+    return BlockwiseLoss.apply(F.normalize(z, dim=1), temperature, Pairs(), rows, Ranks())
 
 
 def plain(z: Tensor, temperature: float) -> Tensor:
-    return plain_nt_xent(F.normalize(z, dim=1), temperature)
+    return plain_loss(F.normalize(z, dim=1), temperature, Pairs())
 
 
 def loss_and_gradient(function: Callable[..., Tensor], z: Tensor, *arguments: float) -> tuple[Tensor, Tensor]:
@@ -217,9 +220,9 @@ def test_gradient_of_a_multiple_of_the_loss_is_that_multiple() -> None:
 def test_blocks_without_gradient_give_the_loss_and_change_no_row() -> None:
     z = F.normalize(projections(5, 4), dim=1)
     kept = z.clone()
-    loss = BlockwiseNTXent.apply(z, 0.1, 3)
+    loss = BlockwiseLoss.apply(z, 0.1, Pairs(), 3, Ranks())
     assert not loss.requires_grad and torch.equal(z, kept)
-    torch.testing.assert_close(loss, plain_nt_xent(z, 0.1))
+    torch.testing.assert_close(loss, plain_loss(z, 0.1, Pairs()))
 
 
 @pytest.fixture
@@ -235,7 +238,7 @@ def test_the_switch_to_blocks_changes_neither_loss_nor_gradient(
     """At (2N)^2 similarities all at once; with room for one less, in blocks, down to rows that have no room at all."""
     z = projections(9, 6).to(dtype)
     whole: list[int] = []
-    monkeypatch.setattr(module, "plain_nt_xent", lambda *given: whole.append(1) or plain_nt_xent(*given))
+    monkeypatch.setattr(module, "plain_loss", lambda *given: whole.append(1) or plain_loss(*given))
     in_blocks(18 * 18)
     loss, gradient = loss_and_gradient(nt_xent, z, 0.1)
     assert whole and gradient.dtype == dtype
@@ -255,7 +258,7 @@ def test_blocks_hold_as_many_rows_as_there_is_room_for(
     in_blocks: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(BlockwiseNTXent, "apply", lambda z, temperature, rows: asked.append(rows) or z.sum())
+    monkeypatch.setattr(BlockwiseLoss, "apply", lambda z, _, __, rows, ___: asked.append(rows) or z.sum())
     for at_once in (1, 18, 35, 36, 323):
         in_blocks(at_once)
         nt_xent(projections(9, 6), 0.1)
@@ -324,3 +327,124 @@ def test_memory_of_blocks_grows_with_n_and_not_with_its_square(in_blocks: Callab
     one, four = (most_memory(nt_xent, projections(pictures, 32)) for pictures in (512, 2048))
     assert four < 4.2 * one
     assert most_memory(plain, projections(2048, 4)) > 10 * most_memory(plain, projections(512, 4))
+
+
+# --- Its kin ---
+
+GROUPS = (0, 1, 0, 2, 3, 1, 0)  # of 7 pictures
+KINDS: tuple[LossName, ...] = ("nt-xent", "dcl", "supcon")
+
+
+def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: list[int]) -> float:
+    """The papers' equations in Python floats, the mean over all 2N views."""
+    views, pictures = len(z), len(z) // 2
+
+    def s(i: int, j: int) -> float:
+        dot = sum(a * b for a, b in zip(z[i], z[j], strict=True))
+        return dot / (math.sqrt(sum(a * a for a in z[i])) * math.sqrt(sum(b * b for b in z[j]))) / temperature
+
+    def group(i: int) -> int:
+        return groups[i % pictures]
+
+    total = 0.0
+    for i in range(views):
+        other = (i + pictures) % views
+        if kind == "supcon":  # 2004.11362, equation 2
+            positives = [p for p in range(views) if p != i and group(p) == group(i)]
+            below = sum(math.exp(s(i, a)) for a in range(views) if a != i)
+            total += -sum(math.log(math.exp(s(i, p)) / below) for p in positives) / len(positives)
+        elif kind == "dcl":  # 2110.06848, equation 6
+            negatives = [j for j in range(views) if group(j) != group(i)]
+            if negatives:
+                total += -s(i, other) + math.log(sum(math.exp(s(i, j)) for j in negatives))
+        else:
+            below = sum(math.exp(s(i, j)) for j in range(views) if j == other or group(j) != group(i))
+            total += -math.log(math.exp(s(i, other)) / below)
+    return total / views
+
+
+def whole_and_in_blocks(kind: LossName, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
+    pairs = Pairs.of(kind, groups, torch.device("cpu"))
+    return (
+        lambda z, tau: plain_loss(F.normalize(z, dim=1), tau, pairs),
+        lambda z, tau: BlockwiseLoss.apply(F.normalize(z, dim=1), tau, pairs, rows, Ranks()),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+@pytest.mark.parametrize("groups", [GROUPS, tuple(range(7)), (0,) * 7, (5, 5, 5, 5, 5, 5, -9)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kin_equal_nested_loops_of_their_papers(kind: LossName, groups: tuple[int, ...], temperature: float) -> None:
+    z = projections(7, 5).double()
+    expected = nested_loops(z.tolist(), temperature, kind, list(groups))
+    for rows in ROWS:
+        for function in whole_and_in_blocks(kind, torch.tensor(groups), rows):
+            assert function(z, temperature).item() == pytest.approx(expected, rel=1e-11, abs=1e-11)
+
+
+@pytest.mark.parametrize("groups", [None, torch.tensor(GROUPS), torch.zeros(7, dtype=torch.int64)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_kin_have_the_gradient_of_finite_differences(kind: LossName, groups: Tensor | None) -> None:
+    if kind == "supcon" and groups is None:
+        pytest.skip("supcon has groups")
+    z = projections(7, 3).double().requires_grad_()
+    for function in whole_and_in_blocks(kind, groups, 4):
+        assert torch.autograd.gradcheck(lambda z: function(z, 0.3), (z,))  # noqa: B023 (called at once)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kin_in_blocks_equal_the_plain_form_in_single_precision(kind: LossName) -> None:
+    z, groups = projections(40, 16), torch.arange(40) // 3
+    whole, blocks = whole_and_in_blocks(kind, groups, 13)
+    for temperature in (0.05, 0.5):
+        loss, gradient = loss_and_gradient(whole, z, temperature)
+        ours, our_gradient = loss_and_gradient(blocks, z, temperature)
+        bound = 1e-6 * max(1.0, abs(loss.item()), 0.1 / temperature)
+        assert abs(ours - loss) <= bound and (our_gradient - gradient).abs().max() <= bound / temperature
+
+
+def test_supcon_of_pictures_that_are_each_a_class_is_nt_xent() -> None:
+    z = projections(9, 4).double()
+    torch.testing.assert_close(contrastive_loss(z, 0.2, "supcon", torch.arange(9)), nt_xent(z, 0.2))
+    with pytest.raises(ValueError, match="classes"):
+        contrastive_loss(z, 0.2, "supcon")
+
+
+def test_where_all_pictures_are_one_group_there_is_nothing_to_learn() -> None:
+    for function in whole_and_in_blocks("nt-xent", torch.zeros(7, dtype=torch.int64), 4):
+        loss, gradient = loss_and_gradient(function, projections(7, 5), 0.3)
+        assert loss.abs() < 1e-6 and gradient.abs().max() < 1e-6
+
+
+class InThreads(Ranks):
+    """Processes as threads: they put their parts on one table, and wait for one another."""
+
+    def __init__(self, rank: int, table: list[Tensor], barrier: threading.Barrier) -> None:
+        super().__init__(Place(rank, len(table)))
+        self.table, self.barrier = table, barrier
+
+    def gather(self, own: Tensor, total: int) -> Tensor:
+        part = self.part(total)
+        assert len(own) == part.stop - part.start
+        self.table[self.rank] = own
+        self.barrier.wait()
+        everyone = torch.cat(self.table)
+        self.barrier.wait()
+        return everyone
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_shared_out_make_the_whole_loss_and_gradient_for_each(kind: LossName, count: int) -> None:
+    z, groups = projections(7, 4).double(), torch.tensor(GROUPS)
+    loss, gradient = loss_and_gradient(whole_and_in_blocks(kind, groups, 4)[0], z, 0.2)
+    table, barrier = [z] * count, threading.Barrier(count, timeout=30)
+
+    def one(rank: int) -> tuple[Tensor, Tensor]:
+        ranks = InThreads(rank, table, barrier)
+        return loss_and_gradient(lambda z: contrastive_loss(z, 0.2, kind, groups, ranks), z)
+
+    with ThreadPoolExecutor(count) as pool:
+        for ours, our_gradient in pool.map(one, range(count)):
+            torch.testing.assert_close(ours, loss)
+            torch.testing.assert_close(our_gradient, gradient)

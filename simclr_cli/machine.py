@@ -1,0 +1,44 @@
+"""What the machine has to give: memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CGROUPS = (  # limit and use of a container's memory: version 2, version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process could take there: a GPU's own memory, or else the machine's, or what its container may."""
+    if device.type == "cuda":
+        import torch
+
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min([_available(), *_left_to_containers()])
+
+
+def _available() -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of what there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return 2**32  # Windows: every machine that runs torch has 4 GiB
+
+
+def _left_to_containers() -> list[int]:
+    left = []
+    for limit, use in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            left.append(max(0, int(Path(limit).read_text()) - int(Path(use).read_text())))
+    return left
