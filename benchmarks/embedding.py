@@ -22,7 +22,7 @@ from machine import describe_machine, spread
 from simclr_cli.events import silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.settings import EmbedSettings
-from simclr_cli.verbs.embed import embed_files
+from simclr_cli.verbs.embedding import embed_files
 from simclr_cli.verbs.encoders import ready_encoder
 
 BATCH = 64

@@ -24,10 +24,11 @@ from machine import describe_machine, spread
 
 from simclr_cli.engine.loss import nt_xent
 from simclr_cli.engine.optim import create_optimizer
-from simclr_cli.events import EpochDone, Event, PlanMade
+from simclr_cli.events import EpochDone, Event, PlanMade, silent
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.verbs import pretrain as verb
-from simclr_cli.verbs.training import Step, build_model, silent
+from simclr_cli.verbs.step import Step
+from simclr_cli.verbs.training import build_model
 
 
 class Synthetic:
@@ -44,8 +45,8 @@ class Synthetic:
             self.precision = "float32"
         else:
             self.optimizer = create_optimizer(self.model, chosen.optimizer, weight_decay=chosen.weight_decay)
-            compiled_or_not = Step(self.model, self.optimizer, chosen, silent).forward
-            self.forward = lambda x: compiled_or_not(x)[1]
+            encode = Step(self.model, self.optimizer, chosen, silent).encode  # compiled or not
+            self.forward = lambda x: self.model.head(encode(x))
             self.precision = str(chosen.precision)
         self.run(2)
 
@@ -85,9 +86,9 @@ def measure(settings: PretrainSettings) -> dict[str, Any]:
 
     train = verb.train
 
-    def listening_train(model: Any, batches: Any, chosen: ResolvedSettings, *rest: Any) -> Any:
+    def listening_train(model: Any, batches: Any, chosen: ResolvedSettings, *rest: Any, **more: Any) -> Any:
         seen["chosen"], seen["steps"] = chosen, batches.steps_per_epoch
-        return train(model, batches, chosen, *rest)
+        return train(model, batches, chosen, *rest, **more)
 
     verb.train = listening_train
     try:

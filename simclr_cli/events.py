@@ -81,6 +81,11 @@ def silent(_: Event) -> None:
     """Report to no one."""
 
 
+def gigabytes(count: int) -> str:
+    """12.3 GB, 0.45 GB: bytes as a person reads them."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"
+
+
 @dataclass(frozen=True)
 class PretrainResult:
     """What `pretrain` made."""
@@ -113,6 +118,7 @@ class EmbedResult:
     refused: int
     seconds: float
     images_per_second: float
+    shards: int | None = None  # files, which rows_file lists; None for one
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
 Precision = Literal["float32", "bfloat16"]
 Switch = Literal["on", "off"]
+Loss = Literal["nt-xent", "dcl", "supcon"]
+Copies = Literal["keep", "exact", "near"]
 
 RUNS = Path("simclr-runs")
 
@@ -84,6 +87,10 @@ def _unmet(value: Any, bounds: Mapping[str, Any]) -> str | None:
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
 WORKERS = "Threads that read and decode pictures. Auto: one a core."
+DEVICES = (
+    "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
+    "For several machines: torchrun or srun."
+)
 RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
 RUNS_HELP = "The folder that runs are kept in."
 SEED = "Every random choice follows from it; same seed, same machine, same result."
@@ -110,9 +117,30 @@ class PretrainSettings:
     batch_size: int | None = setting(
         None, "N, pictures a step; 2N - 2 negatives for each view. Auto: by pictures and device.", at_least=2
     )
+    micro_batch: int | None = setting(
+        None,
+        "Pictures computed at once; a larger batch is made of several, exactly, in up to a third more time. "
+        "Auto: what the memory holds.",
+        at_least=1,
+    )
     epochs: int | None = setting(None, "Times through the pictures. Auto: by their number and the device.", at_least=1)
     temperature: float | None = setting(
         None, "tau of NT-Xent. Auto: 0.5 at 32 px and below, else 0.1, as in the paper.", above=0.0
+    )
+    loss: Loss = setting(
+        "nt-xent",
+        "nt-xent, as in the paper; dcl, which leaves the positive out of the denominator and wants a smaller batch; or "
+        "supcon, to which all pictures of a class folder are alike.",
+    )
+    group_by: str = setting(
+        "",
+        "A regular expression. Pictures in whose paths it finds the same (its first group, if it has one) are not one "
+        "another's negatives: of one specimen, patient or burst.",
+    )
+    copies: Copies = setting(
+        "keep",
+        "Copies among the pictures: keep them as one another's negatives, or not if they are exact (files of equal "
+        "content) or near (also to the eye; with the extra [near]).",
     )
     optimizer: Optimizer | None = setting(None, "Auto: lars from a batch of 1,024 on, else adamw.")
     learning_rate: float | None = setting(
@@ -140,7 +168,11 @@ class PretrainSettings:
     )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
+    devices: int = setting(1, DEVICES, at_least=1)
     workers: int | None = setting(None, WORKERS, at_least=1)
+    checkpoint_seconds: float = setting(
+        60.0, "Time between two checkpoints, which is what a machine that is taken away costs.", at_least=0.0
+    )
     cache_gb: float | None = setting(
         None,
         "Disk space in GB for the decoded pictures of this folder; what does not fit is decoded again in every epoch. "
@@ -154,6 +186,18 @@ class PretrainSettings:
         if self.run is not None and (not self.run or self.run.startswith(".") or set(self.run) & set("/\\")):
             raise SettingsError(
                 f"--run is {self.run!r}, and must be the name of a folder.", "Give its place by --runs."
+            )
+        if self.group_by:
+            try:
+                re.compile(self.group_by)
+            except re.error as error:
+                raise SettingsError(
+                    f"--group-by is {self.group_by!r}, which is no regular expression ({error}).", "Mend it."
+                ) from None
+        if self.loss == "supcon" and (self.group_by or self.copies != "keep"):
+            raise SettingsError(
+                "--loss supcon takes the classes for what is alike, and leaves no place for --group-by and --copies.",
+                "Leave them out, or choose another --loss.",
             )
         if self.images is None and not self.resume:
             raise SettingsError("No folder of pictures was given.", "Type: simclr pretrain FOLDER")
@@ -186,6 +230,20 @@ class ResolvedSettings(PretrainSettings):
         compile: Switch
         device: str
         workers: int
+        micro_batch: int
+
+    def told(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
+
+    @staticmethod
+    def retold(told: Mapping[str, Any]) -> ResolvedSettings:
+        """The settings that `told` told of.
+
+        Raises:
+            TypeError: not all of these are settings.
+        """
+        return ResolvedSettings(**{**told, "images": Path(told["images"]), "runs": Path(told["runs"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +275,13 @@ class EmbedSettings(EncoderSettings):
     images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
     out: Path = setting(Path("vecs.npy"), "The file of vectors, .npy; the rows' names go beside it.", short="o")
     raw: bool = setting(False, "Leave h as it is instead of scaling each row to length 1.")
+    shards: int | None = setting(
+        None,
+        "Write so many files and a list of them; those that are there already are kept. Auto: one file.",
+        at_least=1,
+        at_most=99_999,
+    )
+    devices: int = setting(1, DEVICES, at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

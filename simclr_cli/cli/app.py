@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from types import FrameType
@@ -16,11 +17,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simclr_cli import __version__, settings
+from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
 from simclr_cli.errors import Interrupted, SimclrError, Terminated
+from simclr_cli.ranks import PeerLost, Place
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
     from simclr_cli.cli.console import Face
+
+PEER_SECONDS = 1  # that a process lets others speak, which may have failed before it
 
 app = typer.Typer(
     name="simclr",
@@ -92,8 +97,13 @@ for _verb in VERBS:
     _add(*_verb)
 
 
-def perform(verb: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool) -> int:
+def perform(
+    verb: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool, led: bool = False
+) -> int:
     """Run one verb and show its result.
+
+    Args:
+        led: whether another process has started this one as one of several, and says which of them was lost.
 
     Returns:
         The exit code; the one place where errors become one.
@@ -105,13 +115,27 @@ def perform(verb: str, settings_class: type[Any], values: dict[str, Any], as_jso
     with Face() as face:
         try:
             chosen = settings_class(**values)  # wrong settings end here, before torch is imported
+            place = Place.found()
+            if place.count == 1 and getattr(chosen, "devices", 1) > 1:
+                return launch(chosen.devices, verb, settings_class, values, as_json, debug)
+            face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
             with _listening(face):
                 result = function(chosen, report=face.report)
-            data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
-            sys.stdout.flush()
+            if not face.quiet:
+                data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
+                sys.stdout.flush()
+        except PeerLost as error:  # let the one that failed be heard, and its exit code count
+            time.sleep(PEER_SECONDS)
+            if not face.quiet and not led:
+                face.error(error)
+            return face.stop.exit_code if face.stop else error.exit_code
         except SimclrError as error:
+            if face.quiet and isinstance(error, Interrupted):
+                return error.exit_code
+            if face.quiet:  # if all have met the same error, the first one has said so by then
+                time.sleep(PEER_SECONDS)
             if debug:
                 traceback.print_exc()
             face.error(error)
@@ -141,7 +165,8 @@ def _listening(face: Face) -> Iterator[None]:
             os._exit(kind.exit_code)
         name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
         face.stop = kind(f"Stopped by {name}.", "Nothing was lost; type the command again.")
-        os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
+        if not face.quiet:
+            os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -46,6 +46,7 @@ class Face:
     def __init__(self, stderr: TextIO | None = None) -> None:
         self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
         self.stop: Interrupted | None = None
+        self.quiet = False  # of several processes one talks; errors are shown all the same
         self._bars: ProgressBars | None = None
         self._stage: tuple[str, TaskID] | None = None
 
@@ -57,6 +58,12 @@ class Face:
 
     def report(self, event: Event) -> None:
         """Show one event."""
+        if not self.quiet:
+            self._show(event)
+        if self.stop is not None:
+            raise self.stop
+
+    def _show(self, event: Event) -> None:
         match event:
             case Progress(stage, done, total):
                 self._advance(stage, stage.capitalize(), done, total)
@@ -72,8 +79,6 @@ class Face:
                 self._census(summary)
             case PlanMade():
                 self._plan(event)
-        if self.stop is not None:
-            raise self.stop
 
     def say(self, text: str, style: str = "") -> None:
         """One line of talk; wrapped between words for a person, not at all for a log."""

@@ -47,7 +47,7 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     names = ["--" + field.name.replace("_", "-")]
     if field.metadata["short"]:
         names.append("-" + field.metadata["short"])
-    shown: bool | str = default is not None and not isinstance(default, bool)
+    shown: bool | str = default not in (None, "") and not isinstance(default, bool)
     option = typer.Option(*names, help=help_text, show_default=shown, readable=False)
     return _keyword(field.name, Annotated[hint, option], default)
 

@@ -6,17 +6,18 @@ import contextlib
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from simclr_cli.engine.encoder import Encoder
-from simclr_cli.engine.model import SimCLR
 
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+Forward = Callable[[Tensor], Tensor]
 
 
-def compiled(model: SimCLR, example: Tensor, autocast: contextlib.AbstractContextManager[None]) -> tuple[Forward, str]:
-    """The model by torch.compile, tried forward and backward on `example`; the model's state stays as it was.
+def compiled(
+    model: nn.Module, example: Tensor, autocast: contextlib.AbstractContextManager[None]
+) -> tuple[Forward, str]:
+    """The model by torch.compile, tried forward and backward on `example`; its state stays as it was.
 
     Returns:
         What computes like the model, and ""; where no compiler is, the model itself, and why in a few words.
@@ -25,8 +26,8 @@ def compiled(model: SimCLR, example: Tensor, autocast: contextlib.AbstractContex
     try:
         forward: Forward = torch.compile(model)
         with autocast:
-            _, z = forward(example)
-        z.float().sum().backward()  # type: ignore[no-untyped-call]
+            out = forward(example)
+        out.float().sum().backward()  # type: ignore[no-untyped-call]
         return forward, ""
     except Exception as error:  # each backend, and each missing tool, has its own kind
         return model, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

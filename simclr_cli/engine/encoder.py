@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from simclr_cli.errors import MachineError, SettingsError
 from simclr_cli.seeds import Purpose, seeded
@@ -160,6 +162,16 @@ def load_backbone(encoder: Encoder, state: Mapping[str, Tensor], source: str) ->
             "Name the architecture that they belong to with --backbone.",
         )
     encoder.backbone.load_state_dict({key: state[key] for key in own})
+
+
+def has_batch_norm(encoder: Encoder) -> bool:
+    """Whether what f makes of a picture in training depends on the others beside it."""
+    return any(isinstance(module, BatchNorm) for module in encoder.modules())
+
+
+def synchronise_norms(encoder: Encoder) -> None:
+    """Let batch norms see the pictures of all processes (torch's SyncBatchNorm: GPUs only); the weights stay."""
+    encoder.backbone = convert_sync_batchnorm(encoder.backbone)  # type: ignore[no-untyped-call]
 
 
 def use_small_stem(backbone: nn.Module) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import InputError, Interrupted, MachineError
+from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
 from simclr_cli.images.decode import Refusal, each, squashed
@@ -125,15 +126,11 @@ def lack_of_room(census: Census, image_size: int, budget: int | None) -> str | N
     if lacking <= 0:
         return None
     limit = "half of what is free there" if budget is None else "by --cache-gb, and what is free there"
-    needed, most = (_gigabytes(rows * folder.row_bytes) for rows in (len(census.pictures), allowed))
+    needed, most = (gigabytes(rows * folder.row_bytes) for rows in (len(census.pictures), allowed))
     return (
         f"Decoded, the pictures take {needed}, and {cache_root()} may take {most} of it ({limit}): "
         f"{lacking / len(census.pictures):.0%} of the pictures are decoded again in every epoch."
     )
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"
 
 
 def _allowed(folder: PixelFolder, budget: int | None) -> int:

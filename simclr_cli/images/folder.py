@@ -106,6 +106,18 @@ class Census:
             refused=tuple(sorted((*self.refused, *refused), key=lambda entry: os.fsencode(entry.name))),
         )
 
+    def told(self) -> list[Any]:
+        """All of it as JSON can hold it; `retold` reads it."""
+        pictures = [list(vars(picture).values()) for picture in self.pictures]
+        refused = [list(vars(entry).values()) for entry in self.refused]
+        return [str(self.root), pictures, refused, self.others]
+
+    @staticmethod
+    def retold(told: list[Any]) -> Census:
+        """The census that `told` told of."""
+        root, pictures, refused, others = told
+        return Census(Path(root), tuple(Picture(*p) for p in pictures), tuple(Refused(*r) for r in refused), others)
+
     def summary(self) -> dict[str, Any]:
         """The census in figures, for the plan, the run folder and --json."""
         formats = Counter(picture.format for picture in self.pictures)

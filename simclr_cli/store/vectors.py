@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -60,6 +60,23 @@ def write_vectors(out: Path, vectors: Vectors) -> None:
             "rows": list(vectors.rows),
         },
     )
+
+
+def shard_file(out: Path, number: int, count: int) -> Path:
+    """The `number`th, from 0, of `count` files instead of one."""
+    return out.with_name(f"{out.stem}-{number:05}-of-{count:05}{out.suffix}")
+
+
+def shards_file(out: Path) -> Path:
+    """The list of the files that stand for a .npy."""
+    return out.with_suffix(".shards.json")
+
+
+def write_shards(out: Path, shards: Sequence[tuple[Path, int]]) -> None:
+    """List files of vectors, each with its rows, in order; every one is described by its own .rows.json."""
+    files = [{"file": path.name, "rows": rows, "vectors_digest": digest_file(path)} for path, rows in shards]
+    total = sum(rows for _, rows in shards)
+    write_json(shards_file(out), {"format_version": FORMAT_VERSION, "rows": total, "shards": files})
 
 
 def read_vectors(out: Path, *, model_digest: str) -> Vectors:

@@ -3,138 +3,154 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from simclr_cli.engine.compilation import folded
-from simclr_cli.engine.operations import upload
-from simclr_cli.errors import InputError, RunError
+from simclr_cli.errors import RunError
 from simclr_cli.events import EmbedResult, Note, Report, silent
 from simclr_cli.files import make_folder
-from simclr_cli.images.decode import Refusal, default_workers, each, evaluation_crop
+from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused, take_census
+from simclr_cli.ranks import Place, Ranks, connected
 from simclr_cli.settings import EmbedSettings
-from simclr_cli.store.run import RunFolder
-from simclr_cli.store.vectors import Vectors, rows_file, write_vectors
-from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder
+from simclr_cli.store.vectors import (
+    Vectors,
+    read_vectors,
+    rows_file,
+    shard_file,
+    shards_file,
+    write_shards,
+    write_vectors,
+)
+from simclr_cli.verbs.embedding import as_vectors, embed_census, nothing_decoded, pictures_of
+from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, ready_encoder
 from simclr_cli.verbs.pretrain import progress
-
-FOLD_FROM = 256  # pictures, from which on folding (a second for ResNet-18) pays
 
 
 def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
     """Embed a folder, or the run's own pictures.
 
+    Where torchrun or srun has started several processes, each calls this for a part of the pictures, and the first one
+    writes all of them, or each its own --shards.
+
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
+    place = Place.found(devices=settings.devices)
+    with connected(place, pick_device(settings.device, place)) as ranks:
+        return _embed(settings, place, ranks, report)
+
+
+def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) -> EmbedResult:
     began = time.perf_counter()
     make_folder(settings.out.absolute().parent)
-    ready = ready_encoder(settings)
+    ready = ready_encoder(settings, place)
     root = settings.images or pictures_of(ready.run)
     report(Note(f"Embedding {root} with {ready.name}."))
-    workers = settings.workers or default_workers()
-    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    workers = max(1, (settings.workers or default_workers()) // ranks.beside())
+    told = None
+    if ranks.first:
+        told = take_census(root, workers=workers, progress=progress(report, "reading headers")).told()
+    census = Census.retold(ranks.share(told))
     start = time.perf_counter()
-    h, census = embed_pictures(ready, census, batch_size=settings.batch_size, workers=workers, report=report)
-    pace = len(h) / (time.perf_counter() - start)
-    vectors = as_vectors(ready, census, h, normalise=not settings.raw)
-    write_vectors(settings.out, vectors)
+    how = Embedding(ready, settings, workers, report)
+    written = _in_shards(how, census, settings.shards, ranks) if settings.shards else _in_one(how, census, ranks)
     return EmbedResult(
-        out=str(settings.out),
-        rows_file=str(rows_file(settings.out)),
-        rows=vectors.values.shape[0],
-        dimensions=vectors.values.shape[1],
-        normalised=vectors.normalised,
+        out=str(shards_file(settings.out) if settings.shards else settings.out),
+        rows_file=str(shards_file(settings.out) if settings.shards else rows_file(settings.out)),
+        rows=written.rows,
+        dimensions=ready.encoder.width,
+        normalised=not settings.raw,
         encoder=ready.name,
         model_digest=ready.digest,
-        refused=len(census.refused),
+        refused=len(census.refused) + written.refused,
         seconds=time.perf_counter() - began,
-        images_per_second=pace,
+        images_per_second=written.embedded / (time.perf_counter() - start),
+        shards=settings.shards,
     )
 
 
-def embed_pictures(
-    ready: ReadyEncoder, census: Census, *, batch_size: int, workers: int, report: Report, stage: str = "embedding"
-) -> tuple[NDArray[np.float32], Census]:
-    """h of every picture that can be decoded.
+@dataclass(frozen=True)
+class Embedding:
+    """How pictures become vectors."""
 
-    Returns:
-        (N, D) float32, not normalised, in the census's order; and the census without those that could not.
+    ready: ReadyEncoder
+    settings: EmbedSettings
+    workers: int
+    report: Report
 
-    Raises:
-        InputError: not one could be decoded.
+    def of(self, census: Census) -> tuple[NDArray[np.float32], Census]:
+        """h of every picture that can be decoded, there may be none, and the census without the others."""
+        return embed_census(
+            self.ready, census, batch_size=self.settings.batch_size, workers=self.workers, report=self.report
+        )
+
+    def vectors(self, census: Census, h: NDArray[np.float32]) -> Vectors:
+        """Both, as they are written."""
+        return as_vectors(self.ready, census, h, normalise=not self.settings.raw)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What there is now."""
+
+    rows: int
+    refused: int  # pictures that could not be decoded
+    embedded: int  # rows that were not there before
+
+
+def _in_one(how: Embedding, census: Census, ranks: Ranks) -> Written:
+    """One file, in the census's order; each process embeds a part, the first one writes."""
+    pictures = census.pictures[ranks.part(len(census.pictures))]
+    h, decoded = how.of(replace(census, pictures=pictures, refused=()))
+    refused = [Refused(*entry) for some in ranks.collect([list(vars(r).values()) for r in decoded.refused])
+               for entry in some]  # fmt: skip
+    if len(refused) == len(census.pictures):
+        raise nothing_decoded(census)
+    census = census.without(refused)
+    every = ranks.rows_in_order(torch.from_numpy(h))
+    rows = [part.numpy() for part in every]
+    if ranks.first:
+        write_vectors(how.settings.out, how.vectors(census, rows[0] if ranks.alone else np.concatenate(rows)))
+    return Written(len(census.pictures), len(refused), len(census.pictures))
+
+
+def _in_shards(how: Embedding, census: Census, count: int, ranks: Ranks) -> Written:
+    """So many files, each of a part of the census, and a list of them, written last; the processes take turns.
+
+    A shard that is there already, of these pictures as they are now and by this model, is kept.
     """
-    paths = [census.path(picture) for picture in census.pictures]
-    h, refusals = embed_files(ready, paths, batch_size=batch_size, workers=workers, report=report, stage=stage)
-    if not len(h):
-        raise InputError(f"No picture in {census.root} could be decoded.", "Give a folder of whole pictures.")
-    return h, census.without([Refused(census.pictures[i].name, refusal.reason) for i, refusal in refusals.items()])
+    own: list[list[Any]] = []
+    embedded = 0
+    for number in range(ranks.rank, count, ranks.count):
+        total = len(census.pictures)
+        part = replace(census, pictures=census.pictures[number * total // count : (number + 1) * total // count],
+                       refused=())  # fmt: skip
+        file = shard_file(how.settings.out, number, count)
+        if (there := _is_there(how, file, part)) is None:
+            h, decoded = how.of(part)
+            there = replace(how.vectors(decoded, h), source_fingerprint=part.fingerprint)
+            write_vectors(file, there)
+            embedded += len(h)
+        own.append([number, len(there.rows), len(there.refused)])
+    shards = sorted(shard for some in ranks.collect(own) for shard in some)
+    rows, refused = (sum(shard[i] for shard in shards) for i in (1, 2))
+    if not rows:
+        raise nothing_decoded(census)
+    if ranks.first:
+        write_shards(how.settings.out, [(shard_file(how.settings.out, number, count), n) for number, n, _ in shards])
+    return Written(rows, refused, sum(ranks.collect(embedded)))
 
 
-def embed_files(
-    ready: ReadyEncoder, paths: Sequence[Path], *, batch_size: int, workers: int, report: Report, stage: str
-) -> tuple[NDArray[np.float32], dict[int, Refusal]]:
-    """h of every file that can be decoded, decoding the next while the encoder is at work.
-
-    Returns:
-        (N, D) float32, not normalised, in order; and the refusals of the others by their place in `paths`.
-    """
-    spec, device = ready.encoder.spec, ready.device
-    encoder = folded(ready.encoder) if len(paths) >= FOLD_FROM else ready.encoder
-    decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
-    say = progress(report, stage)
-    refusals: dict[int, Refusal] = {}
-    waiting: list[NDArray[np.uint8]] = []
-    rows = [np.empty((0, ready.encoder.width), np.float32)]
-    computing: list[Tensor] = []  # at most one batch: while a GPU is at it, the next one is gathered
-    for i, pixels in enumerate(decoded):
-        if isinstance(pixels, Refusal):
-            refusals[i] = pixels
-        else:
-            waiting.append(pixels)
-        if len(waiting) == batch_size or (waiting and i + 1 == len(paths)):
-            batch = upload(torch.from_numpy(np.stack(waiting)), device).permute(0, 3, 1, 2)  # (M, 3, S, S)
-            h = encoder.represent(batch)
-            rows += [before.cpu().numpy() for before in computing]
-            computing, waiting = [h], []
-        say(i + 1, len(paths))
-    return np.concatenate(rows + [h.cpu().numpy() for h in computing]), refusals
-
-
-def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:
-    """Rows of h, of length 1 if wanted, with all that describes them."""
-    if normalise:
-        h = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
-    return Vectors(
-        values=np.ascontiguousarray(h, dtype=np.float32),
-        rows=tuple(picture.name for picture in census.pictures),
-        root=str(census.root.resolve()),
-        model_digest=ready.digest,
-        normalised=normalise,
-        source_fingerprint=census.fingerprint,
-        refused=tuple({"name": entry.name, "reason": entry.reason} for entry in census.refused),
-    )
-
-
-def trained_on(run: RunFolder) -> Path:
-    """Where the pictures of a run were when it was trained."""
-    return Path(run.settings()["images"])
-
-
-def pictures_of(run: RunFolder | None) -> Path:
-    """The folder that a run was trained on.
-
-    Raises:
-        RunError: it is no longer there.
-    """
-    assert run is not None  # settings see to it that a plain backbone comes with a folder
-    root = trained_on(run)
-    if not root.is_dir():
-        raise RunError(f"The pictures of {run.path} are no longer in {root}.", "Name their folder.")
-    return root
+def _is_there(how: Embedding, file: Path, part: Census) -> Vectors | None:
+    try:
+        there = read_vectors(file, model_digest=how.ready.digest)
+    except RunError:
+        return None
+    same = there.source_fingerprint == part.fingerprint and there.root == str(part.root.resolve())
+    return there if same and there.normalised != how.settings.raw else None

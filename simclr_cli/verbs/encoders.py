@@ -20,6 +20,7 @@ from simclr_cli.engine.encoder import (
     scratch_spec,
 )
 from simclr_cli.errors import MachineError, SettingsError
+from simclr_cli.ranks import ALONE, Place
 from simclr_cli.settings import RUNS, EncoderSettings
 from simclr_cli.store.run import RunFolder, find_run, read_description, read_weights
 from simclr_cli.verbs.export import spec_from_config
@@ -36,12 +37,14 @@ class ReadyEncoder:
     run: RunFolder | None  # None for a plain timm model
 
 
-def pick_device(name: str | None) -> torch.device:
-    """The device named, or the first GPU, or the CPU.
+def pick_device(name: str | None, place: Place = ALONE) -> torch.device:
+    """The device named, or the first GPU, or the CPU. Of several processes on a machine each has a GPU of its own.
 
     Raises:
         MachineError: there is no such device here.
     """
+    if place.count > 1 and (torch.cuda.is_available() if name is None else name.startswith("cuda")):
+        name = f"cuda:{place.local}"
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -83,13 +86,13 @@ def _spec_beside(weights: Path, backbone: str, image_size: int) -> EncoderSpec:
     return replace(spec, architecture=backbone, image_size=image_size, model_args=image_size_args(backbone, image_size))
 
 
-def ready_encoder(settings: EncoderSettings) -> ReadyEncoder:
+def ready_encoder(settings: EncoderSettings, place: Place = ALONE) -> ReadyEncoder:
     """The encoder that the settings name: a plain timm model, or that of a run (the newest, if none is named).
 
     Raises:
         RunError: no such run, or it is not finished or damaged.
     """
-    device = pick_device(settings.device)
+    device = pick_device(settings.device, place)
     if settings.backbone is None:
         return run_encoder(find_run(settings.run, settings.runs), device)
     encoder = start_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed).eval()

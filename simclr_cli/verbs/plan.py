@@ -12,13 +12,15 @@ import torch
 from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.engine.views import ViewRecipe
-from simclr_cli.errors import InputError
-from simclr_cli.events import Choice
+from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.events import Choice, gigabytes
 from simclr_cli.images.decode import default_workers
 from simclr_cli.settings import ResolvedSettings
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
+MEMORY_SHARE = 0.6  # of what is free, that the pictures of a micro-batch may take
+TAKEN_OVER_KEPT = 1.5  # of a step: all that it takes, over what it keeps from forward to backward
 COMPILE_PAYS = 600  # seconds of training from which on torch.compile's minute pays, at a gain of a tenth
 UNITS = {"image_size": " px", "batch_size": " pictures"}
 
@@ -30,6 +32,8 @@ class Circumstances:
     pictures: int
     short_side: int  # the pictures' median, px
     device: torch.device
+    processes: int = 1  # that work as one
+    memory: int = 2**63  # bytes that are free for each of them
 
     @property
     def gpu(self) -> bool:
@@ -162,7 +166,37 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
         settings = dataclasses.replace(settings, **{name: value})
         choices.append(Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason))
+    if settings.batch_size < here.processes:
+        raise SettingsError(
+            f"A batch of {settings.batch_size} pictures is too small for {here.processes} processes.",
+            "Give a larger --batch-size, or fewer --devices.",
+        )
     return settings, tuple(choices)
+
+
+def choose_micro_batch(
+    chosen: ResolvedSettings, here: Circumstances, kept: int, batch_norm: bool
+) -> tuple[ResolvedSettings, Choice]:
+    """How many pictures a process computes at once: all of its part of the batch, if the memory holds them.
+
+    Args:
+        kept: bytes that a picture takes between forward and backward.
+        batch_norm: whether f has it, which then sees a micro-batch and not the batch.
+    """
+    own = -(-chosen.batch_size // here.processes)
+    taken = max(1, int(kept * TAKEN_OVER_KEPT))
+    room = max(1, int(MEMORY_SHARE * here.memory / taken))
+    if chosen.micro_batch is not None:
+        value, reason = min(chosen.micro_batch, own), "as set"
+    elif own <= room:
+        value, reason = own, f"all at once, in about {gigabytes(own * taken)}"
+    else:
+        value = 2 ** (room.bit_length() - 1)
+        reason = f"all {own} would take {gigabytes(own * taken)}, and {gigabytes(here.memory)} is free"
+    if value < own:
+        reason += f"; {-(-own // value)} make the batch, and all but one are computed twice"
+        reason += f"; batch norm sees {value} pictures at a time" if batch_norm else ""
+    return dataclasses.replace(chosen, micro_batch=value), Choice("micro batch", f"{value} pictures", reason)
 
 
 def choose_compile(chosen: ResolvedSettings, here: Circumstances, seconds: float) -> tuple[ResolvedSettings, Choice]:

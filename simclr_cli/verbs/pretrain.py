@@ -5,80 +5,88 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from simclr_cli.errors import InputError
+import numpy as np
+import torch
+from torch import Tensor
+
+from simclr_cli.engine.encoder import has_batch_norm
+from simclr_cli.engine.model import SimCLR
+from simclr_cli.errors import InputError, MachineError
 from simclr_cli.events import CensusTaken, Note, PlanMade, PretrainResult, Progress, Report, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
-from simclr_cli.images.cache import decode_once, lack_of_room, stored_side
+from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
 from simclr_cli.images.decode import default_workers
-from simclr_cli.images.folder import take_census
-from simclr_cli.settings import PretrainSettings
+from simclr_cli.images.folder import Census, take_census
+from simclr_cli.images.groups import group
+from simclr_cli.images.labels import labelled
+from simclr_cli.machine import free_memory
+from simclr_cli.ranks import Place, Ranks, connected
+from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
-from simclr_cli.verbs.plan import Circumstances, choose_compile, resolve
+from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, resolve
 from simclr_cli.verbs.resume import begin, check_same_pictures, describe
-from simclr_cli.verbs.training import build_model, seconds_a_picture, train
+from simclr_cli.verbs.training import build_model, train
+from simclr_cli.verbs.trial import bytes_a_picture, seconds_a_picture
+
+FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
 
 
 def pretrain(settings: PretrainSettings, *, report: Report = silent) -> PretrainResult:
     """Train on a folder of pictures, or go on with a run that was stopped.
 
-    `report` may raise `Interrupted` at any event: a run in training is then saved and can be resumed.
+    `report` may raise `Interrupted` at any event: a run in training is then saved and can be resumed. Where torchrun
+    or srun has started several processes, each calls this and they work as one: the first one plans and writes.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    began = time.perf_counter()
-    run, wanted = begin(settings)
-    workers = wanted.workers or default_workers()
-    census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
-    if settings.resume:
-        check_same_pictures(run, census)
-    summary = census.summary()
-    report(CensusTaken(summary))
+    place = Place.found(devices=settings.devices)
+    device = pick_device(settings.device, place)
+    with connected(place, device) as ranks:
+        return _pretrain(settings, device, ranks, report)
 
-    device = pick_device(wanted.device)
-    here = Circumstances(len(census.pictures), summary["short_side"]["median"], device)
-    chosen, choices = resolve(wanted, here)
-    chosen = dataclasses.replace(chosen, run=run.path.name)
-    steps = chosen.epochs * (len(census.pictures) // chosen.batch_size)
-    model = build_model(chosen).to(device)  # names and sizes that cannot work end here, before any long work
-    seen = steps * chosen.batch_size
-    estimate = seen * seconds_a_picture(model, chosen, stored_side(census, chosen.image_size), seen)
-    chosen, compiling = choose_compile(chosen, here, estimate)
-    plan = PlanMade(str(run.path), (*choices, compiling), steps, estimate)
-    report(plan)
-    budget = None if chosen.cache_gb is None else int(chosen.cache_gb * 1e9)
-    if shortage := lack_of_room(census, chosen.image_size, budget):
-        report(Note(shortage, warning=True))
+
+def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, report: Report) -> PretrainResult:
+    began = time.perf_counter()
+    beside = ranks.beside()
+    work = _prepare(settings, device, ranks, beside, report) if ranks.first else None
+    told = ranks.share(None if work is None else work.told())
+    work = work or Work.retold(told)
+    run, chosen, census = work.run, work.chosen, work.census
     result = PretrainResult(
         run=str(run.path), finished=False, epochs=chosen.epochs, pictures=len(census.pictures),
         refused=len(census.refused), first_loss=None, last_loss=None, images_per_second=None,
-        seconds=time.perf_counter() - began, model_digest=None, plan=plan, census=summary,
+        seconds=time.perf_counter() - began, model_digest=None, plan=work.plan, census=census.summary(),
     )  # fmt: skip
     if settings.dry_run:
         return result
 
     make_folder(run.path)
-    decoded = decode_once(
-        census, chosen.image_size, workers=workers, progress=progress(report, "decoding"), budget=budget
-    )
+    decoded = _decode(work, settings, max(1, chosen.workers // beside), ranks, report)
     census = decoded.census
-    if len(decoded) < 2:
-        raise InputError("Only one picture could be decoded.", "Give a folder of at least 2 whole pictures.")
     if len(decoded) < chosen.batch_size:
         report(Note(f"The batch shrinks from {chosen.batch_size} to {len(decoded)}: that many could be decoded."))
         chosen = dataclasses.replace(chosen, batch_size=len(decoded))
-    describe(run, chosen, census)
+    if ranks.first:
+        describe(run, chosen, census)
+    groups = _groups(decoded, chosen, ranks, report)
 
-    metrics = train(model, Batches(decoded, chosen.batch_size, chosen.seed, device), chosen, run, report)
+    def shrunk(micro_batch: int) -> None:
+        describe(run, dataclasses.replace(chosen, micro_batch=micro_batch), census)
 
-    model = model.cpu()
-    run.write_projector(model.head.state_dict())
-    card = model_card(model.encoder, pictures=len(decoded), epochs=chosen.epochs)
-    digest = run.write_encoder(model.encoder.backbone.state_dict(), timm_config(model.encoder), card)
+    model = work.model or build_model(chosen).to(device)
+    batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks)
+    metrics = train(model, batches, chosen, run, report, groups=groups, shrunk=shrunk)
+
+    digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs) if ranks.first else None
     return dataclasses.replace(
         result,
         finished=True,
@@ -91,6 +99,113 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
         model_digest=digest,
         census=census.summary(),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What there is to do, as the first process has found out and told the others."""
+
+    run: RunFolder
+    chosen: ResolvedSettings
+    census: Census
+    plan: PlanMade | None = None  # these two the first one keeps to itself
+    model: SimCLR | None = None
+
+    def told(self) -> list[Any]:
+        """As JSON can hold it."""
+        return [str(self.run.path.absolute()), self.chosen.told(), self.census.told()]
+
+    @staticmethod
+    def retold(told: list[Any]) -> Work:
+        """The work that `told` told of."""
+        return Work(RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2]))
+
+
+def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report) -> Work:
+    """Census and plan; whatever cannot work ends here, before any long work."""
+    run, wanted = begin(settings, restarted=ranks.restarted)
+    workers = max(1, (wanted.workers or default_workers()) // beside)
+    census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
+    if wanted.resume:
+        check_same_pictures(run, census)
+    if wanted.loss == "supcon":
+        labelled(census)
+    summary = census.summary()
+    report(CensusTaken(summary))
+
+    memory = free_memory(device) // (beside if device.type == "cpu" else 1)
+    here = Circumstances(len(census.pictures), summary["short_side"]["median"], device, ranks.count, memory)
+    chosen, choices = resolve(wanted, here)
+    chosen = dataclasses.replace(chosen, run=run.path.name)
+    model = build_model(chosen).to(device)
+    kept = bytes_a_picture(model, chosen)
+    chosen, micro_batch = choose_micro_batch(chosen, here, kept, has_batch_norm(model.encoder))
+    steps = chosen.epochs * (len(census.pictures) // chosen.batch_size)
+    seen = steps * chosen.batch_size
+    estimate = seen * seconds_a_picture(model, chosen, stored_side(census, chosen.image_size), seen) / ranks.count
+    estimate *= 1 + FORWARD * max(0.0, 1 - chosen.micro_batch * ranks.count / chosen.batch_size)
+    chosen, compiling = choose_compile(chosen, here, estimate)
+    plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, estimate)
+    report(plan)
+    if shortage := lack_of_room(census, chosen.image_size, _budget(chosen)):
+        report(Note(shortage, warning=True))
+    return Work(run, chosen, census, plan, model)
+
+
+def _decode(work: Work, settings: PretrainSettings, workers: int, ranks: Ranks, report: Report) -> DecodedPictures:
+    """The pictures, which must be the same to all processes.
+
+    Raises:
+        InputError: there is only one.
+        MachineError: some process does not see what the others see.
+    """
+    with ranks.in_turn():
+        decoded = decode_once(
+            work.census,
+            work.chosen.image_size,
+            workers=workers,
+            progress=progress(report, "decoding"),
+            budget=_budget(settings),
+        )
+    if len(set(ranks.collect(decoded.census.fingerprint))) > 1:
+        raise MachineError(
+            f"The processes of this run do not all see the same pictures in {work.census.root}.",
+            "Give each machine the same folder under the same path.",
+        )
+    if len(decoded) < 2:
+        raise InputError("Only one picture could be decoded.", "Give a folder of at least 2 whole pictures.")
+    return decoded
+
+
+def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, report: Report) -> Tensor | None:
+    """(N,) the classes of the pictures for supcon; else which are not pushed apart; None: each is alone."""
+    if chosen.loss == "supcon":
+        return torch.from_numpy(np.unique(decoded.census.labels, return_inverse=True)[1])
+    found = None
+    if ranks.first:
+        ids = group(decoded, chosen.group_by, chosen.copies, progress(report, "looking for copies"))
+        found = None if ids is None else ids.tolist()
+    if (found := ranks.share(found)) is None:
+        return None
+    sizes = sorted(size for size in Counter(found).values() if size > 1)
+    within = f", of {sizes[0]} to {sizes[-1]} pictures" if sizes else ""
+    report(
+        Note(
+            f"Groups that are not pushed apart: {len(sizes):,}{within}; {len(found) - sum(sizes):,} pictures are alone."
+        )
+    )
+    return torch.tensor(found)
+
+
+def _export(run: RunFolder, model: SimCLR, *, pictures: int, epochs: int) -> str:
+    """Write head and encoder, which makes the run a finished one; the encoder's digest."""
+    run.write_projector(model.head.state_dict())
+    card = model_card(model.encoder, pictures=pictures, epochs=epochs)
+    return run.write_encoder(model.encoder.backbone.state_dict(), timm_config(model.encoder), card)
+
+
+def _budget(settings: PretrainSettings) -> int | None:
+    return None if settings.cache_gb is None else int(settings.cache_gb * 1e9)
 
 
 def progress(report: Report, stage: str) -> Callable[[int, int], None]:

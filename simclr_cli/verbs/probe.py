@@ -18,7 +18,7 @@ from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
 from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import ProbeSettings
-from simclr_cli.verbs.embed import embed_pictures, pictures_of, trained_on
+from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
 from simclr_cli.verbs.pretrain import progress
 

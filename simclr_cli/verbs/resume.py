@@ -6,7 +6,6 @@ import dataclasses
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import simclr_cli
 from simclr_cli.errors import RunError, SettingsError
@@ -14,17 +13,24 @@ from simclr_cli.images.folder import Census, Refused
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder, list_runs
 
-NOT_KEPT = ("resume", "dry_run", "runs", "cache_gb")  # of the command, not of the run
-MAY_DIFFER = ("images", "run", "device", "workers", *NOT_KEPT)  # on resuming; anything else is the run's own
+NOT_KEPT = ("resume", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds")  # of the command, not of the run
+ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
+MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything else is the run's own
 
 
-def begin(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings]:
+def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFolder, ResolvedSettings]:
     """The run and its settings, automatic ones still open if it is new.
+
+    Args:
+        restarted: the same command was given before, and failed: what it began is gone on with.
 
     Raises:
         RunError: nothing to resume, or a name that is taken.
         SettingsError: a resumed run given other settings than its own.
     """
+    if restarted and not settings.resume and (begun := _named_or_next(settings)).begun and not begun.finished:
+        kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
+        settings = PretrainSettings(**{**kept, "run": begun.path.name, "resume": True})
     if not settings.resume:
         return _new_run(settings), ResolvedSettings(**vars(settings))
     run = _stopped_run(settings)
@@ -48,21 +54,26 @@ def begin(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings]:
                 f"The run {run.path} has {option} {getattr(own, field.name)}, and goes on with its own settings.",
                 f"Leave out {option}, or train under another --run.",
             )
-    elsewhere = {name: given for name in ("device", "workers") if (given := getattr(settings, name)) is not None}
+    elsewhere = {name: given for name in ELSEWHERE if (given := getattr(settings, name)) is not None}
     return run, dataclasses.replace(own, **elsewhere)
 
 
-def _new_run(settings: PretrainSettings) -> RunFolder:
+def _named_or_next(settings: PretrainSettings) -> RunFolder:
+    """The run that is named, or else the first of the images' name that is not finished."""
     assert settings.images is not None  # the settings see to it
     if settings.run is not None:
-        run = RunFolder(settings.runs / settings.run)
-        if run.finished and not settings.dry_run:
-            raise RunError(f"The run {run.path} is finished, and is never overwritten.", "Choose another --run.")
-    else:
-        name = settings.images.resolve().name or "images"
-        number = 1
-        while (run := RunFolder(settings.runs / (name if number == 1 else f"{name}-{number}"))).finished:
-            number += 1
+        return RunFolder(settings.runs / settings.run)
+    name = settings.images.resolve().name or "images"
+    number = 1
+    while (run := RunFolder(settings.runs / (name if number == 1 else f"{name}-{number}"))).finished:
+        number += 1
+    return run
+
+
+def _new_run(settings: PretrainSettings) -> RunFolder:
+    run = _named_or_next(settings)
+    if run.finished and not settings.dry_run:
+        raise RunError(f"The run {run.path} is finished, and is never overwritten.", "Choose another --run.")
     if run.begun and not run.finished and not settings.dry_run:
         raise RunError(
             f"The run {run.path} was begun and is not finished.",
@@ -106,11 +117,7 @@ def check_same_pictures(run: RunFolder, census: Census) -> None:
 
 def describe(run: RunFolder, chosen: ResolvedSettings, census: Census) -> None:
     """Write down what the run is: settings as resolved, census, versions; and every file refused, with its reason."""
-    settings: dict[str, Any] = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(chosen).items()
-        if name not in NOT_KEPT
-    }
+    settings = {name: value for name, value in chosen.told().items() if name not in NOT_KEPT}
     settings["images"] = str(census.root.resolve())
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
     run.write_config(

@@ -15,7 +15,7 @@ from simclr_cli.images.folder import Refused, take_census
 from simclr_cli.settings import SimilarSettings
 from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
-from simclr_cli.verbs.embed import as_vectors, embed_files, embed_pictures, pictures_of
+from simclr_cli.verbs.embedding import as_vectors, embed_files, embed_pictures, pictures_of
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
 from simclr_cli.verbs.pretrain import progress
 

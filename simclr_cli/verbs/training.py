@@ -8,30 +8,28 @@ import itertools
 import math
 import statistics
 import time
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from simclr_cli.engine.compilation import Forward, compiled
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.encoder import synchronise_norms
 from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import create_optimizer, learning_rate, peak_learning_rate, set_learning_rate
-from simclr_cli.engine.views import TwoViews
-from simclr_cli.errors import Interrupted, TrainingError
-from simclr_cli.events import EpochDone, Note, Report, StepDone, silent
+from simclr_cli.errors import Interrupted, MachineError, Terminated, TrainingError
+from simclr_cli.events import EpochDone, Note, Report, StepDone
 from simclr_cli.images.batches import Batches
-from simclr_cli.seeds import Purpose, seed_for, seeded, torch_generator
+from simclr_cli.ranks import Ranks
+from simclr_cli.seeds import Purpose, seeded
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import start_encoder
-from simclr_cli.verbs.plan import view_recipe
+from simclr_cli.verbs.step import Step, is_out_of_memory
 
-CHECKPOINT_SECONDS = 60  # at most this much work, and an epoch, is lost to a power cut
 TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
-TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
-SHORT_RUN = 120  # seconds; of such a run a rough estimate is enough
+STOPS = (Interrupted, Terminated)
 
 
 def build_model(chosen: ResolvedSettings) -> SimCLR:
@@ -43,20 +41,35 @@ def build_model(chosen: ResolvedSettings) -> SimCLR:
 
 
 def train(
-    model: SimCLR, batches: Batches, chosen: ResolvedSettings, run: RunFolder, report: Report
+    model: SimCLR,
+    batches: Batches,
+    chosen: ResolvedSettings,
+    run: RunFolder,
+    report: Report,
+    *,
+    groups: Tensor | None = None,
+    shrunk: Callable[[int], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Train `model` in place, on the device that it is on.
 
     What happens in a step follows from (seed, step) alone, so a resumed run repeats nothing and skips nothing. A GPU is
-    waited for once a second, to say how it goes.
+    waited for once a second, to say how it goes. Of several processes the first one saves; all stop at the same step.
+
+    Args:
+        groups: one for every picture of the census (see contrastive_loss).
+        shrunk: told of a smaller micro-batch, after the memory was too small for one.
 
     Returns:
         The rows of metrics.jsonl, one an epoch.
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint stands.
+        MachineError: the memory is too small for the smallest micro-batch.
         Interrupted: raised by `report`, and again from here after saving.
     """
+    ranks = batches.ranks
+    if not ranks.alone and batches.device.type == "cuda":
+        synchronise_norms(model.encoder)
     optimizer = create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay)
     steps, total = batches.steps_per_epoch, chosen.epochs * batches.steps_per_epoch
     peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
@@ -66,41 +79,58 @@ def train(
         model.load_state_dict(found.model)
         optimizer.load_state_dict(found.optimizer)
         metrics, losses = found.metrics, found.losses
+    start = len(metrics) * steps + len(losses)
+    if len(set(ranks.collect(start))) > 1:
+        raise MachineError(
+            f"The processes of this run do not all see its checkpoint in {run.checkpoints}.",
+            "Put --runs on a disk that all the machines share.",
+        )
 
     def save() -> None:
         done = len(metrics) * steps + len(losses)
-        save_checkpoint(run.checkpoints, Checkpoint(done, model.state_dict(), optimizer.state_dict(), metrics, losses))
+        if ranks.first:
+            state = Checkpoint(done, model.state_dict(), optimizer.state_dict(), metrics, losses)
+            save_checkpoint(run.checkpoints, state)
+
+    def rate_of(step: int) -> float:
+        return learning_rate(step, total_steps=total, warmup_steps=chosen.warmup_epochs * steps, peak=peak)
+
+    def prepare(step: int) -> None:
+        set_learning_rate(optimizer, rate_of(step))
 
     model.train()
-    step_of = Step(model, optimizer, chosen, report)
+    step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
     saved = told = time.monotonic()
-    with contextlib.closing(batches.run(len(metrics) * steps + len(losses), total)) as coming:
+    pause = 1  # steps from one look at the losses to the next
+    with contextlib.closing(_updates(step_of, batches, start, total, prepare, report, shrunk)) as coming:
         for epoch in range(len(metrics), chosen.epochs):
             began, first = time.perf_counter(), len(losses)
             stop: Interrupted | None = None
             unread: list[Tensor] = []  # losses that are still on the device
-            for batch in itertools.islice(coming, steps - first):
-                rate = learning_rate(
-                    batch.step, total_steps=total, warmup_steps=chosen.warmup_epochs * steps, peak=peak
-                )
-                set_learning_rate(optimizer, rate)
-                unread.append(step_of(batch.pixels, batch.sizes, batch.step))
+            for step, loss in itertools.islice(coming, steps - first):
+                unread.append(loss)
                 done = len(losses) + len(unread)
-                if done < steps and batches.device.type != "cpu" and time.monotonic() - told < TELL_SECONDS:
+                if done < steps and len(unread) < pause:
                     continue
-                losses += _read(unread, batch.step, total, epoch)
-                unread, told = [], time.monotonic()
+                losses += _read(unread, step, total, epoch)
                 speed = (done - first) * chosen.batch_size / (time.perf_counter() - began)
                 stop = _tell(report, StepDone(epoch + 1, chosen.epochs, done, steps, losses[-1], speed))
+                pause = 1 if batches.device.type == "cpu" else _pause(len(unread), time.monotonic() - told)
+                stop, pause = _agree(ranks, stop, pause)
+                unread, told = [], time.monotonic()
                 if stop:
                     break
+                if done < steps and told - saved > chosen.checkpoint_seconds:
+                    save()
+                    saved = time.monotonic()
             if len(losses) == steps:  # a stop at the last step leaves a whole epoch
-                row = EpochDone(epoch + 1, statistics.fmean(losses), rate, speed, time.perf_counter() - began)
+                row = EpochDone(epoch + 1, statistics.fmean(losses), rate_of(step), speed, time.perf_counter() - began)
                 metrics.append(dataclasses.asdict(row))
                 losses = []
-                run.write_metrics(metrics)
-                stop = _tell(report, row) or stop
-            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS or epoch + 1 == chosen.epochs:
+                if ranks.first:
+                    run.write_metrics(metrics)
+                stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
+            if stop or time.monotonic() - saved > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
                 save()
                 saved = time.monotonic()
             if stop:
@@ -109,6 +139,74 @@ def train(
                     f"Go on with: {run.resume_command}",
                 ) from None
     return metrics
+
+
+def _updates(
+    step_of: Step,
+    batches: Batches,
+    start: int,
+    total: int,
+    prepare: Callable[[int], object],
+    report: Report,
+    shrunk: Callable[[int], None],
+) -> Generator[tuple[int, Tensor], None, None]:
+    """(step, its loss on the device) of the steps from `start` to before `total`, each done when it is asked for.
+
+    A step that the memory was too small for is done again in smaller micro-batches, and so are those that follow.
+    """
+    most = step_of.chosen.micro_batch
+    while start < total:
+        lacking = False
+        with contextlib.closing(batches.run(start, total, most)) as coming:
+            for batch in coming:
+                prepare(batch.step)
+                try:
+                    loss = step_of(batch)
+                except RuntimeError as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    lacking = True
+                    break
+                start = batch.step + 1
+                yield batch.step, loss
+        if lacking:  # here what the failed step held is free again
+            most = _smaller(batches, most, start, report)
+            shrunk(most)
+
+
+def _smaller(batches: Batches, most: int | None, step: int, report: Report) -> int:
+    """Half of the micro-batch that the memory was too small for."""
+    largest: int = max(part.stop - part.start for part in batches.parts(most))
+    remedy = "Give a smaller --image-size or --backbone, or close what else is running."
+    if largest == 1:
+        raise MachineError("The memory is too small to train on a single picture at a time.", remedy)
+    if not batches.ranks.alone:
+        raise MachineError(
+            f"The memory of a device is too small for a micro-batch of {largest} pictures.",
+            f"Go on with --resume --micro-batch {largest // 2}.",
+        )
+    if batches.device.type == "cuda":
+        torch.cuda.empty_cache()
+    text = (
+        f"Step {step + 1}: the memory was too small for {largest} pictures at a time; done again with {largest // 2}."
+    )
+    report(Note(text, warning=True))
+    return largest // 2
+
+
+def _pause(steps: int, seconds: float) -> int:
+    """How many steps take TELL_SECONDS, by the last ones: a number, so that all processes look at the same step."""
+    return max(1, int(steps * TELL_SECONDS / max(seconds, 1e-3)))
+
+
+def _agree(ranks: Ranks, stop: Interrupted | None, pause: int) -> tuple[Interrupted | None, int]:
+    """What all processes do: stop if any of them is to, and look at the losses when the first one does."""
+    if ranks.alone:
+        return stop, pause
+    said = ranks.collect([stop.exit_code if stop else 0, pause])
+    kinds = {kind.exit_code: kind for kind in STOPS}
+    code = max(code for code, _ in said)
+    return (stop or kinds[code]("Stopped.", "") if code else None), said[0][1]
 
 
 def _read(unread: list[Tensor], last: int, total: int, epoch: int) -> list[float]:
@@ -134,74 +232,3 @@ def _tell(report: Report, event: StepDone | EpochDone) -> Interrupted | None:
     except Interrupted as stop:
         return stop
     return None
-
-
-class Step:
-    """One update: two views of N pictures, one pass, NT-Xent, one step of the optimizer."""
-
-    def __init__(
-        self, model: SimCLR, optimizer: torch.optim.Optimizer, chosen: ResolvedSettings, report: Report
-    ) -> None:
-        self.device = model.encoder.mean.device
-        self.optimizer = optimizer
-        self.chosen = chosen
-        self.views = TwoViews(chosen.image_size, view_recipe(chosen))
-        self.forward: Forward = model
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # every batch has the same shape
-        if chosen.compile == "on":
-            size = chosen.image_size
-            example = torch.rand(2 * chosen.batch_size, 3, size, size, device=self.device)
-            self.forward, reason = compiled(model, example, self._autocast())
-            if reason:
-                report(Note(f"Trained without torch.compile, which is not to be had here ({reason}).", warning=True))
-
-    def __call__(self, pixels: Tensor, sizes: Tensor, step: int) -> Tensor:
-        """Everything random in a step follows from (seed, step).
-
-        Args:
-            pixels: (N, 3, side, side) uint8, on the device; sizes: (N, 2) true heights and widths, on the CPU.
-            step: of the whole training, from 0.
-
-        Returns:
-            The loss before the update, a scalar without graph, on the device.
-        """
-        torch.manual_seed(seed_for(self.chosen.seed, Purpose.STEP, step))  # dropout and the like
-        x = self.views(pixels, sizes, torch_generator(self.chosen.seed, Purpose.VIEWS, step))  # (2N, 3, S, S)
-        with self._autocast():
-            _, z = self.forward(x)  # (2N, D)
-        loss = nt_xent(z, self.chosen.temperature)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        return loss.detach()
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.chosen.precision == "bfloat16")
-
-
-def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictures: int) -> float:
-    """Time a step on random pictures: few first, more as long as that is quick and the run is not.
-
-    Args:
-        side: of the stored pictures, px.
-        pictures: that the run will see, through all epochs.
-    """
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # it is to be trained in earnest
-    model.train()
-    eager = dataclasses.replace(chosen, compile="off")
-    step = Step(model, create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay), eager, silent)
-    most = min(chosen.batch_size, TRIAL_PICTURES) if step.device.type == "cpu" else chosen.batch_size
-    count, seconds = 1, 0.0
-    while count < most and seconds * 8 < TRIAL_SECONDS and (count == 1 or pictures * seconds / count > SHORT_RUN):
-        count = min(8 * count, most)
-        pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
-        sizes = torch.full((count, 2), side)
-        seconds = math.inf
-        for i in range(2):  # the first of a size is slow: kernels are chosen, memory is taken
-            began = time.perf_counter()
-            float(step(pixels, sizes, i))
-            seconds = min(seconds, time.perf_counter() - began)
-    model.zero_grad()
-    model.load_state_dict(before)
-    return seconds / count

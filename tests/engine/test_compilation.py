@@ -49,7 +49,7 @@ def fails_when_called(_: Any) -> Any:
     return forward
 
 
-def fails_in_the_backward(model: SimCLR) -> Any:
+def fails_in_the_backward(model: nn.Module) -> Any:
     """After the forward has changed the norms' statistics, and some gradients are there."""
 
     class Broken(torch.autograd.Function):
@@ -61,9 +61,9 @@ def fails_in_the_backward(model: SimCLR) -> Any:
         def backward(ctx: Any, gradient: Tensor) -> Tensor:
             raise NotImplementedError
 
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        h, z = model(x)
-        return h, torch.cat([z[:1], Broken.apply(z[1:])])
+    def forward(x: Tensor) -> Tensor:
+        h = model(x)
+        return torch.cat([h[:1], Broken.apply(h[1:])])
 
     return forward
 
@@ -94,15 +94,14 @@ def assert_untouched(model: SimCLR, before: dict[str, Tensor], parameters: list[
 def test_what_is_compiled_computes_like_the_model_and_left_it_as_it_was(eager: None) -> None:
     model = small_model()
     before, parameters, twin = state_of(model), list(model.parameters()), copy.deepcopy(model)
-    forward, reason = compiled(model, pictures(seed=1), contextlib.nullcontext())
-    assert reason == "" and forward is not model
+    forward, reason = compiled(model.encoder, pictures(seed=1), contextlib.nullcontext())
+    assert reason == "" and forward is not model.encoder
     assert_untouched(model, before, parameters)
 
     x = pictures()
-    for ours, theirs in zip(forward(x), twin(x), strict=True):
-        torch.testing.assert_close(ours, theirs)
-    forward(x)[1].square().sum().backward()
-    twin(x)[1].square().sum().backward()
+    torch.testing.assert_close(forward(x), twin.encoder(x))
+    forward(x).square().sum().backward()
+    twin.encoder(x).square().sum().backward()
     for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None), name
         if one.grad is not None:
@@ -117,8 +116,8 @@ def test_where_compiling_fails_the_model_itself_comes_back_as_it_was_and_why(
     model = small_model()
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", failure)
-    forward, reason = compiled(model, pictures(), contextlib.nullcontext())
-    assert forward is model and reason == FAILURES[failure]
+    forward, reason = compiled(model.encoder, pictures(), contextlib.nullcontext())
+    assert forward is model.encoder and reason == FAILURES[failure]
     assert_untouched(model, before, parameters)
 
 
@@ -127,11 +126,11 @@ def test_a_long_reason_is_cut_and_has_one_line(monkeypatch: pytest.MonkeyPatch) 
         raise ValueError("\n  " + "x" * 500 + "\nand more")
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert compiled(small_model(), pictures(), contextlib.nullcontext())[1] == "x" * 160
+    assert compiled(small_model().encoder, pictures(), contextlib.nullcontext())[1] == "x" * 160
 
 
 def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(model: SimCLR) -> Any:
+    def stopped(model: nn.Module) -> Any:
         def forward(x: Tensor) -> Any:
             model(x)
             raise KeyboardInterrupt
@@ -142,14 +141,14 @@ def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeyp
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compiled(model, pictures(), contextlib.nullcontext())
+        compiled(model.encoder, pictures(), contextlib.nullcontext())
     assert_untouched(model, before, parameters)
 
 
 def test_the_trial_is_made_within_autocast_with_pictures_of_the_right_size(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    def watched(model: SimCLR) -> Any:
+    def watched(model: nn.Module) -> Any:
         def forward(x: Tensor) -> Any:
             seen.append((tuple(x.shape), torch.is_autocast_enabled("cpu"), model.training))
             return model(x)
@@ -157,7 +156,7 @@ def test_the_trial_is_made_within_autocast_with_pictures_of_the_right_size(monke
         return forward
 
     monkeypatch.setattr(torch, "compile", watched)
-    _, reason = compiled(small_model(), pictures(6), torch.autocast("cpu", torch.bfloat16))
+    _, reason = compiled(small_model().encoder, pictures(6), torch.autocast("cpu", torch.bfloat16))
     assert reason == "" and seen == [((6, 3, SIDE, SIDE), True, True)]
     assert not torch.is_autocast_enabled("cpu")
 
@@ -307,5 +306,5 @@ def test_folding_and_compiling_leave_the_global_random_state_alone(monkeypatch: 
     monkeypatch.setattr(torch, "compile", no_compiler)
     before = torch.get_rng_state()
     folded(encoder)
-    compiled(model, pictures(), contextlib.nullcontext())
+    compiled(model.encoder, pictures(), contextlib.nullcontext())
     assert torch.equal(torch.get_rng_state(), before)

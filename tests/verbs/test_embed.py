@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -146,7 +147,7 @@ def test_out_that_cannot_be_written_is_found_first(
     run_embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("simclr_cli.verbs.embed.embed_files", lambda *_, **__: pytest.fail("embedding began"))
+    monkeypatch.setattr("simclr_cli.verbs.embedding.embed_files", lambda *_, **__: pytest.fail("embedding began"))
     with pytest.raises(MachineError, match="Cannot write"):
         run_embed(out=tmp_path / "file" / "v.npy")
 
@@ -270,3 +271,60 @@ def test_vectors_beside_the_rows_of_another_embedding_are_refused(run_embed: Any
     shutil.copy(tmp_path / "raw.npy", one.out)
     with pytest.raises(RunError, match=re.escape("do not belong together")):
         read_vectors(Path(one.out), model_digest=one.model_digest)
+
+
+# --- In shards ---
+
+
+@pytest.mark.parametrize("count", [1, 3, 48, 60])
+def test_shards_are_the_rows_of_the_one_file_in_order(run_embed: Any, trained: Any, tmp_path: Path, count: int) -> None:
+    _, whole, beside = run_embed()
+    out = tmp_path / "s.npy"
+    result = embed(EmbedSettings(runs=trained.runs, out=out, shards=count))
+    listed = json.loads(Path(result.rows_file).read_text())
+    assert result.out == result.rows_file == str(tmp_path / "s.shards.json") and not out.exists()
+    assert (result.rows, result.shards, listed["rows"], len(listed["shards"])) == (48, count, 48, count)
+    assert sum(shard["rows"] for shard in listed["shards"]) == 48
+    names = []
+    for shard in listed["shards"]:
+        described = json.loads((tmp_path / shard["file"]).with_suffix(".rows.json").read_text())
+        assert described["vectors_digest"] == shard["vectors_digest"]
+        names += described["rows"]
+    assert names == beside["rows"]
+    parts = [np.load(tmp_path / shard["file"]) for shard in listed["shards"]]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+
+
+def test_shards_that_are_there_are_kept_and_others_made_again(own: Any, tmp_path: Path) -> None:
+    settings = EmbedSettings(runs=own.runs, out=tmp_path / "s.npy", shards=4)
+    embed(settings)
+    files = sorted(tmp_path.glob("s-*.npy"))
+    before = [file.stat().st_mtime_ns for file in files]
+    expected = [np.load(file) for file in files]
+
+    def made_again() -> list[bool]:
+        nonlocal before
+        embed(settings)
+        now = [file.stat().st_mtime_ns for file in files]
+        changed, before = [a != b for a, b in zip(now, before, strict=True)], now
+        return changed
+
+    assert made_again() == [False] * 4
+    files[1].write_bytes(files[1].read_bytes()[:-8])  # damaged
+    files[2].unlink()  # stopped before it
+    assert made_again() == [False, True, True, False]
+    for file, rows in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(np.load(file), rows)
+    names = json.loads(files[3].with_suffix(".rows.json").read_text())["rows"]
+    os.utime(own.pictures / names[0], ns=(1, 1))  # changed
+    assert made_again() == [False, False, False, True]
+    settings = dataclasses.replace(settings, raw=True)
+    assert made_again() == [True] * 4
+
+
+def test_shards_say_what_could_not_be_decoded(own: Any, tmp_path: Path) -> None:
+    for path in sorted(own.pictures.rglob("*.*"))[:30]:
+        path.write_bytes(path.read_bytes()[:400])  # the header is whole
+    result = embed(EmbedSettings(runs=own.runs, out=tmp_path / "s.npy", shards=4))
+    assert result.rows < 48 and result.rows + result.refused == 48
+    assert sum(len(np.load(file)) for file in tmp_path.glob("s-*.npy")) == result.rows

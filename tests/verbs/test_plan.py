@@ -9,7 +9,17 @@ import torch
 
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.verbs.plan import COMPILE_PAYS, RULES, Circumstances, choose_compile, resolve, view_recipe
+from simclr_cli.verbs.plan import (
+    COMPILE_PAYS,
+    MEMORY_SHARE,
+    RULES,
+    TAKEN_OVER_KEPT,
+    Circumstances,
+    choose_compile,
+    choose_micro_batch,
+    resolve,
+    view_recipe,
+)
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -40,7 +50,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
 ) -> None:
     settings, choices = plan(pictures, short_side, device)
     open_ = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None]
-    assert open_ == ["run", "cache_gb"]  # a name, and what belongs to the command and not to the run
+    assert open_ == ["run", "micro_batch", "cache_gb"]  # a name, what is tried out, what is the command's own
     assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")}
     assert all(choice.reason and choice.value for choice in choices.values())
     here = Circumstances(pictures, short_side, device)
@@ -50,7 +60,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
 
 def test_every_setting_that_may_be_automatic_has_a_rule() -> None:
     automatic = {f.name for f in dataclasses.fields(ResolvedSettings) if f.default is None}
-    assert automatic - {"images", "run", "cache_gb"} == {*RULES, "compile"}
+    assert automatic - {"images", "run", "cache_gb"} == {*RULES, "micro_batch", "compile"}
 
 
 @pytest.mark.parametrize(
@@ -238,3 +248,36 @@ def test_compiling_is_as_the_user_sets_it(device: torch.device, seconds: float, 
     settings = ResolvedSettings(images=Path(), compile=given)
     chosen, choice = choose_compile(settings, Circumstances(1000, 64, device), seconds)
     assert chosen == settings and (choice.value, choice.reason) == (given, "as set")
+
+
+# --- Micro-batches ---
+
+EACH = 1_000_000  # bytes that a picture keeps
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "holds", "given", "expected"),
+    [
+        (64, 1, 64, None, 64), (64, 1, 63, None, 32), (64, 1, 1, None, 1), (4096, 1, 700, None, 512),
+        (4096, 8, 700, None, 512), (4096, 8, 500, None, 256), (65, 4, 17, None, 17), (64, 1, 0, None, 1),
+        (64, 1, 2, 48, 48), (64, 1, 1000, 100, 64), (64, 4, 1000, 100, 16),
+    ],
+)  # fmt: skip
+def test_micro_batch_is_what_the_memory_holds(
+    batch: int, processes: int, holds: int, given: int | None, expected: int
+) -> None:
+    memory = int((holds + 0.5) * EACH * TAKEN_OVER_KEPT / MEMORY_SHARE)
+    here = Circumstances(10_000, 64, CPU, processes, memory)
+    chosen, _ = resolve(ResolvedSettings(images=Path(), batch_size=batch, micro_batch=given), here)
+    chosen, choice = choose_micro_batch(chosen, here, EACH, batch_norm=True)
+    assert chosen.micro_batch == expected and choice.value == f"{expected} pictures"
+    several = expected < -(-batch // processes)
+    assert ("computed twice" in choice.reason) == ("batch norm" in choice.reason) == several
+    assert (choice.reason == "as set") == (given is not None and not several)
+    assert "batch norm" not in choose_micro_batch(chosen, here, EACH, batch_norm=False)[1].reason
+
+
+def test_there_cannot_be_more_processes_than_pictures_in_a_batch() -> None:
+    with pytest.raises(SettingsError, match="5 processes"):
+        resolve(ResolvedSettings(images=Path(), batch_size=4), Circumstances(100, 64, CPU, 5))
+    resolve(ResolvedSettings(images=Path(), batch_size=5), Circumstances(100, 64, CPU, 5))

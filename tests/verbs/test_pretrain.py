@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import math
+import shutil
 import socket
 import struct
 import zlib
@@ -23,9 +24,11 @@ from safetensors.torch import load_file, save_file
 from simclr_cli.errors import InputError, MachineError, RunError, SettingsError, TrainingError
 from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, PretrainResult, Progress, StepDone
 from simclr_cli.images.caches import cache_root, list_caches
+from simclr_cli.images.folder import take_census
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import pretrain as pretrain_module
+from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs.pretrain import pretrain
 
 Train = Callable[..., PretrainResult]
@@ -95,7 +98,14 @@ def test_result_says_what_the_run_folder_says(trained: Any) -> None:
 
 def test_config_holds_every_setting_resolved(trained: Any) -> None:
     config = trained.run.config()
-    wanted = {field.name for field in dataclasses.fields(ResolvedSettings)} - {"resume", "dry_run", "runs", "cache_gb"}
+    wanted = {field.name for field in dataclasses.fields(ResolvedSettings)} - {
+        "resume",
+        "dry_run",
+        "runs",
+        "cache_gb",
+        "devices",
+        "checkpoint_seconds",
+    }
     assert set(config["settings"]) == wanted
     assert None not in config["settings"].values()
     assert config["settings"]["images"] == str(trained.pictures)
@@ -466,3 +476,77 @@ def test_names_of_any_bytes_are_trained_on(tmp_path: Path, train: Train, draw: C
     config = RunFolder(Path(made.run)).config_file.read_bytes()
     assert config.isascii() and b"\x1b" not in config
     assert np.isfinite(made.last_loss)
+
+
+# --- Other losses, and what is not pushed apart ---
+
+
+def test_supcon_wants_class_folders(pictures: Path, train: Train, tmp_path: Path) -> None:
+    assert train(pictures, loss="supcon").finished
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, path in enumerate(sorted(pictures.rglob("*.png"))[:8]):
+        shutil.copy(path, flat / f"{i}.png")
+    with pytest.raises(InputError, match="do not look like classes"):
+        train(flat, loss="supcon")
+
+
+def test_groups_are_told_and_reach_the_loss(
+    pictures: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(pictures, tmp_path / "pics"))
+    first = sorted(own.rglob("*.png"))[0]
+    shutil.copy(first, first.with_name("copy.png"))
+    events: list[Event] = []
+    train(own, copies="exact", report=events.append)
+    (note,) = (event.text for event in events if isinstance(event, Note))
+    assert note == "Groups that are not pushed apart: 1, of 2 to 2 pictures; 47 pictures are alone."
+
+    seen: list[Any] = []
+    plain = step_module.contrastive_loss
+    monkeypatch.setattr(step_module, "contrastive_loss", lambda *given: seen.append(given) or plain(*given))
+    train(own, run="by-name", group_by="^([a-m])?", loss="dcl", report=events.append)
+    assert seen and all(given[2] == "dcl" for given in seen)
+    names = [picture.name for picture in take_census(own).pictures]
+    early = [name[0] <= "m" for name in names]
+    groups = torch.cat([given[3] for given in seen[-3:]])
+    assert len(groups) == 48 and len(groups.unique()) == 2  # of 49 pictures, one waits
+    assert min(early.count(True), early.count(False)) > 5
+
+
+@pytest.mark.parametrize(
+    "given", [{"group_by": "("}, {"loss": "supcon", "group_by": "x"}, {"loss": "supcon", "copies": "exact"}]
+)
+def test_wishes_that_cannot_be_are_refused(given: dict[str, Any], pictures: Path) -> None:
+    with pytest.raises(SettingsError):
+        PretrainSettings(images=pictures, **given)
+
+
+def test_command_given_again_after_a_failure_goes_on(
+    pictures: Path, tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torchrun does: the same command, and TORCHELASTIC_RESTART_COUNT."""
+    settings = PretrainSettings(
+        images=pictures,
+        runs=tmp_path,
+        checkpoint_seconds=0.0,
+        backbone="test_resnet",
+        image_size=40,
+        batch_size=16,
+        epochs=2,
+    )
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (2, 1):
+            raise KeyboardInterrupt  # not one of ours: nothing is saved at that moment
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(settings, report=stop)
+    with pytest.raises(RunError, match="was begun and is not finished"):
+        pretrain(settings)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    events: list[Event] = []
+    result = pretrain(settings, report=events.append)
+    assert result.finished
+    assert [(event.epoch, event.step) for event in events if isinstance(event, StepDone)] == [(2, 1), (2, 2), (2, 3)]

@@ -22,16 +22,19 @@ from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import Interrupted, Terminated, TrainingError
 from simclr_cli.events import EpochDone, Event, Note, StepDone, silent
-from simclr_cli.images.batches import Batches
+from simclr_cli.images.batches import Batch, Batches
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.folder import Census
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs import training
+from simclr_cli.verbs import step as step_module
+from simclr_cli.verbs import training, trial
 from simclr_cli.verbs.plan import Circumstances, resolve, view_recipe
-from simclr_cli.verbs.training import Step, build_model, seconds_a_picture, train
+from simclr_cli.verbs.step import Step
+from simclr_cli.verbs.training import build_model, train
+from simclr_cli.verbs.trial import seconds_a_picture
 
 PICTURES, SIDE, BATCH = 26, 24, 8  # 3 full batches an epoch; two pictures wait
 STEPS, EPOCHS = PICTURES // BATCH, 2
@@ -81,6 +84,11 @@ def a_batch(count: int = BATCH) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(pictures.read(np.arange(count))), torch.from_numpy(pictures.sizes)
 
 
+def as_batch(pixels: Tensor, sizes: Tensor, step: int) -> Batch:
+    """Those pictures as the batch of a step, all at once."""
+    return Batch(step, np.arange(len(sizes)), sizes, (slice(0, len(sizes)),), iter([pixels]))
+
+
 def views_of(chosen: ResolvedSettings, pixels: Tensor, sizes: Tensor, step: int) -> Tensor:
     """What a step sees: a function of (seed, step)."""
     generator = torch_generator(chosen.seed, Purpose.VIEWS, step)
@@ -94,7 +102,7 @@ def test_both_views_go_through_in_one_pass() -> None:
     seen: list[int] = []
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)):
         norm.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)(*a_batch(), 0)
+    Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)(as_batch(*a_batch(), 0))
     assert set(seen) == {2 * BATCH}
     assert len(seen) == sum(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
     assert model.encoder.backbone.bn1.num_batches_tracked == 1
@@ -111,7 +119,7 @@ def test_a_step_is_the_gradient_of_nt_xent_times_the_rate(step: int) -> None:
     # Gradients that are left over must not count.
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    loss = Step(model, optimizer, chosen, silent)(pixels, sizes, step)
+    loss = Step(model, optimizer, chosen, silent)(as_batch(pixels, sizes, step))
 
     expected = nt_xent(twin.head(twin.encoder(views_of(chosen, pixels, sizes, step))), 0.2)
     named = {name: parameter for name, parameter in twin.named_parameters() if parameter.requires_grad}
@@ -127,7 +135,7 @@ def test_pixels_are_not_changed_by_a_step() -> None:
     model = build_model(chosen)
     pixels, sizes = a_batch()
     kept = pixels.clone()
-    Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)(pixels, sizes, 0)
+    Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)(as_batch(pixels, sizes, 0))
     assert torch.equal(pixels, kept)
 
 
@@ -143,7 +151,7 @@ def test_what_is_random_in_a_step_follows_from_seed_and_step_alone() -> None:
         dropout.register_forward_hook(lambda _, __, out: dropped.append(out == 0))
         one = Step(model, create_optimizer(model, "sgd", weight_decay=0.0), chosen, silent)
         torch.manual_seed(before)
-        loss = one(pixels, sizes, step)
+        loss = one(as_batch(pixels, sizes, step))
         return dropped[0], loss.item()
 
     first, again = dropped_and_loss(1, 5, before=0), dropped_and_loss(1, 5, before=9)
@@ -159,7 +167,7 @@ def test_in_bfloat16_loss_and_weights_stay_float32() -> None:
     model.head.layers[0].register_forward_hook(lambda _, __, out: dtypes.append(out.dtype))
     optimizer = create_optimizer(model, "adamw", weight_decay=0.0)
     set_learning_rate(optimizer, 1e-3)
-    loss = Step(model, optimizer, chosen, silent)(*a_batch(), 0)
+    loss = Step(model, optimizer, chosen, silent)(as_batch(*a_batch(), 0))
     assert dtypes == [torch.bfloat16]
     assert loss.dtype == torch.float32 and loss.isfinite()
     assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in model.parameters())
@@ -172,7 +180,7 @@ def test_the_loss_falls_on_a_few_pictures() -> None:
     optimizer = create_optimizer(model, "adamw", weight_decay=0.01)
     set_learning_rate(optimizer, 0.002)
     one = Step(model, optimizer, chosen, silent)
-    losses = [float(one(pixels, sizes, step)) for step in range(30)]
+    losses = [float(one(as_batch(pixels, sizes, step))) for step in range(30)]
     first, last = np.mean(losses[:5]), np.mean(losses[-5:])
     assert last < math.log(31) - 0.5  # of what a collapsed encoder has
     assert last < first - 0.5, losses
@@ -206,15 +214,18 @@ class Stopwatch:
             def __init__(self, _: Any, __: Any, chosen: ResolvedSettings, ___: Any) -> None:
                 watch.compiled.append(chosen.compile)
 
-            def __call__(self, pixels: Tensor, sizes: Tensor, step: int) -> float:
+            def __call__(self, batch: Batch) -> float:
+                sizes = batch.sizes
+                assert batch.parts == (slice(0, len(sizes)),)
+                pixels = next(batch.pixels)
                 assert pixels.shape == (len(sizes), 3, SIDE, SIDE)
                 first = len(sizes) not in watch.asked
                 watch.asked.append(len(sizes))
                 watch.now += seconds * len(sizes) + (5 if first else 0)  # the first of a size is slow
                 return 0.0
 
-        monkeypatch.setattr(training, "Step", Timed)
-        monkeypatch.setattr(training.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(trial, "Step", Timed)
+        monkeypatch.setattr(trial.time, "perf_counter", lambda: self.now)
 
 
 def test_the_estimate_is_the_quicker_of_two_steps_of_the_largest_trial(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,8 +268,8 @@ def test_a_compiled_step_is_a_step(compiling: list[Any]) -> None:
         set_learning_rate(optimizer, 1.0)
         notes: list[Event] = []
         one = Step(models[switch], optimizer, chosen, notes.append)
-        losses[switch] = [float(one(*a_batch(), step)) for step in range(2)]
-        assert notes == [] and compiling == ([models["on"]] if switch == "on" else [])
+        losses[switch] = [float(one(as_batch(*a_batch(), step))) for step in range(2)]
+        assert notes == [] and compiling == ([models["on"].encoder] if switch == "on" else [])
     assert losses["on"] == pytest.approx(losses["off"], rel=1e-4)
     for one, other in zip(models["on"].parameters(), models["off"].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -381,11 +392,9 @@ def test_a_run_may_be_stopped_at_every_step(optimizer: str, undisturbed, tmp_pat
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
-    optimizer: str, undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(optimizer: str, undisturbed, tmp_path: Path) -> None:
     """Nothing is saved at the moment itself: a power cut."""
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1)  # after every epoch
+    often = settings(optimizer=optimizer, checkpoint_seconds=0.0)
 
     class PowerCut(BaseException):
         pass
@@ -395,9 +404,9 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
             raise PowerCut
 
     with pytest.raises(PowerCut):
-        trained(settings(optimizer=optimizer), tmp_path, report)
+        trained(often, tmp_path, report)
     saved = load_checkpoint(tmp_path / "checkpoint")
-    assert saved is not None and saved.step == STEPS
+    assert saved is not None and saved.step == STEPS + 1  # within the epoch, too
     assert same(trained(settings(optimizer=optimizer), tmp_path)[0], undisturbed(optimizer)[0])
 
 
@@ -462,19 +471,19 @@ def test_every_step_has_its_own_views_and_every_epoch_its_own_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Tensor] = []
-    plain = TwoViews.__call__
+    plain = TwoViews.draw
 
-    def spy(self: TwoViews, pixels: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
+    def spy(self: TwoViews, sizes: Tensor, generator: torch.Generator) -> Any:
         state = generator.get_state()
         drawn.append(torch.rand(4, generator=generator))
         generator.set_state(state)
-        return plain(self, pixels, sizes, generator)
+        return plain(self, sizes, generator)
 
-    monkeypatch.setattr(TwoViews, "__call__", spy)
+    monkeypatch.setattr(TwoViews, "draw", spy)
     trained(settings(), tmp_path)
     assert len(torch.unique(torch.stack(drawn), dim=0)) == EPOCHS * STEPS
     with contextlib.closing(batches_of(settings()).run(0, 2 * STEPS)) as coming:
-        rows = [batch.rows for batch in coming]
+        rows = [(batch.rows, next(batch.pixels))[0] for batch in coming]
     assert not np.array_equal(np.concatenate(rows[:STEPS]), np.concatenate(rows[STEPS:]))
 
 
@@ -499,25 +508,15 @@ class OnAGpu:
 
     def __init__(self, chosen: ResolvedSettings) -> None:
         batches = batches_of(chosen)
-        self.steps_per_epoch, self.run = batches.steps_per_epoch, batches.run
+        self.steps_per_epoch, self.run, self.parts = batches.steps_per_epoch, batches.run, batches.parts
+        self.ranks, self.decoded = batches.ranks, batches.decoded
 
 
-class EveryOther:
-    """A time between two looks that has passed at every other step."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __gt__(self, seconds: float) -> bool:
-        self.asked += 1
-        return self.asked % 2 == 1
-
-
-# How often losses are read -> at which steps of an epoch of three it is told how it goes.
-LOOKS: dict[str, tuple[Callable[[], Any], list[int]]] = {
-    "always": (lambda: -1, [1, 2, 3]),
-    "every other step": (EveryOther, [2, 3]),
-    "never but at the end": (lambda: math.inf, [3]),
+# From one look at the losses to the next -> at which steps of the two epochs of three it is told how it goes.
+LOOKS: dict[str, tuple[int, list[tuple[int, int]]]] = {
+    "always": (1, [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]),
+    "every other step": (2, [(1, 1), (1, 3), (2, 2), (2, 3)]),
+    "never but at the end": (10**9, [(1, 1), (1, 3), (2, 3)]),
 }
 
 
@@ -525,8 +524,8 @@ LOOKS: dict[str, tuple[Callable[[], Any], list[int]]] = {
 def test_how_often_losses_are_read_changes_no_weight_and_no_loss(
     look: str, undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds, told = LOOKS[look]
-    monkeypatch.setattr(training, "TELL_SECONDS", seconds())
+    pause, told = LOOKS[look]
+    monkeypatch.setattr(training, "_pause", lambda *_: pause)
     events: list[Event] = []
     chosen = settings(optimizer="adamw")
     model, rows = trained(chosen, tmp_path, events.append, OnAGpu(chosen))
@@ -536,7 +535,7 @@ def test_how_often_losses_are_read_changes_no_weight_and_no_loss(
         (row["loss"], row["learning_rate"]) for row in expected_rows
     ]
     steps = [event for event in events if isinstance(event, StepDone)]
-    assert [(event.epoch, event.step) for event in steps] == list(itertools.product([1, 2], told))
+    assert [(event.epoch, event.step) for event in steps] == told
     assert [event.loss for event in steps] == [losses[(event.epoch - 1) * STEPS + event.step - 1] for event in steps]
     assert all(event.images_per_second > 0 for event in steps)
 
@@ -547,8 +546,7 @@ def test_a_stop_is_heard_when_losses_are_read_and_nothing_is_lost(
 ) -> None:
     chosen, stops = settings(optimizer="lars"), 0
     while True:
-        seconds, _ = LOOKS[look]
-        monkeypatch.setattr(training, "TELL_SECONDS", seconds())
+        monkeypatch.setattr(training, "_pause", lambda *_: LOOKS[look][0])
         try:
             model, rows = trained(chosen, tmp_path, stop_after(1), OnAGpu(chosen))
             break
@@ -564,13 +562,15 @@ def test_a_stop_is_heard_when_losses_are_read_and_nothing_is_lost(
 
 
 @pytest.mark.filterwarnings("ignore:.*overflow.*:RuntimeWarning")
-@pytest.mark.parametrize("seconds", [-1, math.inf])
+@pytest.mark.parametrize("pause", [1, 10**9])
 def test_however_seldom_losses_are_read_the_step_that_went_wrong_is_named(
-    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pause: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "TELL_SECONDS", seconds)
-    plain, done = training.nt_xent, itertools.count(1)
-    monkeypatch.setattr(training, "nt_xent", lambda *given: plain(*given) * (math.nan if next(done) == 5 else 1))
+    monkeypatch.setattr(training, "_pause", lambda *_: pause)
+    plain, done = step_module.contrastive_loss, itertools.count(1)
+    monkeypatch.setattr(
+        step_module, "contrastive_loss", lambda *given: plain(*given) * (math.nan if next(done) == 5 else 1)
+    )
     chosen = settings(optimizer="adamw")
     events: list[Event] = []
     with pytest.raises(TrainingError, match=r"became nan in step 5 of 6 \(epoch 2\)"):

@@ -1,0 +1,134 @@
+"""What a batch larger than the memory costs: gradient caching against one pass, in time and in peak memory.
+
+    python benchmarks/batches.py IMAGES [--rounds 9]
+
+time     a step of ResNet-18 at 64 px, batch 64, in 4 micro-batches of 16 and in 1 of 64, in turn in one process
+memory   the peak of a whole `pretrain` of one epoch on 4,096 of IMAGES, ResNet-10-T at 40 px: batch 64, and batch 4,096
+         in micro-batches of 64
+plan     what a step takes at its peak over what the plan counts on (bytes kept a picture), by batch
+
+Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import describe_machine, spread
+
+from simclr_cli.engine.optim import create_optimizer
+from simclr_cli.events import silent
+from simclr_cli.images.batches import Batch
+from simclr_cli.settings import ResolvedSettings
+from simclr_cli.verbs.plan import Circumstances, resolve
+from simclr_cli.verbs.step import Step
+from simclr_cli.verbs.training import build_model
+from simclr_cli.verbs.trial import bytes_a_picture
+
+CPU = torch.device("cpu")
+PEAK = """
+import json, resource, sys
+from pathlib import Path
+from simclr_cli import PretrainSettings, pretrain
+given = json.loads(sys.argv[1])
+pretrain(PretrainSettings(**{**given, "images": Path(given["images"]), "runs": Path(given["runs"])}))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+STEP_PEAK = """
+import resource, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from batches import one_step, prepared
+batch = int(sys.argv[2])
+step, kept = prepared(batch)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+one_step(step, batch, batch)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / (kept * batch))
+"""
+
+
+def prepared(batch: int, size: int = 64) -> tuple[Step, int]:
+    """A step of ResNet-18, and the bytes that a picture keeps."""
+    asked = ResolvedSettings(images=Path(), backbone="resnet18", image_size=size, batch_size=batch, compile="off")
+    chosen = resolve(asked, Circumstances(10_000, size, CPU))[0]
+    model = build_model(chosen).train()
+    kept = bytes_a_picture(model, chosen)
+    return Step(model, create_optimizer(model, chosen.optimizer, weight_decay=0.01), chosen, silent), kept
+
+
+def one_step(step: Step, batch: int, micro_batch: int, side: int = 96) -> float:
+    """Seconds."""
+    pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+    parts = tuple(slice(a, a + micro_batch) for a in range(0, batch, micro_batch))
+    coming = iter([pixels[part] for part in (*parts, *parts[:-1])])
+    began = time.perf_counter()
+    step(Batch(0, np.arange(batch), torch.full((batch, 2), side), parts, coming))
+    return time.perf_counter() - began
+
+
+def seconds(rounds: int) -> dict[str, Any]:
+    """Both ways in turn."""
+    step, _ = prepared(64)
+    arms: dict[str, list[float]] = {"one pass": [], "micro-batches of 16": []}
+    for n in range(rounds + 1):
+        for name, micro_batch in zip(arms, (64, 16), strict=True):
+            took = one_step(step, 64, micro_batch)
+            if n:  # the first is warm-up
+                arms[name].append(took)
+    ratios = [many / one for one, many in zip(*arms.values(), strict=True)]
+    return {"seconds": {name: spread(values) for name, values in arms.items()}, "ratio": spread(ratios)}
+
+
+def peaks(images: Path, place: Path) -> dict[str, Any]:
+    """Of whole commands."""
+    few = place / "images"
+    few.mkdir()
+    for i, path in enumerate(sorted(images.rglob("*.*g"))[:4096]):
+        (few / f"{i:05}{path.suffix}").symlink_to(path.resolve())
+    found: dict[str, Any] = {}
+    for batch, micro_batch in ((64, 64), (4096, 64), (4096, 256)):
+        asked = {"images": str(few), "runs": str(place / "runs"), "run": f"{batch}-{micro_batch}", "epochs": 1,
+                 "backbone": "resnet10t", "image_size": 40, "batch_size": batch, "micro_batch": micro_batch,
+                 "optimizer": "lars"}  # fmt: skip
+        environment = {**os.environ, "SIMCLR_CACHE": str(place / "cache")}
+        run = [sys.executable, "-c", PEAK, json.dumps(asked)]
+        out = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+        found[f"batch {batch}, micro-batches of {micro_batch}"] = round(int(out) / 2**20)
+    return {"MiB": found}
+
+
+def plans() -> dict[str, Any]:
+    """A process a batch: its peak counts."""
+    run = [sys.executable, "-c", STEP_PEAK, str(Path(__file__).parent)]
+    return {
+        str(batch): round(
+            float(subprocess.run([*run, str(batch)], capture_output=True, text=True, check=True).stdout), 2
+        )
+        for batch in (16, 64, 192)
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        figures = {"plan": plans(), "time": seconds(given.rounds), "memory": peaks(given.images, Path(place))}
+    print(json.dumps({**figures, **describe_machine()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

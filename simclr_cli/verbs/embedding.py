@@ -1,0 +1,118 @@
+"""Pictures -> h, by batches, decoding the next while the encoder is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from simclr_cli.engine.compilation import folded
+from simclr_cli.engine.operations import upload
+from simclr_cli.errors import InputError, RunError
+from simclr_cli.events import Report
+from simclr_cli.images.decode import Refusal, each, evaluation_crop
+from simclr_cli.images.folder import Census, Refused
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.vectors import Vectors
+from simclr_cli.verbs.encoders import ReadyEncoder
+from simclr_cli.verbs.pretrain import progress
+
+FOLD_FROM = 256  # pictures, from which on folding (a second for ResNet-18) pays
+
+
+def nothing_decoded(census: Census) -> InputError:
+    """The error that not one picture could be."""
+    return InputError(f"No picture in {census.root} could be decoded.", "Give a folder of whole pictures.")
+
+
+def embed_pictures(
+    ready: ReadyEncoder, census: Census, *, batch_size: int, workers: int, report: Report, stage: str = "embedding"
+) -> tuple[NDArray[np.float32], Census]:
+    """h of every picture that can be decoded.
+
+    Returns:
+        (N, D) float32, not normalised, in the census's order; and the census without those that could not.
+
+    Raises:
+        InputError: not one could be decoded.
+    """
+    h, decoded = embed_census(ready, census, batch_size=batch_size, workers=workers, report=report, stage=stage)
+    if not len(h):
+        raise nothing_decoded(census)
+    return h, decoded
+
+
+def embed_census(
+    ready: ReadyEncoder, census: Census, *, batch_size: int, workers: int, report: Report, stage: str = "embedding"
+) -> tuple[NDArray[np.float32], Census]:
+    """The same, where it is no error if there is none."""
+    paths = [census.path(picture) for picture in census.pictures]
+    h, refusals = embed_files(ready, paths, batch_size=batch_size, workers=workers, report=report, stage=stage)
+    return h, census.without([Refused(census.pictures[i].name, refusal.reason) for i, refusal in refusals.items()])
+
+
+def embed_files(
+    ready: ReadyEncoder, paths: Sequence[Path], *, batch_size: int, workers: int, report: Report, stage: str
+) -> tuple[NDArray[np.float32], dict[int, Refusal]]:
+    """h of every file that can be decoded, decoding the next while the encoder is at work.
+
+    Returns:
+        (N, D) float32, not normalised, in order; and the refusals of the others by their place in `paths`.
+    """
+    spec, device = ready.encoder.spec, ready.device
+    encoder = folded(ready.encoder) if len(paths) >= FOLD_FROM else ready.encoder
+    decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
+    say = progress(report, stage)
+    refusals: dict[int, Refusal] = {}
+    waiting: list[NDArray[np.uint8]] = []
+    rows = [np.empty((0, ready.encoder.width), np.float32)]
+    computing: list[Tensor] = []  # at most one batch: while a GPU is at it, the next one is gathered
+    for i, pixels in enumerate(decoded):
+        if isinstance(pixels, Refusal):
+            refusals[i] = pixels
+        else:
+            waiting.append(pixels)
+        if len(waiting) == batch_size or (waiting and i + 1 == len(paths)):
+            batch = upload(torch.from_numpy(np.stack(waiting)), device).permute(0, 3, 1, 2)  # (M, 3, S, S)
+            h = encoder.represent(batch)
+            rows += [before.cpu().numpy() for before in computing]
+            computing, waiting = [h], []
+        say(i + 1, len(paths))
+    return np.concatenate(rows + [h.cpu().numpy() for h in computing]), refusals
+
+
+def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:
+    """Rows of h, of length 1 if wanted, with all that describes them."""
+    if normalise:
+        h = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
+    return Vectors(
+        values=np.ascontiguousarray(h, dtype=np.float32),
+        rows=tuple(picture.name for picture in census.pictures),
+        root=str(census.root.resolve()),
+        model_digest=ready.digest,
+        normalised=normalise,
+        source_fingerprint=census.fingerprint,
+        refused=tuple({"name": entry.name, "reason": entry.reason} for entry in census.refused),
+    )
+
+
+def trained_on(run: RunFolder) -> Path:
+    """Where the pictures of a run were when it was trained."""
+    return Path(run.settings()["images"])
+
+
+def pictures_of(run: RunFolder | None) -> Path:
+    """The folder that a run was trained on.
+
+    Raises:
+        RunError: it is no longer there.
+    """
+    assert run is not None  # settings see to it that a plain backbone comes with a folder
+    root = trained_on(run)
+    if not root.is_dir():
+        raise RunError(f"The pictures of {run.path} are no longer in {root}.", "Name their folder.")
+    return root

@@ -1,0 +1,86 @@
+"""What a run will take, tried out on random pictures: time and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simclr_cli.engine.model import SimCLR
+from simclr_cli.engine.optim import create_optimizer
+from simclr_cli.events import silent
+from simclr_cli.images.batches import Batch
+from simclr_cli.settings import ResolvedSettings
+from simclr_cli.verbs.step import Step
+
+TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
+SHORT_RUN = 120  # seconds; of such a run a rough estimate is enough
+
+
+def bytes_a_picture(model: SimCLR, chosen: ResolvedSettings) -> int:
+    """What autograd keeps of the two views of one picture from forward to backward: most of what a step takes."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    device, size = model.encoder.mean.device, chosen.image_size
+
+    def kept_of(pictures: int) -> int:
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        x = torch.rand(2 * pictures, 3, size, size, device=device)
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=chosen.precision == "bfloat16")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
+            h = model.encoder(x)  # is there as long as what was kept is counted
+        assert h.requires_grad
+        return sum(kept.values())
+
+    with _as_it_was(model):
+        return kept_of(3) - kept_of(2)  # what does not grow with the pictures does not count
+
+
+def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictures: int) -> float:
+    """Time a step on random pictures: few first, more as long as that is quick and the run is not.
+
+    Args:
+        side: of the stored pictures, px.
+        pictures: that the run will see, through all epochs.
+    """
+    with _as_it_was(model):
+        model.train()
+        eager = dataclasses.replace(chosen, compile="off", loss="nt-xent")
+        step = Step(model, create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay), eager, silent)
+        most = min(chosen.batch_size, chosen.micro_batch or chosen.batch_size)
+        if step.device.type == "cpu":
+            most = min(most, TRIAL_PICTURES)
+        count, seconds = 1, 0.0
+        while count < most and seconds * 8 < TRIAL_SECONDS and (count == 1 or pictures * seconds / count > SHORT_RUN):
+            count = min(8 * count, most)
+            pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
+            sizes = torch.full((count, 2), side)
+            seconds = math.inf
+            for i in range(2):  # the first of a size is slow: kernels are chosen, memory is taken
+                began = time.perf_counter()
+                float(step(Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels]))))
+                seconds = min(seconds, time.perf_counter() - began)
+    return seconds / count
+
+
+@contextlib.contextmanager
+def _as_it_was(model: SimCLR) -> Iterator[None]:
+    """Whatever is done to the model meanwhile, afterwards it is as it was: it is to be trained in earnest."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    try:
+        yield
+    finally:
+        model.zero_grad()
+        model.load_state_dict(before)

@@ -1,0 +1,291 @@
+"""Several processes as one: the same steps as one process, kills, failures and stops, on another number of them."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+WORKERS = Path(__file__).parents[1] / "workers"
+PATIENCE = 240  # seconds, of a test that is about to fail
+# No batch norm in this backbone; small rates, so that float32's rounding is not multiplied in 20 steps.
+PLAIN = (
+    "--backbone test_convnext --image-size 32 --epochs 20 --batch-size 24 --blur 0 "
+    "--optimizer sgd --lr-rule none --learning-rate 0.003"
+).split()
+
+
+def torchrun(count: int, *options: str) -> list[str]:
+    run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone", *options]
+    return [*run, "--"]  # before Python 3.12 torchrun takes our --run for one of its own
+
+
+@contextlib.contextmanager
+def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process in a session of its own, all of which is gone afterwards."""
+    environment = {**os.environ, **given.pop("env", {})}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment,
+        **given,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            for pid in (process.pid, *children_of(process.pid)):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that this one has started, and theirs."""
+    children = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(entry.read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid:
+            children.append(int(entry.parent.name))
+    return children + [grandchild for child in children for grandchild in children_of(child)]
+
+
+def ranks_under(pid: int) -> dict[int, int]:
+    """Process by rank: those of the command that have got so far as to have one."""
+    found = {}
+    for child in children_of(pid):
+        try:
+            environment = Path(f"/proc/{child}/environ").read_bytes()
+        except OSError:
+            continue
+        if match := re.search(rb"(?:^|\0)RANK=(\d+)\0", environment + b"\0"):
+            found[int(match.group(1))] = child
+    return found
+
+
+def devices_under(pid: int) -> list[int]:
+    """The processes that --devices has started, in their order."""
+    found = []
+    for child in sorted(children_of(pid)):
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def wait_for(happens: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    end = time.monotonic() + PATIENCE
+    while not (value := happens()):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+    return value
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> bytes:
+    return (run / "encoder" / "model.safetensors").read_bytes()
+
+
+# --- The same steps ---
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    sys.path.insert(0, str(WORKERS))
+    try:
+        from steps import run
+    finally:
+        sys.path.pop(0)
+    from simclr_cli.ranks import Ranks
+
+    return {loss: run(tmp_path_factory.mktemp(loss), 100, loss, Ranks()) for loss in ("nt-xent", "supcon")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo and torchrun as on Linux")
+@pytest.mark.parametrize(("count", "most", "loss"), [(2, 100, "nt-xent"), (4, 2, "supcon")])
+def test_any_number_of_processes_takes_the_same_steps(
+    count: int, most: int, loss: str, tmp_path: Path, alone: dict[str, Any]
+) -> None:
+    """The same pictures in the same order with the same augmentations, losses, gradients and weights."""
+    command = [*torchrun(count), str(WORKERS / "steps.py"), str(tmp_path), str(most), loss]
+    with started(command) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, said
+    expected = alone[loss]
+    everyone = []
+    for rank in range(count):
+        with np.load(tmp_path / f"{rank}.npz") as one:
+            everyone.append(dict(one))
+    assert len(expected["losses"]) == 20
+    seen = {tuple(row) for one in everyone for row in one["seen"].tolist()}
+    assert seen == {tuple(row) for row in expected["seen"].tolist()} and len(seen) == 20 * 21
+    for one in everyone:
+        assert one["losses"] == pytest.approx(expected["losses"], abs=1e-10)
+        for key in expected:
+            if key.startswith(("gradient", "weight")):
+                assert np.abs(one[key] - expected[key]).max() < 1e-9, key
+                assert (one[key] == everyone[0][key]).all(), key
+
+
+@pytest.fixture(scope="module")
+def by_one(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of one process by the options PLAIN."""
+    place = tmp_path_factory.mktemp("one")
+    arguments = [sys.executable, "-m", "simclr_cli", "pretrain", str(photos), *PLAIN, "--run", "one"]
+    subprocess.run(
+        arguments, cwd=place, check=True, capture_output=True, env={**os.environ, "SIMCLR_CACHE": str(place)}
+    )
+    return losses(place / "simclr-runs" / "one")
+
+
+def test_devices_give_the_losses_of_one(installed, photos: Path, tmp_path: Path, by_one: list[float]) -> None:
+    """The command itself, in float32; what is said and written is one process's."""
+    for name, options in (("two", ["--devices", "2"]), ("parts", ["--micro-batch", "7"])):
+        answer = installed("pretrain", photos, "--run", name, *PLAIN, *options, cwd=tmp_path)
+        assert answer.code == 0, answer.stderr
+        assert answer.stdout == f"simclr-runs/{name}\n"
+        assert answer.stderr.count("epoch 20 ") == 1 and answer.stderr.count("Plan for") == 1
+    runs = tmp_path / "simclr-runs"
+    assert len(by_one) == 20 and by_one[0] - min(by_one) > 0.01
+    for name in ("two", "parts"):
+        assert losses(runs / name) == pytest.approx(by_one, abs=1e-5)
+    config = json.loads((runs / "two" / "config.json").read_text())["settings"]
+    assert config["batch_size"] == 24 and config["micro_batch"] == 12 and "devices" not in config
+
+
+def test_srun_is_understood(command: str, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    said = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
+    arguments = [command, "pretrain", str(photos), "--run", "s", *tiny]
+    with started(arguments, cwd=tmp_path, env={**said, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}) as second:
+        with started(arguments, cwd=tmp_path, env={**said, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) as first:
+            out, said_by_first = first.communicate(timeout=PATIENCE)
+            assert first.returncode == 0, said_by_first
+        assert out == "simclr-runs/s\n" and "Plan for" in said_by_first
+        quiet = second.communicate(timeout=PATIENCE)
+        assert second.returncode == 0 and quiet == ("", "")
+
+
+# --- Ends ---
+
+SLOW = [*PLAIN[:4], "--epochs", "40", "--batch-size", "8", "--blur", "0", "--checkpoint-seconds", "0"]
+
+
+def checkpoints(run: Path) -> list[Path]:
+    return sorted((run / "checkpoint").glob("step-*.safetensors"))
+
+
+def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
+    arguments = ["-m", "simclr_cli", "pretrain", str(photos), *SLOW, "--run"]
+    with started([*torchrun(2), *arguments, "undisturbed"], cwd=tmp_path) as process:
+        assert process.wait(PATIENCE) == 0, process.stderr.read()
+    run = tmp_path / "simclr-runs" / "killed"
+    with started([*torchrun(2, "--max-restarts=1"), *arguments, "killed"], cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(run), process)
+        os.kill(ranks_under(process.pid)[1], signal.SIGKILL)
+        said = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, said
+    assert weights(run) == weights(run.with_name("undisturbed"))
+    assert losses(run) == losses(run.with_name("undisturbed"))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_all_with_a_word(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
+    arguments = [command, "pretrain", str(photos), *SLOW, "--run", "k", "--devices", "2"]
+    run = tmp_path / "simclr-runs" / "k"
+    with started(arguments, cwd=tmp_path) as process:
+        wait_for(lambda: checkpoints(run), process)
+        os.kill(devices_under(process.pid)[victim], signal.SIGKILL)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=PATIENCE)
+        assert time.monotonic() - began < 30
+    assert process.returncode == 5
+    assert said.count("Error:") == 1 and f"Process {victim} of 2 was ended from outside (SIGKILL)" in said
+    assert "Traceback" not in said and not (run / "encoder").exists()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_failing_process_ends_all_with_its_own_error(victim: int, photos: Path, tmp_path: Path) -> None:
+    arguments = [str(WORKERS / "failing.py"), str(victim), "pretrain", str(photos), *SLOW, "--run", "f"]
+    with started([*torchrun(2), *arguments], cwd=tmp_path) as process:
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode != 0
+    assert said.count("Error: The GPU fell off the bus.\nPut it back.") == 1
+    assert "inside simclr" not in said and "exitcode  : 5" in said
+
+
+def test_an_error_that_all_meet_is_said_once(installed, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    answer = installed("pretrain", photos, *tiny, "--devices", "2", "--weights", "no.safetensors", cwd=tmp_path)
+    assert answer.code == 4 and answer.stderr.count("no.safetensors") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_with_another_number_of_processes(
+    number: signal.Signals, code: int, command: str, installed, photos: Path, tmp_path: Path, by_one: list[float]
+) -> None:
+    """Begun on 2, gone on with on 1 and on 4; the losses are those of one undisturbed process."""
+    arguments = [command, "pretrain", str(photos), *PLAIN, "--run", "r", "--devices", "2"]
+    run = tmp_path / "simclr-runs" / "r"
+    with started(arguments, cwd=tmp_path) as process:
+        wait_for(lambda: (run / "metrics.jsonl").exists(), process)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    assert said.count("Stopping after this step") == 1 and said.count("all of it is saved") == 1
+    assert 1 <= len(losses(run)) < 20
+    answer = installed("pretrain", "--resume", "--run", "r", "--devices", "4" if code == 130 else "1", cwd=tmp_path)
+    assert answer.code == 0, answer.stderr
+    assert losses(run) == pytest.approx(by_one, abs=1e-5)
+
+
+# --- Embedding ---
+
+
+def test_many_processes_embed_into_one_file_in_order(
+    simclr, installed, trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = ["embed", photos, "--runs", trained, "--out"]
+    answers = [
+        simclr(*command, tmp_path / "one.npy"),
+        installed(*command, tmp_path / "three.npy", "--devices", "3"),
+        installed(*command, tmp_path / "parts.npy", "--devices", "2", "--shards", "5"),
+    ]
+    assert [answer.code for answer in answers] == [0, 0, 0], answers
+    assert answers[2].stdout == f"{tmp_path}/parts.shards.json\n"
+    one, three = (np.load(tmp_path / f"{name}.npy") for name in ("one", "three"))
+    assert one.shape[0] == 24
+    np.testing.assert_allclose(three, one, atol=1e-6)
+    described = [json.loads((tmp_path / f"{name}.rows.json").read_text()) for name in ("one", "three")]
+    assert described[0]["rows"] == described[1]["rows"] and described[0]["rows_digest"] == described[1]["rows_digest"]
+    listed = json.loads((tmp_path / "parts.shards.json").read_text())
+    files = [tmp_path / shard["file"] for shard in listed["shards"]]
+    np.testing.assert_allclose(np.concatenate([np.load(file) for file in files]), one, atol=1e-6)
+    names = [json.loads(file.with_suffix(".rows.json").read_text())["rows"] for file in files]
+    assert (
+        [name for some in names for name in some] == described[0]["rows"] and listed["rows"] == 24 and len(files) == 5
+    )
+
+
+def test_a_process_that_fails_while_embedding_leaves_no_file(
+    command: str, trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "vecs.npy"
+    arguments = [command, "embed", str(photos), "--runs", str(trained), "--out", str(out), "--devices", "2"]
+    with started(arguments) as process:
+        victims = wait_for(lambda: found if len(found := devices_under(process.pid)) == 2 else None, process)
+        os.kill(victims[1], signal.SIGKILL)
+        _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 5 and "SIGKILL" in said
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,95 @@
+"""One of several processes: 20 steps in double precision, and what it saw of them, as <folder>/<rank>.npz.
+
+python -m torch.distributed.run --nproc-per-node N tests/workers/steps.py FOLDER MICRO_BATCH LOSS
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from simclr_cli.engine.views import TwoViews
+from simclr_cli.events import Event, StepDone
+from simclr_cli.images.batches import Batches
+from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.folder import Census
+from simclr_cli.ranks import Place, Ranks, connected
+from simclr_cli.settings import ResolvedSettings
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.plan import Circumstances, resolve
+from simclr_cli.verbs.training import build_model, train
+
+PICTURES, SIDE, BATCH, STEPS = 45, 24, 21, 20  # a batch that neither 2 nor 4 divide
+CPU = torch.device("cpu")
+
+
+class Double(nn.Module):
+    """A backbone in double precision."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone(x.double())
+
+
+def pictures() -> DecodedPictures:
+    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 3, 4, 4), dtype=np.uint8)
+    pixels = pixels.repeat(SIDE // 4, 2).repeat(SIDE // 4, 3)
+    sizes = np.full((PICTURES, 2), SIDE, dtype=np.int64)
+    return DecodedPictures(Census(Path(), (), (), 0), SIDE, sizes, np.arange(PICTURES), (pixels,), workers=1)
+
+
+def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, Any]:
+    """Losses, gradients of the first step, weights in the end, and digests of each picture and its views."""
+    wanted: dict[str, Any] = {"backbone": "test_convnext", "image_size": 32, "batch_size": BATCH, "epochs": STEPS // 2,
+                              "run": "run", "compile": "off", "optimizer": "lars", "warmup_epochs": 0}  # fmt: skip
+    chosen = ResolvedSettings(images=Path(), micro_batch=micro_batch, loss=loss, **wanted)
+    chosen = resolve(chosen, Circumstances(PICTURES, SIDE, CPU, ranks.count))[0]
+    model = build_model(chosen)
+    model.encoder.backbone = Double(model.encoder.backbone)
+    model.head.double()
+    losses: list[float] = []
+    gradients: dict[str, Tensor] = {}
+    seen: list[tuple[str, str]] = []
+    plain = TwoViews.make
+
+    def watched(self: TwoViews, pixels: Tensor, sizes: Tensor, drawn: Any) -> Tensor:
+        views = plain(self, pixels, sizes, drawn)
+        for picture, one, other in zip(pixels, *views.chunk(2), strict=True):
+            digests = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (picture, torch.stack([one, other]))]
+            seen.append((len(losses), *digests))
+        return views
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone):
+            losses.append(event.loss)
+            if len(losses) == 1:
+                gradients.update((name, p.grad.clone()) for name, p in model.named_parameters() if p.grad is not None)
+
+    TwoViews.make = watched
+    try:
+        groups = torch.arange(PICTURES) // 3
+        train(model, Batches(pictures(), BATCH, 0, CPU, ranks), chosen, RunFolder(folder), report, groups=groups)
+    finally:
+        TwoViews.make = plain
+    return {
+        "losses": np.array(losses),
+        "seen": np.array(seen),
+        **{f"gradient {name}": value.numpy() for name, value in gradients.items()},
+        **{f"weight {name}": value.numpy() for name, value in model.state_dict().items()},
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    target = Path(sys.argv[1])
+    place = Place.found()
+    with connected(place, CPU) as processes:
+        found = run(target, int(sys.argv[2]), sys.argv[3], processes)
+    np.savez(target / f"{place.rank}.npz", **found)
