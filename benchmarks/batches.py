@@ -5,6 +5,7 @@
 time     a step of ResNet-18 at 64 px, batch 64, in 4 micro-batches of 16 and in 1 of 64, in turn in one process
 memory   the peak of a whole `pretrain` of one epoch on 4,096 of IMAGES, ResNet-10-T at 40 px: batch 64, and batch 4,096
          in micro-batches of 64
+devices  images/s of `simclr pretrain` with --devices 2 over --devices 1, ResNet-18 at 64 px, batch 64, in turn
 plan     what a step takes at its peak over what the plan counts on (bytes kept a picture), by batch
 
 Prints one JSON object.
@@ -12,9 +13,13 @@ Prints one JSON object.
 
 from __future__ import annotations
 
+from machine import describe_machine, spread  # before torch: see there
+
+# isort: split
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe_machine, spread
 
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.events import silent
@@ -57,11 +61,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / (ke
 """
 
 
-def prepared(batch: int, size: int = 64) -> tuple[Step, int]:
-    """A step of ResNet-18, and the bytes that a picture keeps."""
-    asked = ResolvedSettings(images=Path(), backbone="resnet18", image_size=size, batch_size=batch, compile="off")
-    chosen = resolve(asked, Circumstances(10_000, size, CPU))[0]
-    model = build_model(chosen).train()
+def prepared(batch: int, backbone: str = "resnet18", size: int = 64, device: torch.device = CPU) -> tuple[Step, int]:
+    """A step, and the bytes that a picture keeps."""
+    asked = ResolvedSettings(images=Path(), backbone=backbone, image_size=size, batch_size=batch, compile="off")
+    chosen = resolve(asked, Circumstances(10_000, size, device))[0]
+    model = build_model(chosen).to(device).train()
     kept = bytes_a_picture(model, chosen)
     return Step(model, create_optimizer(model, chosen.optimizer, weight_decay=0.01), chosen, silent), kept
 
@@ -70,9 +74,9 @@ def one_step(step: Step, batch: int, micro_batch: int, side: int = 96) -> float:
     """Seconds."""
     pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
     parts = tuple(slice(a, a + micro_batch) for a in range(0, batch, micro_batch))
-    coming = iter([pixels[part] for part in (*parts, *parts[:-1])])
+    coming = (pixels[part].to(step.device) for part in (*parts, *parts[:-1]))
     began = time.perf_counter()
-    step(Batch(0, np.arange(batch), torch.full((batch, 2), side), parts, coming))
+    float(step(Batch(0, np.arange(batch), torch.full((batch, 2), side), parts, coming)))
     return time.perf_counter() - began
 
 
@@ -107,6 +111,26 @@ def peaks(images: Path, place: Path) -> dict[str, Any]:
     return {"MiB": found}
 
 
+def devices(place: Path, rounds: int) -> dict[str, Any]:
+    """Two processes on this machine over one, from the second epoch on; on the pictures that `peaks` has linked."""
+    rates: dict[str, list[float]] = {"1": [], "2": []}
+    few = place / "few"
+    few.mkdir()
+    for path in sorted((place / "images").iterdir())[:512]:
+        path.rename(few / path.name)
+    environment = {**os.environ, "SIMCLR_CACHE": str(place / "cache")}
+    for number in range(rounds):
+        for count, seen in rates.items():
+            asked = f"--devices {count} --run {count}-{number} --runs {place}/runs --epochs 3 "
+            asked += "--image-size 64 --backbone resnet18 --batch-size 64"
+            run = [sys.executable, "-m", "simclr_cli", "pretrain", str(few), *asked.split()]
+            subprocess.run(run, env=environment, capture_output=True, check=True)
+            rows = (place / "runs" / f"{count}-{number}" / "metrics.jsonl").read_text().splitlines()[1:]
+            seen.append(statistics.fmean(json.loads(row)["images_per_second"] for row in rows))
+    ratios = [two / one for one, two in zip(*rates.values(), strict=True)]
+    return {"images_per_second": {name: spread(values, 1) for name, values in rates.items()}, "ratio": spread(ratios)}
+
+
 def plans() -> dict[str, Any]:
     """A process a batch: its peak counts."""
     run = [sys.executable, "-c", STEP_PEAK, str(Path(__file__).parent)]
@@ -120,13 +144,13 @@ def plans() -> dict[str, Any]:
 
 def main() -> None:
     """Measure and print."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--rounds", type=int, default=9)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         figures = {"plan": plans(), "time": seconds(given.rounds), "memory": peaks(given.images, Path(place))}
+        figures["devices"] = devices(Path(place), 3)
     print(json.dumps({**figures, **describe_machine()}, indent=1))
 
 

@@ -8,16 +8,17 @@ in both memory layouts. Prints one JSON object: images/s of each, and the ratios
 
 from __future__ import annotations
 
+from machine import describe_machine, spread  # before torch: see there
+
+# isort: split
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from machine import describe_machine, spread
 
 from simclr_cli.events import silent
 from simclr_cli.images.decode import default_workers
@@ -67,7 +68,6 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     for name, default in (("size", 224), ("pictures", 256), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
     print(json.dumps({**measure(**vars(parser.parse_args()), device=None), **describe_machine()}, indent=1))
 
 

@@ -9,6 +9,7 @@ agreement   views, h, NT-Xent and its gradient on the GPU beside the CPU's
 steps       training over the synthetic step, that over the plain one (benchmarks/step.py), and peak memory:
             ResNet-18 at 32 px, ResNet-18 and ResNet-50 at 224 px
 loss        NT-Xent at N = 65,536, forward and backward
+batches     a step of ResNet-50 at 224 px, batch 256 at once and by 64, and batch 4,096 by 64: seconds and peak memory
 embedding   files over resident batches (benchmarks/embedding.py)
 cifar       CIFAR-10, ResNet-18, batch 512, for as many epochs (at most 200) as the time left allows: kNN and linear
 """
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import batches
 import embedding
 import step
 import torch
@@ -103,6 +105,23 @@ def loss(device: torch.device, pictures: int) -> dict[str, Any]:
             "all_similarities_would_take_gib": (2 * pictures) ** 2 * 4 / 2**30}  # fmt: skip
 
 
+def large_batches(device: torch.device) -> dict[str, Any]:
+    """Seconds of a step (the quicker of two) and its peak memory, by batch and micro-batch."""
+    figures: dict[str, Any] = {}
+    for batch, micro_batch in ((256, 256), (256, 64), (4096, 64)):
+        one, _ = batches.prepared(batch, "resnet50", 224, device)
+        torch.cuda.reset_peak_memory_stats(device)
+        seconds = min(batches.one_step(one, batch, micro_batch, side=336) for _ in range(2))
+        peak = torch.cuda.max_memory_allocated(device) / 1e9
+        figures[f"batch {batch}, micro-batches of {micro_batch}"] = {
+            "seconds": round(seconds, 3),
+            "peak_gb": round(peak, 2),
+        }
+        del one
+        torch.cuda.empty_cache()
+    return figures
+
+
 def cifar_figures(cifar: Path, device: str, place: Path, seconds: float) -> dict[str, Any]:
     """Train for as many epochs as fit, then probe with train as the bank and test held out."""
     settings = PretrainSettings(
@@ -149,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--only", nargs="+", default=["agreement", "steps", "loss", "embedding", "cifar"])
+    parser.add_argument("--only", nargs="+", default=["agreement", "steps", "loss", "batches", "embedding", "cifar"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--loss-pictures", type=int, default=65_536)
     given = parser.parse_args()
@@ -163,6 +182,7 @@ def main() -> None:
             "agreement": lambda: agreement(device),
             "steps": lambda: steps(cifar, photos, given.device, place),
             "loss": lambda: loss(device, given.loss_pictures),
+            "batches": lambda: large_batches(device),
             "embedding": lambda: embedding.measure(photos, "resnet18", 224, 2048, 3, given.device),
             "cifar": lambda: cifar_figures(
                 cifar, given.device, place, 60 * given.minutes - (time.perf_counter() - began)

@@ -10,6 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from simclr_cli.machine import share_cores
+
+share_cores()  # as the command does; where this is imported before torch
+
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, Python and versions."""

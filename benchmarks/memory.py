@@ -24,7 +24,7 @@ from machine import describe_machine
 WORK = """
 import json, sys, threading, time
 from pathlib import Path
-from simclr_cli.cli.app import keep_freed_memory
+from simclr_cli.machine import keep_freed_memory
 from simclr_cli.errors import Interrupted
 from simclr_cli.events import StepDone
 from simclr_cli.settings import PretrainSettings

@@ -10,6 +10,9 @@ float32, NCHW, torch's default AdamW). Prints one JSON object: images/s of each 
 
 from __future__ import annotations
 
+from machine import describe_machine, spread  # before torch: see there
+
+# isort: split
 import argparse
 import dataclasses
 import json
@@ -20,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe_machine, spread
 
 from simclr_cli.engine.loss import nt_xent
 from simclr_cli.engine.optim import create_optimizer
@@ -117,7 +119,6 @@ def some_of(folder: Path, count: int, target: Path) -> Path:
 
 def main() -> None:
     """Measure every size and print the figures."""
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--backbone", default="resnet18")

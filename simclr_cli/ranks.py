@@ -267,6 +267,16 @@ def _together() -> Iterator[None]:
         ) from None
 
 
+def _attempt(environment: Mapping[str, str] = os.environ) -> str:
+    """What keeps the messages of a restart apart from those of the processes that failed.
+
+    torchrun on one machine keeps one store for all attempts, in which a new process may find where an old one was to be
+    met (pytorch issue 135712). Its count of restarts is the same for all processes on one machine only.
+    """
+    count = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return f"simclr-{count}" if environment.get("GROUP_WORLD_SIZE") == "1" else "simclr"
+
+
 @contextlib.contextmanager
 def connected(place: Place, device: torch.device) -> Iterator[Ranks]:
     """Meet the others, and part from them in the end.
@@ -280,12 +290,19 @@ def connected(place: Place, device: torch.device) -> Iterator[Ranks]:
     if place.count == 1:
         yield Ranks(place)
         return
+    import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     os.environ.update(meeting_point())
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, rank=place.rank, world_size=place.count, timeout=PATIENCE)
+        store = next(rendezvous("env://", place.rank, place.count, timeout=PATIENCE))[0]
+        store.set_timeout(PATIENCE)
+        store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise MachineError(
             f"The {place.count} processes of this run cannot meet ({str(error).strip().splitlines()[0][:200]}).",

@@ -140,7 +140,7 @@ class PretrainSettings:
     copies: Copies = setting(
         "keep",
         "Copies among the pictures: keep them as one another's negatives, or not if they are exact (files of equal "
-        "content) or near (also to the eye; with the extra [near]).",
+        "content) or near (also to the eye; by the extra 'near').",
     )
     optimizer: Optimizer | None = setting(None, "Auto: lars from a batch of 1,024 on, else adamw.")
     learning_rate: float | None = setting(

@@ -1,11 +1,11 @@
 """What every test shares: a cache of its own, so that none writes into the user's."""
 
-import os
-
 import pytest
 
+from simclr_cli.machine import share_cores
+
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+share_cores()
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,21 @@
-"""How much memory is free, by what the system says."""
+"""How much memory is free, by what the system says; how memory and cores are taken."""
 
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from simclr_cli import machine
+from simclr_cli.machine import keep_freed_memory, share_cores
 
 CPU = torch.device("cpu")
 
@@ -33,3 +43,48 @@ def test_a_container_may_leave_less_than_the_machine_has(
 
 def test_this_machine_has_some() -> None:
     assert 2**24 < machine.free_memory(CPU) < 2**50
+
+
+FAULTS = """
+import json, resource
+from simclr_cli.machine import keep_freed_memory
+def faults_of_a_block():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"x" * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+returned = [faults_of_a_block() for _ in range(2)]
+could = keep_freed_memory()
+kept = [faults_of_a_block() for _ in range(2)]
+print(json.dumps([could, returned, kept]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that is told")
+def test_a_freed_block_serves_again_without_a_page_being_cleared_anew() -> None:
+    shown = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    could, returned, kept = json.loads(shown.stdout)
+    assert could
+    assert kept[1] * 10 < returned[1]
+
+
+@pytest.mark.parametrize("library", [SimpleNamespace(), SimpleNamespace(mallopt=lambda *_: 0)])
+def test_a_c_library_that_cannot_is_left_as_it_is(library: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    assert not keep_freed_memory()
+
+
+def test_windows_has_no_such_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise TypeError("expected str, not NoneType")
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    assert not keep_freed_memory()
+
+
+def test_a_users_own_spin_count_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    share_cores()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    share_cores()
+    assert int(os.environ["GOMP_SPINCOUNT"]) > 0

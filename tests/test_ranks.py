@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from simclr_cli.errors import MachineError, SettingsError
-from simclr_cli.ranks import AT_ONCE, PeerLost, Place, Ranks, _in_messages, _together, meeting_point
+from simclr_cli.ranks import AT_ONCE, PeerLost, Place, Ranks, _attempt, _in_messages, _together, meeting_point
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,11 @@ def test_a_broken_connection_is_a_peer_that_is_gone() -> None:
     with pytest.raises(RuntimeError, match="out of memory"):
         with _together():
             raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_restart_on_one_machine_does_not_read_the_messages_of_the_first_attempt() -> None:
+    one = {"GROUP_WORLD_SIZE": "1"}
+    names = [_attempt({**one, "TORCHELASTIC_RESTART_COUNT": str(count)}) for count in range(3)]
+    assert len(set(names)) == 3
+    many = {"GROUP_WORLD_SIZE": "2"}  # each machine counts by itself
+    assert _attempt({**many, "TORCHELASTIC_RESTART_COUNT": "1"}) == _attempt(many) == _attempt({})

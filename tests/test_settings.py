@@ -239,3 +239,8 @@ def choices(kind: type[Any]) -> list[str]:
 def test_unknown_choice_is_a_settings_error(name: str) -> None:
     with pytest.raises(SettingsError):
         PretrainSettings(images=HERE, **{name: "bogus"})
+
+
+@pytest.mark.parametrize("kind", VERBS)
+def test_no_help_holds_what_rich_would_take_for_markup(kind: type[Any]) -> None:
+    assert not [f.name for f in dataclasses.fields(kind) if "[" in f.metadata["help"]]

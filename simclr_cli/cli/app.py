@@ -20,6 +20,7 @@ from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
 from simclr_cli.errors import Interrupted, SimclrError, Terminated
+from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.ranks import PeerLost, Place
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
@@ -176,31 +177,9 @@ def _listening(face: Face) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed for the next tensors, as torch itself does on a GPU.
-
-    Each step takes and frees the same hundreds of MB. By default glibc hands large blocks back at once, and the system
-    clears every page anew: a tenth of a step (docs/benchmarks.md).
-
-    Returns:
-        Whether there is a C library that can be told so.
-    """
-    import ctypes  # not at the top: --help is quicker without
-
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, TypeError, OSError):  # macOS, musl; Windows
-        return False
-    return bool(mallopt(mmap_threshold, 2**30) and mallopt(trim_threshold, 2**31 - 1))
-
-
 def main() -> None:
     """The command `simclr`."""
-    # Before torch loads OpenMP: its threads shall sleep after half a millisecond or so of waiting. Spinning as long as
-    # is their habit, they starve one another as soon as anything else runs on the machine: 4 to 7 times slower on 2
-    # cores. Sleeping sooner still costs a tenth of the speed when alone (docs/benchmarks.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    share_cores()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the stream cannot encode is no reason to fail

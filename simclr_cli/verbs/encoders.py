@@ -48,7 +48,7 @@ def pick_device(name: str | None, place: Place = ALONE) -> torch.device:
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if torch.backends.mps.is_available() and place.count == 1 else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

@@ -47,8 +47,8 @@ class Step:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
         if chosen.compile == "on":
-            size = chosen.image_size
-            example = torch.rand(2 * chosen.batch_size, 3, size, size, device=self.device)
+            views, size = 2 * (chosen.micro_batch or chosen.batch_size), chosen.image_size
+            example = torch.rand(views, 3, size, size, device=self.device)
             self.encode, reason = compiled(model.encoder, example, self._autocast())
             if reason:
                 report(Note(f"Trained without torch.compile, which is not to be had here ({reason}).", warning=True))
@@ -68,7 +68,8 @@ class Step:
         self.optimizer.zero_grad()
         try:
             h = [self._represent(batch, part, drawn, graph=False) for part in early]
-            kept.restore(self.model.encoder)  # they are to see each picture once
+            if early:
+                kept.restore(self.model.encoder)  # they are to see each picture once
             h.append(self._represent(batch, last, drawn, graph=True))
             loss, slopes = self._contrast(h, batch)
             h.pop().backward(slopes[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
@@ -94,7 +95,7 @@ class Step:
 
     def _contrast(self, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss over the batch, and its gradient (2, N, width) by each h; the head's own gradient on the way."""
-        own = torch.cat([part.detach().view(2, -1, part.shape[1]).transpose(0, 1) for part in h])  # (n, 2, width)
+        own = torch.cat([part.detach().reshape(2, -1, part.shape[1]).transpose(0, 1) for part in h])  # (n, 2, width)
         count = len(batch.rows)
         every = self.ranks.gather(own, count).transpose(0, 1).flatten(0, 1).requires_grad_()  # (2N, width)
         self._seed(batch.step, count)

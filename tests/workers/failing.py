@@ -1,22 +1,30 @@
-"""The command, but one of its processes fails by itself in its third step: failing.py RANK ARGUMENTS."""
+"""The command, but one of its processes fails by itself, in its third step or at its fifth picture: RANK ARGUMENTS."""
 
+import itertools
 import os
 import sys
 from typing import Any
 
 from simclr_cli.cli.app import main
 from simclr_cli.errors import MachineError
+from simclr_cli.verbs import embedding
 from simclr_cli.verbs.step import Step
 
-plain = Step.__call__
+step, crop, pictures = Step.__call__, embedding.evaluation_crop, itertools.count(1)
 
 
-def failing(self: Step, batch: Any) -> Any:
+def failing_step(self: Step, batch: Any) -> Any:
     if batch.step == 2:
         raise MachineError("The GPU fell off the bus.", "Put it back.")
-    return plain(self, batch)
+    return step(self, batch)
+
+
+def failing_crop(*given: Any) -> Any:
+    if next(pictures) == 5:
+        raise MachineError("The GPU fell off the bus.", "Put it back.")
+    return crop(*given)
 
 
 if os.environ["RANK"] == sys.argv.pop(1):
-    Step.__call__ = failing
+    Step.__call__, embedding.evaluation_crop = failing_step, failing_crop
 main()
