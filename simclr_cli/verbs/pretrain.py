@@ -24,7 +24,6 @@ from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, 
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.groups import group
-from simclr_cli.images.labels import labelled
 from simclr_cli.machine import free_memory
 from simclr_cli.ranks import Place, Ranks, connected
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
@@ -128,8 +127,11 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
     if wanted.resume:
         check_same_pictures(run, census)
-    if wanted.loss == "supcon":
-        labelled(census)
+    if wanted.loss == "supcon" and not census.classes:
+        raise InputError(
+            f"--loss supcon takes the folders for classes, and those in {census.root} do not look like it.",
+            "Sort the pictures into at least two folders of at least two, or choose another --loss.",
+        )
     summary = census.summary()
     report(CensusTaken(summary))
 
@@ -188,7 +190,7 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
     if (found := ranks.share(found)) is None:
         return None
     sizes = sorted(size for size in Counter(found).values() if size > 1)
-    within = f", of {sizes[0]} to {sizes[-1]} pictures" if sizes else ""
+    within = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} pictures" if sizes else ""
     report(
         Note(
             f"Groups that are not pushed apart: {len(sizes):,}{within}; {len(found) - sum(sizes):,} pictures are alone."
