@@ -1,7 +1,6 @@
-"""Many processes as one, by torch.distributed: which one this is, and what they tell one another.
+"""Many processes as one: what they tell one another, by torch.distributed.
 
-torchrun and srun say by the environment how many there are; `--devices` does the same. All of them run the same
-commands on the same pictures, each for its own part; the first one talks and writes.
+All of them run the same commands on the same pictures, each for its own part; the first one talks and writes.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ import datetime
 import json
 import os
 import platform
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simclr_cli.errors import MachineError, SettingsError
+from simclr_cli.errors import MachineError
+from simclr_cli.place import ALONE, PeerLost, Place, attempt, meeting_point
 
 if TYPE_CHECKING:
     import torch
@@ -24,80 +22,6 @@ if TYPE_CHECKING:
 
 PATIENCE = datetime.timedelta(days=1)  # while the first process reads a large folder, the others wait for it
 AT_ONCE = 2**24  # values that are sent in one message
-
-
-class PeerLost(MachineError):
-    """Another process of the same run is gone."""
-
-    meaning = MachineError.meaning
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of how many processes this is."""
-
-    rank: int = 0
-    count: int = 1
-    local: int = 0  # which of those on this machine
-    restarted: bool = False  # begun again by whoever started it, after one of them had failed
-
-    @staticmethod
-    def found(environment: Mapping[str, str] = os.environ, *, devices: int = 1) -> Place:
-        """As torchrun, or else srun, says by the environment; alone where neither does.
-
-        Args:
-            devices: how many there are to be; 1 for as many as there are.
-
-        Raises:
-            SettingsError: what the environment says cannot be, or is something else.
-        """
-        try:
-            if "RANK" in environment and "WORLD_SIZE" in environment:
-                place = Place(
-                    int(environment["RANK"]),
-                    int(environment["WORLD_SIZE"]),
-                    int(environment.get("LOCAL_RANK", environment["RANK"])),
-                    int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0,
-                )
-            elif int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-                place = Place(
-                    int(environment["SLURM_PROCID"]),
-                    int(environment["SLURM_STEP_NUM_TASKS"]),
-                    int(environment["SLURM_LOCALID"]),
-                    int(environment.get("SLURM_RESTART_COUNT", 0)) > 0,
-                )
-            else:
-                place = Place()
-        except (KeyError, ValueError) as error:
-            raise SettingsError(
-                f"The environment does not say which of several processes this is ({error}).",
-                "Start them by torchrun or srun, or one alone without RANK, WORLD_SIZE and SLURM_STEP_NUM_TASKS.",
-            ) from None
-        if not 0 <= place.rank < place.count:
-            raise SettingsError(
-                f"The environment says that this is process {place.rank} of {place.count}, counted from 0.",
-                "Start all of them by torchrun or srun.",
-            )
-        if devices not in (1, place.count):
-            raise SettingsError(
-                f"--devices is {devices}, and there are {place.count} processes.",
-                "Leave out --devices under torchrun and srun; in Python, start the processes by torchrun.",
-            )
-        return place
-
-
-ALONE = Place()
-
-
-def meeting_point(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """MASTER_ADDR and MASTER_PORT, where they are not set: under SLURM the step's first node, a port by the job."""
-    nodes = environment.get("SLURM_STEP_NODELIST", "localhost")
-    # node[017-020,033],other -> node017
-    first = re.sub(r"\[(\w+).*", r"\1", nodes if "[" in nodes.split(",")[0] else nodes.split(",")[0])
-    port = 20_000 + int(environment.get("SLURM_JOB_ID", 0)) % 10_000
-    return {
-        name: environment.get(name, default) for name, default in (("MASTER_ADDR", first), ("MASTER_PORT", str(port)))
-    }
 
 
 class Ranks:
@@ -179,23 +103,37 @@ class Ranks:
 
     def share(self, value: Any) -> Any:
         """What the first process has, on all of them; anything that JSON can hold."""
-        return self.collect(value if self.first else None)[0]
+        if self.alone:
+            return value
+        import torch.distributed as dist
+
+        message = self._as_bytes(value if self.first else None)
+        with _together():
+            dist.broadcast(message, src=0)
+        return _from_bytes(message)
 
     def collect(self, value: Any) -> list[Any]:
         """Everyone's value, in order, on everyone; anything that JSON can hold."""
         if self.alone:
             return [value]
-        import numpy as np
         import torch
         import torch.distributed as dist
+
+        message = self._as_bytes(value)
+        everyone = message.new_empty(self.count * len(message))
+        with _together():
+            dist.all_gather_into_tensor(everyone, message)
+        return [_from_bytes(part) for part in torch.split(everyone, len(message))]
+
+    def _as_bytes(self, value: Any) -> Tensor:
+        """(n,) uint8 of JSON, n the same on all processes."""
+        import numpy as np
+        import torch
 
         said = json.dumps(value).encode("ascii")  # names that are not UTF-8 survive as escapes
         message = torch.full((self.most(len(said)),), ord(" "), dtype=torch.uint8)
         message[: len(said)] = torch.from_numpy(np.frombuffer(said, np.uint8).copy())
-        everyone = message.new_empty(self.count * len(message))
-        with _together():
-            dist.all_gather_into_tensor(everyone, message)
-        return [json.loads(part.numpy().tobytes()) for part in torch.split(everyone, len(message))]
+        return message
 
     def rows_in_order(self, own: Tensor) -> Iterator[Tensor]:
         """On the first process everyone's rows, one rank after the other, in parts; on the others nothing comes.
@@ -237,6 +175,10 @@ class Ranks:
             self.most(0)  # wait for all
 
 
+def _from_bytes(message: Tensor) -> Any:
+    return json.loads(message.numpy().tobytes())
+
+
 def _length(part: slice) -> int:
     return int(part.stop - part.start)
 
@@ -267,16 +209,6 @@ def _together() -> Iterator[None]:
         ) from None
 
 
-def _attempt(environment: Mapping[str, str] = os.environ) -> str:
-    """What keeps the messages of a restart apart from those of the processes that failed.
-
-    torchrun on one machine keeps one store for all attempts, in which a new process may find where an old one was to be
-    met (pytorch issue 135712). Its count of restarts is the same for all processes on one machine only.
-    """
-    count = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return f"simclr-{count}" if environment.get("GROUP_WORLD_SIZE") == "1" else "simclr"
-
-
 @contextlib.contextmanager
 def connected(place: Place, device: torch.device) -> Iterator[Ranks]:
     """Meet the others, and part from them in the end.
@@ -301,7 +233,7 @@ def connected(place: Place, device: torch.device) -> Iterator[Ranks]:
     try:
         store = next(rendezvous("env://", place.rank, place.count, timeout=PATIENCE))[0]
         store.set_timeout(PATIENCE)
-        store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+        store = dist.PrefixStore(attempt(), store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise MachineError(

@@ -5,15 +5,14 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
-from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.errors import SettingsError
+from simclr_cli.fields import check, setting
 
 Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
@@ -23,66 +22,6 @@ Loss = Literal["nt-xent", "dcl", "supcon"]
 Copies = Literal["keep", "exact", "near"]
 
 RUNS = Path("simclr-runs")
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    exists: bool = False,
-    argument: bool = False,
-    short: str | None = None,
-) -> Any:
-    """A field with its help, its bounds, and how the command line takes it (option, or positional argument).
-
-    Args:
-        exists: the path, or each of the paths, must be there.
-    """
-    bounds = {"at_least": at_least, "above": above, "at_most": at_most, "exists": exists}
-    return field(default=default, metadata={"help": help, "argument": argument, "short": short, **bounds})
-
-
-def check(settings: Any) -> None:
-    """Check every value against its field's bounds; here, because it is before torch is imported.
-
-    Raises:
-        SettingsError: a number out of bounds, or a word that is no choice.
-        InputError: a path that is not there.
-    """
-    hints = get_type_hints(type(settings))
-    for name, declared in settings.__dataclass_fields__.items():
-        value, bounds = getattr(settings, name), declared.metadata
-        option = "--" + name.replace("_", "-")
-        if value is None:
-            continue
-        if bounds["exists"]:
-            for path in value if isinstance(value, tuple) else (value,):
-                if not os.path.lexists(path):
-                    raise InputError(f"There is no {path}.", "Check the path.")
-        choices = [word for kind in (hints[name], *get_args(hints[name])) if get_origin(kind) is Literal
-                   for word in get_args(kind)]  # fmt: skip
-        if choices and value not in choices:
-            raise SettingsError(f"{option} is {value!r}.", f"Choose one of {', '.join(choices)}.")
-        if wanted := _unmet(value, bounds):
-            raise SettingsError(f"{option} is {value}, and must be {wanted}.", f"Give {option} another value.")
-
-
-def _unmet(value: Any, bounds: Mapping[str, Any]) -> str | None:
-    """The bound that a number does not meet, in words; None for what meets all, or is no number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    if isinstance(value, float) and not math.isfinite(value):
-        return "finite"
-    if bounds["at_least"] is not None and value < bounds["at_least"]:
-        return f"at least {bounds['at_least']}"
-    if bounds["above"] is not None and value <= bounds["above"]:
-        return f"more than {bounds['above']}"
-    if bounds["at_most"] is not None and value > bounds["at_most"]:
-        return f"at most {bounds['at_most']}"
-    return None
 
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."

@@ -10,8 +10,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,9 +17,10 @@ import typer
 from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
+from simclr_cli.cli.signals import on_stop
 from simclr_cli.errors import Interrupted, SimclrError, Terminated
 from simclr_cli.machine import keep_freed_memory, share_cores
-from simclr_cli.ranks import PeerLost, Place
+from simclr_cli.place import PeerLost, Place
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
     from simclr_cli.cli.console import Face
@@ -156,11 +155,10 @@ def perform(
     return 0
 
 
-@contextlib.contextmanager
-def _listening(face: Face) -> Iterator[None]:
+def _listening(face: Face) -> contextlib.AbstractContextManager[None]:
     """First Ctrl-C or SIGTERM: a word, and a stop at the next event. Second: out at once; files are whole anyway."""
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(number: int) -> None:
         kind = Interrupted if number == signal.SIGINT else Terminated
         if face.stop is not None:
             os._exit(kind.exit_code)
@@ -169,12 +167,7 @@ def _listening(face: Face) -> Iterator[None]:
         if not face.quiet:
             os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return on_stop(stop)
 
 
 def main() -> None:

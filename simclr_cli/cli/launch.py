@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-from collections.abc import Iterator
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from simclr_cli.cli.signals import on_stop
 from simclr_cli.errors import MachineError
 
 if TYPE_CHECKING:
@@ -31,28 +28,40 @@ def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, A
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
     from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
+    from simclr_cli.images.decode import default_workers
+
     wanted = values.get("device")
     gpus = torch.cuda.device_count() if wanted is None or wanted.startswith("cuda") else 0
     if 0 < gpus < count:
         raise MachineError(f"--devices is {count}, and this machine has {gpus} GPUs.", f"Give --devices {gpus}.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a port that is free
     os.environ.update(
         WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(meeting.port),
         TORCHELASTIC_USE_AGENT_STORE="True",  # they shall not open another one
     )  # fmt: skip
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_workers() // count)))
     arguments = (verb, settings_class, values, as_json, debug, True)
     context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
         _work, arguments, nprocs=count, join=False, start_method="spawn"
     )
-    with _passing_on(context):
+
+    passed_on: set[int] = set()
+
+    def pass_on(number: int) -> None:
+        passed_on.add(number)
+        for process in context.processes:
+            if process.is_alive() and process.pid:
+                os.kill(process.pid, number)
+
+    with on_stop(pass_on):  # the processes stop by themselves
         try:
             while not context.join(grace_period=GRACE):
                 pass
         except ProcessExitedException as failed:
             if failed.exit_code >= 0:
                 return failed.exit_code
+            if -failed.exit_code in passed_on:  # it had agreed to stop, and was on its way out, when its signal came
+                return 128 - failed.exit_code
             raise MachineError(
                 f"Process {failed.error_index} of {count} was ended from outside ({failed.signal_name}).",
                 "If it was for want of memory, give a smaller --micro-batch; go on with --resume.",
@@ -68,20 +77,3 @@ def _work(rank: int, *arguments: Any) -> None:
     from simclr_cli.cli.app import perform
 
     raise SystemExit(perform(*arguments))
-
-
-@contextlib.contextmanager
-def _passing_on(context: ProcessContext) -> Iterator[None]:
-    """Pass Ctrl-C and SIGTERM on to the processes, which stop by themselves."""
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        for process in context.processes:
-            if process.is_alive() and process.pid:
-                os.kill(process.pid, number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

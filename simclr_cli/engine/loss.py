@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from simclr_cli.engine.operations import upload
 from simclr_cli.ranks import Ranks
+from simclr_cli.settings import Loss
 
 # Similarities held at a time, all of them or a block of rows: what a CPU's caches can follow, what keeps a GPU busy.
 AT_ONCE_CPU, AT_ONCE_GPU = 2**22, 2**27  # 16 MiB (N = 1,024), 512 MiB (N = 5,792)
-
-LossName = Literal["nt-xent", "dcl", "supcon"]
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:
@@ -42,7 +41,7 @@ def nt_xent(z: Tensor, temperature: float) -> Tensor:
 
 
 def contrastive_loss(
-    z: Tensor, temperature: float, kind: LossName = "nt-xent", groups: Tensor | None = None, ranks: Ranks | None = None
+    z: Tensor, temperature: float, kind: Loss = "nt-xent", groups: Tensor | None = None, ranks: Ranks | None = None
 ) -> Tensor:
     """NT-Xent or one of its kin, over 2N views.
 
@@ -82,12 +81,12 @@ def contrastive_loss(
 class Pairs:
     """Which views are one another's positives, and which are in the denominator."""
 
-    kind: LossName = "nt-xent"
+    kind: Loss = "nt-xent"
     ids: Tensor | None = None  # (2N,) each view's group, from 0; None: each picture is one
     sizes: Tensor | None = None  # (2N,) how many views its group has
 
     @staticmethod
-    def of(kind: LossName, groups: Tensor | None, device: torch.device) -> Pairs:
+    def of(kind: Loss, groups: Tensor | None, device: torch.device) -> Pairs:
         """groups: (N,) any integers, on the CPU."""
         if groups is None:
             return Pairs(kind)

@@ -16,7 +16,8 @@ from simclr_cli.events import EmbedResult, Note, Report, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused, take_census
-from simclr_cli.ranks import Place, Ranks, connected
+from simclr_cli.place import Place
+from simclr_cli.ranks import Ranks, connected
 from simclr_cli.settings import EmbedSettings
 from simclr_cli.store.vectors import (
     Vectors,
@@ -53,10 +54,10 @@ def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) 
     root = settings.images or pictures_of(ready.run)
     report(Note(f"Embedding {root} with {ready.name}."))
     workers = max(1, (settings.workers or default_workers()) // ranks.beside())
-    told = None
-    if ranks.first:
-        told = take_census(root, workers=workers, progress=progress(report, "reading headers")).told()
-    census = Census.retold(ranks.share(told))
+    census = take_census(root, workers=workers, progress=progress(report, "reading headers")) if ranks.first else None
+    if not ranks.alone:
+        told = ranks.share(census.told() if census else None)
+    census = census or Census.retold(told)
     start = time.perf_counter()
     how = Embedding(ready, settings, workers, report)
     written = _in_shards(how, census, settings.shards, ranks) if settings.shards else _in_one(how, census, ranks)

@@ -20,7 +20,7 @@ from simclr_cli.engine.encoder import (
     scratch_spec,
 )
 from simclr_cli.errors import MachineError, SettingsError
-from simclr_cli.ranks import ALONE, Place
+from simclr_cli.place import ALONE, Place
 from simclr_cli.settings import RUNS, EncoderSettings
 from simclr_cli.store.run import RunFolder, find_run, read_description, read_weights
 from simclr_cli.verbs.export import spec_from_config

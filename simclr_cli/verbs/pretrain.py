@@ -25,7 +25,8 @@ from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.groups import group
 from simclr_cli.machine import free_memory
-from simclr_cli.ranks import Place, Ranks, connected
+from simclr_cli.place import Place
+from simclr_cli.ranks import Ranks, connected
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device
@@ -57,7 +58,8 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     began = time.perf_counter()
     beside = ranks.beside()
     work = _prepare(settings, device, ranks, beside, report) if ranks.first else None
-    told = ranks.share(None if work is None else work.told())
+    if not ranks.alone:
+        told = ranks.share(work.told() if work else None)
     work = work or Work.retold(told)
     run, chosen, census = work.run, work.chosen, work.census
     result = PretrainResult(

@@ -12,7 +12,7 @@ import typer.testing
 
 from simclr_cli.cli.app import VERBS
 from simclr_cli.cli.options import as_command
-from simclr_cli.settings import setting
+from simclr_cli.fields import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

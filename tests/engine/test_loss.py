@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from simclr_cli.engine import loss as module
-from simclr_cli.engine.loss import BlockwiseLoss, LossName, Pairs, contrastive_loss, nt_xent, plain_loss
-from simclr_cli.ranks import Place, Ranks
+from simclr_cli.engine.loss import BlockwiseLoss, Pairs, contrastive_loss, nt_xent, plain_loss
+from simclr_cli.place import Place
+from simclr_cli.ranks import Ranks
+from simclr_cli.settings import Loss
 
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
 
@@ -332,7 +334,7 @@ def test_memory_of_blocks_grows_with_n_and_not_with_its_square(in_blocks: Callab
 # --- Its kin ---
 
 GROUPS = (0, 1, 0, 2, 3, 1, 0)  # of 7 pictures
-KINDS: tuple[LossName, ...] = ("nt-xent", "dcl", "supcon")
+KINDS: tuple[Loss, ...] = ("nt-xent", "dcl", "supcon")
 
 
 def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: list[int]) -> float:
@@ -363,7 +365,7 @@ def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: li
     return total / views
 
 
-def whole_and_in_blocks(kind: LossName, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
+def whole_and_in_blocks(kind: Loss, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
     pairs = Pairs.of(kind, groups, torch.device("cpu"))
     return (
         lambda z, tau: plain_loss(F.normalize(z, dim=1), tau, pairs),
@@ -374,7 +376,7 @@ def whole_and_in_blocks(kind: LossName, groups: Tensor | None, rows: int) -> tup
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 @pytest.mark.parametrize("groups", [GROUPS, tuple(range(7)), (0,) * 7, (5, 5, 5, 5, 5, 5, -9)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kin_equal_nested_loops_of_their_papers(kind: LossName, groups: tuple[int, ...], temperature: float) -> None:
+def test_kin_equal_nested_loops_of_their_papers(kind: Loss, groups: tuple[int, ...], temperature: float) -> None:
     z = projections(7, 5).double()
     expected = nested_loops(z.tolist(), temperature, kind, list(groups))
     for rows in ROWS:
@@ -384,7 +386,7 @@ def test_kin_equal_nested_loops_of_their_papers(kind: LossName, groups: tuple[in
 
 @pytest.mark.parametrize("groups", [None, torch.tensor(GROUPS), torch.zeros(7, dtype=torch.int64)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kin_have_the_gradient_of_finite_differences(kind: LossName, groups: Tensor | None) -> None:
+def test_kin_have_the_gradient_of_finite_differences(kind: Loss, groups: Tensor | None) -> None:
     if kind == "supcon" and groups is None:
         pytest.skip("supcon has groups")
     z = projections(7, 3).double().requires_grad_()
@@ -393,7 +395,7 @@ def test_kin_have_the_gradient_of_finite_differences(kind: LossName, groups: Ten
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kin_in_blocks_equal_the_plain_form_in_single_precision(kind: LossName) -> None:
+def test_kin_in_blocks_equal_the_plain_form_in_single_precision(kind: Loss) -> None:
     z, groups = projections(40, 16), torch.arange(40) // 3
     whole, blocks = whole_and_in_blocks(kind, groups, 13)
     for temperature in (0.05, 0.5):
@@ -435,7 +437,7 @@ class InThreads(Ranks):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_shared_out_make_the_whole_loss_and_gradient_for_each(kind: LossName, count: int) -> None:
+def test_rows_shared_out_make_the_whole_loss_and_gradient_for_each(kind: Loss, count: int) -> None:
     z, groups = projections(7, 4).double(), torch.tensor(GROUPS)
     loss, gradient = loss_and_gradient(whole_and_in_blocks(kind, groups, 4)[0], z, 0.2)
     table, barrier = [z] * count, threading.Barrier(count, timeout=30)

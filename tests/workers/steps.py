@@ -17,7 +17,8 @@ from simclr_cli.events import Event, StepDone
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.folder import Census
-from simclr_cli.ranks import Place, Ranks, connected
+from simclr_cli.place import Place
+from simclr_cli.ranks import Ranks, connected
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.plan import Circumstances, resolve
