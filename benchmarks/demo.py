@@ -30,7 +30,7 @@ def main() -> None:
             command = [sys.executable, "-m", "simclr_cli", "demo", "--json", "--seed", str(seed)]
             shown = subprocess.run([*command, "--out", str(Path(folder) / "demo")], stdout=subprocess.PIPE, check=True)
             took = time.perf_counter() - began
-        knn = {score["representation"]: score["knn_20"] for score in json.loads(shown.stdout)["scores"]}
+        knn = {score["representation"]: score["knn_20"]["top_1"] for score in json.loads(shown.stdout)["scores"]}
         margin = knn["trained"] - max(knn["untrained"], knn["raw pixels"])
         rows.append({"seed": seed, "process_s": round(took, 1), **knn, "margin": round(margin, 2)})
         print(json.dumps(rows[-1]), file=sys.stderr)

@@ -25,7 +25,7 @@ from simclr_cli.engine.encoder import EncoderSpec, create_encoder
 from simclr_cli.engine.loss import nt_xent
 from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import create_optimizer, learning_rate, set_learning_rate
-from simclr_cli.engine.probes import knn_predict
+from simclr_cli.engine.probes import knn_votes
 from simclr_cli.engine.views import TwoViews, ViewRecipe
 
 SIZE, BATCH, TEMPERATURE, PEAK = 32, 128, 0.5, 0.002
@@ -93,9 +93,9 @@ def main() -> None:
         for arm, found in scores.items():
             encoder = train(pixels, arm, seed, given.epochs).encoder
             h, h_test = (torch.cat([encoder.represent(part) for part in x.split(500)]) for x in (pixels, test))
-            guesses = knn_predict(h, labels, h_test, neighbours=(20, 200), temperature=0.07, classes=10)
-            for name, guess in zip(found, guesses, strict=True):
-                found[name].append(round(100 * (guess == test_labels).double().mean().item(), 2))
+            votes = knn_votes(h, labels, h_test, neighbours=(20, 200), temperature=0.07, classes=10)
+            for name, counted in zip(found, votes, strict=True):
+                found[name].append(round(100 * (counted.argmax(dim=1) == test_labels).double().mean().item(), 2))
     difference = {
         name: round(statistics.fmean(scores["ours"][name]) - statistics.fmean(scores["torchvision"][name]), 2)
         for name in ("knn_20", "knn_200")

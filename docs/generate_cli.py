@@ -1,6 +1,6 @@
 """Write docs/cli.md from the code: `python docs/generate_cli.py`; with `--check` only say whether it is up to date.
 
-Options come from settings.py, exit codes from errors.py, the keys of JSON from events.py, with the comments that stand
+Options come from settings/, exit codes from errors.py, the keys of JSON from events.py, with the comments that stand
 beside the fields there.
 """
 
@@ -13,20 +13,20 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from simclr_cli import errors, events
+from simclr_cli import errors, events, results
 from simclr_cli.cli.app import VERBS
 from simclr_cli.cli.options import DEBUG_HELP, JSON_HELP
 
 TARGET = Path(__file__).with_name("cli.md")
 RESULTS = {
-    "pretrain": events.PretrainResult,
-    "embed": events.EmbedResult,
-    "probe": events.ProbeResult,
-    "similar": events.SimilarResult,
-    "cache": events.CacheResult,
-    "demo": events.DemoResult,
+    "pretrain": results.PretrainResult,
+    "embed": results.EmbedResult,
+    "probe": results.ProbeResult,
+    "similar": results.SimilarResult,
+    "cache": results.CacheResult,
+    "demo": results.DemoResult,
 }
-PARTS = (events.PlanMade, events.Choice, events.Score, events.QueryResult, events.Neighbour, events.CacheKept)
+PARTS = (events.PlanMade, events.Choice, results.Score, results.QueryResult, results.Neighbour, results.CacheKept)
 
 
 def comments(cls: type[Any]) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""What verbs report on the way and return at the end: frozen dataclasses of plain values, the same as --json prints."""
+"""What verbs report on the way: frozen dataclasses of plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -63,6 +63,21 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class Health:
+    """How the representation does without labels, on two views each of pictures that are not trained on."""
+
+    alignment: float  # mean squared distance of the two views of a picture on the unit sphere; 0 to 4, small is good
+    uniformity: float  # log of the mean of exp(-2 squared distance) of different pictures; -4 to 0, small is good
+    rank_h: float  # effective rank of h (RankMe), 1 to the smaller of its width and twice the pictures
+    rank_z: float  # the same of z
+    found: float  # percent of views whose nearest other view is that of the same picture
+    positive: float  # mean cosine of the two views of a picture
+    negative: float  # mean cosine of views of different pictures
+    pictures: int
+    held_out: bool  # False where there are too few pictures to keep some back
+
+
+@dataclass(frozen=True)
 class EpochDone:
     """One line of metrics.jsonl."""
 
@@ -71,6 +86,8 @@ class EpochDone:
     learning_rate: float  # of its last step
     images_per_second: float
     seconds: float
+    health: Health | None = None  # None in epochs where it was not measured
+    knn: float | None = None  # percent, by the 20 nearest neighbours' classes; None where it was not measured
 
 
 Event = Progress | Note | CensusTaken | PlanMade | StepDone | EpochDone
@@ -84,125 +101,3 @@ def silent(_: Event) -> None:
 def gigabytes(count: int) -> str:
     """12.3 GB, 0.45 GB: bytes as a person reads them."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"
-
-
-@dataclass(frozen=True)
-class PretrainResult:
-    """What `pretrain` made."""
-
-    run: str  # the folder
-    finished: bool  # False after --dry-run
-    epochs: int
-    pictures: int
-    refused: int
-    first_loss: float | None  # mean of the first epoch
-    last_loss: float | None
-    images_per_second: float | None  # median over the epochs
-    seconds: float
-    model_digest: str | None  # SHA-256 of encoder/model.safetensors
-    plan: PlanMade | None = None
-    census: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EmbedResult:
-    """What `embed` wrote."""
-
-    out: str
-    rows_file: str
-    rows: int
-    dimensions: int
-    normalised: bool
-    encoder: str  # the run's folder, or the timm name
-    model_digest: str
-    refused: int
-    seconds: float
-    images_per_second: float
-    shards: int | None = None  # files, which rows_file lists; None for one
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well one representation tells the classes apart, on held-out pictures, in percent."""
-
-    representation: str  # trained, untrained, pixels
-    knn_20: float
-    knn_200: float
-    linear: float | None  # None where it was not fitted
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """What `probe` found."""
-
-    encoder: str
-    train_pictures: int
-    test_pictures: int
-    classes: tuple[str, ...]
-    chance: float  # percent: always guessing the largest class
-    scores: tuple[Score, ...]
-    split: str  # how the held-out pictures were chosen
-    knn_temperature: float
-    refused: int
-    model_digest: str
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """One hit."""
-
-    rank: int  # from 1
-    path: str
-    similarity: float  # cosine, -1 to 1
-
-
-@dataclass(frozen=True)
-class QueryResult:
-    """The hits of one query, nearest first."""
-
-    query: str
-    neighbours: tuple[Neighbour, ...]
-
-
-@dataclass(frozen=True)
-class SimilarResult:
-    """What `similar` found."""
-
-    run: str
-    searched: int  # vectors
-    queries: tuple[QueryResult, ...]
-    refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
-
-
-@dataclass(frozen=True)
-class CacheKept:
-    """What is kept of one folder of pictures, to be quicker the next time."""
-
-    path: str
-    folder: str  # the pictures'
-    sides: tuple[int, ...]  # of the decoded squares, px
-    bytes: int
-    used: str  # when last, ISO 8601 in UTC
-
-
-@dataclass(frozen=True)
-class CacheResult:
-    """What lies in the cache, or, after --clear, what lay there."""
-
-    root: str
-    cleared: bool
-    bytes: int
-    caches: tuple[CacheKept, ...]
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What `demo` showed."""
-
-    folder: str
-    pictures: int
-    classes: tuple[str, ...]
-    scores: tuple[Score, ...]  # trained, untrained, pixels
-    query: QueryResult
-    seconds: float
-    pretrain: PretrainResult | None = None

@@ -27,6 +27,12 @@ class Purpose(IntEnum):
     VIEWS = 4
     STEP = 5
     SPLIT = 6
+    BOOTSTRAP = 7
+    LABELS = 8
+    HELD_OUT = 9
+    HEALTH = 10
+    CLASSIFIER = 11
+    AUGMENT = 12
 
 
 def seed_for(seed: int, purpose: Purpose, *position: int) -> int:

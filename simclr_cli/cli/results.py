@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
-from simclr_cli.events import CacheResult, DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+from simclr_cli.results import CacheResult, DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
 from simclr_cli.settings import RUNS
 
 
@@ -52,7 +52,7 @@ def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
     if len(result.scores) == 1:
         return
     trained, untrained = result.scores
-    gain = trained.knn_20 - untrained.knn_20
+    gain = trained.knn_20.top_1 - untrained.knn_20.top_1
     verdict = "helped" if gain > 0 else "did not help"
     face.say(f"Training {verdict}: {gain:+.1f} points by kNN (k=20) over the untrained encoder.")
 
@@ -88,14 +88,14 @@ def show_demo(result: DemoResult, face: Face, data: Data) -> None:
     face.say(f"Which of {len(result.classes)} classes? By nearest neighbours, a fifth of the labels held out:")
     data.table(["representation", "kNN k=20 %", "kNN k=200 %"], [_cells(score)[:3] for score in result.scores])
     trained, *others = result.scores
-    best = max(others, key=lambda score: score.knn_20)
+    best = max(others, key=lambda score: score.knn_20.top_1)
     face.say(
-        f"Training without a single label gained {trained.knn_20 - best.knn_20:+.1f} points over the best other "
-        f"({best.representation}), in {duration(result.seconds)} from drawing to here."
+        f"Training without a single label gained {trained.knn_20.top_1 - best.knn_20.top_1:+.1f} points "
+        f"over the best other ({best.representation}), in {duration(result.seconds)} from drawing to here."
     )
     face.say(f"Everything is in {result.folder}. Now try your own: simclr pretrain FOLDER")
 
 
 def _cells(score: Score) -> list[str]:
-    linear = "-" if score.linear is None else f"{score.linear:.1f}"
-    return [score.representation, f"{score.knn_20:.1f}", f"{score.knn_200:.1f}", linear]
+    linear = "-" if score.linear is None else f"{score.linear.top_1:.1f}"
+    return [score.representation, f"{score.knn_20.top_1:.1f}", f"{score.knn_200.top_1:.1f}", linear]

@@ -10,6 +10,7 @@ from typing import Any, cast
 import timm
 import torch
 from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
+from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -50,8 +51,8 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: nn.Module, spec: EncoderSpec) -> None:
         super().__init__()
-        # channels_last: a little faster on the CPU (docs/benchmarks.md).
-        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.layout = fastest_layout(backbone, spec)
+        self.backbone = backbone.to(memory_format=self.layout)
         self.spec = spec
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
@@ -61,7 +62,7 @@ class Encoder(nn.Module):
         """(M, 3, S, S) floats in [0, 1] -> h (M, width)."""
         if self.spec.normalises:
             x = (x - self.mean) / self.std
-        return cast(Tensor, self.backbone(x.contiguous(memory_format=torch.channels_last)))
+        return cast(Tensor, self.backbone(x.contiguous(memory_format=self.layout)))
 
     def represent(self, pixels: Tensor) -> Tensor:
         """(M, 3, S, S) uint8 -> h (M, width) float32, without gradient; call in eval mode."""
@@ -87,6 +88,14 @@ class Encoder(nn.Module):
                 "Choose another --backbone.",
             )
         return int(h.shape[1])
+
+
+def fastest_layout(backbone: nn.Module, spec: EncoderSpec) -> torch.memory_format:
+    """channels_last, but for basic-block ResNets at 48 to 64 px on an AVX-512 processor (docs/decisions.md)."""
+    basic = any(isinstance(module, BasicBlock) for module in backbone.modules())
+    cpu = not torch.accelerator.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    contiguous = basic and cpu and 48 <= spec.image_size <= 64
+    return torch.contiguous_format if contiguous else torch.channels_last
 
 
 def check_name(name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +15,14 @@ L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
 # Once so many weaker ones have done worse than the best, the rest are not tried: they are slow to fit, and overfit the
 # more.
 L2_PATIENCE = 10
+L2_UNCHOSEN = 1.0  # where there are too few labels to choose one: scikit-learn's default
 CHUNK = 1024  # test rows compared at once
 
 
-def knn_predict(
+def knn_votes(
     train: Tensor, labels: Tensor, test: Tensor, *, neighbours: Sequence[int], temperature: float, classes: int
 ) -> list[Tensor]:
-    """Classes by the votes of the k nearest rows by cosine, each with the weight exp(similarity / temperature).
+    """The votes of the k nearest rows by cosine, each with the weight exp(similarity / temperature).
 
     The weighting is that of Wu et al. 2018 (1805.01978, section 3.4). k is at most the number of train rows.
 
@@ -29,46 +31,61 @@ def knn_predict(
         neighbours: values of k.
 
     Returns:
-        For each k a (M,) int64.
+        For each k (M, classes) float32 votes, of any scale; the largest is the class predicted.
     """
     train, test = F.normalize(train.float(), dim=1), F.normalize(test.float(), dim=1)
     most = min(max(neighbours), len(train))
-    predictions: list[list[Tensor]] = [[] for _ in neighbours]
+    votes = [torch.zeros(len(test), classes, device=test.device) for _ in neighbours]
     for start in range(0, len(test), CHUNK):
-        rows = test[start : start + CHUNK]
-        similarity, nearest = (rows @ train.T).topk(most, dim=1)  # (m, most), nearest first
+        rows = slice(start, start + CHUNK)
+        similarity, nearest = (test[rows] @ train.T).topk(most, dim=1)  # (m, most), nearest first
         weight = torch.exp((similarity - 1) / temperature)  # - 1: no overflow, and the same winner
         voted = labels[nearest]
-        for k, found in zip(neighbours, predictions, strict=True):
-            votes = torch.zeros(len(rows), classes, device=rows.device)
-            votes.scatter_add_(1, voted[:, :k], weight[:, :k])
-            found.append(votes.argmax(dim=1))
-    return [torch.cat(found) for found in predictions]
+        for k, counted in zip(neighbours, votes, strict=True):
+            counted[rows].scatter_add_(1, voted[:, :k], weight[:, :k])
+    return votes
 
 
-def linear_predict(
-    train: Tensor, labels: Tensor, test: Tensor, *, validation: Tensor, classes: int
-) -> tuple[Tensor, float]:
+@dataclass(frozen=True)
+class LinearProbe:
+    """Multinomial logistic regression on standardised columns."""
+
+    mean: Tensor  # (D,)
+    std: Tensor  # (D,)
+    weights: Tensor  # (classes, D + 1), the intercept in the last column
+    l2: float
+
+    def scores(self, x: Tensor) -> Tensor:
+        """(M, D) -> (M, classes) logits."""
+        return _scores(self.weights, (x - self.mean) / self.std)
+
+
+def fit_probe(train: Tensor, labels: Tensor, *, validation: Tensor, classes: int) -> LinearProbe:
     """Multinomial logistic regression by L-BFGS; l2 chosen on a validation split, then refitted on all train rows.
 
     Columns are standardised by the train rows' statistics first (not in the paper: without it the raw scale of h,
     which differs between encoders, would decide which l2 values are sensible).
 
     Args:
-        train: (N, D) h; labels: (N,) int64; test: (M, D).
-        validation: (N,) bool, the train rows that choose l2.
-
-    Returns:
-        (M,) int64 predictions, and the l2 chosen.
+        train: (N, D) h; labels: (N,) int64.
+        validation: (N,) bool, the train rows that choose l2; where there are none, l2 is L2_UNCHOSEN.
     """
-    mean, std = train.mean(dim=0), train.std(dim=0).clamp(min=1e-6)
-    train, test = (train - mean) / std, (test - mean) / std
+    mean, std = train.mean(dim=0), train.std(dim=0, correction=min(1, len(train) - 1)).clamp(min=1e-6)
+    x = (train - mean) / std
+    l2 = choose_l2(x, labels, validation, classes) if validation.any() else L2_UNCHOSEN
+    nothing = torch.zeros(classes, x.shape[1] + 1, device=x.device)
+    return LinearProbe(mean, std, fit_logistic(x, labels, l2=l2, start=nothing), l2)
+
+
+def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> float:
+    """The l2 that does best on the validation rows, the strongest of equals; as in fit_probe."""
     fitting = ~validation
-    best_l2, best_accuracy, in_vain = L2_VALUES[-1], -math.inf, 0
-    weights = torch.zeros(classes, train.shape[1] + 1, device=train.device)
+    best_l2: float = L2_VALUES[-1]
+    best_accuracy, in_vain = -math.inf, 0
+    weights = torch.zeros(classes, x.shape[1] + 1, device=x.device)
     for l2 in reversed(L2_VALUES):  # from the strongest: each fit is a good start for the next
-        weights = fit_logistic(train[fitting], labels[fitting], l2=l2, start=weights)
-        predicted = _scores(weights, train[validation]).argmax(dim=1)
+        weights = fit_logistic(x[fitting], labels[fitting], l2=l2, start=weights)
+        predicted = _scores(weights, x[validation]).argmax(dim=1)
         accuracy = float((predicted == labels[validation]).float().mean())
         if accuracy > best_accuracy:
             best_l2, best_accuracy, in_vain = l2, accuracy, 0
@@ -76,8 +93,7 @@ def linear_predict(
             in_vain += 1
         if in_vain == L2_PATIENCE:
             break
-    weights = fit_logistic(train, labels, l2=best_l2, start=torch.zeros_like(weights))
-    return _scores(weights, test).argmax(dim=1), best_l2
+    return best_l2
 
 
 def fit_logistic(x: Tensor, labels: Tensor, *, l2: float, start: Tensor) -> Tensor:

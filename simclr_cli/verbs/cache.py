@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from simclr_cli.events import CacheKept, CacheResult, Report, silent
+from simclr_cli.events import Report, silent
 from simclr_cli.images.caches import cache_of, cache_root, clear, list_caches
+from simclr_cli.results import CacheKept, CacheResult
 from simclr_cli.settings import CacheSettings
 
 

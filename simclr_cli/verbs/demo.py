@@ -8,11 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from simclr_cli.engine.encoder import Encoder, EncoderSpec
-from simclr_cli.events import DemoResult, Note, Report, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_json
 from simclr_cli.images.drawing import CLASSES, draw_pictures
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import labelled
+from simclr_cli.results import DemoResult
 from simclr_cli.settings import DemoSettings, PretrainSettings, ProbeSettings, SimilarSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder, untrained_twin

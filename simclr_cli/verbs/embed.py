@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
-from simclr_cli.events import EmbedResult, Note, Report, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused, take_census
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
+from simclr_cli.results import EmbedResult
 from simclr_cli.settings import EmbedSettings
 from simclr_cli.store.vectors import (
     Vectors,

@@ -17,7 +17,7 @@ from torch import Tensor
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.errors import InputError, MachineError
-from simclr_cli.events import CensusTaken, Note, PlanMade, PretrainResult, Progress, Report, silent
+from simclr_cli.events import CensusTaken, Note, PlanMade, Progress, Report, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
@@ -27,6 +27,7 @@ from simclr_cli.images.groups import group
 from simclr_cli.machine import free_memory
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
+from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device

@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from simclr_cli.engine.probes import knn_predict, linear_predict
+from simclr_cli.engine.accuracy import accuracy_of, percent
+from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.errors import InputError
-from simclr_cli.events import Note, ProbeResult, Report, Score, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.results import ProbeResult, Score
 from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
@@ -130,7 +132,7 @@ def compare(
         scores.append(score(name, train_rows, test_rows, len(classes), settings, linear=linear))
     guess = train_rows.labels.mode().values
     return Comparison(
-        tuple(scores), len(train_rows.labels), len(test_rows.labels), _percent(guess == test_rows.labels), refused
+        tuple(scores), len(train_rows.labels), len(test_rows.labels), percent(guess == test_rows.labels), refused
     )
 
 
@@ -138,15 +140,20 @@ def score(
     name: str, train: LabelledRows, test: LabelledRows, classes: int, settings: ProbeSettings, *, linear: bool
 ) -> Score:
     """kNN and linear accuracy of one representation, in percent of the held-out pictures."""
-    knn_20, knn_200 = knn_predict(
+    knn_20, knn_200 = knn_votes(
         train.h, train.labels, test.h, neighbours=NEIGHBOURS, temperature=settings.knn_temperature, classes=classes
     )
     by_line = None
     if linear:
         validation = torch.from_numpy(stratified(train.labels.numpy(), VALIDATION_SHARE, settings.seed))
-        predicted, _ = linear_predict(train.h, train.labels, test.h, validation=validation, classes=classes)
-        by_line = _percent(predicted == test.labels)
-    return Score(name, _percent(knn_20 == test.labels), _percent(knn_200 == test.labels), by_line)
+        fitted = fit_probe(train.h, train.labels, validation=validation, classes=classes)
+        by_line = accuracy_of(fitted.scores(test.h), test.labels)
+    return Score(
+        name,
+        accuracy_of(knn_20, test.labels),
+        accuracy_of(knn_200, test.labels),
+        by_line,
+    )
 
 
 def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
@@ -157,7 +164,3 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
         rows = generator.permutation(np.flatnonzero(labels == one))
         held_out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
     return held_out
-
-
-def _percent(right: Tensor) -> float:
-    return 100 * float(right.double().mean())

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import InputError, RunError
-from simclr_cli.events import Neighbour, Note, QueryResult, Report, SimilarResult, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.images.decode import Refusal, default_workers, read_header
 from simclr_cli.images.folder import Refused, take_census
+from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 from simclr_cli.settings import SimilarSettings
 from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors

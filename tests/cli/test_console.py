@@ -14,24 +14,18 @@ import pytest
 from simclr_cli.cli.console import Data, Face, duration, safe
 from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.errors import InputError, Interrupted
-from simclr_cli.events import (
+from simclr_cli.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
+from simclr_cli.results import (
     CacheKept,
     CacheResult,
-    CensusTaken,
-    Choice,
     DemoResult,
     EmbedResult,
-    EpochDone,
     Neighbour,
-    Note,
-    PlanMade,
     PretrainResult,
     ProbeResult,
-    Progress,
     QueryResult,
     Score,
     SimilarResult,
-    StepDone,
 )
 
 NASTY = "a\nb\x1b[31mc\x07\r\t[bold]d[/bold]\u202egnp.\udcff\u2028\x9b1m"

@@ -216,7 +216,7 @@ def test_a_bug_of_our_own_is_one_line_and_asks_for_a_report(
 FAKE_DEMO = """
 import sys, types
 from simclr_cli.cli import app as face
-from simclr_cli.events import DemoResult, Neighbour, QueryResult, Score
+from simclr_cli.results import DemoResult, Neighbour, QueryResult, Score
 
 fake = sys.modules["simclr_cli.verbs.demo"] = types.ModuleType("simclr_cli.verbs.demo")
 name, count = sys.argv[1], int(sys.argv[2])

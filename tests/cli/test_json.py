@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simclr_cli import events
+from simclr_cli import events, results
 
 CENSUS = {"folder", "pictures", "bytes", "formats", "short_side", "classes", "refused", "refused_because",
           "other_files", "fingerprint"}  # fmt: skip
@@ -44,7 +44,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pretrain(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     result = answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny)
-    assert list(result) == fields(events.PretrainResult)
+    assert list(result) == fields(results.PretrainResult)
     assert list(result["plan"]) == fields(events.PlanMade)
     assert all(list(choice) == fields(events.Choice) for choice in result["plan"]["choices"])
     assert set(result["census"]) == CENSUS and set(result["census"]["short_side"]) == {"least", "median", "most"}
@@ -55,36 +55,36 @@ def test_pretrain(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny
 
 def test_dry_run(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     result = answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny, "--dry-run")
-    assert list(result) == fields(events.PretrainResult)
+    assert list(result) == fields(results.PretrainResult)
     assert result["finished"] is False and result["last_loss"] is None and result["model_digest"] is None
 
 
 def test_embed(answer: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
     result = answer("embed", "--runs", trained, "--out", tmp_path / "v.npy")
-    assert list(result) == fields(events.EmbedResult)
+    assert list(result) == fields(results.EmbedResult)
     assert result["rows"] == 24 and result["out"] == str(tmp_path / "v.npy")
 
 
 def test_probe(answer: Callable[..., Any], trained: Path) -> None:
     result = answer("probe", "--runs", trained)
-    assert list(result) == fields(events.ProbeResult)
-    assert [list(score) for score in result["scores"]] == [fields(events.Score)] * 2
+    assert list(result) == fields(results.ProbeResult)
+    assert [list(score) for score in result["scores"]] == [fields(results.Score)] * 2
     assert result["classes"] == ["dark", "light"]
 
 
 def test_similar(answer: Callable[..., Any], trained: Path, photos: Path) -> None:
     result = answer("similar", photos / "dark" / "00.png", photos / "light", "--runs", trained, "--top", 3)
-    assert list(result) == fields(events.SimilarResult)
-    assert [list(query) for query in result["queries"]] == [fields(events.QueryResult)] * 13
-    assert all(list(hit) == fields(events.Neighbour) for query in result["queries"] for hit in query["neighbours"])
+    assert list(result) == fields(results.SimilarResult)
+    assert [list(query) for query in result["queries"]] == [fields(results.QueryResult)] * 13
+    assert all(list(hit) == fields(results.Neighbour) for query in result["queries"] for hit in query["neighbours"])
 
 
 def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     assert answer("cache") == {"root": os.environ["SIMCLR_CACHE"], "cleared": False, "bytes": 0, "caches": []}
     answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny)
     result = answer("cache")
-    assert list(result) == fields(events.CacheResult)
-    assert [list(kept) for kept in result["caches"]] == [fields(events.CacheKept)]
+    assert list(result) == fields(results.CacheResult)
+    assert [list(kept) for kept in result["caches"]] == [fields(results.CacheKept)]
     assert result["caches"][0]["folder"] == str(photos) and result["caches"][0]["sides"] == [40]
     assert answer("cache", tmp_path)["caches"] == []
     assert answer("cache", photos, "--clear") == {**result, "cleared": True}
@@ -93,11 +93,11 @@ def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: l
 
 def test_demo(answer: Callable[..., Any], tmp_path: Path) -> None:
     result = answer("demo", "--out", tmp_path, "--pictures", 100, "--epochs", 1, "--image-size", 8)
-    assert list(result) == fields(events.DemoResult)
-    assert list(result["pretrain"]) == fields(events.PretrainResult)
+    assert list(result) == fields(results.DemoResult)
+    assert list(result["pretrain"]) == fields(results.PretrainResult)
     assert [score["representation"] for score in result["scores"]] == ["trained", "untrained", "raw pixels"]
-    assert all(list(score) == fields(events.Score) for score in result["scores"])
-    assert list(result["query"]) == fields(events.QueryResult)
+    assert all(list(score) == fields(results.Score) for score in result["scores"])
+    assert list(result["query"]) == fields(results.QueryResult)
 
 
 def test_names_of_any_bytes_come_back_from_json(answer: Callable[..., Any], trained: Path, tmp_path: Path) -> None:

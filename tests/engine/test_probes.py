@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from simclr_cli.engine import probes
-from simclr_cli.engine.probes import L2_VALUES, fit_logistic, knn_predict, linear_predict
+from simclr_cli.engine.probes import L2_VALUES, fit_logistic, fit_probe, knn_votes
 
 CLASSES = 3
 
@@ -42,6 +43,17 @@ def loops_knn(train: Tensor, labels: Tensor, test: Tensor, k: int, temperature: 
             votes[label] += math.exp(similarity / temperature)
         found.append(votes.index(max(votes)))
     return found
+
+
+def knn_predict(train: Tensor, labels: Tensor, test: Tensor, **how: Any) -> list[Tensor]:
+    return [votes.argmax(dim=1) for votes in knn_votes(train, labels, test, **how)]
+
+
+def linear_predict(
+    train: Tensor, labels: Tensor, test: Tensor, *, validation: Tensor, classes: int
+) -> tuple[Tensor, float]:
+    probe = fit_probe(train, labels, validation=validation, classes=classes)
+    return probe.scores(test).argmax(dim=1), probe.l2
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])

@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.events import Event, PretrainResult
+from simclr_cli.events import Event
 from simclr_cli.images.drawing import draw_pictures
+from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import pretrain as pretrain_module

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from simclr_cli.errors import MachineError
-from simclr_cli.events import CacheKept, CacheResult, Event, PretrainResult, Progress
+from simclr_cli.events import Event, Progress
 from simclr_cli.images.folder import take_census
+from simclr_cli.results import CacheKept, CacheResult, PretrainResult
 from simclr_cli.settings import CacheSettings
 from simclr_cli.verbs.cache import cache
 

@@ -26,7 +26,7 @@ def test_demo_goes_all_the_way_and_draws_only_once(
     assert Note(f"Drawing 100 pictures of {len(CLASSES)} patterns in {drawn}.") in said
     assert (result.folder, result.pictures, result.classes) == (str(tmp_path / "demo"), 100, CLASSES)
     assert [score.representation for score in result.scores] == ["trained", "untrained", "raw pixels"]
-    assert all(0 <= value <= 100 for score in result.scores for value in (score.knn_20, score.knn_200))
+    assert all(0 <= value <= 100 for score in result.scores for value in (score.knn_20.top_1, score.knn_200.top_1))
     assert len(result.query.neighbours) == 5 and result.pretrain is not None and result.pretrain.finished
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
         "pictures-100-seed-0",

@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 
 import simclr_cli
 from simclr_cli.errors import InputError, MachineError, RunError, SettingsError
-from simclr_cli.events import EmbedResult, Note
+from simclr_cli.events import Note
 from simclr_cli.images.decode import evaluation_crop
+from simclr_cli.results import EmbedResult
 from simclr_cli.settings import EmbedSettings
 from simclr_cli.store.vectors import read_vectors
 from simclr_cli.verbs.embed import embed

@@ -22,9 +22,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from simclr_cli.errors import InputError, MachineError, RunError, SettingsError, TrainingError
-from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, PretrainResult, Progress, StepDone
+from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
 from simclr_cli.images.caches import cache_root, list_caches
 from simclr_cli.images.folder import take_census
+from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import pretrain as pretrain_module

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import simclr_cli
-from simclr_cli.engine.probes import knn_predict
+from simclr_cli.engine.probes import knn_votes
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.events import Event, Note, ProbeResult
+from simclr_cli.events import Event, Note
 from simclr_cli.images.drawing import CLASSES, draw_pictures
+from simclr_cli.results import ProbeResult
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs import probe as probe_module
 from simclr_cli.verbs.probe import probe, stratified
@@ -48,7 +49,7 @@ def test_class_folders_give_scores_of_the_trained_and_the_untrained_encoder(trai
     said: list[Event] = []
     result = run_probe(trained, said=said)
     assert [score.representation for score in result.scores] == ["trained", "untrained"]
-    assert all(0 <= value <= 100 for s in result.scores for value in (s.knn_20, s.knn_200, s.linear))
+    assert all(0 <= value <= 100 for s in result.scores for value in (s.knn_20.top_1, s.knn_200.top_1, s.linear.top_1))
     assert result.classes == CLASSES
     assert (result.train_pictures, result.test_pictures, result.refused) == (38, 10, 0)  # one of 4 or 5 of each class
     assert result.chance == pytest.approx(10) and result.split == "stratified, 20% held out by seed 0"
@@ -73,9 +74,9 @@ def test_knn_scores_are_those_of_the_written_out_vote(trained: Any, tmp_path: Pa
         return encoder.represent(pixels), torch.tensor([CLASSES.index(name.split("/")[0]) for name in names_of(folder)])
 
     (train, labels), (test, truth) = rows(trained.pictures), rows(tmp_path / "test")
-    predicted = knn_predict(train, labels, test, neighbours=(20, 200), temperature=0.5, classes=10)
-    right = [100 * float((found == truth).float().mean()) for found in predicted]
-    assert [result.scores[0].knn_20, result.scores[0].knn_200] == pytest.approx(right)
+    votes = knn_votes(train, labels, test, neighbours=(20, 200), temperature=0.5, classes=10)
+    right = [100 * float((counted.argmax(1) == truth).float().mean()) for counted in votes]
+    assert [result.scores[0].knn_20.top_1, result.scores[0].knn_200.top_1] == pytest.approx(right)
 
 
 def test_held_out_folder(trained: Any, tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_table_of_labels_stands_for_the_folders(trained: Any, tmp_path: Path) ->
     result = run_probe(trained, images=trained.pictures, labels=table)
     assert result.classes == ("other", "round")
     assert result.train_pictures + result.test_pictures == 40
-    assert all(0 <= score.linear <= 100 for score in result.scores)
+    assert all(0 <= score.linear.top_1 <= 100 for score in result.scores)
 
 
 @pytest.mark.parametrize(

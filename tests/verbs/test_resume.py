@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from simclr_cli.errors import InputError, Interrupted, RunError, SettingsError
-from simclr_cli.events import EpochDone, Event, PretrainResult, StepDone
+from simclr_cli.events import EpochDone, Event, StepDone
+from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import pretrain as pretrain_module

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from simclr_cli.errors import InputError, RunError, SettingsError
-from simclr_cli.events import Event, Note, SimilarResult
+from simclr_cli.events import Event, Note
+from simclr_cli.results import SimilarResult
 from simclr_cli.settings import EmbedSettings, SimilarSettings
 from simclr_cli.store.vectors import rows_file
 from simclr_cli.verbs import similar as similar_module

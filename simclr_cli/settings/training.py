@@ -1,7 +1,4 @@
-"""One frozen dataclass a verb: each setting's default and help stand here and nowhere else.
-
-A setting of None is automatic: the verb resolves it once, shows the choice and its reason, and saves it resolved.
-"""
+"""Settings of what trains."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
+from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP, SEED, WORKERS
 
 Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
@@ -20,19 +18,6 @@ Precision = Literal["float32", "bfloat16"]
 Switch = Literal["on", "off"]
 Loss = Literal["nt-xent", "dcl", "supcon"]
 Copies = Literal["keep", "exact", "near"]
-
-RUNS = Path("simclr-runs")
-
-
-DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
-WORKERS = "Threads that read and decode pictures. Auto: one a core."
-DEVICES = (
-    "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
-    "For several machines: torchrun or srun."
-)
-RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
-RUNS_HELP = "The folder that runs are kept in."
-SEED = "Every random choice follows from it; same seed, same machine, same result."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,121 +168,3 @@ class ResolvedSettings(PretrainSettings):
             TypeError: not all of these are settings.
         """
         return ResolvedSettings(**{**told, "images": Path(told["images"]), "runs": Path(told["runs"])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
-    """Which encoder to use, and where: shared by the verbs that use one."""
-
-    run: str | None = setting(None, RUN)
-    runs: Path = setting(RUNS, RUNS_HELP)
-    backbone: str | None = setting(None, "Use a plain timm model of this name instead of a run.")
-    weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
-    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-    device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
-    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.backbone is not None and self.run is not None:
-            raise SettingsError("--run and --backbone name two encoders.", "Leave one of them out.")
-        if self.backbone is None and self.weights != "none":
-            raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedSettings(EncoderSettings):
-    """Settings of `simclr embed`."""
-
-    images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
-    out: Path = setting(Path("vecs.npy"), "The file of vectors, .npy; the rows' names go beside it.", short="o")
-    raw: bool = setting(False, "Leave h as it is instead of scaling each row to length 1.")
-    shards: int | None = setting(
-        None,
-        "Write so many files and a list of them; those that are there already are kept. Auto: one file.",
-        at_least=1,
-        at_most=99_999,
-    )
-    devices: int = setting(1, DEVICES, at_least=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.out.suffix != ".npy":
-            raise SettingsError(f"--out is {self.out}, and must end in .npy.", f"Try --out {self.out}.npy")
-        if self.out.is_dir():
-            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
-        if self.backbone is not None and self.images is None:
-            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to embed.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeSettings(EncoderSettings):
-    """Settings of `simclr probe`."""
-
-    images: Path | None = setting(
-        None, "The folder of labelled pictures. Auto: the run's own.", argument=True, exists=True
-    )
-    labels: Path | None = setting(None, "CSV with the columns path,label. Auto: the class folders.", exists=True)
-    test: Path | None = setting(
-        None, "Held-out pictures in the same classes. Auto: a stratified split by --seed.", exists=True
-    )
-    test_fraction: float = setting(
-        0.2, "Share of each class that is held out if there is no --test.", above=0.0, at_most=0.9
-    )
-    knn_temperature: float = setting(0.07, "Neighbours vote with the weight exp(similarity / temperature).", above=0.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels is not None and self.test is not None:
-            raise SettingsError(
-                "--labels names the classes of one folder only.", "Leave out --test, or use class folders."
-            )
-        if self.backbone is not None and self.images is None:
-            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to probe on.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimilarSettings:
-    """Settings of `simclr similar`."""
-
-    queries: tuple[Path, ...] = setting(
-        (), "Pictures, or folders of pictures, to find the like of.", argument=True, exists=True
-    )
-    run: str | None = setting(None, RUN)
-    runs: Path = setting(RUNS, RUNS_HELP)
-    top: int = setting(10, "How many neighbours a query.", at_least=1, short="n")
-    device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
-    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.queries:
-            raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CacheSettings:
-    """Settings of `simclr cache`."""
-
-    images: Path | None = setting(None, "Only what is kept of this folder of pictures. Auto: of all.", argument=True)
-    clear: bool = setting(False, "Delete it. It is made again when it is needed.")
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """Settings of `simclr demo`."""
-
-    out: Path = setting(Path("simclr-demo"), "The folder for the drawn pictures and the run.", short="o")
-    pictures: int = setting(1600, "How many pictures to draw.", at_least=100)
-    epochs: int = setting(20, "Epochs to train for.", at_least=1)
-    image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
-    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -1,0 +1,193 @@
+"""What verbs return: frozen dataclasses of plain values, the same as --json prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from simclr_cli.events import PlanMade
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What `pretrain` made."""
+
+    run: str  # the folder
+    finished: bool  # False after --dry-run
+    epochs: int
+    pictures: int
+    refused: int
+    first_loss: float | None  # mean of the first epoch
+    last_loss: float | None
+    images_per_second: float | None  # median over the epochs
+    seconds: float
+    model_digest: str | None  # SHA-256 of encoder/model.safetensors
+    plan: PlanMade | None = None
+    census: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What `embed` wrote."""
+
+    out: str
+    rows_file: str
+    rows: int
+    dimensions: int
+    normalised: bool
+    encoder: str  # the run's folder, or the timm name
+    model_digest: str
+    refused: int
+    seconds: float
+    images_per_second: float
+    shards: int | None = None  # files, which rows_file lists; None for one
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of the held-out pictures were told right, in percent."""
+
+    top_1: float
+    low: float  # with `high`, where 95 % of bootstrap samples of the held-out pictures lie
+    high: float
+    balanced: float  # mean over the classes
+    top_5: float | None = None  # None with five classes or fewer
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one representation tells the classes apart, on held-out pictures."""
+
+    representation: str  # trained, untrained, raw pixels, colour histogram, imagenet, or what --baseline names
+    knn_20: Accuracy  # by the votes of the 20 nearest
+    knn_200: Accuracy
+    linear: Accuracy | None  # None where it was not fitted
+    gain: float | None = None  # points by which the first representation is above this one
+    gain_low: float | None = None  # with `gain_high`, its 95 % interval, paired by picture
+    gain_high: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class, by the first representation."""
+
+    name: str
+    train_pictures: int
+    test_pictures: int
+    recall: float  # percent of its pictures that were told right
+    precision: float | None  # percent of what was told to be it that is; None where nothing was
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many held-out pictures of a class were told to be of one; cells of 0 are left out."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture whose label is likely to be wrong."""
+
+    path: str  # relative to its folder
+    label: str
+    predicted: str
+    probability: float  # of the label, by a probe that was not fitted on this picture
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Accuracy with a part of the labels only."""
+
+    representation: str
+    labels: int  # train pictures whose label was used
+    wanted: str  # 1 %, 5 a class
+    top_1: float  # percent, mean over the draws
+    std: float  # between the draws
+    draws: int
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What `probe` found."""
+
+    encoder: str
+    train_pictures: int
+    test_pictures: int
+    classes: tuple[str, ...]
+    chance: float  # percent: always guessing the largest class
+    scores: tuple[Score, ...]  # the encoder's first, then the baselines'
+    split: str  # how the held-out pictures were chosen
+    knn_temperature: float
+    refused: int
+    model_digest: str
+    protocol: str = "quick"  # of the linear probe: quick, or paper
+    verdict: str = ""  # one sentence
+    per_class: tuple[ClassScore, ...] = ()
+    confusion: tuple[Confusion, ...] = ()
+    suspects: tuple[Suspect, ...] = ()  # most suspect first
+    few_labels: tuple[FewLabels, ...] = ()
+    folder: str | None = None  # where probe.json and the picture of the confusion matrix are
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One hit."""
+
+    rank: int  # from 1
+    path: str
+    similarity: float  # cosine, -1 to 1
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """The hits of one query, nearest first."""
+
+    query: str
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class SimilarResult:
+    """What `similar` found."""
+
+    run: str
+    searched: int  # vectors
+    queries: tuple[QueryResult, ...]
+    refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
+
+
+@dataclass(frozen=True)
+class CacheKept:
+    """What is kept of one folder of pictures, to be quicker the next time."""
+
+    path: str
+    folder: str  # the pictures'
+    sides: tuple[int, ...]  # of the decoded squares, px
+    bytes: int
+    used: str  # when last, ISO 8601 in UTC
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """What lies in the cache, or, after --clear, what lay there."""
+
+    root: str
+    cleared: bool
+    bytes: int
+    caches: tuple[CacheKept, ...]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What `demo` showed."""
+
+    folder: str
+    pictures: int
+    classes: tuple[str, ...]
+    scores: tuple[Score, ...]  # trained, untrained, pixels
+    query: QueryResult
+    seconds: float
+    pretrain: PretrainResult | None = None

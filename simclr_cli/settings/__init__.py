@@ -1,0 +1,36 @@
+"""One frozen dataclass a verb: each setting's default and help stand here and nowhere else.
+
+A setting of None is automatic: the verb resolves it once, shows the choice and its reason, and saves it resolved.
+"""
+
+from simclr_cli.settings.judging import ProbeSettings
+from simclr_cli.settings.shared import RUNS, EncoderSettings
+from simclr_cli.settings.training import (
+    Copies,
+    LearningRateRule,
+    Loss,
+    Optimizer,
+    Precision,
+    PretrainSettings,
+    ResolvedSettings,
+    Switch,
+)
+from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, SimilarSettings
+
+__all__ = [
+    "RUNS",
+    "CacheSettings",
+    "Copies",
+    "DemoSettings",
+    "EmbedSettings",
+    "EncoderSettings",
+    "LearningRateRule",
+    "Loss",
+    "Optimizer",
+    "Precision",
+    "PretrainSettings",
+    "ProbeSettings",
+    "ResolvedSettings",
+    "SimilarSettings",
+    "Switch",
+]

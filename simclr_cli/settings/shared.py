@@ -1,0 +1,44 @@
+"""Settings that several verbs have: said once, and which encoder to use, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from simclr_cli.errors import SettingsError
+from simclr_cli.fields import check, setting
+
+RUNS = Path("simclr-runs")
+
+
+DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
+WORKERS = "Threads that read and decode pictures. Auto: one a core."
+DEVICES = (
+    "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
+    "For several machines: torchrun or srun."
+)
+RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
+RUNS_HELP = "The folder that runs are kept in."
+SEED = "Every random choice follows from it; same seed, same machine, same result."
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """Which encoder to use, and where: shared by the verbs that use one."""
+
+    run: str | None = setting(None, RUN)
+    runs: Path = setting(RUNS, RUNS_HELP)
+    backbone: str | None = setting(None, "Use a plain timm model of this name instead of a run.")
+    weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
+    image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
+    device: str | None = setting(None, DEVICE)
+    workers: int | None = setting(None, WORKERS, at_least=1)
+    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.backbone is not None and self.run is not None:
+            raise SettingsError("--run and --backbone name two encoders.", "Leave one of them out.")
+        if self.backbone is None and self.weights != "none":
+            raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")

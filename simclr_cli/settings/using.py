@@ -1,0 +1,80 @@
+"""Settings of what puts an encoder to use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from simclr_cli.errors import SettingsError
+from simclr_cli.fields import check, setting
+from simclr_cli.settings.shared import DEVICE, DEVICES, RUN, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSettings(EncoderSettings):
+    """Settings of `simclr embed`."""
+
+    images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
+    out: Path = setting(Path("vecs.npy"), "The file of vectors, .npy; the rows' names go beside it.", short="o")
+    raw: bool = setting(False, "Leave h as it is instead of scaling each row to length 1.")
+    shards: int | None = setting(
+        None,
+        "Write so many files and a list of them; those that are there already are kept. Auto: one file.",
+        at_least=1,
+        at_most=99_999,
+    )
+    devices: int = setting(1, DEVICES, at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out.suffix != ".npy":
+            raise SettingsError(f"--out is {self.out}, and must end in .npy.", f"Try --out {self.out}.npy")
+        if self.out.is_dir():
+            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
+        if self.backbone is not None and self.images is None:
+            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to embed.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarSettings:
+    """Settings of `simclr similar`."""
+
+    queries: tuple[Path, ...] = setting(
+        (), "Pictures, or folders of pictures, to find the like of.", argument=True, exists=True
+    )
+    run: str | None = setting(None, RUN)
+    runs: Path = setting(RUNS, RUNS_HELP)
+    top: int = setting(10, "How many neighbours a query.", at_least=1, short="n")
+    device: str | None = setting(None, DEVICE)
+    workers: int | None = setting(None, WORKERS, at_least=1)
+    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.queries:
+            raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """Settings of `simclr cache`."""
+
+    images: Path | None = setting(None, "Only what is kept of this folder of pictures. Auto: of all.", argument=True)
+    clear: bool = setting(False, "Delete it. It is made again when it is needed.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Settings of `simclr demo`."""
+
+    out: Path = setting(Path("simclr-demo"), "The folder for the drawn pictures and the run.", short="o")
+    pictures: int = setting(1600, "How many pictures to draw.", at_least=100)
+    epochs: int = setting(20, "Epochs to train for.", at_least=1)
+    image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        check(self)
