@@ -26,7 +26,20 @@ RESULTS = {
     "cache": results.CacheResult,
     "demo": results.DemoResult,
 }
-PARTS = (events.PlanMade, events.Choice, results.Score, results.QueryResult, results.Neighbour, results.CacheKept)
+PARTS = (
+    events.PlanMade,
+    events.Choice,
+    events.Health,
+    results.Score,
+    results.Accuracy,
+    results.ClassScore,
+    results.Confusion,
+    results.Suspect,
+    results.FewLabels,
+    results.QueryResult,
+    results.Neighbour,
+    results.CacheKept,
+)
 
 
 def comments(cls: type[Any]) -> dict[str, str]:

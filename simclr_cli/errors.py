@@ -58,6 +58,13 @@ class TrainingError(SimclrError):
     meaning = "training failed: the loss is no longer finite"
 
 
+class CollapseError(SimclrError):
+    """Training ended with an encoder that gives all pictures about the same vector."""
+
+    exit_code = 7
+    meaning = "training ended, and the encoder has collapsed: it gives all pictures about the same vector"
+
+
 class Interrupted(SimclrError):
     """A person (Ctrl-C) asked for a stop; what was made so far is saved."""
 
@@ -73,5 +80,6 @@ class Terminated(Interrupted):
 
 
 KINDS: tuple[type[SimclrError], ...] = (
-    SimclrError, SettingsError, InputError, RunError, MachineError, TrainingError, Interrupted, Terminated,
+    SimclrError, SettingsError, InputError, RunError, MachineError, TrainingError, CollapseError,
+    Interrupted, Terminated,
 )  # fmt: skip

@@ -67,7 +67,7 @@ class Health:
     """How the representation does without labels, on two views each of pictures that are not trained on."""
 
     alignment: float  # mean squared distance of the two views of a picture on the unit sphere; 0 to 4, small is good
-    uniformity: float  # log of the mean of exp(-2 squared distance) of different pictures; -4 to 0, small is good
+    uniformity: float  # log of the mean of exp(-2 squared distance) of different pictures; -8 to 0, small is good
     rank_h: float  # effective rank of h (RankMe), 1 to the smaller of its width and twice the pictures
     rank_z: float  # the same of z
     found: float  # percent of views whose nearest other view is that of the same picture

@@ -24,6 +24,8 @@ class PretrainResult:
     model_digest: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)
+    state: str | None = None  # learning (and at rest by the end), improving (train longer), unchanged
+    outcome: str | None = None  # the same in words
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ClassScore:
     name: str
     train_pictures: int
     test_pictures: int
-    recall: float  # percent of its pictures that were told right
+    recall: float | None  # percent of its held-out pictures that were told right; None where there are none
     precision: float | None  # percent of what was told to be it that is; None where nothing was
 
 

@@ -53,9 +53,9 @@ class Face:
             case StepDone(epoch, epochs, step, steps, loss, speed):
                 words = f"Epoch {epoch}/{epochs}  loss {loss:.3f}  {speed:,.0f} images/s"
                 self._advance("training", words, (epoch - 1) * steps + step, epochs * steps)
-            case EpochDone(epoch, loss, _, speed, seconds):
+            case EpochDone():
                 if not self.talk.is_terminal:  # a log: one line an epoch
-                    self.say(f"epoch {epoch}  loss {loss:.4f}  {speed:,.1f} images/s  {duration(seconds)}")
+                    self.say(_epoch_line(event))
             case Note(text, warning):
                 self.say(text, "yellow" if warning else "")
             case CensusTaken(summary):
@@ -123,6 +123,15 @@ class Face:
         self.talk.print(table)
         about = f", about {duration(plan.seconds)}" if plan.seconds is not None else ""
         self.say(f"{count(plan.steps, 'step')}{about}")
+
+
+def _epoch_line(done: EpochDone) -> str:
+    parts = [f"epoch {done.epoch}", f"loss {done.loss:.4f}"]
+    if done.health is not None:
+        parts += [f"other view found {done.health.found:.1f} %", f"rank of h {done.health.rank_h:.1f}"]
+    if done.knn is not None:
+        parts.append(f"kNN {done.knn:.1f} %")
+    return "  ".join([*parts, f"{done.images_per_second:,.1f} images/s", duration(done.seconds)])
 
 
 class Data:

@@ -40,6 +40,8 @@ def _parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     help_text, default = field.metadata["help"], field.default
     if hint == tuple[Path, ...]:
         hint, default = list[Path], []
+    if hint == tuple[str, ...]:
+        hint, default = list[str], []
     if field.metadata["argument"]:
         # readable: whether a file may be read is ours to find out, and to say with a way out.
         taken = typer.Argument(help=help_text, show_default=False, readable=False)

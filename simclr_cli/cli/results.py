@@ -21,6 +21,7 @@ def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
     )
     if result.refused:
         face.say(f"Left out: {count(result.refused, 'file')}; {result.run}/refused.json says why.", "yellow")
+    face.say(result.outcome or "", "bold")
     data.line(result.run)
     runs = Path(result.run).parent
     where = "" if runs == RUNS else f" --runs {runs}"
@@ -43,18 +44,41 @@ def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
 
 
 def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
-    """The scores, and whether training helped."""
+    """The verdict, the scores beside those of the baselines, and what else was found."""
     face.say(
         f"{len(result.classes)} classes, {result.train_pictures:,} pictures with labels, "
         f"{result.test_pictures:,} held out ({result.split}); always guessing one class gives {result.chance:.1f} %."
     )
-    data.table(["encoder", "kNN k=20 %", "kNN k=200 %", "linear %"], [_cells(score) for score in result.scores])
-    if len(result.scores) == 1:
-        return
-    trained, untrained = result.scores
-    gain = trained.knn_20.top_1 - untrained.knn_20.top_1
-    verdict = "helped" if gain > 0 else "did not help"
-    face.say(f"Training {verdict}: {gain:+.1f} points by kNN (k=20) over the untrained encoder.")
+    linear = "linear %" if result.protocol == "quick" else "linear (paper) %"
+    columns = ["representation", "kNN k=20 %", "kNN k=200 %", linear, "95 % interval", "balanced %"]
+    five = result.scores[0].knn_20.top_5 is not None
+    data.table([*columns, "top-5 %"] if five else columns, [_row(score, five) for score in result.scores])
+    if result.few_labels:
+        data.table(
+            ["labels used", "representation", "labels", "linear %", "+-"],
+            [[few.wanted, few.representation, f"{few.labels:,}", f"{few.top_1:.1f}", f"{few.std:.1f}"]
+             for few in result.few_labels],
+            title="With a part of the labels",
+        )  # fmt: skip
+    if face.talk.is_terminal:
+        _say_classes(result, face)
+    face.say(result.verdict, "bold")
+    if result.folder:
+        face.say(f"Class by class, what is taken for what (confusion.png), and suspect labels: {result.folder}")
+
+
+def _say_classes(result: ProbeResult, face: Face) -> None:
+    """The classes that fared worst, what they are taken for, and how many labels look wrong."""
+    told = [one for one in result.per_class if one.recall is not None]
+    worst = sorted(told, key=lambda one: one.recall or 0.0)[:5]
+    face.say("Hardest classes: " + ", ".join(f"{one.name} {one.recall:.0f} %" for one in worst))
+    wrong = sorted((cell for cell in result.confusion if cell.label != cell.predicted), key=lambda cell: -cell.count)
+    if wrong:
+        face.say("Most often taken for another: " + ", ".join(
+            f"{cell.label} for {cell.predicted} ({cell.count:,})" for cell in wrong[:4]))  # fmt: skip
+    if result.suspects:
+        first = ", ".join(f"{one.path} (more like {one.predicted})" for one in result.suspects[:3])
+        face.say(f"Labels that look wrong: {count(len(result.suspects), 'picture')}, such as {first}")
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
@@ -99,3 +123,10 @@ def show_demo(result: DemoResult, face: Face, data: Data) -> None:
 def _cells(score: Score) -> list[str]:
     linear = "-" if score.linear is None else f"{score.linear.top_1:.1f}"
     return [score.representation, f"{score.knn_20.top_1:.1f}", f"{score.knn_200.top_1:.1f}", linear]
+
+
+def _row(score: Score, five: bool) -> list[str]:
+    """The interval, balanced accuracy and top-5 are those of the linear probe, or of 20 neighbours without one."""
+    of = score.linear or score.knn_20
+    cells = [*_cells(score), f"{of.low:.1f} to {of.high:.1f}", f"{of.balanced:.1f}"]
+    return [*cells, f"{of.top_5:.1f}"] if five else cells

@@ -16,6 +16,7 @@ L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
 # more.
 L2_PATIENCE = 10
 L2_UNCHOSEN = 1.0  # where there are too few labels to choose one: scikit-learn's default
+STEPS, SEARCH_STEPS = 100, 50  # of L-BFGS; to choose l2 each fit goes on from the one before
 CHUNK = 1024  # test rows compared at once
 
 
@@ -60,7 +61,9 @@ class LinearProbe:
         return _scores(self.weights, (x - self.mean) / self.std)
 
 
-def fit_probe(train: Tensor, labels: Tensor, *, validation: Tensor, classes: int) -> LinearProbe:
+def fit_probe(
+    train: Tensor, labels: Tensor, *, classes: int, validation: Tensor | None = None, l2: float | None = None
+) -> LinearProbe:
     """Multinomial logistic regression by L-BFGS; l2 chosen on a validation split, then refitted on all train rows.
 
     Columns are standardised by the train rows' statistics first (not in the paper: without it the raw scale of h,
@@ -68,11 +71,14 @@ def fit_probe(train: Tensor, labels: Tensor, *, validation: Tensor, classes: int
 
     Args:
         train: (N, D) h; labels: (N,) int64.
-        validation: (N,) bool, the train rows that choose l2; where there are none, l2 is L2_UNCHOSEN.
+        validation: (N,) bool, the train rows that choose l2, if it is not given; where there are none, it is
+            L2_UNCHOSEN.
     """
     mean, std = train.mean(dim=0), train.std(dim=0, correction=min(1, len(train) - 1)).clamp(min=1e-6)
     x = (train - mean) / std
-    l2 = choose_l2(x, labels, validation, classes) if validation.any() else L2_UNCHOSEN
+    if l2 is None and validation is not None and validation.any():
+        l2 = choose_l2(x, labels, validation, classes)
+    l2 = L2_UNCHOSEN if l2 is None else l2
     nothing = torch.zeros(classes, x.shape[1] + 1, device=x.device)
     return LinearProbe(mean, std, fit_logistic(x, labels, l2=l2, start=nothing), l2)
 
@@ -84,7 +90,7 @@ def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> fl
     best_accuracy, in_vain = -math.inf, 0
     weights = torch.zeros(classes, x.shape[1] + 1, device=x.device)
     for l2 in reversed(L2_VALUES):  # from the strongest: each fit is a good start for the next
-        weights = fit_logistic(x[fitting], labels[fitting], l2=l2, start=weights)
+        weights = fit_logistic(x[fitting], labels[fitting], l2=l2, start=weights, steps=SEARCH_STEPS)
         predicted = _scores(weights, x[validation]).argmax(dim=1)
         accuracy = float((predicted == labels[validation]).float().mean())
         if accuracy > best_accuracy:
@@ -96,7 +102,7 @@ def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> fl
     return best_l2
 
 
-def fit_logistic(x: Tensor, labels: Tensor, *, l2: float, start: Tensor) -> Tensor:
+def fit_logistic(x: Tensor, labels: Tensor, *, l2: float, start: Tensor, steps: int = STEPS) -> Tensor:
     """Minimise sum of cross entropies + l2 / 2 |W|^2 (the intercept is free) by L-BFGS.
 
     Args:
@@ -106,7 +112,7 @@ def fit_logistic(x: Tensor, labels: Tensor, *, l2: float, start: Tensor) -> Tens
         (C, D + 1) weights.
     """
     weights = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([weights], max_iter=100, history_size=10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weights], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()

@@ -7,7 +7,7 @@ the same on every device.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,6 +99,14 @@ def _draw_crops(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generator) -
     h0 = torch.where(ratio < recipe.crop_aspect[0], (width / recipe.crop_aspect[0]).round(), height)
     centre = torch.cat([((height - h0) / 2).floor(), ((width - w0) / 2).floor(), h0, w0], dim=1)
     return torch.where(fits.any(dim=1, keepdim=True), chosen, centre)
+
+
+def centre_crop(sizes: Tensor, share: float) -> ViewParameters:
+    """No chance: the middle square of each picture, of a share of its short side, as in evaluation; sizes: (B, 2)."""
+    nothing = ViewRecipe(flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
+    plain = draw_parameters(sizes, nothing, torch.Generator())
+    side = sizes.float().min(dim=1, keepdim=True).values * share  # (B, 1)
+    return replace(plain, crop=torch.cat([(sizes - side) / 2, side, side], dim=1))
 
 
 def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: int) -> Tensor:

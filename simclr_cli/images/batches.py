@@ -53,23 +53,27 @@ class Batches:
         seed: int,
         device: torch.device,
         ranks: Ranks | None = None,
+        out: NDArray[np.int64] | None = None,
     ) -> None:
+        """out: rows of the census that are kept out of all batches."""
         self.decoded = decoded
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
         self.ranks = ranks or Ranks()
-        self.steps_per_epoch = len(decoded) // batch_size
+        self.out = np.empty(0, dtype=np.int64) if out is None else out
+        self.steps_per_epoch = (len(decoded) - len(self.out)) // batch_size
         fits = decoded.bytes <= RESIDENT_SHARE * own_memory(device)
         self.resident = self._move_in() if fits else None  # (N, 3, side, side) uint8
         self._order = lru_cache(2)(self._permutation)  # one epoch is made while the last is at work
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """(N,) the epoch's permutation of the pictures: a function of (seed, epoch) alone."""
+        """(N,) the epoch's permutation of the pictures in training: a function of (seed, epoch) alone."""
         return self._order(epoch)
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        return numpy_generator(self.seed, Purpose.ORDER, epoch).permutation(len(self.decoded))
+        order = numpy_generator(self.seed, Purpose.ORDER, epoch).permutation(len(self.decoded))
+        return order[~np.isin(order, self.out)] if len(self.out) else order
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """(N,) rows of the census that a step is of."""

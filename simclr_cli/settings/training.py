@@ -47,6 +47,11 @@ class PretrainSettings:
         "Auto: what the memory holds.",
         at_least=1,
     )
+    held_out: int | None = setting(
+        None,
+        "Pictures kept out of training, to measure on. Auto: one in 25, at most 256, and none of fewer than 640.",
+        at_least=0,
+    )
     epochs: int | None = setting(None, "Times through the pictures. Auto: by their number and the device.", at_least=1)
     temperature: float | None = setting(
         None, "tau of NT-Xent. Auto: 0.5 at 32 px and below, else 0.1, as in the paper.", above=0.0
@@ -141,6 +146,7 @@ class ResolvedSettings(PretrainSettings):
         backbone: str
         image_size: int
         batch_size: int
+        held_out: int
         epochs: int
         temperature: float
         optimizer: Optimizer

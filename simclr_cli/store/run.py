@@ -63,6 +63,22 @@ class RunFolder:
         return self.path / "vectors"
 
     @property
+    def outcome_file(self) -> Path:
+        return self.path / "outcome.json"
+
+    @property
+    def failure_file(self) -> Path:
+        return self.path / "failed-batch.json"
+
+    @property
+    def last_good(self) -> Path:
+        return self.path / "last-good"
+
+    @property
+    def probe_folder(self) -> Path:
+        return self.path / "probe"
+
+    @property
     def finished(self) -> bool:
         """Whether its encoder is there."""
         return self.weights_file.is_file()
@@ -119,6 +135,20 @@ class RunFolder:
             return [(entry["name"], entry["reason"]) for entry in json.loads(self.refused_file.read_bytes())]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
+
+    def write_failure(self, content: Mapping[str, Any]) -> None:
+        """Write failed-batch.json: the step whose loss was not finite, and its pictures."""
+        write_json(self.failure_file, content)
+
+    def write_last_good(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+        """Write last-good/, which is to --weights what another run's encoder/ is."""
+        make_folder(self.last_good)
+        write_bytes(self.last_good / "model.safetensors", to_safetensors(_plain(state), metadata={"format": "pt"}))
+        write_json(self.last_good / "config.json", config)
+
+    def write_outcome(self, content: Mapping[str, Any]) -> None:
+        """Write outcome.json: what came of the training, as a word and in sentences."""
+        write_json(self.outcome_file, content)
 
     def write_projector(self, state: Mapping[str, Tensor]) -> None:
         """Write the head g, for those who go on training."""

@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from torch import nn
-
-from simclr_cli.engine.encoder import Encoder, EncoderSpec
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_json
 from simclr_cli.images.drawing import CLASSES, draw_pictures
@@ -16,12 +13,11 @@ from simclr_cli.images.labels import labelled
 from simclr_cli.results import DemoResult
 from simclr_cli.settings import DemoSettings, PretrainSettings, ProbeSettings, SimilarSettings
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder, untrained_twin
+from simclr_cli.verbs.baselines import raw_pixels
+from simclr_cli.verbs.comparison import compare
+from simclr_cli.verbs.encoders import pick_device, run_encoder, untrained_twin
 from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.probe import compare
 from simclr_cli.verbs.similar import similar
-
-PIXEL_SIZE = 32  # px; raw pixels are compared as 32 x 32 x 3 numbers about their middle
 
 
 def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
@@ -53,25 +49,16 @@ def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
     ready = run_encoder(RunFolder(Path(trained.run)), pick_device(None))
     encoders = {"trained": ready, "untrained": untrained_twin(ready, settings.seed), "raw pixels": raw_pixels(ready)}
     census, labels = labelled(take_census(pictures))
-    scores = compare(
-        encoders, census, None, labels, ProbeSettings(seed=settings.seed), linear=False, report=report
-    ).scores
+    compared = compare(encoders, census, None, labels, ProbeSettings(seed=settings.seed), linear=False, report=report)
     return DemoResult(
         folder=str(settings.out),
         pictures=len(census.pictures),
         classes=CLASSES,
-        scores=scores,
+        scores=compared.scores(settings.seed),
         query=found.queries[0],
         seconds=time.perf_counter() - began,
         pretrain=trained,
     )
-
-
-def raw_pixels(like: ReadyEncoder) -> ReadyEncoder:
-    """The pictures themselves as vectors, scored by the same code as encoders."""
-    middle = (0.5, 0.5, 0.5)  # about which the cosine of two pictures says something
-    encoder = Encoder(nn.Flatten(), EncoderSpec("raw pixels", PIXEL_SIZE, mean=middle)).eval()
-    return ReadyEncoder(encoder.to(like.device), like.device, "raw pixels", "", None)
 
 
 def _draw(settings: DemoSettings, report: Report) -> Path:

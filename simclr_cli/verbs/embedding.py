@@ -63,14 +63,27 @@ def embed_files(
     Returns:
         (N, D) float32, not normalised, in order; and the refusals of the others by their place in `paths`.
     """
-    spec, device = ready.encoder.spec, ready.device
-    encoder = folded(ready.encoder) if len(paths) >= FOLD_FROM else ready.encoder
+    (h,), refusals = embed_together([ready], paths, batch_size=batch_size, workers=workers, report=report, stage=stage)
+    return h, refusals
+
+
+def embed_together(
+    ready: Sequence[ReadyEncoder], paths: Sequence[Path], *, batch_size: int, workers: int, report: Report, stage: str
+) -> tuple[list[NDArray[np.float32]], dict[int, Refusal]]:
+    """The same by several encoders that look at the same crop on the same device: every file is decoded once."""
+    spec, device = ready[0].encoder.spec, ready[0].device
+    encoders = [folded(one.encoder) if len(paths) >= FOLD_FROM else one.encoder for one in ready]
     decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
     say = progress(report, stage)
     refusals: dict[int, Refusal] = {}
     waiting: list[NDArray[np.uint8]] = []
-    rows = [np.empty((0, ready.encoder.width), np.float32)]
-    computing: list[Tensor] = []  # at most one batch: while a GPU is at it, the next one is gathered
+    rows = [[np.empty((0, one.encoder.width), np.float32)] for one in ready]
+    computing: list[Tensor] = []  # of at most one batch: while a GPU is at it, the next one is gathered
+
+    def collect() -> None:
+        for done, h in zip(rows, computing, strict=False):
+            done.append(h.cpu().numpy())
+
     for i, pixels in enumerate(decoded):
         if isinstance(pixels, Refusal):
             refusals[i] = pixels
@@ -78,11 +91,12 @@ def embed_files(
             waiting.append(pixels)
         if len(waiting) == batch_size or (waiting and i + 1 == len(paths)):
             batch = upload(torch.from_numpy(np.stack(waiting)), device).permute(0, 3, 1, 2)  # (M, 3, S, S)
-            h = encoder.represent(batch)
-            rows += [before.cpu().numpy() for before in computing]
-            computing, waiting = [h], []
+            h = [encoder.represent(batch) for encoder in encoders]
+            collect()
+            computing, waiting = h, []
         say(i + 1, len(paths))
-    return np.concatenate(rows + [h.cpu().numpy() for h in computing]), refusals
+    collect()
+    return [np.concatenate(parts) for parts in rows], refusals
 
 
 def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:

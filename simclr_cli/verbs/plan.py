@@ -22,7 +22,8 @@ LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
 MEMORY_SHARE = 0.6  # of what is free, that the pictures of a micro-batch may take
 TAKEN_OVER_KEPT = 1.5  # of a step: all that it takes, over what it keeps from forward to backward
 COMPILE_PAYS = 600  # seconds of training from which on torch.compile's minute pays, at a gain of a tenth
-UNITS = {"image_size": " px", "batch_size": " pictures"}
+HELD_OUT_FROM, HELD_OUT_ONE_IN, HELD_OUT_MOST = 640, 25, 256  # pictures
+UNITS = {"image_size": " px", "batch_size": " pictures", "held_out": " pictures"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ def _batch_size(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
     most = 512 if here.gpu else 64
     size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
     return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"
+
+
+def _held_out(chosen: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+    count = min(HELD_OUT_MOST, here.pictures // HELD_OUT_ONE_IN)
+    if here.pictures < HELD_OUT_FROM or here.pictures - count < chosen.batch_size:
+        return 0, "too few pictures to keep some out of training"
+    return count, f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}, to measure on what it does not learn from"
 
 
 def _epochs(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
@@ -132,6 +140,7 @@ RULES: dict[str, Rule] = {
     "image_size": _image_size,
     "backbone": _backbone,
     "batch_size": _batch_size,
+    "held_out": _held_out,
     "epochs": _epochs,
     "warmup_epochs": _warmup_epochs,
     "temperature": _by_size(0.5, 0.1),
@@ -166,6 +175,12 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
         settings = dataclasses.replace(settings, **{name: value})
         choices.append(Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason))
+    if here.pictures - settings.held_out < settings.batch_size and settings.held_out:
+        raise SettingsError(
+            f"--held-out {settings.held_out} of {here.pictures} pictures leaves less than a batch of "
+            f"{settings.batch_size}.",
+            "Make one of the two smaller.",
+        )
     if settings.batch_size < here.processes:
         raise SettingsError(
             f"A batch of {settings.batch_size} pictures is too small for {here.processes} processes.",

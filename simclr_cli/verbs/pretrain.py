@@ -16,7 +16,7 @@ from torch import Tensor
 
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.model import SimCLR
-from simclr_cli.errors import InputError, MachineError
+from simclr_cli.errors import CollapseError, InputError, MachineError
 from simclr_cli.events import CensusTaken, Note, PlanMade, Progress, Report, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
@@ -32,10 +32,12 @@ from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
+from simclr_cli.verbs.outcome import outcome
 from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, resolve
 from simclr_cli.verbs.resume import begin, check_same_pictures, describe
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import bytes_a_picture, seconds_a_picture
+from simclr_cli.verbs.watch import Watch, kept_out
 
 FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
 
@@ -74,9 +76,10 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     make_folder(run.path)
     decoded = _decode(work, settings, max(1, chosen.workers // beside), ranks, report)
     census = decoded.census
-    if len(decoded) < chosen.batch_size:
-        report(Note(f"The batch shrinks from {chosen.batch_size} to {len(decoded)}: that many could be decoded."))
-        chosen = dataclasses.replace(chosen, batch_size=len(decoded))
+    left = len(decoded) - chosen.held_out
+    if left < chosen.batch_size:
+        report(Note(f"The batch shrinks from {chosen.batch_size} to {left}: that many could be decoded."))
+        chosen = dataclasses.replace(chosen, batch_size=left)
     if ranks.first:
         describe(run, chosen, census)
     groups = _groups(decoded, chosen, ranks, report)
@@ -85,10 +88,18 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
         describe(run, dataclasses.replace(chosen, micro_batch=micro_batch), census)
 
     model = work.model or build_model(chosen).to(device)
-    batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks)
-    metrics = train(model, batches, chosen, run, report, groups=groups, shrunk=shrunk)
+    out = kept_out(len(decoded), chosen.held_out, chosen.seed)
+    batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks, out)
+    watch = Watch(decoded, out, chosen)
+    metrics = train(model, batches, chosen, run, report, groups=groups, shrunk=shrunk, look=watch.look)
 
-    digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs) if ranks.first else None
+    found = outcome(metrics, chosen.batch_size, chosen.epochs * batches.steps_per_epoch)
+    digest = None
+    if ranks.first:
+        run.write_outcome(dataclasses.asdict(found))
+        digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
+    if found.state == "collapsed":
+        raise CollapseError(*found.words.split(". ", 1))
     return dataclasses.replace(
         result,
         finished=True,
@@ -100,6 +111,8 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
         seconds=time.perf_counter() - began,
         model_digest=digest,
         census=census.summary(),
+        state=found.state,
+        outcome=found.words,
     )
 
 
@@ -145,7 +158,7 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     model = build_model(chosen).to(device)
     kept = bytes_a_picture(model, chosen)
     chosen, micro_batch = choose_micro_batch(chosen, here, kept, has_batch_norm(model.encoder))
-    steps = chosen.epochs * (len(census.pictures) // chosen.batch_size)
+    steps = chosen.epochs * ((len(census.pictures) - chosen.held_out) // chosen.batch_size)
     seen = steps * chosen.batch_size
     estimate = seen * seconds_a_picture(model, chosen, stored_side(census, chosen.image_size), seen) / ranks.count
     estimate *= 1 + FORWARD * max(0.0, 1 - chosen.micro_batch * ranks.count / chosen.batch_size)

@@ -81,7 +81,8 @@ class Step:
             self.optimizer.zero_grad()
             raise
         self._add_gradients()
-        self.optimizer.step()
+        if self.device.type != "cpu" or bool(loss.isfinite()):  # a GPU would have to be waited for
+            self.optimizer.step()
         return loss
 
     def _represent(

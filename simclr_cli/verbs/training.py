@@ -18,7 +18,7 @@ from simclr_cli.engine.encoder import synchronise_norms
 from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import create_optimizer, learning_rate, peak_learning_rate, set_learning_rate
 from simclr_cli.errors import Interrupted, MachineError, Terminated, TrainingError
-from simclr_cli.events import EpochDone, Note, Report, StepDone
+from simclr_cli.events import EpochDone, Health, Note, Report, StepDone
 from simclr_cli.images.batches import Batches
 from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, seeded
@@ -26,10 +26,13 @@ from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import start_encoder
+from simclr_cli.verbs.failure import keep_what_is_good
 from simclr_cli.verbs.step import Step, is_out_of_memory
 
 TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
 STOPS = (Interrupted, Terminated)
+
+Look = Callable[[SimCLR, int], tuple[Health | None, float | None]]
 
 
 def build_model(chosen: ResolvedSettings) -> SimCLR:
@@ -49,6 +52,7 @@ def train(
     *,
     groups: Tensor | None = None,
     shrunk: Callable[[int], None] = lambda _: None,
+    look: Look = lambda *_: (None, None),
 ) -> list[dict[str, Any]]:
     """Train `model` in place, on the device that it is on.
 
@@ -58,6 +62,7 @@ def train(
     Args:
         groups: one for every picture of the census (see contrastive_loss).
         shrunk: told of a smaller micro-batch, after the memory was too small for one.
+        look: measures the model after an epoch (see Watch.look).
 
     Returns:
         The rows of metrics.jsonl, one an epoch.
@@ -92,6 +97,9 @@ def train(
             state = Checkpoint(done, model.state_dict(), optimizer.state_dict(), metrics, losses)
             save_checkpoint(run.checkpoints, state)
 
+    def failed(step: int, loss: float) -> str:
+        return keep_what_is_good(run, model, batches, step, loss) if ranks.first else ""
+
     def rate_of(step: int) -> float:
         return learning_rate(step, total_steps=total, warmup_steps=chosen.warmup_epochs * steps, peak=peak)
 
@@ -112,7 +120,7 @@ def train(
                 done = len(losses) + len(unread)
                 if done < steps and len(unread) < pause:
                     continue
-                losses += _read(unread, step, total, epoch)
+                losses += _read(unread, step, total, epoch, failed)
                 speed = (done - first) * chosen.batch_size / (time.perf_counter() - began)
                 stop = _tell(report, StepDone(epoch + 1, chosen.epochs, done, steps, losses[-1], speed))
                 pause = 1 if batches.device.type == "cpu" else _pause(len(unread), time.monotonic() - told)
@@ -124,7 +132,9 @@ def train(
                     save()
                     saved = time.monotonic()
             if len(losses) == steps:  # a stop at the last step leaves a whole epoch
-                row = EpochDone(epoch + 1, statistics.fmean(losses), rate_of(step), speed, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                seen = look(model, epoch + 1) if ranks.first else (None, None)
+                row = EpochDone(epoch + 1, statistics.fmean(losses), rate_of(step), speed, seconds, *seen)
                 metrics.append(dataclasses.asdict(row))
                 losses = []
                 if ranks.first:
@@ -209,8 +219,11 @@ def _agree(ranks: Ranks, stop: Interrupted | None, pause: int) -> tuple[Interrup
     return (stop or kinds[code]("Stopped.", "") if code else None), said[0][1]
 
 
-def _read(unread: list[Tensor], last: int, total: int, epoch: int) -> list[float]:
+def _read(unread: list[Tensor], last: int, total: int, epoch: int, failed: Callable[[int, float], str]) -> list[float]:
     """The losses of the steps up to `last`, from the device.
+
+    Args:
+        failed: told of the first step whose loss is not finite, and what it is; says what is kept.
 
     Raises:
         TrainingError: one of them is not finite.
@@ -219,7 +232,7 @@ def _read(unread: list[Tensor], last: int, total: int, epoch: int) -> list[float
     for step, loss in enumerate(losses, start=last + 1 - len(losses)):
         if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {loss} in step {step + 1} of {total} (epoch {epoch + 1}).",
+                f"The loss became {loss} in step {step + 1} of {total} (epoch {epoch + 1}){failed(step, loss)}.",
                 "Train under another --run with a lower --learning-rate or a higher --temperature.",
             )
     return losses

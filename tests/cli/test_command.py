@@ -45,7 +45,10 @@ def test_from_a_folder_of_pictures_to_a_found_picture(installed: Callable[..., A
     assert vectors.shape == (48, 96) and len(names) == 48
 
     code, stdout, talk = installed("probe", "images", "--json", cwd=tmp_path)
-    assert code == 0 and [score["representation"] for score in json.loads(stdout)["scores"]] == ["trained", "untrained"]
+    assert code == 0 and [score["representation"] for score in json.loads(stdout)["scores"]][:2] == [
+        "trained",
+        "untrained",
+    ]
     assert "Probing simclr-runs/images on images." in talk
 
     query = names[11]

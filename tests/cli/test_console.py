@@ -16,10 +16,12 @@ from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretr
 from simclr_cli.errors import InputError, Interrupted
 from simclr_cli.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
 from simclr_cli.results import (
+    Accuracy,
     CacheKept,
     CacheResult,
     DemoResult,
     EmbedResult,
+    FewLabels,
     Neighbour,
     PretrainResult,
     ProbeResult,
@@ -271,23 +273,27 @@ def test_embed_prints_its_file(log: tuple[Face, io.StringIO], stdout: Callable[[
     assert "Left out: 2 files; v.rows.json says why." in log[1].getvalue()
 
 
-def test_probe_prints_a_row_an_encoder_and_the_verdict(
+def right(top_1: float) -> Accuracy:
+    return Accuracy(top_1, top_1 - 2, top_1 + 2, top_1 - 1)
+
+
+def test_probe_prints_a_row_a_representation_and_the_verdict(
     log: tuple[Face, io.StringIO], stdout: Callable[[], str]
 ) -> None:
-    scores = (Score("trained", 61.24, 60, 70.0), Score("untrained", 40.0, 39.96, None))
-    show_probe(ProbeResult("runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d"), log[0], Data())
+    scores = (Score("trained", right(61.24), right(60), right(70)), Score("untrained", right(40), right(39.96), None))
+    few = FewLabels("trained", 10, "5 a class", 55.55, 1.23, 3)
+    result = ProbeResult(
+        "runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d", verdict="It helped.", few_labels=(few,)
+    )
+    show_probe(result, log[0], Data())
     assert stdout().splitlines() == [
-        "encoder\tkNN k=20 %\tkNN k=200 %\tlinear %",
-        "trained\t61.2\t60.0\t70.0",
-        "untrained\t40.0\t40.0\t-",
+        "representation\tkNN k=20 %\tkNN k=200 %\tlinear %\t95 % interval\tbalanced %",
+        "trained\t61.2\t60.0\t70.0\t68.0 to 72.0\t69.0",
+        "untrained\t40.0\t40.0\t-\t38.0 to 42.0\t39.0",
+        "labels used\trepresentation\tlabels\tlinear %\t+-",
+        "5 a class\ttrained\t10\t55.5\t1.2",
     ]
-    assert "Training helped: +21.2 points" in log[1].getvalue()
-
-
-def test_probe_admits_that_training_did_not_help(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    scores = (Score("trained", 30.0, 30.0, 30.0), Score("untrained", 40.0, 40.0, 40.0))
-    show_probe(ProbeResult("runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d"), log[0], Data())
-    assert "Training did not help: -10.0 points" in log[1].getvalue()
+    assert "It helped." in log[1].getvalue()
 
 
 def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
@@ -300,7 +306,10 @@ def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: C
 
 
 def test_demo_shows_neighbours_and_comparison(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    scores = (Score("trained", 90, 80, None), Score("untrained", 50, 40, None), Score("raw pixels", 60, 10, None))
+    scores = tuple(
+        Score(name, right(k_20), right(k_200), None)
+        for name, k_20, k_200 in (("trained", 90, 80), ("untrained", 50, 40), ("raw pixels", 60, 10))
+    )
     show_demo(
         DemoResult("demo", 1600, ("a", "b"), scores, QueryResult("q.png", NEIGHBOURS), 100.0, PRETRAINED),
         log[0],

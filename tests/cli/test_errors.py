@@ -216,12 +216,13 @@ def test_a_bug_of_our_own_is_one_line_and_asks_for_a_report(
 FAKE_DEMO = """
 import sys, types
 from simclr_cli.cli import app as face
-from simclr_cli.results import DemoResult, Neighbour, QueryResult, Score
+from simclr_cli.results import Accuracy, DemoResult, Neighbour, QueryResult, Score
 
 fake = sys.modules["simclr_cli.verbs.demo"] = types.ModuleType("simclr_cli.verbs.demo")
 name, count = sys.argv[1], int(sys.argv[2])
 query = QueryResult(name, tuple(Neighbour(i, name, 0.5) for i in range(count)))
-scores = (Score("trained", 1, 1, None), Score("untrained", 1, 1, None))
+one = Accuracy(1.0, 1.0, 1.0, 1.0)
+scores = (Score("trained", one, one, None), Score("untrained", one, one, None))
 fake.demo = lambda chosen, report: DemoResult("d", 1, ("a",), scores, query, 1.0)
 sys.argv = ["simclr", "demo"]
 face.main()

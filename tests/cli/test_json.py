@@ -68,7 +68,7 @@ def test_embed(answer: Callable[..., Any], trained: Path, tmp_path: Path) -> Non
 def test_probe(answer: Callable[..., Any], trained: Path) -> None:
     result = answer("probe", "--runs", trained)
     assert list(result) == fields(results.ProbeResult)
-    assert [list(score) for score in result["scores"]] == [fields(results.Score)] * 2
+    assert [list(score) for score in result["scores"]] == [fields(results.Score)] * 4
     assert result["classes"] == ["dark", "light"]
 
 

@@ -68,7 +68,8 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
     """A copy of the run and its pictures that a test may change."""
     folder = Path(shutil.copytree(trained.pictures, tmp_path / "own" / "pics"))
     run = Path(shutil.copytree(trained.run.path, tmp_path / "own" / "runs" / "pics"))
-    shutil.rmtree(run / "vectors", ignore_errors=True)
+    for made_later in ("vectors", "probe"):
+        shutil.rmtree(run / made_later, ignore_errors=True)
     config = json.loads((run / "config.json").read_text())
     config["settings"]["images"] = str(folder)
     (run / "config.json").write_text(json.dumps(config))

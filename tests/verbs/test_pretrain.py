@@ -80,9 +80,9 @@ def add_bad_files(folder: Path, whole: Path) -> dict[str, str]:
 
 def test_run_folder_holds_what_the_plan_of_the_house_lists(trained: Any) -> None:
     names = {str(path.relative_to(trained.run.path)) for path in trained.run.path.rglob("*") if path.is_file()}
-    expected = "config.json metrics.jsonl refused.json projector.safetensors"
+    expected = "config.json metrics.jsonl refused.json outcome.json projector.safetensors"
     expected += " encoder/config.json encoder/model.safetensors encoder/README.md checkpoint/step-000000006.safetensors"
-    assert {name for name in names if not name.startswith("vectors/")} == set(expected.split())
+    assert {name for name in names if not name.startswith(("vectors/", "probe/"))} == set(expected.split())
 
 
 def test_result_says_what_the_run_folder_says(trained: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -11,23 +13,32 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import simclr_cli
 from simclr_cli.engine.probes import knn_votes
-from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.errors import InputError, RunError, SettingsError
 from simclr_cli.events import Event, Note
 from simclr_cli.images.drawing import CLASSES, draw_pictures
 from simclr_cli.results import ProbeResult
 from simclr_cli.settings import ProbeSettings
+from simclr_cli.verbs import baselines
 from simclr_cli.verbs import probe as probe_module
-from simclr_cli.verbs.probe import probe, stratified
+from simclr_cli.verbs.baselines import RawPixels
+from simclr_cli.verbs.encoders import untrained_twin
+from simclr_cli.verbs.probe import probe
 
 
 @pytest.fixture(autouse=True)
 def quick_linear_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three strengths of l2 instead of 45: how it fits is the engine's matter, and tested there."""
     monkeypatch.setattr("simclr_cli.engine.probes.L2_VALUES", (1e-4, 1e-1, 1e2))
+
+
+REPRESENTATIONS = ["trained", "untrained", "raw pixels", "colour histogram"]
 
 
 def run_probe(trained: Any, *, said: list[Event] | None = None, **values: Any) -> ProbeResult:
@@ -48,7 +59,7 @@ def names_of(folder: Path) -> list[str]:
 def test_class_folders_give_scores_of_the_trained_and_the_untrained_encoder(trained: Any) -> None:
     said: list[Event] = []
     result = run_probe(trained, said=said)
-    assert [score.representation for score in result.scores] == ["trained", "untrained"]
+    assert [score.representation for score in result.scores] == REPRESENTATIONS
     assert all(0 <= value <= 100 for s in result.scores for value in (s.knn_20.top_1, s.knn_200.top_1, s.linear.top_1))
     assert result.classes == CLASSES
     assert (result.train_pictures, result.test_pictures, result.refused) == (38, 10, 0)  # one of 4 or 5 of each class
@@ -146,50 +157,124 @@ def test_broken_pictures_are_counted_and_left_out(own: Any) -> None:
 def test_plain_backbone_is_probed_too(trained: Any, pictures: Path) -> None:
     result = run_probe(trained, images=pictures, backbone="test_resnet", image_size=40)
     assert result.encoder == "test_resnet (none)"
-    assert [score.representation for score in result.scores] == ["untrained"]  # it is its own twin
+    assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]  # it is its own twin
+    assert result.folder is None and result.verdict.startswith(("The untrained encoder", "Raw pixels", "A colour"))
 
 
 def test_untrained_row_is_what_the_run_began_from(own: Any, train: Callable[..., Any]) -> None:
     made = train(own.pictures, run="still", runs=own.runs, seed=4, learning_rate=1e-12, weight_decay=0.0)
     result = run_probe(own, run=Path(made.run).name)
-    trained, untrained = result.scores
+    trained, untrained, *_ = result.scores
     # Batch norm's statistics have moved, so the scores may differ a little; the weights have not.
     assert trained.representation == "trained" and untrained.representation == "untrained"
     ready = probe_module.ready_encoder(ProbeSettings(runs=own.runs, run="still"))
-    twin = probe_module.untrained_twin(ready, 4).encoder.backbone.state_dict()
+    twin = untrained_twin(ready, 4).encoder.backbone.state_dict()
     still = ready.encoder.backbone.state_dict()
     assert all(torch.allclose(twin[name], still[name], atol=1e-6) for name in twin if name.endswith("weight"))
-    other = probe_module.untrained_twin(ready, 5).encoder.backbone.state_dict()
+    other = untrained_twin(ready, 5).encoder.backbone.state_dict()
     assert not torch.equal(twin["conv1.0.weight"], other["conv1.0.weight"])
 
 
-def test_probe_writes_nothing(trained: Any, digest: Callable[[Path], Any], tmp_path: Path) -> None:
-    before = digest(trained.pictures), digest(trained.run.path)
-    run_probe(trained)
-    assert (digest(trained.pictures), digest(trained.run.path)) == before
+def test_probe_writes_into_its_own_folder_only(own: Any, digest: Callable[[Path], Any]) -> None:
+    before = digest(own.pictures), digest(own.run.path)
+    result = run_probe(own)
+    assert result.folder == str(own.run.probe_folder)
+    assert digest(own.pictures) == before[0]
+    after = digest(own.run.path)
+    new = {bytes.fromhex(name).decode() for name in after.keys() - before[1].keys()}
+    assert new == {"probe", "probe/probe.json", "probe/confusion.png"}
+    assert {name: after[name] for name in before[1]} == before[1]
+    kept = json.loads((own.run.probe_folder / "probe.json").read_text())
+    assert kept == json.loads(json.dumps(dataclasses.asdict(result)))
 
 
-# The split
+def test_class_by_class_and_confused_are_counts_of_the_same_pictures(trained: Any, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "test", seed=1, pictures=40, size=48)
+    result = run_probe(trained, test=tmp_path / "test", out=tmp_path / "out")
+    assert sum(cell.count for cell in result.confusion) == 40
+    for one in result.per_class:
+        row = {cell.predicted: cell.count for cell in result.confusion if cell.label == one.name}
+        column = {cell.label: cell.count for cell in result.confusion if cell.predicted == one.name}
+        assert sum(row.values()) == one.test_pictures == 4
+        assert one.recall == pytest.approx(100 * row.get(one.name, 0) / 4)
+        precision = 100 * column.get(one.name, 0) / sum(column.values()) if column else None
+        assert one.precision == (None if precision is None else pytest.approx(precision))
+    assert result.scores[0].linear.top_1 == pytest.approx(
+        100 * sum(cell.count for cell in result.confusion if cell.label == cell.predicted) / 40
+    )
+    assert (tmp_path / "out" / "confusion.png").is_file()
 
 
-@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.9])
-def test_split_holds_out_the_share_of_every_class_and_never_all_of_one(share: float) -> None:
-    labels = np.repeat(np.arange(5), [2, 3, 10, 40, 100])
-    held_out = stratified(labels, share, seed=1)
-    for number, size in Counter(labels.tolist()).items():
-        count = int(held_out[labels == number].sum())
-        assert 1 <= count <= size - 1
-        assert abs(count - share * size) <= 1
+def test_a_wrong_label_in_the_table_is_among_the_suspects(trained: Any, tmp_path: Path) -> None:
+    """By colour alone these pictures are told apart, so the one with another's label stands out."""
+    for number in range(40):
+        folder = tmp_path / "pics" / ("dark" if number % 2 else "light")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 90, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels + (0 if number % 2 else 160)).save(folder / f"{number:02}.png")
+    (tmp_path / "pics" / "dark" / "07.png").rename(tmp_path / "pics" / "light" / "07.png")
+    result = run_probe(trained, images=tmp_path / "pics", out=tmp_path / "out")
+    first = result.suspects[0]
+    assert (first.path, first.label, first.predicted) == ("light/07.png", "light", "dark")
+    assert first.probability < 0.5
 
 
-def test_split_follows_from_the_seed() -> None:
-    labels = np.repeat(np.arange(4), 25)
-    np.testing.assert_array_equal(stratified(labels, 0.2, 7), stratified(labels, 0.2, 7))
-    assert (stratified(labels, 0.2, 7) != stratified(labels, 0.2, 8)).any()
+def test_few_labels_are_probed_in_several_draws(trained: Any, tmp_path: Path) -> None:
+    result = run_probe(trained, labels_fraction="0.5,1", labels_per_class="1", draws=2, out=tmp_path)
+    rows = {(few.representation, few.wanted): few for few in result.few_labels}
+    assert len(rows) == 3 * len(REPRESENTATIONS)
+    assert rows["trained", "1 a class"].labels == 10 and rows["trained", "1 a class"].draws == 2
+    assert rows["trained", "1 of the labels"].labels == result.train_pictures
+    assert rows["trained", "1 of the labels"].std == 0  # every draw is all of them
 
 
-def test_split_of_a_class_of_one_keeps_it_for_training() -> None:
-    assert stratified(np.array([0, 1, 1]), 0.5, 0).tolist()[0] is False
+def test_another_run_and_a_file_of_weights_are_compared(own: Any, train: Callable[..., Any], tmp_path: Path) -> None:
+    made = train(own.pictures, run="other", runs=own.runs, seed=4)
+    weights = tmp_path / "w.safetensors"
+    shutil.copy(Path(made.run) / "encoder" / "model.safetensors", weights)
+    result = run_probe(own, run=own.name, baseline=("other", str(weights)))
+    assert [score.representation for score in result.scores] == [*REPRESENTATIONS, "other", str(weights)]
+    with pytest.raises(RunError, match="There is no run nothing"):
+        run_probe(own, run=own.name, baseline=("nothing",))
+
+
+def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download of timm's leaves them in the hub's cache: here a small model that was saved there."""
+    assert baselines.imagenet_on_machine("test_resnet", torch.device("cpu")) is None
+    snapshot = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    model = timm.create_model("test_resnet")
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    found = baselines.try_to_load_from_cache
+    monkeypatch.setattr(
+        baselines, "try_to_load_from_cache", lambda repo, file: found(repo, file, cache_dir=tmp_path / "hub")
+    )
+    ready = baselines.imagenet_on_machine("test_resnet", torch.device("cpu"))
+    assert ready is not None and ready.encoder.spec.normalises and ready.encoder.spec.image_size == 160
+    x = torch.rand(2, 3, 160, 160)
+    mean, std = ready.encoder.mean, ready.encoder.std
+    with torch.inference_mode():
+        expected = model.eval().forward_head(model.forward_features((x - mean) / std), pre_logits=True)
+        torch.testing.assert_close(ready.encoder(x), expected)
+    assert [score.representation for score in run_probe(own).scores] == [*REPRESENTATIONS, "imagenet"]
+
+
+def test_raw_pixels_and_colour_histogram_are_what_they_say() -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    x = torch.from_numpy(pixels).float() / 255
+    means = pixels.reshape(2, 3, 32, 2, 32, 2).mean((3, 5)) / 255
+    torch.testing.assert_close(RawPixels()(x), torch.from_numpy(means).float().flatten(1))
+    histogram = baselines.ColourHistogram()(x)
+    assert histogram.shape == (2, 512)
+    for picture, row in zip(pixels, histogram, strict=True):
+        bins = Counter(map(tuple, (picture.astype(int) * 8 // 255).clip(0, 7).reshape(3, -1).T.tolist()))
+        for (r, g, b), count in bins.items():
+            assert float(row[(r * 8 + g) * 8 + b]) == pytest.approx((count / 4096) ** 0.5, rel=1e-5)
 
 
 def test_another_folder_can_be_probed_when_the_runs_pictures_are_gone(own: Any, tmp_path: Path) -> None:

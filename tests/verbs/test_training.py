@@ -24,7 +24,7 @@ from simclr_cli.errors import Interrupted, Terminated, TrainingError
 from simclr_cli.events import EpochDone, Event, Note, StepDone, silent
 from simclr_cli.images.batches import Batch, Batches
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.folder import Census
+from simclr_cli.images.folder import Census, Picture
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
@@ -52,7 +52,8 @@ def decoded(pictures: int = PICTURES) -> DecodedPictures:
     blocks = np.random.default_rng(0).integers(0, 256, (pictures, 3, 2, 2), dtype=np.uint8)
     pixels = blocks.repeat(SIDE // 2, 2).repeat(SIDE // 2, 3)
     sizes = np.full((pictures, 2), SIDE, dtype=np.int64)
-    return DecodedPictures(Census(Path(), (), (), 0), SIDE, sizes, np.arange(pictures), (pixels,), workers=1)
+    named = tuple(Picture(f"{i}.png", "PNG", SIDE, SIDE, 1, 0) for i in range(pictures))
+    return DecodedPictures(Census(Path(), named, (), 0), SIDE, sizes, np.arange(pictures), (pixels,), workers=1)
 
 
 def batches_of(chosen: ResolvedSettings) -> Batches:
@@ -509,7 +510,7 @@ class OnAGpu:
     def __init__(self, chosen: ResolvedSettings) -> None:
         batches = batches_of(chosen)
         self.steps_per_epoch, self.run, self.parts = batches.steps_per_epoch, batches.run, batches.parts
-        self.ranks, self.decoded = batches.ranks, batches.decoded
+        self.ranks, self.decoded, self.rows = batches.ranks, batches.decoded, batches.rows
 
 
 # From one look at the losses to the next -> at which steps of the two epochs of three it is told how it goes.

@@ -1,0 +1,76 @@
+"""How a representation does without labels: alignment, uniformity, effective rank, finding the other view."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def alignment(z_a: Tensor, z_b: Tensor) -> float:
+    """Mean squared distance of the two views of a picture (Wang & Isola 2020, 2005.10242, section 4.1, alpha = 2).
+
+    Args:
+        z_a, z_b: (N, D), normalised; row i of both is of picture i.
+
+    Returns:
+        0 to 4; small is good.
+    """
+    return float((z_a - z_b).square().sum(dim=1).mean())
+
+
+def uniformity(z: Tensor) -> float:
+    """Log of the mean of exp(-2 |z_i - z_j|^2) over pairs of different pictures (the same, section 4.1, t = 2).
+
+    Args:
+        z: (N, D), normalised, one view of each of N > 1 pictures.
+
+    Returns:
+        -8 to 0; small is good, 0 where all are in one place.
+    """
+    distance = torch.pdist(z.double().cpu()).square()
+    return float(torch.exp(-2 * distance).mean().log())
+
+
+def effective_rank(rows: Tensor) -> float:
+    """exp of the entropy of the singular values' shares: RankMe (Garrido et al. 2023, 2210.02885, equation 3).
+
+    Args:
+        rows: (M, D) representations as they are.
+
+    Returns:
+        1 to min(M, D): in how many dimensions they spread.
+    """
+    values = torch.linalg.svdvals(rows.double())
+    shares = values / values.sum().clamp(min=1e-300) + 1e-7  # the paper's epsilon
+    return float((-(shares * shares.log()).sum()).exp())
+
+
+def found_other_view(h_a: Tensor, h_b: Tensor) -> float:
+    """Percent of 2N views whose nearest other view, of all 2N - 1, is that of the same picture.
+
+    Args:
+        h_a, h_b: (N, D), normalised; row i of both is of picture i.
+    """
+    views, count = torch.cat([h_a, h_b]), len(h_a)
+    similarity = (views @ views.T).fill_diagonal_(-torch.inf)
+    partner = torch.arange(2 * count, device=views.device).roll(count)
+    return 100 * float((similarity.argmax(dim=1) == partner).double().mean())
+
+
+def similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:
+    """Mean cosine of the two views of a picture, and of the views of different pictures.
+
+    Args:
+        z_a, z_b: (N, D), normalised; N > 1.
+    """
+    count = len(z_a)
+    cosine = z_a @ z_b.T
+    positive = float(cosine.diagonal().mean())
+    return positive, float((cosine.sum() - cosine.diagonal().sum()) / (count * (count - 1)))
+
+
+def normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(2N, D) of first views, then second views -> each half in float32 and of length 1."""
+    first, second = F.normalize(rows.float(), dim=1).chunk(2)
+    return first, second

@@ -1,0 +1,38 @@
+"""The picture of a confusion matrix."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from simclr_cli.pages.matrix import confusion_png
+from simclr_cli.results import Confusion
+
+
+def drawn(classes: list[str], cells: list[Confusion]) -> Image.Image:
+    image = Image.open(io.BytesIO(confusion_png(classes, cells)))
+    assert image.format == "PNG"
+    return image.convert("RGB")
+
+
+def colours(image: Image.Image) -> set[tuple[int, int, int]]:
+    return {colour for _, colour in image.getcolors(2**24)}
+
+
+def test_a_row_told_right_is_blue_and_one_told_wrong_is_red() -> None:
+    right = colours(drawn(["a", "b"], [Confusion("a", "a", 5), Confusion("b", "b", 2)]))
+    wrong = colours(drawn(["a", "b"], [Confusion("a", "b", 5), Confusion("b", "a", 2)]))
+    assert (22, 98, 170) in right and (190, 62, 24) not in right
+    assert (190, 62, 24) in wrong and (22, 98, 170) not in wrong
+
+
+@pytest.mark.parametrize("count", [2, 10, 61, 1000])
+def test_any_number_of_classes_makes_a_picture_of_bearable_size(count: int) -> None:
+    classes = [f"class {i}" for i in range(count)]
+    image = drawn(classes, [Confusion(name, name, 1) for name in classes])
+    assert max(image.size) < 4100
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "\u202edlrow", "line\nbreak", "\udcff", "猫", "", "🐈"])
+def test_any_name_of_a_class_can_be_drawn(name: str) -> None:
+    drawn([name, "other"], [Confusion(name, "other", 3)])
