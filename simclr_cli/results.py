@@ -24,6 +24,7 @@ class PretrainResult:
     model_digest: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)
+    report: str | None = None  # the page of the run, report.html
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,16 @@ class SimilarResult:
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
     refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that `report` made."""
+
+    run: str  # the folder
+    report: str  # report.html in it
+    finished: bool  # whether the run is
+    bytes: int
 
 
 @dataclass(frozen=True)

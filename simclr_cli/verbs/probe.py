@@ -13,7 +13,7 @@ from torch import Tensor
 from simclr_cli.engine.accuracy import accuracy_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.errors import InputError
-from simclr_cli.events import Note, Report, silent
+from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
@@ -22,7 +22,6 @@ from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
-from simclr_cli.verbs.pretrain import progress
 
 NEIGHBOURS = (20, 200)
 VALIDATION_SHARE = 0.2  # of the train pictures, to choose l2 on
