@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,14 +39,15 @@ class Point:
 
 
 def line_chart(
-    title: str, x: Sequence[int], curves: Sequence[Curve], *, note: str = "", x_name: str = "epoch", unit: str = ""
+    title: str, x: Sequence[int], curves: Sequence[Curve], *, note: str = "", unit: str = "", zero: bool = False
 ) -> Markup:
-    """A figure with a line a curve, or nothing if no curve has a value.
+    """A figure of what changes from epoch to epoch, with a line a curve, or nothing if no curve has a value.
 
     Args:
-        x: whole numbers, ascending; one for each value.
+        x: epochs, ascending; one for each value.
         note: what the title does not say.
-        unit: after the last value, as in " %".
+        unit: after every value, as in " %".
+        zero: let the axis begin at 0, where only the proportion of values means something.
     """
     known = [
         [(at, float(value)) for at, value in zip(x, curve.values, strict=True) if value is not None and _finite(value)]
@@ -54,16 +56,18 @@ def line_chart(
     every = [point for points in known for point in points]
     if not every:
         return Markup("")
-    x_ticks = round_ticks(min(at for at, _ in every), max(at for at, _ in every), whole=True)
-    y_ticks = round_ticks(min(value for _, value in every), max(value for _, value in every))
+    y_ticks = round_ticks(min([value for _, value in every] + [0.0] * zero), max(value for _, value in every))
     x_range = (min(at for at, _ in every), max(at for at, _ in every))
+    x_ticks = [tick for tick in round_ticks(*x_range, whole=True) if x_range[0] <= tick <= x_range[1]]
+    if not x_ticks or x_ticks[0] - x_range[0] > 0.1 * (x_range[1] - x_range[0]):
+        x_ticks.insert(0, x_range[0])  # an axis of 1 to 60 is marked 1, 20, 40, 60
     y_range = (min(y_ticks[0], *(v for _, v in every)), max(y_ticks[-1], *(v for _, v in every)))
     drawn = []
     for i, (curve, points) in enumerate(zip(curves, known, strict=True), start=1):
         if not points:
             continue
         placed = [
-            Point(_across(at, x_range), _up(value, y_range), f"{x_name} {at:,}: {_exact(value)}{unit}")
+            Point(_across(at, x_range), _up(value, y_range), f"epoch {at:,}: {_exact(value)}{unit}")
             for at, value in thinned(points, POINTS)
         ]
         touched = placed[:: -(-len(placed) // TOUCHED)]
@@ -74,8 +78,8 @@ def line_chart(
         )  # fmt: skip
     return render(
         "chart.html", title=title, note=note, curves=drawn, width=WIDTH, height=HEIGHT, left=LEFT,
-        right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM, x_name=x_name,
-        x_ticks=[(_across(tick, x_range), f"{tick:,.0f}") for tick in x_ticks if x_range[0] <= tick <= x_range[1]],
+        right=WIDTH - RIGHT, bottom=HEIGHT - BOTTOM,
+        x_ticks=[(_across(tick, x_range), f"{tick:,.0f}") for tick in x_ticks],
         y_ticks=[(_up(tick, y_range), label) for tick, label in zip(y_ticks, tick_labels(y_ticks), strict=True)],
     )  # fmt: skip
 
@@ -120,7 +124,7 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
     """Ticks as words, all with as many decimals as their step needs; powers of ten where these would be many."""
     step = ticks[1] - ticks[0]
     if step < 1e-4 or step >= 1e7:
-        return ["0" if abs(tick) < step / 2 else f"{tick:.3g}" for tick in ticks]
+        return ["0" if abs(tick) < step / 2 else _exact(float(f"{tick:.3g}")) for tick in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{tick + 0.0:,.{decimals}f}" if abs(tick) > step / 2 else "0" for tick in ticks]
 
@@ -151,5 +155,6 @@ def _finite(value: object) -> bool:
 
 
 def _exact(value: float) -> str:
-    """Four digits or so: 0.4231, 12.35, 1,234."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    """Four digits or so: 0.4231, 12.35, 1,234, 5.478e-6."""
+    words = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].strip('+')}{found[2]}", words)

@@ -111,9 +111,9 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Section:
         return Section("Curves", "No epoch is done yet.")
     epochs = [int(row["epoch"]) for row in rows]
 
-    def chart(title: str, note: str, *keys: tuple[str, str], unit: str = "") -> Markup:
+    def chart(title: str, note: str, *keys: tuple[str, str], unit: str = "", zero: bool = False) -> Markup:
         curves = [Curve(name, [_value(row, key) for row in rows]) for key, name in keys]
-        return line_chart(title, epochs, curves, note=note, unit=unit)
+        return line_chart(title, epochs, curves, note=note, unit=unit, zero=zero)
 
     charts = [
         chart("Loss", "Mean over the steps of the epoch", ("loss", "loss")),
@@ -126,8 +126,8 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Section:
         chart("Effective rank", "Dimensions in use; near 1 is a collapse", ("rank_h", "of h"), ("rank_z", "of z")),
         chart("Alignment", "Squared distance of the two views of a picture; small is good", ("alignment", "alignment")),
         chart("Uniformity", "How evenly pictures spread; more negative is better", ("uniformity", "uniformity")),
-        chart("Learning rate", "Of the last step of the epoch", ("learning_rate", "learning rate")),
-        chart("Speed", "Images/s", ("images_per_second", "images/s")),
+        chart("Learning rate", "Of the last step of the epoch", ("learning_rate", "learning rate"), zero=True),
+        chart("Speed", "Images/s", ("images_per_second", "images/s"), zero=True),
     ]  # fmt: skip
     body = Markup('<div class="charts">\n{}</div>').format(Markup("").join(charts))
     missing = "" if any(row.get("health") for row in rows) else " Health was not measured in this run."

@@ -131,6 +131,7 @@ def read_probe(file: Path) -> ProbeResult | str:
             for score in kept["scores"]
         ]
         parts = {
+            "classes": tuple(kept["classes"]),
             "scores": tuple(_made(Score, score) for score in scores),
             "per_class": tuple(_made(ClassScore, entry) for entry in kept.get("per_class", ())),
             "confusion": tuple(_made(Confusion, entry) for entry in kept.get("confusion", ())),

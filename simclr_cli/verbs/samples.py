@@ -127,7 +127,8 @@ def show_neighbours(
     if vectors is None:
         drawn = np.sort(generator.permutation(len(census.pictures))[:EMBEDDED])
         sample = Census(census.root, tuple(census.pictures[i] for i in drawn), (), 0)
-        h, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report)
+        stage = "embedding some for report.html"
+        h, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
         vectors = as_vectors(ready, sample, h, normalise=True)
         everything = len(drawn) == len(census.pictures)
         among = f"{'all' if everything else 'a sample of'} {len(vectors.rows):,} pictures"
