@@ -104,7 +104,7 @@ def _samples(
         if census is None:
             root = Path(run.settings()["images"])
             census = take_census(root, workers=workers).without([Refused(*entry) for entry in refused])
-            if census.fingerprint != run.config()["census"]["fingerprint"]:
+            if census.fingerprint != run.config().get("census", {}).get("fingerprint"):
                 lead = "The folder has changed since: two views each of pictures that are in it now."
         chosen = kept_settings(run, {})
         step = first_step(census, chosen, workers)

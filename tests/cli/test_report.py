@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +42,11 @@ def test_the_path_is_data_and_nothing_is_opened_unasked(
 def test_open_opens_the_file(simclr: Callable[..., Any], opened: list[str], made: Path, options: tuple[str]) -> None:
     assert simclr("report", "--open", *options)[0] == 0
     assert opened == [made.as_uri()] and "a%20b" in opened[0]
+
+
+def test_json_has_the_keys_of_the_result(simclr: Callable[..., Any], made: Path) -> None:
+    result = json.loads(simclr("report", "--json")[1])
+    assert list(result) == [field.name for field in dataclasses.fields(ReportResult)] and result["report"] == str(made)
 
 
 @pytest.mark.parametrize("failure", [False, webbrowser.Error("none")])
