@@ -23,6 +23,7 @@ RESULTS = {
     "embed": results.EmbedResult,
     "probe": results.ProbeResult,
     "similar": results.SimilarResult,
+    "report": results.ReportResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,
 }

@@ -18,6 +18,7 @@ _HOMES = {
     "embed": "simclr_cli.verbs.embed",
     "probe": "simclr_cli.verbs.probe",
     "similar": "simclr_cli.verbs.similar",
+    "report": "simclr_cli.verbs.report",
     "cache": "simclr_cli.verbs.cache",
     "demo": "simclr_cli.verbs.demo",
     "load_encoder": "simclr_cli.verbs.encoders",
@@ -27,6 +28,7 @@ _HOMES = {
     "SimilarSettings": "simclr_cli.settings",
     "CacheSettings": "simclr_cli.settings",
     "DemoSettings": "simclr_cli.settings",
+    "ReportSettings": "simclr_cli.settings",
     "SimclrError": "simclr_cli.errors",
 }
 

@@ -98,6 +98,11 @@ def silent(_: Event) -> None:
     """Report to no one."""
 
 
+def progress(report: Report, stage: str) -> Callable[[int, int], None]:
+    """A callback for a long stage that reports each step of it."""
+    return lambda done, total: report(Progress(stage, done, total))
+
+
 def gigabytes(count: int) -> str:
     """12.3 GB, 0.45 GB: bytes as a person reads them."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"

@@ -26,6 +26,7 @@ class PretrainResult:
     census: dict[str, Any] = field(default_factory=dict)
     state: str | None = None  # learning (and at rest by the end), improving (train longer), unchanged
     outcome: str | None = None  # the same in words
+    report: str | None = None  # the page of the run, report.html
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,16 @@ class SimilarResult:
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
     refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that `report` made."""
+
+    run: str  # the folder
+    report: str  # report.html in it
+    finished: bool  # whether the run is
+    bytes: int
 
 
 @dataclass(frozen=True)

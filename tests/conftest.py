@@ -1,4 +1,12 @@
-"""What every test shares: a cache of its own, so that none writes into the user's."""
+"""What every test shares: a cache of its own, so that none writes into the user's; and a browser to look at pages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -7,7 +15,66 @@ from simclr_cli.machine import share_cores
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
 share_cores()
 
+CHROMIUM = "/usr/bin/chromium"  # Debian's
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("simclr-cache")))
+
+
+@dataclass
+class Visit:
+    """A page opened in a browser, and what came of it."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)  # of the console
+    requests: list[str] = field(default_factory=list)  # but those for data: URIs
+
+    def ask(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        return self.page.evaluate(script)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium; where there is none the test is skipped, or fails if SIMCLR_BROWSER is set."""
+    if not Path(CHROMIUM).exists():
+        reason = f"there is no {CHROMIUM} (apt-get install chromium)"
+        if os.environ.get("SIMCLR_BROWSER"):
+            pytest.fail(f"SIMCLR_BROWSER is set, and {reason}")
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
+    """`visit(html or file, width=..., scheme=...)`: open it in a browser, without a network."""
+    contexts = []
+
+    def go(shown: str | Path, *, width: int = 1280, scheme: str = "light") -> Visit:
+        file = shown if isinstance(shown, Path) else tmp_path / "visited.html"
+        if isinstance(shown, str):
+            file.write_text(shown, encoding="utf-8")
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        contexts.append(context)
+        seen = Visit(context.new_page())
+        seen.page.on("console", lambda message: seen.complaints.append(message.text))
+        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        seen.page.on("dialog", lambda dialog: seen.complaints.append(dialog.message) or dialog.dismiss())
+        seen.page.on("request", lambda request: request.url.startswith("data:") or seen.requests.append(request.url))
+        seen.page.goto(file.absolute().as_uri())
+        return seen
+
+    yield go
+    for context in contexts:
+        context.close()

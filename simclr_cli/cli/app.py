@@ -60,6 +60,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
     ),
     (
+        "report", settings.ReportSettings,
+        "Make the page of a run: how it went, what it saw, what it takes for alike.",
+        ("simclr report --open", "simclr report birds --json"),
+    ),
+    (
         "cache", settings.CacheSettings,
         "Show or clear what is kept of folders of pictures to be quicker the next time.",
         ("simclr cache", "simclr cache ./images --clear"),
@@ -109,6 +114,7 @@ def perform(
         The exit code; the one place where errors become one.
     """
     from simclr_cli.cli import results
+    from simclr_cli.cli.browser import open_page
     from simclr_cli.cli.console import Data, Face
 
     data = Data()
@@ -126,6 +132,8 @@ def perform(
             if not face.quiet:
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
                 sys.stdout.flush()
+                if getattr(chosen, "open", False):
+                    open_page(result.report, face)
         except PeerLost as error:  # let the one that failed be heard, and its exit code count
             time.sleep(PEER_SECONDS)
             if not face.quiet and not led:

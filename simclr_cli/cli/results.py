@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
-from simclr_cli.results import CacheResult, DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+from simclr_cli.results import (
+    CacheResult,
+    DemoResult,
+    EmbedResult,
+    PretrainResult,
+    ProbeResult,
+    ReportResult,
+    Score,
+    SimilarResult,
+)
 from simclr_cli.settings import RUNS
 
 
@@ -22,6 +31,8 @@ def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
     if result.refused:
         face.say(f"Left out: {count(result.refused, 'file')}; {result.run}/refused.json says why.", "yellow")
     face.say(result.outcome or "", "bold")
+    if result.report:
+        face.say(f"Report: {result.report}")
     data.line(result.run)
     runs = Path(result.run).parent
     where = "" if runs == RUNS else f" --runs {runs}"
@@ -90,6 +101,13 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         data.table(["rank", "similarity", "path"], rows)
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
+
+
+def show_report(result: ReportResult, face: Face, data: Data) -> None:
+    """Where the page is."""
+    unfinished = "" if result.finished else " of a run that is not finished"
+    face.say(f"A page{unfinished}, of {result.bytes / 1e6:.1f} MB; it needs no network.")
+    data.line(result.report)
 
 
 def show_cache(result: CacheResult, face: Face, data: Data) -> None:

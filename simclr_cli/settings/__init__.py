@@ -15,7 +15,7 @@ from simclr_cli.settings.training import (
     ResolvedSettings,
     Switch,
 )
-from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, SimilarSettings
+from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, ReportSettings, SimilarSettings
 
 __all__ = [
     "RUNS",
@@ -30,6 +30,7 @@ __all__ = [
     "Precision",
     "PretrainSettings",
     "ProbeSettings",
+    "ReportSettings",
     "ResolvedSettings",
     "SimilarSettings",
     "Switch",

@@ -102,6 +102,11 @@ class PretrainSettings:
     checkpoint_seconds: float = setting(
         60.0, "Time between two checkpoints, which is what a machine that is taken away costs.", at_least=0.0
     )
+    tensorboard: bool = setting(
+        False,
+        "Write event files too, into the run's folder tensorboard, for those who look at runs in TensorBoard (by the "
+        "extra 'tensorboard').",
+    )
     cache_gb: float | None = setting(
         None,
         "Disk space in GB for the decoded pictures of this folder; what does not fit is decoded again in every epoch. "

@@ -56,6 +56,24 @@ class SimilarSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Settings of `simclr report`."""
+
+    run: str | None = setting(
+        None,
+        "Name of the run, or the path of its folder. Auto: the newest under --runs, finished or not.",
+        argument=True,
+    )
+    runs: Path = setting(RUNS, RUNS_HELP)
+    open: bool = setting(False, "Open the page in the browser.")
+    device: str | None = setting(None, DEVICE)
+    workers: int | None = setting(None, WORKERS, at_least=1)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheSettings:
     """Settings of `simclr cache`."""
 

@@ -55,6 +55,22 @@ class RunFolder:
         return self.path / "projector.safetensors"
 
     @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def outcome_file(self) -> Path:
+        return self.path / "outcome.json"
+
+    @property
+    def probe_folder(self) -> Path:
+        return self.path / "probe"
+
+    @property
+    def event_files(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoint"
 
@@ -63,20 +79,12 @@ class RunFolder:
         return self.path / "vectors"
 
     @property
-    def outcome_file(self) -> Path:
-        return self.path / "outcome.json"
-
-    @property
     def failure_file(self) -> Path:
         return self.path / "failed-batch.json"
 
     @property
     def last_good(self) -> Path:
         return self.path / "last-good"
-
-    @property
-    def probe_folder(self) -> Path:
-        return self.path / "probe"
 
     @property
     def finished(self) -> bool:
@@ -120,6 +128,21 @@ class RunFolder:
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl whole: one object an epoch."""
         write_bytes(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one an epoch; none if no epoch is done.
+
+        Raises:
+            RunError: damaged.
+        """
+        try:
+            lines = self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []
+            rows = [json.loads(line) for line in lines]
+            if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+                raise ValueError("a line is not of an epoch")
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.metrics_file} cannot be read ({error}).", "Restore it from a copy.") from None
+        return rows
 
     def write_refused(self, refused: Sequence[tuple[str, str]]) -> None:
         """Write refused.json: name and reason of every file that was not used."""
@@ -236,10 +259,7 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
         RunError: there is none, or it is not finished.
     """
     if name is not None:
-        chosen = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
-        if not chosen.path.is_dir():
-            known = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
-            raise RunError(f"There is no run {name}.", f"Runs under {runs}: {known}.")
+        chosen = _named(name, runs)
         if not chosen.finished:
             raise RunError(
                 f"The run {chosen.path} is not finished.",
@@ -250,6 +270,31 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
     if not finished:
         raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
     return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns)
+
+
+def find_begun_run(name: str | None, runs: Path) -> RunFolder:
+    """A run, finished or not, by name or path; without a name the newest.
+
+    Raises:
+        RunError: there is none.
+    """
+    if name is not None:
+        chosen = _named(name, runs)
+        if not chosen.begun:
+            raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
+        return chosen
+    begun = list_runs(runs)
+    if not begun:
+        raise RunError(f"There is no run under {runs}.", "Train one with: simclr pretrain FOLDER")
+    return begun[0]
+
+
+def _named(name: str, runs: Path) -> RunFolder:
+    chosen = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
+    if not chosen.path.is_dir():
+        known = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
+        raise RunError(f"There is no run {name}.", f"Runs under {runs}: {known}.")
+    return chosen
 
 
 def list_runs(runs: Path) -> list[RunFolder]:

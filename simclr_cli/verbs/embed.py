@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
-from simclr_cli.events import Note, Report, silent
+from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused, take_census
@@ -31,7 +31,6 @@ from simclr_cli.store.vectors import (
 )
 from simclr_cli.verbs.embedding import as_vectors, embed_census, nothing_decoded, pictures_of
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, ready_encoder
-from simclr_cli.verbs.pretrain import progress
 
 
 def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:

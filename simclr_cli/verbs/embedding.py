@@ -13,13 +13,12 @@ from torch import Tensor
 from simclr_cli.engine.compilation import folded
 from simclr_cli.engine.operations import upload
 from simclr_cli.errors import InputError, RunError
-from simclr_cli.events import Report
+from simclr_cli.events import Report, progress
 from simclr_cli.images.decode import Refusal, each, evaluation_crop
 from simclr_cli.images.folder import Census, Refused
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import Vectors
 from simclr_cli.verbs.encoders import ReadyEncoder
-from simclr_cli.verbs.pretrain import progress
 
 FOLD_FROM = 256  # pictures, from which on folding (a second for ResNet-18) pays
 

@@ -11,11 +11,10 @@ from torch import Tensor
 from simclr_cli.engine.accuracy import percent
 from simclr_cli.engine.probes import fit_probe
 from simclr_cli.engine.suspects import FOLDS, out_of_fold, suspects
-from simclr_cli.events import Report
+from simclr_cli.events import Report, progress
 from simclr_cli.results import ClassScore, Confusion, FewLabels, Suspect
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.comparison import VALIDATION_SHARE, Comparison, Judged, LabelledRows
-from simclr_cli.verbs.pretrain import progress
 from simclr_cli.verbs.splits import folds_of, some_labels, stratified
 
 MOST_SUSPECTS = 100

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.errors import CollapseError, InputError, MachineError
-from simclr_cli.events import CensusTaken, Note, PlanMade, Progress, Report, silent
+from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
@@ -29,11 +30,13 @@ from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
 from simclr_cli.verbs.outcome import outcome
 from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, resolve
+from simclr_cli.verbs.report import try_report
 from simclr_cli.verbs.resume import begin, check_same_pictures, describe
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import bytes_a_picture, seconds_a_picture
@@ -59,6 +62,8 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
 
 def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, report: Report) -> PretrainResult:
     began = time.perf_counter()
+    if settings.tensorboard:
+        check_tensorboard()
     beside = ranks.beside()
     work = _prepare(settings, device, ranks, beside, report) if ranks.first else None
     if not ranks.alone:
@@ -76,12 +81,13 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     make_folder(run.path)
     decoded = _decode(work, settings, max(1, chosen.workers // beside), ranks, report)
     census = decoded.census
-    left = len(decoded) - chosen.held_out
-    if left < chosen.batch_size:
-        report(Note(f"The batch shrinks from {chosen.batch_size} to {left}: that many could be decoded."))
-        chosen = dataclasses.replace(chosen, batch_size=left)
+    if len(decoded) - chosen.held_out < chosen.batch_size:
+        chosen = dataclasses.replace(chosen, held_out=0)
+    if len(decoded) < chosen.batch_size:
+        report(Note(f"The batch shrinks from {chosen.batch_size} to {len(decoded)}: that many could be decoded."))
+        chosen = dataclasses.replace(chosen, batch_size=len(decoded))
     if ranks.first:
-        describe(run, chosen, census)
+        describe(run, chosen, census, work.plan.choices if work.plan else ())
     groups = _groups(decoded, chosen, ranks, report)
 
     def shrunk(micro_batch: int) -> None:
@@ -91,13 +97,15 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)
     batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks, out)
     watch = Watch(decoded, out, chosen)
-    metrics = train(model, batches, chosen, run, report, groups=groups, shrunk=shrunk, look=watch.look)
+    with _event_files(run, wanted=settings.tensorboard and ranks.first, report=report) as told:
+        metrics = train(model, batches, chosen, run, told, groups=groups, shrunk=shrunk, look=watch.look)
 
     found = outcome(metrics, chosen.batch_size, chosen.epochs * batches.steps_per_epoch)
-    digest = None
+    digest, page = None, None
     if ranks.first:
         run.write_outcome(dataclasses.asdict(found))
         digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
+        page = try_report(run, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
         raise CollapseError(*found.words.split(". ", 1))
     return dataclasses.replace(
@@ -113,6 +121,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
         census=census.summary(),
         state=found.state,
         outcome=found.words,
+        report=page,
     )
 
 
@@ -215,6 +224,22 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
     return torch.tensor(found)
 
 
+@contextlib.contextmanager
+def _event_files(run: RunFolder, *, wanted: bool, report: Report) -> Iterator[Report]:
+    """The same report, which writes every epoch to event files first."""
+    files = EventFiles(run.event_files)
+
+    def told(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            files.write(run.read_metrics())  # train has just written them, with this one
+        report(event)
+
+    try:
+        yield told if wanted else report
+    finally:
+        files.close()
+
+
 def _export(run: RunFolder, model: SimCLR, *, pictures: int, epochs: int) -> str:
     """Write head and encoder, which makes the run a finished one; the encoder's digest."""
     run.write_projector(model.head.state_dict())
@@ -224,8 +249,3 @@ def _export(run: RunFolder, model: SimCLR, *, pictures: int, epochs: int) -> str
 
 def _budget(settings: PretrainSettings) -> int | None:
     return None if settings.cache_gb is None else int(settings.cache_gb * 1e9)
-
-
-def progress(report: Report, stage: str) -> Callable[[int, int], None]:
-    """A callback for a long stage that reports each step of it."""
-    return lambda done, total: report(Progress(stage, done, total))

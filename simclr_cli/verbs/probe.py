@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simclr_cli.events import Note, Report, silent
+from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes, write_json
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import take_census
@@ -18,7 +18,6 @@ from simclr_cli.verbs.comparison import compare
 from simclr_cli.verbs.embedding import pictures_of, trained_on
 from simclr_cli.verbs.encoders import ready_encoder
 from simclr_cli.verbs.findings import confusion, few_labels, likely_mislabelled, per_class
-from simclr_cli.verbs.pretrain import progress
 from simclr_cli.verbs.verdict import verdict
 
 

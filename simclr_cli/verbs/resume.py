@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import simclr_cli
 from simclr_cli.errors import RunError, SettingsError
+from simclr_cli.events import Choice
 from simclr_cli.images.folder import Census, Refused
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.run import RunFolder, list_runs
 
-NOT_KEPT = ("resume", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds")  # of the command, not of the run
+NOT_KEPT = (
+    "resume", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
+)  # of the command, not of the run  # fmt: skip
 ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
 MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything else is the run's own
 
@@ -41,11 +46,7 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
         raise RunError(
             f"The pictures of the run {run.path} are no longer in {kept['images']}.", "Bring the folder back there."
         )
-    try:
-        command = {name: getattr(settings, name) for name in NOT_KEPT}
-        own = ResolvedSettings(**{**kept, "images": Path(kept["images"]), **command})
-    except TypeError as error:
-        raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
+    own = kept_settings(run, {name: getattr(settings, name) for name in NOT_KEPT})
     for field in dataclasses.fields(PretrainSettings):
         given = getattr(settings, field.name)
         if field.name not in MAY_DIFFER and given not in (field.default, getattr(own, field.name)):
@@ -56,6 +57,20 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
             )
     elsewhere = {name: given for name in ELSEWHERE if (given := getattr(settings, name)) is not None}
     return run, dataclasses.replace(own, **elsewhere)
+
+
+def kept_settings(run: RunFolder, command: Mapping[str, Any]) -> ResolvedSettings:
+    """The settings that a run was begun with, and those of the command.
+
+    Raises:
+        RunError: they are not there, or not all of them are settings.
+        InputError: its pictures are gone.
+    """
+    kept = run.settings()
+    try:
+        return ResolvedSettings(**{**kept, "images": Path(kept["images"]), **command})
+    except TypeError as error:
+        raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
 
 
 def _named_or_next(settings: PretrainSettings) -> RunFolder:
@@ -115,8 +130,13 @@ def check_same_pictures(run: RunFolder, census: Census) -> None:
         )
 
 
-def describe(run: RunFolder, chosen: ResolvedSettings, census: Census) -> None:
-    """Write down what the run is: settings as resolved, census, versions; and every file refused, with its reason."""
+def describe(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Sequence[Choice] = ()) -> None:
+    """Write down what the run is: settings as resolved, census, versions; and every file refused, with its reason.
+
+    Args:
+        choices: the plan's, with their reasons. What a run that goes on was begun with stays as it was.
+    """
+    before = run.config().get("choices") if run.config_file.is_file() else None
     settings = {name: value for name, value in chosen.told().items() if name not in NOT_KEPT}
     settings["images"] = str(census.root.resolve())
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
@@ -126,6 +146,7 @@ def describe(run: RunFolder, chosen: ResolvedSettings, census: Census) -> None:
             "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
             "python": platform.python_version(),
             "settings": settings,
+            "choices": before or [dataclasses.asdict(choice) for choice in choices],
             "census": census.summary(),
         }
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import InputError, RunError
-from simclr_cli.events import Note, Report, silent
+from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.images.decode import Refusal, default_workers, read_header
 from simclr_cli.images.folder import Refused, take_census
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
@@ -18,7 +18,6 @@ from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
 from simclr_cli.verbs.embedding import as_vectors, embed_files, embed_pictures, pictures_of
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
-from simclr_cli.verbs.pretrain import progress
 
 
 def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarResult:

@@ -80,7 +80,7 @@ def add_bad_files(folder: Path, whole: Path) -> dict[str, str]:
 
 def test_run_folder_holds_what_the_plan_of_the_house_lists(trained: Any) -> None:
     names = {str(path.relative_to(trained.run.path)) for path in trained.run.path.rglob("*") if path.is_file()}
-    expected = "config.json metrics.jsonl refused.json outcome.json projector.safetensors"
+    expected = "config.json metrics.jsonl refused.json outcome.json report.html projector.safetensors"
     expected += " encoder/config.json encoder/model.safetensors encoder/README.md checkpoint/step-000000006.safetensors"
     assert {name for name in names if not name.startswith(("vectors/", "probe/"))} == set(expected.split())
 
@@ -106,6 +106,7 @@ def test_config_holds_every_setting_resolved(trained: Any) -> None:
         "cache_gb",
         "devices",
         "checkpoint_seconds",
+        "tensorboard",
     }
     assert set(config["settings"]) == wanted
     assert None not in config["settings"].values()
@@ -118,7 +119,8 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
     kinds = [type(event) for event in trained.events]
     order = [CensusTaken, PlanMade, StepDone, EpochDone]
     assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
-    assert {event.stage for event in trained.events if isinstance(event, Progress)} == {"reading headers", "decoding"}
+    stages = {event.stage for event in trained.events if isinstance(event, Progress)}
+    assert stages == {"reading headers", "decoding", "embedding some for report.html"}
     assert kinds.count(StepDone) == 6 and kinds.count(EpochDone) == 2
     assert all(math.isfinite(event.loss) for event in trained.events if isinstance(event, StepDone | EpochDone))
 

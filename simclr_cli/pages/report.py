@@ -1,0 +1,207 @@
+"""The page of a run: what it was, how it went, what the model saw, what it takes for alike, how good it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from simclr_cli.pages.charts import Curve, heat_map, line_chart
+from simclr_cli.pages.page import Section, page, render
+from simclr_cli.results import Accuracy, ProbeResult
+from simclr_cli.wording import count, duration
+
+MOST_REFUSED = 100  # files listed
+MOST_CLASSES = 50  # rows of the table of classes
+MOST_SUSPECTS = 30
+STATES = {"learning": "good", "improving": "good", "collapsed": "bad", "unchanged": "warn"}
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A picture on the page."""
+
+    name: str
+    uri: str | None  # data:, or None where it cannot be shown
+    similarity: float | None = None  # to the one it is a neighbour of
+
+
+@dataclass(frozen=True)
+class ViewsShown:
+    """Two views each of some pictures, as the first step of training saw them."""
+
+    lead: str
+    pictures: tuple[tuple[Thumbnail, Thumbnail, Thumbnail], ...]  # the picture itself, its first view, its second view
+    similarity: NDArray[np.float32] | None = None  # (2n, 2n) cosines: both views of the first picture, of the second, …
+    of: str = "z"  # what the cosines are of
+
+
+@dataclass(frozen=True)
+class NeighboursShown:
+    """Sample pictures, each with those that are nearest to it."""
+
+    lead: str
+    rows: tuple[tuple[Thumbnail, ...], ...]  # the sample first
+
+
+@dataclass(frozen=True)
+class RunShown:
+    """All that a page says of a run. A string in place of a part says why it is missing."""
+
+    name: str
+    finished: bool
+    config: Mapping[str, Any]  # config.json
+    rows: Sequence[Mapping[str, Any]]  # of metrics.jsonl
+    refused: Sequence[tuple[str, str]]  # name and reason
+    views: ViewsShown | str
+    neighbours: NeighboursShown | str
+    probe: ProbeResult | str
+    confusion: str | None = None  # the picture of the matrix, as a data: URI
+    outcome: Mapping[str, str] | None = None  # state and words
+
+
+def report_page(run: RunShown) -> str:
+    """The whole page, as HTML."""
+    sections = [
+        Section("Summary", body=_summary(run)),
+        _curves(run.rows),
+        _views(run.views),
+        _neighbours(run.neighbours),
+        _probe(run.probe, run.confusion),
+        _plan(run.config),
+        _refused(run.refused),
+    ]
+    census = run.config.get("census", {})
+    state = "Finished" if run.finished else "Not finished"
+    lead = f"{state}; {count(census.get('pictures', 0), 'picture')} from {census.get('folder', 'a folder')}."
+    return page(run.name, sections, lead=lead)
+
+
+def _summary(run: RunShown) -> Markup:
+    settings, rows = run.config.get("settings", {}), run.rows
+    figures: list[tuple[str, str, str]] = []
+    if rows:
+        done, wanted = len(rows), settings.get("epochs", len(rows))
+        figures.append(("Epochs", f"{done:,}", "" if done == wanted else f"of {wanted:,}"))
+        figures.append(("Loss", _number(rows[-1].get("loss")), f"from {_number(rows[0].get('loss'))}"))
+        if (found := _last(rows, "found")) is not None:
+            figures.append(("Found again", f"{found:.1f} %", "views whose other view is nearest"))
+        if (knn := _last(rows, "knn")) is not None:
+            figures.append(("kNN", f"{knn:.1f} %", "told right by the 20 nearest"))
+        if speeds := [row["images_per_second"] for row in rows if row.get("images_per_second") is not None]:
+            figures.append(("Speed", f"{np.median(speeds):,.0f}", "images/s, median"))
+        figures.append(("Training", duration(sum(row.get("seconds") or 0 for row in rows)), "without what was before"))
+    if not isinstance(run.probe, str) and run.probe.scores:
+        score = run.probe.scores[0]
+        best = score.linear or score.knn_20
+        figures.append(("Probe", f"{best.top_1:.1f} %", "linear" if score.linear else "kNN, k = 20"))
+    outcome = run.outcome or {}
+    return render(
+        "summary.html", figures=figures, words=outcome.get("words", ""), tone=STATES.get(outcome.get("state", ""), "")
+    )
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> Section:
+    if not rows:
+        return Section("Curves", "No epoch is done yet.")
+    epochs = [int(row["epoch"]) for row in rows]
+
+    def chart(title: str, note: str, *keys: tuple[str, str], unit: str = "", zero: bool = False) -> Markup:
+        curves = [Curve(name, [_value(row, key) for row in rows]) for key, name in keys]
+        return line_chart(title, epochs, curves, note=note, unit=unit, zero=zero)
+
+    charts = [
+        chart("Loss", "Mean over the steps of the epoch", ("loss", "loss")),
+        chart("kNN", "Held-out pictures told right by their 20 nearest neighbours", ("knn", "kNN"), unit=" %"),
+        chart("Found again", "Views whose nearest other view is of the same picture", ("found", "found"), unit=" %"),
+        chart(
+            "Cosine", "Of the two views of a picture, and of different pictures: far apart is good",
+            ("positive", "same picture"), ("negative", "different pictures"),
+        ),
+        chart("Effective rank", "Dimensions in use; near 1 is a collapse", ("rank_h", "of h"), ("rank_z", "of z")),
+        chart("Alignment", "Squared distance of the two views of a picture; small is good", ("alignment", "alignment")),
+        chart("Uniformity", "How evenly pictures spread; more negative is better", ("uniformity", "uniformity")),
+        chart("Learning rate", "Of the last step of the epoch", ("learning_rate", "learning rate"), zero=True),
+        chart("Speed", "Images/s", ("images_per_second", "images/s"), zero=True),
+    ]  # fmt: skip
+    body = Markup('<div class="charts">\n{}</div>').format(Markup("").join(charts))
+    missing = "" if any(row.get("health") for row in rows) else " Health was not measured in this run."
+    return Section("Curves", f"A point an epoch; the value stands under the pointer.{missing}", body)
+
+
+def _views(views: ViewsShown | str) -> Section:
+    if isinstance(views, str):
+        return Section("Views", views)
+    matrix = Markup("")
+    if views.similarity is not None:
+        shown = [view for _, *both in views.pictures for view in both]
+        names = [f"picture {i // 2 + 1}, view {i % 2 + 1}" for i in range(len(shown))]
+        matrix = heat_map(views.similarity, names, [view.uri or "data:," for view in shown])
+    return Section("Views", views.lead, render("views.html", pictures=views.pictures, matrix=matrix, of=views.of))
+
+
+def _neighbours(neighbours: NeighboursShown | str) -> Section:
+    if isinstance(neighbours, str):
+        return Section("Nearest neighbours", neighbours)
+    return Section("Nearest neighbours", neighbours.lead, render("neighbours.html", rows=neighbours.rows))
+
+
+def _probe(probe: ProbeResult | str, confusion: str | None) -> Section:
+    if isinstance(probe, str):
+        return Section("Probe", probe)
+    lead = (
+        f"{len(probe.classes):,} classes, {probe.train_pictures:,} pictures with labels, {probe.test_pictures:,} held "
+        f"out ({probe.split}); always guessing the largest class gives {probe.chance:.1f} %. "
+        f"Brackets: where 95 % of bootstrap samples lie."
+    )
+    told = [one for one in probe.per_class if one.recall is not None]
+    classes = sorted(told, key=lambda one: one.recall or 0.0)
+    confused = sorted((cell for cell in probe.confusion if cell.label != cell.predicted), key=lambda c: -c.count)
+    body = render(
+        "probe.html", probe=probe, accuracy=_accuracy, confusion=confusion, confused=confused[:10],
+        classes=classes[:MOST_CLASSES], more_classes=len(classes[MOST_CLASSES:]),
+        suspects=probe.suspects[:MOST_SUSPECTS], more_suspects=len(probe.suspects[MOST_SUSPECTS:]),
+    )  # fmt: skip
+    return Section("Probe", lead, body)
+
+
+def _plan(config: Mapping[str, Any]) -> Section:
+    settings = config.get("settings", {})
+    choices = [(entry["name"], entry["value"], entry["reason"]) for entry in config.get("choices", [])]
+    planned = {name.replace(" ", "_") for name, _, _ in choices}
+    others = [(name.replace("_", " "), str(value)) for name, value in sorted(settings.items())
+              if name not in planned and value not in (None, "")]  # fmt: skip
+    versions = {"simclr": config.get("simclr_version"), "python": config.get("python"), **config.get("versions", {})}
+    body = render("plan.html", choices=choices, others=others, versions={k: v for k, v in versions.items() if v})
+    lead = "What was set, what was chosen, and why." if choices else "The settings of this run."
+    return Section("Plan", lead, body)
+
+
+def _refused(refused: Sequence[tuple[str, str]]) -> Section:
+    if not refused:
+        return Section("Refused", "No file was refused.")
+    reasons = Counter(reason for _, reason in refused).most_common(12)
+    body = render("refused.html", reasons=reasons, files=refused[:MOST_REFUSED], more=len(refused[MOST_REFUSED:]))
+    return Section("Refused", f"{count(len(refused), 'file')} not used, and why.", body)
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
+    """Of an epoch or of its health; None where it was not measured."""
+    return row[key] if key in row else (row.get("health") or {}).get(key)
+
+
+def _last(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
+    return next((value for row in reversed(rows) if (value := _value(row, key)) is not None), None)
+
+
+def _number(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _accuracy(value: Accuracy | None) -> str:
+    return "-" if value is None else f"{value.top_1:.1f} ({value.low:.1f} to {value.high:.1f})"

@@ -1,0 +1,69 @@
+"""Event files for TensorBoard: the rows of metrics.jsonl once more, for those who look at runs there."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simclr_cli.errors import MachineError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+NOT_DRAWN = ("epoch", "health", "pictures", "held_out")
+
+
+def check_tensorboard() -> None:
+    """Raise MachineError where the library that writes event files is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MachineError(
+            "--tensorboard needs the library tensorboard, which is not installed.",
+            "Install it with: pipx inject simclr-cli tensorboard (or pip install 'simclr-cli[tensorboard]').",
+        )
+
+
+class EventFiles:
+    """Writes a run's epochs to a folder of event files.
+
+    Each start writes one file, which begins with all epochs so far and tells TensorBoard to forget those of older
+    files: so the whole is right after any stop, even where epochs were done again, or once without --tensorboard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The last of all rows so far, and at first those before it too; durable when this returns."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder), purge_step=1)
+            ended = time.time() - sum(row.get("seconds") or 0 for row in rows)
+            for row in rows:
+                ended += row.get("seconds") or 0
+                self._add(row, ended)
+        else:
+            self._add(rows[-1], time.time())
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _add(self, row: Mapping[str, Any], ended: float) -> None:
+        assert self._writer is not None
+        for name, value in scalars(row):
+            self._writer.add_scalar(name, value, row["epoch"], walltime=ended)
+
+
+def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Tags and values of an epoch: those of its health as health/NAME; what was not measured is left out."""
+    for prefix, part in (("", row), ("health/", row.get("health") or {})):
+        for name, value in part.items():
+            if name not in NOT_DRAWN and isinstance(value, int | float):
+                yield prefix + name, float(value)

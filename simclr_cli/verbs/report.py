@@ -1,0 +1,164 @@
+"""report.html: the page of a run, made from what lies in its folder, finished or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from simclr_cli.errors import InputError, Interrupted, RunError, SimclrError
+from simclr_cli.events import Note, Report, silent
+from simclr_cli.files import write_bytes
+from simclr_cli.images.decode import Refusal, decode, default_workers
+from simclr_cli.images.folder import Census, Refused, take_census
+from simclr_cli.pages.pictures import as_data_uri, thumbnail
+from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
+from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ReportResult, Score, Suspect
+from simclr_cli.settings import ReportSettings
+from simclr_cli.store.run import RunFolder, find_begun_run
+from simclr_cli.verbs.encoders import pick_device, run_encoder
+from simclr_cli.verbs.resume import kept_settings
+from simclr_cli.verbs.samples import first_step, show_neighbours, show_views
+
+CONFUSION_SIDE = 1000  # px, at most
+NO_PROBE = "There was none. It says how good the encoder is where labels exist: simclr probe FOLDER"
+
+T = TypeVar("T")
+
+
+def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult:
+    """Make a run's page anew.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next.
+    """
+    run = find_begun_run(settings.run, settings.runs)
+    workers = settings.workers or default_workers()
+    size = write_report(run, device=pick_device(settings.device), workers=workers, report=report)
+    return ReportResult(str(run.path), str(run.report_file), run.finished, size)
+
+
+def try_report(run: RunFolder, *, census: Census, device: torch.device, workers: int, report: Report) -> str | None:
+    """The page of a run that has just finished, or a note of why there is none: the run is finished all the same."""
+    try:
+        write_report(run, device=device, workers=workers, report=report, census=census)
+    except Interrupted:  # there is nothing to lose any more, and a report of it would be the next one
+        return None
+    except Exception as error:  # whatever it is, hours of training end well
+        why = error.what if isinstance(error, SimclrError) else f"{type(error).__name__}: {error}."
+        report(Note(f"There is no report.html ({why}) Make it with: simclr report {run.path}", warning=True))
+        return None
+    return str(run.report_file)
+
+
+def write_report(
+    run: RunFolder, *, device: torch.device, workers: int, report: Report, census: Census | None = None
+) -> int:
+    """Write report.html.
+
+    Args:
+        census: of the run's pictures without those refused, if it is known already.
+
+    Returns:
+        Its size in bytes.
+    """
+    try:
+        refused = run.read_refused() if run.refused_file.exists() else []
+    except RunError as error:
+        refused = []
+        report(Note(error.what, warning=True))
+    views, neighbours = _samples(run, refused, census, device, workers, report)
+    confusion = run.probe_folder / "confusion.png"
+    shown = RunShown(
+        name=run.path.absolute().name,
+        finished=run.finished,
+        config=run.config(),
+        rows=run.read_metrics(),
+        refused=refused,
+        views=views,
+        neighbours=neighbours,
+        probe=read_probe(run.probe_folder / "probe.json"),
+        confusion=_picture(confusion),
+        outcome=_outcome(run.outcome_file),
+    )
+    data = report_page(shown).encode("utf-8")
+    write_bytes(run.report_file, data)
+    return len(data)
+
+
+def _samples(
+    run: RunFolder,
+    refused: list[tuple[str, str]],
+    census: Census | None,
+    device: torch.device,
+    workers: int,
+    report: Report,
+) -> tuple[ViewsShown | str, NeighboursShown | str]:
+    """Views and neighbours, or why there are none."""
+    lead = "Some pictures, each with the two views of it that the first step of training saw."
+    try:
+        if census is None:
+            root = Path(run.settings()["images"])
+            census = take_census(root, workers=workers).without([Refused(*entry) for entry in refused])
+            if census.fingerprint != run.config().get("census", {}).get("fingerprint"):
+                lead = "The folder has changed since: two views each of pictures that are in it now."
+        chosen = kept_settings(run, {})
+        step = first_step(census, chosen, workers)
+        ready = run_encoder(run, device) if run.finished else None
+        views = show_views(step, census, ready, chosen, workers, lead)
+        if ready is None:
+            return views, "They come with the finished encoder."
+        return views, show_neighbours(ready, run, census, chosen, workers, report)
+    except InputError as error:
+        return error.what, error.what
+
+
+def read_probe(file: Path) -> ProbeResult | str:
+    """What `probe` has kept of its findings, or why there is nothing to show."""
+    if not file.is_file():
+        return NO_PROBE
+    try:
+        kept = json.loads(file.read_bytes())
+        scores = [
+            {
+                **score,
+                **{key: score.get(key) and _made(Accuracy, score[key]) for key in ("knn_20", "knn_200", "linear")},
+            }
+            for score in kept["scores"]
+        ]
+        parts = {
+            "classes": tuple(kept["classes"]),
+            "scores": tuple(_made(Score, score) for score in scores),
+            "per_class": tuple(_made(ClassScore, entry) for entry in kept.get("per_class", ())),
+            "confusion": tuple(_made(Confusion, entry) for entry in kept.get("confusion", ())),
+            "suspects": tuple(_made(Suspect, entry) for entry in kept.get("suspects", ())),
+            "few_labels": tuple(_made(FewLabels, entry) for entry in kept.get("few_labels", ())),
+        }
+        return _made(ProbeResult, {**kept, **parts})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "The file probe/probe.json cannot be read. Probe again with: simclr probe"
+
+
+def _made(kind: type[T], kept: Any) -> T:
+    """A result from what was kept of it; keys that it does not know are of a later version."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in kept.items() if name in known})
+
+
+def _outcome(file: Path) -> dict[str, str] | None:
+    try:
+        kept = json.loads(file.read_bytes())
+        return {"state": str(kept["state"]), "words": str(kept["words"])}
+    except (OSError, ValueError, KeyError, TypeError):  # most often there is none
+        return None
+
+
+def _picture(file: Path) -> str | None:
+    try:
+        return as_data_uri(thumbnail(np.asarray(decode(file)), CONFUSION_SIDE))
+    except Refusal:  # most often there is none
+        return None

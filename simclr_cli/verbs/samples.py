@@ -1,0 +1,172 @@
+"""What a run's page shows of its pictures: views as the first step saw them, and what the encoder takes for alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from simclr_cli.engine.model import ProjectionHead
+from simclr_cli.engine.views import TwoViews
+from simclr_cli.errors import RunError
+from simclr_cli.events import Report
+from simclr_cli.images.batches import Batches
+from simclr_cli.images.cache import DecodedPictures, stored_side
+from simclr_cli.images.decode import Refusal, decode, each
+from simclr_cli.images.folder import Census
+from simclr_cli.images.pixels import NOT_STORED
+from simclr_cli.pages.pictures import as_data_uri, thumbnail
+from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
+from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
+from simclr_cli.settings import ResolvedSettings
+from simclr_cli.store.run import RunFolder, read_weights
+from simclr_cli.store.vectors import Vectors, read_vectors
+from simclr_cli.verbs.embedding import as_vectors, embed_census
+from simclr_cli.verbs.encoders import ReadyEncoder
+from simclr_cli.verbs.plan import view_recipe
+
+VIEWED = 8  # pictures whose views are shown
+SAMPLES, NEIGHBOURS = 6, 6
+EMBEDDED = 512  # pictures among which neighbours are looked for, where the run has no vectors of all
+SIDE = 112  # of a thumbnail, px
+BATCH = 64  # pictures embedded at once
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The first pictures of the first step of training."""
+
+    names: tuple[str, ...]  # n
+    views: Tensor  # (2n, 3, S, S) float32 in [0, 1]: first views, then second views
+
+
+def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int = VIEWED) -> FirstStep:
+    """The views that the first step of this seed draws for its first `most` pictures: what `Step` gives the model.
+
+    Args:
+        census: as it was after decoding, without what was refused.
+
+    Raises:
+        InputError: a picture can no longer be decoded.
+    """
+    side = stored_side(census, chosen.image_size)
+    sizes = np.array([(picture.height, picture.width) for picture in census.pictures], np.int64)
+    decoded = DecodedPictures(census, side, sizes, np.full(len(sizes), NOT_STORED, np.int64), (), workers)
+    batches = Batches(decoded, min(chosen.batch_size, len(sizes)), chosen.seed, torch.device("cpu"))
+    rows = batches.rows(0)
+    two_views = TwoViews(chosen.image_size, view_recipe(chosen))
+    true_sizes = torch.from_numpy(sizes[rows])
+    first, second = two_views.draw(true_sizes, torch_generator(chosen.seed, Purpose.VIEWS, 0))
+    part = slice(0, most)
+    pixels = torch.from_numpy(decoded.read(rows[part]))
+    views = two_views.make(pixels, true_sizes[part], (first[part], second[part]))
+    return FirstStep(tuple(census.pictures[row].name for row in rows[part]), views)
+
+
+def show_views(
+    step: FirstStep, census: Census, ready: ReadyEncoder | None, chosen: ResolvedSettings, workers: int, lead: str
+) -> ViewsShown:
+    """The views of a step as thumbnails, and how alike the trained model finds them."""
+    count = len(step.names)
+    pixels = (step.views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    own = thumbnails([census.root / name for name in step.names], step.names, workers)
+    shown = [as_data_uri(thumbnail(view, SIDE)) for view in pixels]
+    triples = tuple(
+        (own[i], Thumbnail(f"{name}, view 1", shown[i]), Thumbnail(f"{name}, view 2", shown[count + i]))
+        for i, name in enumerate(step.names)
+    )
+    if ready is None:
+        return ViewsShown(lead, triples)
+    similarity, of = compare(step.views, ready, chosen)
+    together = np.arange(2 * count).reshape(2, count).T.reshape(-1)  # both views of a picture side by side
+    return ViewsShown(lead, triples, similarity[np.ix_(together, together)], of)
+
+
+@torch.no_grad()
+def compare(views: Tensor, ready: ReadyEncoder, chosen: ResolvedSettings) -> tuple[NDArray[np.float32], str]:
+    """Cosine similarities of views by the trained model.
+
+    Args:
+        views: (M, 3, S, S) float32 in [0, 1].
+
+    Returns:
+        (M, M) float32; and what they are of: z, or h where the run has kept no head.
+    """
+    vectors = ready.encoder(views.to(ready.device)).float()  # (M, width)
+    of = "h"
+    if ready.run is not None and ready.run.projector_file.is_file():
+        state = read_weights(ready.run.projector_file)
+        head = ProjectionHead(vectors.shape[1], layers=chosen.head_layers, dimensions=chosen.projection_dimensions)
+        try:
+            head.load_state_dict(state)
+        except RuntimeError as error:
+            what = f"{ready.run.projector_file} does not fit its run ({str(error).splitlines()[0]})."
+            raise RunError(what, "Restore it from a copy.") from None
+        vectors, of = head.eval().to(ready.device)(vectors), "z"
+    unit = normalize(vectors, dim=1)
+    return (unit @ unit.T).cpu().numpy(), of
+
+
+def show_neighbours(
+    ready: ReadyEncoder, run: RunFolder, census: Census, chosen: ResolvedSettings, workers: int, report: Report
+) -> NeighboursShown | str:
+    """A few pictures and those nearest to them by h: among all, or, without stored vectors, among a sample.
+
+    What is a sample follows from the run's seed.
+    """
+    generator = numpy_generator(chosen.seed, Purpose.ORDER, 0)
+    vectors = _stored(run, ready)
+    among = f"all {len(vectors.rows):,} pictures" if vectors else ""
+    if vectors is None:
+        drawn = np.sort(generator.permutation(len(census.pictures))[:EMBEDDED])
+        sample = Census(census.root, tuple(census.pictures[i] for i in drawn), (), 0)
+        stage = "embedding some for report.html"
+        h, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
+        vectors = as_vectors(ready, sample, h, normalise=True)
+        everything = len(drawn) == len(census.pictures)
+        among = f"{'all' if everything else 'a sample of'} {len(vectors.rows):,} pictures"
+    if len(vectors.rows) < 2:
+        return "There are too few pictures to compare."
+    root = Path(vectors.root)
+    queries = generator.permutation(len(vectors.rows))[:SAMPLES]
+    rows = []
+    for query in queries:
+        similarity = vectors.values @ vectors.values[query]
+        nearest = [i for i in np.argsort(-similarity, kind="stable")[: NEIGHBOURS + 1] if i != query][:NEIGHBOURS]
+        names = [vectors.rows[i] for i in (query, *nearest)]
+        similarities = [None, *(float(similarity[i]) for i in nearest)]
+        rows.append(tuple(thumbnails([root / name for name in names], names, workers, similarities)))
+    lead = f"On the left a picture, then those nearest to it by the cosine similarity of h, among {among}."
+    return NeighboursShown(lead, tuple(rows))
+
+
+def thumbnails(
+    paths: Sequence[Path], names: Sequence[str], workers: int, similarities: Sequence[float | None] = ()
+) -> list[Thumbnail]:
+    """Small pictures of files; without one where a file cannot be decoded."""
+
+    def small(path: Path) -> str:
+        return as_data_uri(thumbnail(np.asarray(decode(path, at_least=2 * SIDE)), SIDE))
+
+    with closing(each(small, paths, workers)) as made:
+        uris = [None if isinstance(uri, Refusal) else uri for uri in made]
+    return [
+        Thumbnail(name, uri, similarity)
+        for name, uri, similarity in zip(names, uris, similarities or [None] * len(names), strict=True)
+    ]
+
+
+def _stored(run: RunFolder, ready: ReadyEncoder) -> Vectors | None:
+    """The run's own vectors, if they are there and whole."""
+    try:
+        found = read_vectors(run.vectors / "vectors.npy", model_digest=ready.digest)
+    except RunError:
+        return None
+    return found if found.normalised else None
