@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.engine.accuracy import accuracy_of, percent
@@ -18,11 +16,11 @@ from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
 from simclr_cli.results import ProbeResult, Score
-from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
 from simclr_cli.verbs.pretrain import progress
+from simclr_cli.verbs.splits import stratified
 
 NEIGHBOURS = (20, 200)
 VALIDATION_SHARE = 0.2  # of the train pictures, to choose l2 on
@@ -154,13 +152,3 @@ def score(
         accuracy_of(knn_200, test.labels),
         by_line,
     )
-
-
-def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """(N,) which rows are held out: of every class the share, rounded, at least one and never all; by seed."""
-    generator = numpy_generator(seed, Purpose.SPLIT)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for one in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == one))
-        held_out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
-    return held_out
