@@ -22,11 +22,23 @@ RESULTS = {
     "pretrain": results.PretrainResult,
     "embed": results.EmbedResult,
     "probe": results.ProbeResult,
+    "finetune": results.FinetuneResult,
+    "predict": results.PredictResult,
     "similar": results.SimilarResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,
 }
-PARTS = (events.PlanMade, events.Choice, results.Score, results.QueryResult, results.Neighbour, results.CacheKept)
+PARTS = (
+    events.PlanMade,
+    events.Choice,
+    results.Score,
+    results.Accuracy,
+    results.Prediction,
+    results.ClassProbability,
+    results.QueryResult,
+    results.Neighbour,
+    results.CacheKept,
+)
 
 
 def comments(cls: type[Any]) -> dict[str, str]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
-from simclr_cli.results import CacheResult, DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+from simclr_cli.results import (
+    CacheResult,
+    DemoResult,
+    EmbedResult,
+    FinetuneResult,
+    PredictResult,
+    PretrainResult,
+    ProbeResult,
+    Score,
+    SimilarResult,
+)
 from simclr_cli.settings import RUNS
 
 
@@ -55,6 +65,40 @@ def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
     gain = trained.knn_20.top_1 - untrained.knn_20.top_1
     verdict = "helped" if gain > 0 else "did not help"
     face.say(f"Training {verdict}: {gain:+.1f} points by kNN (k=20) over the untrained encoder.")
+
+
+def show_finetune(result: FinetuneResult, face: Face, data: Data) -> None:
+    """How many held-out pictures it tells right, where it is, and what to type next."""
+    told = result.accuracy
+    face.say(
+        f"{told.top_1:.1f} % of {count(result.test_pictures, 'held-out picture')} told right "
+        f"(95 % interval {told.low:.1f} to {told.high:.1f}; mean over the classes {told.balanced:.1f} %); "
+        f"always guessing one class gives {result.chance:.1f} %."
+    )
+    face.say(
+        f"Trained from {result.encoder} with the labels of {count(result.labels, 'picture')} for "
+        f"{count(result.epochs, 'epoch')} in {duration(result.seconds)}."
+    )
+    if result.refused:
+        face.say(f"Left out: {count(result.refused, 'file')} that could not be used.", "yellow")
+    data.line(result.out)
+    face.say("Next:")
+    face.say(f"  simclr predict PICTURE --classifier {result.out}: which class a picture is of")
+
+
+def show_predict(result: PredictResult, face: Face, data: Data) -> None:
+    """A row a picture, or the file that they were written to."""
+    for reason in result.refused:
+        face.say(f"Left out: {reason}", "yellow")
+    if result.out is not None:
+        face.say(f"{count(len(result.predictions), 'picture')}, {len(result.labels):,} classes.")
+        data.line(result.out)
+        return
+    rows = []
+    for one in result.predictions:
+        others = ", ".join(f"{other.label} {other.probability:.3f}" for other in one.classes[1:])
+        rows.append([one.path, one.label, f"{one.probability:.3f}", others])
+    data.table(["path", "label", "probability", "then"], rows)
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
