@@ -61,7 +61,8 @@ def test_importing_the_package_and_its_settings_does_not_import_torch() -> None:
     code = """
 import json, sys
 import simclr_cli
-from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, FinetuneSettings, PredictSettings, PretrainSettings, ProbeSettings
+from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, FinetuneSettings, PredictSettings
+from simclr_cli import PretrainSettings, ProbeSettings
 from simclr_cli import SimclrError, SimilarSettings
 import simclr_cli.cli.app, simclr_cli.events, simclr_cli.errors, simclr_cli.settings
 sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
