@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import time
@@ -24,6 +25,7 @@ from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.machine import free_memory
 from simclr_cli.results import FinetuneResult
 from simclr_cli.settings import FinetuneSettings
 from simclr_cli.store.classifiers import classifier_folder
@@ -39,8 +41,10 @@ from simclr_cli.verbs.classifier import (
 from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
 from simclr_cli.verbs.export import classifier_card, classifier_config
+from simclr_cli.verbs.plan import MEMORY_SHARE, TAKEN_OVER_KEPT
 from simclr_cli.verbs.pretrain import progress
 from simclr_cli.verbs.splits import stratified, with_labels
+from simclr_cli.verbs.trial import bytes_a_view
 
 FEW_LABELS, EPOCHS_OF_FEW = 0.01, 60  # the paper's 60 epochs on 1 %; 30 on 10 %
 EVALUATION_BATCH = 128  # pictures
@@ -185,22 +189,34 @@ def _plan(
     """What was left open is resolved, each with its reason."""
     few = settings.labels_fraction <= FEW_LABELS
     epochs = settings.epochs or (EPOCHS_OF_FEW if few else FINE_TUNING.epochs)
-    count, device = len(lesson.rows), ready.device
-    batch_size = min(settings.batch_size or automatic_batch_size(count, device), count)
+    count = len(lesson.rows)
+    batch_size, why = (min(settings.batch_size, count), "as set") if settings.batch_size else _batch(count, ready)
     recipe = dataclasses.replace(FINE_TUNING, epochs=epochs, learning_rate=settings.learning_rate)
     peak = peak_learning_rate(recipe.learning_rate, "linear", batch_size)
+    start = "as set" if settings.run or settings.backbone else "the newest finished run"
+    start = "random weights, for comparison" if settings.scratch else start
     share, of_paper = f"{100 * settings.labels_fraction:.4g} % of each class", "the paper's with {} % of the labels"
     choices = (
-        Choice("start", ready.name, "random weights, for comparison" if settings.scratch else "the encoder named"),
+        Choice("start", ready.name, start),
         Choice("labels", f"{count:,} of {lesson.train_pictures:,}", f"{share}, drawn by seed {settings.seed}"),
         Choice("held out", f"{len(lesson.held_out.pictures):,} pictures", lesson.split),
         Choice("epochs", str(epochs), "as set" if settings.epochs else of_paper.format(1 if few else 10)),
-        Choice("batch size", f"{batch_size} pictures", "as set" if settings.batch_size else "by their number"),
+        Choice("batch size", f"{batch_size} pictures", why),
         Choice("learning rate", f"{peak:.4g}", f"{recipe.learning_rate:g} x batch / 256, cosine to 0, no warm-up"),
     )
     seconds = seconds_a_picture(ready.encoder, len(lesson.classes), recipe, lesson.decoded.side, batch_size)
     steps = epochs * len(batch_bounds(count, batch_size))
     return recipe, batch_size, PlanMade(str(out), choices, steps, seconds * epochs * count)
+
+
+def _batch(count: int, ready: ReadyEncoder) -> tuple[int, str]:
+    """B for so many labels, and why: a CPU that runs out of memory ends the process, and says nothing."""
+    wanted = automatic_batch_size(count, ready.device)
+    kept = bytes_a_view(copy.deepcopy(ready.encoder).train(), "float32")
+    room = int(MEMORY_SHARE * free_memory(ready.device) / max(1, kept * TAKEN_OVER_KEPT))
+    if wanted <= room:
+        return wanted, "all of them" if wanted == count else "a power of two, at most a quarter of them"
+    return max(2, 1 << max(0, room.bit_length() - 1)), f"what the memory holds: {wanted} would be too many"
 
 
 def _write(

@@ -134,6 +134,13 @@ def test_share_of_the_labels(own: Any, fraction: float, labels: int, name: str, 
     assert of == "38" and (int(used) == labels or (fraction == 0.5 and 16 <= int(used) <= 20))
 
 
+def test_batch_is_what_the_memory_holds(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.verbs.finetune.bytes_a_view", lambda *_: 1000)
+    for free, batch in ((10**9, 8), (15_000, 4), (0, 2)):  # of 38: at most a quarter; 6 fit; and norms need two
+        monkeypatch.setattr("simclr_cli.verbs.finetune.free_memory", lambda _, free=free: free)
+        assert tuned(own, epochs=1, out=own.runs / str(free)).batch_size == batch
+
+
 def test_same_seed_same_weights(own: Any, tmp_path: Path) -> None:
     made = [tuned(own, out=tmp_path / name, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
     assert made[0].model_digest == made[1].model_digest != made[2].model_digest
@@ -147,7 +154,7 @@ def test_card_in_plain_timm_gives_the_probabilities_of_predict(own: Any, tmp_pat
     for size in (40, 32, 24):
         start = {} if size == 40 else {"backbone": {32: "resnet10t", 24: "resnet18"}[size], "image_size": size}
         out = tmp_path / str(size)
-        tuned(own, images=colours, out=out, epochs=1, learning_rate=0.5, **start)
+        tuned(own, images=colours, out=out, epochs=2, learning_rate=2.0, labels_fraction=0.2, **start)
         found.append(predict(PredictSettings(pictures=tuple(paths), classifier=out, top=3)))
         (code,) = CODE.findall((out / "README.md").read_text().replace("THIS/FOLDER", str(out)))
         cut = code.index("with torch.inference_mode")
