@@ -59,7 +59,9 @@ def finetune(settings: FinetuneSettings, *, report: Report = silent) -> Finetune
     try:
         return _finetune(settings, report)
     except Interrupted as stop:
-        raise type(stop)("Stopped before the classifier was done; nothing was written.", "Type it again.") from None
+        raise type(stop)(
+            "Stopped before the classifier was done; nothing was written.", "Type the command again."
+        ) from None
 
 
 def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
