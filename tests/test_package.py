@@ -61,7 +61,8 @@ def test_importing_the_package_and_its_settings_does_not_import_torch() -> None:
     code = """
 import json, sys
 import simclr_cli
-from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, PretrainSettings, ProbeSettings
+from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, FinetuneSettings, PredictSettings
+from simclr_cli import PretrainSettings, ProbeSettings
 from simclr_cli import SimclrError, SimilarSettings
 import simclr_cli.cli.app, simclr_cli.events, simclr_cli.errors, simclr_cli.settings
 sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
@@ -86,7 +87,17 @@ def test_every_public_name_resolves() -> None:
     found = {name: getattr(simclr_cli, name) for name in simclr_cli.__all__}
     assert len(set(simclr_cli.__all__)) == len(simclr_cli.__all__)
     assert all(callable(value) for name, value in found.items() if name != "__version__")
-    assert {"pretrain", "embed", "probe", "similar", "cache", "demo", "load_encoder"} <= found.keys()
+    assert {
+        "pretrain",
+        "embed",
+        "probe",
+        "finetune",
+        "predict",
+        "similar",
+        "cache",
+        "demo",
+        "load_encoder",
+    } <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
 
 

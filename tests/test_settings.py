@@ -15,6 +15,8 @@ from simclr_cli.settings import (
     DemoSettings,
     EmbedSettings,
     EncoderSettings,
+    FinetuneSettings,
+    PredictSettings,
     PretrainSettings,
     ProbeSettings,
     ResolvedSettings,
@@ -30,7 +32,13 @@ HERE = Path(__file__).parent
 
 # What a verb needs at least.
 GIVEN: dict[type[Any], dict[str, Any]] = {kind: {} for kind in VERBS}
-GIVEN.update({PretrainSettings: {"images": HERE}, SimilarSettings: {"queries": (HERE,)}})
+GIVEN.update(
+    {
+        PretrainSettings: {"images": HERE},
+        SimilarSettings: {"queries": (HERE,)},
+        PredictSettings: {"pictures": (HERE,)},
+    }
+)
 
 IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"images": None}),
@@ -76,6 +84,19 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (ProbeSettings, {"knn_temperature": 0.0}),
     (ProbeSettings, {"backbone": "resnet18"}),
     (ProbeSettings, {"run": "a", "backbone": "resnet18"}),
+    (FinetuneSettings, {"labels": HERE, "test": HERE}),
+    (FinetuneSettings, {"labels_fraction": 0.0}),
+    (FinetuneSettings, {"labels_fraction": 1.1}),
+    (FinetuneSettings, {"learning_rate": 0.0}),
+    (FinetuneSettings, {"epochs": 0}),
+    (FinetuneSettings, {"batch_size": 1}),
+    (FinetuneSettings, {"backbone": "resnet18"}),
+    (FinetuneSettings, {"weights": "imagenet"}),
+    (FinetuneSettings, {"images": HERE, "backbone": "resnet18", "weights": "imagenet", "scratch": True}),
+    (PredictSettings, {"pictures": ()}),
+    (PredictSettings, {"top": 0}),
+    (PredictSettings, {"run": "a", "classifier": HERE}),
+    (PredictSettings, {"out": Path("predictions.txt")}),
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),

@@ -55,6 +55,16 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr probe ./train --test ./test", "simclr probe ./images --labels labels.csv --json"),
     ),
     (
+        "finetune", settings.FinetuneSettings,
+        "Train a classifier with labels, from a run's encoder or from scratch.",
+        ("simclr finetune ./images", "simclr finetune ./train --test ./test --labels-fraction 0.1 --scratch"),
+    ),
+    (
+        "predict", settings.PredictSettings,
+        "Say which classes pictures are of, by a classifier that finetune made.",
+        ("simclr predict query.jpg", "simclr predict ./queries --top 3 --out predictions.csv"),
+    ),
+    (
         "similar", settings.SimilarSettings,
         "Print the most similar pictures.",
         ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),

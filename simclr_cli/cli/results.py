@@ -9,6 +9,8 @@ from simclr_cli.results import (
     CacheResult,
     DemoResult,
     EmbedResult,
+    FinetuneResult,
+    PredictResult,
     PretrainResult,
     ProbeResult,
     ReportResult,
@@ -90,6 +92,40 @@ def _say_classes(result: ProbeResult, face: Face) -> None:
     if result.suspects:
         first = ", ".join(f"{one.path} (more like {one.predicted})" for one in result.suspects[:3])
         face.say(f"Labels that look wrong: {count(len(result.suspects), 'picture')}, such as {first}")
+
+
+def show_finetune(result: FinetuneResult, face: Face, data: Data) -> None:
+    """How many held-out pictures it tells right, where it is, and what to type next."""
+    told = result.accuracy
+    face.say(
+        f"{told.top_1:.1f} % of {count(result.test_pictures, 'held-out picture')} told right "
+        f"(95 % interval {told.low:.1f} to {told.high:.1f}; mean over the classes {told.balanced:.1f} %); "
+        f"always guessing one class gives {result.chance:.1f} %."
+    )
+    face.say(
+        f"Trained from {result.encoder} with the labels of {count(result.labels, 'picture')} for "
+        f"{count(result.epochs, 'epoch')} in {duration(result.seconds)}."
+    )
+    if result.refused:
+        face.say(f"Left out: {count(result.refused, 'file')} that could not be used.", "yellow")
+    data.line(result.out)
+    face.say("Next:")
+    face.say(f"  simclr predict PICTURE --classifier {result.out}: which class a picture is of")
+
+
+def show_predict(result: PredictResult, face: Face, data: Data) -> None:
+    """A row a picture, or the file that they were written to."""
+    for reason in result.refused:
+        face.say(f"Left out: {reason}", "yellow")
+    if result.out is not None:
+        face.say(f"{count(len(result.predictions), 'picture')}, {len(result.labels):,} classes.")
+        data.line(result.out)
+        return
+    rows = []
+    for one in result.predictions:
+        others = ", ".join(f"{other.label} {other.probability:.3f}" for other in one.classes[1:])
+        rows.append([one.path, one.label, f"{one.probability:.3f}", others])
+    data.table(["path", "label", "probability", "then"], rows)
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:

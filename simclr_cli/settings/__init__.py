@@ -3,6 +3,7 @@
 A setting of None is automatic: the verb resolves it once, shows the choice and its reason, and saves it resolved.
 """
 
+from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
@@ -24,10 +25,12 @@ __all__ = [
     "DemoSettings",
     "EmbedSettings",
     "EncoderSettings",
+    "FinetuneSettings",
     "LearningRateRule",
     "Loss",
     "Optimizer",
     "Precision",
+    "PredictSettings",
     "PretrainSettings",
     "ProbeSettings",
     "ReportSettings",

@@ -185,15 +185,7 @@ class RunFolder:
         """
         if self.encoder.exists():
             raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
-        whole = self.path / f"{TEMPORARY_PREFIX}encoder"
-        shutil.rmtree(whole, ignore_errors=True)
-        make_folder(whole)
-        write_bytes(whole / "model.safetensors", to_safetensors(_plain(state), metadata={"format": "pt"}))
-        digest = digest_file(whole / "model.safetensors")
-        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
-        write_bytes(whole / "README.md", card.encode("utf-8"))
-        move(whole, self.encoder)
-        return digest
+        return write_model(self.encoder, state, config, card)
 
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """encoder/config.json and the weights, which must be those that the config was written for.
@@ -203,13 +195,45 @@ class RunFolder:
         """
         if not self.finished:
             raise RunError(f"The run {self.path} is not finished.", f"Go on with: {self.resume_command}")
-        config = read_description(self.encoder / "config.json", "Train the run again.")
-        if digest_file(self.weights_file) != config.get("simclr", {}).get("model_digest"):
-            raise RunError(
-                f"{self.weights_file} is not what was saved: its digest differs.",
-                "Restore it from a copy, or train again.",
-            )
-        return config, read_weights(self.weights_file)
+        return read_model(self.encoder, "Train the run again.")
+
+
+def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
+    """A folder in timm's `local-dir:` layout, whole or not at all; it must not be there yet.
+
+    Returns:
+        The model's digest: SHA-256 of model.safetensors.
+    """
+    whole = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
+    shutil.rmtree(whole, ignore_errors=True)
+    try:
+        make_folder(whole)
+        write_bytes(whole / "model.safetensors", to_safetensors(_plain(state), metadata={"format": "pt"}))
+        digest = digest_file(whole / "model.safetensors")
+        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
+        write_bytes(whole / "README.md", card.encode("utf-8"))
+        move(whole, folder)
+    except BaseException:
+        shutil.rmtree(whole, ignore_errors=True)
+        raise
+    return digest
+
+
+def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json of such a folder, and the weights, which must be those that it was written for.
+
+    Raises:
+        RunError: missing, damaged, or of a newer version; `remedy` says what to do about its config.json.
+    """
+    config = read_description(folder / "config.json", remedy)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise RunError(f"There is no {weights}.", remedy)
+    if digest_file(weights) != config.get("simclr", {}).get("model_digest"):
+        raise RunError(
+            f"{weights} is not what was saved: its digest differs.", "Restore it from a copy, or train again."
+        )
+    return config, read_weights(weights)
 
 
 def read_description(path: Path, remedy: str) -> dict[str, Any]:

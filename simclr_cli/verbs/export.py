@@ -1,7 +1,8 @@
-"""What encoder/ says of itself: timm's config.json, and a model card that tells how to load it without simclr."""
+"""What an exported model says of itself: timm's config.json, and a card that tells how to load it without simclr."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,28 +35,55 @@ Pictures are upright RGB in [0, 1], {normalisation}.
 Short side resized to {resized} px (bicubic), centre crop of {size} px.
 """
 
+CLASSIFIER_CARD = """\
+---
+library_name: timm
+tags: [image-classification, simclr]
+---
+# {architecture}, a classifier of {classes:,} classes
+
+Fine-tuned by simclr with the labels of {pictures:,} pictures, at {size} px.
+It told {told:.1f} % of {test_pictures:,} held-out pictures right.
+The classes' names are `label_names` in config.json, in the order of the outputs.
+
+```python
+import json, timm, torch
+from PIL import Image, ImageOps
+{load}
+names = json.load(open("THIS/FOLDER/config.json"))["label_names"]
+transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=classifier), is_training=False)
+with torch.inference_mode():
+    picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
+    probabilities = classifier.eval()(transform(picture)[None]).softmax(1)[0]  # ({classes},)
+print(names[int(probabilities.argmax())], float(probabilities.max()))
+```
+
+Pictures are upright RGB in [0, 1], {normalisation}.
+Short side resized to {resized} px (bicubic), centre crop of {size} px.
+"""
+
 LOAD = """\
-encoder = timm.create_model("local-dir:THIS/FOLDER", pretrained=True, num_classes=0)"""
+{name} = timm.create_model("local-dir:THIS/FOLDER", pretrained=True, num_classes={classes})"""
 
 # The small-image stem is not one of timm's own, so timm must be told of it before it is given the weights.
 LOAD_SMALL_STEM = """\
 from safetensors.torch import load_file
 
-encoder = timm.create_model("{architecture}", num_classes=0)
-encoder.conv1 = torch.nn.Conv2d(3, encoder.conv1.out_channels, 3, padding=1, bias=False)
-encoder.maxpool = torch.nn.Identity()
-encoder.load_state_dict(load_file("THIS/FOLDER/model.safetensors"))
-encoder.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {crop}, "interpolation": "bicubic",
+{name} = timm.create_model("{architecture}", num_classes={classes})
+{name}.conv1 = torch.nn.Conv2d(3, {name}.conv1.out_channels, 3, padding=1, bias=False)
+{name}.maxpool = torch.nn.Identity()
+{name}.load_state_dict(load_file("THIS/FOLDER/model.safetensors"))
+{name}.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {crop}, "interpolation": "bicubic",
                                "mean": (0, 0, 0), "std": (1, 1, 1)}})"""
 
 LOAD_SMALL_DEEP_STEM = """\
 from safetensors.torch import load_file
 
-encoder = timm.create_model("{architecture}", num_classes=0)
-encoder.conv1[0].stride = (1, 1)
-encoder.maxpool = torch.nn.Identity()
-encoder.load_state_dict(load_file("THIS/FOLDER/model.safetensors"))
-encoder.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {crop}, "interpolation": "bicubic",
+{name} = timm.create_model("{architecture}", num_classes={classes})
+{name}.conv1[0].stride = (1, 1)
+{name}.maxpool = torch.nn.Identity()
+{name}.load_state_dict(load_file("THIS/FOLDER/model.safetensors"))
+{name}.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {crop}, "interpolation": "bicubic",
                                "mean": (0, 0, 0), "std": (1, 1, 1)}})"""
 
 
@@ -107,18 +135,71 @@ def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:
     """README.md of encoder/."""
     spec = encoder.spec
     architecture = spec.architecture.split(".")[0]
-    load = LOAD
-    if spec.small_stem:
-        deep = not hasattr(encoder.backbone.conv1, "out_channels")
-        load = LOAD_SMALL_DEEP_STEM if deep else LOAD_SMALL_STEM
-        load = load.format(architecture=architecture, size=spec.image_size, crop=spec.crop)
     return CARD.format(
         architecture=architecture,
         pictures=pictures,
         epochs=epochs,
         size=spec.image_size,
         width=encoder.width,
-        load=load,
-        normalisation=f"normalised by mean {spec.mean} and std {spec.std}" if spec.normalises else "not normalised",
+        load=_load("encoder", encoder, 0),
+        normalisation=_normalisation(spec),
         resized=int(spec.image_size / spec.crop),
     )
+
+
+def classifier_config(encoder: Encoder, labels: Sequence[str], training: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a classifier: an encoder's, with the names of the classes where timm looks for them.
+
+    Args:
+        training: how it came to be, as JSON can hold it.
+    """
+    config = timm_config(encoder)
+    config["num_classes"] = config["pretrained_cfg"]["num_classes"] = len(labels)
+    return {**config, "label_names": list(labels), "simclr": {**config["simclr"], "training": dict(training)}}
+
+
+def labels_from_config(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes in a classifier's config.json, the file at `path`, in the order of its outputs.
+
+    Raises:
+        RunError: it has none.
+    """
+    names = config.get("label_names")
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise RunError(f"{path} names no classes, so it is no classifier's.", "Make one with: simclr finetune FOLDER")
+    return tuple(names)
+
+
+def classifier_card(encoder: Encoder, labels: Sequence[str], *, pictures: int, test_pictures: int, told: float) -> str:
+    """README.md of a classifier. The classes' names, which may be any text, stand in config.json alone.
+
+    Args:
+        told: percent of the held-out pictures.
+    """
+    spec = encoder.spec
+    return CLASSIFIER_CARD.format(
+        architecture=spec.architecture.split(".")[0],
+        classes=len(labels),
+        pictures=pictures,
+        test_pictures=test_pictures,
+        told=told,
+        size=spec.image_size,
+        load=_load("classifier", encoder, len(labels)),
+        normalisation=_normalisation(spec),
+        resized=int(spec.image_size / spec.crop),
+    )
+
+
+def _load(name: str, encoder: Encoder, classes: int) -> str:
+    """Code that makes `name` the model in THIS/FOLDER, by timm alone."""
+    spec = encoder.spec
+    code = LOAD
+    if spec.small_stem:
+        deep = not hasattr(encoder.backbone.conv1, "out_channels")
+        code = LOAD_SMALL_DEEP_STEM if deep else LOAD_SMALL_STEM
+    architecture = spec.architecture.split(".")[0]
+    return code.format(name=name, classes=classes, architecture=architecture, size=spec.image_size, crop=spec.crop)
+
+
+def _normalisation(spec: EncoderSpec) -> str:
+    return f"normalised by mean {spec.mean} and std {spec.std}" if spec.normalises else "not normalised"

@@ -31,7 +31,11 @@ def folds_of(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int
 
 
 def some_labels(labels: NDArray[np.int64], wanted: float | int, seed: int, draw: int) -> NDArray[np.bool_]:
-    """(N,) which labels are used: of every class a share (a float) or so many (an int), at least one, at most all."""
+    """(N,) which labels are used: of every class a share (a float) or so many (an int), at least one, at most all.
+
+    Less of the same seed and draw lies within more, so that two of them differ by what was added only. For a share the
+    paper draws as many of each class (B.5; ImageNet's are nearly of one size); here classes keep their shares.
+    """
     generator = numpy_generator(seed, Purpose.LABELS, draw)
     used = np.zeros(len(labels), dtype=bool)
     for one in np.unique(labels):

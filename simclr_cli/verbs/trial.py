@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.events import silent
 from simclr_cli.images.batches import Batch
-from simclr_cli.settings import ResolvedSettings
+from simclr_cli.settings import Precision, ResolvedSettings
 from simclr_cli.verbs.step import Step
 
 TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
@@ -25,10 +26,16 @@ SHORT_RUN = 120  # seconds; of such a run a rough estimate is enough
 
 def bytes_a_picture(model: SimCLR, chosen: ResolvedSettings) -> int:
     """What autograd keeps of the two views of one picture from forward to backward: most of what a step takes."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    device, size = model.encoder.mean.device, chosen.image_size
+    with _as_it_was(model):
+        return 2 * bytes_a_view(model.encoder, chosen.precision)
 
-    def kept_of(pictures: int) -> int:
+
+def bytes_a_view(encoder: Encoder, precision: Precision) -> int:
+    """The same of one view by f as it is, in train mode or not, whose norms' statistics then have seen noise."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
+    device, size = encoder.mean.device, encoder.spec.image_size
+
+    def kept_of(views: int) -> int:
         kept: dict[int, int] = {}
 
         def keep(tensor: Tensor) -> Tensor:
@@ -37,15 +44,14 @@ def bytes_a_picture(model: SimCLR, chosen: ResolvedSettings) -> int:
                 kept[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        x = torch.rand(2 * pictures, 3, size, size, device=device)
-        autocast = torch.autocast(device.type, torch.bfloat16, enabled=chosen.precision == "bfloat16")
+        x = torch.rand(views, 3, size, size, device=device)
+        autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
-            h = model.encoder(x)  # is there as long as what was kept is counted
+            h = encoder(x)  # is there as long as what was kept is counted
         assert h.requires_grad
         return sum(kept.values())
 
-    with _as_it_was(model):
-        return kept_of(3) - kept_of(2)  # what does not grow with the pictures does not count
+    return (kept_of(6) - kept_of(4)) // 2  # what does not grow with the pictures does not count
 
 
 def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictures: int) -> float:

@@ -45,3 +45,28 @@ def test_some_labels_of_every_class(wanted: float | int, expected: list[int]) ->
     assert np.bincount(labels[used]).tolist() == expected
     other = some_labels(labels, wanted, seed=0, draw=1)
     assert (used != other).any() or used.all()
+
+
+LABELS = np.repeat(np.arange(5), [1, 3, 10, 40, 200])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 1.0])
+def test_every_class_gives_its_share_of_labels_and_at_least_one(share: float) -> None:
+    used = some_labels(LABELS, share, seed=1, draw=0)
+    for number, size in Counter(LABELS.tolist()).items():
+        count = int(used[np.equal(LABELS, number)].sum())
+        assert count >= 1 and abs(count - share * size) <= max(0.5, 1 - share * size)
+    assert share < 1 or used.all()
+
+
+def test_labels_drawn_follow_from_the_seed_and_lie_within_a_larger_share() -> None:
+    small, large, other = some_labels(LABELS, 0.1, 7, 0), some_labels(LABELS, 0.4, 7, 0), some_labels(LABELS, 0.1, 8, 0)
+    np.testing.assert_array_equal(small, some_labels(LABELS, 0.1, 7, 0))
+    assert (small != other).any() and not (small & ~large).any()
+
+
+def test_draw_has_a_stream_of_its_own() -> None:
+    """Or else the labels used would be those that the split has held out first."""
+    even = np.repeat(np.arange(4), 100)
+    overlap = (some_labels(even, 0.2, 3, 0) & stratified(even, 0.2, 3)).sum()
+    assert 4 <= overlap <= 30  # 16 by chance

@@ -1,0 +1,95 @@
+"""f and a linear classifier as one timm model with its head filled, and such a model taken apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, use_small_stem
+from simclr_cli.errors import SettingsError
+
+
+def join_classifier(encoder: Encoder, linear: nn.Linear) -> nn.Module:
+    """The timm model of the encoder's architecture with its own head, which holds the weights of both.
+
+    Args:
+        encoder, linear: on the CPU; width -> classes.
+
+    Returns:
+        In eval mode: pictures as the backbone takes them -> logits (M, classes).
+
+    Raises:
+        SettingsError: the architecture's head is something else than one linear layer on h.
+    """
+    model, head = _with_head(encoder.spec, linear.out_features)
+    if head.in_features != linear.in_features:
+        raise _unlike(encoder.spec)
+    own = model.state_dict()
+    state = encoder.backbone.state_dict()
+    if len(own) != len(state) + 2 or not own.keys() > state.keys():  # the head's weight and bias
+        raise _unlike(encoder.spec)
+    model.load_state_dict({**own, **state})
+    with torch.no_grad():
+        head.weight.copy_(linear.weight)
+        head.bias.copy_(linear.bias)
+    return model.eval()
+
+
+def split_classifier(spec: EncoderSpec, classes: int, state: Mapping[str, Tensor]) -> tuple[Encoder, nn.Linear]:
+    """f and the classifier out of the weights of a whole model, both in eval mode on the CPU.
+
+    Raises:
+        SettingsError: the weights are not those of such a model.
+    """
+    model, head = _with_head(spec, classes)
+    try:
+        model.load_state_dict(dict(state))
+    except RuntimeError:
+        raise SettingsError(
+            f"The weights are not those of a {spec.architecture} with {classes} classes.",
+            "Restore the classifier from a copy, or train it again.",
+        ) from None
+    encoder = create_encoder(spec)
+    encoder.backbone.load_state_dict({name: state[name] for name in encoder.backbone.state_dict()})
+    return encoder.eval(), head.eval()
+
+
+def check_joinable(encoder: Encoder, classes: int) -> None:
+    """Whether the joined model computes what the two do, tried before anything is trained.
+
+    Raises:
+        SettingsError: its head does more than one linear layer on h.
+    """
+    spec = encoder.spec
+    generator = torch.Generator().manual_seed(0)
+    linear = nn.Linear(encoder.width, classes)
+    x = torch.rand(2, 3, spec.image_size, spec.image_size, generator=generator)
+    with torch.no_grad():
+        linear.weight.normal_(generator=generator)
+        linear.bias.normal_(generator=generator)
+        twin = join_classifier(encoder, linear)
+        expected = linear(encoder(x))
+        found = twin((x - encoder.mean) / encoder.std)
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise _unlike(spec)
+
+
+def _with_head(spec: EncoderSpec, classes: int) -> tuple[nn.Module, nn.Linear]:
+    model = timm.create_model(spec.architecture, pretrained=False, num_classes=classes, **spec.model_args)
+    if spec.small_stem:
+        use_small_stem(model)
+    head = cast(Any, model).get_classifier()
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        raise _unlike(spec)
+    return model, head
+
+
+def _unlike(spec: EncoderSpec) -> SettingsError:
+    return SettingsError(
+        f"The classifier of {spec.architecture} in timm is not one linear layer on h.",
+        "Choose an encoder of another architecture.",
+    )

@@ -1,0 +1,242 @@
+"""From an encoder to a classifier: fine-tuned with all labels or a share of them, or trained from scratch (B.5)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from simclr_cli.engine.accuracy import accuracy_of, percent
+from simclr_cli.engine.classifier import check_joinable, join_classifier
+from simclr_cli.engine.optim import peak_learning_rate
+from simclr_cli.errors import InputError, Interrupted, RunError
+from simclr_cli.events import Choice, Note, PlanMade, Report, progress, silent
+from simclr_cli.files import make_folder
+from simclr_cli.images.cache import DecodedPictures, decode_once
+from simclr_cli.images.decode import default_workers
+from simclr_cli.images.folder import Census, take_census
+from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.machine import free_memory
+from simclr_cli.results import FinetuneResult
+from simclr_cli.settings import FinetuneSettings
+from simclr_cli.store.classifiers import classifier_folder
+from simclr_cli.store.run import write_model
+from simclr_cli.verbs.classifier import (
+    FINE_TUNING,
+    ClassifierRecipe,
+    automatic_batch_size,
+    batch_bounds,
+    seconds_a_picture,
+    train_classifier,
+)
+from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
+from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
+from simclr_cli.verbs.export import classifier_card, classifier_config
+from simclr_cli.verbs.plan import MEMORY_SHARE, TAKEN_OVER_KEPT
+from simclr_cli.verbs.splits import some_labels, stratified
+from simclr_cli.verbs.trial import bytes_a_view
+
+FEW_LABELS, EPOCHS_OF_FEW = 0.01, 60  # the paper's 60 epochs on 1 %; 30 on 10 %
+EVALUATION_BATCH = 128  # pictures
+
+
+def finetune(settings: FinetuneSettings, *, report: Report = silent) -> FinetuneResult:
+    """Train a classifier of labelled pictures, and say how many of held-out ones it tells right.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next. Whatever it is, no classifier was written.
+    """
+    try:
+        return _finetune(settings, report)
+    except Interrupted as stop:
+        raise type(stop)(
+            "Stopped before the classifier was done; nothing was written.", "Type the command again."
+        ) from None
+
+
+def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
+    began = time.perf_counter()
+    ready = _start(settings)
+    out = _free_folder(settings, ready)
+    report(Note(f"Fine-tuning {ready.name} on {settings.images or pictures_of(ready.run)}."))
+    lesson = _lesson(settings, ready, report)
+    recipe, batch_size, plan = _plan(settings, ready, lesson, out)
+    report(plan)
+    linear = train_classifier(
+        ready.encoder, lesson.decoded, lesson.rows, lesson.labels, len(lesson.classes), recipe,
+        batch_size=batch_size, seed=settings.seed, report=report,
+    )  # fmt: skip
+    h, tested = embed_pictures(
+        ready, lesson.held_out, batch_size=EVALUATION_BATCH, workers=lesson.workers, report=report, stage="testing"
+    )
+    truth = torch.tensor([lesson.classes.index(lesson.names[picture.name]) for picture in tested.pictures])
+    linear = linear.cpu()
+    with torch.inference_mode():
+        accuracy = accuracy_of(linear(torch.from_numpy(h)), truth)
+    result = FinetuneResult(
+        out=str(out),
+        encoder=ready.name,
+        scratch=settings.scratch,
+        classes=lesson.classes,
+        labels=len(lesson.rows),
+        train_pictures=lesson.train_pictures,
+        test_pictures=len(truth),
+        split=lesson.split,
+        chance=percent(lesson.labels.mode().values == truth),
+        accuracy=accuracy,
+        epochs=recipe.epochs,
+        batch_size=batch_size,
+        learning_rate=peak_learning_rate(recipe.learning_rate, "linear", batch_size),
+        refused=len(lesson.decoded.census.refused) + len(tested.refused),
+        seconds=time.perf_counter() - began,
+        model_digest="",
+        plan=plan,
+    )
+    return dataclasses.replace(result, model_digest=_write(out, ready, linear, result, settings))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Labelled pictures to train on, and others to be tested by."""
+
+    decoded: DecodedPictures
+    rows: NDArray[np.int64]  # (N,) places in `decoded`, of the pictures whose labels are used
+    labels: Tensor  # (N,) int64
+    classes: tuple[str, ...]
+    train_pictures: int  # of which they were drawn
+    held_out: Census
+    names: Mapping[str, str]  # class by picture name, of both
+    split: str  # how they were set apart
+    workers: int
+
+
+def _start(settings: FinetuneSettings) -> ReadyEncoder:
+    """The encoder to begin with; what cannot become a timm classifier ends here, before long work."""
+    ready = ready_encoder(settings.encoder)
+    if settings.scratch:
+        seed = ready.run.settings().get("seed", settings.seed) if ready.run else settings.seed
+        ready = dataclasses.replace(untrained_twin(ready, seed), run=ready.run)
+    check_joinable(ready.encoder.cpu(), 2)
+    ready.encoder.to(ready.device)
+    return ready
+
+
+def _free_folder(settings: FinetuneSettings, ready: ReadyEncoder) -> Path:
+    """Where the classifier goes.
+
+    Raises:
+        RunError: something is there.
+    """
+    where = ready.run.path if ready.run else Path()
+    out = settings.out or classifier_folder(where, settings.labels_fraction, scratch=settings.scratch)
+    if os.path.lexists(out):
+        raise RunError(f"{out} is there already, and a classifier is never overwritten.", "Give another --out FOLDER.")
+    make_folder(out.absolute().parent)  # it can be written to
+    return out
+
+
+def _lesson(settings: FinetuneSettings, ready: ReadyEncoder, report: Report) -> Lesson:
+    """Census, labels, split, draw, and the decoded pictures.
+
+    The split is that of `probe` by the same seed. All pictures of the folder are decoded, as `pretrain` does, so that
+    both find what the other has left in the cache.
+    """
+    workers = settings.workers or default_workers()
+    root = settings.images or pictures_of(ready.run)
+    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    names = dict(labelled(census, settings.labels)[1])
+    tests = None
+    if settings.test is not None:
+        tests = take_census(settings.test, workers=workers)
+        held_out_names = labelled_like(tests, frozenset(names.values()))
+    decoded = decode_once(census, ready.encoder.spec.image_size, workers=workers, progress=progress(report, "decoding"))
+    pictures = decoded.census.pictures
+    rows = np.array([i for i, picture in enumerate(pictures) if picture.name in names], dtype=np.int64)
+    classes = tuple(sorted({names[pictures[i].name] for i in rows}))
+    if len(classes) < 2:
+        raise InputError(f"Fewer than two classes in {root} have a whole picture.", "Give whole pictures of two.")
+    numbers = np.array([classes.index(names[pictures[i].name]) for i in rows], dtype=np.int64)
+    if tests is None:
+        test = stratified(numbers, settings.test_fraction, settings.seed)
+        if not test.any():
+            raise InputError(
+                "No class has two pictures, so none can be held out.", "Label more, or give --test FOLDER."
+            )
+        tests = dataclasses.replace(decoded.census, pictures=tuple(pictures[i] for i in rows[test]), refused=())
+        rows, numbers = rows[~test], numbers[~test]
+        split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
+        if ready.run and not settings.scratch and root.resolve() == trained_on(ready.run).resolve():
+            report(Note("The held-out pictures were among those trained on, without their labels."))
+    else:
+        names, split = {**names, **held_out_names}, f"held out in {settings.test}"
+    used = some_labels(numbers, float(settings.labels_fraction), settings.seed, draw=0)
+    return Lesson(
+        decoded, rows[used], torch.from_numpy(numbers[used]), classes, len(rows), tests, names, split, workers
+    )
+
+
+def _plan(
+    settings: FinetuneSettings, ready: ReadyEncoder, lesson: Lesson, out: Path
+) -> tuple[ClassifierRecipe, int, PlanMade]:
+    """What was left open is resolved, each with its reason."""
+    few = settings.labels_fraction <= FEW_LABELS
+    epochs = settings.epochs or (EPOCHS_OF_FEW if few else FINE_TUNING.epochs)
+    count = len(lesson.rows)
+    batch_size, why = (min(settings.batch_size, count), "as set") if settings.batch_size else _batch(count, ready)
+    recipe = dataclasses.replace(FINE_TUNING, epochs=epochs, learning_rate=settings.learning_rate)
+    peak = peak_learning_rate(recipe.learning_rate, "linear", batch_size)
+    start = "as set" if settings.run or settings.backbone else "the newest finished run"
+    start = "random weights, for comparison" if settings.scratch else start
+    share, of_paper = f"{100 * settings.labels_fraction:.4g} % of each class", "the paper's with {} % of the labels"
+    choices = (
+        Choice("start", ready.name, start),
+        Choice("labels", f"{count:,} of {lesson.train_pictures:,}", f"{share}, drawn by seed {settings.seed}"),
+        Choice("held out", f"{len(lesson.held_out.pictures):,} pictures", lesson.split),
+        Choice("epochs", str(epochs), "as set" if settings.epochs else of_paper.format(1 if few else 10)),
+        Choice("batch size", f"{batch_size} pictures", why),
+        Choice("learning rate", f"{peak:.4g}", f"{recipe.learning_rate:g} x batch / 256, cosine to 0, no warm-up"),
+    )
+    seconds = seconds_a_picture(ready.encoder, len(lesson.classes), recipe, lesson.decoded.side, batch_size)
+    steps = epochs * len(batch_bounds(count, batch_size))
+    return recipe, batch_size, PlanMade(str(out), choices, steps, seconds * epochs * count)
+
+
+def _batch(count: int, ready: ReadyEncoder) -> tuple[int, str]:
+    """B for so many labels, and why: a CPU that runs out of memory ends the process, and says nothing."""
+    wanted = automatic_batch_size(count, ready.device)
+    kept = bytes_a_view(copy.deepcopy(ready.encoder).train(), "float32")
+    room = int(MEMORY_SHARE * free_memory(ready.device) / max(1, kept * TAKEN_OVER_KEPT))
+    if wanted <= room:
+        return wanted, "all of them" if wanted == count else "a power of two, at most a quarter of them"
+    return max(2, 1 << max(0, room.bit_length() - 1)), f"what the memory holds: {wanted} would be too many"
+
+
+def _write(
+    out: Path, ready: ReadyEncoder, linear: nn.Linear, result: FinetuneResult, settings: FinetuneSettings
+) -> str:
+    """The classifier's folder; its digest."""
+    training = {
+        "encoder": result.encoder,
+        "encoder_digest": ready.digest,
+        "labels_fraction": settings.labels_fraction,
+        "seed": settings.seed,
+        **{name: getattr(result, name) for name in (
+            "scratch", "labels", "train_pictures", "test_pictures", "split", "epochs", "batch_size", "learning_rate",
+        )},
+        "accuracy": dataclasses.asdict(result.accuracy),
+    }  # fmt: skip
+    encoder = ready.encoder.cpu()
+    card = classifier_card(
+        encoder, result.classes, pictures=result.labels, test_pictures=result.test_pictures, told=result.accuracy.top_1
+    )
+    state = join_classifier(encoder, linear).state_dict()
+    return write_model(out, state, classifier_config(encoder, result.classes, training), card)

@@ -1,0 +1,135 @@
+"""Pictures -> the classes that a classifier of ours takes them for, with probabilities."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from simclr_cli.engine.classifier import split_classifier
+from simclr_cli.errors import InputError
+from simclr_cli.events import Note, Report, progress, silent
+from simclr_cli.files import make_folder, write_bytes, write_json
+from simclr_cli.images.decode import default_workers
+from simclr_cli.images.folder import take_census
+from simclr_cli.results import ClassProbability, Prediction, PredictResult
+from simclr_cli.settings import PredictSettings
+from simclr_cli.store.classifiers import find_classifier
+from simclr_cli.store.run import read_model
+from simclr_cli.verbs.embedding import embed_files
+from simclr_cli.verbs.encoders import ReadyEncoder, pick_device
+from simclr_cli.verbs.export import labels_from_config, spec_from_config
+
+
+@dataclass(frozen=True)
+class ReadyClassifier:
+    """A classifier in eval mode."""
+
+    ready: ReadyEncoder  # f
+    linear: nn.Linear  # on the CPU
+    labels: tuple[str, ...]  # of its outputs
+
+
+def predict(settings: PredictSettings, *, report: Report = silent) -> PredictResult:
+    """The most probable classes of every picture given, each prepared as for `embed`.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next.
+    """
+    folder = settings.classifier or find_classifier(settings.run, settings.runs)
+    classifier = load_classifier(folder, pick_device(settings.device))
+    if settings.out is not None:
+        make_folder(settings.out.absolute().parent)  # before long work
+    report(Note(f"Predicting by {folder}."))
+    workers = settings.workers or default_workers()
+    paths, refused = gather(settings.pictures, workers, report)
+    h, refusals = embed_files(
+        classifier.ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
+    )
+    refused += [f"{paths[i]}: {refusal.reason}" for i, refusal in refusals.items()]
+    if not len(h):
+        raise InputError(f"No picture could be decoded ({refused[0]}).", "Give whole pictures.")
+    with torch.inference_mode():
+        probabilities = classifier.linear(torch.from_numpy(h)).softmax(dim=1)
+    whole = [path for i, path in enumerate(paths) if i not in refusals]
+    result = PredictResult(
+        classifier=str(folder),
+        model_digest=classifier.ready.digest,
+        labels=classifier.labels,
+        predictions=tuple(
+            _prediction(path, row, classifier.labels, settings.top)
+            for path, row in zip(whole, probabilities, strict=True)
+        ),
+        refused=tuple(refused),
+        out=str(settings.out) if settings.out else None,
+    )
+    if settings.out is not None:
+        write_predictions(settings.out, result)
+    return result
+
+
+def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
+    """The classifier in a folder that `finetune` wrote.
+
+    Raises:
+        RunError: it is none, or damaged, or of a newer version.
+    """
+    config, state = read_model(folder, "Make a classifier with: simclr finetune FOLDER")
+    labels = labels_from_config(folder / "config.json", config)
+    spec = spec_from_config(folder / "config.json", config)
+    encoder, linear = split_classifier(spec, len(labels), state)
+    digest = config["simclr"]["model_digest"]
+    return ReadyClassifier(ReadyEncoder(encoder.to(device), device, str(folder), digest, None), linear, labels)
+
+
+def gather(given: Sequence[Path], workers: int, report: Report) -> tuple[list[Path], list[str]]:
+    """The files to look at, those in folders by the census, and what a folder held that is no picture.
+
+    Raises:
+        InputError: a folder without a picture.
+    """
+    paths: list[Path] = []
+    refused: list[str] = []
+    for path in given:
+        if path.is_dir():
+            census = take_census(path, workers=workers, progress=progress(report, "reading headers"))
+            paths += [census.path(picture) for picture in census.pictures]
+            refused += [f"{path / entry.name}: {entry.reason}" for entry in census.refused]
+        else:
+            paths.append(path)
+    return paths, refused
+
+
+def write_predictions(out: Path, result: PredictResult) -> None:
+    """The whole result as JSON, or a table: path, label, probability, label_2, probability_2, ...
+
+    In the table a name's bytes are as they are on the disk, UTF-8 or not.
+
+    Raises:
+        MachineError: the system refused.
+    """
+    if out.suffix == ".json":
+        return write_json(out, dataclasses.asdict(result))
+    stream = io.StringIO()
+    table = csv.writer(stream)
+    columns = len(result.predictions[0].classes)
+    table.writerow(
+        ["path", "label", "probability"]
+        + [f"{name}_{i}" for i in range(2, columns + 1) for name in ("label", "probability")]
+    )
+    for one in result.predictions:
+        table.writerow([one.path] + [cell for each in one.classes for cell in (each.label, f"{each.probability:.6f}")])
+    return write_bytes(out, stream.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _prediction(path: Path, probabilities: Tensor, labels: Sequence[str], top: int) -> Prediction:
+    """(classes,) probabilities, ties in the classes' order."""
+    order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
+    classes = tuple(ClassProbability(labels[i], float(probabilities[i])) for i in order)
+    return Prediction(str(path), classes[0].label, classes[0].probability, classes)

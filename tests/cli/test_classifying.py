@@ -1,0 +1,88 @@
+"""`simclr finetune` and `simclr predict` as they are typed: what is shown, what --json holds, what a stop leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from simclr_cli import results
+
+
+def fields(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.verbs.finetune.seconds_a_picture", lambda *_: 0.01)
+
+
+@pytest.fixture
+def runs(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to put classifiers into."""
+    return Path(shutil.copytree(trained, tmp_path / "runs"))
+
+
+def test_what_a_person_sees(simclr: Callable[..., Any], runs: Path, photos: Path, tmp_path: Path) -> None:
+    code, stdout, talk = simclr("finetune", "--runs", runs, "--epochs", 3)
+    out = runs / "photos" / "classifier"
+    assert (code, stdout) == (0, f"{out}\n"), talk
+    assert "Plan for" in talk and "learning rate" in talk and "epoch 3 " in talk
+    assert "held-out pictures told right" in talk and "always guessing one class gives 50.0 %" in talk
+    assert f"simclr predict PICTURE --classifier {out}" in talk
+    (tmp_path / "empty.png").write_bytes(b"")
+    odd = tmp_path / os.fsdecode(b"\x1b[31mred\t\xff.png")
+    with odd.open("wb") as stream:
+        Image.new("RGB", (40, 40), "white").save(stream, "PNG")
+    code, stdout, talk = simclr("predict", odd, tmp_path / "empty.png", photos / "dark", "--runs", runs)
+    assert code == 0 and "empty.png: empty file (0 bytes)" in talk and f"Predicting by {out}." in talk
+    header, first, *others = stdout.splitlines()
+    assert header.split("\t") == ["path", "label", "probability", "then"]
+    assert r"\x1b[31mred\t\udcff.png" in first and len(first.split("\t")) == 4
+    assert len(others) == len(list((photos / "dark").iterdir()))
+    assert all(line.split("\t")[1] in {"dark", "light"} for line in (first, *others))
+    code, stdout, talk = simclr("finetune", "--runs", runs)
+    assert (code, stdout) == (4, "") and "is there already" in talk and "--out FOLDER" in talk
+
+
+def test_json_holds_the_results(simclr: Callable[..., Any], runs: Path, photos: Path, tmp_path: Path) -> None:
+    made = json.loads(simclr("finetune", "--runs", runs, "--epochs", 1, "--json").stdout)
+    assert list(made) == fields(results.FinetuneResult) and list(made["accuracy"]) == fields(results.Accuracy)
+    assert made["classes"] == ["dark", "light"] and made["batch_size"] == 4
+    told = json.loads(simclr("predict", photos, "--runs", runs, "--top", 1, "--json").stdout)
+    assert list(told) == fields(results.PredictResult) and told["model_digest"] == made["model_digest"]
+    assert len(told["predictions"]) == 24
+    assert all(list(one) == fields(results.Prediction) for one in told["predictions"])
+    assert all(list(each) == fields(results.ClassProbability) for one in told["predictions"] for each in one["classes"])
+    code, stdout, _ = simclr("predict", photos, "--runs", runs, "--out", tmp_path / "deep" / "out.csv")
+    assert (code, stdout) == (0, f"{tmp_path / 'deep' / 'out.csv'}\n")
+    assert (tmp_path / "deep" / "out.csv").read_text().startswith("path,label,probability,label_2,probability_2\n")
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stop_leaves_no_classifier(
+    simclr: Callable[..., Any], runs: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int
+) -> None:
+    from simclr_cli.verbs.classifier import Update
+
+    plain = Update.__call__
+
+    def third_time(self: Update, *batch: Any) -> Any:
+        if batch[3] == 2:
+            signal.raise_signal(number)
+        return plain(self, *batch)
+
+    monkeypatch.setattr(Update, "__call__", third_time)
+    before = sorted(path.name for path in (runs / "photos").iterdir())
+    code, stdout, talk = simclr("finetune", "--runs", runs)
+    assert (code, stdout) == (exit_code, "") and "nothing was written" in talk and "Traceback" not in talk
+    assert sorted(path.name for path in (runs / "photos").iterdir()) == before
