@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from simclr_cli.pages.page import render
 
 WIDTH, HEIGHT = 400, 210  # of the drawing, in its own units
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28  # margins around the curves
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 28  # margins around the curves
 POINTS = 1_000  # of a curve at most; of more, the least and the greatest of every stretch
 TOUCHED = 200  # points of a curve at most that say their value under the pointer
 DOTTED = 40  # points of a curve at most that are drawn as dots too
@@ -124,7 +124,7 @@ def tick_labels(ticks: Sequence[float]) -> list[str]:
     """Ticks as words, all with as many decimals as their step needs; powers of ten where these would be many."""
     step = ticks[1] - ticks[0]
     if step < 1e-4 or step >= 1e7:
-        return ["0" if abs(tick) < step / 2 else _exact(float(f"{tick:.3g}")) for tick in ticks]
+        return ["0" if abs(tick) < step / 2 else _short(f"{tick:.1e}".replace(".0e", "e")) for tick in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{tick + 0.0:,.{decimals}f}" if abs(tick) > step / 2 else "0" for tick in ticks]
 
@@ -157,4 +157,9 @@ def _finite(value: object) -> bool:
 def _exact(value: float) -> str:
     """Four digits or so: 0.4231, 12.35, 1,234, 5.478e-6."""
     words = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return _short(words)
+
+
+def _short(words: str) -> str:
+    """1e-6 for 1e-06."""
     return re.sub(r"e([+-])0*(\d)", lambda found: f"e{found[1].strip('+')}{found[2]}", words)
