@@ -11,13 +11,15 @@ from torch import Tensor
 from simclr_cli.engine.accuracy import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.errors import InputError
-from simclr_cli.events import Report, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused
 from simclr_cli.results import Score
 from simclr_cli.settings import ProbeSettings
+from simclr_cli.verbs.classifier import LINEAR
 from simclr_cli.verbs.embedding import embed_together, nothing_decoded
 from simclr_cli.verbs.encoders import ReadyEncoder
+from simclr_cli.verbs.protocol import linear_by_protocol
 from simclr_cli.verbs.splits import stratified
 
 NEIGHBOURS = (20, 200)
@@ -102,7 +104,9 @@ def compare(
     linear: bool = True,
     report: Report = silent,
 ) -> Comparison:
-    """Judge each encoder by kNN, and by the quick linear probe if wanted, on held-out pictures.
+    """Judge each encoder by kNN, and by the settings' linear probe if wanted, on held-out pictures.
+
+    The paper's protocol is for networks: what has no weights is then judged by kNN alone.
 
     Args:
         held_out: the test pictures; without them the census is split, stratified, by the settings' seed.
@@ -124,11 +128,21 @@ def compare(
     else:
         held, more = labelled_rows(encoders, held_out, labels, classes, settings, report)
         split, refused = {name: (rows[name], held[name]) for name in rows}, refused + more
-    return Comparison(
-        classes,
-        tuple(judge(name, *parts, len(classes), settings, linear=linear) for name, parts in split.items()),
-        refused,
-    )
+    quick = linear and settings.protocol == "quick"
+    judged = [judge(name, *parts, len(classes), settings, linear=quick) for name, parts in split.items()]
+    if linear and not quick:
+        judged = [_by_protocol(one, encoders[one.name], census, len(classes), settings, report) for one in judged]
+    return Comparison(classes, tuple(judged), refused)
+
+
+def _by_protocol(
+    one: Judged, ready: ReadyEncoder, census: Census, classes: int, settings: ProbeSettings, report: Report
+) -> Judged:
+    if not any(True for _ in ready.encoder.parameters()):
+        return one
+    report(Note(f"The paper's linear protocol, {one.name}: {LINEAR.epochs} epochs of crops and flips."))
+    logits = linear_by_protocol(ready, census, one.train.names, one.train.labels, classes, settings, report)
+    return replace(one, linear=logits(one.test.h))
 
 
 def labelled_rows(

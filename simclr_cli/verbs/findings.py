@@ -89,7 +89,7 @@ def few_labels(found: Comparison, settings: ProbeSettings, report: Report) -> tu
     for done, (size, name) in enumerate(wanted):
         say(done, len(wanted))
         for one in found.judged:
-            if one.l2 is None:
+            if one.linear is None:
                 continue
             labels = one.train.labels.numpy()
             accuracies, used = [], 0

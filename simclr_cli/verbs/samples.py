@@ -31,6 +31,7 @@ from simclr_cli.store.vectors import Vectors, read_vectors
 from simclr_cli.verbs.embedding import as_vectors, embed_census
 from simclr_cli.verbs.encoders import ReadyEncoder
 from simclr_cli.verbs.plan import view_recipe
+from simclr_cli.verbs.watch import kept_out
 
 VIEWED = 8  # pictures whose views are shown
 SAMPLES, NEIGHBOURS = 6, 6
@@ -59,7 +60,8 @@ def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int
     side = stored_side(census, chosen.image_size)
     sizes = np.array([(picture.height, picture.width) for picture in census.pictures], np.int64)
     decoded = DecodedPictures(census, side, sizes, np.full(len(sizes), NOT_STORED, np.int64), (), workers)
-    batches = Batches(decoded, min(chosen.batch_size, len(sizes)), chosen.seed, torch.device("cpu"))
+    out = kept_out(len(sizes), chosen.held_out or 0, chosen.seed)
+    batches = Batches(decoded, min(chosen.batch_size, len(sizes)), chosen.seed, torch.device("cpu"), out=out)
     rows = batches.rows(0)
     two_views = TwoViews(chosen.image_size, view_recipe(chosen))
     true_sizes = torch.from_numpy(sizes[rows])

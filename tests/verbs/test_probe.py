@@ -25,9 +25,10 @@ from simclr_cli.events import Event, Note
 from simclr_cli.images.drawing import CLASSES, draw_pictures
 from simclr_cli.results import ProbeResult
 from simclr_cli.settings import ProbeSettings
-from simclr_cli.verbs import baselines
+from simclr_cli.verbs import baselines, protocol
 from simclr_cli.verbs import probe as probe_module
 from simclr_cli.verbs.baselines import RawPixels
+from simclr_cli.verbs.classifier import LINEAR
 from simclr_cli.verbs.encoders import untrained_twin
 from simclr_cli.verbs.probe import probe
 
@@ -261,6 +262,28 @@ def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
         expected = model.eval().forward_head(model.forward_features((x - mean) / std), pre_logits=True)
         torch.testing.assert_close(ready.encoder(x), expected)
     assert [score.representation for score in run_probe(own).scores] == [*REPRESENTATIONS, "imagenet"]
+
+
+def test_the_papers_protocol_judges_networks_on_the_same_split(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    trainer = protocol.train_classifier
+
+    def few_epochs(encoder: Any, decoded: Any, rows: Any, labels: Any, classes: int, recipe: Any, **more: Any) -> Any:
+        assert recipe == LINEAR
+        names = [decoded.census.pictures[row].name.split("/")[0] for row in rows]
+        assert names == [CLASSES[label] for label in labels]
+        seen.append(tuple(rows))
+        short = dataclasses.replace(recipe, epochs=2)
+        return trainer(encoder, decoded, rows, labels, classes, short, **more)
+
+    monkeypatch.setattr(protocol, "train_classifier", few_epochs)
+    quick, paper = run_probe(own), run_probe(own, protocol="paper", out=tmp_path)
+    assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_pictures
+    assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
+    assert [score.knn_20 for score in paper.scores] == [score.knn_20 for score in quick.scores]
+    assert paper.protocol == "paper" and paper.suspects  # by a quick probe of the same h
 
 
 def test_raw_pixels_and_colour_histogram_are_what_they_say() -> None:
