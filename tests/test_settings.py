@@ -36,7 +36,7 @@ GIVEN.update(
     {
         PretrainSettings: {"images": HERE},
         SimilarSettings: {"queries": (HERE,)},
-        PredictSettings: {"pictures": (HERE,)},
+        PredictSettings: {"queries": (HERE,)},
     }
 )
 
@@ -93,7 +93,7 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (FinetuneSettings, {"backbone": "resnet18"}),
     (FinetuneSettings, {"weights": "imagenet"}),
     (FinetuneSettings, {"images": HERE, "backbone": "resnet18", "weights": "imagenet", "scratch": True}),
-    (PredictSettings, {"pictures": ()}),
+    (PredictSettings, {"queries": ()}),
     (PredictSettings, {"top": 0}),
     (PredictSettings, {"run": "a", "classifier": HERE}),
     (PredictSettings, {"out": Path("predictions.txt")}),

@@ -77,7 +77,7 @@ class FinetuneSettings:
 class PredictSettings:
     """Settings of `simclr predict`."""
 
-    pictures: tuple[Path, ...] = setting((), "Pictures, or folders of pictures.", argument=True, exists=True)
+    queries: tuple[Path, ...] = setting((), "Pictures, or folders of pictures.", argument=True, exists=True)
     classifier: Path | None = setting(
         None, "The folder of a classifier. Auto: the newest one that did not start from scratch, of --run or of any.",
         exists=True,
@@ -94,7 +94,7 @@ class PredictSettings:
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.pictures:
+        if not self.queries:
             raise SettingsError("No picture was given.", "Type: simclr predict PICTURE")
         if self.classifier is not None and self.run is not None:
             raise SettingsError("--classifier and --run name two classifiers.", "Leave one of them out.")

@@ -48,7 +48,7 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
         make_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting by {folder}."))
     workers = settings.workers or default_workers()
-    paths, refused = gather(settings.pictures, workers, report)
+    paths, refused = gather(settings.queries, workers, report)
     h, refusals = embed_files(
         classifier.ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
     )

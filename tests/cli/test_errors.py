@@ -98,6 +98,18 @@ CATALOGUE = {
     "no classes": ("probe one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
     "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns name, class", ""),
     "labels missing": ("probe photos --labels no.csv", 3, "There is no no.csv.", "Check the path."),
+    "shares that are none": (
+        "probe photos --labels-fraction 0.1,2", 2, "--labels-fraction is '0.1,2'.", "Give shares between 0 and 1.",
+    ),
+    "counts that are none": ("probe photos --labels-per-class few", 2, "--labels-per-class is 'few'.", "with commas"),
+    "baseline that is none": ("probe photos --runs runs --baseline gone", 4, "There is no run gone.", "Runs under"),
+    "finetune without classes": ("finetune one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
+    "finetune into what is there": (
+        "finetune photos --runs runs --out text", 4, "text is there already, and a classifier is never", "another --out",
+    ),
+    "nothing to predict for": ("predict", 2, "No picture was given.", "Type: simclr predict PICTURE"),
+    "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),
+    "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
     "no query": ("similar", 2, "No query was given.", "Type: simclr similar PICTURE"),
     "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),

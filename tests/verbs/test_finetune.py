@@ -97,7 +97,7 @@ def test_separable_classes_are_learned_from_scratch_and_predicted(own: Any, colo
     result = tuned(own, images=colours, scratch=True, epochs=10, batch_size=8, learning_rate=0.5)
     assert result.out == str(own.run.path / "classifier-scratch") and result.scratch
     assert result.accuracy.top_1 == 100 and result.chance == pytest.approx(100 / 3)
-    found = predict(PredictSettings(pictures=(colours / "red", colours / "blue"), runs=own.runs, top=2))
+    found = predict(PredictSettings(queries=(colours / "red", colours / "blue"), runs=own.runs, top=2))
     assert [one.label for one in found.predictions] == ["red"] * 16 + ["blue"] * 16
     assert min(one.probability for one in found.predictions) > 0.5
 
@@ -155,7 +155,7 @@ def test_card_in_plain_timm_gives_the_probabilities_of_predict(own: Any, tmp_pat
         start = {} if size == 40 else {"backbone": {32: "resnet10t", 24: "resnet18"}[size], "image_size": size}
         out = tmp_path / str(size)
         tuned(own, images=colours, out=out, epochs=2, learning_rate=2.0, labels_fraction=0.2, **start)
-        found.append(predict(PredictSettings(pictures=tuple(paths), classifier=out, top=3)))
+        found.append(predict(PredictSettings(queries=tuple(paths), classifier=out, top=3)))
         (code,) = CODE.findall((out / "README.md").read_text().replace("THIS/FOLDER", str(out)))
         cut = code.index("with torch.inference_mode")
         jobs.append({"load": code[:cut], "use": code[cut:], "pictures": [str(path) for path in paths]})

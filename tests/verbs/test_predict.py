@@ -49,7 +49,7 @@ def classifier(own: Any) -> Path:
 
 
 def run(own: Any, *pictures: Path, **values: Any) -> PredictResult:
-    return predict(PredictSettings(pictures=pictures, **{"runs": own.runs, **values}))
+    return predict(PredictSettings(queries=pictures, **{"runs": own.runs, **values}))
 
 
 def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classifier: Path) -> None:
@@ -163,7 +163,7 @@ def test_damaged_or_foreign_folders_are_named(own: Any, classifier: Path, tmp_pa
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"pictures": ()}, "No picture was given"),
+        ({"queries": ()}, "No picture was given"),
         ({"top": 0}, "must be at least 1"),
         ({"out": Path("a.txt")}, r"must end in .csv or .json"),
         ({"run": "a", "classifier": Path()}, "name two classifiers"),
@@ -171,4 +171,4 @@ def test_damaged_or_foreign_folders_are_named(own: Any, classifier: Path, tmp_pa
 )
 def test_settings_that_cannot_work(values: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
-        PredictSettings(**{"pictures": (Path(),), **values})
+        PredictSettings(**{"queries": (Path(),), **values})
