@@ -16,6 +16,7 @@ from simclr_cli.settings.training import (
     Switch,
 )
 from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, SimilarSettings
+from simclr_cli.settings.views import Preset, PreviewSettings
 
 __all__ = [
     "RUNS",
@@ -28,7 +29,9 @@ __all__ = [
     "Loss",
     "Optimizer",
     "Precision",
+    "Preset",
     "PretrainSettings",
+    "PreviewSettings",
     "ProbeSettings",
     "ResolvedSettings",
     "SimilarSettings",
