@@ -14,30 +14,13 @@ from rich.text import Text
 
 from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
+from simclr_cli.wording import count as count  # said again here, for those who show results
+from simclr_cli.wording import duration as duration
+from simclr_cli.wording import safe as safe
 
 if TYPE_CHECKING:  # imported when the first bar is drawn: an error must not wait for it
     from rich.progress import Progress as ProgressBars
     from rich.progress import TaskID
-
-
-def safe(text: str) -> str:
-    """Text that cannot move the cursor, change colours or reverse a line: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def count(number: int, noun: str) -> str:
-    """1 file, 2,000 files."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 class Face:

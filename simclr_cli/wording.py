@@ -1,0 +1,23 @@
+"""Quantities and strangers' text as a person reads them, on a terminal or on a page."""
+
+from __future__ import annotations
+
+
+def safe(text: str) -> str:
+    """Text that cannot move the cursor, change colours or reverse a line: what is not printable is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def duration(seconds: float) -> str:
+    """42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    """1 file, 2,000 files."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
