@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from simclr_cli.events import PlanMade
+from simclr_cli.events import Choice, PlanMade
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,21 @@ class PretrainResult:
     model_digest: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PreviewResult:
+    """The sheet that `preview` made, and how its views were made."""
+
+    out: str
+    images: str
+    pictures: int  # on the sheet
+    views: int  # of each
+    image_size: int
+    preset: str | None
+    choices: tuple[Choice, ...]  # the settings of the views, with their reasons
+    enlarged: float  # share of the crops that are enlarged to more than twice their size
+    advice: tuple[str, ...]  # what to notice
 
 
 @dataclass(frozen=True)

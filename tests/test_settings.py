@@ -210,8 +210,8 @@ def test_possible_setting_is_taken(kind: type[Any], given: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"), (ProbeSettings, "labels"),
-     (ProbeSettings, "test")],
+    [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"),
+     (ProbeSettings, "labels"), (ProbeSettings, "test")],
 )  # fmt: skip
 def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
     with pytest.raises(InputError, match="There is no") as caught:

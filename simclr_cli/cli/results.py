@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
-from simclr_cli.results import CacheResult, DemoResult, EmbedResult, PretrainResult, ProbeResult, Score, SimilarResult
+from simclr_cli.results import (
+    CacheResult,
+    DemoResult,
+    EmbedResult,
+    PretrainResult,
+    PreviewResult,
+    ProbeResult,
+    Score,
+    SimilarResult,
+)
 from simclr_cli.settings import RUNS
 
 
@@ -28,6 +38,23 @@ def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
     face.say(f"  simclr similar PICTURE{where}: the most similar pictures")
     face.say(f"  simclr embed --out vecs.npy{where}: a vector for every picture")
     face.say(f"  simclr probe FOLDER{where}: how good it is, where the folders are classes")
+
+
+def show_preview(result: PreviewResult, face: Face, data: Data) -> None:
+    """Each setting with its reason, and where the sheet is."""
+    for choice in result.choices:
+        face.say(f"  {choice.name:<15} {choice.value:<8} {choice.reason}")
+    data.line(result.out)
+    preset = [f"--preset {result.preset}"] if result.preset else []
+    typed = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
+             if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
+    face.say(f"Next: {' '.join(['simclr pretrain', result.images, *preset, *typed])}")
+
+
+def open_page(out: str, face: Face) -> None:
+    """Show a file in the browser; where there is none, say so."""
+    if not webbrowser.open(Path(out).resolve().as_uri()):
+        face.say(f"No browser could be started; open {out} by hand.", "yellow")
 
 
 def show_embed(result: EmbedResult, face: Face, data: Data) -> None:

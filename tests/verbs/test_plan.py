@@ -21,7 +21,6 @@ from simclr_cli.verbs.plan import (
     resolve,
     resolve_views,
 )
-
 from simclr_cli.verbs.presets import view_recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -126,7 +126,7 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
 def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
     plan = trained.result.plan
     automatic = {field.name for field in dataclasses.fields(PretrainSettings) if field.default is None}
-    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run", "cache_gb"}
+    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run", "cache_gb", "preset"}
     assert all(c.reason for c in plan.choices)
     assert plan.steps == 6 and plan.seconds > 0
     assert choice(plan, "epochs") == ("2", "as set")
