@@ -20,6 +20,7 @@ from simclr_cli.cli.options import DEBUG_HELP, JSON_HELP
 TARGET = Path(__file__).with_name("cli.md")
 RESULTS = {
     "pretrain": results.PretrainResult,
+    "preview": results.PreviewResult,
     "embed": results.EmbedResult,
     "probe": results.ProbeResult,
     "finetune": results.FinetuneResult,

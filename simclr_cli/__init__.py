@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "pretrain": "simclr_cli.verbs.pretrain",
+    "preview": "simclr_cli.verbs.preview",
     "embed": "simclr_cli.verbs.embed",
     "probe": "simclr_cli.verbs.probe",
     "finetune": "simclr_cli.verbs.finetune",
@@ -25,6 +26,7 @@ _HOMES = {
     "demo": "simclr_cli.verbs.demo",
     "load_encoder": "simclr_cli.verbs.encoders",
     "PretrainSettings": "simclr_cli.settings",
+    "PreviewSettings": "simclr_cli.settings",
     "EmbedSettings": "simclr_cli.settings",
     "ProbeSettings": "simclr_cli.settings",
     "FinetuneSettings": "simclr_cli.settings",

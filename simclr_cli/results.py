@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from simclr_cli.events import PlanMade
+from simclr_cli.events import Choice, PlanMade
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,21 @@ class PretrainResult:
     state: str | None = None  # learning (and at rest by the end), improving (train longer), unchanged
     outcome: str | None = None  # the same in words
     report: str | None = None  # the page of the run, report.html
+
+
+@dataclass(frozen=True)
+class PreviewResult:
+    """The sheet that `preview` made, and how its views were made."""
+
+    out: str
+    images: str
+    pictures: int  # on the sheet
+    views: int  # of each
+    image_size: int
+    preset: str | None
+    choices: tuple[Choice, ...]  # the settings of the views, with their reasons
+    enlarged: float  # share of the crops that are enlarged to more than twice their size
+    advice: tuple[str, ...]  # what to notice
 
 
 @dataclass(frozen=True)
@@ -220,7 +235,7 @@ class ReportResult:
     """The page that `report` made."""
 
     run: str  # the folder
-    report: str  # report.html in it
+    out: str  # report.html in it
     finished: bool  # whether the run is
     bytes: int
 

@@ -87,17 +87,8 @@ def test_every_public_name_resolves() -> None:
     found = {name: getattr(simclr_cli, name) for name in simclr_cli.__all__}
     assert len(set(simclr_cli.__all__)) == len(simclr_cli.__all__)
     assert all(callable(value) for name, value in found.items() if name != "__version__")
-    assert {
-        "pretrain",
-        "embed",
-        "probe",
-        "finetune",
-        "predict",
-        "similar",
-        "cache",
-        "demo",
-        "load_encoder",
-    } <= found.keys()
+    verbs = "pretrain preview embed probe finetune predict similar report cache demo"
+    assert {*verbs.split(), "load_encoder"} <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
 
 

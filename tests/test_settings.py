@@ -18,6 +18,7 @@ from simclr_cli.settings import (
     FinetuneSettings,
     PredictSettings,
     PretrainSettings,
+    PreviewSettings,
     ProbeSettings,
     ResolvedSettings,
     SimilarSettings,
@@ -35,6 +36,7 @@ GIVEN: dict[type[Any], dict[str, Any]] = {kind: {} for kind in VERBS}
 GIVEN.update(
     {
         PretrainSettings: {"images": HERE},
+        PreviewSettings: {"images": HERE},
         SimilarSettings: {"queries": (HERE,)},
         PredictSettings: {"queries": (HERE,)},
     }
@@ -62,6 +64,8 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"color_strength": 2.1}),
     (PretrainSettings, {"grey": 1.1}),
     (PretrainSettings, {"flip": -0.1}),
+    (PretrainSettings, {"turn": 1.1}),
+    (PretrainSettings, {"preset": "cats"}),
     (PretrainSettings, {"blur": 1.1}),
     (PretrainSettings, {"seed": -1}),
     (PretrainSettings, {"workers": 0}),
@@ -70,6 +74,13 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"cache_gb": float("nan")}),
     (PretrainSettings, {"cache_gb": float("inf")}),
     (PretrainSettings, {"cache_gb": 1e300}),
+    (PreviewSettings, {"images": None}),
+    (PreviewSettings, {"preset": "cats"}),
+    (PreviewSettings, {"out": Path("sheet.pdf")}),
+    (PreviewSettings, {"out": Path("sheet")}),
+    (PreviewSettings, {"pictures": 0}),
+    (PreviewSettings, {"views": 0}),
+    (PreviewSettings, {"crop_min": 0.0}),
     (EmbedSettings, {"run": "a", "backbone": "resnet18"}),
     (EmbedSettings, {"weights": "imagenet"}),
     (EmbedSettings, {"backbone": "resnet18"}),
@@ -219,8 +230,8 @@ def test_possible_setting_is_taken(kind: type[Any], given: dict[str, Any]) -> No
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(PretrainSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"), (ProbeSettings, "labels"),
-     (ProbeSettings, "test")],
+    [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"),
+     (ProbeSettings, "labels"), (ProbeSettings, "test")],
 )  # fmt: skip
 def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
     with pytest.raises(InputError, match="There is no") as caught:

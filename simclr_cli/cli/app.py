@@ -45,6 +45,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds"),
     ),
     (
+        "preview", settings.PreviewSettings,
+        "Show the views that training would see, before any training.",
+        ("simclr preview ./images", "simclr preview ./images --preset microscopy --out views.html --open"),
+    ),
+    (
         "embed", settings.EmbedSettings,
         "Write a vector for every picture.",
         ("simclr embed --out vecs.npy", "simclr embed ./other --run birds --raw --out h.npy"),
@@ -143,7 +148,7 @@ def perform(
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
                 sys.stdout.flush()
                 if getattr(chosen, "open", False):
-                    open_page(result.report, face)
+                    open_page(result.out, face)
         except PeerLost as error:  # let the one that failed be heard, and its exit code count
             time.sleep(PEER_SECONDS)
             if not face.quiet and not led:

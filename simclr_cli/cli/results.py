@@ -12,6 +12,7 @@ from simclr_cli.results import (
     FinetuneResult,
     PredictResult,
     PretrainResult,
+    PreviewResult,
     ProbeResult,
     ReportResult,
     Score,
@@ -42,6 +43,17 @@ def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
     face.say(f"  simclr similar PICTURE{where}: the most similar pictures")
     face.say(f"  simclr embed --out vecs.npy{where}: a vector for every picture")
     face.say(f"  simclr probe FOLDER{where}: how good it is, where the folders are classes")
+
+
+def show_preview(result: PreviewResult, face: Face, data: Data) -> None:
+    """Each setting with its reason, and where the sheet is."""
+    for choice in result.choices:
+        face.say(f"  {choice.name:<15} {choice.value:<8} {choice.reason}")
+    data.line(result.out)
+    preset = [f"--preset {result.preset}"] if result.preset else []
+    typed = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
+             if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
+    face.say(f"Next: {' '.join(['simclr pretrain', result.images, *preset, *typed])}")
 
 
 def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
@@ -143,7 +155,7 @@ def show_report(result: ReportResult, face: Face, data: Data) -> None:
     """Where the page is."""
     unfinished = "" if result.finished else " of a run that is not finished"
     face.say(f"A page{unfinished}, of {result.bytes / 1e6:.1f} MB; it needs no network.")
-    data.line(result.report)
+    data.line(result.out)
 
 
 def show_cache(result: CacheResult, face: Face, data: Data) -> None:

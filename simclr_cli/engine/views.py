@@ -25,6 +25,7 @@ class ViewRecipe:
     crop_area: tuple[float, float] = (0.08, 1.0)  # share of the picture
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5  # probabilities
+    turn: float = 0.0  # of a turn by a random multiple of 90 degrees, none of them included; not the paper's
     jitter: float = 0.8
     grey: float = 0.2
     blur: float = 0.5
@@ -42,6 +43,7 @@ class ViewParameters:
     order: Tensor  # (B, 4) int: which of the four comes first, second, ...; -1 everywhere: no jitter
     grey: Tensor  # (B,) bool
     sigma: Tensor  # (B,) float, px; 0: no blur
+    turn: Tensor  # (B,) int: quarter turns, anticlockwise, 0 to 3
 
     def __getitem__(self, part: slice) -> ViewParameters:
         """Those of some of the pictures."""
@@ -74,7 +76,10 @@ def draw_parameters(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generato
     order = torch.where(chance(recipe.jitter)[:, None], order, -1)
     grey = chance(recipe.grey)
     sigma = uniform(*recipe.blur_sigma, count) * chance(recipe.blur)
-    return ViewParameters(crop, flip, factors, order, grey, sigma)
+    turn = torch.zeros(count, dtype=torch.long)
+    if recipe.turn:  # last, and only where it is wanted: runs without it draw what they drew before there were turns
+        turn = torch.where(chance(recipe.turn), torch.randint(4, (count,), generator=generator), turn)
+    return ViewParameters(crop, flip, factors, order, grey, sigma, turn)
 
 
 def _draw_crops(sizes: Tensor, recipe: ViewRecipe, generator: torch.Generator) -> Tensor:
@@ -124,6 +129,11 @@ def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: i
     """
     device = pixels.device
     x = resized_crop(pixels, parameters.crop, sizes, parameters.flip, size)
+    for turns in (1, 2, 3):
+        rows = (parameters.turn == turns).nonzero().squeeze(1)
+        if len(rows):
+            where = upload(rows, device)
+            x[where] = torch.rot90(x.index_select(0, where), turns, (2, 3))
     factors = upload(parameters.factors, device)
     for slot in range(4):
         for operation, apply in enumerate(COLOUR_OPERATIONS):

@@ -17,6 +17,7 @@ from simclr_cli.settings.training import (
     Switch,
 )
 from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, ReportSettings, SimilarSettings
+from simclr_cli.settings.views import Preset, PreviewSettings
 
 __all__ = [
     "RUNS",
@@ -31,7 +32,9 @@ __all__ = [
     "Optimizer",
     "Precision",
     "PredictSettings",
+    "Preset",
     "PretrainSettings",
+    "PreviewSettings",
     "ProbeSettings",
     "ReportSettings",
     "ResolvedSettings",

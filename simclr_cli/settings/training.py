@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP, SEED, WORKERS
+from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP
+from simclr_cli.settings.views import ResolvedViews, ViewSettings
 
 Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
@@ -21,12 +22,9 @@ Copies = Literal["keep", "exact", "near"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainSettings:
+class PretrainSettings(ViewSettings):
     """Settings of `simclr pretrain`."""
 
-    images: Path | None = setting(
-        None, "The folder of pictures; any depth, formats and sizes.", argument=True, exists=True
-    )
     run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.")
     runs: Path = setting(RUNS, RUNS_HELP)
     resume: bool = setting(False, "Go on with a run that was stopped, with its own settings.")
@@ -35,9 +33,6 @@ class PretrainSettings:
         None, "Encoder f: any timm name. Auto: resnet18, or resnet50 for much data on a GPU."
     )
     weights: str = setting("none", "Start from: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int | None = setting(
-        None, "Side of the views in pixels. Auto: by the pictures' median short side and the device.", at_least=8
-    )
     batch_size: int | None = setting(
         None, "N, pictures a step; 2N - 2 negatives for each view. Auto: by pictures and device.", at_least=2
     )
@@ -82,23 +77,12 @@ class PretrainSettings:
     warmup_epochs: int | None = setting(None, "Epochs of linear warm-up. Auto: 10, but at most a tenth.", at_least=0)
     head_layers: int = setting(2, "Layers of the projection head g: 2 as in SimCLR v1, 3 as in v2.", at_least=1)
     projection_dimensions: int = setting(128, "Width of the projection z.", at_least=2)
-    crop_min: float = setting(0.08, "Least share of the picture's area in a crop.", above=0.0, at_most=1.0)
-    color_strength: float | None = setting(
-        None, "s of the colour jitter; 0 for none. Auto: 0.5 at 32 px and below, else 1.", at_least=0.0, at_most=2.0
-    )
-    grey: float = setting(0.2, "Probability of a grey view.", at_least=0.0, at_most=1.0)
-    flip: float = setting(0.5, "Probability of a left-right flip.", at_least=0.0, at_most=1.0)
-    blur: float | None = setting(
-        None, "Probability of blur. Auto: 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
-    )
     precision: Precision | None = setting(None, "Auto: bfloat16 on a GPU that has it, else float32.")
     compile: Switch | None = setting(
         None, "torch.compile. Auto: on for a long run on an NVIDIA GPU, where it pays for its minute."
     )
-    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
     devices: int = setting(1, DEVICES, at_least=1)
-    workers: int | None = setting(None, WORKERS, at_least=1)
     checkpoint_seconds: float = setting(
         60.0, "Time between two checkpoints, which is what a machine that is taken away costs.", at_least=0.0
     )
@@ -142,14 +126,12 @@ class PretrainSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResolvedSettings(PretrainSettings):
+class ResolvedSettings(ResolvedViews, PretrainSettings):
     """The same after the plan: nothing is automatic any more."""
 
     if TYPE_CHECKING:
-        images: Path
         run: str
         backbone: str
-        image_size: int
         batch_size: int
         held_out: int
         epochs: int
@@ -159,12 +141,9 @@ class ResolvedSettings(PretrainSettings):
         lr_rule: LearningRateRule
         weight_decay: float
         warmup_epochs: int
-        color_strength: float
-        blur: float
         precision: Precision
         compile: Switch
         device: str
-        workers: int
         micro_batch: int
 
     def told(self) -> dict[str, Any]:

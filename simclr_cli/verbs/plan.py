@@ -11,11 +11,12 @@ import torch
 
 from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.optim import peak_learning_rate
-from simclr_cli.engine.views import ViewRecipe
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.events import Choice, gigabytes
 from simclr_cli.images.decode import default_workers
-from simclr_cli.settings import ResolvedSettings
+from simclr_cli.settings import PreviewSettings, ResolvedSettings
+from simclr_cli.settings.views import ResolvedPreview, ResolvedViews
+from simclr_cli.verbs.presets import choose_view
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
@@ -46,13 +47,14 @@ class Circumstances:
 
 
 Rule = Callable[[ResolvedSettings, Circumstances], tuple[Any, str]]
+ViewRule = Callable[[ResolvedViews, Circumstances], tuple[Any, str]]
 
 
 def _device(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
     return str(here.device), "the first GPU" if here.gpu else "no GPU found"
 
 
-def _image_size(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+def _image_size(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
     most = 224 if here.gpu else 64
     fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
     size = max(fitting, default=IMAGE_SIZES[0])
@@ -93,13 +95,14 @@ def _warmup_epochs(chosen: ResolvedSettings, _: Circumstances) -> tuple[int, str
     return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
 
 
-def _by_size(small: float, large: float) -> Rule:
-    def rule(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
-        if chosen.image_size <= SMALL_IMAGE:
-            return small, f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
-        return large, f"the paper's above {SMALL_IMAGE} px (ImageNet)"
+def _temperature(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
+    if chosen.image_size <= SMALL_IMAGE:
+        return 0.5, f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
+    return 0.1, f"the paper's above {SMALL_IMAGE} px (ImageNet)"
 
-    return rule
+
+def _view(name: str) -> ViewRule:
+    return lambda chosen, _: choose_view(name, chosen)
 
 
 def _optimizer(chosen: ResolvedSettings, _: Circumstances) -> tuple[str, str]:
@@ -130,28 +133,31 @@ def _precision(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
     return "float32", f"the safe choice on {here.place} without fast bfloat16"
 
 
-def _workers(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
+def _workers(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
     return default_workers(), "one a core"
 
 
 # In order: a rule sees what was chosen before it.
+VIEW_RULES: dict[str, ViewRule] = {
+    "image_size": _image_size,
+    **{name: _view(name) for name in ("crop_min", "color_strength", "grey", "flip", "turn", "blur")},
+    "workers": _workers,
+}
 RULES: dict[str, Rule] = {
     "device": _device,
-    "image_size": _image_size,
+    "image_size": VIEW_RULES["image_size"],
     "backbone": _backbone,
     "batch_size": _batch_size,
     "held_out": _held_out,
     "epochs": _epochs,
     "warmup_epochs": _warmup_epochs,
-    "temperature": _by_size(0.5, 0.1),
-    "color_strength": _by_size(0.5, 1.0),
-    "blur": _by_size(0.0, 0.5),
+    "temperature": _temperature,
     "optimizer": _optimizer,
     "lr_rule": _lr_rule,
     "learning_rate": _learning_rate,
     "weight_decay": _weight_decay,
     "precision": _precision,
-    "workers": _workers,
+    **VIEW_RULES,
 }
 
 
@@ -174,7 +180,7 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
         if name == "batch_size" and value > here.pictures:
             value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
         settings = dataclasses.replace(settings, **{name: value})
-        choices.append(Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason))
+        choices.append(_told(name, value, reason))
     if here.pictures - settings.held_out < settings.batch_size and settings.held_out:
         raise SettingsError(
             f"--held-out {settings.held_out} of {here.pictures} pictures leaves less than a batch of "
@@ -187,6 +193,21 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             "Give a larger --batch-size, or fewer --devices.",
         )
     return settings, tuple(choices)
+
+
+def resolve_views(settings: PreviewSettings, here: Circumstances) -> tuple[ResolvedPreview, tuple[Choice, ...]]:
+    """Fill in what was left open of the views, by the same rules."""
+    resolved, choices = ResolvedPreview(**vars(settings)), []
+    for name, rule in VIEW_RULES.items():
+        given = getattr(resolved, name)
+        value, reason = rule(resolved, here) if given is None else (given, "as set")
+        resolved = dataclasses.replace(resolved, **{name: value})
+        choices.append(_told(name, value, reason))
+    return resolved, tuple(choices)
+
+
+def _told(name: str, value: Any, reason: str) -> Choice:
+    return Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason)
 
 
 def choose_micro_batch(
@@ -223,15 +244,3 @@ def choose_compile(chosen: ResolvedSettings, here: Circumstances, seconds: float
         value = "on" if seconds >= COMPILE_PAYS else "off"
         reason = f"it takes about a minute, which {'pays' if value == 'on' else 'does not pay'} within this run"
     return dataclasses.replace(chosen, compile=value), Choice("compile", str(value), reason)
-
-
-def view_recipe(settings: ResolvedSettings) -> ViewRecipe:
-    """The views that resolved settings ask for."""
-    return ViewRecipe(
-        crop_area=(settings.crop_min, 1.0),
-        flip=settings.flip,
-        jitter=0.8 if settings.color_strength else 0.0,
-        grey=settings.grey,
-        blur=settings.blur,
-        strength=settings.color_strength,
-    )

@@ -30,7 +30,7 @@ from simclr_cli.store.run import RunFolder, read_weights
 from simclr_cli.store.vectors import Vectors, read_vectors
 from simclr_cli.verbs.embedding import as_vectors, embed_census
 from simclr_cli.verbs.encoders import ReadyEncoder
-from simclr_cli.verbs.plan import view_recipe
+from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.watch import kept_out
 
 VIEWED = 8  # pictures whose views are shown

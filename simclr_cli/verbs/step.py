@@ -14,7 +14,7 @@ from simclr_cli.images.batches import Batch
 from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, seed_for, torch_generator
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.verbs.plan import view_recipe
+from simclr_cli.verbs.presets import view_recipe
 
 
 class Step:

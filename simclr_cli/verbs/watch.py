@@ -29,7 +29,7 @@ from simclr_cli.events import Health
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.verbs.plan import view_recipe
+from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.splits import stratified
 
 LEAST, MOST = 32, 256  # pictures that health is measured on

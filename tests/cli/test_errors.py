@@ -105,7 +105,7 @@ CATALOGUE = {
     "baseline that is none": ("probe photos --runs runs --baseline gone", 4, "There is no run gone.", "Runs under"),
     "finetune without classes": ("finetune one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
     "finetune into what is there": (
-        "finetune photos --runs runs --out text", 4, "text is there already, and a classifier is never", "another --out",
+        "finetune photos --runs runs --out text", 4, "text is there already, and a classifier", "another --out",
     ),
     "nothing to predict for": ("predict", 2, "No picture was given.", "Type: simclr predict PICTURE"),
     "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),

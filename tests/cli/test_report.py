@@ -46,7 +46,7 @@ def test_open_opens_the_file(simclr: Callable[..., Any], opened: list[str], made
 
 def test_json_has_the_keys_of_the_result(simclr: Callable[..., Any], made: Path) -> None:
     result = json.loads(simclr("report", "--json")[1])
-    assert list(result) == [field.name for field in dataclasses.fields(ReportResult)] and result["report"] == str(made)
+    assert list(result) == [field.name for field in dataclasses.fields(ReportResult)] and result["out"] == str(made)
 
 
 @pytest.mark.parametrize("failure", [False, webbrowser.Error("none")])

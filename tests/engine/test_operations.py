@@ -259,3 +259,14 @@ def test_blur_equals_torchvision_with_a_kernel_of_a_tenth(size: int, taps: int) 
     dot[..., size // 2, size // 2] = 1
     reached = gaussian_blur(dot, torch.tensor([50.0]))[0, 0] > 0
     assert reached.any(0).sum() == reached.any(1).sum() == taps
+
+
+def test_saturation_and_hue_do_nothing_to_a_grey_picture() -> None:
+    """docs/presets.md says so; brightness and contrast do something."""
+    grey = torch.rand(4, 1, 12, 12, generator=generator()).expand(-1, 3, -1, -1).contiguous()
+    brightness, contrast, saturation, hue = COLOUR_OPERATIONS
+    factor = torch.full((4, 1, 1, 1), 0.3)
+    assert (saturation(grey.clone(), factor) - grey).abs().max() < 2e-4  # the eye's weights sum to 0.9999
+    assert (hue(grey.clone(), factor) - grey).abs().max() < 1e-6
+    assert (brightness(grey.clone(), factor) - grey).abs().max() > 0.3
+    assert (contrast(grey.clone(), factor) - grey).abs().max() > 0.3

@@ -65,12 +65,14 @@ def untouched(count: int, side: int) -> ViewParameters:
         order=torch.full((count, 4), -1),
         grey=torch.zeros(count, dtype=torch.bool),
         sigma=torch.zeros(count),
+        turn=torch.zeros(count, dtype=torch.long),
     )
 
 
 def torchvision_view(x: Tensor, parameters: ViewParameters, row: int, size: int) -> Tensor:
     """One picture, one operation after the other, in this picture's order (RECIPE, views 1 to 6)."""
     x = torchvision_crop(x, parameters.crop[row], bool(parameters.flip[row]), size)
+    x = tv.rotate(x, 90.0 * int(parameters.turn[row]))
     adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for operation in parameters.order[row].tolist():
         if operation >= 0:
@@ -92,6 +94,67 @@ def test_a_view_equals_torchvision_picture_by_picture(strength: float, size: int
     for row, x in enumerate(floats(pixels)):
         # Rounding grows with each contrast and saturation, by up to 1 + 0.8 s.
         torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, size), rtol=0, atol=5e-5)
+
+
+def test_a_turned_view_equals_torchvision_picture_by_picture() -> None:
+    pixels = noise(64, 56, 44)
+    parameters = drawn(ViewRecipe(turn=1.0), 56, 44, count=64)
+    assert set(parameters.turn.tolist()) == {0, 1, 2, 3}
+    ours = make_view(pixels, size_of(pixels), parameters, 48)
+    for row, x in enumerate(floats(pixels)):
+        torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, 48), rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_turn_comes_after_the_flip_and_goes_anticlockwise(turns: int, flip: bool) -> None:
+    pixels = noise(3, 20, 20)
+    parameters = dataclasses.replace(untouched(3, 20), flip=torch.full((3,), flip), turn=torch.full((3,), turns))
+    expected = [torch.rot90(tv.horizontal_flip(x) if flip else x, turns, (1, 2)) for x in floats(pixels)]
+    ours = make_view(pixels, size_of(pixels), parameters, 20)
+    torch.testing.assert_close(ours, torch.stack(expected), rtol=0, atol=1e-6)
+
+
+def test_flips_and_turns_make_all_eight_symmetries_equally_often() -> None:
+    parameters = drawn(ViewRecipe(turn=1.0))
+    seen = Counter(zip(parameters.flip.tolist(), parameters.turn.tolist(), strict=True))
+    assert len(seen) == 8 and stats.chisquare(list(seen.values())).pvalue > P_LEAST
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.3, 1.0])
+def test_a_turn_of_each_kind_is_as_likely(turn: float) -> None:
+    """With probability `turn` one of four, none among them: so 1 - turn + turn / 4 stay as they are."""
+    seen = torch.bincount(drawn(ViewRecipe(turn=turn)).turn, minlength=4).tolist()
+    for turns, times in enumerate(seen):
+        expected = turn / 4 + (0 if turns else 1 - turn)
+        assert stats.binomtest(times, DRAWS, expected).pvalue > P_LEAST
+
+
+def test_without_turns_every_number_is_what_it_was_before_there_were_turns() -> None:
+    """The stream, number by number, of runs begun before: nothing more is drawn, and nothing in another place."""
+    recipe, ours, theirs, count = ViewRecipe(), generator(3), generator(3), 50
+    parameters = draw_parameters(torch.tensor([[60, 80]]).expand(count, 2), recipe, ours)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=theirs)
+
+    torch.rand(4, count, views.ATTEMPTS, generator=theirs)  # area, aspect, top, left
+    assert torch.equal(parameters.flip, uniform(0, 1) < recipe.flip)
+    factors = [*(uniform(1 - 0.8, 1 + 0.8) for _ in range(3)), uniform(-0.2, 0.2)]
+    torch.testing.assert_close(parameters.factors, torch.stack(factors, dim=1))
+    order = torch.rand(count, 4, generator=theirs).argsort(dim=1)
+    assert torch.equal(parameters.order, torch.where((uniform(0, 1) < recipe.jitter)[:, None], order, -1))
+    assert torch.equal(parameters.grey, uniform(0, 1) < recipe.grey)
+    sigma = uniform(0.1, 2.0)
+    assert torch.equal(parameters.sigma, sigma * (uniform(0, 1) < recipe.blur))
+    assert not parameters.turn.any()
+    assert torch.equal(ours.get_state(), theirs.get_state())
+
+
+def test_turns_leave_the_rest_of_a_view_as_it_was() -> None:
+    plain, turned = drawn(ViewRecipe()), drawn(ViewRecipe(turn=1.0))
+    for name in vars(plain):
+        assert torch.equal(getattr(plain, name), getattr(turned, name)) == (name != "turn")
 
 
 def test_grey_views_equal_torchvision() -> None:
@@ -195,7 +258,7 @@ def test_each_operation_has_its_probability(flip: float, jitter: float, grey: fl
 
 def test_the_papers_probabilities_are_the_defaults() -> None:
     recipe = ViewRecipe()
-    assert (recipe.flip, recipe.jitter, recipe.grey, recipe.blur) == (0.5, 0.8, 0.2, 0.5)
+    assert (recipe.flip, recipe.turn, recipe.jitter, recipe.grey, recipe.blur) == (0.5, 0.0, 0.8, 0.2, 0.5)
     assert (recipe.crop_area, recipe.crop_aspect, recipe.blur_sigma) == ((0.08, 1.0), (3 / 4, 4 / 3), (0.1, 2.0))
 
 
@@ -283,7 +346,7 @@ def each_by_itself(pixels: Tensor, sizes: Tensor, recipe: ViewRecipe, size: int,
 
 
 def test_both_views_are_what_each_would_be_by_itself() -> None:
-    pixels, recipe = noise(24, 40, 36), ViewRecipe()
+    pixels, recipe = noise(24, 40, 36), ViewRecipe(turn=0.5)
     sizes = torch.randint(20, 400, (24, 2), generator=generator(8))
     both = TwoViews(32, recipe)(pixels, sizes, generator(5))
     torch.testing.assert_close(both, each_by_itself(pixels, sizes, recipe, 32, seed=5), rtol=0, atol=2e-6)
@@ -292,7 +355,7 @@ def test_both_views_are_what_each_would_be_by_itself() -> None:
 @pytest.mark.parametrize("pictures", [0.5, 1, 3, 7, 13, 14, 100])
 def test_views_made_in_parts_equal_those_made_at_once(pictures: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of less than a picture, of one, across the border of the two views, of all but one, of all."""
-    pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe())
+    pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe(turn=0.5))
     sizes = torch.randint(20, 400, (7, 2), generator=generator(8))
     at_once = augment(pixels, sizes, generator(5))
     seen: list[int] = []

@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.settings import ResolvedSettings
+from simclr_cli.settings import PreviewSettings, ResolvedSettings
 from simclr_cli.verbs.plan import (
     COMPILE_PAYS,
     MEMORY_SHARE,
     RULES,
     TAKEN_OVER_KEPT,
+    VIEW_RULES,
     Circumstances,
     choose_compile,
     choose_micro_batch,
     resolve,
-    view_recipe,
+    resolve_views,
 )
+from simclr_cli.verbs.presets import view_recipe
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -50,7 +52,8 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
 ) -> None:
     settings, choices = plan(pictures, short_side, device)
     open_ = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None]
-    assert open_ == ["run", "micro_batch", "cache_gb"]  # a name, what is tried out, what is the command's own
+    # a choice between kinds, a name, what is tried out, what is the command's own
+    assert open_ == ["preset", "run", "micro_batch", "cache_gb"]
     assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")}
     assert all(choice.reason and choice.value for choice in choices.values())
     here = Circumstances(pictures, short_side, device)
@@ -60,7 +63,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
 
 def test_every_setting_that_may_be_automatic_has_a_rule() -> None:
     automatic = {f.name for f in dataclasses.fields(ResolvedSettings) if f.default is None}
-    assert automatic - {"images", "run", "cache_gb"} == {*RULES, "micro_batch", "compile"}
+    assert automatic - {"images", "run", "cache_gb", "preset"} == {*RULES, "micro_batch", "compile"}
 
 
 @pytest.mark.parametrize(
@@ -212,12 +215,13 @@ def test_settings_are_not_changed_in_place() -> None:
     assert settings.batch_size is None
 
 
-def test_the_recipe_of_the_views_is_that_of_the_settings() -> None:
-    settings, _ = plan(crop_min=0.3, color_strength=0.4, grey=0.1, flip=0.0, blur=0.2)
-    recipe = view_recipe(settings)
-    assert recipe.crop_area == (0.3, 1.0)
-    assert (recipe.jitter, recipe.strength, recipe.grey, recipe.flip, recipe.blur) == (0.8, 0.4, 0.1, 0.0, 0.2)
-    assert view_recipe(dataclasses.replace(settings, color_strength=0.0)).jitter == 0
+@pytest.mark.parametrize("image_size", [32, 64, 224])
+def test_without_a_preset_a_preview_is_planned_as_a_run_is(image_size: int) -> None:
+    settings, choices = plan(image_size=image_size)
+    resolved, few = resolve_views(PreviewSettings(images=Path(), image_size=image_size), Circumstances(1000, 256, CPU))
+    assert view_recipe(resolved) == view_recipe(settings) and resolved.image_size == image_size
+    assert [choice.name for choice in few] == [name.replace("_", " ") for name in VIEW_RULES]
+    assert all(choice == choices[choice.name] for choice in few)
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_config_holds_every_setting_resolved(trained: Any) -> None:
         "tensorboard",
     }
     assert set(config["settings"]) == wanted
-    assert None not in config["settings"].values()
+    assert [name for name, value in config["settings"].items() if value is None] == ["preset"]  # a choice of kinds
     assert config["settings"]["images"] == str(trained.pictures)
     assert config["census"]["pictures"] == 48
     assert set(config["versions"]) == {"torch", "torchvision", "timm", "pillow", "numpy"}
@@ -128,7 +128,7 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
 def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
     plan = trained.result.plan
     automatic = {field.name for field in dataclasses.fields(PretrainSettings) if field.default is None}
-    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run", "cache_gb"}
+    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run", "cache_gb", "preset"}
     assert all(c.reason for c in plan.choices)
     assert plan.steps == 6 and plan.seconds > 0
     assert choice(plan, "epochs") == ("2", "as set")

@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 def make(run: Any, **values: Any) -> tuple[ReportResult, str]:
     result = report(ReportSettings(run=str(run.path), **values))
-    return result, Path(result.report).read_text(encoding="utf-8")
+    return result, Path(result.out).read_text(encoding="utf-8")
 
 
 def probe_result() -> ProbeResult:

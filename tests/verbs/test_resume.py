@@ -63,6 +63,20 @@ def undisturbed_lars(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -
         return pretrain(PretrainSettings(images=pictures, runs=runs, **settings))
 
 
+def test_a_run_of_before_there_were_turns_and_presets_goes_on_to_the_same_weights(
+    trained: Any, pictures: Path, train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        train(pictures, run="old", epochs=2, report=stop_at(StepDone, 4))
+    run = RunFolder(tmp_path / "runs" / "old")
+    config = run.config()
+    assert config["settings"].pop("turn") == 0.0 and config["settings"].pop("preset") is None
+    run.write_config(config)
+    result = resume(tmp_path / "runs")
+    assert result.model_digest == trained.result.model_digest
+    assert run.settings()["turn"] == 0.0
+
+
 @pytest.mark.parametrize("steps", [1, 3, 5], ids=["first epoch", "end of an epoch", "second epoch"])
 def test_resumed_run_equals_an_undisturbed_one_bit_for_bit(
     trained: Any, pictures: Path, train: Train, tmp_path: Path, steps: int

@@ -31,7 +31,8 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs import training, trial
-from simclr_cli.verbs.plan import Circumstances, resolve, view_recipe
+from simclr_cli.verbs.plan import Circumstances, resolve
+from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.step import Step
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import seconds_a_picture

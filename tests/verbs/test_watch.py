@@ -24,7 +24,7 @@ from simclr_cli.verbs import outcome as outcome_module
 from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs import watch as watch_module
 from simclr_cli.verbs.encoders import start_encoder
-from simclr_cli.verbs.plan import view_recipe
+from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.training import build_model
 from simclr_cli.verbs.watch import Watch, kept_out
 

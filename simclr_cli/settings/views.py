@@ -1,0 +1,101 @@
+"""Settings of the views: of what trains, and of what shows beforehand what training would see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from simclr_cli.errors import SettingsError
+from simclr_cli.fields import check, setting
+from simclr_cli.settings.shared import SEED, WORKERS
+
+Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
+
+PAGES = (".html", ".htm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """Which pictures, and what two views of one may differ in."""
+
+    images: Path | None = setting(
+        None, "The folder of pictures; any depth, formats and sizes.", argument=True, exists=True
+    )
+    preset: Preset | None = setting(
+        None,
+        "Views made for a kind of pictures; what is typed besides it wins. docs/presets.md gives the reason of each "
+        "value. Auto: the paper's, by size.",
+    )
+    image_size: int | None = setting(
+        None, "Side of the views in pixels. Auto: by the pictures' median short side and the device.", at_least=8
+    )
+    crop_min: float | None = setting(
+        None, "Least share of the picture's area in a crop. Auto: the preset's, or 0.08.", above=0.0, at_most=1.0
+    )
+    color_strength: float | None = setting(
+        None,
+        "s of the colour jitter; 0 for none. Auto: the preset's, or 0.5 at 32 px and below, else 1.",
+        at_least=0.0,
+        at_most=2.0,
+    )
+    grey: float | None = setting(
+        None, "Probability of a grey view. Auto: the preset's, or 0.2.", at_least=0.0, at_most=1.0
+    )
+    flip: float | None = setting(
+        None, "Probability of a left-right flip. Auto: the preset's, or 0.5.", at_least=0.0, at_most=1.0
+    )
+    turn: float | None = setting(
+        None,
+        "Probability of a turn by 0, 90, 180 or 270 degrees, each as likely; with flips, all eight symmetries. "
+        "Auto: the preset's, or 0.",
+        at_least=0.0,
+        at_most=1.0,
+    )
+    blur: float | None = setting(
+        None, "Probability of blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
+    )
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
+    workers: int | None = setting(None, WORKERS, at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedViews(ViewSettings):
+    """The same after the plan: nothing is automatic any more."""
+
+    if TYPE_CHECKING:
+        images: Path
+        image_size: int
+        crop_min: float
+        color_strength: float
+        grey: float
+        flip: float
+        turn: float
+        blur: float
+        workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewSettings(ViewSettings):
+    """Settings of `simclr preview`."""
+
+    out: Path = setting(
+        Path("preview.png"), "The sheet: .png, or .html with the reason of each setting as well.", short="o"
+    )
+    pictures: int = setting(8, "How many pictures, spread over the folder.", at_least=1, at_most=200)
+    views: int = setting(6, "How many views of each.", at_least=1, at_most=24)
+    open: bool = setting(False, "Open the sheet in the browser.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.images is None:
+            raise SettingsError("No folder of pictures was given.", "Type: simclr preview FOLDER")
+        if self.out.suffix.lower() not in (".png", *PAGES):
+            raise SettingsError(f"--out is {self.out}, and must end in .png or .html.", f"Try --out {self.out}.png")
+        if self.out.is_dir():
+            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedPreview(ResolvedViews, PreviewSettings):
+    """The same after the plan, as far as it concerns views."""

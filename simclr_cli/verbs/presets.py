@@ -1,0 +1,87 @@
+"""Views for kinds of pictures: each value with its reason, and the rules that choose it (docs/presets.md)."""
+
+from __future__ import annotations
+
+from simclr_cli.engine.encoder import SMALL_IMAGE
+from simclr_cli.engine.views import ViewRecipe
+from simclr_cli.settings import Preset
+from simclr_cli.settings.views import ResolvedViews
+
+IMAGENET, CIFAR = "the paper's for ImageNet (appendix A)", "the paper's for CIFAR-10 (B.9)"
+
+# The reasons stand in docs/presets.md as well, with their sources; a test compares them.
+PRESETS: dict[Preset, dict[str, tuple[float, str]]] = {
+    "photo": {
+        "crop_min": (0.08, IMAGENET),
+        "color_strength": (1.0, IMAGENET),
+        "grey": (0.2, IMAGENET),
+        "flip": (0.5, IMAGENET),
+        "turn": (0.0, "photos have an up and a down"),
+        "blur": (0.5, IMAGENET),
+    },
+    "small": {
+        "crop_min": (0.08, CIFAR),
+        "color_strength": (0.5, CIFAR),
+        "grey": (0.2, CIFAR),
+        "flip": (0.5, CIFAR),
+        "turn": (0.0, "photos have an up and a down"),
+        "blur": (0.0, CIFAR),
+    },
+    "microscopy": {
+        "crop_min": (0.2, "a smaller crop is often empty slide, which says nothing"),
+        "color_strength": (0.5, "stain varies between laboratories, but it is information too"),
+        "grey": (0.0, "colour is the stain's information"),
+        "flip": (0.5, "a slide has no left and right"),
+        "turn": (1.0, "a slide has no up and down"),
+        "blur": (0.1, "focus carries information; a little, for slides differ in it"),
+    },
+    "aerial": {
+        "crop_min": (0.25, "objects are small in the frame, and two small crops would share none"),
+        "color_strength": (0.4, "colour tells what covers the ground; light and haze change it a little"),
+        "grey": (0.1, "colour tells what covers the ground"),
+        "flip": (0.5, "seen from above, there is no left and right"),
+        "turn": (1.0, "seen from above, there is no up and down"),
+        "blur": (0.1, "what is small in the frame is a few pixels wide"),
+    },
+    "grey": {
+        "crop_min": (0.08, IMAGENET),
+        "color_strength": (1.0, "only brightness and contrast are left to change: at full strength at any size"),
+        "grey": (0.0, "a grey view of a grey picture is the picture itself"),
+        "flip": (0.5, IMAGENET),
+        "turn": (0.0, "grey photos have an up and a down"),
+        "blur": (0.5, "at any size: with colour gone, few differences are left"),
+    },
+}
+
+PAPERS = {"crop_min": 0.08, "grey": 0.2, "flip": 0.5}  # at every size
+
+
+def choose_view(name: str, chosen: ResolvedViews) -> tuple[float, str]:
+    """The automatic value of a setting of the views, and its reason: the preset's, else the paper's by size.
+
+    Args:
+        chosen: with the size of the views chosen.
+    """
+    if chosen.preset is not None:
+        value, reason = PRESETS[chosen.preset][name]
+        return value, f"the preset {chosen.preset}: {reason}"
+    if name == "turn":
+        return 0.0, "the paper turns nothing; presets for pictures without an up and a down do"
+    if name in PAPERS:
+        return PAPERS[name], "the paper's (appendix A)"
+    small = chosen.image_size <= SMALL_IMAGE
+    where = f"at {SMALL_IMAGE} px and below (CIFAR-10)" if small else f"above {SMALL_IMAGE} px (ImageNet)"
+    return PRESETS["small" if small else "photo"][name][0], f"the paper's {where}"
+
+
+def view_recipe(settings: ResolvedViews) -> ViewRecipe:
+    """The views that resolved settings ask for."""
+    return ViewRecipe(
+        crop_area=(settings.crop_min, 1.0),
+        flip=settings.flip,
+        turn=settings.turn,
+        jitter=0.8 if settings.color_strength else 0.0,
+        grey=settings.grey,
+        blur=settings.blur,
+        strength=settings.color_strength,
+    )
