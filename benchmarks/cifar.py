@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--python", type=Path, help="a Python that has lightly")
     parser.add_argument("--backbone", default="resnet10t")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    for name, default in (("pictures", 5000), ("tests", 2000), ("image-size", 32), ("batch", 64), ("epochs", 10)):
+    for name, default in (("pictures", 5000), ("tests", 2000), ("image-size", 64), ("batch", 64), ("epochs", 10)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

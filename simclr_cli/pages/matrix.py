@@ -14,6 +14,7 @@ from simclr_cli.wording import safe
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 34, 40), (120, 126, 134)
 RIGHT, WRONG = (22, 98, 170), (190, 62, 24)  # of a cell that holds its whole row
+NOTHING = (243, 244, 246)  # of an empty one
 MOST_NAMED = 60  # classes; with more, their names could not be read
 WRITTEN_FROM = 28  # px of a cell from which on its count is written into it
 NAME_LENGTH = 22
@@ -37,14 +38,12 @@ def confusion_png(classes: Sequence[str], cells: Sequence[Confusion]) -> bytes:
     words = "rows: the true class; columns: what its pictures were taken for"
     draw.text((beside, MARGIN - 4), words, fill=FAINT, font=ImageFont.load_default(13))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for row, column in np.ndindex(counts.shape):
-        corner = (beside + column * cell_side, top + row * cell_side)
-        colour = _blend(RIGHT if row == column else WRONG, float(shares[row, column]))
-        draw.rectangle((*corner, corner[0] + cell_side - 2, corner[1] + cell_side - 2), fill=colour)
-        if counts[row, column] and cell_side >= WRITTEN_FROM:
-            light = shares[row, column] > 0.5
-            centre = (corner[0] + cell_side / 2 - 1, corner[1] + cell_side / 2 - 1)
-            draw.text(centre, str(counts[row, column]), fill=PAPER if light else INK, font=font, anchor="mm")
+    image.paste(Image.fromarray(_cells(shares, cell_side)), (beside, top))
+    if cell_side >= WRITTEN_FROM:
+        for row, column in np.argwhere(counts):
+            centre = (beside + (column + 0.5) * cell_side - 1, top + (row + 0.5) * cell_side - 1)
+            ink = PAPER if shares[row, column] > 0.5 else INK
+            draw.text(centre, str(counts[row, column]), fill=ink, font=font, anchor="mm")
     for i, name in enumerate(names):
         middle = int((i + 0.5) * cell_side)
         draw.text((beside - MARGIN / 2, top + middle - 1), name, fill=INK, font=font, anchor="rm")
@@ -64,11 +63,15 @@ def _upright(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> I
     return strip.rotate(90, expand=True)
 
 
-def _blend(colour: tuple[int, int, int], share: float) -> tuple[int, ...]:
-    """From a very light grey, where the share is 0, to the colour, where it is 1."""
-    depth = 0.0 if share == 0 else 0.12 + 0.88 * share
-    ground: NDArray[np.float64] = np.array((243, 244, 246), dtype=np.float64)
-    return tuple(int(value) for value in ground + depth * (np.array(colour) - ground))
+def _cells(shares: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
+    """(C * side, C * side, 3): very light grey where a share is 0, the whole colour where it is 1, white between."""
+    full = np.where(np.eye(len(shares), dtype=bool)[:, :, None], RIGHT, WRONG)
+    depth = np.where(shares == 0, 0.0, 0.12 + 0.88 * shares)[:, :, None]
+    colours = (np.array(NOTHING) + depth * (full - np.array(NOTHING))).astype(np.uint8)
+    cells: NDArray[np.uint8] = colours.repeat(side, axis=0).repeat(side, axis=1)
+    for gap in (side - 1, *([side - 2] if side > 8 else [])):
+        cells[gap::side], cells[:, gap::side] = PAPER[0], PAPER[0]
+    return cells
 
 
 def _as_png(image: Image.Image) -> bytes:

@@ -6,22 +6,18 @@ A run is finished when it has `encoder/`, which appears whole, by one rename, at
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
+from simclr_cli.files import make_folder, write_bytes, write_json
 from simclr_cli.settings import RUNS
-
-FORMAT_VERSION = 1
+from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ class RunFolder:
     def write_last_good(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         """Write last-good/, which is to --weights what another run's encoder/ is."""
         make_folder(self.last_good)
-        write_bytes(self.last_good / "model.safetensors", to_safetensors(_plain(state), metadata={"format": "pt"}))
+        write_bytes(self.last_good / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
         write_json(self.last_good / "config.json", config)
 
     def write_outcome(self, content: Mapping[str, Any]) -> None:
@@ -175,7 +171,7 @@ class RunFolder:
 
     def write_projector(self, state: Mapping[str, Tensor]) -> None:
         """Write the head g, for those who go on training."""
-        write_bytes(self.projector_file, to_safetensors(_plain(state)))
+        write_bytes(self.projector_file, to_safetensors(plain(state)))
 
     def write_encoder(self, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
         """Write encoder/ in timm's `local-dir:` layout, whole or not at all; this finishes the run.
@@ -196,84 +192,6 @@ class RunFolder:
         if not self.finished:
             raise RunError(f"The run {self.path} is not finished.", f"Go on with: {self.resume_command}")
         return read_model(self.encoder, "Train the run again.")
-
-
-def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
-    """A folder in timm's `local-dir:` layout, whole or not at all; it must not be there yet.
-
-    Returns:
-        The model's digest: SHA-256 of model.safetensors.
-    """
-    whole = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
-    shutil.rmtree(whole, ignore_errors=True)
-    try:
-        make_folder(whole)
-        write_bytes(whole / "model.safetensors", to_safetensors(_plain(state), metadata={"format": "pt"}))
-        digest = digest_file(whole / "model.safetensors")
-        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
-        write_bytes(whole / "README.md", card.encode("utf-8"))
-        move(whole, folder)
-    except BaseException:
-        shutil.rmtree(whole, ignore_errors=True)
-        raise
-    return digest
-
-
-def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json of such a folder, and the weights, which must be those that it was written for.
-
-    Raises:
-        RunError: missing, damaged, or of a newer version; `remedy` says what to do about its config.json.
-    """
-    config = read_description(folder / "config.json", remedy)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise RunError(f"There is no {weights}.", remedy)
-    if digest_file(weights) != config.get("simclr", {}).get("model_digest"):
-        raise RunError(
-            f"{weights} is not what was saved: its digest differs.", "Restore it from a copy, or train again."
-        )
-    return config, read_weights(weights)
-
-
-def read_description(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON object that says its format version.
-
-    Raises:
-        RunError: missing, not JSON, or of a version that this simclr does not know.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunError(f"There is no {path}.", remedy) from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}.", remedy) from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} does not hold a description.", remedy)
-    own = content.get("simclr", content)  # in an encoder's config.json, timm's words stand around ours
-    version = own.get("format_version") if isinstance(own, dict) else None
-    if not isinstance(version, int):
-        raise RunError(f"{path} does not say its format version.", remedy)
-    if version > FORMAT_VERSION:
-        raise RunError(
-            f"{path} has format version {version}, and this simclr knows up to {FORMAT_VERSION}.",
-            "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli).",
-        )
-    return cast(dict[str, Any], content)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file.
-
-    Raises:
-        RunError: missing, or not such a file.
-    """
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"There is no file of weights {path}.", "Check the path.") from None
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is not a whole .safetensors file ({error}).", "Give one that is.") from None
 
 
 def find_run(name: str | None, runs: Path) -> RunFolder:
@@ -326,7 +244,3 @@ def list_runs(runs: Path) -> list[RunFolder]:
     found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
     begun = [run for run in found if run.begun]
     return sorted(begun, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
-
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -26,7 +26,8 @@ from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.store.run import RunFolder, read_weights
+from simclr_cli.store.models import read_weights
+from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import Vectors, read_vectors
 from simclr_cli.verbs.embedding import as_vectors, embed_census
 from simclr_cli.verbs.encoders import ReadyEncoder

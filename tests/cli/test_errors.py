@@ -109,6 +109,7 @@ CATALOGUE = {
     ),
     "nothing to predict for": ("predict", 2, "No picture was given.", "Type: simclr predict PICTURE"),
     "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),
+    "preview of nothing": ("preview empty", 3, "There is no picture in empty", "Give a folder"),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
     "no query": ("similar", 2, "No query was given.", "Type: simclr similar PICTURE"),
     "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),

@@ -29,6 +29,9 @@ def torchrun(count: int, *options: str) -> list[str]:
     return [*run, "--"]  # before Python 3.12 torchrun takes our --run for one of its own
 
 
+LONG = pytest.mark.long  # a second way to the same end
+
+
 @contextlib.contextmanager
 def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]:
     """A process in a session of its own, all of which is gone afterwards."""
@@ -201,7 +204,7 @@ def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, 
     assert losses(run) == losses(run.with_name("undisturbed"))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=LONG), 1])
 def test_a_killed_process_ends_all_with_a_word(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
     arguments = [command, "pretrain", str(photos), *SLOW, "--run", "k", "--devices", "2"]
     run = tmp_path / "simclr-runs" / "k"
@@ -216,7 +219,7 @@ def test_a_killed_process_ends_all_with_a_word(victim: int, command: str, photos
     assert "Traceback" not in said and not (run / "encoder").exists()
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=LONG)])
 def test_a_failing_process_ends_all_with_its_own_error(victim: int, photos: Path, tmp_path: Path) -> None:
     arguments = [str(WORKERS / "failing.py"), str(victim), "pretrain", str(photos), *SLOW, "--run", "f"]
     with started([*torchrun(2), *arguments], cwd=tmp_path) as process:
@@ -231,7 +234,7 @@ def test_an_error_that_all_meet_is_said_once(installed, photos: Path, tmp_path: 
     assert answer.code == 4 and answer.stderr.count("no.safetensors") == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=LONG)])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(
     number: signal.Signals, code: int, command: str, installed, photos: Path, tmp_path: Path, by_one: list[float]
 ) -> None:
@@ -278,7 +281,7 @@ def test_many_processes_embed_into_one_file_in_order(
     )
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=LONG), 1])
 def test_a_process_that_fails_while_embedding_leaves_no_file(
     victim: int, trained: Path, photos: Path, tmp_path: Path
 ) -> None:

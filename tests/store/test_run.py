@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import digest_file
-from simclr_cli.store.run import FORMAT_VERSION, RunFolder, find_run, list_runs, read_description, read_weights
+from simclr_cli.store.models import read_description, read_weights
+from simclr_cli.store.run import FORMAT_VERSION, RunFolder, find_run, list_runs
 
 NAMES = ["plain.png", "größe.png", "new\nline.png", os.fsdecode(b"caf\xe9\xff.png")]
 ENCODER = {"architecture": "resnet18", "num_classes": 0, "simclr": {"format_version": FORMAT_VERSION, "run": "r"}}
@@ -148,7 +149,7 @@ def test_crash_on_the_way_leaves_the_run_unfinished_and_the_next_try_succeeds(
 
     for broken in ("write_json", "digest_file"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"simclr_cli.store.run.{broken}", crash)
+            patch.setattr(f"simclr_cli.store.models.{broken}", crash)
             with pytest.raises(KeyboardInterrupt):
                 run.write_encoder(weights(), ENCODER, "x")
         assert not run.finished

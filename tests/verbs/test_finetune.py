@@ -232,7 +232,7 @@ def test_failure_while_writing_leaves_nothing_behind(own: Any, monkeypatch: pyte
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simclr_cli.store.run.write_json", full)
+    monkeypatch.setattr("simclr_cli.store.models.write_json", full)
     before = names_in(own.run.path)
     with pytest.raises(OSError, match="No space"):
         tuned(own, epochs=1)

@@ -37,6 +37,7 @@ from simclr_cli.verbs.probe import probe
 def quick_linear_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three strengths of l2 instead of 45: how it fits is the engine's matter, and tested there."""
     monkeypatch.setattr("simclr_cli.engine.probes.L2_VALUES", (1e-4, 1e-1, 1e2))
+    monkeypatch.setattr(baselines, "PIXEL_SIDE", 8)
 
 
 REPRESENTATIONS = ["trained", "untrained", "raw pixels", "colour histogram"]
@@ -290,7 +291,7 @@ def test_raw_pixels_and_colour_histogram_are_what_they_say() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
     x = torch.from_numpy(pixels).float() / 255
-    means = pixels.reshape(2, 3, 32, 2, 32, 2).mean((3, 5)) / 255
+    means = pixels.reshape(2, 3, 8, 8, 8, 8).mean((3, 5)) / 255
     torch.testing.assert_close(RawPixels()(x), torch.from_numpy(means).float().flatten(1))
     histogram = baselines.ColourHistogram()(x)
     assert histogram.shape == (2, 512)

@@ -1,0 +1,102 @@
+"""A model in a folder, as timm's `local-dir:` has it: config.json, model.safetensors, its card; whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from simclr_cli.errors import RunError
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
+
+FORMAT_VERSION = 1
+
+
+def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
+    """A folder in timm's `local-dir:` layout, whole or not at all; it must not be there yet.
+
+    Returns:
+        The model's digest: SHA-256 of model.safetensors.
+    """
+    whole = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
+    shutil.rmtree(whole, ignore_errors=True)
+    try:
+        make_folder(whole)
+        write_bytes(whole / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
+        digest = digest_file(whole / "model.safetensors")
+        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
+        write_bytes(whole / "README.md", card.encode("utf-8"))
+        move(whole, folder)
+    except BaseException:
+        shutil.rmtree(whole, ignore_errors=True)
+        raise
+    return digest
+
+
+def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json of such a folder, and the weights, which must be those that it was written for.
+
+    Raises:
+        RunError: missing, damaged, or of a newer version; `remedy` says what to do about its config.json.
+    """
+    config = read_description(folder / "config.json", remedy)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise RunError(f"There is no {weights}.", remedy)
+    if digest_file(weights) != config.get("simclr", {}).get("model_digest"):
+        raise RunError(
+            f"{weights} is not what was saved: its digest differs.", "Restore it from a copy, or train again."
+        )
+    return config, read_weights(weights)
+
+
+def read_description(path: Path, remedy: str) -> dict[str, Any]:
+    """A JSON object that says its format version.
+
+    Raises:
+        RunError: missing, not JSON, or of a version that this simclr does not know.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"There is no {path}.", remedy) from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}.", remedy) from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} does not hold a description.", remedy)
+    own = content.get("simclr", content)  # in an encoder's config.json, timm's words stand around ours
+    version = own.get("format_version") if isinstance(own, dict) else None
+    if not isinstance(version, int):
+        raise RunError(f"{path} does not say its format version.", remedy)
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{path} has format version {version}, and this simclr knows up to {FORMAT_VERSION}.",
+            "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli).",
+        )
+    return cast(dict[str, Any], content)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file.
+
+    Raises:
+        RunError: missing, or not such a file.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"There is no file of weights {path}.", "Check the path.") from None
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is not a whole .safetensors file ({error}).", "Give one that is.") from None
+
+
+def plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as a file takes them: on the CPU, contiguous, without graph."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
