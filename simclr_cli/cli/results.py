@@ -93,7 +93,7 @@ def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
 
 
 def _say_classes(result: ProbeResult, face: Face) -> None:
-    """The classes that fared worst, what they are taken for, and how many labels look wrong."""
+    """The classes that fared worst, what they are taken for, and the labels that look wrong."""
     told = [one for one in result.per_class if one.recall is not None]
     worst = sorted(told, key=lambda one: one.recall or 0.0)[:5]
     face.say("Hardest classes: " + ", ".join(f"{one.name} {one.recall:.0f} %" for one in worst))
@@ -103,7 +103,7 @@ def _say_classes(result: ProbeResult, face: Face) -> None:
             f"{cell.label} for {cell.predicted} ({cell.count:,})" for cell in wrong[:4]))  # fmt: skip
     if result.suspects:
         first = ", ".join(f"{one.path} (more like {one.predicted})" for one in result.suspects[:3])
-        face.say(f"Labels that look wrong: {count(len(result.suspects), 'picture')}, such as {first}")
+        face.say(f"Labels worth a second look, the most suspect first: {first}")
 
 
 def show_finetune(result: FinetuneResult, face: Face, data: Data) -> None:

@@ -20,6 +20,7 @@ NOT_KEPT = (
     "resume", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
 )  # of the command, not of the run  # fmt: skip
 ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
+ABSENT = {"held_out": 0, "turn": 0.0}  # what runs did from before there were these settings
 MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything else is the run's own
 
 
@@ -68,7 +69,7 @@ def kept_settings(run: RunFolder, command: Mapping[str, Any]) -> ResolvedSetting
     """
     kept = run.settings()
     try:
-        return ResolvedSettings(**{**kept, "images": Path(kept["images"]), **command})
+        return ResolvedSettings(**{**ABSENT, **kept, "images": Path(kept["images"]), **command})
     except TypeError as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
 
