@@ -61,7 +61,7 @@ class Training:
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        return float(loss)
+        return float(loss.detach())
 
 
 def pretrain(given: argparse.Namespace) -> dict[str, float]:
