@@ -20,12 +20,13 @@ from simclr_cli.engine.compilation import folded
 from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.optim import learning_rate, peak_learning_rate, set_learning_rate
 from simclr_cli.engine.views import ViewRecipe, draw_parameters, make_view
-from simclr_cli.errors import MachineError, TrainingError
+from simclr_cli.errors import MachineError
 from simclr_cli.events import EpochDone, Report, StepDone
 from simclr_cli.images.batches import AHEAD, ahead
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
 from simclr_cli.settings import Precision
+from simclr_cli.verbs.failure import read_losses
 from simclr_cli.verbs.step import is_out_of_memory
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grey=0.0, blur=0.0)
@@ -113,7 +114,7 @@ def train_classifier(
                 seen += len(places)
                 if device.type != "cpu" and done < steps and time.monotonic() - told < TELL_SECONDS:
                     continue
-                losses += _read(unread, step, total, epoch)
+                losses += read_losses(unread, step, total, epoch - 1, remedy="Try a lower --learning-rate.")
                 unread, told = [], time.monotonic()
                 speed = seen / max(told - began, 1e-9)
                 report(StepDone(epoch, recipe.epochs, done, steps, losses[-1], speed))
@@ -231,19 +232,3 @@ def _batches(
         return places, pixels.pin_memory() if pinned else pixels
 
     yield from ahead(make, places_of(), AHEAD)
-
-
-def _read(unread: list[Tensor], last: int, total: int, epoch: int) -> list[float]:
-    """The losses of the steps up to `last`, from the device.
-
-    Raises:
-        TrainingError: one of them is not finite.
-    """
-    losses: list[float] = torch.stack(unread).tolist()
-    for step, loss in enumerate(losses, start=last + 1 - len(losses)):
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss of the classifier became {loss} in step {step + 1} of {total} (epoch {epoch}).",
-                "Try a lower --learning-rate.",
-            )
-    return losses

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
 from simclr_cli.engine.model import SimCLR
+from simclr_cli.errors import TrainingError
 from simclr_cli.images.batches import Batches
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.export import timm_config
 
 BACKBONE = "encoder.backbone."
+
+
+def read_losses(
+    unread: list[Tensor],
+    last: int,
+    total: int,
+    epoch: int,
+    failed: Callable[[int, float], str] = lambda *_: "",
+    remedy: str = "Train under another --run with a lower --learning-rate or a higher --temperature.",
+) -> list[float]:
+    """The losses of the steps up to `last`, from the device.
+
+    Args:
+        last, epoch: from 0.
+        failed: told of the first step whose loss is not finite, and what it is; says what is kept.
+
+    Raises:
+        TrainingError: one of them is not finite.
+    """
+    losses: list[float] = torch.stack(unread).tolist()
+    for step, loss in enumerate(losses, start=last + 1 - len(losses)):
+        if not math.isfinite(loss):
+            where = f"in step {step + 1} of {total} (epoch {epoch + 1})"
+            raise TrainingError(f"The loss became {loss} {where}{failed(step, loss)}.", remedy)
+    return losses
 
 
 def keep_what_is_good(run: RunFolder, model: SimCLR, batches: Batches, step: int, loss: float) -> str:

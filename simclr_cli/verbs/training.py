@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import statistics
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +16,7 @@ from torch import Tensor
 from simclr_cli.engine.encoder import synchronise_norms
 from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import create_optimizer, learning_rate, peak_learning_rate, set_learning_rate
-from simclr_cli.errors import Interrupted, MachineError, Terminated, TrainingError
+from simclr_cli.errors import Interrupted, MachineError, Terminated
 from simclr_cli.events import EpochDone, Health, Note, Report, StepDone
 from simclr_cli.images.batches import Batches
 from simclr_cli.ranks import Ranks
@@ -26,7 +25,7 @@ from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import start_encoder
-from simclr_cli.verbs.failure import keep_what_is_good
+from simclr_cli.verbs.failure import keep_what_is_good, read_losses
 from simclr_cli.verbs.step import Step, is_out_of_memory
 
 TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
@@ -120,7 +119,7 @@ def train(
                 done = len(losses) + len(unread)
                 if done < steps and len(unread) < pause:
                     continue
-                losses += _read(unread, step, total, epoch, failed)
+                losses += read_losses(unread, step, total, epoch, failed)
                 speed = (done - first) * chosen.batch_size / (time.perf_counter() - began)
                 stop = _tell(report, StepDone(epoch + 1, chosen.epochs, done, steps, losses[-1], speed))
                 pause = 1 if batches.device.type == "cpu" else _pause(len(unread), time.monotonic() - told)
@@ -217,25 +216,6 @@ def _agree(ranks: Ranks, stop: Interrupted | None, pause: int) -> tuple[Interrup
     kinds = {kind.exit_code: kind for kind in STOPS}
     code = max(code for code, _ in said)
     return (stop or kinds[code]("Stopped.", "") if code else None), said[0][1]
-
-
-def _read(unread: list[Tensor], last: int, total: int, epoch: int, failed: Callable[[int, float], str]) -> list[float]:
-    """The losses of the steps up to `last`, from the device.
-
-    Args:
-        failed: told of the first step whose loss is not finite, and what it is; says what is kept.
-
-    Raises:
-        TrainingError: one of them is not finite.
-    """
-    losses: list[float] = torch.stack(unread).tolist()
-    for step, loss in enumerate(losses, start=last + 1 - len(losses)):
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss} in step {step + 1} of {total} (epoch {epoch + 1}){failed(step, loss)}.",
-                "Train under another --run with a lower --learning-rate or a higher --temperature.",
-            )
-    return losses
 
 
 def _tell(report: Report, event: StepDone | EpochDone) -> Interrupted | None:
