@@ -61,7 +61,7 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
     if share := _late_share(losses, nothing):
         return Outcome(
             "improving",
-            f"It has learned{seen}, and was still improving: the last quarter of the epochs brought {share:.0%} of all "
+            f"It has learned{seen}, and was still improving: the last quarter of the epochs brought {100 * share:.0f} % of all "
             f"that the loss fell by. Train longer: --epochs {2 * len(losses)}.",
         )
     if len(losses) < QUARTER_FROM:

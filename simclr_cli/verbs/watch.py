@@ -33,7 +33,7 @@ from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.splits import stratified
 
 LEAST, MOST = 32, 256  # pictures that health is measured on
-HEALTH_SHARE, KNN_SHARE = 0.0135, 0.005  # of the time of an epoch
+HEALTH_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
 KNN_MOST = 1000  # pictures
 KNN_TEST = 0.2  # share of them that is told by the others
 NEIGHBOURS, TEMPERATURE = 20, 0.07

@@ -35,7 +35,7 @@ def test_a_loss_that_rests_has_learned() -> None:
 def test_a_loss_that_still_falls_asks_for_more_epochs() -> None:
     found = outcome(rows(falling(until=20)), 64, 1000)
     assert found.state == "improving"
-    assert "the last quarter of the epochs brought 25% of all" in found.words and "--epochs 40" in found.words
+    assert "the last quarter of the epochs brought 25 % of all" in found.words and "--epochs 40" in found.words
 
 
 def test_few_epochs_say_nothing_about_going_on() -> None:
