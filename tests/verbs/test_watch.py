@@ -127,6 +127,7 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
     watch = Watch(Many(), kept_out(count, held, 0), chosen)  # type: ignore[arg-type]
     forward = 2 * len(watch.rows) / watch.every + len(watch.labelled) / watch.knn_every
     assert forward <= 0.02 * 6 * (count - held)
+    assert watch.every == 1 or not held
 
 
 def test_metrics_tell_health_in_the_first_and_last_epoch_and_knn_at_the_end(trained: Any) -> None:
