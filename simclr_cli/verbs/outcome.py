@@ -61,8 +61,8 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
     if share := _late_share(losses, nothing):
         return Outcome(
             "improving",
-            f"It has learned{seen}, and was still improving: the last quarter of the epochs brought {100 * share:.0f} % "
-            f"of all that the loss fell by. Train longer: --epochs {2 * len(losses)}.",
+            f"It has learned{seen}, and was still improving: the last quarter of the epochs brought {100 * share:.0f} "
+            f"% of all that the loss fell by. Train longer: --epochs {2 * len(losses)}.",
         )
     if len(losses) < QUARTER_FROM:
         return Outcome("learning", f"It has learned{seen}; whether it would go on cannot be told from so few epochs.")
