@@ -68,7 +68,7 @@ def test_the_page_made_again_is_the_same(own: Any) -> None:
     first, page = make(own.run)
     second, again = make(own.run)
     assert page == again and first == second
-    assert first.finished and first.bytes == len(page.encode()) and first.report == str(own.run.report_file)
+    assert first.finished and first.bytes == len(page.encode()) and first.out == str(own.run.report_file)
 
 
 def test_views_are_those_of_the_first_step_of_training(
