@@ -89,7 +89,7 @@ def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
         _say_classes(result, face)
     face.say(result.verdict, "bold")
     if result.folder:
-        face.say(f"Class by class, what is taken for what, suspect labels: {result.folder}; simclr report shows them.")
+        face.say(f"Class by class, what is taken for what, suspect labels: {result.folder}")
 
 
 def _say_classes(result: ProbeResult, face: Face) -> None:

@@ -31,12 +31,12 @@ def baselines(ready: ReadyEncoder, settings: ProbeSettings, seed: int, report: R
     spec = ready.encoder.spec
     found = {"untrained": untrained_twin(ready, seed), "raw pixels": raw_pixels(ready)}
     found["colour histogram"] = colour_histogram(ready)
-    if (imagenet := imagenet_on_machine(spec.architecture, ready.device)) and imagenet.digest != ready.digest:
+    if settings.weights != "imagenet" and (imagenet := imagenet_on_machine(spec.architecture, ready.device)):
         found["imagenet"] = imagenet
     for name in settings.baseline:
         if name.endswith(".safetensors"):
             encoder = start_encoder(spec.architecture, name, spec.image_size, seed).eval().to(ready.device)
-            found[name] = ReadyEncoder(encoder, ready.device, name, name, None)
+            found[name] = ReadyEncoder(encoder, ready.device, name, "", None)
         else:
             found[name] = run_encoder(find_run(name, settings.runs), ready.device)
     if "imagenet" not in found and ready.run is not None:
@@ -89,7 +89,7 @@ def imagenet_on_machine(architecture: str, device: torch.device) -> ReadyEncoder
         return None
     encoder = create_encoder(pretrained_spec(name, config.input_size[-1]))
     load_backbone(encoder, read_weights(Path(path)), path)
-    return ReadyEncoder(encoder.eval().to(device), device, f"{name} (imagenet)", path, None)
+    return ReadyEncoder(encoder.eval().to(device), device, f"{name} (imagenet)", "", None)
 
 
 def _as_encoder(name: str, module: nn.Module, like: ReadyEncoder, middle: float) -> ReadyEncoder:

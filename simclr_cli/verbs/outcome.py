@@ -21,10 +21,16 @@ QUARTER_FROM = 8  # epochs, below which a quarter says little
 
 @dataclass(frozen=True)
 class Outcome:
-    """A word for scripts, and sentences for a person."""
+    """A word for scripts, and sentences for a person: what came of it, and what to do next, if anything."""
 
     state: State
     words: str
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """The two, each whole."""
+        what, _, remedy = self.words.partition(". ")
+        return f"{what}.", remedy
 
 
 def collapsed(health: Health) -> bool:

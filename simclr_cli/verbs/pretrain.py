@@ -107,7 +107,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
         digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
         page = try_report(run, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
-        raise CollapseError(*found.words.split(". ", 1))
+        raise CollapseError(*found.sentences)
     return dataclasses.replace(
         result,
         finished=True,

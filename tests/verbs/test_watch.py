@@ -177,5 +177,6 @@ def test_a_collapse_ends_with_an_exit_code_of_its_own_and_the_run_can_be_looked_
     with pytest.raises(CollapseError, match="The encoder has collapsed") as caught:
         train(pictures, run="flat")
     assert caught.value.exit_code == 7 and caught.value.remedy.startswith("Train under another --run")
+    assert caught.value.what.endswith("dimensions.") and caught.value.remedy.endswith(".")
     run = RunFolder(tmp_path / "runs" / "flat")
     assert run.finished and json.loads(run.outcome_file.read_text())["state"] == "collapsed"
