@@ -75,8 +75,11 @@ class Watch:
         finally:
             model.train()
 
-    def health(self, model: SimCLR) -> Health:
-        """Two views of each picture, the same ones every time."""
+    def health(self, model: SimCLR) -> Health | None:
+        """By two views of each picture, the same ones every time; None if what comes out is not finite.
+
+        Training goes by the loss: looking on must not end it.
+        """
         sizes = torch.from_numpy(self.decoded.sizes[self.rows])
         views = TwoViews(self.chosen.image_size, view_recipe(self.chosen))
         drawn = views.draw(sizes, torch_generator(self.chosen.seed, Purpose.HEALTH))
@@ -87,6 +90,8 @@ class Watch:
             parts.append(model.encoder(x).float().unflatten(0, (2, -1)))  # (2, n, width)
         h = torch.cat(parts, dim=1).flatten(0, 1)  # (2N, width)
         z = model.head(h)
+        if not (h.isfinite().all() and z.isfinite().all()):
+            return None
         (h_a, h_b), (z_a, z_b) = normalised(h), normalised(z)
         positive, negative = similarities(z_a, z_b)
         return Health(

@@ -81,6 +81,13 @@ def test_health_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(trained:
     assert (first.pictures, first.held_out) == (32, False)
 
 
+def test_what_is_not_finite_is_not_measured_and_does_not_end_training(trained: Any, watch: Watch) -> None:
+    model = build_model(chosen_of(trained))
+    with torch.no_grad():
+        next(model.head.parameters()).fill_(torch.inf)
+    assert watch.look(model, 2)[0] is None
+
+
 def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Watch) -> None:
     chosen = chosen_of(trained)
     model = build_model(chosen).eval()
@@ -90,7 +97,8 @@ def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Watch) ->
     x = TwoViews(chosen.image_size, view_recipe(chosen))(pixels, sizes, generator)
     with torch.inference_mode():
         expected = found_other_view(*normalised(model.encoder(x)))
-        assert watch.health(model).found == pytest.approx(expected)
+        found = watch.health(model)
+    assert found is not None and found.found == pytest.approx(expected)
 
 
 def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained: Any, watch: Watch) -> None:
