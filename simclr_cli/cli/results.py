@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
+from simclr_cli.cli.found import show_similar as show_similar
 from simclr_cli.results import (
     CacheResult,
     DemoResult,
@@ -16,7 +17,6 @@ from simclr_cli.results import (
     ProbeResult,
     ReportResult,
     Score,
-    SimilarResult,
 )
 from simclr_cli.settings import RUNS
 
@@ -138,17 +138,6 @@ def show_predict(result: PredictResult, face: Face, data: Data) -> None:
         others = ", ".join(f"{other.label} {other.probability:.3f}" for other in one.classes[1:])
         rows.append([one.path, one.label, f"{one.probability:.3f}", others])
     data.table(["path", "label", "probability", "then"], rows)
-
-
-def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
-    """A table a query."""
-    for query in result.queries:
-        rows = [[str(hit.rank), f"{hit.similarity:.4f}", hit.path] for hit in query.neighbours]
-        if len(result.queries) > 1 or data.out.is_terminal:
-            data.line(f"Most similar to {query.query}:")
-        data.table(["rank", "similarity", "path"], rows)
-    for reason in result.refused:
-        face.say(f"Left out: {reason}", "yellow")
 
 
 def show_report(result: ReportResult, face: Face, data: Data) -> None:

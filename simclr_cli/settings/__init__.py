@@ -4,6 +4,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
+from simclr_cli.settings.finding import SimilarSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
@@ -16,7 +17,7 @@ from simclr_cli.settings.training import (
     ResolvedSettings,
     Switch,
 )
-from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, ReportSettings, SimilarSettings
+from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, ReportSettings
 from simclr_cli.settings.views import Preset, PreviewSettings
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, DEVICES, RUN, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
+from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +33,6 @@ class EmbedSettings(EncoderSettings):
             raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
         if self.backbone is not None and self.images is None:
             raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to embed.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimilarSettings:
-    """Settings of `simclr similar`."""
-
-    queries: tuple[Path, ...] = setting(
-        (), "Pictures, or folders of pictures, to find the like of.", argument=True, exists=True
-    )
-    run: str | None = setting(None, RUN)
-    runs: Path = setting(RUNS, RUNS_HELP)
-    top: int = setting(10, "How many neighbours a query.", at_least=1, short="n")
-    device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
-    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
-
-    def __post_init__(self) -> None:
-        check(self)
-        if not self.queries:
-            raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,113 @@
+"""Exact search by cosine similarity: every vector is compared, block by block, so that a memory map is read once.
+
+Vectors are rows of length 1, so that an inner product is a cosine. What is searched need not fit in memory: anything
+that gives its rows by slices will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+FIRST_BLOCK = 1_024  # rows; the first block tells what the next ones must exceed, and each is twice as long
+SCORES = 4_194_304  # similarities computed at once, at most: 16 MB
+MOST_QUERIES = 512  # at once
+PAIRED = 1_024  # rows a side of a block of pairs: 4 MB of similarities
+
+
+class Vectors(Protocol):
+    """(N, D) float32 rows, read by slices: an array, a memory map, or an index."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N and D."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]: ...
+
+
+def nearest(
+    vectors: Vectors, queries: NDArray[np.float32], top: int, among: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The `top` most similar rows of each query; of equal ones the earlier.
+
+    Args:
+        vectors: (N, D), rows of length 1.
+        queries: (Q, D), rows of length 1.
+        among: (N,) which rows may be found; None: all.
+
+    Returns:
+        Similarities (Q, k) float32, -1 to 1, falling, and places (Q, k) int64; k is the least of `top` and the rows
+        that may be found.
+    """
+    count = len(vectors) if among is None else int(among.sum())
+    top = min(top, count)
+    similarities = np.empty((len(queries), top), np.float32)
+    places = np.empty((len(queries), top), np.int64)
+    for start in range(0, len(queries), MOST_QUERIES):
+        part = slice(start, start + MOST_QUERIES)
+        chosen = torch.from_numpy(np.ascontiguousarray(queries[part], np.float32))
+        similarities[part], places[part] = _nearest(vectors, chosen, top, among)
+    return similarities, places
+
+
+def _nearest(
+    vectors: Vectors, queries: Tensor, top: int, among: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    best = torch.full((len(queries), top), -torch.inf)
+    where = torch.full((len(queries), top), -1, dtype=torch.int64)
+    start, block = 0, FIRST_BLOCK
+    while start < len(vectors) and top:
+        rows = torch.from_numpy(vectors[slice(start, start + block)])
+        similarity = rows.mv(queries[0])[None] if len(queries) == 1 else queries @ rows.T
+        if among is not None:
+            similarity[:, ~torch.from_numpy(among[start : start + block])] = -torch.inf
+        found, place = (similarity > best[:, -1:]).nonzero(as_tuple=True)
+        if len(found):
+            best, where = _merged(best, where, found, place + start, similarity[found, place])
+        start += len(rows)
+        block = min(2 * block, max(FIRST_BLOCK, SCORES // len(queries)))
+    return best.numpy(), where.numpy()
+
+
+def _merged(best: Tensor, where: Tensor, found: Tensor, place: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor]:
+    """The best, (q, k) each, with some more in them: of every one its query, place and similarity, in order."""
+    counts = torch.bincount(found, minlength=len(best))
+    column = torch.arange(len(found)) - (counts.cumsum(0) - counts)[found] + best.shape[1]
+    width = best.shape[1] + int(counts.max())
+    wide = torch.full((len(best), width), -torch.inf)
+    places = torch.full((len(best), width), -1, dtype=torch.int64)
+    wide[:, : best.shape[1]], places[:, : best.shape[1]] = best, where
+    wide[found, column], places[found, column] = similarity, place
+    order = wide.argsort(dim=1, descending=True, stable=True)[:, : best.shape[1]]
+    return wide.gather(1, order), places.gather(1, order)
+
+
+def pairs_above(
+    vectors: Vectors, threshold: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """All pairs of rows that are at least so similar, block by block.
+
+    Args:
+        vectors: (N, D), rows of length 1.
+
+    Yields:
+        Places i and j of n pairs, i < j, and their similarities.
+    """
+    for first in range(0, len(vectors), PAIRED):
+        rows = torch.from_numpy(vectors[slice(first, first + PAIRED)])
+        for second in range(first, len(vectors), PAIRED):
+            others = torch.from_numpy(vectors[slice(second, second + PAIRED)])
+            similarity = rows @ others.T
+            if second == first:
+                similarity = similarity.triu(1) - torch.ones_like(similarity).tril() * 2
+            if float(similarity.max()) < threshold:
+                continue
+            i, j = (similarity >= threshold).nonzero(as_tuple=True)
+            yield (i + first).numpy(), (j + second).numpy(), similarity[i, j].numpy()

@@ -1,0 +1,31 @@
+"""What verbs return: frozen dataclasses of plain values, the same as --json prints."""
+
+from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
+from simclr_cli.results.finding import Neighbour, QueryResult, SimilarResult
+from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
+from simclr_cli.results.learning import PretrainResult, PreviewResult
+from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
+
+__all__ = [
+    "Accuracy",
+    "CacheKept",
+    "CacheResult",
+    "ClassProbability",
+    "ClassScore",
+    "Confusion",
+    "DemoResult",
+    "EmbedResult",
+    "FewLabels",
+    "FinetuneResult",
+    "Neighbour",
+    "PredictResult",
+    "Prediction",
+    "PretrainResult",
+    "PreviewResult",
+    "ProbeResult",
+    "QueryResult",
+    "ReportResult",
+    "Score",
+    "SimilarResult",
+    "Suspect",
+]

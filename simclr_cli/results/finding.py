@@ -1,0 +1,32 @@
+"""What the verbs that find pictures return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One hit."""
+
+    rank: int  # from 1
+    path: str
+    similarity: float  # cosine, -1 to 1
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """The hits of one query, nearest first."""
+
+    query: str
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class SimilarResult:
+    """What `similar` found."""
+
+    run: str
+    searched: int  # vectors
+    queries: tuple[QueryResult, ...]
+    refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures

@@ -1,0 +1,70 @@
+"""What the verbs that put an encoder to use, or keep house, return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simclr_cli.results.finding import QueryResult
+from simclr_cli.results.judging import Score
+from simclr_cli.results.learning import PretrainResult
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What `embed` wrote."""
+
+    out: str
+    rows_file: str
+    rows: int
+    dimensions: int
+    normalised: bool
+    encoder: str  # the run's folder, or the timm name
+    model_digest: str
+    refused: int
+    seconds: float
+    images_per_second: float
+    shards: int | None = None  # files, which rows_file lists; None for one
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The page that `report` made."""
+
+    run: str  # the folder
+    out: str  # report.html in it
+    finished: bool  # whether the run is
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CacheKept:
+    """What is kept of one folder of pictures, to be quicker the next time."""
+
+    path: str
+    folder: str  # the pictures'
+    sides: tuple[int, ...]  # of the decoded squares, px
+    bytes: int
+    used: str  # when last, ISO 8601 in UTC
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """What lies in the cache, or, after --clear, what lay there."""
+
+    root: str
+    cleared: bool
+    bytes: int
+    caches: tuple[CacheKept, ...]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What `demo` showed."""
+
+    folder: str
+    pictures: int
+    classes: tuple[str, ...]
+    scores: tuple[Score, ...]  # trained, untrained, pixels
+    query: QueryResult
+    seconds: float
+    pretrain: PretrainResult | None = None

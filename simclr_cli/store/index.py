@@ -1,0 +1,281 @@
+"""The vectors of a run's own pictures, kept up to date at the cost of what has changed.
+
+    vectors/
+      index.json                which files of rows, which of their rows are no more, which pictures are refused
+      rows-<random>.safetensors vectors and what they are of (store/rows.py)
+
+Files of rows never change. An update writes one more, and then index.json, so that at any moment the index is the old
+one or the new one. Small files are merged as they come, so that there are few: about as many as the rows' number has
+binary digits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.errors import RunError
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, write_json
+from simclr_cli.store.rows import Rows, read_rows, write_rows
+
+FORMAT_VERSION = 1
+INDEX, ROWS = "index.json", "rows-*.safetensors"
+STRAY_SECONDS = 3_600  # after which a file that no index names is no one's
+AGAIN = "Run the command again: the vectors are made anew."
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """One file of rows."""
+
+    file: str
+    digest: str  # SHA-256 of the file
+    rows: Rows
+    gone: NDArray[np.int64]  # rows whose picture is no more, or was changed; sorted
+
+    @cached_property
+    def live(self) -> NDArray[np.int64] | None:
+        """The others; None: all."""
+        return np.setdiff1d(np.arange(len(self.rows)), self.gone) if len(self.gone) else None
+
+    def __len__(self) -> int:
+        return len(self.rows) - len(self.gone)
+
+
+class LiveVectors:
+    """The vectors of all segments put end to end, without those that are gone: read by slices, and by places."""
+
+    def __init__(self, segments: Sequence[Segment], width: int) -> None:
+        self._parts = [(segment.rows.h, segment.live) for segment in segments]
+        self._starts = np.cumsum([0, *(len(segment) for segment in segments)])
+        self.shape = (int(self._starts[-1]), width)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        """(n, D) float32: a part of the map itself where that is possible."""
+        start, stop, step = rows.indices(len(self))
+        assert step == 1
+        found = []
+        for (h, live), first in zip(self._parts, self._starts.tolist(), strict=False):
+            a, b = max(0, start - first), stop - first
+            if b > 0 and a < (len(h) if live is None else len(live)):
+                found.append(h[a:b] if live is None else h[live[a:b]])
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.shape[1]), np.float32), *found])
+
+    def take(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n,) places -> (n, D) float32, a copy."""
+        taken = np.empty((len(places), self.shape[1]), np.float32)
+        for (h, live), first, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
+            here = (places >= first) & (places < end)
+            within = places[here] - first
+            taken[here] = h[within if live is None else live[within]]
+        return taken
+
+
+@dataclass(frozen=True)
+class RefusedFile:
+    """A picture that cannot be decoded: not tried again as long as it stays as it is."""
+
+    name: str
+    reason: str
+    bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The vectors of a folder of pictures. A place, from 0 to N - 1, is that of a picture in all that it gives."""
+
+    folder: Path  # that it lies in
+    root: str  # the folder of the pictures
+    model_digest: str  # of the encoder that made the vectors
+    width: int
+    segments: tuple[Segment, ...] = ()
+    refused: tuple[RefusedFile, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self.segments))
+
+    @cached_property
+    def h(self) -> LiveVectors:
+        """(N, D) float32, each row of length 1."""
+        return LiveVectors(self.segments, self.width)
+
+    def name(self, place: int) -> str:
+        """The relative path of one picture."""
+        for segment in self.segments:
+            if place < len(segment):
+                return segment.rows.name(place if segment.live is None else int(segment.live[place]))
+            place -= len(segment)
+        raise IndexError(place)
+
+    def path(self, place: int) -> Path:
+        """The file of one picture."""
+        return Path(self.root) / self.name(place)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All relative paths: takes a while for a million."""
+        return [name for segment in self.segments for name in _names(segment)]
+
+    @cached_property
+    def bytes(self) -> NDArray[np.int64]:
+        """(N,) of the files."""
+        return self._column("bytes")
+
+    @cached_property
+    def modified_ns(self) -> NDArray[np.int64]:
+        """(N,) of the files."""
+        return self._column("modified_ns")
+
+    @cached_property
+    def digest(self) -> NDArray[np.uint8]:
+        """(N, 32) SHA-256 of the files."""
+        return self._column("digest")
+
+    @cached_property
+    def size(self) -> NDArray[np.int32]:
+        """(N, 2) upright height and width of the pictures, px."""
+        return self._column("size")
+
+    def _column(self, name: str) -> NDArray[Any]:
+        columns = [getattr(s.rows, name) if s.live is None else getattr(s.rows, name)[s.live] for s in self.segments]
+        return np.concatenate(columns) if columns else np.empty((0, 32 if name == "digest" else 2), np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with every change of the index."""
+        return "-".join(f"{segment.digest[:16]}.{len(segment)}" for segment in self.segments)
+
+
+def _names(segment: Segment) -> Iterator[str]:
+    wanted = range(len(segment.rows)) if segment.live is None else segment.live.tolist()
+    return (segment.rows.name(row) for row in wanted)
+
+
+def update(
+    index: Index, gone: NDArray[np.int64], added: Rows | None, refused: Sequence[RefusedFile], root: str
+) -> Index:
+    """Take rows out, put rows in, durably: whatever happens on the way, there is the old index or this one.
+
+    Args:
+        gone: places whose picture is no more, or no longer what it was.
+        added: what there is instead, or anew.
+
+    Raises:
+        MachineError: no right to write, or no space.
+    """
+    kept = [s for s in _without(index.segments, gone) if len(s)]
+    merged = _to_merge(kept, len(added) if added else 0)
+    parts = [(segment.rows, segment.live) for segment in merged] + ([(added, None)] if added and len(added) else [])
+    kept = [segment for segment in kept if segment not in merged]
+    if parts:
+        file = f"rows-{secrets.token_hex(8)}.safetensors"
+        digest = write_rows(index.folder / file, parts)
+        kept.append(Segment(file, digest, read_rows(index.folder / file), np.empty(0, np.int64)))
+    new = Index(index.folder, root, index.model_digest, index.width, tuple(kept), tuple(refused))
+    write_json(index.folder / INDEX, _described(new))
+    _clean(new)
+    return new
+
+
+def _without(segments: Sequence[Segment], gone: NDArray[np.int64]) -> Iterator[Segment]:
+    first = 0
+    for segment in segments:
+        within = gone[(gone >= first) & (gone < first + len(segment))] - first
+        first += len(segment)
+        lost = within if segment.live is None else segment.live[within]
+        yield Segment(segment.file, segment.digest, segment.rows, np.union1d(segment.gone, lost).astype(np.int64))
+
+
+def _to_merge(segments: Sequence[Segment], added: int) -> list[Segment]:
+    """What is mostly gone, and, from the newest back, what is no larger than twice all that is newer."""
+    wasteful = [segment for segment in segments if len(segment) < len(segment.gone)]
+    total = added + sum(map(len, wasteful))
+    merged = []
+    for segment in reversed([segment for segment in segments if segment not in wasteful]):
+        if len(segment) > 2 * total:
+            break
+        merged.append(segment)
+        total += len(segment)
+    chosen = [*wasteful, *merged]
+    return [segment for segment in segments if segment in chosen]
+
+
+def _described(index: Index) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "root": index.root,
+        "model_digest": index.model_digest,
+        "width": index.width,
+        "segments": [
+            {"file": s.file, "rows": len(s.rows), "digest": s.digest, "gone": s.gone.tolist(),
+             "modified_ns": (index.folder / s.file).stat().st_mtime_ns} for s in index.segments
+        ],
+        "refused": [list(vars(entry).values()) for entry in index.refused],
+    }  # fmt: skip
+
+
+def _clean(index: Index) -> None:
+    """Remove what no index names any more, and what processes that were killed have left; not what one may be at."""
+    named = {segment.file for segment in index.segments}
+    for path in (*index.folder.glob(ROWS), *index.folder.glob(f"{TEMPORARY_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
+                path.unlink()
+
+
+def read_index(folder: Path, *, model_digest: str) -> Index | None:
+    """Open an index, mapped; None if there is none.
+
+    A file of rows that has the size and the time of change that it was left with is trusted; another one is read whole,
+    and its digest compared.
+
+    Raises:
+        RunError: damaged, of another model, or of a newer version.
+    """
+    path = folder / INDEX
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({error}).", AGAIN) from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+    try:
+        made_by = content["model_digest"]
+        segments = tuple(_opened(folder, entry) for entry in content["segments"])
+        refused = tuple(RefusedFile(*entry) for entry in content["refused"])
+        index = Index(folder, str(content["root"]), made_by, int(content["width"]), segments, refused)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} does not describe vectors ({error}).", AGAIN) from None
+    if made_by != model_digest:
+        raise RunError(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
+    if any(segment.rows.h.shape[1] != index.width for segment in segments):
+        raise RunError(f"{folder} holds vectors of different widths.", AGAIN)
+    return index
+
+
+def _opened(folder: Path, entry: Mapping[str, Any]) -> Segment:
+    file = Path(entry["file"]).name  # never out of the folder
+    rows = read_rows(folder / file)
+    gone = np.array(entry["gone"], dtype=np.int64)
+    if len(rows) != entry["rows"] or np.any((gone < 0) | (gone >= len(rows))) or np.any(np.diff(gone) <= 0):
+        raise RunError(f"{folder / file} and {folder / INDEX} do not belong together.", AGAIN)
+    if (folder / file).stat().st_mtime_ns != entry["modified_ns"] and digest_file(folder / file) != entry["digest"]:
+        raise RunError(f"{folder / file} is not what was saved: its digest differs.", AGAIN)
+    return Segment(file, entry["digest"], rows, gone)
