@@ -26,6 +26,8 @@ RESULTS = {
     "finetune": results.FinetuneResult,
     "predict": results.PredictResult,
     "similar": results.SimilarResult,
+    "outliers": results.OutliersResult,
+    "clusters": results.ClustersResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,
@@ -44,6 +46,10 @@ PARTS = (
     results.ClassProbability,
     results.QueryResult,
     results.Neighbour,
+    results.OddPicture,
+    results.Cluster,
+    results.FolderShare,
+    results.Member,
     results.CacheKept,
 )
 

@@ -2,6 +2,7 @@
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
 from simclr_cli.results.finding import Neighbour, QueryResult, SimilarResult
+from simclr_cli.results.grouping import Cluster, ClustersResult, FolderShare, Member, OddPicture, OutliersResult
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
@@ -12,12 +13,18 @@ __all__ = [
     "CacheResult",
     "ClassProbability",
     "ClassScore",
+    "Cluster",
+    "ClustersResult",
     "Confusion",
     "DemoResult",
     "EmbedResult",
     "FewLabels",
     "FinetuneResult",
+    "FolderShare",
+    "Member",
     "Neighbour",
+    "OddPicture",
+    "OutliersResult",
     "PredictResult",
     "Prediction",
     "PretrainResult",

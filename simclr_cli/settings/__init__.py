@@ -4,7 +4,8 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
-from simclr_cli.settings.finding import SimilarSettings
+from simclr_cli.settings.finding import IndexSettings, SimilarSettings
+from simclr_cli.settings.grouping import ClustersSettings, OutliersSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
@@ -23,14 +24,17 @@ from simclr_cli.settings.views import Preset, PreviewSettings
 __all__ = [
     "RUNS",
     "CacheSettings",
+    "ClustersSettings",
     "Copies",
     "DemoSettings",
     "EmbedSettings",
     "EncoderSettings",
     "FinetuneSettings",
+    "IndexSettings",
     "LearningRateRule",
     "Loss",
     "Optimizer",
+    "OutliersSettings",
     "Precision",
     "PredictSettings",
     "Preset",
