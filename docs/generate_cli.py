@@ -50,6 +50,7 @@ PARTS = (
     results.Cluster,
     results.FolderShare,
     results.Member,
+    results.TriedNumber,
     results.CacheKept,
 )
 

@@ -17,7 +17,7 @@ BLOCK = 8_192  # rows at once
 SAMPLE = 10_000  # rows on which starts are tried
 STARTS = 3  # of which the best goes on
 MOST_ROUNDS = 100
-SETTLED = 1e-6  # a round that adds no more than this to the mean similarity is the last
+SETTLED = 1e-5  # a round that adds no more than this to the mean similarity is the last
 APART = 1e-6  # a cosine of 1 less this is that of equal rows
 
 

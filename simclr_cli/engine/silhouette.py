@@ -1,8 +1,9 @@
-"""How many clusters: the number whose clusters are furthest from one another for how wide they are."""
+"""How many clusters: the number whose clusters are apart most, compared to those of rows without any."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -36,26 +37,57 @@ def silhouette(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[
     return values.masked_fill(alone, 0).numpy()
 
 
-def number_of_clusters(
+def without_clusters(rows: NDArray[np.float32], generator: torch.Generator) -> NDArray[np.float32]:
+    """(n, D) rows of length 1 that have no clusters: normal, with the mean and the covariance of the rows given.
+
+    Args:
+        rows: (n, D) of length 1.
+    """
+    x = torch.from_numpy(rows)
+    mean = x.mean(dim=0)
+    noise = torch.randn(len(x), len(x), generator=generator)
+    return F.normalize(mean + noise @ (x - mean) / len(x) ** 0.5, dim=1).numpy()
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How far apart so many clusters are."""
+
+    clusters: int
+    silhouette: float  # mean over the rows
+    chance: float  # the same of rows without clusters
+
+
+def separations(
     rows: NDArray[np.float32],
     generator: Callable[[int], torch.Generator],
     tried: Sequence[int] = TRIED,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> tuple[int, dict[int, float]]:
-    """The number whose k-means has the greatest mean silhouette, the smallest of equals.
+) -> list[Separation]:
+    """The silhouette of each number of clusters, and what it is where there are none.
+
+    The mean silhouette alone falls with their number whatever the rows are like, so that two would nearly always be
+    best; as in the gap statistic (Tibshirani et al. 2001) it is held against that of a reference.
 
     Args:
         rows: (n, D) of length 1, a sample.
-        generator: from a number of clusters to its randomness.
+        generator: from a number of clusters to its randomness; of 0: to that of the reference.
 
     Returns:
-        It, and the mean silhouette of each number that was tried; 1 and none where there are too few rows.
+        As many as there are rows and different ones enough for.
     """
     wanted = [count for count in tried if count * LEAST_ROWS <= len(rows)]
-    means: dict[int, float] = {}
+    reference = without_clusters(rows, generator(0)) if wanted else rows
+    found = []
     for done, count in enumerate(wanted):
-        labels = k_means(rows, count, generator(count))[0]
-        if len(np.unique(labels)) == count:
-            means[count] = float(silhouette(rows, labels).mean())
+        labels, chance = (k_means(x, count, generator(count))[0] for x in (rows, reference))
+        if labels.max() + 1 == count == chance.max() + 1:
+            means = (float(silhouette(x, of).mean()) for x, of in ((rows, labels), (reference, chance)))
+            found.append(Separation(count, *means))
         progress(done + 1, len(wanted))
-    return max(means, key=lambda count: (means[count], -count), default=1), means
+    return found
+
+
+def best(found: Sequence[Separation]) -> Separation | None:
+    """The one furthest above chance, of equals the first; None of none."""
+    return max(found, key=lambda one: one.silhouette - one.chance, default=None)

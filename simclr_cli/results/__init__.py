@@ -2,7 +2,15 @@
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
 from simclr_cli.results.finding import Neighbour, QueryResult, SimilarResult
-from simclr_cli.results.grouping import Cluster, ClustersResult, FolderShare, Member, OddPicture, OutliersResult
+from simclr_cli.results.grouping import (
+    Cluster,
+    ClustersResult,
+    FolderShare,
+    Member,
+    OddPicture,
+    OutliersResult,
+    TriedNumber,
+)
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
@@ -35,4 +43,5 @@ __all__ = [
     "Score",
     "SimilarResult",
     "Suspect",
+    "TriedNumber",
 ]

@@ -63,13 +63,22 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class TriedNumber:
+    """How far apart so many clusters are."""
+
+    clusters: int
+    silhouette: float  # mean over a sample of the pictures, -1 to 1, large where clusters are apart
+    chance: float  # the same of random vectors of the same mean and covariance, which have no clusters
+
+
+@dataclass(frozen=True)
 class ClustersResult:
     """What `clusters` found."""
 
     run: str
     method: str
     reason: str  # why so many clusters
-    silhouettes: dict[str, float]  # mean silhouette of each number of clusters that was tried
+    tried: tuple[TriedNumber, ...]  # numbers of clusters among which one was chosen
     clusters: tuple[Cluster, ...]  # the largest first
     unclustered: int  # pictures in none
     information: float | None  # normalised mutual information with the folders, 0 to 1, if they look like classes

@@ -42,7 +42,7 @@ class ClustersSettings(IndexSettings):
         "thousand pictures, with the extra clusters.",
     )
     clusters: int | None = setting(
-        None, "How many clusters k-means makes. Auto: what separates them best, by the silhouette.", at_least=2
+        None, "How many clusters k-means makes. Auto: what separates them most, by the silhouette.", at_least=2
     )
     smallest: int | None = setting(
         None, "How many pictures make a cluster for hdbscan. Auto: half the square root of their number.", at_least=2

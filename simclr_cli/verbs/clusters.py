@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.engine.agreement import adjusted_rand, contingency, normalised_information
-from simclr_cli.engine.clustering import SAMPLE, centres_of, k_means, sampled
+from simclr_cli.engine.clustering import centres_of, k_means, sampled
 from simclr_cli.engine.density import hdbscan
-from simclr_cli.engine.silhouette import number_of_clusters
+from simclr_cli.engine.silhouette import Separation, best, separations
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import classes_of
-from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member
+from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ClustersSettings
 from simclr_cli.store.index import Index
@@ -26,6 +26,7 @@ from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count
 
+CHOOSING = 2_000  # pictures by which the number of clusters is chosen
 FOLDERS = 5  # of a cluster that are named
 
 
@@ -36,7 +37,7 @@ class Division:
     labels: NDArray[np.int64]  # (N,) from 0, the largest first; -1: in none
     similarity: NDArray[np.float32]  # (N,) cosine to the own centre
     reason: str  # why so many clusters
-    silhouettes: dict[int, float]  # mean silhouette of each number that was tried
+    tried: list[Separation]  # numbers among which one was chosen
 
 
 def clusters(settings: ClustersSettings, *, report: Report = silent) -> ClustersResult:
@@ -59,7 +60,7 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
         run=str(opened.run.path),
         method=settings.method,
         reason=divided.reason,
-        silhouettes={str(number): mean for number, mean in divided.silhouettes.items()},
+        tried=tuple(TriedNumber(**vars(one)) for one in divided.tried),
         clusters=found,
         unclustered=len(alone),
         information=information,
@@ -81,7 +82,7 @@ def divide(index: Index, settings: ClustersSettings, report: Report = silent) ->
     Raises:
         MachineError: hdbscan is asked for without the extra that has it.
     """
-    silhouettes: dict[int, float] = {}
+    tried: list[Separation] = []
     if settings.method == "hdbscan":
         smallest = settings.smallest or max(5, round(math.sqrt(len(index)) / 2))
         labels = hdbscan(index.h, smallest)
@@ -90,24 +91,29 @@ def divide(index: Index, settings: ClustersSettings, report: Report = silent) ->
     else:
         number, reason = settings.clusters, "As many clusters as asked for"
         if number is None:
-            number, silhouettes, reason = _automatic(index, settings.seed, report)
+            number, tried, reason = _automatic(index, settings.seed, report)
         labels, _, similarity = k_means(index.h, number, torch_generator(settings.seed, Purpose.CLUSTERS, number))
         if len(np.unique(labels)) < number:
             reason = f"{len(np.unique(labels))} instead of {number} clusters: no more pictures differ"
-    return Division(by_size(labels), similarity, reason, silhouettes)
+    return Division(by_size(labels), similarity, reason, tried)
 
 
-def _automatic(index: Index, seed: int, report: Report) -> tuple[int, dict[int, float], str]:
-    """A number of clusters, the silhouettes that it was chosen by, and that in words."""
-    sample = sampled(index.h, SAMPLE, torch_generator(seed, Purpose.CLUSTERS))
-    number, means = number_of_clusters(
+def _automatic(index: Index, seed: int, report: Report) -> tuple[int, list[Separation], str]:
+    """A number of clusters, those that it was chosen from, and why, in words."""
+    sample = sampled(index.h, CHOOSING, torch_generator(seed, Purpose.CLUSTERS))
+    found = separations(
         sample, lambda number: torch_generator(seed, Purpose.CLUSTERS, number, 0), progress=progress(report, "trying")
     )
-    if not means:
-        return number, means, "One cluster: too few different pictures to try more"
-    of = "" if len(sample) == len(index) else f" of a sample of {count(len(sample), 'picture')}"
-    why = f"the greatest mean silhouette{of}, {means[number]:.3f}, of {min(means)} to {max(means)} clusters"
-    return number, means, f"{number} clusters: {why}"
+    chosen = best(found)
+    if chosen is None:
+        return 1, found, "One cluster: too few different pictures to try more"
+    of = "" if len(sample) == len(index) else f", on a sample of {count(len(sample), 'picture')},"
+    why = f"of {found[0].clusters} to {found[-1].clusters} their mean silhouette{of} is the furthest above chance"
+    return (
+        chosen.clusters,
+        found,
+        f"{chosen.clusters} clusters: {why} ({chosen.silhouette:.3f} and {chosen.chance:.3f})",
+    )
 
 
 def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:

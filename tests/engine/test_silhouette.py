@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import silhouette_samples, silhouette_score
 
-from simclr_cli.engine.silhouette import number_of_clusters, silhouette
+from simclr_cli.engine.silhouette import Separation, best, separations, silhouette, without_clusters
 
 
 def unit(seed: int, count: int, width: int = 10) -> np.ndarray:
@@ -37,14 +37,29 @@ def test_the_number_of_groups_that_are_apart_is_found(groups: int) -> None:
     rows = np.repeat(draw.normal(size=(groups, 24)), 30, axis=0) + 0.4 * draw.normal(size=(groups * 30, 24))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     told: list[tuple[int, int]] = []
-    number, means = number_of_clusters(
-        rows, lambda count: torch.Generator().manual_seed(count), (2, 3, 4, 6, 9, 12, 15), lambda *at: told.append(at)
-    )
-    assert number == groups == max(means, key=lambda count: means[count])
+    found = separations(rows, torch.Generator().manual_seed, (2, 3, 4, 6, 9, 12, 15), lambda *at: told.append(at))
+    assert [one.clusters for one in found] == [2, 3, 4, 6, 9, 12, 15]
+    chosen = best(found)
+    assert chosen is not None and chosen.clusters == groups
+    assert chosen.silhouette > 0.5 > 0.3 > chosen.chance
     assert told[-1] == (7, 7)
 
 
-def test_too_few_rows_are_one_cluster() -> None:
-    assert number_of_clusters(unit(0, 7), lambda _: torch.Generator()) == (1, {})
-    equal = np.repeat(unit(0, 1), 30, axis=0)
-    assert number_of_clusters(equal, lambda _: torch.Generator()) == (1, {})
+def test_the_reference_has_the_mean_and_covariance_of_the_rows_and_no_clusters() -> None:
+    draw = np.random.default_rng(0)
+    rows = 4 * np.eye(8)[0] + draw.normal(size=(3000, 8)) @ np.diag(np.arange(8) / 8)
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    made = without_clusters(rows, torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(made.mean(axis=0), rows.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(np.cov(made.T), np.cov(rows.T), atol=0.005)
+
+
+def test_the_first_of_equals_and_none_of_none() -> None:
+    tried = [Separation(2, 0.5, 0.5), Separation(3, 0.5, 0.25), Separation(5, 0.75, 0.5)]
+    assert best(tried) == tried[1] and best([]) is None
+
+
+def test_too_few_different_rows_are_not_tried() -> None:
+    assert separations(unit(0, 7), torch.Generator().manual_seed) == []
+    assert separations(np.repeat(unit(0, 1), 30, axis=0), torch.Generator().manual_seed) == []

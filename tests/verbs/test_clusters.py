@@ -31,7 +31,7 @@ def test_every_picture_is_in_one_cluster_the_largest_first(own: Any) -> None:
     assert list(parts) == [1, 2, 3, 4, 5] == [cluster.number for cluster in found.clusters]
     sizes = [len(members) for members in parts.values()]
     assert sizes == sorted(sizes, reverse=True) == [cluster.pictures for cluster in found.clusters]
-    assert (sum(sizes), found.unclustered, found.silhouettes) == (48, 0, {})
+    assert (sum(sizes), found.unclustered, found.tried) == (48, 0, ())
     for cluster in found.clusters:
         similar = [member.similarity for member in parts[cluster.number]]
         assert similar == sorted(similar, reverse=True)
@@ -62,11 +62,12 @@ def test_folders_that_do_not_are_not(own: Any) -> None:
 
 def test_the_number_is_chosen_by_the_silhouette_and_said(own: Any) -> None:
     found = find(own)
-    best = max(found.silhouettes.values())
-    assert found.silhouettes[str(len(found.clusters))] == best
-    assert (
-        found.reason == f"{len(found.clusters)} clusters: the greatest mean silhouette, {best:.3f}, of 2 to 12 clusters"
+    best = max(found.tried, key=lambda one: one.silhouette - one.chance)
+    assert len(found.clusters) == best.clusters and [one.clusters for one in found.tried] == [2, 3, 4, 5, 6, 8, 10, 12]
+    words = (
+        f"of 2 to 12 their mean silhouette is the furthest above chance ({best.silhouette:.3f} and {best.chance:.3f})"
     )
+    assert found.reason == f"{best.clusters} clusters: {words}"
 
 
 def test_the_same_again_and_by_another_seed_another(own: Any) -> None:
