@@ -12,6 +12,6 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         rows = [[str(hit.rank), f"{hit.similarity:.4f}", hit.path] for hit in query.neighbours]
         if len(result.queries) > 1 or data.out.is_terminal:
             data.line(f"Most similar to {query.query}:")
-        data.table(["rank", "similarity", "path"], rows)
+        data.table(["rank", "similarity", "path"], rows, pictures=[hit.path for hit in query.neighbours])
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
