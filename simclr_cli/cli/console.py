@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -168,8 +168,9 @@ class Data:
             table.padding = (0, 1, 1, 1)  # so that pictures do not touch
             table.add_column(no_wrap=True)
         for index, column in enumerate(columns):
-            numbers = index > 0 and column != "path"
-            table.add_column(column, justify="right" if numbers else "left", overflow="fold", vertical="middle")
+            numbers = index > 0 and column not in ("path", "closeness")
+            side: Literal["left", "right"] = "right" if numbers else "left"
+            table.add_column(column, justify=side, overflow="fold", vertical="middle" if seen else "top")
         for index, row in enumerate(rows):
             table.add_row(*seen[index : index + 1], *(Text(safe(cell)) for cell in row))
         self.out.print(table)

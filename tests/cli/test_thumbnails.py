@@ -125,7 +125,7 @@ def test_command_says_once_why_there_are_none(
 ) -> None:
     from simclr_cli.verbs import similar
 
-    found = tuple(QueryResult(f"{i}.png", (Neighbour(1, "a.png", 0.5),)) for i in range(3))
+    found = tuple(QueryResult(f"{i}.png", (Neighbour(1, "a.png", 0.5, 99.0, 1.0),)) for i in range(3))
     monkeypatch.setattr(similar, "similar", lambda settings, report: SimilarResult("r", 9, found))
     answer = simclr("similar", tmp_path, *arguments)
     assert answer.code == 0 and "▀" not in answer.stdout
