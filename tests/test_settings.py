@@ -121,6 +121,9 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (ClustersSettings, {"method": "hdbscan", "clusters": 4}),
     (ClustersSettings, {"smallest": 4}),
     (ClustersSettings, {"out": Path("clusters.npy")}),
+    (SimilarSettings, {"out": Path("found.txt")}),
+    (SimilarSettings, {"out": Path("found")}),
+    (SimilarSettings, {"out": Path("found.csv"), "open": True}),
     (DemoSettings, {"pictures": 99}),
     (DemoSettings, {"epochs": 0}),
     (DemoSettings, {"image_size": 7}),
@@ -229,6 +232,8 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),
     (SimilarSettings, {"queries": (HERE, Path(__file__))}),
+    (SimilarSettings, {"out": Path("found.HTML"), "open": True, "thumbnails": True}),
+    (SimilarSettings, {"out": Path("found.json")}),
 ]
 
 

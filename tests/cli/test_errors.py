@@ -115,6 +115,10 @@ CATALOGUE = {
     "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "found into a file of another kind": (
+        "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.txt.html",
+    ),
+    "no gallery to open": ("similar photos --out a.csv --open", 2, "--open shows a gallery", "--out a.html"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
     "outliers of no run": ("outliers --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "outliers among none": ("outliers --runs runs --within no/such", 3, "", ""),
