@@ -11,9 +11,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from simclr_cli.engine.clustering import assigned, lloyd, sampled
+from simclr_cli.engine.clustering import assigned
 from simclr_cli.engine.search import Vectors, nearest
 
 TRAINED_ON = 64  # rows a cell
@@ -42,11 +43,14 @@ class Cells:
         return np.sort(np.concatenate([self.members[self.starts[c] : self.starts[c + 1]] for c in chosen]))
 
 
-def make_cells(vectors: Vectors, count: int, generator: torch.Generator) -> Cells:
+def make_cells(vectors: Taken, count: int, generator: torch.Generator) -> Cells:
     """`count` cells about centres that a few rounds of k-means on a sample have found."""
-    sample = sampled(vectors, TRAINED_ON * count, generator)
-    begun = torch.from_numpy(sample[torch.randperm(len(sample), generator=generator)[:count].numpy()])
-    centres = lloyd(sample, begun, ROUNDS)
+    drawn = torch.randperm(len(vectors), generator=generator)[: TRAINED_ON * count].numpy()
+    sample = vectors.take(drawn)
+    centres = torch.from_numpy(sample[:count])
+    for _ in range(ROUNDS):
+        sums = assigned(sample, centres).sums
+        centres = torch.where(sums.norm(dim=1, keepdim=True) > 0, F.normalize(sums, dim=1).float(), centres)
     labels = assigned(vectors, centres).labels
     counts = torch.bincount(labels, minlength=len(centres))
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def write_cells(folder: Path, cells: KeptCells) -> None:
         MachineError: no right to write, or no space.
     """
     told = {"format_version": FORMAT_VERSION, "digests": cells.digests, "probed": cells.probed, "recall": cells.recall}
-    tensors = {"centres": cells.centres, "starts": cells.starts, "members": cells.members}
+    tensors: dict[str, NDArray[Any]] = {"centres": cells.centres, "starts": cells.starts, "members": cells.members}
     write_bytes(folder / "cells.safetensors", save(tensors, metadata={"simclr": json.dumps(told)}))
 
 
@@ -52,9 +53,7 @@ def read_cells(folder: Path, segments: Sequence[Segment]) -> KeptCells | None:
             if told["format_version"] != FORMAT_VERSION:
                 return None
             centres, starts, members = (file.get_tensor(name) for name in ("centres", "starts", "members"))
-        kept = KeptCells(
-            centres, starts, members, tuple(told["digests"]), int(told["probed"]), float(told["recall"])
-        )
+        kept = KeptCells(centres, starts, members, tuple(told["digests"]), int(told["probed"]), float(told["recall"]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError):
         return None
     covered = segments[: len(kept.digests)]
@@ -65,7 +64,7 @@ def read_cells(folder: Path, segments: Sequence[Segment]) -> KeptCells | None:
 def _whole(kept: KeptCells, rows: int) -> bool:
     """Whether the parts fit one another."""
     shapes = kept.centres.ndim == 2 and kept.starts.shape == (len(kept.centres) + 1,) and kept.members.ndim == 1
-    kinds = (kept.centres.dtype, kept.starts.dtype, kept.members.dtype) == (np.float32, np.int64, np.int64)
+    kinds = [str(part.dtype) for part in (kept.centres, kept.starts, kept.members)] == ["float32", "int64", "int64"]
     if not (shapes and kinds and kept.probed > 0 and np.isfinite(kept.centres).all()):
         return False
     ordered = kept.starts[0] == 0 and kept.starts[-1] == len(kept.members) and bool((np.diff(kept.starts) >= 0).all())
