@@ -23,32 +23,33 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
 
 
 def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
-    """A row a picture, the oddest first; or the file that they were written to."""
+    """A row a picture, the oddest first."""
     compared = f"{count(result.searched, 'picture')}, each compared to its {result.neighbours} nearest others"
     stand = "" if result.standing_out is None else f"; {result.standing_out:,} stand out (robust z over 3.5)"
     face.say(f"{compared}{stand}.")
-    if result.out is not None:
-        return data.line(result.out)
     rows = [
         [str(one.rank), f"{one.score:.4f}", closeness(one.above_random, one.above_views), one.path]
         for one in result.pictures
     ]
-    return data.table(["rank", "score", "closeness", "path"], rows)
+    data.table(["rank", "score", "closeness", "path"], rows, pictures=[one.path for one in result.pictures])
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
 
 
 def show_clusters(result: ClustersResult, face: Face, data: Data) -> None:
-    """A row a cluster, the largest first; or the file that they were written to."""
+    """A row a cluster, the largest first."""
     face.say(f"{result.reason}.")
     if result.unclustered:
         face.say(f"{count(result.unclustered, 'picture')} in none.")
     if result.information is not None:
         agree = f"normalised mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
         face.say(f"With the folders they agree by {agree} (1: the same, 0: unrelated).")
-    if result.out is not None:
-        return data.line(result.out)
     folders = any(cluster.folders for cluster in result.clusters)
     columns = ["cluster", "pictures", "cohesion", *(["mostly from"] if folders else []), "path"]
-    return data.table(columns, [_cluster_row(cluster, folders) for cluster in result.clusters])
+    shown = [cluster.representatives[0] for cluster in result.clusters]
+    data.table(columns, [_cluster_row(cluster, folders) for cluster in result.clusters], pictures=shown)
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
 
 
 def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:

@@ -22,8 +22,8 @@ APART = 1e-6  # a cosine of 1 less this is that of equal rows
 
 
 @dataclass(frozen=True, eq=False)
-class _Round:
-    """What one pass over the rows gives."""
+class Assigned:
+    """What one pass over the rows gives: which centre each is nearest to."""
 
     labels: Tensor  # (N,) int64
     similarity: Tensor  # (N,) float32, cosine to the own centre
@@ -97,12 +97,12 @@ def drawn_by(weight: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(total, aims, right=True).clamp(max=int(weight.nonzero().max()))
 
 
-def _settle(vectors: Vectors, centres: Tensor) -> tuple[_Round, Tensor]:
+def _settle(vectors: Vectors, centres: Tensor) -> tuple[Assigned, Tensor]:
     """Lloyd's rounds from these centres until no row changes its cluster, or next to nothing is gained."""
-    done = _round(vectors, centres)
+    done = assigned(vectors, centres)
     for _ in range(MOST_ROUNDS):
         moved = _moved(vectors, centres, done)
-        after = _round(vectors, moved)
+        after = assigned(vectors, moved)
         gained = float(after.similarity.mean() - done.similarity.mean())
         same = len(moved) == len(centres) and torch.equal(after.labels, done.labels)
         done, centres = after, moved
@@ -110,11 +110,11 @@ def _settle(vectors: Vectors, centres: Tensor) -> tuple[_Round, Tensor]:
             break
     if int(done.counts.min()) == 0:  # nothing was found to fill it with
         centres = centres[done.counts > 0]
-        done = _round(vectors, centres)
+        done = assigned(vectors, centres)
     return done, centres
 
 
-def _round(vectors: Vectors, centres: Tensor) -> _Round:
+def assigned(vectors: Vectors, centres: Tensor) -> Assigned:
     """Every row to its most similar centre, of equal ones the first."""
     labels, similarity = torch.empty(len(vectors), dtype=torch.int64), torch.empty(len(vectors))
     sums = torch.zeros(centres.shape, dtype=torch.float64)
@@ -123,10 +123,10 @@ def _round(vectors: Vectors, centres: Tensor) -> _Round:
         part = slice(start, start + len(rows))
         similarity[part], labels[part] = (rows @ centres.T).max(dim=1)
         sums += torch.zeros_like(centres).index_add_(0, labels[part], rows)
-    return _Round(labels, similarity, sums, torch.bincount(labels, minlength=len(centres)))
+    return Assigned(labels, similarity, sums, torch.bincount(labels, minlength=len(centres)))
 
 
-def _moved(vectors: Vectors, centres: Tensor, done: _Round) -> Tensor:
+def _moved(vectors: Vectors, centres: Tensor, done: Assigned) -> Tensor:
     """(k, D) each centre in the direction of its rows' mean; those without rows at the rows that fit the least."""
     centres = torch.where(done.sums.norm(dim=1, keepdim=True) > APART, F.normalize(done.sums, dim=1).float(), centres)
     empty = (done.counts == 0).nonzero().squeeze(1).tolist()

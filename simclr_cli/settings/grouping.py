@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
-from simclr_cli.settings.finding import IndexSettings
-from simclr_cli.settings.shared import OPEN, OUT_FOUND, SEED, THUMBNAILS, check_found_out
+from simclr_cli.settings.finding import FindSettings
+from simclr_cli.settings.shared import SEED
 
 Method = Literal["k-means", "hdbscan"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutliersSettings(IndexSettings):
+class OutliersSettings(FindSettings):
     """Settings of `simclr outliers`."""
 
     top: int = setting(50, "How many pictures, the oddest first.", at_least=1, short="n")
@@ -23,17 +22,10 @@ class OutliersSettings(IndexSettings):
     within: str = setting(
         "", "Compare only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
     )
-    out: Path | None = setting(None, OUT_FOUND, short="o")
-    open: bool = setting(False, OPEN)
-    thumbnails: bool = setting(False, THUMBNAILS)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_found_out(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClustersSettings(IndexSettings):
+class ClustersSettings(FindSettings):
     """Settings of `simclr clusters`."""
 
     method: Method = setting(
@@ -48,14 +40,10 @@ class ClustersSettings(IndexSettings):
         None, "How many pictures make a cluster for hdbscan. Auto: half the square root of their number.", at_least=2
     )
     top: int = setting(12, "How many pictures represent a cluster.", at_least=1, short="n")
-    out: Path | None = setting(None, OUT_FOUND, short="o")
-    open: bool = setting(False, OPEN)
-    thumbnails: bool = setting(False, THUMBNAILS)
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_found_out(self)
         if self.method == "hdbscan" and self.clusters is not None:
             raise SettingsError("--clusters belongs to k-means; hdbscan finds their number.", "Leave one of them out.")
         if self.method == "k-means" and self.smallest is not None:

@@ -121,7 +121,6 @@ CATALOGUE = {
     "no gallery to open": ("similar photos --out a.csv --open", 2, "--open shows a gallery", "--out a.html"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
     "outliers of no run": ("outliers --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
-    "outliers among none": ("outliers --runs runs --within no/such", 3, "", ""),
     "outliers into a text": ("outliers --out odd.txt", 2, "--out is odd.txt, and must end in .html", "odd.txt.html"),
     "one cluster": ("clusters --clusters 1", 2, "--clusters is 1, and must be at least 2.", "another value"),
     "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Leave one"),
