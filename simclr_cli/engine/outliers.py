@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from simclr_cli.engine.search import MOST_QUERIES, Vectors, nearest
+from simclr_cli.engine.search import Vectors, merged
 
+BLOCK = 2_048  # rows a side of a block of pairs: 16 MB of similarities
+FIRST_STEP = 128  # rows, the first that a row is compared to; what is nearer than they are is little
 NORMAL_MAD = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 
 
@@ -46,28 +50,58 @@ def oddness(
         progress: told how many rows are done, of how many.
     """
     places = np.arange(len(vectors)) if among is None else np.flatnonzero(among)
-    k = min(neighbours, len(places) - 1)
-    score, similarity = np.empty(len(places), np.float32), np.empty(len(places), np.float32)
-    first = np.empty(len(places), np.int64)
-    for start in range(0, len(places), MOST_QUERIES):
-        own = places[start : start + MOST_QUERIES]
-        queries = vectors[slice(int(own[0]), int(own[-1]) + 1)][own - own[0]]
-        near, where = nearest(vectors, queries, k + 1, among)
-        near, where = _without(own, near, where)
-        part = slice(start, start + len(own))
-        score[part], similarity[part], first[part] = 1 - near.mean(axis=1), near[:, 0], where[:, 0]
-        progress(start + len(own), len(places))
-    return Oddness(places, score, first, similarity, k)
+    similarity, where = nearest_others(vectors, places, neighbours, progress)
+    score = 1 - similarity.mean(axis=1)
+    return Oddness(places, score, places[where[:, 0]], similarity[:, 0], similarity.shape[1])
 
 
-def _without(
-    own: NDArray[np.int64], near: NDArray[np.float32], where: NDArray[np.int64]
+def nearest_others(
+    vectors: Vectors, places: NDArray[np.int64], neighbours: int, progress: Callable[[int, int], None]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(q, k + 1) neighbours -> (q, k): without the row itself, or without the last if equal rows came before it."""
-    drop = where == own[:, None]
-    drop[~drop.any(axis=1), -1] = True
-    shape = (len(own), near.shape[1] - 1)
-    return near[~drop].reshape(shape), where[~drop].reshape(shape)
+    """The nearest others of all rows at once: each pair of blocks is compared once, for the rows of both.
+
+    Args:
+        vectors: (N, D), rows of length 1.
+        places: (M,) which rows, rising, at least two.
+        neighbours: k, or the number of the others if that is less.
+
+    Returns:
+        Cosines (M, k) float32, falling, of equal ones the earlier row first; and which of the M rows (M, k) int64.
+    """
+    k = min(neighbours, len(places) - 1)
+    best = torch.full((len(places), k), -torch.inf)
+    where = torch.full((len(places), k), -1, dtype=torch.int64)
+    for first in range(0, len(places), BLOCK):
+        rows = _rows(vectors, places[first : first + BLOCK])
+        for second in range(first, len(places), BLOCK):
+            others = rows if second == first else _rows(vectors, places[second : second + BLOCK])
+            similarity = rows @ others.T
+            if second == first:
+                similarity.fill_diagonal_(-torch.inf)
+            else:
+                _take(best, where, second, similarity.T, first)
+            _take(best, where, first, similarity, second)
+        progress(min(first + BLOCK, len(places)), len(places))
+    return best.numpy(), where.numpy()
+
+
+def _rows(vectors: Vectors, places: NDArray[np.int64]) -> Tensor:
+    """(n, D) some rows that are near one another in the file."""
+    first = int(places[0])
+    return torch.from_numpy(vectors[slice(first, int(places[-1]) + 1)][places - first])
+
+
+def _take(best: Tensor, where: Tensor, first: int, similarity: Tensor, second: int) -> None:
+    """Put what is nearer into the best (M, k) of the rows from `first` on, given (n, m) similarities to those from
+    `second` on."""
+    own = slice(first, first + len(similarity))
+    start, step = 0, FIRST_STEP if bool((best[own, -1] == -torch.inf).any()) else similarity.shape[1]
+    while start < similarity.shape[1]:
+        part = similarity[:, start : start + step]
+        found, place = (part > best[own, -1:]).nonzero(as_tuple=True)
+        if len(found):
+            best[own], where[own] = merged(best[own], where[own], found, place + second + start, part[found, place])
+        start, step = start + step, 2 * step
 
 
 def robust_z(score: NDArray[np.float32]) -> NDArray[np.float64] | None:

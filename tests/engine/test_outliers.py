@@ -22,7 +22,8 @@ def rows() -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("k", [1, 4, 10])
 def test_scores_are_those_of_nested_loops(rows: NDArray[np.float32], k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_QUERIES", 32)
+    monkeypatch.setattr(module, "BLOCK", 32)
+    monkeypatch.setattr(module, "FIRST_STEP", 5)
     found = oddness(rows, k)
     for i, row in enumerate(rows.astype(np.float64)):
         others = sorted(((float(row @ other), -j) for j, other in enumerate(rows) if j != i), reverse=True)[:k]
@@ -58,7 +59,7 @@ def test_fewer_others_than_neighbours_wanted() -> None:
 
 
 def test_progress_is_told_up_to_the_end(rows: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_QUERIES", 100)
+    monkeypatch.setattr(module, "BLOCK", 100)
     told: list[tuple[int, int]] = []
     oddness(rows, 1, progress=lambda *done: told.append(done))
     assert told == [(100, 150), (150, 150)]
