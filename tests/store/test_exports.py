@@ -137,7 +137,7 @@ def test_a_writer_that_is_stopped_leaves_the_old_file(
 
 
 def test_numbers_as_text_are_the_same_numbers_again(vectors: Vectors) -> None:
-    """Of every magnitude, also by a reader whose float64 is a few units off."""
+    """Of every magnitude, also by a reader whose float64 is a unit off."""
     random = np.random.default_rng(2)
     values = random.integers(0, 2**32, (3000, 7), dtype=np.uint32).view(np.float32)
     values[~np.isfinite(values)] = 0
