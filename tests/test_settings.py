@@ -112,6 +112,9 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),
+    (SimilarSettings, {"out": Path("found.txt")}),
+    (SimilarSettings, {"out": Path("found")}),
+    (SimilarSettings, {"out": Path("found.csv"), "open": True}),
     (DemoSettings, {"pictures": 99}),
     (DemoSettings, {"epochs": 0}),
     (DemoSettings, {"image_size": 7}),
@@ -220,6 +223,8 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),
     (SimilarSettings, {"queries": (HERE, Path(__file__))}),
+    (SimilarSettings, {"out": Path("found.HTML"), "open": True, "thumbnails": True}),
+    (SimilarSettings, {"out": Path("found.json")}),
 ]
 
 
@@ -242,12 +247,12 @@ def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any
 
 def test_any_query_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
-        SimilarSettings(queries=(tmp_path, tmp_path / "nowhere"))
+        PredictSettings(queries=(tmp_path, tmp_path / "nowhere"))
 
 
 def test_broken_link_is_there_and_says_later_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert SimilarSettings(queries=(tmp_path / "link",)).queries
+    assert PredictSettings(queries=(tmp_path / "link",)).queries
 
 
 def test_resolved_settings_have_the_fields_of_pretrain() -> None:

@@ -12,13 +12,15 @@ class Neighbour:
     rank: int  # from 1
     path: str
     similarity: float  # cosine, -1 to 1
+    above_random: float  # percent of random pairs of the run's pictures that are less similar
+    above_views: float  # percent of pairs of two views of one picture that are less similar
 
 
 @dataclass(frozen=True)
 class QueryResult:
     """The hits of one query, nearest first."""
 
-    query: str
+    query: str  # as it was given; a sum as a line of its terms
     neighbours: tuple[Neighbour, ...]
 
 
@@ -30,3 +32,4 @@ class SimilarResult:
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
     refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
+    out: str | None = None  # the file that it was written to

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from simclr_cli.store.cells import as_cell, as_text, name_of
+from simclr_cli.store.names import as_cell, as_text, name_of
 
 
 def test_hostile_names_come_back_exactly(hostile: tuple[str, ...]) -> None:
