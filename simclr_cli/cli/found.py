@@ -28,10 +28,20 @@ def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
     stand = "" if result.standing_out is None else f"; {result.standing_out:,} stand out (robust z over 3.5)"
     face.say(f"{compared}{stand}.")
     rows = [
-        [str(one.rank), f"{one.score:.4f}", closeness(one.above_random, one.above_views), one.path]
+        [
+            str(one.rank),
+            f"{one.score:.4f}",
+            "-" if one.z is None else f"{one.z:.1f}",
+            closeness(one.above_random, one.above_views),
+            one.path,
+        ]
         for one in result.pictures
     ]
-    data.table(["rank", "score", "closeness", "path"], rows, pictures=[one.path for one in result.pictures])
+    data.table(
+        ["rank", "score", "robust z", "closeness of nearest", "path"],
+        rows,
+        pictures=[one.path for one in result.pictures],
+    )
     if result.out is not None:
         face.say(f"Written to {result.out}.")
 

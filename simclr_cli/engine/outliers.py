@@ -98,9 +98,11 @@ def _take(best: Tensor, where: Tensor, first: int, similarity: Tensor, second: i
     start, step = 0, FIRST_STEP if bool((best[own, -1] == -torch.inf).any()) else similarity.shape[1]
     while start < similarity.shape[1]:
         part = similarity[:, start : start + step]
-        found, place = (part > best[own, -1:]).nonzero(as_tuple=True)
-        if len(found):
-            best[own], where[own] = merged(best[own], where[own], found, place + second + start, part[found, place])
+        rows = (part.amax(dim=1) > best[own, -1]).nonzero().squeeze(1)  # the others have nothing to gain
+        if len(rows):
+            chosen, at = part[rows], rows + first
+            found, place = (chosen > best[at, -1:]).nonzero(as_tuple=True)
+            best[at], where[at] = merged(best[at], where[at], found, place + second + start, chosen[found, place])
         start, step = start + step, 2 * step
 
 

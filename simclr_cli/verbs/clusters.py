@@ -15,7 +15,7 @@ from simclr_cli.engine.agreement import adjusted_rand, contingency, normalised_i
 from simclr_cli.engine.clustering import centres_of, k_means, sampled
 from simclr_cli.engine.density import hdbscan
 from simclr_cli.engine.silhouette import Separation, best, separations
-from simclr_cli.events import Note, Report, progress, silent
+from simclr_cli.events import Report, progress, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import classes_of
 from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
@@ -50,7 +50,6 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     out = page_of(settings, opened.run, "clusters")
     index, names = opened.index, opened.index.names
     divided = divide(index, settings, report)
-    report(Note(f"{divided.reason}."))
     folders = [name.split("/")[0] for name in names] if classes_of(names) else None
     places = [_in_order(divided, label) for label in range(int(divided.labels.max(initial=-1)) + 1)]
     alone = np.flatnonzero(divided.labels < 0)

@@ -104,7 +104,8 @@ def oddest(
 
 def told(one: OddPicture) -> str:
     """A picture's score in words."""
-    return f"{one.score:.3f}; its nearest is {closeness(one.above_random, one.above_views)}"
+    z = "" if one.z is None else f" (robust z {one.z:.1f})"
+    return f"{one.score:.3f}{z}; its nearest is {closeness(one.above_random, one.above_views)}"
 
 
 def standing_out(result: OutliersResult) -> str:

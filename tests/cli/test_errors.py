@@ -89,7 +89,8 @@ CATALOGUE = {
     "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
     "unfinished run to embed with": ("embed --run half --runs runs", 4, "is not finished.", "--resume --run half"),
     "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train the run again."),
-    "out that is no .npy": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy.", "vecs.txt.npy"),
+    "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.txt.npy"),
+    "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards are .npy, and --out is v.csv.", "give a .npy"),
     "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),
     "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Leave one"),
     "weights of a run": ("embed --weights imagenet", 2, "--weights belongs to --backbone", "Add --backbone NAME."),
@@ -112,7 +113,7 @@ CATALOGUE = {
     "preview of nothing": ("preview empty", 3, "There is no picture in empty", "Give a folder"),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
     "no query": ("similar", 2, "No query was given.", "Type: simclr similar PICTURE"),
-    "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
+    "query missing": ("similar no.jpg --runs runs", 3, "There is no no.jpg.", "Check the path."),
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
     "found into a file of another kind": (
@@ -241,7 +242,7 @@ from simclr_cli.results import Accuracy, DemoResult, Neighbour, QueryResult, Sco
 
 fake = sys.modules["simclr_cli.verbs.demo"] = types.ModuleType("simclr_cli.verbs.demo")
 name, count = sys.argv[1], int(sys.argv[2])
-query = QueryResult(name, tuple(Neighbour(i, name, 0.5) for i in range(count)))
+query = QueryResult(name, tuple(Neighbour(i, name, 0.5, 99.0, 50.0) for i in range(count)))
 one = Accuracy(1.0, 1.0, 1.0, 1.0)
 scores = (Score("trained", one, one, None), Score("untrained", one, one, None))
 fake.demo = lambda chosen, report: DemoResult("d", 1, ("a",), scores, query, 1.0)
