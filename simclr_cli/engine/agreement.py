@@ -17,7 +17,7 @@ def contingency(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.
 
 
 def adjusted_rand(table: NDArray[np.int64]) -> float:
-    """Pairs on which both agree, over chance: 1 the same, 0 as by chance, at least -0.5 (Hubert & Arabie 1985, eq. 5).
+    """Pairs on which both agree, over chance: 1 the same, 0 as by chance, at least -0.5 (Hubert & Arabie 1985).
 
     Args:
         table: as `contingency` gives it.
@@ -33,7 +33,7 @@ def adjusted_rand(table: NDArray[np.int64]) -> float:
 
 
 def normalised_information(table: NDArray[np.int64]) -> float:
-    """Mutual information over the mean of both entropies: 0 unrelated, 1 the same (Vinh et al. 2010, table 2).
+    """Mutual information over the mean of both entropies: 0 unrelated, 1 the same (Vinh et al. 2010).
 
     Args:
         table: as `contingency` gives it.
