@@ -66,8 +66,8 @@ def plus_plus(rows: NDArray[np.float32], count: int, generator: torch.Generator)
     """(k, D) rows to begin with, far from one another: greedy k-means++.
 
     Each is drawn by its squared distance to those before (Arthur & Vassilvitskii 2007, section 2.2), which of unit
-    vectors is 2 - 2 cosine; of 2 + log k draws the one that leaves the least distance is taken (their last section). k is
-    at most the number of different rows.
+    vectors is 2 - 2 cosine; of 2 + log k draws the one that leaves the least distance is taken (their last section).
+    k is at most the number of different rows.
 
     Args:
         rows: (N, D) of length 1.
