@@ -1,7 +1,8 @@
 // What stands over the map: the name under the pointer, the chosen picture, the search, the legend. Text only as text.
 
 const tip = byId("tip"), panel = byId("panel"), query = byId("query"), found = byId("found");
-const TIP = 144, SHOWN = 256, SMALL = 52; // px of thumbnails
+const TIP = 144, SMALL = 52; // px of thumbnails
+const shownSide = () => (panel.offsetWidth < width ? 256 : 128); // less where the panel covers the map
 const only = new Set(); // groups that the legend leaves lit; none: all
 let folded = null; // names in small letters, for the search
 let matches = [];
@@ -31,7 +32,7 @@ function choose(i) {
   panel.hidden = i < 0;
   redraw();
   if (i < 0) return;
-  drawInto(byId("shown"), i, SHOWN);
+  drawInto(byId("shown"), i, shownSide());
   byId("name").textContent = names[i];
   byId("file").href = address(i);
   byId("groups").replaceChildren(...groupings.flatMap((grouping) => [
@@ -62,7 +63,7 @@ function choose(i) {
 function refreshPictures() {
   if (over >= 0) drawInto(tip.querySelector("canvas"), over, TIP);
   if (chosen < 0) return;
-  drawInto(byId("shown"), chosen, SHOWN);
+  drawInto(byId("shown"), chosen, shownSide());
   for (const small of byId("nearest").querySelectorAll("canvas")) drawInto(small, Number(small.dataset.picture), SMALL);
 }
 
