@@ -54,6 +54,21 @@ def neighbours_wanted(count: int) -> int:
     return min(count - 1, int(3 * PERPLEXITY))
 
 
+def find_library() -> None:
+    """Make sure that there is what t-SNE is done by.
+
+    Raises:
+        MachineError: there is not.
+    """
+    try:
+        import openTSNE  # noqa: F401
+    except ImportError:
+        raise MachineError(
+            "--layout tsne needs the library openTSNE, which is not installed.",
+            'Install it with: pipx inject simclr-cli openTSNE (or pip install "simclr-cli[map]").',
+        ) from None
+
+
 def t_sne(
     similarities: NDArray[np.float32], neighbours: NDArray[np.int64], start: NDArray[np.float32]
 ) -> NDArray[np.float32]:
@@ -72,15 +87,11 @@ def t_sne(
     Raises:
         MachineError: the library is not there.
     """
-    try:
-        from openTSNE import TSNEEmbedding
-        from openTSNE.affinity import PerplexityBasedNN
-        from openTSNE.nearest_neighbors import PrecomputedNeighbors
-    except ImportError:
-        raise MachineError(
-            "--layout tsne needs the library openTSNE, which is not installed.",
-            'Install it with: pipx inject simclr-cli openTSNE (or pip install "simclr-cli[map]").',
-        ) from None
+    find_library()
+    from openTSNE import TSNEEmbedding
+    from openTSNE.affinity import PerplexityBasedNN
+    from openTSNE.nearest_neighbors import PrecomputedNeighbors
+
     count, k = neighbours.shape
     spread = float(start[:, 0].std())
     if k < 2 or spread == 0:  # nothing to arrange

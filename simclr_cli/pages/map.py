@@ -79,7 +79,7 @@ def _upright(places: NDArray[np.float32]) -> NDArray[np.float32]:
     if not len(places):
         return places
     low, high = places.min(0), places.max(0)
-    scaled = (places - low) / max(float((high - low).max()), 1e-12)
+    scaled: NDArray[np.float32] = (places - low) / max(float((high - low).max()), 1e-12)
     scaled[:, 1] = scaled[:, 1].max() - scaled[:, 1]
     return scaled
 

@@ -5,7 +5,8 @@ const STILL = 5; // px that a click may move
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const fingers = new Map(); // pointers that are down, and where
 let moved = 0; // px since the first was put down
-let flight = 0; // the animation that is on its way, if any
+let flight = 0; // the animation that is on its way
+let goal = null; // where it ends; null: there is none
 
 function clamp() {
   view.scale = Math.min(fitted * CLOSEST, Math.max(fitted / 2, view.scale));
@@ -35,7 +36,8 @@ function pan(x, y) {
 
 // Smoothly to another view.
 function fly(to, ms = 260) {
-  cancelAnimationFrame(flight);
+  land();
+  goal = to;
   const from = { ...view }, began = performance.now();
   const step = (now) => {
     const share = calm.matches ? 1 : Math.min(1, Math.max(0, (now - began) / ms));
@@ -46,11 +48,20 @@ function fly(to, ms = 260) {
     clamp();
     draw();
     if (share < 1) flight = requestAnimationFrame(step);
+    else goal = null;
   };
   flight = requestAnimationFrame(step);
 }
 
-const flyBy = (factor) => fly({ ...view, scale: Math.min(fitted * CLOSEST, Math.max(fitted / 2, view.scale * factor)) });
+function land() {
+  cancelAnimationFrame(flight);
+  goal = null;
+}
+
+function flyBy(factor) {
+  const from = goal ?? view;
+  fly({ ...from, scale: Math.min(fitted * CLOSEST, Math.max(fitted / 2, from.scale * factor)) });
+}
 
 // A picture into the middle of what the panel leaves free, from near enough to be told from its neighbours.
 function bring(i) {
@@ -69,7 +80,7 @@ const reachOf = (event) => (event.pointerType === "touch" ? 22 : 12);
 
 canvas.addEventListener("pointerdown", (event) => {
   if (event.button) return;
-  cancelAnimationFrame(flight);
+  land();
   canvas.setPointerCapture(event.pointerId);
   if (!fingers.size) moved = 0;
   fingers.set(event.pointerId, point(event));
@@ -107,7 +118,7 @@ canvas.addEventListener("pointerleave", () => hover(-1));
 
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
-  cancelAnimationFrame(flight);
+  land();
   const lines = event.deltaMode ? 16 : 1; // some mice count in lines
   const pinched = event.ctrlKey ? 8 : 1; // as two fingers on a touchpad are told
   const turn = Math.min(200, Math.max(-200, event.deltaY * lines * pinched));
@@ -151,5 +162,5 @@ colourBy(byId("colour").value);
 // For tests and measurements: where a picture is on the screen, how close the map is, what the frames took.
 window.simclrMap = {
   point: (i) => [acrossTo(i) + canvas.getBoundingClientRect().left, downTo(i) + canvas.getBoundingClientRect().top],
-  closeness: () => view.scale / fitted, thumbnails: () => [...appears.keys()].filter(asThumbnail), times,
+  closeness: () => view.scale / fitted, flying: () => goal !== null, thumbnails: () => [...appears.keys()].filter(asThumbnail), times,
 };
