@@ -96,12 +96,14 @@ function draw() {
   document.documentElement.dataset.drawn = "yes";
 }
 
-// A disc as offsets from its middle, and how much of each pixel it covers, 0 to 256.
+// A disc as offsets from its middle, and how much of each pixel it covers, 0 to 256; small ones, of which there are
+// many at once, without soft edges.
 function disc(radius) {
   const reach = Math.ceil(radius), offsets = [], cover = [];
   for (let y = -reach; y <= reach; y++) {
     for (let x = -reach; x <= reach; x++) {
-      const share = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(x, y)));
+      const inside = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(x, y)));
+      const share = radius < 2 ? Math.round(inside) : inside;
       if (share > 0.05) {
         offsets.push(y * canvas.width + x);
         cover.push(Math.round(256 * share));
@@ -130,8 +132,9 @@ function drawDots(now) {
     else (lit[i] ? bright : pale).push(i);
   });
   words.fill(theme.words.ground);
+  const scale = view.scale * fine, left = wide / 2 - view.x * scale, top = high / 2 - view.y * scale;
   const stamp = (i, colour) => {
-    const x = Math.round(acrossTo(i) * fine), y = Math.round(downTo(i) * fine);
+    const x = Math.round(places[2 * i] * scale + left), y = Math.round(places[2 * i + 1] * scale + top);
     if (x < reach || y < reach || x >= wide - reach || y >= high - reach) return;
     const middle = y * wide + x;
     for (let k = 0; k < size; k++) {
