@@ -112,6 +112,9 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),
+    (SimilarSettings, {"out": Path("found.txt")}),
+    (SimilarSettings, {"out": Path("found")}),
+    (SimilarSettings, {"out": Path("found.csv"), "open": True}),
     (MapSettings, {"out": Path("map.png")}),
     (MapSettings, {"out": Path("map")}),
     (MapSettings, {"layout": "umap"}),
@@ -224,6 +227,8 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),
     (SimilarSettings, {"queries": (HERE, Path(__file__))}),
+    (SimilarSettings, {"out": Path("found.HTML"), "open": True, "thumbnails": True}),
+    (SimilarSettings, {"out": Path("found.json")}),
 ]
 
 

@@ -32,17 +32,4 @@ class SimilarResult:
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
     refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
-
-
-@dataclass(frozen=True)
-class MapResult:
-    """The page that `map` made."""
-
-    run: str
-    out: str
-    pictures: int
-    layout: str  # pca or tsne
-    explained: float | None  # share of the variance in the map's two directions; null for tsne
-    groupings: tuple[str, ...]  # what it can be coloured by
-    bytes: int
-    seconds: float
+    out: str | None = None  # the file that it was written to

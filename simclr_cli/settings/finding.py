@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from simclr_cli.errors import SettingsError
+from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.fields import check, setting
 from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, WORKERS
+
+FOUND_FILES = (".html", ".csv", ".json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,36 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarSettings(IndexSettings):
+class FindSettings(IndexSettings):
+    """Where what was found goes: shared by the verbs that list pictures."""
+
+    out: Path | None = setting(
+        None,
+        "Write what was found to this file: .html (a gallery), .csv or .json. "
+        "Auto: nowhere, or with --open a gallery in the run's folder.",
+        short="o",
+    )
+    open: bool = setting(False, "Open the gallery in the browser.")
+    thumbnails: bool = setting(False, "Show small pictures beside the names, where the terminal has colours.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is None:
+            return
+        if self.out.suffix.lower() not in FOUND_FILES:
+            raise SettingsError(
+                f"--out is {self.out}, and must end in .html, .csv or .json.", f"Try --out {self.out}.html"
+            )
+        if self.out.is_dir():
+            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
+        if self.open and self.out.suffix.lower() != ".html":
+            raise SettingsError(
+                f"--open shows a gallery, and --out is {self.out}.", f"Try --out {self.out.with_suffix('.html')}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarSettings(FindSettings):
     """Settings of `simclr similar`."""
 
     queries: tuple[Path, ...] = setting(
@@ -40,8 +72,14 @@ class SimilarSettings(IndexSettings):
     min_similarity: float | None = setting(
         None, "Only pictures at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
     )
+    exact: bool = setting(
+        False, "Compare every vector also where there are more than 3 million. Else those in the nearest cells are."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.queries:
             raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
+        for query in self.queries:  # what is no absolute path may be the name of one of the run's pictures
+            if query.is_absolute() and not os.path.lexists(query):
+                raise InputError(f"There is no {query}.", "Check the path.")

@@ -118,6 +118,10 @@ CATALOGUE = {
     "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "found into a file of another kind": (
+        "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.txt.html",
+    ),
+    "no gallery to open": ("similar photos --out a.csv --open", 2, "--open shows a gallery", "--out a.html"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
     "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
