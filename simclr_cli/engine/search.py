@@ -135,7 +135,7 @@ def nearest_others(
         near, where = nearest(vectors, queries, top + 1)
         own = where == np.arange(start, start + len(queries))[:, None]
         own[~own.any(1), -1] = True  # crowded out by copies of it
-        similarities[start : start + len(queries)] = near[~own].reshape(-1, top)
-        places[start : start + len(queries)] = where[~own].reshape(-1, top)
+        similarities[start : start + len(queries)] = near[~own].reshape(len(queries), top)
+        places[start : start + len(queries)] = where[~own].reshape(len(queries), top)
         progress(start + len(queries), total)
     return similarities, places
