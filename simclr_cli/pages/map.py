@@ -21,6 +21,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from simclr_cli.pages.gallery import opens
 from simclr_cli.pages.page import render
 from simclr_cli.pages.sprites import Sheet, columns
 from simclr_cli.wording import safe
@@ -85,9 +86,12 @@ def _upright(places: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _links(root: Path, names: Sequence[str]) -> dict[int, str]:
-    """The percent-encoded paths of those pictures whose name is not one already; every byte of a name is kept."""
+    """The percent-encoded paths of those pictures whose name is not one already; every byte of a name is kept.
+
+    Empty where a click must not open the file (see `opens`).
+    """
     start = len(root.as_uri()) + 1
-    quoted = ((i, (root / name).as_uri()[start:]) for i, name in enumerate(names))
+    quoted = ((i, (root / name).as_uri()[start:] if opens(name) else "") for i, name in enumerate(names))
     return {i: link for i, link in quoted if link != names[i]}
 
 

@@ -47,8 +47,8 @@ function within(left, top, right, bottom, visit) {
   }
 }
 
-// The address of a picture's file: given where a name is not its own.
-const address = (i) => data.root + (data.links[i] ?? names[i]);
+// The address of a picture's file: given where a name is not its own. None: a browser might take the file for a page.
+const address = (i) => (data.links[i] === "" ? null : data.root + (data.links[i] ?? names[i]));
 
 // Thumbnails: cut out of sheets, which are decoded when they are first needed.
 const perSheet = data.columns * data.columns;

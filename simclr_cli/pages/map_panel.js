@@ -34,7 +34,8 @@ function choose(i) {
   if (i < 0) return;
   drawInto(byId("shown"), i, shownSide());
   byId("name").textContent = names[i];
-  byId("file").href = address(i);
+  byId("file").hidden = !address(i);
+  byId("file").href = address(i) ?? "";
   byId("groups").replaceChildren(...groupings.flatMap((grouping) => [
     element("dt", grouping.name), element("dd", grouping.labels[grouping.which[i]], "name"),
   ]));

@@ -46,9 +46,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
     packed = list(sheets(_thumbnails(mapped, side, step, settings.workers or default_workers(), report), side))
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
-        report(
-            Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True)
-        )
+        report(Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True))
     lead = f"{count(len(mapped.names), 'picture')}. {_in_words(settings, explained)}"
     page = map_page(f"Map of {opened.run.path.name}", lead, mapped, packed, side, step).encode("utf-8")
     write_bytes(settings.out, page)

@@ -31,7 +31,7 @@ HOSTILE = [
     b"%2e%2e%2f.png", b"new\nline.png", b"tab\there.png", b"\x1b[31mred.png", b"nul-like \x01\x02.png", b"\xff\xfe.png",
     b"half \xc3.png", b"\xed\xa0\x80 surrogate.png", "right \u202egnp.exe".encode(), "\u2066iso\u2069.png".encode(),
     "line \u2028 and \u2029.png".encode(), "\u200b\ufeff.png".encode(), "\u05e9\u05dc\u05d5\u05dd.png".encode(),
-    "\U0001f98a e\u0301.png".encode(), b"{{ 7 * 7 }} ${1} `x`.png", b"constructor",
+    "\U0001f98a e\u0301.png".encode(), b"{{ 7 * 7 }} ${1} `x`.png", b"constructor", b"picture.svg",
 ]  # fmt: skip
 
 
@@ -292,7 +292,11 @@ def test_hostile_names_are_text_and_their_files_are_found(on: Callable[..., Any]
     for i, name in enumerate(names):
         seen.page.mouse.click(*point(seen, i))
         assert seen.page.locator("#name").evaluate("(e) => e.textContent") == safe(name)
-        assert seen.page.locator("#file").evaluate("(e) => e.href") == (ROOT / name).as_uri()
+        link = seen.page.locator("#file")
+        if name.endswith(".svg"):  # a browser would take it for a page, which may have a script
+            assert link.is_hidden()
+        else:
+            assert link.evaluate("(e) => e.href") == (ROOT / name).as_uri()
         seen.page.keyboard.press("Escape")
     for name in (names[2], names[19]):
         seen.page.fill("#query", safe(name))
