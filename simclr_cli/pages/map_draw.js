@@ -2,7 +2,8 @@
 
 const canvas = byId("map");
 const pen = canvas.getContext("2d");
-const THUMB = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px
+const THUMB = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px, at least
+const MOST_LARGER = 1.75; // times that, where there is room
 const GAP = 1.12; // from thumbnail to thumbnail, in sides of one
 const MOST_GROUPS = 9; // that have a colour of their own; the others share one
 const view = { x: extentX / 2, y: extentY / 2, scale: 1 }; // the middle, and px of the screen to the plane's unit
@@ -41,7 +42,7 @@ const colourOf = (i, from) => {
 };
 
 function fit() {
-  const margin = 0.5 * THUMB + 16;
+  const margin = 0.5 * MOST_LARGER * THUMB + 8;
   const across = Math.max(50, width - 2 * margin), down = Math.max(50, height - 2 * margin);
   fitted = Math.min(across / Math.max(extentX, 1e-6), down / Math.max(extentY, 1e-6), 1e6);
   return { x: extentX / 2, y: extentY / 2, scale: fitted };
@@ -62,7 +63,11 @@ function resize() {
 
 const acrossTo = (i) => (places[2 * i] - view.x) * view.scale + width / 2;
 const downTo = (i) => (places[2 * i + 1] - view.y) * view.scale + height / 2;
-const level = () => Math.floor(2 * Math.log2(view.scale / (THUMB * GAP)));
+// Px of the screen to each picture, about.
+const room = () => Math.sqrt((width * height) / Math.max(count, 1)) * (view.scale / fitted);
+// The side of thumbnails, px: grows with the zoom, but more slowly, so that there is ever more room between them.
+const thumbSide = () => THUMB * Math.min(MOST_LARGER, Math.max(1, (room() / (1.5 * THUMB)) ** 0.4));
+const level = () => Math.floor(2 * Math.log2(view.scale / (thumbSide() * GAP)));
 const asThumbnail = (i) => withPictures && appears[i] <= level();
 
 function inView(margin, visit) {
@@ -88,7 +93,8 @@ function draw() {
   const now = level();
   if (withPictures) spread(now);
   const thumbs = drawDots(withPictures ? now : -1);
-  for (const i of thumbs) drawThumbnail(i);
+  const side = thumbSide();
+  for (const i of thumbs) drawThumbnail(i, side);
   if (chosen >= 0) drawChosen();
   if (over >= 0 && over !== chosen) ring(over, theme.ink, 2);
   times.push(performance.now() - began);
@@ -122,12 +128,11 @@ function blended(under, colour, share) {
 
 // All that is in view and no thumbnail, as dots; returns what is one.
 function drawDots(now) {
-  const room = Math.sqrt(width * height / Math.max(count, 1)) * view.scale / fitted; // px to each, about
-  const radius = Math.min(4.5, Math.max(1.3, 0.17 * room)) * fine;
+  const radius = Math.min(4.5, Math.max(1.3, 0.17 * room())) * fine;
   const { reach, offsets, cover } = disc(radius);
   const wide = canvas.width, high = canvas.height, size = offsets.length;
   const thumbs = [], pale = [], bright = [];
-  inView(THUMB, (i) => {
+  inView(MOST_LARGER * THUMB, (i) => {
     if (appears[i] <= now) thumbs.push(i);
     else (lit[i] ? bright : pale).push(i);
   });
@@ -151,13 +156,13 @@ function drawDots(now) {
 }
 
 // Where a thumbnail is on the screen: [left, top, width, height], px.
-function rectangle(i, size = THUMB) {
+function rectangle(i, size = thumbSide()) {
   const t = i / data.step, wide = shapes[2 * t], high = shapes[2 * t + 1];
   const factor = size / Math.max(wide, high, 1);
   return [acrossTo(i) - wide * factor / 2, downTo(i) - high * factor / 2, wide * factor, high * factor];
 }
 
-function drawThumbnail(i, size = THUMB) {
+function drawThumbnail(i, size = thumbSide()) {
   const from = thumbnail(i), [left, top, wide, high] = rectangle(i, size);
   const edge = grouping ? 2 : 0;
   if (edge) {
@@ -207,9 +212,10 @@ const nearestOf = (i) => neighbours.subarray(i * data.nearest, (i + 1) * data.ne
 // The picture at a point of the screen: a thumbnail that it is on, else the nearest dot within reach; -1: none.
 function at(x, y, reach) {
   let best = -1, least = reach;
-  inView(THUMB, (i) => {
-    if (asThumbnail(i)) {
-      const [left, top, wide, high] = rectangle(i);
+  const now = withPictures ? level() : -1, side = thumbSide();
+  inView(MOST_LARGER * THUMB, (i) => {
+    if (appears[i] <= now) {
+      const [left, top, wide, high] = rectangle(i, side);
       if (x >= left && y >= top && x <= left + wide && y <= top + high) [best, least] = [i, -1];
     }
     const distance = Math.hypot(acrossTo(i) - x, downTo(i) - y);

@@ -2,7 +2,7 @@
 
 const tip = byId("tip"), panel = byId("panel"), query = byId("query"), found = byId("found");
 const TIP = 144, SMALL = 52; // px of thumbnails
-const shownSide = () => (panel.offsetWidth < width ? 256 : 128); // less where the panel covers the map
+const shownSide = () => (panel.offsetWidth < width ? 192 : 112); // less where the panel covers the map
 const only = new Set(); // groups that the legend leaves lit; none: all
 let folded = null; // names in small letters, for the search
 let matches = [];

@@ -145,4 +145,4 @@ def _in_words(settings: MapSettings, explained: float | None) -> str:
         return "Placed by t-SNE: neighbours are alike; how far groups are from one another says little."
     if explained is None:
         return "Their vectors are all the same."
-    return f"Placed by the two directions in which their vectors differ most: {explained:.0%} of the variance."
+    return f"Placed by the two directions in which their vectors differ most: {100 * explained:.0f} % of the variance."

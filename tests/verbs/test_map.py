@@ -84,7 +84,8 @@ def test_thumbnails_groups_and_words_are_there(mapped: tuple[MapResult, list[Eve
     assert grouping["counts"] == sorted(grouping["counts"], reverse=True) and sum(grouping["counts"]) == 48
     html = Path(result.out).read_text(encoding="utf-8")
     assert (
-        f"48 pictures. Placed by the two directions in which their vectors differ most: {result.explained:.0%}" in html
+        f"48 pictures. Placed by the two directions in which their vectors differ most: {100 * result.explained:.0f} %"
+        in html
     )
     assert result.bytes == Path(result.out).stat().st_size
     stages = {event.stage for event in events if isinstance(event, Progress)}
