@@ -77,7 +77,7 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
     (
         "map", settings.MapSettings,
         "Show the pictures of a run as a map to explore in the browser.",
-        ("simclr map --open", "simclr map --run birds --layout tsne --out birds.html"),
+        ("simclr map --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html"),
     ),
     (
         "report", settings.ReportSettings,

@@ -9,6 +9,7 @@ from typing import Literal
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
 from simclr_cli.settings.finding import IndexSettings
+from simclr_cli.settings.shared import SEED
 from simclr_cli.settings.views import PAGES
 
 Layout = Literal["pca", "tsne"]
@@ -25,8 +26,10 @@ class MapSettings(IndexSettings):
         "keeps neighbours together and needs the extra map.",
     )
     labels: Path | None = setting(
-        None, "CSV with the columns path,label, to colour by. Auto: only the folders.", exists=True
+        None, "CSV with the columns path,label, to colour by. Auto: by the folders.", exists=True
     )
+    clusters: int | None = setting(None, "Colour by so many clusters of vectors too. Auto: no clusters.", at_least=2)
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     open: bool = setting(False, "Open the page in the browser.")
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.engine.clustering import k_means
 from simclr_cli.engine.projection import along_a_curve, find_library, neighbours_wanted, principal_components, t_sne
 from simclr_cli.engine.search import nearest_others
 from simclr_cli.errors import InputError
@@ -21,6 +22,7 @@ from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
 from simclr_cli.pages.pictures import thumbnail
 from simclr_cli.pages.sprites import Pixels, sheets, thumbnail_side, thumbnail_step
 from simclr_cli.results import MapResult
+from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import MapSettings
 from simclr_cli.store.index import Index
 from simclr_cli.verbs.indexing import open_index
@@ -42,7 +44,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
         find_library()
     labels = None if settings.labels is None else read_labels(settings.labels)
     opened = open_index(settings, report)
-    mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings.labels), report)
+    mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings), report)
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
     packed = list(sheets(_thumbnails(mapped, side, step, settings.workers or default_workers(), report), side))
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
@@ -97,7 +99,7 @@ def place(
     return mapped, explained
 
 
-def groupings(index: Index, labels: Mapping[str, str] | None, table: Path | None) -> dict[str, list[str]]:
+def groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSettings) -> dict[str, list[str]]:
     """What the map can be coloured by: a label for each place in the index.
 
     Raises:
@@ -108,12 +110,17 @@ def groupings(index: Index, labels: Mapping[str, str] | None, table: Path | None
         found["label"] = [labels.get(name, UNLABELLED) for name in index.names]
         if all(label == UNLABELLED for label in found["label"]):
             raise InputError(
-                f"{table} names no picture of {index.root}.",
+                f"{settings.labels} names no picture of {index.root}.",
                 f"Give paths relative to that folder, such as {index.name(0)}.",
             )
     folders = _folders(index.names)
     if len(set(folders)) > 1:
         found["folder"] = folders
+    if settings.clusters is not None:
+        generator = torch_generator(settings.seed, Purpose.CLUSTERS, settings.clusters)  # as `simclr clusters` does
+        numbers, _, _ = k_means(index.h, settings.clusters, generator)
+        rank = np.argsort(np.argsort(-np.bincount(numbers), kind="stable"), kind="stable") + 1
+        found["cluster"] = [str(rank[number]) for number in numbers]
     return found
 
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from simclr_cli.engine.clustering import k_means
 from simclr_cli.engine.projection import principal_components
 from simclr_cli.errors import InputError, MachineError
 from simclr_cli.events import Event, Note, Progress
 from simclr_cli.results import MapResult
+from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import MapSettings
 from simclr_cli.store.index import Index, read_index, update
 from simclr_cli.store.rows import Rows, named
@@ -147,7 +149,18 @@ def small(folder: Path, names: Sequence[str]) -> Index:
 def test_folders_are_told_apart_at_the_first_level_that_does(
     tmp_path: Path, names: list[str], folders: list[str] | None
 ) -> None:
-    assert groupings(small(tmp_path / "v", names), None, None) == ({} if folders is None else {"folder": folders})
+    assert groupings(small(tmp_path / "v", names), None, MapSettings()) == (
+        {} if folders is None else {"folder": folders}
+    )
+
+
+def test_clusters_are_those_of_k_means_the_largest_first(tmp_path: Path) -> None:
+    index = small(tmp_path / "v", [f"{i}.png" for i in range(60)])
+    (labels,) = groupings(index, None, MapSettings(clusters=4, seed=3)).values()
+    expected, _, _ = k_means(index.h, 4, torch_generator(3, Purpose.CLUSTERS, 4))
+    assert len(set(zip(labels, expected.tolist(), strict=True))) == len(set(labels)) == 4
+    counts = [labels.count(str(number)) for number in (1, 2, 3, 4)]
+    assert counts == sorted(counts, reverse=True)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
