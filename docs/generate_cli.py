@@ -26,6 +26,7 @@ RESULTS = {
     "finetune": results.FinetuneResult,
     "predict": results.PredictResult,
     "similar": results.SimilarResult,
+    "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.results import SimilarResult
-from simclr_cli.wording import closeness
+from simclr_cli.results import MapResult, SimilarResult
+from simclr_cli.wording import closeness, count
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
@@ -20,3 +20,10 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         data.table(columns, rows, pictures=[hit.path for hit in query.neighbours])
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
+
+
+def show_map(result: MapResult, face: Face, data: Data) -> None:
+    """What is on the map, and where it is."""
+    colours = f", coloured by {' or '.join(result.groupings)}" if result.groupings else ""
+    face.say(f"A map of {count(result.pictures, 'picture')}{colours}: {result.bytes / 1e6:.1f} MB; without network.")
+    data.line(result.out)
