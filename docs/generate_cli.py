@@ -28,6 +28,7 @@ RESULTS = {
     "similar": results.SimilarResult,
     "outliers": results.OutliersResult,
     "clusters": results.ClustersResult,
+    "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,

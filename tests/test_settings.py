@@ -17,6 +17,7 @@ from simclr_cli.settings import (
     EmbedSettings,
     EncoderSettings,
     FinetuneSettings,
+    MapSettings,
     OutliersSettings,
     PredictSettings,
     PretrainSettings,
@@ -125,6 +126,12 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"out": Path("found.txt")}),
     (SimilarSettings, {"out": Path("found")}),
     (SimilarSettings, {"out": Path("found.csv"), "open": True}),
+    (MapSettings, {"out": Path("map.png")}),
+    (MapSettings, {"out": Path("map")}),
+    (MapSettings, {"layout": "umap"}),
+    (MapSettings, {"clusters": 1}),
+    (MapSettings, {"seed": -1}),
+    (MapSettings, {"batch_size": 0}),
     (DemoSettings, {"pictures": 99}),
     (DemoSettings, {"epochs": 0}),
     (DemoSettings, {"image_size": 7}),
@@ -247,7 +254,7 @@ def test_possible_setting_is_taken(kind: type[Any], given: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"),
-     (ProbeSettings, "labels"), (ProbeSettings, "test")],
+     (ProbeSettings, "labels"), (ProbeSettings, "test"), (MapSettings, "labels")],
 )  # fmt: skip
 def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
     with pytest.raises(InputError, match="There is no") as caught:

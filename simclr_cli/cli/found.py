@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simclr_cli.cli.console import Data, Face, count
-from simclr_cli.results import Cluster, ClustersResult, OutliersResult, SimilarResult
-from simclr_cli.wording import closeness
+from simclr_cli.cli.console import Data, Face
+from simclr_cli.results import Cluster, ClustersResult, MapResult, OutliersResult, SimilarResult
+from simclr_cli.wording import closeness, count
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
@@ -66,3 +66,10 @@ def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
     shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders[:2])
     cells = [str(cluster.number), f"{cluster.pictures:,}", f"{cluster.cohesion:.4f}", *([shares] if folders else [])]
     return [*cells, cluster.representatives[0]]
+
+
+def show_map(result: MapResult, face: Face, data: Data) -> None:
+    """What is on the map, and where it is."""
+    colours = f", coloured by {' or '.join(result.groupings)}" if result.groupings else ""
+    face.say(f"A map of {count(result.pictures, 'picture')}{colours}: {result.bytes / 1e6:.1f} MB; without network.")
+    data.line(result.out)

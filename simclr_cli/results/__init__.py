@@ -13,6 +13,7 @@ from simclr_cli.results.grouping import (
 )
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
+from simclr_cli.results.mapping import MapResult
 from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "FewLabels",
     "FinetuneResult",
     "FolderShare",
+    "MapResult",
     "Member",
     "Neighbour",
     "OddPicture",
