@@ -26,6 +26,8 @@ RESULTS = {
     "finetune": results.FinetuneResult,
     "predict": results.PredictResult,
     "similar": results.SimilarResult,
+    "outliers": results.OutliersResult,
+    "clusters": results.ClustersResult,
     "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
@@ -45,6 +47,11 @@ PARTS = (
     results.ClassProbability,
     results.QueryResult,
     results.Neighbour,
+    results.OddPicture,
+    results.Cluster,
+    results.FolderShare,
+    results.Member,
+    results.TriedNumber,
     results.CacheKept,
 )
 

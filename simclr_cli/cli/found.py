@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.results import MapResult, SimilarResult
+from simclr_cli.results import Cluster, ClustersResult, MapResult, OutliersResult, SimilarResult
 from simclr_cli.wording import closeness, count
 
 
@@ -20,6 +20,52 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         data.table(columns, rows, pictures=[hit.path for hit in query.neighbours])
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
+
+
+def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
+    """A row a picture, the oddest first."""
+    compared = f"{count(result.searched, 'picture')}, each compared to its {result.neighbours} nearest others"
+    stand = "" if result.standing_out is None else f"; {result.standing_out:,} stand out (robust z over 3.5)"
+    face.say(f"{compared}{stand}.")
+    rows = [
+        [
+            str(one.rank),
+            f"{one.score:.4f}",
+            "-" if one.z is None else f"{one.z:.1f}",
+            closeness(one.above_random, one.above_views),
+            one.path,
+        ]
+        for one in result.pictures
+    ]
+    data.table(
+        ["rank", "score", "robust z", "closeness of nearest", "path"],
+        rows,
+        pictures=[one.path for one in result.pictures],
+    )
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
+
+
+def show_clusters(result: ClustersResult, face: Face, data: Data) -> None:
+    """A row a cluster, the largest first."""
+    face.say(f"{result.reason}.")
+    if result.unclustered:
+        face.say(f"{count(result.unclustered, 'picture')} in none.")
+    if result.information is not None:
+        agree = f"normalised mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
+        face.say(f"With the folders they agree by {agree} (1: the same, 0: unrelated).")
+    folders = any(cluster.folders for cluster in result.clusters)
+    columns = ["cluster", "pictures", "cohesion", *(["mostly from"] if folders else []), "path"]
+    shown = [cluster.representatives[0] for cluster in result.clusters]
+    data.table(columns, [_cluster_row(cluster, folders) for cluster in result.clusters], pictures=shown)
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
+
+
+def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
+    shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders[:2])
+    cells = [str(cluster.number), f"{cluster.pictures:,}", f"{cluster.cohesion:.4f}", *([shares] if folders else [])]
+    return [*cells, cluster.representatives[0]]
 
 
 def show_map(result: MapResult, face: Face, data: Data) -> None:

@@ -2,6 +2,15 @@
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
 from simclr_cli.results.finding import Neighbour, QueryResult, SimilarResult
+from simclr_cli.results.grouping import (
+    Cluster,
+    ClustersResult,
+    FolderShare,
+    Member,
+    OddPicture,
+    OutliersResult,
+    TriedNumber,
+)
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.mapping import MapResult
@@ -13,13 +22,19 @@ __all__ = [
     "CacheResult",
     "ClassProbability",
     "ClassScore",
+    "Cluster",
+    "ClustersResult",
     "Confusion",
     "DemoResult",
     "EmbedResult",
     "FewLabels",
     "FinetuneResult",
+    "FolderShare",
     "MapResult",
+    "Member",
     "Neighbour",
+    "OddPicture",
+    "OutliersResult",
     "PredictResult",
     "Prediction",
     "PretrainResult",
@@ -30,4 +45,5 @@ __all__ = [
     "Score",
     "SimilarResult",
     "Suspect",
+    "TriedNumber",
 ]
