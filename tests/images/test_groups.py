@@ -1,6 +1,5 @@
 """Groups of pictures: by a pattern in their names, by equal content, by nearly equal hashes (against all pairs)."""
 
-import builtins
 import shutil
 from collections.abc import Callable
 from itertools import combinations
@@ -12,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from simclr_cli.errors import MachineError
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.groups import NEAR_BITS, Groups, by_name, group, hashes, near
@@ -82,20 +80,6 @@ def test_a_file_that_went_after_decoding_is_no_copy(folder: Path) -> None:
 def test_names_are_searched_in_the_whole_relative_path(folder: Path) -> None:
     assert list(by_name(take_census(folder), "^z/")) == [(5, "z/")]
     assert dict(by_name(take_census(folder), "(q)?b"))[2] == ""  # a group that took no part
-
-
-def test_near_copies_need_their_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = builtins.__import__
-
-    def without(name: str, *given: Any) -> Any:
-        if name == "imagehash":
-            raise ImportError(name)
-        return plain(name, *given)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MachineError, match="imagehash") as caught:
-        group(opened(folder), "", "near")
-    assert "[near]" in caught.value.remedy
 
 
 def test_hashes_are_those_of_the_library(folder: Path) -> None:
