@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     HEALTH = 10
     CLASSIFIER = 11
     AUGMENT = 12
+    SIMILARITY = 13
 
 
 def seed_for(seed: int, purpose: Purpose, *position: int) -> int:

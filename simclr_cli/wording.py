@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def safe(text: str) -> str:
     """Text that cannot move the cursor, change colours or reverse a line: what is not printable is escaped."""
@@ -21,3 +23,15 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """1 file, 2,000 files."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def closeness(above_random: float, above_views: float) -> str:
+    """What a similarity means, by the percent of random pairs, and of views of one picture, that are less similar."""
+    if above_views >= 50:
+        return "as close as two views of one picture"
+    if above_random >= 100:
+        return "closer than any random pair looked at"
+    if above_random < 50:
+        return "no closer than a random pair"
+    digits = 0 if above_random < 99 else 1 if above_random < 99.9 else 2 if above_random < 99.99 else 4
+    return f"closer than {math.floor(above_random * 10**digits) / 10**digits:.{digits}f} % of random pairs"

@@ -241,12 +241,12 @@ def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any
 
 def test_any_query_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
-        SimilarSettings(queries=(tmp_path, tmp_path / "nowhere"))
+        PredictSettings(queries=(tmp_path, tmp_path / "nowhere"))
 
 
 def test_broken_link_is_there_and_says_later_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert SimilarSettings(queries=(tmp_path / "link",)).queries
+    assert PredictSettings(queries=(tmp_path / "link",)).queries
 
 
 def test_resolved_settings_have_the_fields_of_pretrain() -> None:

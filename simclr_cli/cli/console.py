@@ -156,7 +156,7 @@ class Data:
             return
         table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
         for index, column in enumerate(columns):
-            numbers = index > 0 and column != "path"
+            numbers = index > 0 and column not in ("path", "closeness")
             table.add_column(column, justify="right" if numbers else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(safe(cell)) for cell in row))

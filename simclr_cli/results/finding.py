@@ -12,13 +12,15 @@ class Neighbour:
     rank: int  # from 1
     path: str
     similarity: float  # cosine, -1 to 1
+    above_random: float  # percent of random pairs of the run's pictures that are less similar
+    above_views: float  # percent of pairs of two views of one picture that are less similar
 
 
 @dataclass(frozen=True)
 class QueryResult:
     """The hits of one query, nearest first."""
 
-    query: str
+    query: str  # as it was given; a sum as a line of its terms
     neighbours: tuple[Neighbour, ...]
 
 

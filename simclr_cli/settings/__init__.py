@@ -4,7 +4,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
-from simclr_cli.settings.finding import SimilarSettings
+from simclr_cli.settings.finding import IndexSettings, SimilarSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
@@ -28,6 +28,7 @@ __all__ = [
     "EmbedSettings",
     "EncoderSettings",
     "FinetuneSettings",
+    "IndexSettings",
     "LearningRateRule",
     "Loss",
     "Optimizer",

@@ -16,7 +16,7 @@ import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,11 @@ from simclr_cli.store.rows import Rows, read_rows, write_rows
 FORMAT_VERSION = 1
 INDEX, ROWS = "index.json", "rows-*.safetensors"
 STRAY_SECONDS = 3_600  # after which a file that no index names is no one's
-AGAIN = "Run the command again: the vectors are made anew."
+AGAIN = "Run the command again without --as-is: the vectors are made anew."
+
+
+class Unusable(RunError):
+    """Vectors that are damaged, or of another model: they can be made anew."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +108,14 @@ class Index:
     width: int
     segments: tuple[Segment, ...] = ()
     refused: tuple[RefusedFile, ...] = ()
+    aside: tuple[Segment, ...] = ()  # made by an update that has not come to its end: not searched, but known
 
     def __len__(self) -> int:
         return sum(map(len, self.segments))
+
+    def with_aside(self) -> Index:
+        """As if what was put aside belonged to it."""
+        return replace(self, segments=(*self.segments, *self.aside), aside=()) if self.aside else self
 
     @cached_property
     def h(self) -> LiveVectors:
@@ -120,6 +129,18 @@ class Index:
                 return segment.rows.name(place if segment.live is None else int(segment.live[place]))
             place -= len(segment)
         raise IndexError(place)
+
+    def place(self, name: str) -> int | None:
+        """Where a relative path is, without a list of all of them; None: not here."""
+        first = 0
+        for segment in self.segments:
+            row = segment.rows.row(name)
+            if row is not None and segment.live is None:
+                return first + row
+            if row is not None and segment.live is not None and row in segment.live:
+                return first + int(np.searchsorted(segment.live, row))
+            first += len(segment)
+        return None
 
     def path(self, place: int) -> Path:
         """The file of one picture."""
@@ -182,13 +203,28 @@ def update(
     parts = [(segment.rows, segment.live) for segment in merged] + ([(added, None)] if added and len(added) else [])
     kept = [segment for segment in kept if segment not in merged]
     if parts:
-        file = f"rows-{secrets.token_hex(8)}.safetensors"
-        digest = write_rows(index.folder / file, parts)
-        kept.append(Segment(file, digest, read_rows(index.folder / file), np.empty(0, np.int64)))
+        kept.append(_written(index.folder, parts))
     new = Index(index.folder, root, index.model_digest, index.width, tuple(kept), tuple(refused))
     write_json(index.folder / INDEX, _described(new))
     _clean(new)
     return new
+
+
+def set_aside(index: Index, added: Rows) -> Index:
+    """Keep rows of an update that goes on: the index stays what it is, but knows them (`Index.with_aside`).
+
+    Raises:
+        MachineError: no right to write, or no space.
+    """
+    new = replace(index, aside=(*index.aside, _written(index.folder, [(added, None)])))
+    write_json(index.folder / INDEX, _described(new))
+    return new
+
+
+def _written(folder: Path, parts: Sequence[tuple[Rows, NDArray[np.int64] | None]]) -> Segment:
+    file = f"rows-{secrets.token_hex(8)}.safetensors"
+    digest = write_rows(folder / file, parts)
+    return Segment(file, digest, read_rows(folder / file), np.empty(0, np.int64))
 
 
 def _without(segments: Sequence[Segment], gone: NDArray[np.int64]) -> Iterator[Segment]:
@@ -220,17 +256,20 @@ def _described(index: Index) -> dict[str, Any]:
         "root": index.root,
         "model_digest": index.model_digest,
         "width": index.width,
-        "segments": [
-            {"file": s.file, "rows": len(s.rows), "digest": s.digest, "gone": s.gone.tolist(),
-             "modified_ns": (index.folder / s.file).stat().st_mtime_ns} for s in index.segments
-        ],
+        **{
+            key: [
+                {"file": s.file, "rows": len(s.rows), "digest": s.digest, "gone": s.gone.tolist(),
+                 "modified_ns": (index.folder / s.file).stat().st_mtime_ns} for s in segments
+            ]
+            for key, segments in (("segments", index.segments), ("aside", index.aside))
+        },
         "refused": [list(vars(entry).values()) for entry in index.refused],
     }  # fmt: skip
 
 
 def _clean(index: Index) -> None:
     """Remove what no index names any more, and what processes that were killed have left; not what one may be at."""
-    named = {segment.file for segment in index.segments}
+    named = {segment.file for segment in (*index.segments, *index.aside)}
     for path in (*index.folder.glob(ROWS), *index.folder.glob(f"{TEMPORARY_PREFIX}*")):
         with contextlib.suppress(OSError):
             if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
@@ -244,7 +283,8 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
     and its digest compared.
 
     Raises:
-        RunError: damaged, of another model, or of a newer version.
+        Unusable: damaged, or of another model.
+        RunError: of a newer version, which is left as it is.
     """
     path = folder / INDEX
     try:
@@ -252,30 +292,33 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}).", AGAIN) from None
+        raise Unusable(f"{path} cannot be read ({error}).", AGAIN) from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
     try:
         made_by = content["model_digest"]
-        segments = tuple(_opened(folder, entry) for entry in content["segments"])
+        segments, aside = (tuple(_opened(folder, entry) for entry in content[key]) for key in ("segments", "aside"))
         refused = tuple(RefusedFile(*entry) for entry in content["refused"])
-        index = Index(folder, str(content["root"]), made_by, int(content["width"]), segments, refused)
+        index = Index(folder, str(content["root"]), made_by, int(content["width"]), segments, refused, aside)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} does not describe vectors ({error}).", AGAIN) from None
+        raise Unusable(f"{path} does not describe vectors ({error}).", AGAIN) from None
     if made_by != model_digest:
-        raise RunError(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
-    if any(segment.rows.h.shape[1] != index.width for segment in segments):
-        raise RunError(f"{folder} holds vectors of different widths.", AGAIN)
+        raise Unusable(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
+    if any(segment.rows.h.shape[1] != index.width for segment in (*segments, *aside)):
+        raise Unusable(f"{folder} holds vectors of different widths.", AGAIN)
     return index
 
 
 def _opened(folder: Path, entry: Mapping[str, Any]) -> Segment:
     file = Path(entry["file"]).name  # never out of the folder
-    rows = read_rows(folder / file)
+    try:
+        rows = read_rows(folder / file)
+    except RunError as error:
+        raise Unusable(error.what, AGAIN) from None
     gone = np.array(entry["gone"], dtype=np.int64)
     if len(rows) != entry["rows"] or np.any((gone < 0) | (gone >= len(rows))) or np.any(np.diff(gone) <= 0):
-        raise RunError(f"{folder / file} and {folder / INDEX} do not belong together.", AGAIN)
+        raise Unusable(f"{folder / file} and {folder / INDEX} do not belong together.", AGAIN)
     if (folder / file).stat().st_mtime_ns != entry["modified_ns"] and digest_file(folder / file) != entry["digest"]:
-        raise RunError(f"{folder / file} is not what was saved: its digest differs.", AGAIN)
+        raise Unusable(f"{folder / file} is not what was saved: its digest differs.", AGAIN)
     return Segment(file, entry["digest"], rows, gone)

@@ -55,6 +55,18 @@ class Rows:
         start = int(self.ends[row - 1]) if row else 0
         return os.fsdecode(self.names[start : int(self.ends[row])].tobytes())
 
+    def row(self, name: str) -> int | None:
+        """The first row of that relative path, or None."""
+        wanted, whole = os.fsencode(name), self.names.tobytes()
+        found = whole.find(wanted)
+        while found >= 0 and wanted:
+            row = int(np.searchsorted(self.ends, found + len(wanted), side="left"))
+            starts = int(self.ends[row - 1]) if row else 0
+            if starts == found and int(self.ends[row]) == found + len(wanted):
+                return row
+            found = whole.find(wanted, found + 1)
+        return None
+
     def take(self, rows: NDArray[np.int64]) -> Rows:
         """Some of them, but for h, which is too large to be copied at once: it comes as no column at all."""
         starts = np.concatenate([[0], self.ends[:-1]])[rows] if len(self) else rows

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.errors import InputError
-from simclr_cli.events import Note, Report, progress, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_bytes, write_json
 from simclr_cli.images.decode import default_workers
-from simclr_cli.images.folder import take_census
 from simclr_cli.results import ClassProbability, Prediction, PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.classifiers import find_classifier
@@ -25,6 +24,7 @@ from simclr_cli.store.models import read_model
 from simclr_cli.verbs.embedding import embed_files
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device
 from simclr_cli.verbs.export import labels_from_config, spec_from_config
+from simclr_cli.verbs.queries import gather
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
         make_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting by {folder}."))
     workers = settings.workers or default_workers()
-    paths, refused = gather(settings.queries, workers, report)
+    gathered, refused = gather(settings.queries, workers, report, strict=False)
+    paths = [path for some in gathered for path in some]
     h, refusals = embed_files(
         classifier.ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
     )
@@ -86,24 +87,6 @@ def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
     encoder, linear = split_classifier(spec, len(labels), state)
     digest = config["simclr"]["model_digest"]
     return ReadyClassifier(ReadyEncoder(encoder.to(device), device, str(folder), digest, None), linear, labels)
-
-
-def gather(given: Sequence[Path], workers: int, report: Report) -> tuple[list[Path], list[str]]:
-    """The files to look at, those in folders by the census, and what a folder held that is no picture.
-
-    Raises:
-        InputError: a folder without a picture.
-    """
-    paths: list[Path] = []
-    refused: list[str] = []
-    for path in given:
-        if path.is_dir():
-            census = take_census(path, workers=workers, progress=progress(report, "reading headers"))
-            paths += [census.path(picture) for picture in census.pictures]
-            refused += [f"{path / entry.name}: {entry.reason}" for entry in census.refused]
-        else:
-            paths.append(path)
-    return paths, refused
 
 
 def write_predictions(out: Path, result: PredictResult) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from simclr_cli.engine.model import ProjectionHead
+from simclr_cli.engine.search import Vectors, nearest
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import RunError
 from simclr_cli.events import Report
@@ -26,10 +27,10 @@ from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import ResolvedSettings
+from simclr_cli.store.index import Index, read_index
 from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.vectors import Vectors, read_vectors
-from simclr_cli.verbs.embedding import as_vectors, embed_census
+from simclr_cli.verbs.embedding import embed_census
 from simclr_cli.verbs.encoders import ReadyEncoder
 from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.watch import kept_out
@@ -125,27 +126,28 @@ def show_neighbours(
     What is a sample follows from the run's seed.
     """
     generator = numpy_generator(chosen.seed, Purpose.ORDER, 0)
-    vectors = _stored(run, ready)
-    among = f"all {len(vectors.rows):,} pictures" if vectors else ""
-    if vectors is None:
+    index = _stored(run, ready)
+    h: Vectors
+    if index is not None:
+        h, names, root = index.h, index.names, Path(index.root)
+        among = f"all {len(names):,} pictures"
+    else:
         drawn = np.sort(generator.permutation(len(census.pictures))[:EMBEDDED])
         sample = Census(census.root, tuple(census.pictures[i] for i in drawn), (), 0)
         stage = "embedding some for report.html"
-        h, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
-        vectors = as_vectors(ready, sample, h, normalise=True)
+        made, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
+        h = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+        names, root = [picture.name for picture in sample.pictures], sample.root
         everything = len(drawn) == len(census.pictures)
-        among = f"{'all' if everything else 'a sample of'} {len(vectors.rows):,} pictures"
-    if len(vectors.rows) < 2:
+        among = f"{'all' if everything else 'a sample of'} {len(names):,} pictures"
+    if len(names) < 2:
         return "There are too few pictures to compare."
-    root = Path(vectors.root)
-    queries = generator.permutation(len(vectors.rows))[:SAMPLES]
     rows = []
-    for query in queries:
-        similarity = vectors.values @ vectors.values[query]
-        nearest = [i for i in np.argsort(-similarity, kind="stable")[: NEIGHBOURS + 1] if i != query][:NEIGHBOURS]
-        names = [vectors.rows[i] for i in (query, *nearest)]
-        similarities = [None, *(float(similarity[i]) for i in nearest)]
-        rows.append(tuple(thumbnails([root / name for name in names], names, workers, similarities)))
+    for query in generator.permutation(len(names))[:SAMPLES].tolist():
+        (similarity,), (places,) = nearest(h, h[slice(query, query + 1)], NEIGHBOURS + 1)
+        others = [(s, i) for s, i in zip(similarity.tolist(), places.tolist(), strict=True) if i != query][:NEIGHBOURS]
+        shown = [names[i] for i in (query, *(i for _, i in others))]
+        rows.append(tuple(thumbnails([root / name for name in shown], shown, workers, [None, *(s for s, _ in others)])))
     lead = f"On the left a picture, then those nearest to it by the cosine similarity of h, among {among}."
     return NeighboursShown(lead, tuple(rows))
 
@@ -166,10 +168,9 @@ def thumbnails(
     ]
 
 
-def _stored(run: RunFolder, ready: ReadyEncoder) -> Vectors | None:
+def _stored(run: RunFolder, ready: ReadyEncoder) -> Index | None:
     """The run's own vectors, if they are there and whole."""
     try:
-        found = read_vectors(run.vectors / "vectors.npy", model_digest=ready.digest)
+        return read_index(run.vectors, model_digest=ready.digest)
     except RunError:
         return None
-    return found if found.normalised else None

@@ -55,9 +55,9 @@ def test_from_a_folder_of_pictures_to_a_found_picture(installed: Callable[..., A
     query = names[11]
     code, stdout, talk = installed("similar", f"images/{query}", "--top", "3", cwd=tmp_path)
     header, *rows = (line.split("\t") for line in stdout.splitlines())
-    assert code == 0 and header == ["rank", "similarity", "path"] and "Searching the pictures of" in talk
+    assert code == 0 and header == ["rank", "similarity", "closeness", "path"] and "Searching the pictures of" in talk
     order = np.argsort(-(vectors @ vectors[11]), kind="stable")
-    assert [Path(path) for _, _, path in rows] == [pictures / names[i] for i in order if i != 11][:3]
+    assert [Path(path) for *_, path in rows] == [pictures / names[i] for i in order if i != 11][:3]
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "simclr-runs", "vecs.npy", "vecs.rows.json"]
     assert state_of(pictures) == before

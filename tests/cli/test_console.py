@@ -234,7 +234,7 @@ def test_table_on_a_terminal_keeps_every_character_of_a_long_path(monkeypatch: p
 
 
 def test_json_is_one_line_of_ascii_that_gives_every_name_back(stdout: Callable[[], str]) -> None:
-    result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbour(1, NASTY, 0.5),)),), (NASTY,))
+    result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbour(1, NASTY, 0.5, 99.0, 10.0),)),), (NASTY,))
     Data().json(result)
     text = stdout()
     assert text.isascii() and text.count("\n") == 1
@@ -247,7 +247,7 @@ def test_line_is_never_wrapped(stdout: Callable[[], str]) -> None:
 
 
 PRETRAINED = PretrainResult("runs/a", True, 2, 1200, 3, 5.5, 4.25, 100.0, 65.0, "d" * 64)
-NEIGHBOURS = (Neighbour(1, "a.png", 0.98765), Neighbour(2, "b.png", -0.5))
+NEIGHBOURS = (Neighbour(1, "a.png", 0.98765, 99.987, 70.0), Neighbour(2, "b.png", -0.5, 99.987, 3.0))
 
 
 def test_pretrain_says_what_it_made_and_what_comes_next(
@@ -299,7 +299,11 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
 def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
     one = QueryResult("q.png", NEIGHBOURS)
     show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Data())
-    assert stdout() == "rank\tsimilarity\tpath\n1\t0.9877\ta.png\n2\t-0.5000\tb.png\n"
+    assert stdout().splitlines() == [
+        "rank\tsimilarity\tcloseness\tpath",
+        "1\t0.9877\tas close as two views of one picture\ta.png",
+        "2\t-0.5000\tcloser than 99.98 % of random pairs\tb.png",
+    ]
     show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Data())
     assert stdout().count("Most similar to q.png:") == 2
     assert log[1].getvalue() == "Left out: x.png: empty file\n"

@@ -22,8 +22,8 @@ from simclr_cli.events import Event, Note
 from simclr_cli.images.folder import take_census
 from simclr_cli.results import Accuracy, ClassScore, Confusion, ProbeResult, ReportResult, Score, Suspect
 from simclr_cli.settings import PretrainSettings, ReportSettings, SimilarSettings
+from simclr_cli.store.index import read_index
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.vectors import read_vectors
 from simclr_cli.verbs import report as module
 from simclr_cli.verbs.encoders import run_encoder
 from simclr_cli.verbs.pretrain import pretrain
@@ -132,7 +132,7 @@ def test_neighbours_are_those_of_similar(own: Any) -> None:
     sample = own.pictures / "dots/0000.png"
     similar(SimilarSettings(queries=(sample,), run=str(own.run.path)))
     ready = run_encoder(own.run, CPU)
-    vectors = read_vectors(own.run.vectors / "vectors.npy", model_digest=ready.digest)
+    index = read_index(own.run.vectors, model_digest=ready.digest)
     shown = show_neighbours(ready, own.run, take_census(own.pictures), kept_settings(own.run, {}), 2, lambda _: None)
     assert not isinstance(shown, str) and "all 48 pictures" in shown.lead and len(shown.rows) == 6
     for first, *others in shown.rows:
@@ -141,7 +141,7 @@ def test_neighbours_are_those_of_similar(own: Any) -> None:
         assert [hit.similarity for hit in others] == pytest.approx(
             [hit.similarity for hit in found.neighbours], abs=1e-5
         )
-        assert first.name in vectors.rows and all(hit.uri for hit in others)
+        assert index is not None and first.name in index.names and all(hit.uri for hit in others)
 
 
 def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(own: Any, digest: Callable[..., Any]) -> None:

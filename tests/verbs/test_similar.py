@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from simclr_cli.errors import InputError, RunError, SettingsError
 from simclr_cli.events import Event, Note
 from simclr_cli.results import SimilarResult
 from simclr_cli.settings import EmbedSettings, SimilarSettings
-from simclr_cli.store.vectors import rows_file
+from simclr_cli.verbs import indexing
 from simclr_cli.verbs import similar as similar_module
 from simclr_cli.verbs.embed import embed
 from simclr_cli.verbs.similar import similar
@@ -103,7 +104,7 @@ def test_query_with_any_bytes_in_its_name(trained: Any, tmp_path: Path, draw: Ca
 def test_queries_that_cannot_be_used_end_before_any_work(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(similar_module, "run_encoder", lambda *_: pytest.fail("the encoder was loaded"))
+    monkeypatch.setattr(similar_module, "open_index", lambda *_: pytest.fail("the vectors were looked at"))
     (tmp_path / "letter.txt").write_text("dear reader")
     (tmp_path / "zero.jpg").write_bytes(b"")
     (tmp_path / "dangling.png").symlink_to("nowhere.png")
@@ -128,47 +129,86 @@ def test_query_that_is_cut_short(trained: Any, tmp_path: Path) -> None:
         find(trained, tmp_path / "cut.jpg")
 
 
-# The run's vectors
+# Sums, patterns, bounds
+
+
+def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
+    h, names = np.load(made.out), json.loads(Path(made.rows_file).read_text())["rows"]
+    a, b, c = (Path(name) for name in ("dots/0000.png", "bricks/0000.png", "zigzag/0000.png"))
+    total = h[names.index(str(a))] + h[names.index(str(b))] - h[names.index(str(c))]
+    own = {names.index(str(path)) for path in (a, b, c)}
+    order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in own][:5]
+    given = (trained.pictures / a, Path("+"), b, Path("-"), c)  # a file, and names of rows
+    found = find(trained, *given, top=5).queries
+    assert len(found) == 1 and found[0].query == f"{trained.pictures / a} + {b} - {c}"
+    assert [hit.path for hit in found[0].neighbours] == [str(trained.pictures / names[i]) for i in order]
+    cosine = (h @ total / np.linalg.norm(total))[order]
+    np.testing.assert_allclose([hit.similarity for hit in found[0].neighbours], cosine, atol=1e-5)
+
+
+def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
+    h, names = np.load(made.out), json.loads(Path(made.rows_file).read_text())["rows"]
+    folder = [i for i, name in enumerate(names) if name.startswith("bricks/")]
+    one = names.index("dots/0000.png")
+    total = h[folder].mean(axis=0) + h[one]
+    order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in (*folder, one)][:4]
+    found = find(trained, Path("bricks"), Path("+"), Path("dots/0000.png"), top=4).queries[0]
+    assert [hit.path for hit in found.neighbours] == [str(trained.pictures / names[i]) for i in order]
+
+
+@pytest.mark.parametrize("words", [("+",), ("dots/0000.png", "-"), ("dots/0000.png", "+", "-", "bricks/0000.png")])
+def test_signs_without_a_picture(trained: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="comes no picture"):
+        find(trained, *map(Path, words))
+
+
+def test_a_sum_of_nothing(trained: Any) -> None:
+    with pytest.raises(InputError, match="comes to nothing"):
+        find(trained, Path("dots/0000.png"), Path("-"), Path("dots/0000.png"))
+
+
+def test_within_a_pattern_and_above_a_similarity(trained: Any) -> None:
+    query = trained.pictures / "dots" / "0000.png"
+    every = find(trained, query, top=47).queries[0].neighbours
+    some = find(trained, query, top=47, within="[bz]*/*")
+    inside = [hit.path for hit in every if Path(hit.path).parent.name[0] in "bz"]
+    assert [hit.path for hit in some.queries[0].neighbours] == inside and some.searched == len(inside)
+    bound = every[5].similarity
+    above = find(trained, query, top=47, min_similarity=bound - 1e-6).queries[0].neighbours
+    assert above == every[: len(above)] and len(above) >= 6
+    assert all(hit.similarity < bound for hit in every[len(above) :])
+    assert find(trained, query, min_similarity=1.0).queries[0].neighbours == ()
+    with pytest.raises(InputError, match="fits --within"):
+        find(trained, query, within="*.gif")
+
+
+# What a similarity means
+
+
+def test_every_hit_says_where_it_falls_among_random_pairs(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
+    h = np.load(made.out)
+    random = (h @ h.T)[np.triu_indices(48, 1)]  # of so few pictures all pairs are taken
+    for hit in find(trained, trained.pictures / "dots" / "0000.png", top=47).queries[0].neighbours:
+        assert hit.above_random == pytest.approx(
+            100 * float((random < hit.similarity).mean()), abs=1.0
+        )  # kept at whole percents
+        assert 0 <= hit.above_views <= 100
+
+
+# The run's vectors: what an update costs is tested in test_indexing.py
 
 
 def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     query, said = own.pictures / "dots" / "0000.png", []
     first = find(own, query, said=said)
     assert "There are no vectors of this run yet: embedding 48 pictures." in notes(said)
-    assert sorted(path.name for path in own.run.vectors.iterdir()) == ["vectors.npy", "vectors.rows.json"]
-    monkeypatch.setattr(similar_module, "embed_pictures", lambda *_, **__: pytest.fail("embedded again"))
-    assert find(own, query) == first
-
-
-@pytest.mark.parametrize("change", ["added", "removed", "changed", "renamed"])
-def test_vectors_are_made_again_when_the_folder_has_changed(own: Any, draw: Callable[..., Any], change: str) -> None:
-    query, other = own.pictures / "dots" / "0000.png", own.pictures / "bricks" / "0000.png"
-    find(own, query)
-    if change == "added":
-        shutil.copy(query, own.pictures / "bricks" / "new.png")
-    elif change == "removed":
-        other.unlink()
-    elif change == "changed":
-        other.write_bytes(query.read_bytes())
-    else:
-        other.rename(other.with_name("renamed.png"))
-    said: list[Event] = []
-    hits = find(own, query, top=100, said=said).queries[0].neighbours
-    assert "The pictures have changed: embedding" in notes(said)
-    there = {str(path) for path in own.pictures.rglob("*.*")} - {str(query)}
-    assert {hit.path for hit in hits} == there
-    if change in ("added", "changed"):  # a copy of the query: the nearest there can be
-        assert hits[0].similarity == pytest.approx(1, abs=1e-5)
-
-
-def test_broken_pictures_do_not_make_vectors_stale(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
-    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
-    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
-    query = own.pictures / "dots" / "0000.png"
-    assert find(own, query).searched == 47
-    monkeypatch.setattr(similar_module, "embed_pictures", lambda *_, **__: pytest.fail("embedded again"))
-    assert find(own, query).searched == 47
+    kept = sorted(path.name for path in own.run.vectors.iterdir())
+    assert [name.split("-")[0] for name in kept] == ["index.json", "rows", "similarity.json"]
+    monkeypatch.setattr(indexing, "embed_files", lambda *_, **__: pytest.fail("embedded again"))
+    assert find(own, query) == find(own, query, as_is=True) == first
 
 
 def test_vectors_of_another_model_are_never_used(own: Any, train: Callable[..., Any]) -> None:
@@ -176,49 +216,28 @@ def test_vectors_of_another_model_are_never_used(own: Any, train: Callable[..., 
     other = train(own.pictures, run="other", runs=own.runs, seed=9)
     right, foreign = find(own, query, run="pics"), find(own, query, run="other")
     assert right.queries != foreign.queries
-    for name in ("vectors.npy", "vectors.rows.json"):
-        shutil.copy(Path(other.run) / "vectors" / name, own.run.vectors / name)
+    shutil.rmtree(own.run.vectors)
+    shutil.copytree(Path(other.run) / "vectors", own.run.vectors)
     said: list[Event] = []
     assert find(own, query, run="pics", said=said) == right
     assert "holds vectors of another model" in notes(said) and ": embedding 48 pictures" in notes(said)
 
 
-def test_vectors_file_without_its_own_rows_is_never_used(own: Any, train: Callable[..., Any]) -> None:
-    query = own.pictures / "dots" / "0000.png"
-    other = train(own.pictures, run="other", runs=own.runs, seed=9)
-    right = find(own, query, run="pics")
-    find(own, query, run="other")
-    shutil.copy(Path(other.run) / "vectors" / "vectors.npy", own.run.vectors / "vectors.npy")
-    said: list[Event] = []
-    assert find(own, query, run="pics", said=said) == right
-    assert "do not belong together" in notes(said)
-
-
-@pytest.mark.parametrize("damage", ["cut", "garbage", "rows gone", "rows garbage"])
-def test_damaged_vectors_are_made_again(own: Any, damage: str) -> None:
-    query, stored = own.pictures / "dots" / "0000.png", own.run.vectors / "vectors.npy"
-    right = find(own, query)
-    if damage == "rows gone":
-        rows_file(stored).unlink()
-    elif damage == "rows garbage":
-        rows_file(stored).write_text("{")
-    else:
-        stored.write_bytes(stored.read_bytes()[:1000] if damage == "cut" else b"garbage")
-    assert find(own, query) == right
-
-
 def test_vectors_serve_when_the_pictures_are_gone(own: Any, tmp_path: Path) -> None:
     query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
-    before = find(own, query)
+    before, by_name = find(own, query), find(own, Path("dots/0000.png"))
     own.pictures.rename(tmp_path / "moved")
     said: list[Event] = []
     assert find(own, query, said=said) == before
     warning = next(event for event in said if isinstance(event, Note) and event.warning)
     assert "no longer in" in warning.text and "The vectors made before are searched." in warning.text
+    assert find(own, Path("dots/0000.png")) == by_name
 
 
 def test_without_pictures_and_vectors_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
     query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    with pytest.raises(RunError, match="no vectors of"):
+        find(own, query, as_is=True)
     own.pictures.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no longer in"):
         find(own, query)

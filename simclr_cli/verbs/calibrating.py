@@ -1,0 +1,107 @@
+"""What similarities mean, taken from a run's own pictures when they are indexed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from simclr_cli.engine.calibration import LEVELS, Calibration, calibrate
+from simclr_cli.engine.views import TwoViews
+from simclr_cli.errors import InputError
+from simclr_cli.events import Note, Report
+from simclr_cli.images.cache import DecodedPictures, stored_side
+from simclr_cli.images.folder import Census
+from simclr_cli.images.pixels import NOT_STORED
+from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
+from simclr_cli.store.calibrations import read_calibration, write_calibration
+from simclr_cli.store.index import Index
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.encoders import ReadyEncoder
+from simclr_cli.verbs.presets import view_recipe
+from simclr_cli.verbs.resume import kept_settings
+
+SAMPLED = 2_048  # pictures whose pairs are the random ones: two million
+VIEWED = 256  # pictures of which two views are made
+CHANGED = 0.1  # share of the pictures by which an index may grow or shrink before all is taken anew
+AT_ONCE = 64  # pictures
+
+
+def calibration(
+    ready: ReadyEncoder, run: RunFolder, index: Index, census: Census | None, *, workers: int, report: Report
+) -> Calibration:
+    """What was kept of it, if it is of this model and of about these pictures; else taken now, and kept.
+
+    Args:
+        census: the pictures of the index; None where they are not at hand: then what was kept serves, however old.
+    """
+    kept = read_calibration(index.folder, model_digest=index.model_digest)
+    if (found := _from(kept)) is not None and kept is not None:
+        near = abs(len(index) - kept["pictures"]) <= CHANGED * kept["pictures"]
+        if near or census is None:
+            return found
+    seed = kept_settings(run, {}).seed
+    drawn = numpy_generator(seed, Purpose.SIMILARITY).permutation(len(index))
+    sample = index.h.take(np.sort(drawn[:SAMPLED]))
+    first, second = _views(ready, run, index, census, np.sort(drawn[:VIEWED]), workers, report)
+    taken = calibrate(sample, first, second)
+    if census is not None:
+        content = {
+            "random_pairs": taken.random_pairs,
+            "view_pairs": taken.view_pairs,
+            "random": taken.random.tolist(),
+            "views": taken.views.tolist(),
+        }
+        write_calibration(index.folder, model_digest=index.model_digest, pictures=len(index), content=content)
+    return taken
+
+
+def _from(kept: dict[str, object] | None) -> Calibration | None:
+    """A calibration out of similarity.json, or None if it is not one."""
+    try:
+        assert kept is not None
+        random, views = (np.array(kept[key], dtype=np.float64) for key in ("random", "views"))
+        assert len(random) == len(views) == len(LEVELS)
+        assert bool(np.all(np.diff(random) >= 0)) and bool(np.all(np.diff(views) >= 0))
+        assert isinstance(kept["pictures"], int)
+        return Calibration(random, views, int(str(kept["random_pairs"])), int(str(kept["view_pairs"])))
+    except (AssertionError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _views(
+    ready: ReadyEncoder,
+    run: RunFolder,
+    index: Index,
+    census: Census | None,
+    places: NDArray[np.int64],
+    workers: int,
+    report: Report,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(V, D) each: h, of length 1, of two views as the run was trained on; none where the pictures are not at hand."""
+    none = np.empty((0, index.width), np.float32)
+    if census is None:
+        return none, none
+    by_name = {picture.name: picture for picture in census.pictures}
+    names = [index.name(int(place)) for place in places]
+    chosen = kept_settings(run, {})
+    sample = Census(census.root, tuple(by_name[name] for name in names if name in by_name), (), 0)
+    sizes = np.array([(picture.height, picture.width) for picture in sample.pictures], np.int64).reshape(-1, 2)
+    unstored = np.full(len(sizes), NOT_STORED, np.int64)
+    decoded = DecodedPictures(sample, stored_side(sample, chosen.image_size), sizes, unstored, (), workers)
+    views = TwoViews(chosen.image_size, view_recipe(chosen))
+    drawn = views.draw(torch.from_numpy(sizes), torch_generator(chosen.seed, Purpose.SIMILARITY))
+    parts = []
+    try:
+        for start in range(0, len(sizes), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            pixels = torch.from_numpy(decoded.read(np.arange(len(sizes))[part])).to(ready.device)
+            made = views.make(pixels, torch.from_numpy(sizes[part]), (drawn[0][part], drawn[1][part]))
+            with torch.inference_mode():
+                h = torch.nn.functional.normalize(ready.encoder(made).float(), dim=1)
+            parts.append(h.reshape(2, -1, index.width).cpu().numpy())  # (2, n, D)
+    except InputError as error:  # a picture has gone meanwhile: the next start sees it
+        report(Note(f"What two views of a picture are like is not known: {error.what}", warning=True))
+        return none, none
+    first, second = np.concatenate(parts, axis=1)
+    return first, second

@@ -1,0 +1,208 @@
+"""The vectors of a run's own pictures, up to date: what was added, changed, moved or removed costs only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.engine.calibration import Calibration
+from simclr_cli.errors import InputError, RunError
+from simclr_cli.events import Note, Report, progress
+from simclr_cli.files import digest_file
+from simclr_cli.images.decode import Refusal, default_workers, each
+from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.settings import IndexSettings
+from simclr_cli.store.index import Index, RefusedFile, Unusable, read_index, set_aside, update
+from simclr_cli.store.rows import Rows, named
+from simclr_cli.store.run import RunFolder, find_run
+from simclr_cli.verbs.calibrating import calibration
+from simclr_cli.verbs.embedding import embed_files, pictures_of
+from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
+from simclr_cli.wording import count
+
+KEPT_EVERY = 8_192  # pictures embedded before their vectors are put aside, which is what a crash may cost
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A run's vectors, ready to be searched."""
+
+    run: RunFolder
+    ready: ReadyEncoder
+    index: Index
+    calibration: Calibration
+
+    @property
+    def root(self) -> Path:
+        """The folder of the pictures."""
+        return Path(self.index.root)
+
+
+def open_index(settings: IndexSettings, report: Report) -> Opened:
+    """The vectors of the pictures as they are now, and what similarities mean among them.
+
+    If the pictures are gone, or with `as_is`, the vectors that are there serve.
+
+    Raises:
+        RunError: no such run, or neither pictures nor vectors.
+        InputError: not one picture can be decoded.
+    """
+    workers = settings.workers or default_workers()
+    ready = run_encoder(find_run(settings.run, settings.runs), pick_device(settings.device))
+    run = ready.run
+    assert run is not None
+    report(Note(f"Searching the pictures of {run.path}."))
+    stored, why = _stored(run, ready)
+    census = _census(run, stored, settings.as_is, workers, report)
+    if census is None:
+        assert stored is not None
+        index = stored
+    else:
+        known = stored or Index(run.vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
+        if why:
+            report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
+        index = bring_up_to_date(known, census, ready, batch_size=settings.batch_size, workers=workers, report=report)
+    return Opened(run, ready, index, calibration(ready, run, index, census, workers=workers, report=report))
+
+
+def _stored(run: RunFolder, ready: ReadyEncoder) -> tuple[Index | None, str]:
+    """The vectors that lie there, or why there are none that could be used."""
+    try:
+        found = read_index(run.vectors, model_digest=ready.digest)
+    except Unusable as error:
+        return None, error.what.rstrip(".")
+    return found, "" if found else "There are no vectors of this run yet"
+
+
+def _census(run: RunFolder, stored: Index | None, as_is: bool, workers: int, report: Report) -> Census | None:
+    """The pictures as they are now; None where the vectors made before are to serve."""
+    if as_is:
+        if stored is None:
+            raise RunError(f"There are no vectors of {run.path} yet.", "Leave out --as-is: they are made then.")
+        return None
+    try:
+        root = pictures_of(run)
+    except RunError as error:
+        if stored is None:
+            raise
+        report(Note(f"{error.what} The vectors made before are searched.", warning=True))
+        return None
+    return take_census(root, workers=workers, progress=progress(report, "reading headers"))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a folder differs from its index."""
+
+    gone: NDArray[np.int64]  # places in the index
+    new: tuple[Picture, ...]  # added, changed or moved
+    refused: tuple[RefusedFile, ...]  # as they were when they could not be decoded
+
+
+def compare(index: Index, census: Census) -> Changes:
+    """By names, sizes in bytes and times of change."""
+    places = {name: place for place, name in enumerate(index.names)}
+    sizes, times = index.bytes.tolist(), index.modified_ns.tolist()
+    refused = {entry.name: entry for entry in index.refused}
+    kept, still, new = np.zeros(len(index), bool), [], []
+    for picture in census.pictures:
+        place, entry = places.get(picture.name), refused.get(picture.name)
+        now = (picture.bytes, picture.modified_ns)
+        if place is not None and (sizes[place], times[place]) == now:
+            kept[place] = True
+        elif entry is not None and (entry.bytes, entry.modified_ns) == now:
+            still.append(entry)
+        else:
+            new.append(picture)
+    return Changes(np.flatnonzero(~kept), tuple(new), tuple(still))
+
+
+def bring_up_to_date(
+    index: Index, census: Census, ready: ReadyEncoder, *, batch_size: int, workers: int, report: Report
+) -> Index:
+    """The index of the pictures as they are; what has an equal in content there already is not embedded again.
+
+    Until all is done the old index stands; vectors made by then are put aside, and found when it is done again.
+
+    Raises:
+        InputError: not one picture can be decoded.
+        MachineError: no right to write, or no space.
+    """
+    root = str(census.root.resolve())
+    known = index.with_aside()
+    changes = compare(known, census)
+    if not (len(changes.gone) or changes.new or index.aside) and (changes.refused, root) == (index.refused, index.root):
+        return index
+    if len(index):
+        _tell(known, changes, report)
+    refused = list(changes.refused)
+    by_content = _by_content(known) if changes.new else {}
+    added = None
+    for start in range(0, len(changes.new), KEPT_EVERY):
+        if added is not None:
+            index = set_aside(index, added)
+        part = changes.new[start : start + KEPT_EVERY]
+        added, failed = _rows(known, by_content, part, census, ready, batch_size, workers, report)
+        refused += failed
+    if not len(index.with_aside()) - len(changes.gone) + (len(added) if added else 0):
+        raise InputError(f"No picture in {census.root} could be decoded.", "Give a folder of whole pictures.")
+    return update(index.with_aside(), changes.gone, added, refused, root)
+
+
+def _tell(known: Index, changes: Changes, report: Report) -> None:
+    parts = [f"{count(len(changes.new), 'picture')} new, changed or moved"] if changes.new else []
+    parts += [f"{count(len(changes.gone), 'vector')} no longer right"] if len(changes.gone) else []
+    if parts:
+        report(Note(f"The pictures have changed: {', '.join(parts)}, of {len(known):,}."))
+
+
+def _by_content(index: Index) -> Mapping[bytes, int]:
+    """The place of every picture by the digest of its file."""
+    whole = np.ascontiguousarray(index.digest).tobytes()
+    return {whole[32 * place : 32 * place + 32]: place for place in range(len(index))}
+
+
+def _rows(
+    known: Index, by_content: Mapping[bytes, int], pictures: Sequence[Picture], census: Census,
+    ready: ReadyEncoder, batch_size: int, workers: int, report: Report,
+) -> tuple[Rows, list[RefusedFile]]:  # fmt: skip
+    """Rows of some pictures: copied where a picture of the same content is known, embedded where not."""
+    paths = [census.path(picture) for picture in pictures]
+    digests = list(each(_digest, paths, workers))
+    h = np.empty((len(pictures), known.width), np.float32)
+    reasons = {i: found.reason for i, found in enumerate(digests) if isinstance(found, Refusal)}
+    places = [by_content.get(found, -1) if isinstance(found, bytes) else -1 for found in digests]
+    same = [i for i, place in enumerate(places) if place >= 0]
+    h[same] = known.h.take(np.array([places[i] for i in same], dtype=np.int64))
+    others = [i for i, place in enumerate(places) if place < 0 and i not in reasons]
+    made, refusals = embed_files(
+        ready, [paths[i] for i in others], batch_size=batch_size, workers=workers, report=report, stage="embedding"
+    )
+    reasons |= {others[i]: refusal.reason for i, refusal in refusals.items()}
+    whole = [i for i in others if i not in reasons]
+    h[whole] = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+    kept = [i for i in range(len(pictures)) if i not in reasons]
+    names, ends = named([pictures[i].name for i in kept])
+    rows = Rows(
+        h=h[kept],
+        names=names,
+        ends=ends,
+        bytes=np.array([pictures[i].bytes for i in kept], np.int64),
+        modified_ns=np.array([pictures[i].modified_ns for i in kept], np.int64),
+        digest=np.frombuffer(b"".join(digests[i] for i in kept), np.uint8).reshape(-1, 32),  # type: ignore[misc]
+        size=np.array([(pictures[i].height, pictures[i].width) for i in kept], np.int32).reshape(-1, 2),
+    )
+    failed = [RefusedFile(pictures[i].name, reason, pictures[i].bytes, pictures[i].modified_ns)
+              for i, reason in sorted(reasons.items())]  # fmt: skip
+    return rows, failed
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return bytes.fromhex(digest_file(path))
+    except OSError as error:
+        raise Refusal((error.strerror or str(error)).lower()) from None

@@ -1,0 +1,173 @@
+"""What is searched for: files, folders, names of a run's own pictures, and sums of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.errors import InputError
+from simclr_cli.events import Report, progress
+from simclr_cli.images.decode import Refusal, read_header
+from simclr_cli.images.folder import take_census
+from simclr_cli.store.index import Index
+from simclr_cli.verbs.embedding import embed_files
+from simclr_cli.verbs.encoders import ReadyEncoder
+
+SIGNS = {"+": 1.0, "-": -1.0}
+
+
+@dataclass(frozen=True)
+class Term:
+    """A picture, or the mean of several, that is added or taken away."""
+
+    sign: float
+    pictures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What one answer is for: one picture, or a sum."""
+
+    text: str
+    terms: tuple[Term, ...]
+
+    @property
+    def pictures(self) -> list[Path]:
+        """Of all its terms."""
+        return [picture for term in self.terms for picture in term.pictures]
+
+
+def gather(
+    given: Sequence[Path], workers: int, report: Report, *, among: Path | None = None, strict: bool = True
+) -> tuple[list[list[Path]], list[str]]:
+    """The pictures of each file or folder given, those of a folder by the census.
+
+    Args:
+        among: the folder that names which are no files here are relative to.
+        strict: a file that is no picture is an error; else it is left out, with its reason.
+
+    Returns:
+        A list for each one given, empty for a file that was left out; and what is no picture, with the reason.
+
+    Raises:
+        InputError: a folder without a picture, a path that is not there, or, if strict, a file that is no picture.
+    """
+    gathered: list[list[Path]] = []
+    refused: list[str] = []
+    for name in given:
+        path = among / name if among is not None and not _there(name) and _there(among / name) else name
+        if path.is_dir():
+            census = take_census(path, workers=workers, progress=progress(report, "reading headers"))
+            gathered.append([census.path(picture) for picture in census.pictures])
+            refused += [f"{path / entry.name}: {entry.reason}" for entry in census.refused]
+            continue
+        gathered.append([path])
+        try:
+            read_header(path)
+        except Refusal as refusal:
+            if strict and not _there(path) and among is not None and not among.is_dir():
+                gathered[-1] = [among / name]  # the pictures are gone, and their vectors may serve
+            elif strict and not _there(path):
+                raise InputError(f"There is no {path}.", "Check the path.") from None
+            elif strict:
+                raise InputError(f"{path} is not used: {refusal.reason}.", "Give a picture.") from None
+            else:
+                gathered[-1] = []
+                refused.append(f"{path}: {refusal.reason}")
+    return gathered, refused
+
+
+def _there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def read_queries(
+    given: Sequence[Path], among: Path | None, workers: int, report: Report
+) -> tuple[list[Query], list[str]]:
+    """Each picture a query of its own; or, where + or - stands among them, one query: the sum.
+
+    Returns:
+        The queries; and what the folders among them hold that is no picture, with the reason.
+
+    Raises:
+        InputError: as `gather`; a sum whose signs do not stand before a term each.
+    """
+    words = [str(word) for word in given]
+    names = [path for path, word in zip(given, words, strict=True) if word not in SIGNS]
+    gathered, refused = gather(names, workers, report, among=among)
+    if len(names) == len(given):
+        return [Query(str(path), (Term(1.0, (path,)),)) for paths in gathered for path in paths], refused
+    waiting, sign, terms = iter(gathered), 1.0, []
+    for place, word in enumerate(words):
+        if word not in SIGNS:
+            terms.append(Term(sign, tuple(next(waiting))))
+            sign = 1.0
+        elif place + 1 == len(words) or words[place + 1] in SIGNS:
+            raise InputError(f"After the {word} comes no picture.", "Write it as: simclr similar a.jpg + b.jpg - c.jpg")
+        else:
+            sign = SIGNS[word]
+    return [Query(" ".join(words), tuple(terms))], refused
+
+
+def embed_queries(
+    queries: Sequence[Query], index: Index, ready: ReadyEncoder, *, batch_size: int, workers: int, report: Report
+) -> tuple[list[Query], NDArray[np.float32], list[str]]:
+    """A vector of length 1 for each query; what the index has is not embedded again.
+
+    Returns:
+        The queries that can be answered; their (Q, D) float32; and what could not be decoded, with the reason.
+
+    Raises:
+        InputError: not one can be answered.
+    """
+    paths = list(dict.fromkeys(picture for query in queries for picture in query.pictures))
+    places = [place_of(path, index) for path in paths]
+    h = np.empty((len(paths), index.width), np.float32)
+    known = [i for i, place in enumerate(places) if place is not None]
+    h[known] = index.h.take(np.array([place for place in places if place is not None], np.int64))
+    others = [i for i, place in enumerate(places) if place is None]
+    made, refusals = embed_files(
+        ready, [paths[i] for i in others], batch_size=batch_size, workers=workers, report=report,
+        stage="embedding queries",
+    )  # fmt: skip
+    whole = [i for n, i in enumerate(others) if n not in refusals]
+    h[whole] = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+    refused = [f"{paths[others[n]]}: {refusal.reason}" for n, refusal in refusals.items()]
+    lost = {paths[others[n]] for n in refusals}
+    answered = [query for query in queries if not lost.intersection(query.pictures)]
+    if not answered:
+        raise InputError(f"No query could be decoded ({refused[0]}).", "Give whole pictures.")
+    rows = {path: h[i] for i, path in enumerate(paths)}
+    return answered, np.stack([_sum(query, rows) for query in answered]), refused
+
+
+def _sum(query: Query, rows: dict[Path, NDArray[np.float32]]) -> NDArray[np.float32]:
+    total = np.sum(
+        [term.sign * np.mean([rows[path] for path in term.pictures], axis=0) for term in query.terms], axis=0
+    )
+    length = float(np.linalg.norm(total))
+    if length < 1e-6:
+        raise InputError(f"The sum {query.text} comes to nothing.", "Take away less than there is.")
+    return np.asarray(total / length, np.float32)
+
+
+def place_of(path: Path, index: Index) -> int | None:
+    """Where a file is in the index, if it is one of its pictures and as it was, or all of them are gone."""
+    root = Path(index.root)
+    try:
+        name = (path.parent.resolve() / path.name).relative_to(root).as_posix()
+    except (ValueError, OSError):
+        return None
+    place = index.place(name)
+    if place is None or not root.is_dir():
+        return place
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    same = (status.st_size, status.st_mtime_ns) == (index.bytes[place], index.modified_ns[place])
+    return place if same else None

@@ -1,0 +1,204 @@
+"""Vectors follow their folder, and only what has changed is embedded; stopped anywhere, the old ones stand."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simclr_cli.errors import InputError, Interrupted, RunError
+from simclr_cli.events import Event, Note, Progress
+from simclr_cli.settings import EmbedSettings, SimilarSettings
+from simclr_cli.store.index import Index, read_index
+from simclr_cli.store.vectors import read_vectors
+from simclr_cli.verbs import indexing
+from simclr_cli.verbs.embed import embed
+from simclr_cli.verbs.indexing import open_index
+
+ANY = Path("dots/0000.png")
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Folder and name of the files that are embedded from now on."""
+    names: list[str] = []
+    real = indexing.embed_files
+
+    def listen(ready: Any, paths: Any, **values: Any) -> Any:
+        names.extend("/".join(path.parts[-2:]) for path in paths)
+        return real(ready, paths, **values)
+
+    monkeypatch.setattr(indexing, "embed_files", listen)
+    return names
+
+
+def opened(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> Index:
+    return open_index(SimilarSettings(queries=(ANY,), runs=own.runs, **values), report).index
+
+
+def check(own: Any, index: Index, tmp_path: Path) -> None:
+    """The index is, row by row, what `embed` makes of the folder as it is now."""
+    made = embed(EmbedSettings(images=own.pictures, runs=own.runs, out=tmp_path / "all.npy"))
+    vectors = read_vectors(Path(made.out), model_digest=made.model_digest)
+    assert sorted(index.names) == sorted(vectors.rows)
+    by_name = dict(zip(index.names, index.h[:], strict=True))
+    np.testing.assert_allclose(np.stack([by_name[name] for name in vectors.rows]), vectors.values, atol=1e-5)
+    for place, name in enumerate(index.names):
+        status = (own.pictures / name).stat()
+        assert (index.bytes[place], index.modified_ns[place]) == (status.st_size, status.st_mtime_ns)
+        assert index.place(name) == place and index.name(place) == name
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {  # what is done, and how many pictures are embedded for it
+    "added": (lambda pics: draw_at(pics / "bricks" / "new.png"), 1),
+    "a copy added": (lambda pics: shutil.copy(pics / "dots" / "0000.png", pics / "bricks" / "new.png"), 0),
+    "removed": (lambda pics: (pics / "bricks" / "0000.png").unlink(), 0),
+    "changed": (lambda pics: draw_at(pics / "bricks" / "0000.png"), 1),
+    "renamed": (lambda pics: (pics / "bricks" / "0000.png").rename(pics / "bricks" / "renamed.png"), 0),
+    "a folder moved": (lambda pics: (pics / "bricks").rename(pics / "walls"), 0),
+    "touched": (lambda pics: os.utime(pics / "bricks" / "0000.png", ns=(1, 1)), 0),
+    "two names exchanged": (lambda pics: exchange(pics / "bricks" / "0000.png", pics / "dots" / "0000.png"), 0),
+}
+
+
+def draw_at(path: Path, seed: int = 99) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    with path.open("wb") as stream:
+        Image.fromarray(pixels).save(stream, "PNG")
+
+
+def exchange(a: Path, b: Path) -> None:
+    a.rename(a.with_name("between"))
+    b.rename(a)
+    a.with_name("between").rename(b)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_costs_only_itself(own: Any, tmp_path: Path, embedded: list[str], change: str) -> None:
+    opened(own)
+    assert len(embedded) == 48
+    do, cost = CHANGES[change]
+    do(own.pictures)
+    said: list[Event] = []
+    index = opened(own, said.append)
+    assert len(embedded) == 48 + cost
+    assert any(isinstance(event, Note) and "The pictures have changed" in event.text for event in said)
+    check(own, index, tmp_path)
+    opened(own)
+    assert len(embedded) == 48 + cost
+
+
+def test_many_changes_one_after_another(own: Any, tmp_path: Path, embedded: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    opened(own)
+    for turn in range(4):
+        files = sorted(path for path in own.pictures.rglob("*.*"))
+        for path in rng.choice(np.array(files, dtype=object), 6, replace=False):
+            path.unlink() if rng.random() < 0.5 else path.rename(path.with_name(f"{turn}-{path.name}"))
+        shutil.copy(next(own.pictures.rglob("*.png")), own.pictures / f"more-{turn}.png")
+        index = opened(own)
+    check(own, index, tmp_path)
+    assert len(embedded) == 48 and len(index.segments) <= 7
+
+
+def test_broken_pictures_are_tried_once(own: Any, embedded: list[str]) -> None:
+    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
+    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    assert len(opened(own)) == 47
+    assert [entry.name for entry in opened(own).refused] == ["dots/0001.jpg"]
+    assert embedded.count("dots/0001.jpg") == 1
+    (own.pictures / "dots" / "0001.jpg").write_bytes(cut)
+    assert len(opened(own)) == 48 and opened(own).refused == ()
+
+
+def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
+    own: Any, tmp_path: Path, embedded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the third part of four: two parts are known the next time, and none is searched before the end."""
+    ready_digest = opened(own).model_digest
+    old = sorted(opened(own).names)
+    for i in range(8):
+        draw_at(own.pictures / f"new-{i}.png", i)
+    monkeypatch.setattr(indexing, "KEPT_EVERY", 2)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "embedding" and len(embedded) == 48 + 6:
+            raise Interrupted("Stopped.", "Go on.")
+
+    with pytest.raises(Interrupted):
+        opened(own, stop)
+    stopped = read_index(own.run.vectors, model_digest=ready_digest)
+    assert stopped is not None and sorted(stopped.names) == old and sum(map(len, stopped.aside)) == 4
+    assert sorted(opened(own, as_is=True).names) == old
+    index = opened(own)
+    assert len(embedded) == 48 + 6 + 4 and len(index) == 56 and index.aside == ()
+    check(own, index, tmp_path)
+
+
+def test_all_gone_is_an_error_and_the_old_vectors_stand(own: Any) -> None:
+    old = opened(own)
+    for path in own.pictures.rglob("*.*"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(InputError):
+        opened(own)
+    again = read_index(own.run.vectors, model_digest=old.model_digest)
+    assert again is not None and again.names == old.names
+
+
+@pytest.mark.parametrize(
+    "damage", ["index cut", "index gone", "rows cut", "rows gone", "a bit of a row", "no segments"]
+)
+def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -> None:
+    opened(own)
+    folder = own.run.vectors
+    (rows,) = folder.glob("rows-*.safetensors")
+    if damage == "index cut":
+        (folder / "index.json").write_text("{")
+    elif damage == "index gone":
+        (folder / "index.json").unlink()
+    elif damage == "rows cut":
+        rows.write_bytes(rows.read_bytes()[:3000])
+    elif damage == "rows gone":
+        rows.unlink()
+    elif damage == "a bit of a row":
+        whole = bytearray(rows.read_bytes())
+        whole[5000] ^= 1
+        rows.write_bytes(whole)
+    else:
+        (folder / "index.json").write_text(json.dumps({"format_version": 1, "segments": 3}))
+    check(own, opened(own), tmp_path)
+
+
+def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..., Any]) -> None:
+    opened(own)
+    file = own.run.vectors / "index.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 99}))
+    before = digest(own.run.vectors)
+    with pytest.raises(RunError, match="newer format") as caught:
+        opened(own)
+    assert "pipx upgrade" in caught.value.remedy and digest(own.run.vectors) == before
+
+
+def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) -> None:
+    kept = own.run.vectors / "similarity.json"
+    settings = SimilarSettings(queries=(ANY,), runs=own.runs)
+    first = open_index(settings, lambda _: None).calibration
+    written = kept.read_bytes()
+    shutil.copy(own.pictures / "dots" / "0000.png", own.pictures / "one-more.png")
+    assert open_index(settings, lambda _: None).calibration.random.tolist() == first.random.tolist()
+    assert kept.read_bytes() == written
+    shutil.rmtree(own.pictures / "bricks")
+    shutil.rmtree(own.pictures / "zigzag")
+    now = open_index(settings, lambda _: None).calibration
+    assert now.random_pairs < first.random_pairs and kept.read_bytes() != written
+    kept.write_text("{}")
+    again = open_index(settings, lambda _: None).calibration
+    assert again.views.tolist() == now.views.tolist()  # by the run's seed
