@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,6 +95,18 @@ def write_bytes(target: Path, data: bytes) -> None:
 def write_json(target: Path, content: Any) -> None:
     """Write JSON atomically and durably; ASCII only, so that names that are not UTF-8 survive as escapes."""
     write_bytes(target, (json.dumps(content, indent=1) + "\n").encode("ascii"))
+
+
+def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
+    """Write a table atomically and durably, None as an empty cell.
+
+    UTF-8, but a name that is not has its bytes as they are on the disk: read it with errors="surrogateescape".
+    """
+    stream = io.StringIO(newline="")
+    table = csv.writer(stream)
+    table.writerow(columns)
+    table.writerows(rows)
+    write_bytes(target, stream.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def sync_folder(folder: Path) -> None:

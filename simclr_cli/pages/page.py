@@ -24,6 +24,7 @@ class Section:
     heading: str
     lead: str = ""
     body: Markup = Markup("")
+    note: str = ""  # beside the heading
 
 
 def page(title: str, sections: Sequence[Section], *, lead: str = "") -> str:

@@ -32,3 +32,4 @@ class SimilarResult:
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
     refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
+    out: str | None = None  # the file that it was written to

@@ -7,7 +7,17 @@ from pathlib import Path
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, WORKERS
+from simclr_cli.settings.shared import (
+    DEVICE,
+    OPEN,
+    OUT_FOUND,
+    RUN,
+    RUNS,
+    RUNS_HELP,
+    THUMBNAILS,
+    WORKERS,
+    check_found_out,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +50,12 @@ class SimilarSettings(IndexSettings):
     min_similarity: float | None = setting(
         None, "Only pictures at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
     )
+    out: Path | None = setting(None, OUT_FOUND, short="o")
+    open: bool = setting(False, OPEN)
+    thumbnails: bool = setting(False, THUMBNAILS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.queries:
             raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
+        check_found_out(self)

@@ -55,6 +55,10 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def pages(self) -> Path:
+        return self.path / "pages"
+
+    @property
     def outcome_file(self) -> Path:
         return self.path / "outcome.json"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, silent
-from simclr_cli.files import make_folder, write_bytes, write_json
+from simclr_cli.files import make_folder, write_csv, write_json
 from simclr_cli.images.decode import default_workers
 from simclr_cli.results import ClassProbability, Prediction, PredictResult
 from simclr_cli.settings import PredictSettings
@@ -99,16 +97,13 @@ def write_predictions(out: Path, result: PredictResult) -> None:
     """
     if out.suffix == ".json":
         return write_json(out, dataclasses.asdict(result))
-    stream = io.StringIO()
-    table = csv.writer(stream)
-    columns = len(result.predictions[0].classes)
-    table.writerow(
-        ["path", "label", "probability"]
-        + [f"{name}_{i}" for i in range(2, columns + 1) for name in ("label", "probability")]
+    ranks = range(2, len(result.predictions[0].classes) + 1)
+    columns = ["path", "label", "probability", *(f"{name}_{i}" for i in ranks for name in ("label", "probability"))]
+    rows = (
+        [one.path, *(cell for each in one.classes for cell in (each.label, f"{each.probability:.6f}"))]
+        for one in result.predictions
     )
-    for one in result.predictions:
-        table.writerow([one.path] + [cell for each in one.classes for cell in (each.label, f"{each.probability:.6f}")])
-    return write_bytes(out, stream.getvalue().encode("utf-8", "surrogateescape"))
+    return write_csv(out, columns, rows)
 
 
 def _prediction(path: Path, probabilities: Tensor, labels: Sequence[str], top: int) -> Prediction:

@@ -1,0 +1,70 @@
+"""The gallery: groups of pictures that were found, each with a link to its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from simclr_cli.pages.page import Section, page, render
+from simclr_cli.wording import count, safe
+
+TAIL = 12  # characters of a name that are seen however narrow its column is: where numbers and endings stand
+# What a browser opens as a page, which may run a script: a picture can be that as well, if its bytes are so chosen.
+PAGES = tuple(
+    ".htm .html .ehtml .shtml .xhtml .xht .xhtm .xml .xsl .xslt .rdf .svg .svgz .mht .mhtml .pdf .js .mjs .swf".split()
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A picture in the gallery."""
+
+    name: str  # the whole path, under the pointer
+    label: str  # the name below it
+    link: str  # file: URI
+    uri: str | None  # data: URI of a thumbnail, or None where it cannot be shown
+    words: str
+    by_pixels: bool = False  # so small that it is enlarged by whole pixels
+
+    @property
+    def image(self) -> Markup | None:
+        """The thumbnail, which is no one's text: base64."""
+        return None if self.uri is None else Markup(self.uri)
+
+    @property
+    def opens(self) -> bool:
+        """Whether a click may open the file."""
+        return not self.name.lower().rstrip(". ").endswith(PAGES)
+
+    @property
+    def parts(self) -> tuple[str, str]:
+        """The name as its beginning, which may be cut short, and its end."""
+        label = safe(self.label)
+        return label[:-TAIL], label[-TAIL:]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group in the gallery."""
+
+    heading: str
+    lead: str
+    pictures: tuple[Found, ...]
+    total: int  # pictures of the group, those that are not on the page as well
+    marked: bool  # whether the first picture is the one that the others belong to
+
+
+def gallery_page(title: str, lead: str, parts: Sequence[Part]) -> str:
+    """HTML: a section a group, its pictures in a grid."""
+    return page(title, [Section(part.heading, part.lead, _grid(part), note=_note(part)) for part in parts], lead=lead)
+
+
+def _grid(part: Part) -> Markup:
+    return render("gallery.html", pictures=part.pictures, marked=part.marked)
+
+
+def _note(part: Part) -> str:
+    first = f"the first {len(part.pictures):,} of " if len(part.pictures) < part.total else ""
+    return first + count(part.total, "picture")
