@@ -26,6 +26,7 @@ RESULTS = {
     "finetune": results.FinetuneResult,
     "predict": results.PredictResult,
     "similar": results.SimilarResult,
+    "duplicates": results.DuplicatesResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,
@@ -44,6 +45,8 @@ PARTS = (
     results.ClassProbability,
     results.QueryResult,
     results.Neighbour,
+    results.DuplicateGroup,
+    results.Copy,
     results.CacheKept,
 )
 

@@ -75,6 +75,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
     ),
     (
+        "duplicates", settings.DuplicatesSettings,
+        "Find copies among the pictures, the best of each first; move the others out, and back, if asked.",
+        ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./copies"),
+    ),
+    (
         "report", settings.ReportSettings,
         "Make the page of a run: how it went, what it saw, what it takes for alike.",
         ("simclr report --open", "simclr report birds --json"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
+from simclr_cli.cli.found import show_duplicates as show_duplicates
 from simclr_cli.cli.found import show_similar as show_similar
 from simclr_cli.results import (
     CacheResult,

@@ -53,6 +53,21 @@ class Groups:
         return np.array([self.root(i) for i in range(len(self.parents))], dtype=np.int64)
 
 
+def join_pairs(ids: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
+    """Make one group of the two of each pair, for many pairs at once.
+
+    Args:
+        ids: (N,) the least member of each one's group, changed in place; at first that is everyone itself.
+    """
+    while len(i):
+        first, second = ids[i], ids[j]
+        apart = first != second
+        i, j, first, second = i[apart], j[apart], first[apart], second[apart]
+        np.minimum.at(ids, np.maximum(first, second), np.minimum(first, second))
+        while (ids != ids[ids]).any():
+            ids[:] = ids[ids]
+
+
 def group(
     pictures: DecodedPictures, pattern: str, copies: Copies, progress: Progress = lambda *_: None
 ) -> NDArray[np.int64] | None:

@@ -1,4 +1,4 @@
-"""What the eye would compare: a picture's perceptual hash, and how sharp it is."""
+"""What the eye would compare: a picture's perceptual hash, its colours in small, and how sharp it is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from simclr_cli.images.decode import decode
 
 HASHED = 32  # px: the side of the square that is transformed
 KEPT = 8  # lowest frequencies a side: 64 bits
+SMALL = 16  # px: the side of the square whose colours are compared
 COMPARED = 256  # px: the side of the square whose sharpness is told, whatever size the picture has
 
 
@@ -21,7 +22,8 @@ class Look(NamedTuple):
     """One picture, to the eye."""
 
     hash: int  # 64 bits
-    sharpness: float  # variance of the Laplacian, 0 and more
+    small: NDArray[np.uint8]  # (768,) the colours of a square of 16 px
+    sharpness: float  # 0 and more
 
 
 def look(path: Path) -> Look:
@@ -30,8 +32,9 @@ def look(path: Path) -> Look:
     Raises:
         Refusal: it cannot be decoded.
     """
-    grey = decode(path, at_least=2 * COMPARED).convert("L")
-    return Look(perceptual_hash(grey), sharpness(grey))
+    picture = decode(path, at_least=2 * COMPARED)
+    small = np.asarray(picture.resize((SMALL, SMALL), Image.Resampling.LANCZOS)).reshape(-1)
+    return Look(perceptual_hash(picture), small, sharpness(picture))
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -58,11 +61,29 @@ def _waves() -> NDArray[np.float64]:
     return 2 * np.cos(np.pi / HASHED * np.arange(KEPT)[:, None] * places)
 
 
+def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How well colours in small go together, pair by pair, whatever the brightness and the contrast.
+
+    Two things photographed in the same place and pose share their hash up to a few bits; their colours tell them apart.
+
+    Args:
+        first, second: (n, 768), `Look.small`.
+
+    Returns:
+        (n,) from -1 to 1; 0 where one of them is blank, which has nothing to go by.
+    """
+    a, b = (small - small.mean(axis=1, keepdims=True, dtype=np.float32) for small in (first, second))
+    lengths = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
+    found: NDArray[np.float32] = np.einsum("nd,nd->n", a, b) / np.maximum(lengths, 1e-6)
+    return found
+
+
 def sharpness(image: Image.Image) -> float:
-    """Variance of the Laplacian of the grey picture, all pictures being looked at in one size.
+    """Variance of the Laplacian over that of the grey picture, all pictures being looked at in one size.
 
     Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy (2000): what is less sharp has gentler edges.
+    Unlike there, over the picture's own variance: a copy made brighter is not sharper.
     """
     grey = np.asarray(image.convert("L").resize((COMPARED, COMPARED), Image.Resampling.BILINEAR), np.float32)
-    middle = grey[1:-1, 1:-1]
-    return float((grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * middle).var())
+    edges = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    return float(edges.var() / max(float(grey.var()), 1e-6))

@@ -1,7 +1,7 @@
 """What verbs return: frozen dataclasses of plain values, the same as --json prints."""
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
-from simclr_cli.results.finding import Neighbour, QueryResult, SimilarResult
+from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
@@ -13,7 +13,10 @@ __all__ = [
     "ClassProbability",
     "ClassScore",
     "Confusion",
+    "Copy",
     "DemoResult",
+    "DuplicateGroup",
+    "DuplicatesResult",
     "EmbedResult",
     "FewLabels",
     "FinetuneResult",

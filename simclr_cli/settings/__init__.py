@@ -4,7 +4,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
-from simclr_cli.settings.finding import IndexSettings, SimilarSettings
+from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, IndexSettings, SimilarSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
@@ -24,7 +24,9 @@ __all__ = [
     "RUNS",
     "CacheSettings",
     "Copies",
+    "CopyKind",
     "DemoSettings",
+    "DuplicatesSettings",
     "EmbedSettings",
     "EncoderSettings",
     "FinetuneSettings",
