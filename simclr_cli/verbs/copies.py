@@ -20,6 +20,7 @@ from simclr_cli.store.index import Index
 # Of near copies. Chosen on photos with known copies among many of one layout: docs/benchmarks.md.
 NEAR_BITS = 8  # of the 64 of their perceptual hashes in which they may differ
 NEAR_CORRELATION = 0.95  # of their colours in small, at least
+AT_ONCE = 2_048  # pairs whose colours are compared
 
 Progress = Callable[[int, int], None]
 
@@ -108,14 +109,15 @@ def _join_near(ids: NDArray[np.int64], index: Index, looks: Mapping[int, Look], 
     hashes = np.array([one.hash for one in looks.values()], np.uint64)
     small = np.array([one.small for one in looks.values()], np.uint8)
     for i, j, _ in pairs_above(Chosen(index, places), threshold):
-        new = ids[places[i]] != ids[places[j]]  # the others are of one group already
-        i, j = i[new], j[new]
         near = np.bitwise_count(hashes[i] ^ hashes[j]) <= NEAR_BITS
         i, j = i[near], j[near]
-        for start in range(0, len(i), 4096):
-            a, b = i[start : start + 4096], j[start : start + 4096]
+        while len(i):
+            apart = ids[places[i]] != ids[places[j]]  # the others are of one group already
+            i, j = i[apart], j[apart]
+            a, b = i[:AT_ONCE], j[:AT_ONCE]
             alike = correlation(small[a], small[b]) >= NEAR_CORRELATION
             join_pairs(ids, places[a[alike]], places[b[alike]])
+            i, j = i[AT_ONCE:], j[AT_ONCE:]
 
 
 def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.folder import take_census
-from simclr_cli.images.groups import NEAR_BITS, Groups, by_name, group, hashes, near
+from simclr_cli.images.groups import NEAR_BITS, Groups, by_name, group, hashes, join_pairs, near
 
 
 def opened(folder: Path) -> DecodedPictures:
@@ -110,6 +110,18 @@ def test_near_hashes_are_joined_as_by_all_pairs(bits: int, seed: int) -> None:
             theirs.join(i, j)
     assert (ours.ids() == theirs.ids()).all()
     assert len(np.unique(ours.ids())) < len(found) or bits == 0
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 30, 60, 400])
+def test_many_pairs_are_joined_as_one_by_one(pairs: int) -> None:
+    rng = np.random.default_rng(pairs)
+    ids, expected = np.arange(100), Groups(100)
+    for _ in range(3):
+        i, j = rng.integers(0, 100, (2, pairs))
+        join_pairs(ids, i, j)
+        for a, b in zip(i.tolist(), j.tolist(), strict=True):
+            expected.join(a, b)
+        assert (ids == expected.ids()).all()
 
 
 def test_many_equal_hashes_take_no_time(benchmark_seconds: Callable[[Callable[[], Any]], float]) -> None:

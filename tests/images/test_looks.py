@@ -1,4 +1,4 @@
-"""Perceptual hashes are those of imagehash, and sharpness falls as a picture is blurred."""
+"""Perceptual hashes are those of imagehash, colours go together as numpy says, and what is blurred is less sharp."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from simclr_cli.images.decode import Refusal
 from simclr_cli.images.drawing import draw_pictures
-from simclr_cli.images.looks import look, perceptual_hash, sharpness
+from simclr_cli.images.looks import correlation, look, perceptual_hash, sharpness
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_blank_pictures_have_one_hash_whatever_their_shade() -> None:
     assert sharpness(Image.new("RGB", (9, 300), "red")) == 0
 
 
-def test_sharpness_is_the_variance_of_the_laplacian() -> None:
+def test_sharpness_is_the_variance_of_the_laplacian_over_that_of_the_picture() -> None:
     picture = noise(0, 256, 256).convert("L")
     grey = np.asarray(picture, np.float64)
     expected = [
@@ -56,15 +56,25 @@ def test_sharpness_is_the_variance_of_the_laplacian() -> None:
         for y in range(1, 255)
         for x in range(1, 255)
     ]
-    assert sharpness(picture) == pytest.approx(np.var(expected), rel=1e-5)
+    assert sharpness(picture) == pytest.approx(np.var(expected) / np.var(grey), rel=1e-5)
 
 
 def test_what_is_blurred_is_less_sharp_and_looks_alike() -> None:
-    picture = noise(1, 12, 16).resize((400, 300), Image.Resampling.BICUBIC)
+    picture = noise(1, 12, 16).resize((400, 300), Image.Resampling.NEAREST)
     blurred = [picture.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2, 4)]
     told = [sharpness(one) for one in (picture, *blurred)]
     assert told == sorted(told, reverse=True)
+    assert sharpness(picture.point(lambda value: value // 2)) == pytest.approx(told[0], rel=0.01)  # darker
     assert all((perceptual_hash(one) ^ perceptual_hash(picture)).bit_count() <= 4 for one in blurred)
+
+
+def test_correlation_is_that_of_numpy_whatever_the_brightness() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.integers(0, 200, (7, 768)).astype(np.uint8) for _ in range(2))
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(first, second, strict=True)]
+    np.testing.assert_allclose(correlation(first, second), expected, atol=1e-6)
+    np.testing.assert_allclose(correlation(first, first + 30), 1, atol=1e-6)
+    assert (correlation(first, np.full_like(first, 90)) == 0).all()  # blank: nothing to go by
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
