@@ -95,6 +95,14 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
     return len(moved), tuple(left)
 
 
+def is_still(path: Path, digest: str) -> bool:
+    """Whether a file is there, and still what its digest says."""
+    try:
+        return digest_file(path) == digest
+    except OSError:
+        return False
+
+
 def _move(source: Path, target: Path, digest: str, itself: Path) -> str:
     """Move one file; why that was not done, or nothing."""
     try:

@@ -19,7 +19,7 @@ from simclr_cli.store.index import Index
 
 # Of near copies. Chosen on photos with known copies among many of one layout: docs/benchmarks.md.
 NEAR_BITS = 8  # of the 64 of their perceptual hashes in which they may differ
-NEAR_CORRELATION = 0.95  # of their colours in small, at least
+NEAR_CORRELATION = 0.96  # of their colours in small, at least
 AT_ONCE = 2_048  # pairs whose colours are compared
 
 Progress = Callable[[int, int], None]

@@ -16,7 +16,7 @@ from simclr_cli.images.decode import default_workers
 from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.index import Index
-from simclr_cli.store.moves import Moved, check_destination, check_free, move_out, put_back
+from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back
 from simclr_cli.store.run import find_run
 from simclr_cli.verbs.copies import NEAR_BITS, Copies, find_copies
 from simclr_cli.verbs.indexing import open_index
@@ -111,7 +111,7 @@ def as_groups(groups: Sequence[DuplicateGroup]) -> list[Group]:
         Group(
             heading=f"{number}. {Path(group.copies[0].path).name}",
             entries=tuple(_entry(copy, best=False) for copy in group.copies[1:]),
-            lead=f"{count(len(group.copies), 'picture')}; without the best, {group.bytes / 1e6:,.2f} MB.",
+            lead=f"All but the best: {group.bytes / 1e6:,.2f} MB.",
             sample=_entry(group.copies[0], best=True),
         )
         for number, group in enumerate(groups, start=1)
@@ -126,15 +126,26 @@ def _entry(copy: Copy, *, best: bool) -> Entry:
 
 
 def _moved(folder: Path, index: Index, found: Copies, result: DuplicatesResult, report: Report) -> DuplicatesResult:
-    """All but the best copies moved out."""
-    places = [place for group in found.groups for place in group[1:].tolist()]
-    if not places:
-        return result
-    files = [Moved(index.name(place), index.digest[place].tobytes().hex()) for place in places]
+    """All but the best copies moved out, where the best is still what it was."""
+    files: list[Moved] = []
+    left: list[str] = []
+    for best, *others in found.groups:
+        kept = is_still(index.path(int(best)), _digest(index, int(best)))
+        for place in others:
+            if kept:
+                files.append(Moved(index.name(int(place)), _digest(index, int(place))))
+            else:
+                left.append(f"{index.path(int(place))}: its best copy {index.name(int(best))} is gone, or has changed")
+    if not files:
+        return dataclasses.replace(result, left=tuple(left))
     try:
-        moved, left = move_out(Path(index.root), folder, files, progress(report, "moving"))
+        moved, more = move_out(Path(index.root), folder, files, progress(report, "moving"))
     except Interrupted as stop:
         raise type(stop)(
             "Stopped while files were moved.", f"Put them back with: simclr duplicates --put-back {folder}"
         ) from None
-    return dataclasses.replace(result, moved=moved, moved_to=str(folder), left=left)
+    return dataclasses.replace(result, moved=moved, moved_to=str(folder), left=(*left, *more))
+
+
+def _digest(index: Index, place: int) -> str:
+    return bytes(index.digest[place]).hex()

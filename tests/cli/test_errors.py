@@ -116,6 +116,14 @@ CATALOGUE = {
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
+    "copies that are put back from nowhere": (
+        "duplicates --put-back empty", 3, "There is no simclr-moved.json in empty", "Give the folder that --move-to",
+    ),
+    "copies moved and put back": ("duplicates --put-back a --move-to b", 2, "--put-back finds", "Type it alone."),
+    "copies of no run": ("duplicates --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
+    "how near exact copies are": (
+        "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity is of near copies", "Leave one of",
+    ),
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
     "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
     "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),

@@ -113,6 +113,14 @@ def test_a_file_that_changed_since_stays(planted: Any, tmp_path: Path) -> None:
     assert (planted.pictures / "zzz.png").exists()
 
 
+def test_where_the_best_copy_is_gone_the_others_stay(planted: Any, tmp_path: Path) -> None:
+    find(planted)
+    (planted.pictures / BRICKS[0]).unlink()
+    result = find(planted, kind="exact", as_is=True, move_to=tmp_path / "copies")
+    assert result.moved == 2 and (planted.pictures / "zzz.png").exists()
+    assert result.left == (f"{planted.pictures / 'zzz.png'}: its best copy {BRICKS[0]} is gone, or has changed",)
+
+
 def test_a_folder_within_the_pictures_is_refused(planted: Any, digest: Callable[[Path], Any]) -> None:
     before = digest(planted.pictures)
     with pytest.raises(SettingsError, match="lie in one another"):
