@@ -26,12 +26,16 @@ def count(number: int, noun: str) -> str:
 
 
 def closeness(above_random: float, above_views: float) -> str:
-    """What a similarity means, by the percent of random pairs, and of views of one picture, that are less similar."""
-    if above_views >= 50:
+    """What a similarity means, by the percent of random pairs, and of views of one picture, that are less similar.
+
+    To an encoder that has learnt little, random pairs too are as close as two views: then that says nothing.
+    """
+    if above_views >= 50 and above_random >= 99:
         return "as close as two views of one picture"
     if above_random >= 100:
         return "closer than any random pair looked at"
     if above_random < 50:
         return "no closer than a random pair"
     digits = 0 if above_random < 99 else 1 if above_random < 99.9 else 2 if above_random < 99.99 else 4
-    return f"closer than {math.floor(above_random * 10**digits) / 10**digits:.{digits}f} % of random pairs"
+    share = f"{math.floor(above_random * 10**digits) / 10**digits:.{digits}f}"
+    return f"closer than {share.rstrip('0').rstrip('.') if digits else share} % of random pairs"

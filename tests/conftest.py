@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,36 @@ QUIET = (
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("simclr-cache")))
+
+
+NASTY = (
+    b"<img src=x onerror=alert(1)>.png", b'"><script>alert(\'2\')<\\script>.png',
+    b"' onmouseover='alert(3)' & more.png", b"<\\title><\\style><\\script>.png", b"javascript:alert(4)",
+    b"{{ 7 * 7 }}{% raw %}.png", b"--><!--.png", b"right-to-left \xe2\x80\xaegnp.exe",
+    b"\xd7\xa2\xd7\x91\xd7\xa8\xd7\x99\xd7\xaa.png", b"\xe2\x80\xa8\xe2\x80\xa9\xef\xbb\xbf.png",
+    b"emoji \xf0\x9f\xa6\x8a e\xcc\x81.png", b"half \xff\xfe bytes.png", b"\xed\xa0\x80 surrogate.png",
+    b"new\nline\r\n.png", b"tab\t.png", b"\x1b[31mred\x1b[0m\x07.png", b"\x7f\x9b\xc2\x9b.png", b"=1+1.png",
+    b"+1.png", b"-1.png", b"@SUM(A1).png", b"\t=1.png", b"\r=1.png", b"'=1.png", b'q"uo""te.png',
+    b"comma,semi;colon.png", b"  spaces  ", b"#frag?query&a=b%41%.png", b"..png", b"...", b"\\u0041\\x41\\.png",
+    b"C:\\con|", b"%2e%2e", b"x" * 250 + b".png", b"~", b"*",
+)  # fmt: skip
+
+
+@pytest.fixture
+def nasty_names() -> Callable[[int], list[bytes]]:
+    """`nasty_names(count)`: as many different names of files: first the well-known nasty ones, then random bytes."""
+
+    def names(count: int) -> list[bytes]:
+        chance = random.Random(0)
+        allowed = [byte for byte in range(1, 256) if byte != ord("/")]
+        found = dict.fromkeys(NASTY)
+        while len(found) < count:
+            name = bytes(chance.choices(allowed, k=chance.randint(1, 40)))
+            if name not in (b".", b".."):
+                found[name] = None
+        return list(found)[:count]
+
+    return names
 
 
 @dataclass

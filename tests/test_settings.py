@@ -85,7 +85,8 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (EmbedSettings, {"run": "a", "backbone": "resnet18"}),
     (EmbedSettings, {"weights": "imagenet"}),
     (EmbedSettings, {"backbone": "resnet18"}),
-    (EmbedSettings, {"out": Path("vectors.csv")}),
+    (EmbedSettings, {"out": Path("vectors.txt")}),
+    (EmbedSettings, {"out": Path("vectors.csv"), "shards": 2}),
     (EmbedSettings, {"out": Path("vectors")}),
     (EmbedSettings, {"batch_size": 0}),
     (EmbedSettings, {"image_size": 0}),
@@ -112,6 +113,9 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),
+    (SimilarSettings, {"out": Path("found.txt")}),
+    (SimilarSettings, {"out": Path("found")}),
+    (SimilarSettings, {"out": Path("found.csv"), "open": True}),
     (DuplicatesSettings, {"kind": "same"}),
     (DuplicatesSettings, {"min_similarity": 1.01}),
     (DuplicatesSettings, {"min_similarity": 0.9, "kind": "exact"}),
@@ -226,6 +230,8 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),
     (SimilarSettings, {"queries": (HERE, Path(__file__))}),
+    (SimilarSettings, {"out": Path("found.HTML"), "open": True, "thumbnails": True}),
+    (SimilarSettings, {"out": Path("found.json")}),
 ]
 
 

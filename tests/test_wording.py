@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simclr_cli.wording import count, duration, safe
+from simclr_cli.wording import closeness, count, duration, safe
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,23 @@ def test_counts() -> None:
 )  # fmt: skip
 def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
     assert safe(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("above_random", "above_views", "words"),
+    [
+        (100.0, 80.0, "as close as two views of one picture"),
+        (99.0, 50.0, "as close as two views of one picture"),
+        (98.9, 99.0, "closer than 98 % of random pairs"),  # to this encoder random pairs are as close as views
+        (99.98765, 10.0, "closer than 99.98 % of random pairs"),
+        (99.9999, 49.9, "closer than 99.9999 % of random pairs"),
+        (99.99, 0.0, "closer than 99.99 % of random pairs"),
+        (99.95, 0.0, "closer than 99.95 % of random pairs"),
+        (99.05, 0.0, "closer than 99 % of random pairs"),
+        (100.0, 0.0, "closer than any random pair looked at"),
+        (50.0, 0.0, "closer than 50 % of random pairs"),
+        (49.9, 0.0, "no closer than a random pair"),
+    ],
+)
+def test_closeness_never_says_too_much(above_random: float, above_views: float, words: str) -> None:
+    assert closeness(above_random, above_views) == words

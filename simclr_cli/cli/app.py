@@ -23,7 +23,7 @@ from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
-    from simclr_cli.cli.console import Face
+    from simclr_cli.cli.console import Data, Face
 
 PEER_SECONDS = 1  # that a process lets others speak, which may have failed before it
 
@@ -147,12 +147,13 @@ def perform(
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
+            data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
             with _listening(face):
                 result = function(chosen, report=face.report)
             if not face.quiet:
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
                 sys.stdout.flush()
-                if getattr(chosen, "open", False):
+                if getattr(chosen, "open", False) and result.out is not None:
                     open_page(result.out, face)
         except PeerLost as error:  # let the one that failed be heard, and its exit code count
             time.sleep(PEER_SECONDS)
@@ -181,6 +182,17 @@ def perform(
             face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
             return SimclrError.exit_code
     return 0
+
+
+def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
+    """Whether tables show pictures; if they were asked for and cannot be shown, why, before long work."""
+    if not getattr(chosen, "thumbnails", False):
+        return False
+    from simclr_cli.cli.thumbnails import why_not
+
+    if (reason := why_not(data.out)) is not None:
+        face.say(f"No thumbnails: {reason}.", "yellow")
+    return reason is None
 
 
 def _listening(face: Face) -> contextlib.AbstractContextManager[None]:

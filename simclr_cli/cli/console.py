@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -139,6 +140,7 @@ class Data:
 
     def __init__(self) -> None:
         self.out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        self.thumbnails = False  # whether tables show pictures
 
     def json(self, result: Any) -> None:
         """The result's dataclass as one JSON object, ASCII, so that every file name survives."""
@@ -148,16 +150,35 @@ class Data:
         """One line, never wrapped."""
         sys.stdout.write(safe(text) + "\n")
 
-    def table(self, columns: list[str], rows: list[list[str]], title: str = "") -> None:
-        """A table for a person; where stdout is no terminal, lines with tabs between the cells."""
+    def table(
+        self, columns: list[str], rows: list[list[str]], title: str = "", *, pictures: Sequence[str] = ()
+    ) -> None:
+        """A table for a person; where stdout is no terminal, lines with tabs between the cells.
+
+        Args:
+            pictures: the file of each row, shown before it if thumbnails are.
+        """
         if not self.out.is_terminal:
             for row in [columns, *rows]:
                 sys.stdout.write("\t".join(safe(cell) for cell in row) + "\n")
             return
+        seen = self._seen(pictures)
         table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
+        if seen:
+            table.padding = (0, 1, 1, 1)  # so that pictures do not touch
+            table.add_column(no_wrap=True)
         for index, column in enumerate(columns):
             numbers = index > 0 and column not in ("path", "closeness")
-            table.add_column(column, justify="right" if numbers else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(safe(cell)) for cell in row))
+            side: Literal["left", "right"] = "right" if numbers else "left"
+            table.add_column(column, justify=side, overflow="fold", vertical="middle" if seen else "top")
+        for index, row in enumerate(rows):
+            table.add_row(*seen[index : index + 1], *(Text(safe(cell)) for cell in row))
         self.out.print(table)
+
+    def _seen(self, pictures: Sequence[str]) -> list[Text]:
+        """Thumbnails, if they are wanted and can be shown."""
+        if not (self.thumbnails and pictures):
+            return []
+        from simclr_cli.cli.thumbnails import thumbnails
+
+        return thumbnails(pictures)

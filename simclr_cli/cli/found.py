@@ -16,7 +16,8 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         ]
         if len(result.queries) > 1 or data.out.is_terminal:
             data.line(f"Most similar to {query.query}:")
-        data.table(["rank", "similarity", "closeness", "path"], rows)
+        columns = ["rank", "similarity", "closeness", "path"]
+        data.table(columns, rows, pictures=[hit.path for hit in query.neighbours])
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
 

@@ -14,7 +14,7 @@ class EmbedResult:
     """What `embed` wrote."""
 
     out: str
-    rows_file: str
+    rows_file: str  # names of the rows, and what was refused: beside `out`, `out` itself, or the list of shards
     rows: int
     dimensions: int
     normalised: bool

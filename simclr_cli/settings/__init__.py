@@ -4,7 +4,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
-from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, IndexSettings, SimilarSettings
+from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
@@ -29,6 +29,7 @@ __all__ = [
     "DuplicatesSettings",
     "EmbedSettings",
     "EncoderSettings",
+    "FindSettings",
     "FinetuneSettings",
     "IndexSettings",
     "LearningRateRule",

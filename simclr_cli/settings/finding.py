@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from simclr_cli.errors import SettingsError
+from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import (
-    DEVICE,
-    OPEN,
-    OUT_FOUND,
-    RUN,
-    RUNS,
-    RUNS_HELP,
-    THUMBNAILS,
-    WORKERS,
-    check_found_out,
-)
+from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, WORKERS
+
+FOUND_FILES = (".html", ".csv", ".json")
 
 CopyKind = Literal["exact", "near", "all"]
 
@@ -39,7 +32,36 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarSettings(IndexSettings):
+class FindSettings(IndexSettings):
+    """Where what was found goes: shared by the verbs that list pictures."""
+
+    out: Path | None = setting(
+        None,
+        "Write what was found to this file: .html (a gallery), .csv or .json. "
+        "Auto: nowhere, or with --open a gallery in the run's folder.",
+        short="o",
+    )
+    open: bool = setting(False, "Open the gallery in the browser.")
+    thumbnails: bool = setting(False, "Show small pictures beside the names, where the terminal has colours.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.out is None:
+            return
+        if self.out.suffix.lower() not in FOUND_FILES:
+            raise SettingsError(
+                f"--out is {self.out}, and must end in .html, .csv or .json.", f"Try --out {self.out}.html"
+            )
+        if self.out.is_dir():
+            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
+        if self.open and self.out.suffix.lower() != ".html":
+            raise SettingsError(
+                f"--open shows a gallery, and --out is {self.out}.", f"Try --out {self.out.with_suffix('.html')}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarSettings(FindSettings):
     """Settings of `simclr similar`."""
 
     queries: tuple[Path, ...] = setting(
@@ -53,19 +75,21 @@ class SimilarSettings(IndexSettings):
     min_similarity: float | None = setting(
         None, "Only pictures at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
     )
-    out: Path | None = setting(None, OUT_FOUND, short="o")
-    open: bool = setting(False, OPEN)
-    thumbnails: bool = setting(False, THUMBNAILS)
+    exact: bool = setting(
+        False, "Compare every vector also where there are more than 3 million. Else those in the nearest cells are."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.queries:
             raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
-        check_found_out(self)
+        for query in self.queries:  # what is no absolute path may be the name of one of the run's pictures
+            if query.is_absolute() and not os.path.lexists(query):
+                raise InputError(f"There is no {query}.", "Check the path.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuplicatesSettings(IndexSettings):
+class DuplicatesSettings(FindSettings):
     """Settings of `simclr duplicates`."""
 
     kind: CopyKind = setting(
@@ -87,13 +111,9 @@ class DuplicatesSettings(IndexSettings):
     put_back: Path | None = setting(
         None, "Put back what was moved to this folder, and do nothing else. Auto: look for copies."
     )
-    out: Path | None = setting(None, OUT_FOUND, short="o")
-    open: bool = setting(False, OPEN)
-    thumbnails: bool = setting(False, THUMBNAILS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_found_out(self)
         if self.kind == "exact" and self.min_similarity is not None:
             raise SettingsError("--min-similarity is of near copies, and --kind is exact.", "Leave one of them out.")
         if self.put_back is not None and (self.move_to or self.out or self.open):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
@@ -21,41 +20,6 @@ DEVICES = (
 RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
 RUNS_HELP = "The folder that runs are kept in."
 SEED = "Every random choice follows from it; same seed, same machine, same result."
-
-OUT_FOUND = (
-    "Write what was found to this file: .html (a gallery), .csv or .json. "
-    "Auto: nowhere, or with --open a gallery in the run's folder."
-)
-OPEN = "Open the gallery in the browser."
-THUMBNAILS = "Show small pictures beside the names, where the terminal has colours."
-FOUND_FILES = (".html", ".csv", ".json")
-
-
-class FoundSettings(Protocol):
-    """Settings of a verb that finds pictures: where what was found goes."""
-
-    @property
-    def out(self) -> Path | None: ...
-
-    @property
-    def open(self) -> bool: ...
-
-
-def check_found_out(settings: FoundSettings) -> None:
-    """Check --out and --open of a verb that finds pictures.
-
-    Raises:
-        SettingsError: --out is no gallery, CSV or JSON, or a folder; or --open, and it is no gallery.
-    """
-    out = settings.out
-    if out is None:
-        return
-    if out.suffix.lower() not in FOUND_FILES:
-        raise SettingsError(f"--out is {out}, and must end in .html, .csv or .json.", f"Try --out {out}.html")
-    if out.is_dir():
-        raise SettingsError(f"--out is {out}, which is a folder.", "Give the path of a file.")
-    if settings.open and out.suffix.lower() != ".html":
-        raise SettingsError(f"--open shows a gallery, and --out is {out}.", f"Try --out {out.with_suffix('.html')}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,24 @@ from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
 from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
 
+FORMS = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedSettings(EncoderSettings):
     """Settings of `simclr embed`."""
 
     images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
-    out: Path = setting(Path("vecs.npy"), "The file of vectors, .npy; the rows' names go beside it.", short="o")
+    out: Path = setting(
+        Path("vecs.npy"),
+        "The file of vectors, in the form that its ending says: .npy (the rows' names go beside it), .npz, .parquet, "
+        ".csv, .safetensors, or .tsv with thumbnails for the Embedding Projector.",
+        short="o",
+    )
     raw: bool = setting(False, "Leave h as it is instead of scaling each row to length 1.")
     shards: int | None = setting(
         None,
-        "Write so many files and a list of them; those that are there already are kept. Auto: one file.",
+        "Write so many .npy and a list of them; those that are there already are kept. Auto: one file.",
         at_least=1,
         at_most=99_999,
     )
@@ -27,8 +34,11 @@ class EmbedSettings(EncoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out.suffix != ".npy":
-            raise SettingsError(f"--out is {self.out}, and must end in .npy.", f"Try --out {self.out}.npy")
+        if self.out.suffix not in FORMS:
+            forms = f"{', '.join(FORMS[:-1])} or {FORMS[-1]}"
+            raise SettingsError(f"--out is {self.out}, and must end in {forms}.", f"Try --out {self.out}.npy")
+        if self.shards is not None and self.out.suffix != ".npy":
+            raise SettingsError(f"--shards are .npy, and --out is {self.out}.", "Leave one out, or give a .npy.")
         if self.out.is_dir():
             raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
         if self.backbone is not None and self.images is None:

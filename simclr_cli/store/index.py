@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,67 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, write_json
-from simclr_cli.store.rows import Rows, read_rows, write_rows
+from simclr_cli.files import TEMPORARY_PREFIX, write_json
+from simclr_cli.store.rows import Rows
+from simclr_cli.store.segments import AGAIN, LiveVectors, Segment, Unusable, open_segment, write_segment
 
 FORMAT_VERSION = 1
+EMPTY = {"bytes": (0,), "modified_ns": (0,), "digest": (0, 32), "size": (0, 2)}  # the columns' shapes
 INDEX, ROWS = "index.json", "rows-*.safetensors"
 STRAY_SECONDS = 3_600  # after which a file that no index names is no one's
-AGAIN = "Run the command again without --as-is: the vectors are made anew."
-
-
-class Unusable(RunError):
-    """Vectors that are damaged, or of another model: they can be made anew."""
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """One file of rows."""
-
-    file: str
-    digest: str  # SHA-256 of the file
-    rows: Rows
-    gone: NDArray[np.int64]  # rows whose picture is no more, or was changed; sorted
-
-    @cached_property
-    def live(self) -> NDArray[np.int64] | None:
-        """The others; None: all."""
-        return np.setdiff1d(np.arange(len(self.rows)), self.gone) if len(self.gone) else None
-
-    def __len__(self) -> int:
-        return len(self.rows) - len(self.gone)
-
-
-class LiveVectors:
-    """The vectors of all segments put end to end, without those that are gone: read by slices, and by places."""
-
-    def __init__(self, segments: Sequence[Segment], width: int) -> None:
-        self._parts = [(segment.rows.h, segment.live) for segment in segments]
-        self._starts = np.cumsum([0, *(len(segment) for segment in segments)])
-        self.shape = (int(self._starts[-1]), width)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        """(n, D) float32: a part of the map itself where that is possible."""
-        start, stop, step = rows.indices(len(self))
-        assert step == 1
-        found = []
-        for (h, live), first in zip(self._parts, self._starts.tolist(), strict=False):
-            a, b = max(0, start - first), stop - first
-            if b > 0 and a < (len(h) if live is None else len(live)):
-                found.append(h[a:b] if live is None else h[live[a:b]])
-        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, self.shape[1]), np.float32), *found])
-
-    def take(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(n,) places -> (n, D) float32, a copy."""
-        taken = np.empty((len(places), self.shape[1]), np.float32)
-        for (h, live), first, end in zip(self._parts, self._starts[:-1], self._starts[1:], strict=True):
-            here = (places >= first) & (places < end)
-            within = places[here] - first
-            taken[here] = h[within if live is None else live[within]]
-        return taken
 
 
 @dataclass(frozen=True)
@@ -126,7 +72,7 @@ class Index:
         """The relative path of one picture."""
         for segment in self.segments:
             if place < len(segment):
-                return segment.rows.name(place if segment.live is None else int(segment.live[place]))
+                return segment.rows.name(segment.row(place))
             place -= len(segment)
         raise IndexError(place)
 
@@ -134,11 +80,8 @@ class Index:
         """Where a relative path is, without a list of all of them; None: not here."""
         first = 0
         for segment in self.segments:
-            row = segment.rows.row(name)
-            if row is not None and segment.live is None:
-                return first + row
-            if row is not None and segment.live is not None and row in segment.live:
-                return first + int(np.searchsorted(segment.live, row))
+            if (within := segment.place(name)) is not None:
+                return first + within
             first += len(segment)
         return None
 
@@ -149,7 +92,7 @@ class Index:
     @cached_property
     def names(self) -> list[str]:
         """All relative paths: takes a while for a million."""
-        return [name for segment in self.segments for name in _names(segment)]
+        return [name for segment in self.segments for name in segment.names()]
 
     @cached_property
     def bytes(self) -> NDArray[np.int64]:
@@ -173,17 +116,7 @@ class Index:
 
     def _column(self, name: str) -> NDArray[Any]:
         columns = [getattr(s.rows, name) if s.live is None else getattr(s.rows, name)[s.live] for s in self.segments]
-        return np.concatenate(columns) if columns else np.empty((0, 32 if name == "digest" else 2), np.int64)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Changes with every change of the index."""
-        return "-".join(f"{segment.digest[:16]}.{len(segment)}" for segment in self.segments)
-
-
-def _names(segment: Segment) -> Iterator[str]:
-    wanted = range(len(segment.rows)) if segment.live is None else segment.live.tolist()
-    return (segment.rows.name(row) for row in wanted)
+        return np.concatenate(columns) if columns else np.empty(EMPTY[name], np.int64)
 
 
 def update(
@@ -203,7 +136,7 @@ def update(
     parts = [(segment.rows, segment.live) for segment in merged] + ([(added, None)] if added and len(added) else [])
     kept = [segment for segment in kept if segment not in merged]
     if parts:
-        kept.append(_written(index.folder, parts))
+        kept.append(write_segment(index.folder, parts))
     new = Index(index.folder, root, index.model_digest, index.width, tuple(kept), tuple(refused))
     write_json(index.folder / INDEX, _described(new))
     _clean(new)
@@ -216,15 +149,9 @@ def set_aside(index: Index, added: Rows) -> Index:
     Raises:
         MachineError: no right to write, or no space.
     """
-    new = replace(index, aside=(*index.aside, _written(index.folder, [(added, None)])))
+    new = replace(index, aside=(*index.aside, write_segment(index.folder, [(added, None)])))
     write_json(index.folder / INDEX, _described(new))
     return new
-
-
-def _written(folder: Path, parts: Sequence[tuple[Rows, NDArray[np.int64] | None]]) -> Segment:
-    file = f"rows-{secrets.token_hex(8)}.safetensors"
-    digest = write_rows(folder / file, parts)
-    return Segment(file, digest, read_rows(folder / file), np.empty(0, np.int64))
 
 
 def _without(segments: Sequence[Segment], gone: NDArray[np.int64]) -> Iterator[Segment]:
@@ -256,13 +183,8 @@ def _described(index: Index) -> dict[str, Any]:
         "root": index.root,
         "model_digest": index.model_digest,
         "width": index.width,
-        **{
-            key: [
-                {"file": s.file, "rows": len(s.rows), "digest": s.digest, "gone": s.gone.tolist(),
-                 "modified_ns": (index.folder / s.file).stat().st_mtime_ns} for s in segments
-            ]
-            for key, segments in (("segments", index.segments), ("aside", index.aside))
-        },
+        "segments": [segment.described(index.folder) for segment in index.segments],
+        "aside": [segment.described(index.folder) for segment in index.aside],
         "refused": [list(vars(entry).values()) for entry in index.refused],
     }  # fmt: skip
 
@@ -279,46 +201,50 @@ def _clean(index: Index) -> None:
 def read_index(folder: Path, *, model_digest: str) -> Index | None:
     """Open an index, mapped; None if there is none.
 
-    A file of rows that has the size and the time of change that it was left with is trusted; another one is read whole,
-    and its digest compared.
-
     Raises:
         Unusable: damaged, or of another model.
         RunError: of a newer version, which is left as it is.
     """
+    while True:
+        try:
+            content = (folder / INDEX).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Unusable(f"{folder / INDEX} cannot be read ({error}).", AGAIN) from None
+        try:
+            return _read(folder, content, model_digest)
+        except Unusable:
+            if not _changed(folder, content):
+                raise
+            # another process has put a new one in its place, and may have removed what the old one named
+
+
+def _changed(folder: Path, content: bytes) -> bool:
+    try:
+        return (folder / INDEX).read_bytes() != content
+    except OSError:
+        return False
+
+
+def _read(folder: Path, whole: bytes, model_digest: str) -> Index:
     path = folder / INDEX
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise Unusable(f"{path} cannot be read ({error}).", AGAIN) from None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-    try:
+        content = json.loads(whole)
+        if type(version := content["format_version"]) is not int:
+            raise ValueError("it does not say its format version")
+        if version > FORMAT_VERSION:
+            raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
         made_by = content["model_digest"]
-        segments, aside = (tuple(_opened(folder, entry) for entry in content[key]) for key in ("segments", "aside"))
+        if made_by != model_digest:
+            raise Unusable(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
+        segments, aside = (
+            tuple(open_segment(folder, entry) for entry in content[key]) for key in ("segments", "aside")
+        )
         refused = tuple(RefusedFile(*entry) for entry in content["refused"])
         index = Index(folder, str(content["root"]), made_by, int(content["width"]), segments, refused, aside)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unusable(f"{path} does not describe vectors ({error}).", AGAIN) from None
-    if made_by != model_digest:
-        raise Unusable(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
     if any(segment.rows.h.shape[1] != index.width for segment in (*segments, *aside)):
         raise Unusable(f"{folder} holds vectors of different widths.", AGAIN)
     return index
-
-
-def _opened(folder: Path, entry: Mapping[str, Any]) -> Segment:
-    file = Path(entry["file"]).name  # never out of the folder
-    try:
-        rows = read_rows(folder / file)
-    except RunError as error:
-        raise Unusable(error.what, AGAIN) from None
-    gone = np.array(entry["gone"], dtype=np.int64)
-    if len(rows) != entry["rows"] or np.any((gone < 0) | (gone >= len(rows))) or np.any(np.diff(gone) <= 0):
-        raise Unusable(f"{folder / file} and {folder / INDEX} do not belong together.", AGAIN)
-    if (folder / file).stat().st_mtime_ns != entry["modified_ns"] and digest_file(folder / file) != entry["digest"]:
-        raise Unusable(f"{folder / file} is not what was saved: its digest differs.", AGAIN)
-    return Segment(file, entry["digest"], rows, gone)

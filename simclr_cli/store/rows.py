@@ -33,6 +33,7 @@ COLUMNS: dict[str, tuple[str, np.dtype[Any]]] = {
     "size": ("I32", np.dtype("<i4")), "h": ("F32", np.dtype("<f4")), "digest": ("U8", np.dtype("u1")),
     "names": ("U8", np.dtype("u1")),
 }  # fmt: skip
+WORDS = {kind: word for word, kind in COLUMNS.values()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,8 @@ def write_rows(file: Path, parts: Sequence[tuple[Rows, NDArray[np.int64] | None]
 def _pieces(
     columns: Mapping[str, NDArray[Any]], shape: tuple[int, int], chosen: Sequence[tuple[Rows, NDArray[np.int64]]]
 ) -> Iterator[bytes]:
-    yield _header({name: (shape if name == "h" else columns[name].shape) for name in COLUMNS})
+    shapes = {name: (shape if name == "h" else columns[name].shape) for name in COLUMNS}
+    yield header({name: (kind, shapes[name]) for name, (_, kind) in COLUMNS.items()})
     for name, (_, kind) in COLUMNS.items():
         if name != "h":
             yield np.ascontiguousarray(columns[name], kind).tobytes()
@@ -136,12 +138,20 @@ def _pieces(
                 yield np.ascontiguousarray(rows.h[which[start : start + BLOCK]], kind).tobytes()
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    described: dict[str, Any] = {}
+def header(
+    columns: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """The beginning of a .safetensors, up to the first column, so long that h begins where a line of the cache does.
+
+    Args:
+        columns: type and shape of each, in the order of the file; h is one of them.
+        metadata: ASCII, for whoever reads the file with the library.
+    """
+    described: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     start = 0
-    for name, (word, kind) in COLUMNS.items():
-        stop = start + kind.itemsize * int(np.prod(shapes[name]))
-        described[name] = {"dtype": word, "shape": list(shapes[name]), "data_offsets": [start, stop]}
+    for name, (kind, shape) in columns.items():
+        stop = start + kind.itemsize * int(np.prod(shape))
+        described[name] = {"dtype": WORDS[kind], "shape": list(shape), "data_offsets": [start, stop]}
         start = stop
     text = json.dumps(described).encode("ascii")
     to_h: int = described["h"]["data_offsets"][0]

@@ -1,7 +1,7 @@
 """Embeddings with the names of their rows, bound to the model that made them.
 
 Two files: NAME.npy, float32 (N, D), which any tool reads, and NAME.rows.json, which says what each row is, which model
-made it, and the digest of the .npy, so that the two cannot be mixed up.
+made it, and the digest of the .npy, so that the two cannot be mixed up. (Other forms: store/exports.py.)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from simclr_cli.errors import RunError
 from simclr_cli.files import digest_file, write_file, write_json
 
 FORMAT_VERSION = 1
+SELF_DESCRIBING = (".npz", ".parquet", ".safetensors")  # they hold names and all else themselves
 KEYS = {"vectors_digest": str, "rows_digest": str, "shape": list, "model_digest": str, "normalised": bool, "root": str,
         "rows": list, "refused": list, "source_fingerprint": str}  # fmt: skip
 
@@ -38,28 +39,35 @@ class Vectors:
 
 
 def rows_file(out: Path) -> Path:
-    """The description beside a .npy."""
-    return out.with_suffix(".rows.json")
+    """What says what the rows of a file are: a description beside it, or the file itself where there is room in it."""
+    if out.suffix in SELF_DESCRIBING:
+        return out
+    return out.with_suffix(".rows.json") if out.suffix == ".npy" else out.with_name(f"{out.name}.rows.json")
 
 
 def write_vectors(out: Path, vectors: Vectors) -> None:
     """Write both files, the description last: as long as it is the old one, its digest shows that the two differ."""
     write_file(out, lambda stream: np.lib.format.write_array(stream, vectors.values, allow_pickle=False))
-    write_json(
-        rows_file(out),
-        {
-            "format_version": FORMAT_VERSION,
-            "vectors_digest": digest_file(out),
-            "rows_digest": _digest_rows(vectors.rows),
-            "shape": list(vectors.values.shape),
-            "model_digest": vectors.model_digest,
-            "normalised": vectors.normalised,
-            "root": vectors.root,
-            "source_fingerprint": vectors.source_fingerprint,
-            "refused": [dict(entry) for entry in vectors.refused],
-            "rows": list(vectors.rows),
-        },
-    )
+    write_rows_file(out, vectors)
+
+
+def write_rows_file(out: Path, vectors: Vectors) -> None:
+    """Describe the file of vectors that has just been written, beside it."""
+    digests = {"vectors_digest": digest_file(out), "rows_digest": _digest_rows(vectors.rows)}
+    write_json(rows_file(out), {**about(vectors), **digests, "rows": list(vectors.rows)})
+
+
+def about(vectors: Vectors) -> dict[str, Any]:
+    """What can be said of vectors, but for the names of their rows, as JSON can hold it."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "shape": list(vectors.values.shape),
+        "model_digest": vectors.model_digest,
+        "normalised": vectors.normalised,
+        "root": vectors.root,
+        "source_fingerprint": vectors.source_fingerprint,
+        "refused": [dict(entry) for entry in vectors.refused],
+    }
 
 
 def shard_file(out: Path, number: int, count: int) -> Path:

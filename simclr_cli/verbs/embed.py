@@ -16,10 +16,14 @@ from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused, take_census
+from simclr_cli.images.sprite import tile_side, write_sprite
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import EmbedResult
 from simclr_cli.settings import EmbedSettings
+from simclr_cli.store.exports import write_export
+from simclr_cli.store.parquet import check_parquet
+from simclr_cli.store.projector import sprite_file, write_projector
 from simclr_cli.store.vectors import (
     Vectors,
     read_vectors,
@@ -49,6 +53,8 @@ def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
 
 def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) -> EmbedResult:
     began = time.perf_counter()
+    if settings.out.suffix == ".parquet":
+        check_parquet()
     make_folder(settings.out.absolute().parent)
     ready = ready_encoder(settings, place)
     root = settings.images or pictures_of(ready.run)
@@ -117,8 +123,18 @@ def _in_one(how: Embedding, census: Census, ranks: Ranks) -> Written:
     every = ranks.rows_in_order(torch.from_numpy(h))
     rows = [part.numpy() for part in every]
     if ranks.first:
-        write_vectors(how.settings.out, how.vectors(census, rows[0] if ranks.alone else np.concatenate(rows)))
+        _write(how, census, how.vectors(census, rows[0] if ranks.alone else np.concatenate(rows)))
     return Written(len(census.pictures), len(refused), len(census.pictures))
+
+
+def _write(how: Embedding, census: Census, vectors: Vectors) -> None:
+    """In the form that was asked for; the one for the Embedding Projector has thumbnails."""
+    out = how.settings.out
+    if out.suffix != ".tsv":
+        return write_export(out, vectors)
+    paths = [census.path(picture) for picture in census.pictures]
+    write_sprite(sprite_file(out), paths, workers=how.workers, progress=progress(how.report, "making thumbnails"))
+    return write_projector(out, vectors, tile_side(len(paths)))
 
 
 def _in_shards(how: Embedding, census: Census, count: int, ranks: Ranks) -> Written:

@@ -16,9 +16,10 @@ from simclr_cli.files import digest_file
 from simclr_cli.images.decode import Refusal, default_workers, each
 from simclr_cli.images.folder import Census, Picture, take_census
 from simclr_cli.settings import IndexSettings
-from simclr_cli.store.index import Index, RefusedFile, Unusable, read_index, set_aside, update
+from simclr_cli.store.index import Index, RefusedFile, read_index, set_aside, update
 from simclr_cli.store.rows import Rows, named
 from simclr_cli.store.run import RunFolder, find_run
+from simclr_cli.store.segments import Unusable
 from simclr_cli.verbs.calibrating import calibration
 from simclr_cli.verbs.embedding import embed_files, pictures_of
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder

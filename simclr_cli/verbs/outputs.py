@@ -17,7 +17,7 @@ from simclr_cli.files import make_folder, write_bytes, write_csv, write_json
 from simclr_cli.images.decode import Refusal, decode, each
 from simclr_cli.pages.gallery import Found, Part, gallery_page
 from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri, thumbnail
-from simclr_cli.settings.shared import FoundSettings
+from simclr_cli.settings import FindSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.wording import count
 
@@ -54,7 +54,7 @@ class Group:
         return self.entries if self.sample is None else (self.sample, *self.entries)
 
 
-def page_of(settings: FoundSettings, run: RunFolder, verb: str) -> Path | None:
+def page_of(settings: FindSettings, run: RunFolder, verb: str) -> Path | None:
     """Where what was found goes: --out, or with --open alone a page in the run's folder, or nowhere.
 
     Its folder is made, so that a verb that asks before long work does not work in vain.

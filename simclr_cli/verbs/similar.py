@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.engine.search import nearest
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, silent
 from simclr_cli.images.decode import default_workers
@@ -19,7 +18,10 @@ from simclr_cli.settings import SimilarSettings
 from simclr_cli.store.run import find_run
 from simclr_cli.verbs.embedding import trained_on
 from simclr_cli.verbs.indexing import Opened, open_index
+from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.queries import Query, embed_queries, read_queries
+from simclr_cli.verbs.searching import search
+from simclr_cli.wording import closeness
 
 SPARE = 4  # more hits than are wanted: the query's own file may be among them, under several names
 
@@ -34,16 +36,44 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     run = find_run(settings.run, settings.runs)
     queries, refused = read_queries(settings.queries, trained_on(run), workers, report)  # before long work
     opened = open_index(settings, report)
+    out = page_of(settings, opened.run, "similar")
     answered, h, failed = embed_queries(
         queries, opened.index, opened.ready, batch_size=settings.batch_size, workers=workers, report=report
     )
     among = _within(opened, settings.within)
     found = tuple(
         QueryResult(query.text, hits)
-        for query, hits in zip(answered, _hits(opened, answered, h, among, settings), strict=True)
+        for query, hits in zip(answered, _hits(opened, answered, h, among, settings, report), strict=True)
     )
     searched = len(opened.index) if among is None else int(among.sum())
-    return SimilarResult(str(opened.run.path), searched, found, (*refused, *failed))
+    result = SimilarResult(
+        str(opened.run.path), searched, found, (*refused, *failed), out=str(out) if out is not None else None
+    )
+    if out is not None:
+        groups = [_group(query, one) for query, one in zip(answered, found, strict=True)]
+        lead = f"Of {searched:,} pictures of {opened.run.path}, by the cosine similarity of h."
+        write_found(out, result, "Similar pictures", lead, groups, workers=workers, report=report)
+    return result
+
+
+def _group(query: Query, found: QueryResult) -> Group:
+    """The hits of a query as a group of the gallery, the query itself first if it is one picture."""
+    entries = tuple(
+        Entry(
+            hit.path,
+            f"{hit.similarity:.3f}: {closeness(hit.above_random, hit.above_views)}",
+            {
+                "rank": hit.rank,
+                "similarity": hit.similarity,
+                "above_random": hit.above_random,
+                "above_views": hit.above_views,
+            },
+        )
+        for hit in found.neighbours
+    )
+    pictures = query.pictures
+    sample = Entry(str(pictures[0]), "the query") if len(pictures) == 1 else None
+    return Group(f"Most similar to {query.text}", entries, sample=sample)
 
 
 def _within(opened: Opened, pattern: str) -> NDArray[np.bool_] | None:
@@ -63,12 +93,13 @@ def _hits(
     h: NDArray[np.float32],
     among: NDArray[np.bool_] | None,
     settings: SimilarSettings,
+    report: Report,
 ) -> list[tuple[Neighbour, ...]]:
     """The neighbours of each query; its own files are left out, under whatever path they lie."""
     own = [{picture.resolve() for picture in query.pictures} for query in queries]
     wanted = settings.top + max(map(len, own)) + SPARE
     while True:
-        similarities, places = nearest(opened.index.h, h, wanted, among)
+        similarities, places = search(opened.index, h, wanted, among, exact=settings.exact, report=report)
         hits = [
             _neighbours(opened, leave_out, row, where, settings)
             for leave_out, row, where in zip(own, similarities, places, strict=True)

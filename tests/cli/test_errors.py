@@ -89,7 +89,8 @@ CATALOGUE = {
     "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
     "unfinished run to embed with": ("embed --run half --runs runs", 4, "is not finished.", "--resume --run half"),
     "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train the run again."),
-    "out that is no .npy": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy.", "vecs.txt.npy"),
+    "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.txt.npy"),
+    "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards are .npy, and --out is v.csv.", "give a .npy"),
     "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),
     "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Leave one"),
     "weights of a run": ("embed --weights imagenet", 2, "--weights belongs to --backbone", "Add --backbone NAME."),
@@ -115,6 +116,10 @@ CATALOGUE = {
     "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "found into a file of another kind": (
+        "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.txt.html",
+    ),
+    "no gallery to open": ("similar photos --out a.csv --open", 2, "--open shows a gallery", "--out a.html"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
     "copies that are put back from nowhere": (
         "duplicates --put-back empty", 3, "There is no simclr-moved.json in empty", "Give the folder that --move-to",

@@ -70,6 +70,8 @@ def test_values_are_mapped_and_not_written_to(out: Path) -> None:
 def test_rows_file_stands_beside(tmp_path: Path) -> None:
     assert rows_file(tmp_path / "vecs.npy") == tmp_path / "vecs.rows.json"
     assert rows_file(tmp_path / "v1.2.npy") == tmp_path / "v1.2.rows.json"
+    assert rows_file(tmp_path / "v1.2.csv") == tmp_path / "v1.2.csv.rows.json"
+    assert rows_file(tmp_path / "v1.2.npz") == tmp_path / "v1.2.npz"
 
 
 def test_writing_again_replaces_both(out: Path) -> None:

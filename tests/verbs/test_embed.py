@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import timm
 from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
 import simclr_cli
@@ -246,7 +248,8 @@ def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
         ({"run": "a", "backbone": "resnet18"}, "--run and --backbone name two encoders"),
         ({"weights": "imagenet"}, "--weights belongs to --backbone"),
         ({"backbone": "resnet18"}, "has no pictures of its own"),
-        ({"out": Path("vecs.txt")}, r"must end in \.npy"),
+        ({"out": Path("vecs.txt")}, r"must end in \.npy, \.npz, \.parquet, \.csv, \.safetensors or \.tsv"),
+        ({"out": Path("vecs.csv"), "shards": 2}, r"--shards are \.npy, and --out is vecs\.csv"),
         ({"out": Path("vecs")}, r"Try --out vecs\.npy"),
         ({"batch_size": 0}, "--batch-size is 0, and must be at least 1"),
     ],
@@ -272,6 +275,53 @@ def test_vectors_beside_the_rows_of_another_embedding_are_refused(run_embed: Any
     shutil.copy(tmp_path / "raw.npy", one.out)
     with pytest.raises(RunError, match=re.escape("do not belong together")):
         read_vectors(Path(one.out), model_digest=one.model_digest)
+
+
+# --- In other forms ---
+
+
+@pytest.mark.parametrize("form", ["npz", "safetensors", "csv", "parquet", "tsv"])
+def test_other_forms_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: Path, form: str) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    _, vectors, beside = run_embed()
+    result = embed(EmbedSettings(runs=trained.runs, out=tmp_path / f"w.{form}"))
+    assert (result.out, result.rows, result.dimensions) == (str(tmp_path / f"w.{form}"), 48, 96)
+    own = form in ("npz", "safetensors", "parquet")
+    assert result.rows_file == (result.out if own else f"{result.out}.rows.json")
+    match form:
+        case "npz":
+            with np.load(result.out, allow_pickle=False) as members:
+                h, names = members["h"], members["names"].tolist()
+        case "safetensors":
+            h, names = load_file(result.out)["h"], beside["rows"]
+        case "parquet":
+            from pyarrow import parquet
+
+            table = parquet.read_table(result.out).to_pydict()
+            h, names = np.array(table["h"], np.float32), table["path"]
+        case "csv":
+            rows = [line.split(",") for line in Path(result.out).read_text().splitlines()[1:]]
+            h, names = np.array([row[1:] for row in rows], np.float32), [row[0].strip('"') for row in rows]
+        case "tsv":
+            h, names = np.loadtxt(result.out, dtype=np.float32), beside["rows"]
+            written = {path.name for path in tmp_path.glob("w.*")}
+            assert written == {
+                f"w.{end}" for end in ("tsv", "tsv.rows.json", "metadata.tsv", "sprite.png", "config.json")
+            }
+            with Image.open(tmp_path / "w.sprite.png") as sprite:
+                assert sprite.size == (7 * 64, 7 * 64)
+    np.testing.assert_array_equal(h, vectors)
+    assert names == beside["rows"]
+
+
+def test_parquet_without_its_library_is_refused_before_long_work(
+    run_embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simclr_cli.store.parquet.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("simclr_cli.verbs.embed.ready_encoder", lambda *_: pytest.fail("work began"))
+    with pytest.raises(MachineError, match="needs the library pyarrow"):
+        run_embed(out=tmp_path / "v.parquet")
 
 
 # --- In shards ---

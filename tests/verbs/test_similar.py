@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -182,6 +183,24 @@ def test_within_a_pattern_and_above_a_similarity(trained: Any) -> None:
     assert find(trained, query, min_similarity=1.0).queries[0].neighbours == ()
     with pytest.raises(InputError, match="fits --within"):
         find(trained, query, within="*.gif")
+
+
+# Where it goes
+
+
+def test_what_was_found_goes_into_a_file(trained: Any, tmp_path: Path) -> None:
+    query = trained.pictures / "dots" / "0000.png"
+    for kind in ("csv", "json", "html"):
+        found = find(trained, query, Path("bricks"), top=3, out=tmp_path / f"found.{kind}")
+        assert found.out == str(tmp_path / f"found.{kind}")
+    assert json.loads((tmp_path / "found.json").read_text())["queries"][0]["query"] == str(query)
+    with (tmp_path / "found.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    hits = found.queries[0].neighbours
+    assert [row["path"] for row in rows[:4]] == [str(query), *(hit.path for hit in hits)]
+    assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("<img") == 4 * len(found.queries) and "closer than" in page
 
 
 # What a similarity means

@@ -1,0 +1,38 @@
+r"""Names of files as text that every table can hold, and back to the very same names.
+
+\xHH    a byte of the name that is not part of valid UTF-8, or of a control character, a line's end or a backslash
+./      in front of a name that a spreadsheet would take for a formula: it is a path still, to the same file
+"""
+
+from __future__ import annotations
+
+import re
+
+ESCAPED = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
+ONE_BYTE = re.compile(rb"\\x([0-9a-f]{2})")
+
+
+def as_text(name: str) -> str:
+    """A relative path as valid UTF-8 in one line.
+
+    Args:
+        name: bytes that are not UTF-8 as surrogates.
+    """
+    return ESCAPED.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in _bytes(found[0])), name)
+
+
+def as_cell(name: str) -> str:
+    """The same for CSV and TSV: no spreadsheet computes it."""
+    text = as_text(name)
+    return f"./{text}" if text.startswith(FORMULA) else text
+
+
+def name_of(text: str) -> str:
+    """The relative path that `as_text` or `as_cell` was given."""
+    escaped = text.removeprefix("./").encode()
+    return ONE_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), escaped).decode("utf-8", "surrogateescape")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

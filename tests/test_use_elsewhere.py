@@ -1,0 +1,105 @@
+"""Every block of Python in docs/use-elsewhere.md does what it says, on files made by the real writers."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simclr_cli.images.sprite import tile_side, write_sprite
+from simclr_cli.store.exports import WRITERS
+from simclr_cli.store.projector import sprite_file, write_projector
+from simclr_cli.store.vectors import Vectors
+
+PAGE = (Path(__file__).parents[1] / "docs" / "use-elsewhere.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^(<!-- not run -->\n)?```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+RUN = [block for unrun, block in BLOCKS if not unrun]
+NAMES = [b"NA", b"1.0", b"=1+1.png", b'a,"b".png', b"caf\xe9.png", b"dir/new\nline.png", b"\\x41", "größe.png".encode()]
+
+
+def libraries(block: str) -> Iterator[str]:
+    """The modules that a block imports, with those that these need without saying so."""
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
+    if "read_parquet" in block:
+        yield "pyarrow"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Vectors]:
+    """A folder with the files of 40 vectors in every form that can be written here."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    values = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    names = sorted([*NAMES, *(f"{i:02}.png".encode() for i in range(32))])
+    vectors = Vectors(
+        values=values, rows=tuple(map(os.fsdecode, names)), root=str(folder), model_digest="a" * 64, normalised=True,
+        source_fingerprint="f" * 64,
+    )  # fmt: skip
+    for ending, write in WRITERS.items():
+        if ending != ".parquet" or have("pyarrow"):
+            write(folder / f"vecs{ending}", vectors)
+    Image.new("RGB", (8, 8)).save(folder / "one.png")
+    write_sprite(sprite_file(folder / "vecs.tsv"), [folder / "one.png"] * 40, workers=1)
+    write_projector(folder / "vecs.tsv", vectors, tile_side(40))
+    return folder, vectors
+
+
+def have(library: str) -> bool:
+    try:
+        __import__(library)
+    except ImportError:
+        return False
+    return True
+
+
+def test_blocks_are_found() -> None:
+    assert len(RUN) >= 11 and len(BLOCKS) == len(RUN) + 2 == PAGE.count("```python")
+
+
+@pytest.mark.parametrize("block", RUN, ids=lambda block: next(reversed(list(libraries(block)))))
+def test_block_does_what_it_says(
+    block: str, made: tuple[Path, Vectors], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in libraries(block):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # theirs, of one another
+            pytest.importorskip(library)
+    folder, vectors = made
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # open() without close: short, as one writes at a prompt
+        exec(RUN[0] + block, found)
+    checked = 0
+    if "h" in found:
+        assert np.asarray(found["h"]).dtype == np.float32
+        np.testing.assert_array_equal(found["h"], vectors.values)
+        checked += 1
+    if "names" in found:
+        assert tuple(found["names"]) == vectors.rows
+        checked += 1
+    if "about" in found:
+        assert found["about"]["model_digest"] == vectors.model_digest
+        checked += 1
+    if "nearest" in found:
+        rows = np.argsort(-vectors.values @ vectors.values[0])[:5]
+        assert found["nearest"] == [vectors.rows[row] for row in rows]
+        checked += 1
+    if "projector" in found:
+        assert "vecs.sprite.png" in (tmp_path / "projector_config.pbtxt").read_text()
+        checked += 1
+    assert checked or block == RUN[0]
