@@ -122,16 +122,20 @@ def put_back(folder: Path, progress: Progress) -> tuple[Path, int, tuple[str, ..
     """Move all files back to where they come from, never over another one; what is not possible stays in the journal.
 
     Returns:
-        The folder that they are of, how many are there again, and a line for each that is not.
+        The folder that they are of, how many were brought back, and a line for each that was not.
 
     Raises:
         InputError: nothing was moved there, or the journal is damaged.
     """
     journal = read_journal(folder)
     left: list[tuple[Moved, str]] = []
+    back = 0
     for done, file in enumerate(journal.files, start=1):
+        away = os.path.lexists(folder / file.name)  # else it never left, or is back
         if why := _return(folder / file.name, journal.root / file.name, file.digest):
             left.append((file, why))
+        else:
+            back += away
         progress(done, len(journal.files))
     _clean(folder, journal)
     if left:
@@ -140,7 +144,7 @@ def put_back(folder: Path, progress: Progress) -> tuple[Path, int, tuple[str, ..
         (folder / JOURNAL).unlink()
         sync_folder(folder)
     lines = tuple(f"{folder / file.name}: {why}" for file, why in left)
-    return journal.root, len(journal.files) - len(left), lines
+    return journal.root, back, lines
 
 
 def _return(away: Path, home: Path, digest: str) -> str:
