@@ -27,6 +27,7 @@ RESULTS = {
     "predict": results.PredictResult,
     "similar": results.SimilarResult,
     "duplicates": results.DuplicatesResult,
+    "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,

@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     CLASSIFIER = 11
     AUGMENT = 12
     SIMILARITY = 13
+    CLUSTERS = 14
 
 
 def seed_for(seed: int, purpose: Purpose, *position: int) -> int:

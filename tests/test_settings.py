@@ -17,6 +17,7 @@ from simclr_cli.settings import (
     EmbedSettings,
     EncoderSettings,
     FinetuneSettings,
+    MapSettings,
     PredictSettings,
     PretrainSettings,
     PreviewSettings,
@@ -122,6 +123,12 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (DuplicatesSettings, {"out": Path("copies.txt")}),
     (DuplicatesSettings, {"open": True, "out": Path("copies.csv")}),
     (DuplicatesSettings, {"put_back": HERE, "move_to": HERE}),
+    (MapSettings, {"out": Path("map.png")}),
+    (MapSettings, {"out": Path("map")}),
+    (MapSettings, {"layout": "umap"}),
+    (MapSettings, {"clusters": 1}),
+    (MapSettings, {"seed": -1}),
+    (MapSettings, {"batch_size": 0}),
     (DemoSettings, {"pictures": 99}),
     (DemoSettings, {"epochs": 0}),
     (DemoSettings, {"image_size": 7}),
@@ -244,7 +251,7 @@ def test_possible_setting_is_taken(kind: type[Any], given: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"),
-     (ProbeSettings, "labels"), (ProbeSettings, "test")],
+     (ProbeSettings, "labels"), (ProbeSettings, "test"), (MapSettings, "labels")],
 )  # fmt: skip
 def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
     with pytest.raises(InputError, match="There is no") as caught:

@@ -80,6 +80,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./copies"),
     ),
     (
+        "map", settings.MapSettings,
+        "Show the pictures of a run as a map to explore in the browser.",
+        ("simclr map --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html"),
+    ),
+    (
         "report", settings.ReportSettings,
         "Make the page of a run: how it went, what it saw, what it takes for alike.",
         ("simclr report --open", "simclr report birds --json"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simclr_cli.cli.console import Data, Face, count
-from simclr_cli.results import DuplicatesResult, SimilarResult
-from simclr_cli.wording import closeness
+from simclr_cli.cli.console import Data, Face
+from simclr_cli.results import DuplicatesResult, MapResult, SimilarResult
+from simclr_cli.wording import closeness, count
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
@@ -56,4 +56,12 @@ def _show_groups(result: DuplicatesResult, data: Data) -> None:
         for copy in group.copies
     ]  # fmt: skip
     if rows:
-        data.table(["group", "similarity", "bits apart", "size", "kB", "path"], rows)
+        shown = [copy.path for group in result.groups for copy in group.copies]
+        data.table(["group", "similarity", "bits apart", "size", "kB", "path"], rows, pictures=shown)
+
+
+def show_map(result: MapResult, face: Face, data: Data) -> None:
+    """What is on the map, and where it is."""
+    colours = f", coloured by {' or '.join(result.groupings)}" if result.groupings else ""
+    face.say(f"A map of {count(result.pictures, 'picture')}{colours}: {result.bytes / 1e6:.1f} MB; without network.")
+    data.line(result.out)

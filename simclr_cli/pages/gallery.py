@@ -17,6 +17,11 @@ PAGES = tuple(
 )
 
 
+def opens(name: str) -> bool:
+    """Whether a click may open the file of this name."""
+    return not name.lower().rstrip(". ").endswith(PAGES)
+
+
 @dataclass(frozen=True)
 class Found:
     """A picture in the gallery."""
@@ -36,7 +41,7 @@ class Found:
     @property
     def opens(self) -> bool:
         """Whether a click may open the file."""
-        return not self.name.lower().rstrip(". ").endswith(PAGES)
+        return opens(self.name)
 
     @property
     def parts(self) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Pre
 from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
+from simclr_cli.results.mapping import MapResult
 from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "EmbedResult",
     "FewLabels",
     "FinetuneResult",
+    "MapResult",
     "Neighbour",
     "PredictResult",
     "Prediction",

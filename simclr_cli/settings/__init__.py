@@ -6,6 +6,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
 from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
 from simclr_cli.settings.judging import ProbeSettings
+from simclr_cli.settings.mapping import Layout, MapSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
     Copies,
@@ -32,8 +33,10 @@ __all__ = [
     "FindSettings",
     "FinetuneSettings",
     "IndexSettings",
+    "Layout",
     "LearningRateRule",
     "Loss",
+    "MapSettings",
     "Optimizer",
     "Precision",
     "PredictSettings",

@@ -18,6 +18,7 @@ from simclr_cli.images.decode import Refusal, decode, each
 from simclr_cli.pages.gallery import Found, Part, gallery_page
 from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri, thumbnail
 from simclr_cli.settings import FindSettings
+from simclr_cli.store.names import FORMULA, as_cell, as_text
 from simclr_cli.store.run import RunFolder
 from simclr_cli.wording import count
 
@@ -27,7 +28,6 @@ BY_PIXELS = 64  # px up to which a picture is shown as it is, enlarged by whole 
 MOST = 500  # pictures on a page
 MOST_BYTES = 16_000_000  # of their thumbnails
 LEAST = 8  # pictures of a group, before groups are left out
-FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for the start of a formula
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,18 @@ def write_found(
 def table_rows(groups: Sequence[Group], columns: Sequence[str]) -> Iterator[list[Cell]]:
     """For every picture its group's heading, its path, and its values under these names.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front; a path gets "./", and is still a path.
+    Names as `store.names` writes them. Other text that a spreadsheet would take for a formula gets an apostrophe.
     """
     for group in groups:
         heading = _as_text(group.heading)
         for entry in group.pictures:
-            path = f"./{entry.path}" if entry.path.startswith(FORMULA) else entry.path
-            yield [heading, path, *(_as_text(entry.values.get(name)) for name in columns)]
+            yield [heading, as_cell(entry.path), *(_as_text(entry.values.get(name)) for name in columns)]
 
 
 def _as_text(value: Cell) -> Cell:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    return f"'{as_text(value)}" if value.startswith(FORMULA) else as_text(value)
 
 
 def gallery_of(title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report) -> str:

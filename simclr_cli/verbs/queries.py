@@ -74,7 +74,7 @@ def gather(
             elif strict and not _there(path):
                 raise InputError(f"There is no {path}.", "Check the path.") from None
             elif strict:
-                raise InputError(f"{path} is not used: {refusal.reason}.", "Give a picture.") from None
+                raise InputError(f"The query {path} is not used: {refusal.reason}.", "Give a picture.") from None
             else:
                 gathered[-1] = []
                 refused.append(f"{path}: {refusal.reason}")

@@ -111,9 +111,12 @@ CATALOGUE = {
     "nothing to predict for": ("predict", 2, "No picture was given.", "Type: simclr predict PICTURE"),
     "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),
     "preview of nothing": ("preview empty", 3, "There is no picture in empty", "Give a folder"),
+    "map that is no page": ("map --out map.png", 2, "--out is map.png, and must end in .html.", "map.png.html"),
+    "map without a run": ("map --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
+    "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns name, class", ""),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
     "no query": ("similar", 2, "No query was given.", "Type: simclr similar PICTURE"),
-    "query missing": ("similar no.jpg", 3, "There is no no.jpg.", "Check the path."),
+    "query missing": ("similar no.jpg --runs runs", 3, "There is no no.jpg.", "Check the path."),
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
     "found into a file of another kind": (
@@ -213,10 +216,11 @@ def test_names_of_any_bytes_get_through_every_verb_and_nothing_raw_gets_out(
         simclr("embed", "--out", "v\x1b[31m.npy"),
         simclr("probe", "--test-fraction", 0.5),
         simclr("similar", query, "odd\x07/square"),
+        simclr("map", "--out", "m\x1b[31m.html"),
         simclr("similar", "odd\x07/square/\x1b[2Jzero.png"),
         simclr("embed", "no\x1b[31mwhere"),
     ]
-    assert [answer.code for answer in answers] == [0, 0, 0, 0, 3, 3]
+    assert [answer.code for answer in answers] == [0, 0, 0, 0, 0, 3, 3]
     for answer in answers:
         for text in (answer.stdout, answer.stderr):
             assert all(character.isprintable() or character in "\n\t" for character in text)
@@ -246,7 +250,7 @@ from simclr_cli.results import Accuracy, DemoResult, Neighbour, QueryResult, Sco
 
 fake = sys.modules["simclr_cli.verbs.demo"] = types.ModuleType("simclr_cli.verbs.demo")
 name, count = sys.argv[1], int(sys.argv[2])
-query = QueryResult(name, tuple(Neighbour(i, name, 0.5) for i in range(count)))
+query = QueryResult(name, tuple(Neighbour(i, name, 0.5, 99.0, 50.0) for i in range(count)))
 one = Accuracy(1.0, 1.0, 1.0, 1.0)
 scores = (Score("trained", one, one, None), Score("untrained", one, one, None))
 fake.demo = lambda chosen, report: DemoResult("d", 1, ("a",), scores, query, 1.0)

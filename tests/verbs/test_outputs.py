@@ -20,6 +20,7 @@ from PIL import Image
 from simclr_cli.errors import Interrupted, MachineError
 from simclr_cli.events import Progress, silent
 from simclr_cli.settings import SimilarSettings
+from simclr_cli.store.names import name_of
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import outputs
 from simclr_cli.verbs.outputs import Entry, Group, common_folder, page_of, share, write_found
@@ -90,10 +91,10 @@ def write(out: Path, *groups: Group, result: Any = Result(()), report: Callable[
 
 def test_csv_holds_every_name(many: list[str], tmp_path: Path) -> None:
     write(tmp_path / "out.csv", Group("near", entries(many[:300])), Group("far", entries(many[300:])))
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
     assert header == ["group", "path", "rank", "similarity"]
-    assert [row[1] for row in rows] == many
+    assert [name_of(row[1]) for row in rows] == many
     assert [row[0] for row in rows] == ["near"] * 300 + ["far"] * 200
     assert [float(row[3]) for row in rows] == [-i / 7 for i in [*range(300), *range(200)]]
 
@@ -122,9 +123,9 @@ def test_names_are_links_from_wherever_the_command_runs(
     html = write(tmp_path / "out.html", Group("all", entries(relative)))
     assert [os.fsdecode(name) for name in Links(html).files] == many
     write(tmp_path / "out.csv", Group("all", entries(relative)))
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         rows = [row[1] for row in csv.reader(stream)][1:]
-    assert [Path(row) for row in rows] == [Path(name) for name in relative]
+    assert [name_of(row) for row in rows] == relative
     assert not [row for row in rows if row.startswith(tuple("=+-@\t\r"))]
 
 

@@ -1,0 +1,103 @@
+// What the page holds: places, neighbours, groups, thumbnails; and where things are in the plane.
+
+const byId = (id) => document.getElementById(id);
+
+function unpacked(kind, text) {
+  const letters = atob(text);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < letters.length; i++) bytes[i] = letters.charCodeAt(i);
+  return new kind(bytes.buffer);
+}
+
+const data = JSON.parse(byId("data").textContent);
+const names = data.names;
+const count = names.length;
+const places = unpacked(Float32Array, data.places); // x and y of each, 0 to 1
+const neighbours = unpacked(Uint32Array, data.neighbours);
+const similarities = unpacked(Float32Array, data.similarities);
+const shapes = unpacked(Uint8Array, data.shapes); // width and height of each thumbnail, px
+const groupings = data.groupings.map((grouping) => ({ ...grouping, which: unpacked(Uint32Array, grouping.which) }));
+const lit = new Uint8Array(count).fill(1); // 0: what the search or the legend leaves out
+
+let extentX = 0, extentY = 0;
+for (let i = 0; i < count; i++) {
+  extentX = Math.max(extentX, places[2 * i]);
+  extentY = Math.max(extentY, places[2 * i + 1]);
+}
+
+// A grid over the plane: which pictures lie in each cell, one cell after the other.
+const cells = Math.max(1, Math.ceil(Math.sqrt(count / 4)));
+const starts = new Uint32Array(cells * cells + 1);
+const inCells = new Uint32Array(count);
+const cellOf = (v) => Math.min(cells - 1, Math.max(0, Math.floor(v * cells)));
+{
+  const cell = (i) => cellOf(places[2 * i + 1]) * cells + cellOf(places[2 * i]);
+  for (let i = 0; i < count; i++) starts[cell(i) + 1]++;
+  for (let c = 0; c < cells * cells; c++) starts[c + 1] += starts[c];
+  const next = starts.slice();
+  for (let i = 0; i < count; i++) inCells[next[cell(i)]++] = i;
+}
+
+// Calls visit(i) for every picture in a rectangle of the plane, and for some around it.
+function within(left, top, right, bottom, visit) {
+  const first = cellOf(left), last = cellOf(right), end = cellOf(bottom);
+  for (let row = cellOf(top); row <= end; row++) {
+    const stop = starts[row * cells + last + 1];
+    for (let at = starts[row * cells + first]; at < stop; at++) visit(inCells[at]);
+  }
+}
+
+// The address of a picture's file: given where a name is not its own. None: a browser might take the file for a page.
+const address = (i) => (data.links[i] === "" ? null : data.root + (data.links[i] ?? names[i]));
+
+// Thumbnails: cut out of sheets, which are decoded when they are first needed.
+const perSheet = data.columns * data.columns;
+const sheets = new Map();
+const wanted = [];
+let loading = 0;
+
+// Where picture i has its thumbnail: {sheet, x, y, width, height}, or null; its sheet may still have to come.
+function thumbnail(i) {
+  const t = i / data.step;
+  if (!Number.isInteger(t) || !shapes[2 * t]) return null;
+  const place = t % perSheet;
+  const x = (place % data.columns) * data.side, y = Math.floor(place / data.columns) * data.side;
+  return { sheet: sheetOf(Math.floor(t / perSheet)), x, y, width: shapes[2 * t], height: shapes[2 * t + 1] };
+}
+
+function sheetOf(number) {
+  if (!sheets.has(number)) {
+    sheets.set(number, null);
+    wanted.push(number);
+    loadNext();
+  }
+  return sheets.get(number);
+}
+
+async function loadNext() {
+  if (loading >= 2 || !wanted.length) return;
+  loading++;
+  const number = wanted.shift();
+  const image = new Image();
+  image.src = "data:image/jpeg;base64," + byId(`sheet-${number}`).textContent;
+  await image.decode();
+  sheets.set(number, await createImageBitmap(image));
+  loading--;
+  sheetCame();
+  loadNext();
+}
+
+// Draws a thumbnail into a canvas of its own, `most` px at its longer side. False: not there yet, or never.
+function drawInto(canvas, i, most) {
+  const from = thumbnail(i);
+  canvas.hidden = !from;
+  if (!from) return;
+  const factor = most / Math.max(from.width, from.height), fine = devicePixelRatio || 1;
+  canvas.style.width = `${Math.round(from.width * factor)}px`;
+  canvas.style.height = `${Math.round(from.height * factor)}px`;
+  canvas.width = Math.round(from.width * factor * fine);
+  canvas.height = Math.round(from.height * factor * fine);
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  if (from.sheet) pen.drawImage(from.sheet, from.x, from.y, from.width, from.height, 0, 0, canvas.width, canvas.height);
+}

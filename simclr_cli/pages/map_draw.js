@@ -1,0 +1,225 @@
+// The map as it is drawn: only what is in view, dots as pixels written one by one, thumbnails over them.
+
+const canvas = byId("map");
+const pen = canvas.getContext("2d");
+const THUMB = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px, at least
+const MOST_LARGER = 1.75; // times that, where there is room
+const GAP = 1.12; // from thumbnail to thumbnail, in sides of one
+const MOST_GROUPS = 9; // that have a colour of their own; the others share one
+const view = { x: extentX / 2, y: extentY / 2, scale: 1 }; // the middle, and px of the screen to the plane's unit
+let fitted = 1; // the scale at which all is in view
+let width = 0, height = 0, fine = 1; // px, and device pixels to one
+let pixels = null, words = null; // of the dots: an ImageData, and its pixels as numbers
+let grouping = null; // what colours are by
+let chosen = -1, over = -1; // pictures
+let withPictures = true;
+let theme = {};
+let due = false;
+const times = []; // of the last frames: ms that each took to draw
+
+// How a page of ours looks: its colours, as CSS and as a pixel.
+function readTheme() {
+  const style = getComputedStyle(document.documentElement);
+  const css = (name) => style.getPropertyValue(name).trim();
+  theme = {
+    ground: css("--ground"), ink: css("--ink"), accent: css("--accent"), faint: css("--faint"), none: css("--none"),
+    groups: [...Array(MOST_GROUPS).keys()].map((g) => css(`--group-${g}`)), other: css("--group-other"),
+  };
+  const word = (hex) => {
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+  };
+  theme.words = {
+    ground: word(theme.ground), faint: word(theme.faint), none: word(theme.none), other: word(theme.other),
+    groups: theme.groups.map(word),
+  };
+}
+
+const colourOf = (i, from) => {
+  if (!grouping) return from.none;
+  const group = grouping.which[i];
+  return group < MOST_GROUPS ? from.groups[group] : from.other;
+};
+
+function fit() {
+  const margin = 0.5 * MOST_LARGER * THUMB + 8;
+  const across = Math.max(50, width - 2 * margin), down = Math.max(50, height - 2 * margin);
+  fitted = Math.min(across / Math.max(extentX, 1e-6), down / Math.max(extentY, 1e-6), 1e6);
+  return { x: extentX / 2, y: extentY / 2, scale: fitted };
+}
+
+function resize() {
+  const box = canvas.getBoundingClientRect(), first = !width;
+  const whole = first || Math.abs(view.scale / fitted - 1) < 1e-6;
+  [width, height, fine] = [box.width, box.height, Math.min(devicePixelRatio || 1, 2)];
+  canvas.width = Math.round(width * fine);
+  canvas.height = Math.round(height * fine);
+  pixels = pen.createImageData(Math.max(1, canvas.width), Math.max(1, canvas.height));
+  words = new Uint32Array(pixels.data.buffer);
+  const all = fit();
+  if (whole) Object.assign(view, all);
+  redraw();
+}
+
+const acrossTo = (i) => (places[2 * i] - view.x) * view.scale + width / 2;
+const downTo = (i) => (places[2 * i + 1] - view.y) * view.scale + height / 2;
+// Px of the screen to each picture, about.
+const room = () => Math.sqrt((width * height) / Math.max(count, 1)) * (view.scale / fitted);
+// The side of thumbnails, px: grows with the zoom, but more slowly, so that there is ever more room between them.
+const thumbSide = () => THUMB * Math.min(MOST_LARGER, Math.max(1, (room() / (1.5 * THUMB)) ** 0.4));
+const level = () => Math.floor(2 * Math.log2(view.scale / (thumbSide() * GAP)));
+const asThumbnail = (i) => withPictures && appears[i] <= level();
+
+function inView(margin, visit) {
+  const across = (width / 2 + margin) / view.scale, down = (height / 2 + margin) / view.scale;
+  within(view.x - across, view.y - down, view.x + across, view.y + down, visit);
+}
+
+function redraw() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    draw();
+  });
+}
+const sheetCame = () => {
+  redraw();
+  refreshPictures();
+};
+
+function draw() {
+  const began = performance.now();
+  const now = level();
+  if (withPictures) spread(now);
+  const thumbs = drawDots(withPictures ? now : -1);
+  const side = thumbSide();
+  for (const i of thumbs) drawThumbnail(i, side);
+  if (chosen >= 0) drawChosen();
+  if (over >= 0 && over !== chosen) ring(over, theme.ink, 2);
+  times.push(performance.now() - began);
+  if (times.length > 600) times.shift();
+  document.documentElement.dataset.drawn = "yes";
+}
+
+// A disc as offsets from its middle, and how much of each pixel it covers, 0 to 256; small ones, of which there are
+// many at once, without soft edges.
+function disc(radius) {
+  const reach = Math.ceil(radius), offsets = [], cover = [];
+  for (let y = -reach; y <= reach; y++) {
+    for (let x = -reach; x <= reach; x++) {
+      const inside = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(x, y)));
+      const share = radius < 2 ? Math.round(inside) : inside;
+      if (share > 0.05) {
+        offsets.push(y * canvas.width + x);
+        cover.push(Math.round(256 * share));
+      }
+    }
+  }
+  return { reach, offsets: Int32Array.from(offsets), cover: Uint16Array.from(cover) };
+}
+
+function blended(under, colour, share) {
+  const rest = 256 - share;
+  const odd = (((under & 0xff00ff) * rest + (colour & 0xff00ff) * share) >>> 8) & 0xff00ff;
+  const green = (((under & 0xff00) >>> 8) * rest + ((colour & 0xff00) >>> 8) * share) & 0xff00;
+  return (0xff000000 | odd | green) >>> 0;
+}
+
+// All that is in view and no thumbnail, as dots; returns what is one.
+function drawDots(now) {
+  const radius = Math.min(4.5, Math.max(1.3, 0.17 * room())) * fine;
+  const { reach, offsets, cover } = disc(radius);
+  const wide = canvas.width, high = canvas.height, size = offsets.length;
+  const thumbs = [], pale = [], bright = [];
+  inView(MOST_LARGER * THUMB, (i) => {
+    if (appears[i] <= now) thumbs.push(i);
+    else (lit[i] ? bright : pale).push(i);
+  });
+  words.fill(theme.words.ground);
+  const scale = view.scale * fine, left = wide / 2 - view.x * scale, top = high / 2 - view.y * scale;
+  const stamp = (i, colour) => {
+    const x = Math.round(places[2 * i] * scale + left), y = Math.round(places[2 * i + 1] * scale + top);
+    if (x < reach || y < reach || x >= wide - reach || y >= high - reach) return;
+    const middle = y * wide + x;
+    for (let k = 0; k < size; k++) {
+      const at = middle + offsets[k];
+      words[at] = cover[k] > 250 ? colour : blended(words[at], colour, cover[k]);
+    }
+  };
+  for (const i of pale) stamp(i, theme.words.faint);
+  for (const i of bright) stamp(i, colourOf(i, theme.words));
+  pen.setTransform(1, 0, 0, 1, 0, 0);
+  pen.putImageData(pixels, 0, 0);
+  pen.setTransform(fine, 0, 0, fine, 0, 0);
+  return thumbs;
+}
+
+// Where a thumbnail is on the screen: [left, top, width, height], px.
+function rectangle(i, size = thumbSide()) {
+  const t = i / data.step, wide = shapes[2 * t], high = shapes[2 * t + 1];
+  const factor = size / Math.max(wide, high, 1);
+  return [acrossTo(i) - wide * factor / 2, downTo(i) - high * factor / 2, wide * factor, high * factor];
+}
+
+function drawThumbnail(i, size = thumbSide()) {
+  const from = thumbnail(i), [left, top, wide, high] = rectangle(i, size);
+  const edge = grouping ? 2 : 0;
+  if (edge) {
+    pen.fillStyle = colourOf(i, theme);
+    pen.fillRect(left - edge, top - edge, wide + 2 * edge, high + 2 * edge);
+  }
+  if (from.sheet) return pen.drawImage(from.sheet, from.x, from.y, from.width, from.height, left, top, wide, high);
+  pen.fillStyle = theme.faint;
+  pen.fillRect(left, top, wide, high);
+}
+
+function ring(i, colour, thick) {
+  pen.strokeStyle = colour;
+  pen.lineWidth = thick;
+  if (asThumbnail(i)) {
+    const [left, top, wide, high] = rectangle(i);
+    pen.strokeRect(left - 3, top - 3, wide + 6, high + 6);
+  } else {
+    pen.beginPath();
+    pen.arc(acrossTo(i), downTo(i), 8, 0, 2 * Math.PI);
+    pen.stroke();
+  }
+}
+
+// The chosen picture, and lines to those nearest to it by their vectors, which the plane may have torn apart.
+function drawChosen() {
+  pen.strokeStyle = theme.accent;
+  pen.lineWidth = 1.25;
+  pen.globalAlpha = 0.7;
+  pen.beginPath();
+  for (const other of nearestOf(chosen)) {
+    pen.moveTo(acrossTo(chosen), downTo(chosen));
+    pen.lineTo(acrossTo(other), downTo(other));
+  }
+  pen.stroke();
+  pen.globalAlpha = 1;
+  for (const other of nearestOf(chosen)) {
+    if (asThumbnail(other)) drawThumbnail(other);
+    ring(other, theme.accent, 1.5);
+  }
+  if (asThumbnail(chosen)) drawThumbnail(chosen);
+  ring(chosen, theme.accent, 3.5);
+}
+
+const nearestOf = (i) => neighbours.subarray(i * data.nearest, (i + 1) * data.nearest);
+
+// The picture at a point of the screen: a thumbnail that it is on, else the nearest dot within reach; -1: none.
+function at(x, y, reach) {
+  let best = -1, least = reach;
+  const now = withPictures ? level() : -1, side = thumbSide();
+  inView(MOST_LARGER * THUMB, (i) => {
+    if (appears[i] <= now) {
+      const [left, top, wide, high] = rectangle(i, side);
+      if (x >= left && y >= top && x <= left + wide && y <= top + high) [best, least] = [i, -1];
+    }
+    const distance = Math.hypot(acrossTo(i) - x, downTo(i) - y);
+    if (lit[i] && distance < least) [best, least] = [i, distance];
+  });
+  return best;
+}

@@ -1,0 +1,96 @@
+"""Places in the plane: components as scikit-learn finds them, t-SNE that keeps neighbours, an order that keeps near."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from simclr_cli.engine import projection
+from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, principal_components, t_sne
+from simclr_cli.engine.search import nearest
+from simclr_cli.errors import MachineError
+
+
+def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
+    """Unit rows around five directions."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(5, width))
+    drawn = centres[np.arange(count) % 5] + 0.4 * rng.normal(size=(count, width))
+    return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_components_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.decomposition import PCA
+
+    monkeypatch.setattr(projection, "BLOCK", 64)  # 300 rows in five blocks, the last one short
+    vectors = rows(300, 24)
+    places, explained = principal_components(vectors)
+    oracle = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
+    expected = oracle.transform(vectors.astype(np.float64))
+    signs = np.sign((places * expected).sum(0))
+    np.testing.assert_allclose(places, expected * signs, atol=1e-6)
+    assert explained == pytest.approx(oracle.explained_variance_ratio_.sum(), abs=1e-9)
+    assert places.dtype == np.float32
+
+
+def test_signs_do_not_depend_on_the_order_of_the_rows() -> None:
+    vectors = rows(200, 16)
+    order = np.random.default_rng(1).permutation(200)
+    np.testing.assert_allclose(
+        principal_components(vectors)[0][order], principal_components(vectors[order])[0], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 4), (2, 4), (6, 1)])
+def test_few_rows_and_one_dimension_have_places_too(count: int, width: int) -> None:
+    vectors = rows(count, width) if width > 1 else np.ones((count, 1), np.float32)
+    places, explained = principal_components(vectors)
+    assert places.shape == (count, 2) and np.isfinite(places).all()
+    assert explained is None if count == 1 or width == 1 else explained == pytest.approx(1)
+
+
+def test_equal_rows_lie_in_one_place_without_variance() -> None:
+    places, explained = principal_components(np.tile(rows(1, 8), (20, 1)))
+    assert explained is None and np.abs(places).max() < 1e-6
+
+
+def test_t_sne_keeps_neighbours_and_repeats_itself() -> None:
+    pytest.importorskip("openTSNE")
+    vectors = rows(150, 16)
+    similarity, found = nearest(vectors, vectors, neighbours_wanted(150) + 1)
+    start, _ = principal_components(vectors)
+    places = t_sne(similarity[:, 1:], found[:, 1:], start)
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(150)
+    same = (distance.argmin(1) % 5) == (np.arange(150) % 5)
+    assert same.mean() > 0.97  # the directions that the rows were drawn around
+    assert np.array_equal(places, t_sne(similarity[:, 1:], found[:, 1:], start))
+
+
+def test_too_little_for_t_sne_stays_where_it_was() -> None:
+    pytest.importorskip("openTSNE")
+    start = np.array([[0, 0], [1, 0]], np.float32)
+    assert t_sne(np.ones((2, 1), np.float32), np.array([[1], [0]]), start) is start
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openTSNE", None)
+    with pytest.raises(MachineError, match="openTSNE, which is not installed") as caught:
+        t_sne(np.ones((5, 4), np.float32), np.zeros((5, 4), np.int64), np.eye(5, 2, dtype=np.float32))
+    assert "simclr-cli[map]" in caught.value.remedy
+
+
+def test_the_curve_goes_from_square_to_square_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "CURVE_BITS", 5)
+    grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), -1).reshape(-1, 2).astype(np.float32)
+    order = along_a_curve(np.random.default_rng(0).permutation(grid))
+    assert sorted(order) == list(range(1024))
+    ordered = np.random.default_rng(0).permutation(grid)[order]
+    assert np.all(np.abs(np.diff(ordered, axis=0)).sum(1) == 1)
+
+
+def test_the_curve_takes_one_place_and_none() -> None:
+    assert along_a_curve(np.zeros((3, 2), np.float32)).tolist() == [0, 1, 2]
+    assert along_a_curve(np.zeros((0, 2), np.float32)).tolist() == []
