@@ -28,6 +28,7 @@ RESULTS = {
     "similar": results.SimilarResult,
     "outliers": results.OutliersResult,
     "clusters": results.ClustersResult,
+    "duplicates": results.DuplicatesResult,
     "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
@@ -52,6 +53,8 @@ PARTS = (
     results.FolderShare,
     results.Member,
     results.TriedNumber,
+    results.DuplicateGroup,
+    results.Copy,
     results.CacheKept,
 )
 

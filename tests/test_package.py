@@ -62,7 +62,7 @@ def test_importing_the_package_and_its_settings_does_not_import_torch() -> None:
 import json, sys
 import simclr_cli
 from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, FinetuneSettings, PredictSettings
-from simclr_cli import PretrainSettings, ProbeSettings
+from simclr_cli import DuplicatesSettings, PretrainSettings, ProbeSettings
 from simclr_cli import SimclrError, SimilarSettings
 import simclr_cli.cli.app, simclr_cli.events, simclr_cli.errors, simclr_cli.settings
 sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
@@ -87,7 +87,7 @@ def test_every_public_name_resolves() -> None:
     found = {name: getattr(simclr_cli, name) for name in simclr_cli.__all__}
     assert len(set(simclr_cli.__all__)) == len(simclr_cli.__all__)
     assert all(callable(value) for name, value in found.items() if name != "__version__")
-    verbs = "pretrain preview embed probe finetune predict similar outliers clusters map report cache demo"
+    verbs = "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report cache demo"
     assert {*verbs.split(), "load_encoder"} <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
 

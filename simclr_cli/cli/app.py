@@ -75,6 +75,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
     ),
     (
+        "duplicates", settings.DuplicatesSettings,
+        "Find copies among the pictures, the best of each first; move the others out, and back, if asked.",
+        ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./copies"),
+    ),
+    (
         "outliers", settings.OutliersSettings,
         "Show the pictures that are least like the others.",
         ("simclr outliers", "simclr outliers --top 200 --out odd.html --open"),

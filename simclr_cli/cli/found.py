@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.results import Cluster, ClustersResult, MapResult, OutliersResult, SimilarResult
+from simclr_cli.results import Cluster, ClustersResult, DuplicatesResult, MapResult, OutliersResult, SimilarResult
 from simclr_cli.wording import closeness, count
 
 
@@ -66,6 +66,44 @@ def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
     shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders[:2])
     cells = [str(cluster.number), f"{cluster.pictures:,}", f"{cluster.cohesion:.4f}", *([shares] if folders else [])]
     return [*cells, cluster.representatives[0]]
+
+
+def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
+    """A block a group, the best copy first; or what was put back."""
+    if result.run is None:
+        face.say(f"{count(result.moved, 'file')} put back into {result.moved_to}.")
+    elif result.out is not None:
+        data.line(result.out)
+    else:
+        _show_groups(result, data)
+    for reason in result.refused:
+        face.say(f"Left out: {reason}", "yellow")
+    if result.run is not None:
+        near = "" if result.threshold is None else f"; near copies from a similarity of {result.threshold:.3f} on"
+        face.say(
+            f"{count(len(result.groups), 'group')} among {count(result.searched, 'picture')}{near}. "
+            f"Files that could go: {result.copies:,}, {result.bytes / 1e6:,.1f} MB."
+        )
+    for reason in result.left:
+        face.say(f"Left where it is: {reason}", "yellow")
+    if result.run is not None and result.moved_to is not None:
+        face.say(f"{count(result.moved, 'file')} moved to {result.moved_to}. To put them back:")
+        face.say(f"  simclr duplicates --put-back {result.moved_to}")
+
+
+def _show_groups(result: DuplicatesResult, data: Data) -> None:
+    rows = [
+        [
+            str(number), "best" if copy is group.copies[0] else "same file" if copy.exact else f"{copy.similarity:.4f}",
+            "" if copy.bits_apart is None else str(copy.bits_apart), f"{copy.width} x {copy.height}",
+            f"{copy.bytes / 1e3:,.1f}", copy.path,
+        ]
+        for number, group in enumerate(result.groups, start=1)
+        for copy in group.copies
+    ]  # fmt: skip
+    if rows:
+        shown = [copy.path for group in result.groups for copy in group.copies]
+        data.table(["group", "similarity", "bits apart", "size", "kB", "path"], rows, pictures=shown)
 
 
 def show_map(result: MapResult, face: Face, data: Data) -> None:

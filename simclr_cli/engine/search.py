@@ -18,6 +18,9 @@ FIRST_BLOCK = 1_024  # rows; the first block tells what the next ones must excee
 SCORES = 4_194_304  # similarities computed at once, at most: 16 MB
 MOST_QUERIES = 512  # at once
 PAIRED = 1_024  # rows a side of a block of pairs: 4 MB of similarities
+OUTLINED = 63  # dimensions of most of the length, by which pairs are compared first
+SAMPLED = 8_192  # rows that say which dimensions those are
+ROUNDING = 1e-5  # that float32 may be off by in a bound
 
 
 class Vectors(Protocol):
@@ -94,23 +97,53 @@ def pairs_above(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
     """All pairs of rows that are at least so similar, block by block.
 
+    Exact, and quicker than comparing all of all rows: a block is compared by outlines first, whose inner products are
+    never less than the rows' own, and only the pairs that these leave are compared whole.
+
     Args:
         vectors: (N, D), rows of length 1.
 
     Yields:
         Places i and j of n pairs, i < j, and their similarities.
     """
+    outlines = _outlines(vectors)
     for first in range(0, len(vectors), PAIRED):
         rows = torch.from_numpy(vectors[slice(first, first + PAIRED)])
         for second in range(first, len(vectors), PAIRED):
-            others = torch.from_numpy(vectors[slice(second, second + PAIRED)])
-            similarity = rows @ others.T
+            bound = outlines[first : first + PAIRED] @ outlines[second : second + PAIRED].T
             if second == first:
-                similarity = similarity.triu(1) - torch.ones_like(similarity).tril() * 2
-            if float(similarity.max()) < threshold:
+                bound = bound.triu(1) - torch.ones_like(bound).tril() * 2
+            hopeful = (bound.amax(dim=1) >= threshold - ROUNDING).nonzero()[:, 0]
+            if not len(hopeful):
                 continue
-            i, j = (similarity >= threshold).nonzero(as_tuple=True)
-            yield (i + first).numpy(), (j + second).numpy(), similarity[i, j].numpy()
+            i, j = (bound[hopeful] >= threshold - ROUNDING).nonzero(as_tuple=True)
+            i, others = hopeful[i], torch.from_numpy(vectors[slice(second, second + PAIRED)])
+            many = len(i) * 64 > bound.numel()  # so many pairs that a product of matrices is quicker
+            similarity = (rows @ others.T)[i, j] if many else (rows[i] * others[j]).sum(dim=1)
+            found = similarity >= threshold
+            if found.any():
+                yield (i[found] + first).numpy(), (j[found] + second).numpy(), similarity[found].numpy()
+
+
+def _outlines(vectors: Vectors) -> Tensor:
+    """(N, k) a row for each vector, such that the inner product of two is at least that of their vectors.
+
+    The first k - 1 numbers are the vector's in the directions that hold most of all vectors' lengths; the last is the
+    length of what is left, since x . y <= a . b + |rest of x| |rest of y| (Cauchy and Schwarz).
+    """
+    count, width = vectors.shape
+    if width <= 2 * OUTLINED or count <= 2 * PAIRED:
+        return torch.from_numpy(vectors[slice(0, count)])
+    starts = range(0, count, max(PAIRED, count * PAIRED // SAMPLED))
+    sample = torch.from_numpy(np.concatenate([vectors[slice(start, start + PAIRED)] for start in starts]))
+    directions = torch.linalg.eigh((sample.T @ sample).double())[1][:, -OUTLINED:].float()
+    outlines = torch.empty((count, OUTLINED + 1))
+    for start in range(0, count, PAIRED):
+        rows = torch.from_numpy(vectors[slice(start, start + PAIRED)])
+        part = rows @ directions
+        left = (rows.square().sum(dim=1) - part.square().sum(dim=1)).clamp(min=0) + ROUNDING / 10
+        outlines[start : start + PAIRED] = torch.cat([part, left.sqrt()[:, None]], dim=1)
+    return outlines
 
 
 def nearest_others(

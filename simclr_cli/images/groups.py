@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.errors import MachineError
 from simclr_cli.files import digest_file
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.decode import Refusal, each
 from simclr_cli.images.folder import Census
+from simclr_cli.images.looks import perceptual_hash
 from simclr_cli.settings import Copies
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash, in which near copies may differ
@@ -53,14 +53,25 @@ class Groups:
         return np.array([self.root(i) for i in range(len(self.parents))], dtype=np.int64)
 
 
+def join_pairs(ids: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
+    """Make one group of the two of each pair, for many pairs at once.
+
+    Args:
+        ids: (N,) the least member of each one's group, changed in place; at first that is everyone itself.
+    """
+    while len(i):
+        first, second = ids[i], ids[j]
+        apart = first != second
+        i, j, first, second = i[apart], j[apart], first[apart], second[apart]
+        np.minimum.at(ids, np.maximum(first, second), np.minimum(first, second))
+        while (ids != ids[ids]).any():
+            ids[:] = ids[ids]
+
+
 def group(
     pictures: DecodedPictures, pattern: str, copies: Copies, progress: Progress = lambda *_: None
 ) -> NDArray[np.int64] | None:
-    """(N,) the group of each picture, or None where each is alone by the settings.
-
-    Raises:
-        MachineError: near copies are asked for without the extra that finds them.
-    """
+    """(N,) the group of each picture, or None where each is alone by the settings."""
     if not pattern and copies == "keep":
         return None
     groups = Groups(len(pictures))
@@ -102,22 +113,11 @@ def _digest(path: Path) -> str:
 
 
 def hashes(pictures: DecodedPictures, progress: Progress) -> NDArray[np.uint64]:
-    """(N,) the 64-bit perceptual hash of each picture as it is stored.
-
-    Raises:
-        MachineError: the library is not there.
-    """
-    try:
-        from imagehash import phash
-    except ImportError:
-        raise MachineError(
-            "--copies near needs the library imagehash, which is not installed.",
-            'Install it with: pipx inject simclr-cli imagehash (or pip install "simclr-cli[near]").',
-        ) from None
+    """(N,) the 64-bit perceptual hash of each picture as it is stored."""
     found = np.empty(len(pictures), np.uint64)
     for i in range(len(pictures)):
         pixels = pictures.read(np.array([i]))[0].transpose(1, 2, 0)
-        found[i] = np.packbits(phash(Image.fromarray(pixels)).hash.reshape(-1)).view(">u8")[0]
+        found[i] = perceptual_hash(Image.fromarray(pixels))
         progress(i + 1, len(pictures))
     return found
 

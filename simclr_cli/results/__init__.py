@@ -1,7 +1,7 @@
 """What verbs return: frozen dataclasses of plain values, the same as --json prints."""
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
-from simclr_cli.results.finding import Neighbour, QueryResult, SimilarResult
+from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
 from simclr_cli.results.grouping import (
     Cluster,
     ClustersResult,
@@ -25,7 +25,10 @@ __all__ = [
     "Cluster",
     "ClustersResult",
     "Confusion",
+    "Copy",
     "DemoResult",
+    "DuplicateGroup",
+    "DuplicatesResult",
     "EmbedResult",
     "FewLabels",
     "FinetuneResult",

@@ -4,7 +4,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
-from simclr_cli.settings.finding import FindSettings, IndexSettings, SimilarSettings
+from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
 from simclr_cli.settings.grouping import ClustersSettings, OutliersSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.mapping import Layout, MapSettings
@@ -27,7 +27,9 @@ __all__ = [
     "CacheSettings",
     "ClustersSettings",
     "Copies",
+    "CopyKind",
     "DemoSettings",
+    "DuplicatesSettings",
     "EmbedSettings",
     "EncoderSettings",
     "FindSettings",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.fields import check, setting
 from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, WORKERS
 
 FOUND_FILES = (".html", ".csv", ".json")
+
+CopyKind = Literal["exact", "near", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +86,35 @@ class SimilarSettings(FindSettings):
         for query in self.queries:  # what is no absolute path may be the name of one of the run's pictures
             if query.is_absolute() and not os.path.lexists(query):
                 raise InputError(f"There is no {query}.", "Check the path.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicatesSettings(FindSettings):
+    """Settings of `simclr duplicates`."""
+
+    kind: CopyKind = setting(
+        "all",
+        "exact: files of equal content; near: pictures that are alike to the encoder and to the eye, one of each "
+        "content; all: both.",
+    )
+    min_similarity: float | None = setting(
+        None,
+        "The least similarity of near copies, by cosine. Auto: what half of the pairs of views of one picture reach.",
+        at_least=-1,
+        at_most=1,
+    )
+    move_to: Path | None = setting(
+        None,
+        "Move all but the best copy of each group to this folder, with a list by which they can be put back. "
+        "Auto: nothing is moved.",
+    )
+    put_back: Path | None = setting(
+        None, "Put back what was moved to this folder, and do nothing else. Auto: look for copies."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind == "exact" and self.min_similarity is not None:
+            raise SettingsError("--min-similarity is of near copies, and --kind is exact.", "Leave one of them out.")
+        if self.put_back is not None and (self.move_to or self.out or self.open):
+            raise SettingsError("--put-back finds nothing, and moves nothing out.", "Type it alone.")

@@ -64,7 +64,7 @@ class PretrainSettings(ViewSettings):
     copies: Copies = setting(
         "keep",
         "Copies among the pictures: keep them as one another's negatives, or not if they are exact (files of equal "
-        "content) or near (also to the eye; by the extra 'near').",
+        "content) or near (also to the eye).",
     )
     optimizer: Optimizer | None = setting(None, "Auto: lars from a batch of 1,024 on, else adamw.")
     learning_rate: float | None = setting(

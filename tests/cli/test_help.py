@@ -50,6 +50,8 @@ WITHOUT_TORCH = [
     (["similar"], 2),
     (["similar", "/nowhere.jpg"], 3),
     (["similar", ".", "--top", "0"], 2),
+    (["duplicates", "--kind", "same"], 2),
+    (["duplicates", "--out", "copies.txt"], 2),
     (["demo", "--pictures", "3"], 2),
     (["cache", "a", "b"], 2),
     (["cache", "--delete"], 2),

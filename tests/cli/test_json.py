@@ -79,6 +79,13 @@ def test_similar(answer: Callable[..., Any], trained: Path, photos: Path) -> Non
     assert all(list(hit) == fields(results.Neighbour) for query in result["queries"] for hit in query["neighbours"])
 
 
+def test_duplicates(answer: Callable[..., Any], trained: Path) -> None:
+    result = answer("duplicates", "--runs", trained, "--min-similarity", -1)
+    assert list(result) == fields(results.DuplicatesResult)
+    assert all(list(group) == fields(results.DuplicateGroup) for group in result["groups"])
+    assert all(list(copy) == fields(results.Copy) for group in result["groups"] for copy in group["copies"])
+
+
 def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     assert answer("cache") == {"root": os.environ["SIMCLR_CACHE"], "cleared": False, "bytes": 0, "caches": []}
     answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny)

@@ -1,6 +1,5 @@
 """Groups of pictures: by a pattern in their names, by equal content, by nearly equal hashes (against all pairs)."""
 
-import builtins
 import shutil
 from collections.abc import Callable
 from itertools import combinations
@@ -12,10 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from simclr_cli.errors import MachineError
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.folder import take_census
-from simclr_cli.images.groups import NEAR_BITS, Groups, by_name, group, hashes, near
+from simclr_cli.images.groups import NEAR_BITS, Groups, by_name, group, hashes, join_pairs, near
 
 
 def opened(folder: Path) -> DecodedPictures:
@@ -84,20 +82,6 @@ def test_names_are_searched_in_the_whole_relative_path(folder: Path) -> None:
     assert dict(by_name(take_census(folder), "(q)?b"))[2] == ""  # a group that took no part
 
 
-def test_near_copies_need_their_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = builtins.__import__
-
-    def without(name: str, *given: Any) -> Any:
-        if name == "imagehash":
-            raise ImportError(name)
-        return plain(name, *given)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(MachineError, match="imagehash") as caught:
-        group(opened(folder), "", "near")
-    assert "[near]" in caught.value.remedy
-
-
 def test_hashes_are_those_of_the_library(folder: Path) -> None:
     from imagehash import phash
 
@@ -126,6 +110,18 @@ def test_near_hashes_are_joined_as_by_all_pairs(bits: int, seed: int) -> None:
             theirs.join(i, j)
     assert (ours.ids() == theirs.ids()).all()
     assert len(np.unique(ours.ids())) < len(found) or bits == 0
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 30, 60, 400])
+def test_many_pairs_are_joined_as_one_by_one(pairs: int) -> None:
+    rng = np.random.default_rng(pairs)
+    ids, expected = np.arange(100), Groups(100)
+    for _ in range(3):
+        i, j = rng.integers(0, 100, (2, pairs))
+        join_pairs(ids, i, j)
+        for a, b in zip(i.tolist(), j.tolist(), strict=True):
+            expected.join(a, b)
+        assert (ids == expected.ids()).all()
 
 
 def test_many_equal_hashes_take_no_time(benchmark_seconds: Callable[[Callable[[], Any]], float]) -> None:

@@ -1,0 +1,89 @@
+"""What the eye would compare: a picture's perceptual hash, its colours in small, and how sharp it is."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from simclr_cli.images.decode import decode
+
+HASHED = 32  # px: the side of the square that is transformed
+KEPT = 8  # lowest frequencies a side: 64 bits
+SMALL = 16  # px: the side of the square whose colours are compared
+COMPARED = 256  # px: the side of the square whose sharpness is told, whatever size the picture has
+
+
+class Look(NamedTuple):
+    """One picture, to the eye."""
+
+    hash: int  # 64 bits
+    small: NDArray[np.uint8]  # (768,) the colours of a square of 16 px
+    sharpness: float  # 0 and more
+
+
+def look(path: Path) -> Look:
+    """Decode a file once, and look at it.
+
+    Raises:
+        Refusal: it cannot be decoded.
+    """
+    picture = decode(path, at_least=2 * COMPARED)
+    small = np.asarray(picture.resize((SMALL, SMALL), Image.Resampling.LANCZOS)).reshape(-1)
+    return Look(perceptual_hash(picture), small, sharpness(picture))
+
+
+def perceptual_hash(image: Image.Image) -> int:
+    """64 bits, of which pictures that look alike share most: a cosine transform's low frequencies over their median.
+
+    Bit for bit that of the library imagehash (`phash`), so that hashes may be compared with those made elsewhere;
+    Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.
+
+    Returns:
+        The first row's first bit is the highest.
+    """
+    grey = image.convert("L").resize((HASHED, HASHED), Image.Resampling.LANCZOS)
+    waves = _waves()
+    # Rounded: what is zero but for the last digits, as in a blank picture, must not be bits by chance.
+    spectrum = (waves @ np.asarray(grey, np.float64) @ waves.T).round(6)
+    bits = spectrum > np.median(spectrum)
+    return int(np.packbits(bits.reshape(-1)).view(">u8")[0])
+
+
+@cache
+def _waves() -> NDArray[np.float64]:
+    """(KEPT, HASHED): the first rows of the discrete cosine transform II, unscaled but for a factor of 2."""
+    places = np.arange(HASHED) + 0.5
+    return 2 * np.cos(np.pi / HASHED * np.arange(KEPT)[:, None] * places)
+
+
+def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How well colours in small go together, pair by pair, whatever the brightness and the contrast.
+
+    Two things photographed in the same place and pose share their hash up to a few bits; their colours tell them apart.
+
+    Args:
+        first, second: (n, 768), `Look.small`.
+
+    Returns:
+        (n,) from -1 to 1; 0 where one of them is blank, which has nothing to go by.
+    """
+    a, b = (small - small.mean(axis=1, keepdims=True, dtype=np.float32) for small in (first, second))
+    lengths = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
+    found: NDArray[np.float32] = np.einsum("nd,nd->n", a, b) / np.maximum(lengths, 1e-6)
+    return found
+
+
+def sharpness(image: Image.Image) -> float:
+    """Variance of the Laplacian over that of the grey picture, all pictures being looked at in one size.
+
+    Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy (2000): what is less sharp has gentler edges.
+    Unlike there, over the picture's own variance: a copy made brighter is not sharper.
+    """
+    grey = np.asarray(image.convert("L").resize((COMPARED, COMPARED), Image.Resampling.BILINEAR), np.float32)
+    edges = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
+    return float(edges.var() / max(float(grey.var()), 1e-6))

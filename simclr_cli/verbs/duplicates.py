@@ -1,0 +1,151 @@
+"""Copies among a run's pictures, the best of each group first. Nothing is deleted; only what is asked for is moved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.engine.calibration import Calibration
+from simclr_cli.errors import Interrupted
+from simclr_cli.events import Report, progress, silent
+from simclr_cli.images.decode import default_workers
+from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
+from simclr_cli.settings import DuplicatesSettings
+from simclr_cli.store.index import Index
+from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back
+from simclr_cli.store.run import find_run
+from simclr_cli.verbs.copies import NEAR_BITS, Copies, find_copies
+from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.wording import count
+
+VIEWS_BELOW = 50  # percent of pairs of views of one picture that may be less similar than near copies
+MOST_SIMILAR = 0.999  # that near copies must be at most: of a collapsed encoder all similarities are 1 but for rounding
+
+
+def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> DuplicatesResult:
+    """Groups of copies; with `move_to` all but the best of each are moved there, with `put_back` they come back.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next.
+    """
+    if settings.put_back is not None:
+        root, done, left = put_back(settings.put_back, progress(report, "putting back"))
+        return DuplicatesResult(None, 0, None, (), 0, 0, moved=done, moved_to=str(root), left=left)
+    if settings.move_to is not None:
+        check_free(settings.move_to)  # before long work
+    out = page_of(settings, find_run(settings.run, settings.runs), "duplicates")
+    opened = open_index(settings, report)
+    if settings.move_to is not None:
+        check_destination(settings.move_to, opened.root)
+    index, workers = opened.index, settings.workers or default_workers()
+    threshold = least_similarity(settings, opened.calibration)
+    looking = progress(report, "looking at what may be copies")
+    found = find_copies(index, settings.kind, threshold or 0, workers=workers, progress=looking)
+    groups = tuple(described(group, index, found) for group in found.groups)
+    result = DuplicatesResult(
+        run=str(opened.run.path),
+        searched=len(index),
+        threshold=threshold,
+        groups=groups,
+        copies=sum(len(group.copies) - 1 for group in groups),
+        bytes=sum(group.bytes for group in groups),
+        refused=found.refused,
+        out=str(out) if out else None,
+    )
+    if out is not None:  # before anything moves: the gallery shows the pictures where they are
+        write_found(out, result, "Copies", lead_of(result), as_groups(groups), workers=workers, report=report)
+    return _moved(settings.move_to, index, found, result, report) if settings.move_to is not None else result
+
+
+def least_similarity(settings: DuplicatesSettings, calibration: Calibration) -> float | None:
+    """From where on two pictures may be near copies; None where near copies are not looked for."""
+    if settings.kind == "exact":
+        return None
+    if settings.min_similarity is not None:
+        return settings.min_similarity
+    return min(calibration.views_at(VIEWS_BELOW), MOST_SIMILAR)
+
+
+def described(group: NDArray[np.int64], index: Index, found: Copies) -> DuplicateGroup:
+    """One group in plain values, each copy beside the best."""
+    best = int(group[0])
+    similarity = index.h.take(group) @ index.h.take(group[:1])[0]
+    copies = []
+    for place, cosine in zip(group.tolist(), similarity.tolist(), strict=True):
+        exact = bool((index.digest[place] == index.digest[best]).all())
+        one, other = found.looks.get(place), found.looks.get(best)
+        copies.append(
+            Copy(
+                path=str(index.path(place)),
+                exact=exact,
+                similarity=1.0 if exact else cosine,
+                bits_apart=(one.hash ^ other.hash).bit_count() if one and other else None,
+                width=int(index.size[place, 1]),
+                height=int(index.size[place, 0]),
+                bytes=int(index.bytes[place]),
+                sharpness=one.sharpness if one else None,
+            )
+        )
+    return DuplicateGroup(tuple(copies), sum(copy.bytes for copy in copies[1:]))
+
+
+def lead_of(result: DuplicatesResult) -> str:
+    """What the page says above the groups."""
+    spared = f"{count(result.copies, 'file')} that could go, {result.bytes / 1e6:,.1f} MB"
+    near = (
+        "" if result.threshold is None
+        else f" Near copies are at least {result.threshold:.3f} similar and at most {NEAR_BITS} of 64 bits apart,"
+        " or joined by such."
+    )  # fmt: skip
+    return f"{result.searched:,} pictures, {count(len(result.groups), 'group')}, {spared}. Best copy first.{near}"
+
+
+def as_groups(groups: Sequence[DuplicateGroup]) -> list[Group]:
+    """What is written to a file."""
+    return [
+        Group(
+            heading=f"{number}. {Path(group.copies[0].path).name}",
+            entries=tuple(_entry(copy, best=False) for copy in group.copies[1:]),
+            lead=f"All but the best: {group.bytes / 1e6:,.2f} MB.",
+            sample=_entry(group.copies[0], best=True),
+        )
+        for number, group in enumerate(groups, start=1)
+    ]
+
+
+def _entry(copy: Copy, *, best: bool) -> Entry:
+    alike = "best copy" if best else "the same file" if copy.exact else f"{copy.similarity:.3f} similar"
+    words = f"{alike}, {copy.width} x {copy.height}, {copy.bytes / 1e3:,.0f} kB"
+    values = {name: value for name, value in dataclasses.asdict(copy).items() if name != "path"}
+    return Entry(copy.path, words, {"best": best, **values})
+
+
+def _moved(folder: Path, index: Index, found: Copies, result: DuplicatesResult, report: Report) -> DuplicatesResult:
+    """All but the best copies moved out, where the best is still what it was."""
+    files: list[Moved] = []
+    left: list[str] = []
+    for best, *others in found.groups:
+        kept = is_still(index.path(int(best)), _digest(index, int(best)))
+        for place in others:
+            if kept:
+                files.append(Moved(index.name(int(place)), _digest(index, int(place))))
+            else:
+                left.append(f"{index.path(int(place))}: its best copy {index.name(int(best))} is gone, or has changed")
+    if not files:
+        return dataclasses.replace(result, left=tuple(left))
+    try:
+        moved, more = move_out(Path(index.root), folder, files, progress(report, "moving"))
+    except Interrupted as stop:
+        raise type(stop)(
+            "Stopped while files were moved.", f"Put them back with: simclr duplicates --put-back {folder}"
+        ) from None
+    return dataclasses.replace(result, moved=moved, moved_to=str(folder), left=(*left, *more))
+
+
+def _digest(index: Index, place: int) -> str:
+    return bytes(index.digest[place]).hex()

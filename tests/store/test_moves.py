@@ -1,0 +1,207 @@
+"""Files moved out and put back: killed at any moment, nothing is lost, nothing is overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simclr_cli import files as files_module
+from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.store.moves import JOURNAL, Moved, check_destination, move_out, put_back, read_journal
+
+HOSTILE = [
+    b"a.png", b"b/c.png", b"b/\xff\xfe.png", b"line\nbreak.png", b"\x1b[31mred.png", b"<script>.png", b"'\"&.png",
+    b"=1+1.png", b"-rf", b" .png", b"deep/er/\xe2\x80\xaetxt.png", b"x" * 255, "ü/日本.png".encode(),
+]  # fmt: skip
+
+Tree = dict[bytes, tuple[int, str]]
+
+
+def silent(_: int, __: int) -> None:
+    pass
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def tree(folder: Path) -> Tree:
+    return {
+        os.fsencode(path.relative_to(folder)): (path.stat().st_mtime_ns, sha(path.read_bytes()))
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "pics"
+    for name in (*HOSTILE, b"stays.png"):
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"content of " + name)
+        os.utime(path, ns=(10**18, 10**18 + 7_000))
+    return folder
+
+
+@pytest.fixture(params=["same file system", "another file system", "no links at all"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    link = os.link
+
+    def refused(source: Any, target: Any, **given: Any) -> None:
+        if request.param == "no links at all" or not Path(source).name.startswith(files_module.TEMPORARY_PREFIX):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(source, target, **given)
+
+    if request.param != "same file system":
+        monkeypatch.setattr(os, "link", refused)
+    return str(request.param)
+
+
+def wanted(names: list[bytes] | None = None) -> list[Moved]:
+    return [Moved(os.fsdecode(name), sha(b"content of " + name)) for name in names or HOSTILE]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_names_of_any_bytes_go_and_come_back(root: Path, tmp_path: Path) -> None:
+    before, folder, seen = tree(root), tmp_path / "copies", []
+    check_destination(folder, root)
+    assert move_out(root, folder, wanted(), lambda *counts: seen.append(counts)) == (len(HOSTILE), ())
+    assert seen == [(i, len(HOSTILE)) for i in range(1, len(HOSTILE) + 1)]
+    assert set(tree(root)) == {b"stays.png"}
+    assert {name: value for name, value in tree(folder).items() if name != JOURNAL.encode()} == {
+        name: before[name] for name in HOSTILE
+    }
+    entries = json.loads((folder / JOURNAL).read_bytes())["files"]
+    assert [os.fsencode(entry["from"]) for entry in entries] == [os.fsencode(root) + b"/" + name for name in HOSTILE]
+    assert put_back(folder, silent) == (root, len(HOSTILE), ())
+    assert tree(root) == before and list(folder.iterdir()) == []
+
+
+KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename", "digest_file"]
+
+
+@pytest.mark.parametrize("step", KILLS)
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+@pytest.mark.parametrize("at", [0, 4])
+def test_killed_at_any_moment_all_can_be_put_back(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str, step: str, after: bool, at: int
+) -> None:
+    """Killed while moving out, and then again while putting back."""
+    before, folder = tree(root), tmp_path / "copies"
+    check_destination(folder, root)
+
+    class Killed(BaseException):
+        pass
+
+    def killing(work: Callable[[], Any]) -> None:
+        owner, name = {
+            "Path": (Path, step.split(".")[-1]), "os": (os, step.split(".")[-1]),
+            "shutil": (files_module.shutil, "copystat"), "digest_file": (files_module, "digest_file"),
+        }[step.split(".")[0]]  # fmt: skip
+        plain, calls = getattr(owner, name), [0]
+
+        def fault(*given: Any, **more: Any) -> Any:
+            calls[0] += 1
+            if calls[0] > at and not after:
+                raise Killed
+            found = plain(*given, **more)
+            if calls[0] > at:
+                raise Killed
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, fault)
+            with contextlib.suppress(Killed):
+                work()
+
+    killing(lambda: move_out(root, folder, wanted(), silent))
+    here, there = tree(root), tree(folder)
+    assert all(before[name] in (here.get(name), there.get(name)) for name in before)  # nothing is lost
+    if JOURNAL.encode() in there:
+        killing(lambda: put_back(folder, silent))
+    if (folder / JOURNAL).exists():
+        assert put_back(folder, silent)[2] == ()
+    assert tree(root) == before
+    assert [path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL] == []
+
+
+def test_what_is_not_as_it_was_stays_and_is_named(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    (root / "a.png").write_bytes(b"edited")
+    (root / "b" / "c.png").unlink()
+    (root / "deep" / "link.png").symlink_to("../stays.png")
+    (folder / "b").mkdir(parents=True)
+    (folder / "b" / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"of another")
+    files = [
+        *wanted([b"a.png", b"b/c.png", b"b/\xff\xfe.png", b" .png"]),
+        Moved("deep/link.png", sha(b"content of stays.png")),
+    ]
+    moved, left = move_out(root, folder, files, silent)
+    assert moved == 1 and [line.split(": ", 1)[1].split(",")[0] for line in left] == [
+        "changed since its vector was made", "no such file or directory",
+        f"{folder / os.fsdecode(HOSTILE[2])} is there already", "a link",
+    ]  # fmt: skip
+    assert (folder / "b" / os.fsdecode(b"\xff\xfe.png")).read_bytes() == b"of another"
+    assert (root / "a.png").read_bytes() == b"edited" and (root / "deep" / "link.png").is_symlink()
+    assert read_journal(folder).files == tuple(wanted([b" .png"]))
+
+
+def test_what_cannot_be_put_back_stays_in_the_journal(root: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copies"
+    check_destination(folder, root)
+    move_out(root, folder, wanted([b"a.png", b"b/c.png", b" .png", b"-rf"]), silent)
+    (root / "a.png").write_bytes(b"another one")
+    (folder / "b" / "c.png").write_bytes(b"edited")
+    (folder / "-rf").unlink()
+    _, done, left = put_back(folder, silent)
+    assert done == 1 and [line.split(": ", 1)[1] for line in left] == [
+        f"{root / 'a.png'} is there now", "changed since it was moved", "gone, from there and from where it was",
+    ]  # fmt: skip
+    assert (root / "a.png").read_bytes() == b"another one" and (root / " .png").exists()
+    assert [file.name for file in read_journal(folder).files] == ["a.png", "b/c.png", "-rf"]
+    (root / "a.png").unlink()
+    (folder / "b" / "c.png").write_bytes(b"content of b/c.png")
+    assert put_back(folder, silent)[1] == 2
+
+
+def test_destinations_that_are_refused(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root)
+    for folder in (root, root / "copies", tmp_path, tmp_path / "link" / "copies", root / ".." / "pics" / "x"):
+        with pytest.raises(SettingsError, match="lie in one another"):
+            check_destination(folder, root)
+    folder = tmp_path / "copies"
+    check_destination(folder, root)
+    move_out(root, folder, wanted([b"a.png"]), silent)
+    with pytest.raises(SettingsError, match="are not put back") as caught:
+        check_destination(folder, root)
+    assert f"--put-back {folder}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../b"])
+def test_a_journal_names_nothing_outside(root: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "copies").mkdir()
+    journal = {"format_version": 1, "root": str(root), "files": [{"from": "", "to": name, "digest": ""}]}
+    (tmp_path / "copies" / JOURNAL).write_text(json.dumps(journal))
+    with pytest.raises(InputError, match="never moved"):
+        put_back(tmp_path / "copies", silent)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"format_version": 1, "root": "/x", "files": [{}]}'])
+def test_a_journal_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / JOURNAL).write_text(text)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_journal(tmp_path)
+
+
+def test_nothing_was_moved_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing was moved there"):
+        put_back(tmp_path, silent)

@@ -1,0 +1,159 @@
+"""Copies in an index, against nested loops over all pairs; and folders in which all is alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from simclr_cli.images.groups import Groups
+from simclr_cli.images.looks import Look, correlation, look
+from simclr_cli.store.index import Index, update
+from simclr_cli.store.rows import Rows, named
+from simclr_cli.verbs import copies as copies_module
+from simclr_cli.verbs.copies import NEAR_BITS, NEAR_CORRELATION, equal_files, find_copies
+
+WIDTH = 40
+
+
+def index_of(
+    folder: Path, root: Path, names: list[str], h: NDArray[np.float64], digests: list[bytes], size: Any
+) -> Index:
+    bytes_, ends = named(names)
+    rows = Rows(
+        h=(h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32), names=bytes_, ends=ends,
+        bytes=np.arange(len(names)), modified_ns=np.zeros(len(names), np.int64),
+        digest=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), size=np.array(size, np.int32),
+    )  # fmt: skip
+    return update(Index(folder, str(root), "f" * 64, h.shape[1]), np.empty(0, np.int64), rows, [], str(root))
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, draw: Callable[..., Any]) -> Index:
+    """12 scenes: each smaller, brighter, cut, and as another that only the vector takes for it; some twice."""
+    rng = np.random.default_rng(0)
+    root, names, rows, sizes = tmp_path / "pics", [], [], []
+    for scene in range(12):
+        pixels, centre = draw(root / f"{scene:02}.png", seed=scene), rng.standard_normal(WIDTH)
+        whole = Image.fromarray(pixels).resize((96, 96))
+        variants = {
+            "": whole,
+            "half": whole.resize((48, 48)),
+            "bright": whole.point(lambda value: min(255, value + 9)),
+            "cut": whole.crop((2, 2, 95, 95)),
+            "other": Image.fromarray(rng.permuted(pixels, axis=0)),
+        }
+        for kind, variant in variants.items():
+            variant.save(root / f"{scene:02}{kind}.png")
+            row = centre + (0.4 if kind == "cut" else 0.05) * rng.standard_normal(WIDTH)
+            for name in [f"{scene:02}{kind}.png", f"{scene:02}{kind}-twice.png"][: 1 + int(rng.integers(3) == 0)]:
+                (root / name).write_bytes((root / f"{scene:02}{kind}.png").read_bytes())
+                names.append(name)
+                rows.append(row)
+                sizes.append(variant.size[::-1])
+    digests = [hashlib.sha256((root / name).read_bytes()).digest() for name in names]
+    return index_of(tmp_path / "index", root, names, np.array(rows), digests, sizes)
+
+
+def oracle(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
+    looks = [look(index.path(place)) for place in range(len(index))]
+    h = index.h[slice(0, len(index))].astype(np.float64)
+    groups, same = Groups(len(index)), {}
+    for place in range(len(index)):
+        same.setdefault(index.digest[place].tobytes(), []).append(place)
+    for i, j in combinations(range(len(index)), 2):
+        exact = index.digest[i].tobytes() == index.digest[j].tobytes()
+        colours = correlation(looks[i].small[None], looks[j].small[None])[0]
+        bits = (looks[i].hash ^ looks[j].hash).bit_count()
+        near = h[i] @ h[j] >= threshold and bits <= NEAR_BITS and colours >= NEAR_CORRELATION
+        if (exact and kind != "near") or (near and not exact and kind != "exact"):
+            groups.join(i, j)
+    kept = {places[0] for places in same.values()} if kind == "near" else set(range(len(index)))
+    ids = groups.ids()
+    found = (frozenset(set(np.flatnonzero(ids == one).tolist()) & kept) for one in np.unique(ids))
+    return {group for group in found if len(group) > 1}
+
+
+@pytest.mark.parametrize("kind", ["exact", "near", "all"])
+@pytest.mark.parametrize("threshold", [-1.0, 0.9, 0.99])
+def test_groups_are_those_of_all_pairs(scenes: Index, kind: Any, threshold: float) -> None:
+    found = find_copies(scenes, kind, threshold, workers=2)
+    assert {frozenset(group.tolist()) for group in found.groups} == oracle(scenes, kind, threshold)
+    assert found.refused == () and (kind == "exact") == (not found.looks)
+    lengths = [len(group) for group in found.groups]
+    assert lengths == sorted(lengths, reverse=True) and len(lengths) > 3
+
+
+def test_the_best_copy_is_first(scenes: Index) -> None:
+    """Of one scene the whole picture, although the smaller one and the cut one would come first by name."""
+    found = find_copies(scenes, "all", 0.9, workers=2)
+    for group in found.groups:
+        pixels = scenes.size[group].prod(axis=1).tolist()
+        assert pixels == sorted(pixels, reverse=True)
+        for a, b in zip(group[:-1].tolist(), group[1:].tolist(), strict=True):
+            if scenes.size[a].prod() == scenes.size[b].prod():
+                assert found.looks[a].sharpness >= found.looks[b].sharpness
+            if (scenes.digest[a] == scenes.digest[b]).all():
+                assert scenes.bytes[a] > scenes.bytes[b]
+
+
+def test_a_link_is_never_the_best_of_its_file(tmp_path: Path, draw: Callable[..., Any]) -> None:
+    draw(tmp_path / "pics" / "z.png")
+    (tmp_path / "pics" / "a.png").symlink_to("z.png")
+    digest = hashlib.sha256((tmp_path / "pics" / "z.png").read_bytes()).digest()
+    index = index_of(
+        tmp_path / "i", tmp_path / "pics", ["a.png", "z.png"], np.ones((2, 9)), [digest] * 2, [(48, 48)] * 2
+    )
+    object.__setattr__(index, "bytes", np.array([7, 7]))
+    assert find_copies(index, "exact", 0, workers=1).groups[0].tolist() == [1, 0]
+
+
+def test_a_picture_that_is_gone_is_named_and_the_others_are_compared(scenes: Index) -> None:
+    before = find_copies(scenes, "near", 0.9, workers=2).groups
+    lost = int(before[0][0])
+    scenes.path(lost).unlink()
+    found = find_copies(scenes, "near", 0.9, workers=2)
+    assert found.refused == (f"{scenes.path(lost)}: gone, or a broken link",)
+    assert lost not in np.concatenate(found.groups)
+
+
+def test_equal_files_are_those_of_equal_digests() -> None:
+    digest = np.zeros((6, 32), np.uint8)  # zeros at the end count
+    digest[[1, 4], 31] = 1
+    digest[[2], 0] = 1
+    assert equal_files(digest).tolist() == [0, 1, 2, 0, 1, 0]
+    assert equal_files(np.empty((0, 32), np.uint8)).tolist() == []
+
+
+@pytest.mark.parametrize("alike", ["the same file", "near copies", "one vector for all"])
+def test_thousands_of_pictures_that_are_alike(tmp_path: Path, alike: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 million pairs: none is listed."""
+    count, rng = 4_000, np.random.default_rng(0)
+    small = rng.integers(0, 256, 768, dtype=np.uint8)
+    h = np.ones((count, 8)) + (1e-4 * rng.standard_normal((count, 8)) if alike == "near copies" else 0)
+    digests = [hashlib.sha256(str(0 if alike == "the same file" else i).encode()).digest() for i in range(count)]
+    seen: list[Path] = []
+
+    def instead(path: Path) -> Look:
+        seen.append(path)
+        hash_ = int(rng.integers(2**63)) if alike == "one vector for all" else 5
+        return Look(hash_, small, 1.0)
+
+    monkeypatch.setattr(copies_module, "look", instead)
+    names = [f"{i:05}.png" for i in range(count)]
+    index = index_of(tmp_path / "i", tmp_path, names, h, digests, np.full((count, 2), 32))
+    found = find_copies(index, "all", 0.9, workers=1)
+    if alike == "one vector for all":  # a collapsed encoder: the eye takes none for a copy
+        assert found.groups == () and len(seen) == count
+    else:
+        assert [len(group) for group in found.groups] == [count]
+        assert len(seen) == (0 if alike == "the same file" else count)
+        assert os.fspath(index.path(int(found.groups[0][0]))).endswith("03999.png")  # the most bytes
