@@ -27,6 +27,8 @@ RESULTS = {
     "predict": results.PredictResult,
     "similar": results.SimilarResult,
     "duplicates": results.DuplicatesResult,
+    "outliers": results.OutliersResult,
+    "clusters": results.ClustersResult,
     "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
@@ -48,6 +50,11 @@ PARTS = (
     results.Neighbour,
     results.DuplicateGroup,
     results.Copy,
+    results.OddPicture,
+    results.Cluster,
+    results.FolderShare,
+    results.Member,
+    results.TriedNumber,
     results.CacheKept,
 )
 

@@ -12,12 +12,14 @@ from simclr_cli import settings as module
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.settings import (
     CacheSettings,
+    ClustersSettings,
     DemoSettings,
     DuplicatesSettings,
     EmbedSettings,
     EncoderSettings,
     FinetuneSettings,
     MapSettings,
+    OutliersSettings,
     PredictSettings,
     PretrainSettings,
     PreviewSettings,
@@ -114,6 +116,14 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),
+    (OutliersSettings, {"neighbours": 0}),
+    (OutliersSettings, {"out": Path("odd.txt")}),
+    (OutliersSettings, {"out": Path("odd.csv"), "open": True}),
+    (ClustersSettings, {"clusters": 1}),
+    (ClustersSettings, {"method": "ward"}),
+    (ClustersSettings, {"method": "hdbscan", "clusters": 4}),
+    (ClustersSettings, {"smallest": 4}),
+    (ClustersSettings, {"out": Path("clusters.npy")}),
     (SimilarSettings, {"out": Path("found.txt")}),
     (SimilarSettings, {"out": Path("found")}),
     (SimilarSettings, {"out": Path("found.csv"), "open": True}),
@@ -213,7 +223,7 @@ def test_bounds_themselves_are_inside_where_they_say_so(kind: type[Any]) -> None
         for bound in ("at_least", "at_most"):
             if declared.metadata[bound] is not None:
                 value = declared.metadata[bound]
-                more = {"epochs": 1} if declared.name == "warmup_epochs" else {}
+                more = {"warmup_epochs": {"epochs": 1}, "smallest": {"method": "hdbscan"}}.get(declared.name, {})
                 assert getattr(kind(**GIVEN[kind], **more, **{declared.name: value}), declared.name) == value
 
 

@@ -80,6 +80,16 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./copies"),
     ),
     (
+        "outliers", settings.OutliersSettings,
+        "Show the pictures that are least like the others.",
+        ("simclr outliers", "simclr outliers --top 200 --out odd.html --open"),
+    ),
+    (
+        "clusters", settings.ClustersSettings,
+        "Put the pictures into clusters, and show what is in each.",
+        ("simclr clusters --open", "simclr clusters --clusters 20 --out clusters.csv"),
+    ),
+    (
         "map", settings.MapSettings,
         "Show the pictures of a run as a map to explore in the browser.",
         ("simclr map --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html"),

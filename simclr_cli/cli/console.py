@@ -168,7 +168,7 @@ class Data:
             table.padding = (0, 1, 1, 1)  # so that pictures do not touch
             table.add_column(no_wrap=True)
         for index, column in enumerate(columns):
-            numbers = index > 0 and column not in ("path", "closeness")
+            numbers = index > 0 and column not in ("path", "closeness", "closeness of nearest", "mostly from")
             side: Literal["left", "right"] = "right" if numbers else "left"
             table.add_column(column, justify=side, overflow="fold", vertical="middle" if seen else "top")
         for index, row in enumerate(rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.results import DuplicatesResult, MapResult, SimilarResult
+from simclr_cli.results import Cluster, ClustersResult, DuplicatesResult, MapResult, OutliersResult, SimilarResult
 from simclr_cli.wording import closeness, count
 
 
@@ -26,8 +26,6 @@ def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
     """A block a group, the best copy first; or what was put back."""
     if result.run is None:
         face.say(f"{count(result.moved, 'file')} put back into {result.moved_to}.")
-    elif result.out is not None:
-        data.line(result.out)
     else:
         _show_groups(result, data)
     for reason in result.refused:
@@ -38,6 +36,8 @@ def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
             f"{count(len(result.groups), 'group')} among {count(result.searched, 'picture')}{near}. "
             f"Files that could go: {result.copies:,}, {result.bytes / 1e6:,.1f} MB."
         )
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
     for reason in result.left:
         face.say(f"Left where it is: {reason}", "yellow")
     if result.run is not None and result.moved_to is not None:
@@ -58,6 +58,52 @@ def _show_groups(result: DuplicatesResult, data: Data) -> None:
     if rows:
         shown = [copy.path for group in result.groups for copy in group.copies]
         data.table(["group", "similarity", "bits apart", "size", "kB", "path"], rows, pictures=shown)
+
+
+def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
+    """A row a picture, the oddest first."""
+    compared = f"{count(result.searched, 'picture')}, each compared to its {result.neighbours} nearest others"
+    stand = "" if result.standing_out is None else f"; {result.standing_out:,} stand out (robust z over 3.5)"
+    face.say(f"{compared}{stand}.")
+    rows = [
+        [
+            str(one.rank),
+            f"{one.score:.4f}",
+            "-" if one.z is None else f"{one.z:.1f}",
+            closeness(one.above_random, one.above_views),
+            one.path,
+        ]
+        for one in result.pictures
+    ]
+    data.table(
+        ["rank", "score", "robust z", "closeness of nearest", "path"],
+        rows,
+        pictures=[one.path for one in result.pictures],
+    )
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
+
+
+def show_clusters(result: ClustersResult, face: Face, data: Data) -> None:
+    """A row a cluster, the largest first."""
+    face.say(f"{result.reason}.")
+    if result.unclustered:
+        face.say(f"{count(result.unclustered, 'picture')} in none.")
+    if result.information is not None:
+        agree = f"normalised mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
+        face.say(f"With the folders they agree by {agree} (1: the same, 0: unrelated).")
+    folders = any(cluster.folders for cluster in result.clusters)
+    columns = ["cluster", "pictures", "cohesion", *(["mostly from"] if folders else []), "path"]
+    shown = [cluster.representatives[0] for cluster in result.clusters]
+    data.table(columns, [_cluster_row(cluster, folders) for cluster in result.clusters], pictures=shown)
+    if result.out is not None:
+        face.say(f"Written to {result.out}.")
+
+
+def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
+    shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders[:2])
+    cells = [str(cluster.number), f"{cluster.pictures:,}", f"{cluster.cohesion:.4f}", *([shares] if folders else [])]
+    return [*cells, cluster.representatives[0]]
 
 
 def show_map(result: MapResult, face: Face, data: Data) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.cli.console import Data, Face, count, duration
+from simclr_cli.cli.found import show_clusters as show_clusters
 from simclr_cli.cli.found import show_duplicates as show_duplicates
 from simclr_cli.cli.found import show_map as show_map
+from simclr_cli.cli.found import show_outliers as show_outliers
 from simclr_cli.cli.found import show_similar as show_similar
 from simclr_cli.results import (
     CacheResult,

@@ -17,7 +17,7 @@ BLOCK = 8_192  # rows at once
 SAMPLE = 10_000  # rows on which starts are tried
 STARTS = 3  # of which the best goes on
 MOST_ROUNDS = 100
-SETTLED = 1e-6  # a round that adds no more than this to the mean similarity is the last
+SETTLED = 1e-5  # a round that adds no more than this to the mean similarity is the last
 APART = 1e-6  # a cosine of 1 less this is that of equal rows
 
 
@@ -66,8 +66,8 @@ def plus_plus(rows: NDArray[np.float32], count: int, generator: torch.Generator)
     """(k, D) rows to begin with, far from one another: greedy k-means++.
 
     Each is drawn by its squared distance to those before (Arthur & Vassilvitskii 2007, section 2.2), which of unit
-    vectors is 2 - 2 cosine; of 2 + log k draws the one that leaves the least distance is taken (their section 5). k is
-    at most the number of different rows.
+    vectors is 2 - 2 cosine; of 2 + log k draws the one that leaves the least distance is taken (their last section).
+    k is at most the number of different rows.
 
     Args:
         rows: (N, D) of length 1.

@@ -73,13 +73,13 @@ def _nearest(
             similarity[:, ~torch.from_numpy(among[start : start + block])] = -torch.inf
         found, place = (similarity > best[:, -1:]).nonzero(as_tuple=True)
         if len(found):
-            best, where = _merged(best, where, found, place + start, similarity[found, place])
+            best, where = merged(best, where, found, place + start, similarity[found, place])
         start += len(rows)
         block = min(2 * block, max(FIRST_BLOCK, SCORES // len(queries)))
     return best.numpy(), where.numpy()
 
 
-def _merged(best: Tensor, where: Tensor, found: Tensor, place: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor]:
+def merged(best: Tensor, where: Tensor, found: Tensor, place: Tensor, similarity: Tensor) -> tuple[Tensor, Tensor]:
     """The best, (q, k) each, with some more in them: of every one its query, place and similarity, in order."""
     counts = torch.bincount(found, minlength=len(best))
     column = torch.arange(len(found)) - (counts.cumsum(0) - counts)[found] + best.shape[1]

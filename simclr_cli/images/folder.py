@@ -59,6 +59,20 @@ class Refused:
     reason: str
 
 
+def classes_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The folders that pictures lie in, sorted, if they look like classes; else none.
+
+    They do when every picture lies in a subfolder, there are at least two of these at the first level, each with at
+    least two pictures, and they are not called train, test and the like.
+
+    Args:
+        names: relative paths, with "/".
+    """
+    counts = Counter(name.split("/")[0] if "/" in name else "" for name in names)
+    unlike = "" in counts or len(counts) < 2 or min(counts.values()) < 2
+    return () if unlike or SPLITS.issuperset(name.lower() for name in counts) else tuple(sorted(counts))
+
+
 @dataclass(frozen=True)
 class Census:
     """What a folder holds, sorted by relative path."""
@@ -70,14 +84,8 @@ class Census:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The class names, sorted, if the folders look like classes; else none.
-
-        They do when every picture lies in a subfolder, there are at least two of these at the first level, each
-        with at least two pictures, and they are not called train, test and the like.
-        """
-        counts = Counter(picture.name.split("/")[0] if "/" in picture.name else "" for picture in self.pictures)
-        unlike = "" in counts or len(counts) < 2 or min(counts.values()) < 2
-        return () if unlike or SPLITS.issuperset(name.lower() for name in counts) else tuple(sorted(counts))
+        """The class names, sorted, if the folders look like classes; else none."""
+        return classes_of([picture.name for picture in self.pictures])
 
     @property
     def labels(self) -> list[str]:

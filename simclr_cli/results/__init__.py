@@ -2,6 +2,15 @@
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
 from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
+from simclr_cli.results.grouping import (
+    Cluster,
+    ClustersResult,
+    FolderShare,
+    Member,
+    OddPicture,
+    OutliersResult,
+    TriedNumber,
+)
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.mapping import MapResult
@@ -13,6 +22,8 @@ __all__ = [
     "CacheResult",
     "ClassProbability",
     "ClassScore",
+    "Cluster",
+    "ClustersResult",
     "Confusion",
     "Copy",
     "DemoResult",
@@ -21,8 +32,12 @@ __all__ = [
     "EmbedResult",
     "FewLabels",
     "FinetuneResult",
+    "FolderShare",
     "MapResult",
+    "Member",
     "Neighbour",
+    "OddPicture",
+    "OutliersResult",
     "PredictResult",
     "Prediction",
     "PretrainResult",
@@ -33,4 +48,5 @@ __all__ = [
     "Score",
     "SimilarResult",
     "Suspect",
+    "TriedNumber",
 ]

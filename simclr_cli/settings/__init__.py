@@ -5,6 +5,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
 from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
+from simclr_cli.settings.grouping import ClustersSettings, OutliersSettings
 from simclr_cli.settings.judging import ProbeSettings
 from simclr_cli.settings.mapping import Layout, MapSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
@@ -24,6 +25,7 @@ from simclr_cli.settings.views import Preset, PreviewSettings
 __all__ = [
     "RUNS",
     "CacheSettings",
+    "ClustersSettings",
     "Copies",
     "CopyKind",
     "DemoSettings",
@@ -38,6 +40,7 @@ __all__ = [
     "Loss",
     "MapSettings",
     "Optimizer",
+    "OutliersSettings",
     "Precision",
     "PredictSettings",
     "Preset",

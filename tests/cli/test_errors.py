@@ -132,6 +132,10 @@ CATALOGUE = {
     "how near exact copies are": (
         "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity is of near copies", "Leave one of",
     ),
+    "outliers of no run": ("outliers --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
+    "outliers into a text": ("outliers --out odd.txt", 2, "--out is odd.txt, and must end in .html", "odd.txt.html"),
+    "one cluster": ("clusters --clusters 1", 2, "--clusters is 1, and must be at least 2.", "another value"),
+    "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Leave one"),
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
     "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
     "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),

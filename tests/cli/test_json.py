@@ -120,3 +120,19 @@ def test_names_of_any_bytes_come_back_from_json(answer: Callable[..., Any], trai
 def test_an_error_leaves_stdout_empty(simclr: Callable[..., Any], arguments: list[str]) -> None:
     code, stdout, stderr = simclr(*arguments, "--json")
     assert code in (2, 3) and stdout == "" and stderr.startswith("Error: ")
+
+
+def test_outliers(answer: Callable[..., Any], trained: Path) -> None:
+    result = answer("outliers", "--runs", trained, "--top", 3)
+    assert list(result) == fields(results.OutliersResult)
+    assert [list(one) for one in result["pictures"]] == [fields(results.OddPicture)] * 3
+
+
+def test_clusters(answer: Callable[..., Any], trained: Path) -> None:
+    result = answer("clusters", "--runs", trained)
+    assert list(result) == fields(results.ClustersResult)
+    assert all(list(one) == fields(results.Cluster) for one in result["clusters"])
+    assert [list(one) for one in result["pictures"]] == [fields(results.Member)] * 24
+    assert {tuple(one) for one in result["tried"]} == {tuple(fields(results.TriedNumber))}
+    shares = [share for one in result["clusters"] for share in one["folders"]]
+    assert all(list(share) == fields(results.FolderShare) for share in shares) and shares

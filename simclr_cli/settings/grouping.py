@@ -1,0 +1,50 @@
+"""Settings of what looks at all pictures of a run together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from simclr_cli.errors import SettingsError
+from simclr_cli.fields import setting
+from simclr_cli.settings.finding import FindSettings
+from simclr_cli.settings.shared import SEED
+
+Method = Literal["k-means", "hdbscan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutliersSettings(FindSettings):
+    """Settings of `simclr outliers`."""
+
+    top: int = setting(50, "How many pictures, the oddest first.", at_least=1, short="n")
+    neighbours: int = setting(10, "To how many nearest others a picture is compared.", at_least=1)
+    within: str = setting(
+        "", "Compare only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClustersSettings(FindSettings):
+    """Settings of `simclr clusters`."""
+
+    method: Method = setting(
+        "k-means",
+        "k-means: every picture in one of --clusters. hdbscan: as many as are dense, the rest in none; for some ten "
+        "thousand pictures, with the extra clusters.",
+    )
+    clusters: int | None = setting(
+        None, "How many clusters k-means makes. Auto: what separates them most, by the silhouette.", at_least=2
+    )
+    smallest: int | None = setting(
+        None, "How many pictures make a cluster for hdbscan. Auto: half the square root of their number.", at_least=2
+    )
+    top: int = setting(12, "How many pictures represent a cluster.", at_least=1, short="n")
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "hdbscan" and self.clusters is not None:
+            raise SettingsError("--clusters belongs to k-means; hdbscan finds their number.", "Leave one of them out.")
+        if self.method == "k-means" and self.smallest is not None:
+            raise SettingsError("--smallest belongs to --method hdbscan.", "Add --method hdbscan, or leave it out.")

@@ -1,0 +1,219 @@
+"""What kinds of pictures there are: clusters, the largest first, each with the pictures that are most like it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.engine.agreement import adjusted_rand, contingency, normalised_information
+from simclr_cli.engine.clustering import centres_of, k_means, sampled
+from simclr_cli.engine.density import hdbscan
+from simclr_cli.engine.silhouette import Separation, best, separations
+from simclr_cli.events import Report, progress, silent
+from simclr_cli.images.decode import default_workers
+from simclr_cli.images.folder import classes_of
+from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
+from simclr_cli.seeds import Purpose, torch_generator
+from simclr_cli.settings import ClustersSettings
+from simclr_cli.store.index import Index
+from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.wording import count
+
+CHOOSING = 2_000  # pictures by which the number of clusters is chosen
+FOLDERS = 5  # of a cluster that are named
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Which picture is in which cluster."""
+
+    labels: NDArray[np.int64]  # (N,) from 0, the largest first; -1: in none
+    similarity: NDArray[np.float32]  # (N,) cosine to the own centre
+    reason: str  # why so many clusters
+    tried: list[Separation]  # numbers among which one was chosen
+
+
+def clusters(settings: ClustersSettings, *, report: Report = silent) -> ClustersResult:
+    """The pictures of a run in clusters.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next.
+    """
+    opened = open_index(settings, report)
+    out = page_of(settings, opened.run, "clusters")
+    index, names = opened.index, opened.index.names
+    divided = divide(index, settings, report)
+    folders = [name.split("/")[0] for name in names] if classes_of(names) else None
+    places = [_in_order(divided, label) for label in range(int(divided.labels.max(initial=-1)) + 1)]
+    alone = np.flatnonzero(divided.labels < 0)
+    found = tuple(described(index, divided, label, own, folders, settings.top) for label, own in enumerate(places))
+    information, rand = _agreement(divided.labels, folders)
+    result = ClustersResult(
+        run=str(opened.run.path),
+        method=settings.method,
+        reason=divided.reason,
+        tried=tuple(TriedNumber(**vars(one)) for one in divided.tried),
+        clusters=found,
+        unclustered=len(alone),
+        information=information,
+        rand=rand,
+        pictures=tuple(_members(index, divided, [*places, alone])),
+        out=None if out is None else str(out),
+    )
+    if out is not None:
+        groups = gallery(result) if out.suffix.lower() == ".html" else table(result)
+        lead = f"{count(len(index), 'picture')} of {index.root}. {divided.reason}. {agreeing(result)}".strip()
+        workers = settings.workers or default_workers()
+        write_found(out, result, "Clusters", lead, groups, workers=workers, report=report)
+    return result
+
+
+def divide(index: Index, settings: ClustersSettings, report: Report = silent) -> Division:
+    """Cluster all pictures of an index as the settings say.
+
+    Raises:
+        MachineError: hdbscan is asked for without the extra that has it.
+    """
+    tried: list[Separation] = []
+    if settings.method == "hdbscan":
+        smallest = settings.smallest or max(5, round(math.sqrt(len(index)) / 2))
+        labels = hdbscan(index.h, smallest)
+        similarity = centres_of(index.h, labels)[1]
+        reason = f"{count(int(labels.max(initial=-1)) + 1, 'dense cluster')} of at least {smallest} pictures"
+    else:
+        number, reason = settings.clusters, "As many clusters as asked for"
+        if number is None:
+            number, tried, reason = _automatic(index, settings.seed, report)
+        labels, _, similarity = k_means(index.h, number, torch_generator(settings.seed, Purpose.CLUSTERS, number))
+        if len(np.unique(labels)) < number:
+            reason = f"{len(np.unique(labels))} instead of {number} clusters: no more pictures differ"
+    return Division(by_size(labels), similarity, reason, tried)
+
+
+def _automatic(index: Index, seed: int, report: Report) -> tuple[int, list[Separation], str]:
+    """A number of clusters, those that it was chosen from, and why, in words."""
+    sample = sampled(index.h, CHOOSING, torch_generator(seed, Purpose.CLUSTERS))
+    found = separations(
+        sample, lambda number: torch_generator(seed, Purpose.CLUSTERS, number, 0), progress=progress(report, "trying")
+    )
+    chosen = best(found)
+    if chosen is None:
+        return 1, found, "One cluster: too few different pictures to try more"
+    of = "" if len(sample) == len(index) else f", on a sample of {count(len(sample), 'picture')},"
+    why = f"of {found[0].clusters} to {found[-1].clusters} their mean silhouette{of} is the furthest above chance"
+    return (
+        chosen.clusters,
+        found,
+        f"{chosen.clusters} clusters: {why} ({chosen.silhouette:.3f} and {chosen.chance:.3f})",
+    )
+
+
+def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) the same clusters numbered from 0 by falling size, of equal ones the one that begins first; -1 stays."""
+    values, first, counts = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
+    number = np.full(int(labels.max(initial=-1)) + 2, -1)  # the last one is that of -1
+    number[values[np.lexsort((first, -counts))]] = np.arange(len(values))
+    return number[labels]
+
+
+def _in_order(divided: Division, label: int) -> NDArray[np.int64]:
+    """Places of a cluster's pictures, the nearest to the centre first."""
+    own = np.flatnonzero(divided.labels == label)
+    return own[np.argsort(-divided.similarity[own], kind="stable")]
+
+
+def described(
+    index: Index, divided: Division, label: int, own: NDArray[np.int64], folders: Sequence[str] | None, top: int
+) -> Cluster:
+    """One cluster.
+
+    Args:
+        own: places of its pictures, the nearest to the centre first.
+        folders: (N,) of each picture; None where they do not look like classes.
+        top: how many representatives.
+    """
+    shares = Counter(folders[place] for place in own.tolist()).most_common(FOLDERS) if folders else []
+    return Cluster(
+        number=label + 1,
+        pictures=len(own),
+        cohesion=float(divided.similarity[own].mean()),
+        representatives=tuple(str(index.path(place)) for place in _different(index, own, top)),
+        folders=tuple(FolderShare(folder, number, 100 * number / len(own)) for folder, number in shares),
+    )
+
+
+def _different(index: Index, places: NDArray[np.int64], top: int) -> list[int]:
+    """The first of them, none with the content of another."""
+    chosen: dict[bytes, int] = {}
+    for place in places.tolist():
+        chosen.setdefault(index.digest[place].tobytes(), place)
+        if len(chosen) == top:
+            break
+    return list(chosen.values())
+
+
+def _members(index: Index, divided: Division, parts: Sequence[NDArray[np.int64]]) -> Iterator[Member]:
+    for place in np.concatenate(parts).tolist():
+        label = int(divided.labels[place])
+        inside = label >= 0
+        yield Member(
+            path=str(index.path(place)),
+            cluster=label + 1 if inside else None,
+            similarity=float(divided.similarity[place]) if inside else None,
+        )
+
+
+def _agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tuple[float | None, float | None]:
+    """Normalised mutual information and adjusted Rand index with the folders; pictures in no cluster are one part."""
+    if folders is None:
+        return None, None
+    pairs = contingency(labels + 1, np.unique(folders, return_inverse=True)[1].reshape(-1))
+    return normalised_information(pairs), adjusted_rand(pairs)
+
+
+def agreeing(result: ClustersResult) -> str:
+    """How far clusters and folders are the same, in a sentence; empty where folders do not look like classes."""
+    if result.information is None:
+        return ""
+    agree = f"normalised mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
+    return f"With the folders they agree by {agree} (1: the same, 0: unrelated)."
+
+
+def heading(cluster: Cluster) -> str:
+    """A cluster's number and size."""
+    return f"Cluster {cluster.number}: {count(cluster.pictures, 'picture')}"
+
+
+def about(cluster: Cluster) -> str:
+    """What else there is to say of a cluster."""
+    shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders)
+    return f"Mean similarity to the centre {cluster.cohesion:.3f}." + (f" From {shares}." if shares else "")
+
+
+def gallery(result: ClustersResult) -> list[Group]:
+    """The clusters with their representatives."""
+    similarity = {member.path: member.similarity for member in result.pictures}
+    return [
+        Group(heading(one), tuple(Entry(path, f"{similarity[path]:.3f}") for path in one.representatives), about(one))
+        for one in result.clusters
+    ]
+
+
+def table(result: ClustersResult) -> list[Group]:
+    """All pictures, by the numbers of their clusters."""
+    parts = groupby(result.pictures, key=lambda member: member.cluster)
+    return [
+        Group("none" if number is None else str(number), tuple(_row(member) for member in members))
+        for number, members in parts
+    ]
+
+
+def _row(member: Member) -> Entry:
+    return Entry(member.path, "", {"similarity": member.similarity})

@@ -1,0 +1,119 @@
+"""The pictures that are least like the others: strays, wrong files, rare things."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simclr_cli.engine.calibration import Calibration
+from simclr_cli.engine.outliers import Oddness, oddness, percent_below, robust_z
+from simclr_cli.errors import InputError
+from simclr_cli.events import Report, progress, silent
+from simclr_cli.images.decode import default_workers
+from simclr_cli.results import OddPicture, OutliersResult
+from simclr_cli.settings import OutliersSettings
+from simclr_cli.store.index import Index
+from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.wording import closeness, count
+
+STANDS_OUT = 3.5  # robust z above which a picture is one: Iglewicz & Hoaglin 1993
+
+
+def outliers(settings: OutliersSettings, *, report: Report = silent) -> OutliersResult:
+    """The oddest pictures of a run first, by the distance to their nearest others.
+
+    Pictures of equal content count as one, so that a stray that is there eleven times is not at home among its copies.
+
+    Raises:
+        SimclrError: one of its kinds, with what to do next.
+    """
+    opened = open_index(settings, report)
+    out = page_of(settings, opened.run, "outliers")
+    index = opened.index
+    among, copies = contents(index, settings.within)
+    if int(among.sum()) < 2:
+        where = f" whose path fits {settings.within!r}" if settings.within else ""
+        raise InputError(f"There are fewer than two different pictures{where}.", "Compare more of them.")
+    found = oddness(index.h, settings.neighbours, None if among.all() else among, progress(report, "comparing"))
+    z = robust_z(found.score)
+    result = OutliersResult(
+        run=str(opened.run.path),
+        searched=len(found.places),
+        neighbours=found.neighbours,
+        standing_out=None if z is None else int((z > STANDS_OUT).sum()),
+        pictures=oddest(index, found, z, copies, opened.calibration, settings.top),
+        out=None if out is None else str(out),
+    )
+    if out is not None:
+        lead = f"{count(result.searched, 'picture')} of {index.root}, each compared to its {found.neighbours} nearest."
+        entries = tuple(Entry(one.path, told(one), _cells(one)) for one in result.pictures)
+        group = Group("The oddest first", entries, standing_out(result))
+        workers = settings.workers or default_workers()
+        write_found(out, result, "Odd pictures", lead, [group], workers=workers, report=report)
+    return result
+
+
+def contents(index: Index, pattern: str) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which pictures are compared: of those whose path fits, the first of each content.
+
+    Returns:
+        (N,) bool; and how many of those that fit have the content of each (N,) int64.
+    """
+    fits = np.ones(len(index), bool)
+    if pattern:
+        fits = np.array([fnmatchcase(name, pattern) for name in index.names], bool)
+    places = np.flatnonzero(fits)
+    keys = np.ascontiguousarray(index.digest[places]).view("V32").reshape(-1)
+    _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    among, copies = np.zeros(len(index), bool), np.zeros(len(index), np.int64)
+    among[places[first]] = True
+    copies[places] = counts[inverse.reshape(-1)]
+    return among, copies
+
+
+def oddest(
+    index: Index,
+    found: Oddness,
+    z: NDArray[np.float64] | None,
+    copies: NDArray[np.int64],
+    calibration: Calibration,
+    top: int,
+) -> tuple[OddPicture, ...]:
+    """The `top` of them in words of the result, ties in the order of the index."""
+    percent = percent_below(found.score)
+    order = np.argsort(-found.score, kind="stable")[:top]
+    return tuple(
+        OddPicture(
+            rank=rank,
+            path=str(index.path(int(found.places[i]))),
+            score=float(found.score[i]),
+            odder_than=float(percent[i]),
+            z=None if z is None else float(z[i]),
+            nearest=str(index.path(int(found.nearest[i]))),
+            similarity=float(found.similarity[i]),
+            above_random=calibration.above_random(float(found.similarity[i])),
+            above_views=calibration.above_views(float(found.similarity[i])),
+            copies=int(copies[found.places[i]]),
+        )
+        for rank, i in enumerate(order.tolist(), 1)
+    )
+
+
+def told(one: OddPicture) -> str:
+    """A picture's score in words."""
+    z = "" if one.z is None else f" (robust z {one.z:.1f})"
+    return f"{one.score:.3f}{z}; its nearest is {closeness(one.above_random, one.above_views)}"
+
+
+def standing_out(result: OutliersResult) -> str:
+    """How many stand out, in a sentence; empty where that cannot be said."""
+    if result.standing_out is None:
+        return ""
+    return f"{result.standing_out:,} stand out: more than {STANDS_OUT} robust standard deviations above the median."
+
+
+def _cells(one: OddPicture) -> dict[str, str | int | float | None]:
+    return {name: value for name, value in vars(one).items() if name != "path"}

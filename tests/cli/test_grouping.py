@@ -1,0 +1,28 @@
+"""What `outliers` and `clusters` print: a table for a person, talk on stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = simclr("outliers", "--runs", trained, "--top", 4, "--out", tmp_path / "o.csv")
+    header, *rows = [line.split("\t") for line in stdout.splitlines()]
+    assert code == 0 and header == ["rank", "score", "robust z", "closeness of nearest", "path"]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(Path(row[-1]).is_file() for row in rows)
+    assert "24 pictures, each compared to its 10 nearest others" in stderr and f"Written to {tmp_path}/o.csv." in stderr
+
+
+def test_clusters_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> None:
+    code, stdout, stderr = simclr("clusters", "--runs", trained, "--clusters", 2)
+    header, *rows = [line.split("\t") for line in stdout.splitlines()]
+    assert code == 0 and header == ["cluster", "pictures", "cohesion", "mostly from", "path"]
+    assert [row[0] for row in rows] == ["1", "2"] and sum(int(row[1]) for row in rows) == 24
+    assert "As many clusters as asked for." in stderr and "adjusted Rand index" in stderr
+
+
+def test_pictures_in_no_cluster_are_counted(simclr: Callable[..., Any], trained: Path) -> None:
+    code, _, stderr = simclr("clusters", "--runs", trained, "--method", "hdbscan", "--smallest", 23)
+    assert code == 0 and "0 dense clusters of at least 23 pictures." in stderr and "24 pictures in none." in stderr

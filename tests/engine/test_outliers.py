@@ -1,0 +1,77 @@
+"""Distance to the nearest neighbours, against nested loops and scikit-learn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from simclr_cli.engine import outliers as module
+from simclr_cli.engine.outliers import oddness, percent_below, robust_z
+
+
+def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def rows() -> NDArray[np.float32]:
+    return unit(np.random.default_rng(0).normal(size=(150, 12)))
+
+
+@pytest.mark.parametrize("k", [1, 4, 10])
+def test_scores_are_those_of_nested_loops(rows: NDArray[np.float32], k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 32)
+    monkeypatch.setattr(module, "FIRST_STEP", 5)
+    found = oddness(rows, k)
+    for i, row in enumerate(rows.astype(np.float64)):
+        others = sorted(((float(row @ other), -j) for j, other in enumerate(rows) if j != i), reverse=True)[:k]
+        assert found.score[i] == pytest.approx(1 - sum(cosine for cosine, _ in others) / k, abs=1e-6)
+        assert (found.nearest[i], found.neighbours) == (-others[0][1], k)
+        assert found.similarity[i] == pytest.approx(others[0][0], abs=1e-6)
+    assert found.places.tolist() == list(range(150))
+
+
+def test_scores_are_those_of_scikit_learn(rows: NDArray[np.float32]) -> None:
+    distance, _ = NearestNeighbors(n_neighbors=11, metric="cosine").fit(rows).kneighbors(rows)
+    np.testing.assert_allclose(oddness(rows, 10).score, distance[:, 1:].mean(axis=1), atol=1e-6)
+
+
+def test_only_some_are_compared_and_only_with_one_another(rows: NDArray[np.float32]) -> None:
+    among = np.random.default_rng(1).random(150) < 0.3
+    found, alone = oddness(rows, 5, among), oddness(rows[among], 5)
+    assert found.places.tolist() == np.flatnonzero(among).tolist()
+    np.testing.assert_allclose(found.score, alone.score, atol=1e-6)
+    assert found.nearest.tolist() == found.places[alone.nearest].tolist()
+
+
+def test_equal_rows_are_neighbours_of_one_another_and_a_row_is_none_of_its_own() -> None:
+    rows = unit(np.array([[1.0, 0.0]] * 20 + [[0.0, 1.0]]))
+    found = oddness(rows, 3)
+    assert found.score.tolist() == pytest.approx([0.0] * 20 + [1.0])
+    assert (found.nearest != np.arange(21)).all()
+
+
+def test_fewer_others_than_neighbours_wanted() -> None:
+    found = oddness(unit(np.array([[1.0, 0.0], [0.0, 1.0]])), 10)
+    assert (found.neighbours, found.score.tolist(), found.nearest.tolist()) == (1, [1.0, 1.0], [1, 0])
+
+
+def test_progress_is_told_up_to_the_end(rows: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 100)
+    told: list[tuple[int, int]] = []
+    oddness(rows, 1, progress=lambda *done: told.append(done))
+    assert told == [(100, 150), (150, 150)]
+
+
+def test_robust_z_is_in_standard_deviations_where_scores_are_normal() -> None:
+    score = np.random.default_rng(0).normal(5, 2, 100_001).astype(np.float32)
+    z = robust_z(score)
+    assert z is not None and float(z.std()) == pytest.approx(1, abs=0.02) and float(np.median(z)) == 0
+    assert robust_z(np.array([1, 1, 1, 1, 9], np.float32)) is None
+
+
+def test_percent_below_counts_what_is_smaller_among_the_others() -> None:
+    assert percent_below(np.array([3, 1, 2, 2, 9], np.float32)).tolist() == [75, 0, 25, 25, 100]
+    assert percent_below(np.array([3], np.float32)).tolist() == [0]
