@@ -159,3 +159,11 @@ def centres_of(vectors: Vectors, labels: NDArray[np.int64]) -> tuple[NDArray[np.
         rows, of = torch.from_numpy(vectors[slice(start, start + BLOCK)]), own[start : start + BLOCK]
         similarity[start : start + len(rows)][of >= 0] = (rows[of >= 0] * centres[of[of >= 0]]).sum(dim=1)
     return centres.numpy(), similarity.numpy()
+
+
+def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) the same clusters numbered from 0 by falling size, of equal ones the one that begins first; -1 stays."""
+    values, first, counts = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
+    number = np.full(int(labels.max(initial=-1)) + 2, -1)  # the last one is that of -1
+    number[values[np.lexsort((first, -counts))]] = np.arange(len(values))
+    return number[labels]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from simclr_cli.engine.components import principal_components
 from simclr_cli.engine.search import Vectors
 from simclr_cli.errors import MachineError
 
 MOST_DIMENSIONS = 50  # in more of them all densities are about the same, and the search for neighbours is slow
-BLOCK = 8_192  # rows at once
 
 
 def hdbscan(vectors: Vectors, smallest: int) -> NDArray[np.int64]:
@@ -34,27 +33,6 @@ def hdbscan(vectors: Vectors, smallest: int) -> NDArray[np.int64]:
         ) from None
     if len(vectors) < smallest:
         return np.full(len(vectors), -1)
-    rows = principal(vectors, MOST_DIMENSIONS)
+    rows, _ = principal_components(vectors, min(MOST_DIMENSIONS, vectors.shape[1]))
     found = HDBSCAN(min_cluster_size=smallest, min_samples=min(5, smallest), copy=True).fit(rows)
     return np.asarray(found.labels_, np.int64)
-
-
-def principal(vectors: Vectors, dimensions: int) -> NDArray[np.float32]:
-    """(N, d) the rows in their first principal components, d the least of `dimensions` and D.
-
-    Args:
-        vectors: (N, D).
-    """
-    width = vectors.shape[1]
-    total, square = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
-    for start in range(0, len(vectors), BLOCK):
-        rows = torch.from_numpy(vectors[slice(start, start + BLOCK)])
-        total += rows.sum(dim=0)
-        square += rows.T @ rows
-    mean = total / len(vectors)
-    axes = torch.linalg.eigh(square / len(vectors) - torch.outer(mean, mean)).eigenvectors.flip(1)[:, :dimensions]
-    found = np.empty((len(vectors), axes.shape[1]), np.float32)
-    for start in range(0, len(vectors), BLOCK):
-        rows = torch.from_numpy(vectors[slice(start, start + BLOCK)])
-        found[start : start + len(rows)] = ((rows - mean.float()) @ axes.float()).numpy()
-    return found

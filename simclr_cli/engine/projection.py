@@ -1,52 +1,18 @@
-"""Vectors -> places in the plane: principal components, and t-SNE that begins there; and an order along the plane."""
+"""Vectors -> places in the plane by t-SNE, which begins at their principal components; and an order along the plane."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.engine.search import Vectors
 from simclr_cli.errors import MachineError
 
-BLOCK = 8_192  # rows read at once
 PERPLEXITY = 30.0  # of t-SNE: about how many neighbours count
 EARLY, LATE = 250, 500  # iterations with the attraction exaggerated, and without
 EXAGGERATION = 12.0
 LEAST_RATE = 50.0  # of learning, which else is the number of vectors over the exaggeration (Belkina et al. 2019)
 START_SPREAD = 1e-4  # standard deviation of the first axis at the start
 CURVE_BITS = 12  # of a coordinate, by which places are put in order
-
-
-def principal_components(vectors: Vectors) -> tuple[NDArray[np.float32], float | None]:
-    """The two directions in which the vectors vary most, and where each vector lies along them.
-
-    The covariance is summed up block by block in float64, so that the vectors need not fit in memory. Of each
-    direction the largest entry is positive: the same vectors give the same map on every machine.
-
-    Args:
-        vectors: (N, D).
-
-    Returns:
-        (N, 2) float32, and the share of the variance that the two hold, 0 to 1; None where there is no variance.
-    """
-    count, width = vectors.shape
-    mean = sum((_block(vectors, start).sum(0) for start in range(0, count, BLOCK)), np.zeros(width)) / max(count, 1)
-    covariance = np.zeros((width, width))
-    for start in range(0, count, BLOCK):
-        centred = _block(vectors, start) - mean
-        covariance += centred.T @ centred
-    variances, directions = np.linalg.eigh(covariance)  # rising
-    chosen = directions[:, ::-1][:, :2]  # (D, 2)
-    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(0), np.arange(chosen.shape[1])])
-    places = np.zeros((count, 2), np.float32)
-    for start in range(0, count, BLOCK):
-        places[start : start + BLOCK, : chosen.shape[1]] = (_block(vectors, start) - mean) @ chosen
-    total = float(variances.sum())
-    return places, float(variances[-2:].sum()) / total if total > 1e-12 * count else None
-
-
-def _block(vectors: Vectors, start: int) -> NDArray[np.float64]:
-    return vectors[slice(start, start + BLOCK)].astype(np.float64)
 
 
 def neighbours_wanted(count: int) -> int:

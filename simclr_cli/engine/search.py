@@ -6,7 +6,7 @@ that gives its rows by slices will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -144,31 +144,3 @@ def _outlines(vectors: Vectors) -> Tensor:
         left = (rows.square().sum(dim=1) - part.square().sum(dim=1)).clamp(min=0) + ROUNDING / 10
         outlines[start : start + PAIRED] = torch.cat([part, left.sqrt()[:, None]], dim=1)
     return outlines
-
-
-def nearest_others(
-    vectors: Vectors, top: int, progress: Callable[[int, int], None] = lambda *_: None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The `top` most similar other rows of every row.
-
-    A row is left out of its own neighbours by its place, so that its copies stay among them.
-
-    Args:
-        vectors: (N, D), rows of length 1.
-        progress: told how many rows are done, of how many.
-
-    Returns:
-        As `nearest`, with (N, k).
-    """
-    total = len(vectors)
-    top = max(0, min(top, total - 1))
-    similarities, places = np.empty((total, top), np.float32), np.empty((total, top), np.int64)
-    for start in range(0, total, MOST_QUERIES):
-        queries = vectors[slice(start, start + MOST_QUERIES)]
-        near, where = nearest(vectors, queries, top + 1)
-        own = where == np.arange(start, start + len(queries))[:, None]
-        own[~own.any(1), -1] = True  # crowded out by copies of it
-        similarities[start : start + len(queries)] = near[~own].reshape(len(queries), top)
-        places[start : start + len(queries)] = where[~own].reshape(len(queries), top)
-        progress(start + len(queries), total)
-    return similarities, places

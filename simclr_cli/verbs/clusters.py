@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.engine.agreement import adjusted_rand, contingency, normalised_information
-from simclr_cli.engine.clustering import centres_of, k_means, sampled
+from simclr_cli.engine.clustering import by_size, centres_of, k_means, sampled
 from simclr_cli.engine.density import hdbscan
 from simclr_cli.engine.silhouette import Separation, best, separations
 from simclr_cli.events import Report, progress, silent
@@ -113,14 +113,6 @@ def _automatic(index: Index, seed: int, report: Report) -> tuple[int, list[Separ
         found,
         f"{chosen.clusters} clusters: {why} ({chosen.silhouette:.3f} and {chosen.chance:.3f})",
     )
-
-
-def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) the same clusters numbered from 0 by falling size, of equal ones the one that begins first; -1 stays."""
-    values, first, counts = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
-    number = np.full(int(labels.max(initial=-1)) + 2, -1)  # the last one is that of -1
-    number[values[np.lexsort((first, -counts))]] = np.arange(len(values))
-    return number[labels]
 
 
 def _in_order(divided: Division, label: int) -> NDArray[np.int64]:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.projection import along_a_curve, find_library, neighbours_wanted, principal_components, t_sne
-from simclr_cli.engine.search import nearest_others
+from simclr_cli.engine.clustering import by_size, k_means
+from simclr_cli.engine.components import principal_components
+from simclr_cli.engine.neighbours import nearest_others
+from simclr_cli.engine.projection import along_a_curve, find_library, neighbours_wanted, t_sne
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import write_bytes
@@ -78,9 +79,9 @@ def place(
     Raises:
         MachineError: the layout needs a library that is not there.
     """
-    places, explained = principal_components(index.h)
+    places, explained = principal_components(index.h, 2)
     wanted = max(NEIGHBOURS, neighbours_wanted(len(index)) if settings.layout == "tsne" else 0)
-    similarities, near = nearest_others(index.h, wanted, progress(report, "finding neighbours"))
+    similarities, near = nearest_others(index.h, wanted, progress=progress(report, "finding neighbours"))
     if settings.layout == "tsne":
         report(Note("Placing the pictures by t-SNE."))
         places, explained = t_sne(similarities, near, places), None
@@ -119,8 +120,7 @@ def groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSetti
     if settings.clusters is not None:
         generator = torch_generator(settings.seed, Purpose.CLUSTERS, settings.clusters)  # as `simclr clusters` does
         numbers, _, _ = k_means(index.h, settings.clusters, generator)
-        rank = np.argsort(np.argsort(-np.bincount(numbers), kind="stable"), kind="stable") + 1
-        found["cluster"] = [str(rank[number]) for number in numbers]
+        found["cluster"] = [str(number + 1) for number in by_size(numbers).tolist()]
     return found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +15,7 @@ from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.verbs.searching import within
 from simclr_cli.wording import closeness, count
 
 STANDS_OUT = 3.5  # robust z above which a picture is one: Iglewicz & Hoaglin 1993
@@ -35,8 +34,7 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
     index = opened.index
     among, copies = contents(index, settings.within)
     if int(among.sum()) < 2:
-        where = f" whose path fits {settings.within!r}" if settings.within else ""
-        raise InputError(f"There are fewer than two different pictures{where}.", "Compare more of them.")
+        raise InputError("There are fewer than two different pictures.", "Compare more of them.")
     found = oddness(index.h, settings.neighbours, None if among.all() else among, progress(report, "comparing"))
     z = robust_z(found.score)
     result = OutliersResult(
@@ -62,10 +60,8 @@ def contents(index: Index, pattern: str) -> tuple[NDArray[np.bool_], NDArray[np.
     Returns:
         (N,) bool; and how many of those that fit have the content of each (N,) int64.
     """
-    fits = np.ones(len(index), bool)
-    if pattern:
-        fits = np.array([fnmatchcase(name, pattern) for name in index.names], bool)
-    places = np.flatnonzero(fits)
+    fits = within(index, pattern)
+    places = np.arange(len(index)) if fits is None else np.flatnonzero(fits)
     keys = np.ascontiguousarray(index.digest[places]).view("V32").reshape(-1)
     _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     among, copies = np.zeros(len(index), bool), np.zeros(len(index), np.int64)

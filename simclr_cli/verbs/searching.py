@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from fnmatch import translate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.engine.cells import Cells, make_cells, nearest_of, recall
 from simclr_cli.engine.search import nearest
+from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.store.cells import KeptCells, read_cells, write_cells
@@ -97,3 +100,18 @@ def _probed(index: Index, cells: Cells) -> tuple[int, float]:
     while (found := recall(index.h, cells, drawn, exact, probed)) < WANTED and probed < len(cells.centres):
         probed *= 2
     return min(probed, len(cells.centres)), found
+
+
+def within(index: Index, pattern: str) -> NDArray[np.bool_] | None:
+    """(N,) the pictures whose relative path fits a shell's pattern; None: all, where there is none.
+
+    Raises:
+        InputError: none fits.
+    """
+    if not pattern:
+        return None
+    fits = re.compile(translate(pattern)).match
+    among = np.array([fits(name) is not None for name in index.names], dtype=bool)
+    if not among.any():
+        raise InputError(f"No picture of {index.root} fits --within {pattern}.", "Try another pattern.")
+    return among

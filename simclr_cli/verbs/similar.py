@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fnmatch import translate
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import InputError
 from simclr_cli.events import Report, silent
 from simclr_cli.images.decode import default_workers
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
@@ -20,7 +17,7 @@ from simclr_cli.verbs.embedding import trained_on
 from simclr_cli.verbs.indexing import Opened, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.queries import Query, embed_queries, read_queries
-from simclr_cli.verbs.searching import search
+from simclr_cli.verbs.searching import search, within
 from simclr_cli.wording import closeness
 
 SPARE = 4  # more hits than are wanted: the query's own file may be among them, under several names
@@ -40,7 +37,7 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     answered, h, failed = embed_queries(
         queries, opened.index, opened.ready, batch_size=settings.batch_size, workers=workers, report=report
     )
-    among = _within(opened, settings.within)
+    among = within(opened.index, settings.within)
     found = tuple(
         QueryResult(query.text, hits)
         for query, hits in zip(answered, _hits(opened, answered, h, among, settings, report), strict=True)
@@ -74,17 +71,6 @@ def _group(query: Query, found: QueryResult) -> Group:
     pictures = query.pictures
     sample = Entry(str(pictures[0]), "the query") if len(pictures) == 1 else None
     return Group(f"Most similar to {query.text}", entries, sample=sample)
-
-
-def _within(opened: Opened, pattern: str) -> NDArray[np.bool_] | None:
-    """(N,) the pictures whose relative path fits a shell's pattern."""
-    if not pattern:
-        return None
-    fits = re.compile(translate(pattern)).match
-    among = np.array([fits(name) is not None for name in opened.index.names], dtype=bool)
-    if not among.any():
-        raise InputError(f"No picture of {opened.index.root} fits --within {pattern}.", "Try another pattern.")
-    return among
 
 
 def _hits(

@@ -1,4 +1,4 @@
-"""HDBSCAN by the extra, and the components that it works in."""
+"""HDBSCAN by the extra."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
-from simclr_cli.engine import density as module
-from simclr_cli.engine.density import hdbscan, principal
+from simclr_cli.engine.density import hdbscan
 from simclr_cli.errors import MachineError
 
 
@@ -28,15 +26,6 @@ def test_dense_groups_are_found_and_what_is_between_them_is_in_none() -> None:
 
 def test_fewer_rows_than_make_a_cluster_are_in_none() -> None:
     assert hdbscan(np.eye(4, dtype=np.float32), 5).tolist() == [-1] * 4
-
-
-@pytest.mark.parametrize(("width", "kept"), [(6, 6), (6, 3), (80, 50)])
-def test_components_are_scikit_learns(width: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 32)
-    rows = (np.random.default_rng(1).normal(size=(100, width)) * np.arange(1, width + 1) + 3).astype(np.float32)
-    ours, theirs = principal(rows, kept), PCA(kept).fit_transform(rows)
-    assert ours.shape == (100, kept)
-    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=2e-2, rtol=1e-3)  # the sign of an axis is free
 
 
 def test_without_the_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine import projection
-from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, principal_components, t_sne
+from simclr_cli.engine.components import principal_components
+from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, t_sne
 from simclr_cli.engine.search import nearest
 from simclr_cli.errors import MachineError
 
@@ -22,46 +23,11 @@ def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_components_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sklearn.decomposition import PCA
-
-    monkeypatch.setattr(projection, "BLOCK", 64)  # 300 rows in five blocks, the last one short
-    vectors = rows(300, 24)
-    places, explained = principal_components(vectors)
-    oracle = PCA(2, svd_solver="full").fit(vectors.astype(np.float64))
-    expected = oracle.transform(vectors.astype(np.float64))
-    signs = np.sign((places * expected).sum(0))
-    np.testing.assert_allclose(places, expected * signs, atol=1e-6)
-    assert explained == pytest.approx(oracle.explained_variance_ratio_.sum(), abs=1e-9)
-    assert places.dtype == np.float32
-
-
-def test_signs_do_not_depend_on_the_order_of_the_rows() -> None:
-    vectors = rows(200, 16)
-    order = np.random.default_rng(1).permutation(200)
-    np.testing.assert_allclose(
-        principal_components(vectors)[0][order], principal_components(vectors[order])[0], atol=1e-5
-    )
-
-
-@pytest.mark.parametrize(("count", "width"), [(1, 4), (2, 4), (6, 1)])
-def test_few_rows_and_one_dimension_have_places_too(count: int, width: int) -> None:
-    vectors = rows(count, width) if width > 1 else np.ones((count, 1), np.float32)
-    places, explained = principal_components(vectors)
-    assert places.shape == (count, 2) and np.isfinite(places).all()
-    assert explained is None if count == 1 or width == 1 else explained == pytest.approx(1)
-
-
-def test_equal_rows_lie_in_one_place_without_variance() -> None:
-    places, explained = principal_components(np.tile(rows(1, 8), (20, 1)))
-    assert explained is None and np.abs(places).max() < 1e-6
-
-
 def test_t_sne_keeps_neighbours_and_repeats_itself() -> None:
     pytest.importorskip("openTSNE")
     vectors = rows(150, 16)
     similarity, found = nearest(vectors, vectors, neighbours_wanted(150) + 1)
-    start, _ = principal_components(vectors)
+    start, _ = principal_components(vectors, 2)
     places = t_sne(similarity[:, 1:], found[:, 1:], start)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(150)
     same = (distance.argmin(1) % 5) == (np.arange(150) % 5)

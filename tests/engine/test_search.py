@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine import search
-from simclr_cli.engine.search import nearest, nearest_others, pairs_above
+from simclr_cli.engine.search import nearest, pairs_above
 
 
 def unit(rows: int, width: int = 8, seed: int = 0) -> NDArray[np.float32]:
@@ -71,20 +71,3 @@ def test_pairs_are_those_of_two_loops(monkeypatch: pytest.MonkeyPatch, threshold
     ]
     assert {(a, b) for a, b, _ in found} == expected and len(found) == len(expected)
     assert all(s == pytest.approx(float(vectors[a] @ vectors[b]), abs=1e-6) for a, b, s in found)
-
-
-@pytest.mark.parametrize("count", [1, 2, 9, 700])
-def test_nearest_others_leave_out_only_the_row_itself(count: int) -> None:
-    rng = np.random.default_rng(4)
-    vectors = rng.normal(size=(count, 6)).astype(np.float32)
-    vectors[count // 2 :] = vectors[0]  # more copies of one another than are asked for
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    told: list[tuple[int, int]] = []
-    similarities, places = nearest_others(vectors, 5, lambda *done: told.append(done))
-    assert places.shape == similarities.shape == (count, min(5, count - 1)) and told[-1] == (count, count)
-    whole = vectors @ vectors.T
-    for row in range(count):
-        assert row not in places[row] and len(set(places[row].tolist())) == places.shape[1]
-        others = np.sort(np.delete(whole[row], row))[::-1][: places.shape[1]]
-        np.testing.assert_allclose(similarities[row], others, atol=1e-5)
-        np.testing.assert_allclose(whole[row, places[row]], similarities[row], atol=1e-5)

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from simclr_cli.engine.clustering import by_size
 from simclr_cli.results import ClustersResult
 from simclr_cli.settings import ClustersSettings
-from simclr_cli.verbs.clusters import by_size, clusters
+from simclr_cli.verbs.clusters import clusters
 
 
 def find(trained: Any, **values: Any) -> ClustersResult:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.projection import principal_components
+from simclr_cli.engine.components import principal_components
 from simclr_cli.errors import InputError, MachineError
 from simclr_cli.events import Event, Note, Progress
 from simclr_cli.results import MapResult
@@ -57,7 +57,7 @@ def test_places_are_the_components_and_neighbours_the_nearest(mapped: tuple[MapR
     where = {name: i for i, name in enumerate(index.names)}
     order = [where[name] for name in page["names"]]
     assert sorted(order) == list(range(48))
-    components, explained = principal_components(index.h)
+    components, explained = principal_components(index.h, 2)
     assert result.explained == pytest.approx(explained) and result.pictures == 48
     places = numbers(page["places"], "<f4", 2)
     expected = components[order] * (1, -1)  # y down

@@ -58,7 +58,7 @@ def test_within_compares_only_what_fits_the_pattern(own: Any) -> None:
     names = {path.name for path in (own.pictures / "dots").iterdir()}
     assert {Path(one.path).name for one in found.pictures} == names == {Path(one.path).name for one in found.pictures}
     assert {Path(one.nearest).parent.name for one in found.pictures} == {"dots"}
-    with pytest.raises(InputError, match="whose path fits 'no/such'"):
+    with pytest.raises(InputError, match="fits --within no/such"):
         find(own, within="no/such")
 
 
