@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.results import Cluster, ClustersResult, DuplicatesResult, MapResult, OutliersResult, SimilarResult
+from simclr_cli.results import (
+    Cluster,
+    ClustersResult,
+    DuplicatesResult,
+    MapResult,
+    OutliersResult,
+    QueryResult,
+    SimilarResult,
+)
 from simclr_cli.wording import closeness, count
 
 
 def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
-    """A table a query."""
-    for query in result.queries:
-        rows = [
-            [str(hit.rank), f"{hit.similarity:.4f}", closeness(hit.above_random, hit.above_views), hit.path]
-            for hit in query.neighbours
-        ]
-        if len(result.queries) > 1 or data.out.is_terminal:
-            data.line(f"Most similar to {query.query}:")
-        columns = ["rank", "similarity", "closeness", "path"]
-        data.table(columns, rows, pictures=[hit.path for hit in query.neighbours])
+    """A table a query, or the file that they were written to."""
+    if result.out is not None:
+        face.say(f"{count(len(result.queries), 'query', 'queries')} among {count(result.searched, 'picture')}.")
+        data.line(result.out)
+    else:
+        for query in result.queries:
+            if len(result.queries) > 1 or data.out.is_terminal:
+                data.line(f"Most similar to {query.query}:")
+            show_hits(query, data)
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
 
 
+def show_hits(query: QueryResult, data: Data) -> None:
+    """The neighbours of one query as a table."""
+    rows = [
+        [str(hit.rank), f"{hit.similarity:.4f}", closeness(hit.above_random, hit.above_views), hit.path]
+        for hit in query.neighbours
+    ]
+    columns = ["rank", "similarity", "closeness", "path"]
+    data.table(columns, rows, pictures=[hit.path for hit in query.neighbours])
+
+
 def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
-    """A row a picture, the oddest first."""
+    """A row a picture, the oddest first, or the file that they were written to."""
     compared = f"{count(result.searched, 'picture')}, each compared to its {result.neighbours} nearest others"
     stand = "" if result.standing_out is None else f"; {result.standing_out:,} stand out (robust z over 3.5)"
     face.say(f"{compared}{stand}.")
+    if result.out is not None:
+        data.line(result.out)
+        return
     rows = [
         [
             str(one.rank),
@@ -42,24 +62,23 @@ def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
         rows,
         pictures=[one.path for one in result.pictures],
     )
-    if result.out is not None:
-        face.say(f"Written to {result.out}.")
 
 
 def show_clusters(result: ClustersResult, face: Face, data: Data) -> None:
-    """A row a cluster, the largest first."""
+    """A row a cluster, the largest first, or the file that they were written to."""
     face.say(f"{result.reason}.")
     if result.unclustered:
         face.say(f"{count(result.unclustered, 'picture')} in none.")
     if result.information is not None:
         agree = f"normalised mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
         face.say(f"With the folders they agree by {agree} (1: the same, 0: unrelated).")
+    if result.out is not None:
+        data.line(result.out)
+        return
     folders = any(cluster.folders for cluster in result.clusters)
     columns = ["cluster", "pictures", "cohesion", *(["mostly from"] if folders else []), "path"]
     shown = [cluster.representatives[0] for cluster in result.clusters]
     data.table(columns, [_cluster_row(cluster, folders) for cluster in result.clusters], pictures=shown)
-    if result.out is not None:
-        face.say(f"Written to {result.out}.")
 
 
 def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
@@ -69,7 +88,7 @@ def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
 
 
 def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
-    """A block a group, the best copy first; or what was put back."""
+    """A row a copy, the best of each group first, or the file that they were written to; or what was put back."""
     if result.run is None:
         face.say(f"{count(result.moved, 'file')} put back into {result.moved_to}.")
     elif result.out is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from simclr_cli.cli.console import Data, Face, count, duration
 from simclr_cli.cli.found import show_clusters as show_clusters
 from simclr_cli.cli.found import show_duplicates as show_duplicates
+from simclr_cli.cli.found import show_hits
 from simclr_cli.cli.found import show_map as show_map
 from simclr_cli.cli.found import show_outliers as show_outliers
 from simclr_cli.cli.found import show_similar as show_similar
@@ -164,10 +165,7 @@ def show_cache(result: CacheResult, face: Face, data: Data) -> None:
 def show_demo(result: DemoResult, face: Face, data: Data) -> None:
     """The neighbours of one picture and the comparison."""
     data.line(f"Most similar to {result.query.query}:")
-    data.table(
-        ["rank", "similarity", "path"],
-        [[str(hit.rank), f"{hit.similarity:.4f}", hit.path] for hit in result.query.neighbours],
-    )
+    show_hits(result.query, data)
     face.say(f"Which of {len(result.classes)} classes? By nearest neighbours, a fifth of the labels held out:")
     data.table(["representation", "kNN k=20 %", "kNN k=200 %"], [_cells(score)[:3] for score in result.scores])
     trained, *others = result.scores

@@ -320,7 +320,7 @@ def test_demo_shows_neighbours_and_comparison(log: tuple[Face, io.StringIO], std
         Data(),
     )
     text = stdout()
-    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\ta.png" in text
+    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\tas close as two views of one picture\ta.png" in text
     assert "gained +30.0 points over the best other (raw pixels)" in log[1].getvalue()
 
 

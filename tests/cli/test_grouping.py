@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 
-def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
-    code, stdout, stderr = simclr("outliers", "--runs", trained, "--top", 4, "--out", tmp_path / "o.csv")
+def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> None:
+    code, stdout, stderr = simclr("outliers", "--runs", trained, "--top", 4)
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
     assert code == 0 and header == ["rank", "score", "robust z", "closeness of nearest", "path"]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(Path(row[-1]).is_file() for row in rows)
-    assert "24 pictures, each compared to its 10 nearest others" in stderr and f"Written to {tmp_path}/o.csv." in stderr
+    assert "24 pictures, each compared to its 10 nearest others" in stderr
+
+
+def test_what_goes_into_a_file_is_not_printed(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+    for verb in ("similar", "outliers", "clusters", "duplicates"):
+        query = ["dark/00.png"] if verb == "similar" else []
+        code, stdout, _ = simclr(verb, *query, "--runs", trained, "--out", tmp_path / f"{verb}.csv")
+        assert code == 0 and stdout == f"{tmp_path}/{verb}.csv\n" and (tmp_path / f"{verb}.csv").stat().st_size > 10
 
 
 def test_clusters_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> None:
