@@ -51,7 +51,7 @@ def main() -> None:
             list(arms.values()), paths, batch_size=128, workers=default_workers(), report=silent, stage="embedding"
         )
         rows.append([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in h])
-        labels.append(np.array([label for i, label in enumerate(of) if i not in refusals]))
+        labels.append(np.array([of[picture.name] for i, picture in enumerate(census.pictures) if i not in refusals]))
     right = {}
     for name, train, test in zip(arms, *rows, strict=True):
         _, places = nearest(train, test, 1)

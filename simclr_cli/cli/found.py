@@ -25,6 +25,8 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
             if len(result.queries) > 1 or data.out.is_terminal:
                 data.line(f"Most similar to {query.query}:")
             show_hits(query, data)
+            if not query.neighbours:
+                face.say("No picture is so similar. Try a lower --min-similarity.", "yellow")
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
 

@@ -50,7 +50,8 @@ class FindSettings(IndexSettings):
             return
         if self.out.suffix.lower() not in FOUND_FILES:
             raise SettingsError(
-                f"--out is {self.out}, and must end in .html, .csv or .json.", f"Try --out {self.out}.html"
+                f"--out is {self.out}, and must end in .html, .csv or .json.",
+                f"Try --out {self.out.with_suffix('.html')}",
             )
         if self.out.is_dir():
             raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")

@@ -36,7 +36,9 @@ class EmbedSettings(EncoderSettings):
         super().__post_init__()
         if self.out.suffix not in FORMS:
             forms = f"{', '.join(FORMS[:-1])} or {FORMS[-1]}"
-            raise SettingsError(f"--out is {self.out}, and must end in {forms}.", f"Try --out {self.out}.npy")
+            raise SettingsError(
+                f"--out is {self.out}, and must end in {forms}.", f"Try --out {self.out.with_suffix('.npy')}"
+            )
         if self.shards is not None and self.out.suffix != ".npy":
             raise SettingsError(f"--shards are .npy, and --out is {self.out}.", "Leave one out, or give a .npy.")
         if self.out.is_dir():

@@ -179,14 +179,15 @@ def agreeing(result: ClustersResult) -> str:
 
 
 def heading(cluster: Cluster) -> str:
-    """A cluster's number and size."""
-    return f"Cluster {cluster.number}: {count(cluster.pictures, 'picture')}"
+    """A cluster's number."""
+    return f"Cluster {cluster.number}"
 
 
 def about(cluster: Cluster) -> str:
     """What else there is to say of a cluster."""
     shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders)
-    return f"Mean similarity to the centre {cluster.cohesion:.3f}." + (f" From {shares}." if shares else "")
+    size = f"{count(cluster.pictures, 'picture')}; those nearest to the centre are shown."
+    return f"{size} Mean similarity to the centre {cluster.cohesion:.3f}." + (f" From {shares}." if shares else "")
 
 
 def gallery(result: ClustersResult) -> list[Group]:

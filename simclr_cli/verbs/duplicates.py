@@ -58,7 +58,9 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         out=str(out) if out else None,
     )
     if out is not None:  # before anything moves: the gallery shows the pictures where they are
-        write_found(out, result, "Copies", lead_of(result), as_groups(groups), workers=workers, report=report)
+        numbers = out.suffix.lower() != ".html"  # a table is filtered by numbers, a page is looked at
+        shown = as_groups(groups, numbers)
+        write_found(out, result, "Copies", lead_of(result), shown, workers=workers, report=report)
     return _moved(settings.move_to, index, found, result, report) if settings.move_to is not None else result
 
 
@@ -105,13 +107,13 @@ def lead_of(result: DuplicatesResult) -> str:
     return f"{result.searched:,} pictures, {count(len(result.groups), 'group')}, {spared}. Best copy first.{near}"
 
 
-def as_groups(groups: Sequence[DuplicateGroup]) -> list[Group]:
-    """What is written to a file."""
+def as_groups(groups: Sequence[DuplicateGroup], numbers: bool = False) -> list[Group]:
+    """What is written to a file; with `numbers` groups are called by these alone."""
     return [
         Group(
-            heading=f"{number}. {Path(group.copies[0].path).name}",
+            heading=str(number) if numbers else f"{number}. {Path(group.copies[0].path).name}",
             entries=tuple(_entry(copy, best=False) for copy in group.copies[1:]),
-            lead=f"All but the best: {group.bytes / 1e6:,.2f} MB.",
+            lead=f"Without the others {group.bytes / 1e6:,.2f} MB would be free.",
             sample=_entry(group.copies[0], best=True),
         )
         for number, group in enumerate(groups, start=1)

@@ -67,6 +67,11 @@ def open_index(settings: IndexSettings, report: Report) -> Opened:
         if why:
             report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
         index = bring_up_to_date(known, census, ready, batch_size=settings.batch_size, workers=workers, report=report)
+    left_out = [(entry.name, entry.reason) for entry in census.refused] if census else []
+    left_out += [(entry.name, entry.reason) for entry in index.refused]
+    if left_out:
+        name, reason = left_out[0]
+        report(Note(f"Left out: {count(len(left_out), 'file')}, the first of them {name} ({reason}).", warning=True))
     return Opened(run, ready, index, calibration(ready, run, index, census, workers=workers, report=report))
 
 
@@ -155,10 +160,10 @@ def bring_up_to_date(
 
 
 def _tell(known: Index, changes: Changes, report: Report) -> None:
-    parts = [f"{count(len(changes.new), 'picture')} new, changed or moved"] if changes.new else []
-    parts += [f"{count(len(changes.gone), 'vector')} no longer right"] if len(changes.gone) else []
+    parts = [f"{count(len(changes.new), 'file')} new, changed or moved"] if changes.new else []
+    parts += [f"{len(changes.gone):,} of {len(known):,} gone, changed or moved away"] if len(changes.gone) else []
     if parts:
-        report(Note(f"The pictures have changed: {', '.join(parts)}, of {len(known):,}."))
+        report(Note(f"The pictures have changed: {', '.join(parts)}. Only new content is embedded."))
 
 
 def _by_content(index: Index) -> Mapping[bytes, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import InputError
-from simclr_cli.events import Report, progress
+from simclr_cli.events import Note, Report, progress
 from simclr_cli.images.decode import Refusal, read_header
 from simclr_cli.images.folder import take_census
 from simclr_cli.store.index import Index
@@ -110,7 +110,9 @@ def read_queries(
             raise InputError(f"After the {word} comes no picture.", "Write it as: simclr similar a.jpg + b.jpg - c.jpg")
         else:
             sign = SIGNS[word]
-    return [Query(" ".join(words), tuple(terms))], refused
+    text = " ".join(words)
+    report(Note(f"One query, the sum: {text}"))
+    return [Query(text, tuple(terms))], refused
 
 
 def embed_queries(

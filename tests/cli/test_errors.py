@@ -89,7 +89,7 @@ CATALOGUE = {
     "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
     "unfinished run to embed with": ("embed --run half --runs runs", 4, "is not finished.", "--resume --run half"),
     "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train the run again."),
-    "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.txt.npy"),
+    "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.npy"),
     "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards are .npy, and --out is v.csv.", "give a .npy"),
     "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),
     "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Leave one"),
@@ -120,12 +120,12 @@ CATALOGUE = {
     "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
     "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
     "found into a file of another kind": (
-        "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.txt.html",
+        "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.html",
     ),
     "no gallery to open": ("similar photos --out a.csv --open", 2, "--open shows a gallery", "--out a.html"),
     "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
     "outliers of no run": ("outliers --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
-    "outliers into a text": ("outliers --out odd.txt", 2, "--out is odd.txt, and must end in .html", "odd.txt.html"),
+    "outliers into a text": ("outliers --out odd.txt", 2, "--out is odd.txt, and must end in .html", "odd.html"),
     "one cluster": ("clusters --clusters 1", 2, "--clusters is 1, and must be at least 2.", "another value"),
     "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Leave one"),
     "copies that are put back from nowhere": (
