@@ -192,11 +192,25 @@ def read_rows(file: Path) -> Rows:
             raise ValueError("its columns do not fit one another")
         if rows.digest.shape[1] != 32 or rows.size.shape[1] != 2 or np.any(np.diff(rows.ends, prepend=0) < 0):
             raise ValueError("its columns do not fit one another")
+        if _leaves(rows):
+            raise ValueError("it names files outside the folder of the pictures")
     except FileNotFoundError:
         raise RunError(f"There is no {file}.", "Run the command again: it is made anew.") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{file} is damaged ({error}).", "Run the command again: it is made anew.") from None
     return rows
+
+
+def _leaves(rows: Rows) -> bool:
+    """Whether a name is no relative path below its folder: a stranger's file must not lead anywhere else."""
+    starts = np.concatenate([[0], rows.ends[:-1]])[: len(rows)]
+    if len(rows) and bool((rows.names[starts[starts < rows.ends]] == ord("/")).any()):
+        return True
+    whole = rows.names.tobytes()
+    if b".." not in whole and b"\0" not in whole:
+        return False
+    names = [whole[a:b] for a, b in zip(starts.tolist(), rows.ends.tolist(), strict=True)]
+    return any(b".." in name.split(b"/") or b"\0" in name for name in names)
 
 
 def _dimensions(name: str) -> int:

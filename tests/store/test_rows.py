@@ -132,3 +132,17 @@ def test_names_whose_ends_are_not_in_order_are_refused(tmp_path: Path) -> None:
     (tmp_path / "r").write_bytes(whole.replace(rows.ends.tobytes(), bad.ends.tobytes()))
     with pytest.raises(RunError, match="do not fit"):
         read_rows(tmp_path / "r")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x.png", "a/../../x.png", "a/..", "a\0b.png"])
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
+    write_rows(tmp_path / "r", [(made(["a.png", name, "b.png"]), None)])
+    with pytest.raises(RunError, match="outside the folder"):
+        read_rows(tmp_path / "r")
+
+
+def test_dots_that_lead_nowhere_are_names(tmp_path: Path) -> None:
+    names = ["a..b.png", "..c.png", "d../e...png", "....png"]
+    write_rows(tmp_path / "r", [(made(names), None)])
+    rows = read_rows(tmp_path / "r")
+    assert [rows.name(i) for i in range(4)] == names
