@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 LEVELS = np.concatenate(
     [np.linspace(0, 99, 100)] + [100 - np.linspace(10.0**-n, 10.0 ** -(n + 1), 91)[1:] for n in range(5)] + [[100.0]]
 )
+ROUNDING = 1e-6  # by which a similarity may differ when it is computed once more
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +25,11 @@ class Calibration:
 
     def above_random(self, similarity: float) -> float:
         """Percent of random pairs that are less similar."""
-        return _percent(self.random, similarity)
+        return _percent(self.random, similarity, self.random_pairs)
 
     def above_views(self, similarity: float) -> float:
         """Percent of pairs of views of one picture that are less similar."""
-        return _percent(self.views, similarity)
+        return _percent(self.views, similarity, self.view_pairs)
 
     def random_at(self, percent: float) -> float:
         """The similarity that so many random pairs stay below."""
@@ -57,10 +58,19 @@ def _quantiles(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.quantile(values.astype(np.float64), LEVELS / 100) if len(values) else np.full(len(LEVELS), 2.0)
 
 
-def _percent(quantiles: NDArray[np.float64], similarity: float) -> float:
-    """Percent of pairs strictly below: 0 where all are equal to it."""
-    above = int(np.searchsorted(quantiles, similarity, side="left"))
-    if above in (0, len(quantiles)):
-        return 0.0 if above == 0 else 100.0
+def _percent(quantiles: NDArray[np.float64], similarity: float, pairs: int) -> float:
+    """Percent of pairs strictly below: 0 where all are equal to it, and 100 only above all of them.
+
+    What lies between quantiles says no more than so many pairs can: at most all but one of them.
+    """
+    if similarity > quantiles[-1] + ROUNDING:
+        return 100.0
+    above = int(np.searchsorted(quantiles, similarity - ROUNDING, side="left"))
+    if above == 0 or pairs == 0:
+        return 0.0
+    most = 100 * (pairs - 1) / pairs
+    if above == len(quantiles):
+        return most
     low, high = quantiles[above - 1], quantiles[above]
-    return float(LEVELS[above - 1] + (LEVELS[above] - LEVELS[above - 1]) * (similarity - low) / (high - low))
+    share = min(max((similarity - low) / (high - low), 0.0), 1.0)
+    return min(most, float(LEVELS[above - 1] + (LEVELS[above] - LEVELS[above - 1]) * share))

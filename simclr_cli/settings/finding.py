@@ -106,7 +106,7 @@ class DuplicatesSettings(FindSettings):
     )
     move_to: Path | None = setting(
         None,
-        "Move all but the best copy of each group to this folder, with a list by which they can be put back. "
+        "Move all copies of the best one of each group to this folder, with a list by which they can be put back. "
         "Auto: nothing is moved.",
     )
     put_back: Path | None = setting(

@@ -54,16 +54,17 @@ def read_cells(folder: Path, segments: Sequence[Segment]) -> KeptCells | None:
                 return None
             centres, starts, members = (file.get_tensor(name) for name in ("centres", "starts", "members"))
         kept = KeptCells(centres, starts, members, tuple(told["digests"]), int(told["probed"]), float(told["recall"]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError, RecursionError):
         return None
     covered = segments[: len(kept.digests)]
     same = tuple(segment.digest for segment in covered) == kept.digests and len(covered) > 0
-    return kept if same and _whole(kept, sum(len(segment.rows) for segment in covered)) else None
+    fits = kept.centres.ndim == 2 and len(covered) > 0 and kept.centres.shape[1] == covered[0].rows.h.shape[1]
+    return kept if same and fits and _whole(kept, sum(len(segment.rows) for segment in covered)) else None
 
 
 def _whole(kept: KeptCells, rows: int) -> bool:
     """Whether the parts fit one another."""
-    shapes = kept.centres.ndim == 2 and kept.starts.shape == (len(kept.centres) + 1,) and kept.members.ndim == 1
+    shapes = kept.starts.shape == (len(kept.centres) + 1,) and kept.members.ndim == 1 and len(kept.centres) > 0
     kinds = [str(part.dtype) for part in (kept.centres, kept.starts, kept.members)] == ["float32", "int64", "int64"]
     if not (shapes and kinds and kept.probed > 0 and np.isfinite(kept.centres).all()):
         return False

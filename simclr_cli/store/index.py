@@ -139,7 +139,7 @@ def update(
         kept.append(write_segment(index.folder, parts))
     new = Index(index.folder, root, index.model_digest, index.width, tuple(kept), tuple(refused))
     write_json(index.folder / INDEX, _described(new))
-    _clean(new)
+    _clean(new, index)
     return new
 
 
@@ -189,10 +189,12 @@ def _described(index: Index) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _clean(index: Index) -> None:
-    """Remove what no index names any more, and what processes that were killed have left; not what one may be at."""
-    named = {segment.file for segment in (*index.segments, *index.aside)}
-    for path in (*index.folder.glob(ROWS), *index.folder.glob(f"{TEMPORARY_PREFIX}*")):
+def _clean(*indexes: Index) -> None:
+    """Remove what neither the new index nor the last one names (another process may have that open), and what
+    processes that were killed have left; not what one may be at."""
+    named = {segment.file for index in indexes for segment in (*index.segments, *index.aside)}
+    folder = indexes[0].folder
+    for path in (*folder.glob(ROWS), *folder.glob(f"{TEMPORARY_PREFIX}*")):
         with contextlib.suppress(OSError):
             if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
                 path.unlink()
@@ -241,9 +243,10 @@ def _read(folder: Path, whole: bytes, model_digest: str) -> Index:
         segments, aside = (
             tuple(open_segment(folder, entry) for entry in content[key]) for key in ("segments", "aside")
         )
-        refused = tuple(RefusedFile(*entry) for entry in content["refused"])
+        refused = tuple(RefusedFile(str(name), str(why), int(size), int(time)) for name, why, size, time in
+                        content["refused"])  # fmt: skip
         index = Index(folder, str(content["root"]), made_by, int(content["width"]), segments, refused, aside)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise Unusable(f"{path} does not describe vectors ({error}).", AGAIN) from None
     if any(segment.rows.h.shape[1] != index.width for segment in (*segments, *aside)):
         raise Unusable(f"{folder} holds vectors of different widths.", AGAIN)

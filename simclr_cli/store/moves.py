@@ -81,8 +81,10 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
 
     Raises:
         MachineError: the journal cannot be written; then nothing has moved.
+        SettingsError: another process moves files there.
     """
-    _write(folder, Journal(root, tuple(files)))
+    check_free(folder)  # once more: another process may have begun meanwhile
+    _write(folder / JOURNAL, Journal(root, tuple(files)))
     moved, left = [], []
     for done, file in enumerate(files, start=1):
         if why := _move(root / file.name, folder / file.name, file.digest, root.resolve() / file.name):
@@ -90,8 +92,10 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
         else:
             moved.append(file)
         progress(done, len(files))
-    if left:
-        _write(folder, Journal(root, tuple(moved)))
+    if not moved:
+        _forget(folder)
+    elif left:
+        _write(folder / JOURNAL, Journal(root, tuple(moved)))
     return len(moved), tuple(left)
 
 
@@ -125,9 +129,13 @@ def put_back(folder: Path, progress: Progress) -> tuple[Path, int, tuple[str, ..
         The folder that they are of, how many were brought back, and a line for each that was not.
 
     Raises:
-        InputError: nothing was moved there, or the journal is damaged.
+        InputError: nothing was moved there, the journal is damaged, or the folder that the files are of is gone.
     """
     journal = read_journal(folder)
+    if not journal.root.is_dir():
+        raise InputError(
+            f"The files are of {journal.root}, which is not there.", "Bring that folder, or its disk, back."
+        )
     left: list[tuple[Moved, str]] = []
     back = 0
     for done, file in enumerate(journal.files, start=1):
@@ -139,10 +147,9 @@ def put_back(folder: Path, progress: Progress) -> tuple[Path, int, tuple[str, ..
         progress(done, len(journal.files))
     _clean(folder, journal)
     if left:
-        _write(folder, Journal(journal.root, tuple(file for file, _ in left)))
+        _write(folder / JOURNAL, Journal(journal.root, tuple(file for file, _ in left)))
     else:
-        (folder / JOURNAL).unlink()
-        sync_folder(folder)
+        _forget(folder)
     lines = tuple(f"{folder / file.name}: {why}" for file, why in left)
     return journal.root, back, lines
 
@@ -178,7 +185,12 @@ def _clean(folder: Path, journal: Journal) -> None:
                 path.rmdir()
 
 
-def _write(folder: Path, journal: Journal) -> None:
+def _forget(folder: Path) -> None:
+    (folder / JOURNAL).unlink()
+    sync_folder(folder)
+
+
+def _write(file: Path, journal: Journal) -> None:
     content = {
         "format_version": FORMAT_VERSION,
         "root": str(journal.root.resolve()),
@@ -186,7 +198,7 @@ def _write(folder: Path, journal: Journal) -> None:
             {"from": str(journal.root.resolve() / name), "to": name, "digest": digest} for name, digest in journal.files
         ],
     }
-    write_json(folder / JOURNAL, content)
+    write_json(file, content)
 
 
 def read_journal(folder: Path) -> Journal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,10 @@ class Segment:
 
     def names(self) -> Iterator[str]:
         """The relative paths of those that live."""
-        return (self.rows.name(self.row(place)) for place in range(len(self)))
+        whole, ends = self.rows.names.tobytes(), self.rows.ends.tolist()
+        starts = [0, *ends[:-1]]
+        wanted = range(len(ends)) if self.live is None else self.live.tolist()
+        return (os.fsdecode(whole[starts[row] : ends[row]]) for row in wanted)
 
     def described(self, folder: Path) -> dict[str, Any]:
         """What an index says of it; `open_segment` reads it."""
@@ -148,7 +152,9 @@ def places_of(segments: Sequence[Segment], rows: NDArray[np.int64]) -> NDArray[n
     found, place, row = [], 0, 0
     for segment in segments:
         within = rows[(rows >= row) & (rows < row + len(segment.rows))] - row
-        if segment.live is not None:
+        if segment.live is not None and len(segment.live) == 0:
+            within = within[:0]
+        elif segment.live is not None:
             at = np.minimum(np.searchsorted(segment.live, within), len(segment.live) - 1)
             within = at[segment.live[at] == within]
         found.append(place + within)

@@ -22,6 +22,7 @@ from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, Tri
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ClustersSettings
 from simclr_cli.store.index import Index
+from simclr_cli.store.run import find_run
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count
@@ -46,8 +47,8 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
+    out = page_of(settings, find_run(settings.run, settings.runs), "clusters")  # before long work
     opened = open_index(settings, report)
-    out = page_of(settings, opened.run, "clusters")
     index, names = opened.index, opened.index.names
     divided = divide(index, settings, report)
     folders = [name.split("/")[0] for name in names] if classes_of(names) else None

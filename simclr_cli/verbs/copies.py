@@ -121,6 +121,14 @@ def _join_near(ids: NDArray[np.int64], index: Index, looks: Mapping[int, Look], 
             i, j = i[AT_ONCE:], j[AT_ONCE:]
 
 
+def are_copies(first: Look | None, second: Look | None) -> bool:
+    """Whether two pictures that were looked at are near copies themselves, not only by way of others."""
+    if first is None or second is None:
+        return False
+    near = (first.hash ^ second.hash).bit_count() <= NEAR_BITS
+    return near and float(correlation(first.small[None], second.small[None])[0]) >= NEAR_CORRELATION
+
+
 def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look]) -> NDArray[np.int64]:
     """Most pixels, then sharp ones, then most bytes; of equal files the oldest, a link after the file itself."""
     pixels = {place: int(index.size[place].astype(np.int64).prod()) for place in group.tolist()}

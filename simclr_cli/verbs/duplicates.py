@@ -18,7 +18,7 @@ from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back
 from simclr_cli.store.run import find_run
-from simclr_cli.verbs.copies import NEAR_BITS, Copies, find_copies
+from simclr_cli.verbs.copies import NEAR_BITS, Copies, are_copies, find_copies
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count
@@ -128,16 +128,19 @@ def _entry(copy: Copy, *, best: bool) -> Entry:
 
 
 def _moved(folder: Path, index: Index, found: Copies, result: DuplicatesResult, report: Report) -> DuplicatesResult:
-    """All but the best copies moved out, where the best is still what it was."""
+    """All but the best copies moved out, where the best is still what it was, and they are copies of it themselves."""
     files: list[Moved] = []
     left: list[str] = []
     for best, *others in found.groups:
         kept = is_still(index.path(int(best)), _digest(index, int(best)))
-        for place in others:
-            if kept:
-                files.append(Moved(index.name(int(place)), _digest(index, int(place))))
+        for place in map(int, others):
+            same = _digest(index, place) == _digest(index, int(best))
+            if not kept:
+                left.append(f"{index.path(place)}: its best copy {index.name(int(best))} is gone, or has changed")
+            elif same or are_copies(found.looks.get(place), found.looks.get(int(best))):
+                files.append(Moved(index.name(place), _digest(index, place)))
             else:
-                left.append(f"{index.path(int(place))}: its best copy {index.name(int(best))} is gone, or has changed")
+                left.append(f"{index.path(place)}: a copy of copies of {index.name(int(best))}, not of that itself")
     if not files:
         return dataclasses.replace(result, left=tuple(left))
     try:

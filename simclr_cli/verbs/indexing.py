@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
-from simclr_cli.files import digest_file
+from simclr_cli.files import digest_file, make_folder
 from simclr_cli.images.decode import Refusal, default_workers, each
 from simclr_cli.images.folder import Census, Picture, take_census
 from simclr_cli.settings import IndexSettings
@@ -58,12 +58,13 @@ def open_index(settings: IndexSettings, report: Report) -> Opened:
     assert run is not None
     report(Note(f"Searching the pictures of {run.path}."))
     stored, why = _stored(run, ready)
-    census = _census(run, stored, settings.as_is, workers, report)
+    census = _census(run, stored, why, settings.as_is, workers, report)
     if census is None:
         assert stored is not None
         index = stored
     else:
-        known = stored or Index(run.vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
+        root = str(census.root.resolve())
+        known = Index(run.vectors, root, ready.digest, ready.encoder.width) if stored is None else stored
         if why:
             report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
         index = bring_up_to_date(known, census, ready, batch_size=settings.batch_size, workers=workers, report=report)
@@ -81,19 +82,25 @@ def _stored(run: RunFolder, ready: ReadyEncoder) -> tuple[Index | None, str]:
         found = read_index(run.vectors, model_digest=ready.digest)
     except Unusable as error:
         return None, error.what.rstrip(".")
-    return found, "" if found else "There are no vectors of this run yet"
+    if found is None:
+        return None, "There are no vectors of this run yet"
+    return found, "" if len(found) else "The vectors of this run were never finished"
 
 
-def _census(run: RunFolder, stored: Index | None, as_is: bool, workers: int, report: Report) -> Census | None:
-    """The pictures as they are now; None where the vectors made before are to serve."""
+def _census(run: RunFolder, stored: Index | None, why: str, as_is: bool, workers: int, report: Report) -> Census | None:
+    """The pictures as they are now; None where the vectors made before are to serve.
+
+    Args:
+        why: there are none that could, if so.
+    """
     if as_is:
-        if stored is None:
-            raise RunError(f"There are no vectors of {run.path} yet.", "Leave out --as-is: they are made then.")
+        if why:
+            raise RunError(f"{why}.", "Leave out --as-is: they are made then.")
         return None
     try:
         root = pictures_of(run)
     except RunError as error:
-        if stored is None:
+        if why:
             raise
         report(Note(f"{error.what} The vectors made before are searched.", warning=True))
         return None
@@ -146,6 +153,7 @@ def bring_up_to_date(
     if len(index):
         _tell(known, changes, report)
     refused = list(changes.refused)
+    make_folder(index.folder)  # it can be written to
     by_content = _by_content(known) if changes.new else {}
     added = None
     for start in range(0, len(changes.new), KEPT_EVERY):

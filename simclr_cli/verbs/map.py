@@ -16,7 +16,7 @@ from simclr_cli.engine.neighbours import nearest_others
 from simclr_cli.engine.projection import along_a_curve, find_library, neighbours_wanted, t_sne
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
-from simclr_cli.files import write_bytes
+from simclr_cli.files import make_folder, write_bytes
 from simclr_cli.images.decode import Refusal, decode, default_workers, each
 from simclr_cli.images.labels import read_labels
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
@@ -44,6 +44,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     if settings.layout == "tsne":  # before long work, as the labels
         find_library()
     labels = None if settings.labels is None else read_labels(settings.labels)
+    make_folder(settings.out.absolute().parent)
     opened = open_index(settings, report)
     mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings), report)
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))

@@ -13,6 +13,7 @@ from simclr_cli.images.decode import default_workers
 from simclr_cli.results import OddPicture, OutliersResult
 from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
+from simclr_cli.store.run import find_run
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.searching import within
@@ -29,8 +30,8 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
+    out = page_of(settings, find_run(settings.run, settings.runs), "outliers")  # before long work
     opened = open_index(settings, report)
-    out = page_of(settings, opened.run, "outliers")
     index = opened.index
     among, copies = contents(index, settings.within)
     if int(among.sum()) < 2:

@@ -60,7 +60,7 @@ def gather(
     refused: list[str] = []
     for name in given:
         path = among / name if among is not None and not _there(name) and _there(among / name) else name
-        if path.is_dir():
+        if _there(path) and path.is_dir():
             census = take_census(path, workers=workers, progress=progress(report, "reading headers"))
             gathered.append([census.path(picture) for picture in census.pictures])
             refused += [f"{path / entry.name}: {entry.reason}" for entry in census.refused]
@@ -82,7 +82,10 @@ def gather(
 
 
 def _there(path: Path) -> bool:
-    return path.exists() or path.is_symlink()
+    try:
+        return path.exists() or path.is_symlink()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def read_queries(
@@ -140,7 +143,9 @@ def embed_queries(
     h[whole] = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
     refused = [f"{paths[others[n]]}: {refusal.reason}" for n, refusal in refusals.items()]
     lost = {paths[others[n]] for n in refusals}
-    answered = [query for query in queries if not lost.intersection(query.pictures)]
+    left = (Query(query.text, tuple(Term(term.sign, tuple(path for path in term.pictures if path not in lost))
+                                    for term in query.terms)) for query in queries)  # fmt: skip
+    answered = [query for query in left if all(term.pictures for term in query.terms)]
     if not answered:
         raise InputError(f"No query could be decoded ({refused[0]}).", "Give whole pictures.")
     rows = {path: h[i] for i, path in enumerate(paths)}

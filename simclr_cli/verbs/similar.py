@@ -32,8 +32,8 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     workers = settings.workers or default_workers()
     run = find_run(settings.run, settings.runs)
     queries, refused = read_queries(settings.queries, trained_on(run), workers, report)  # before long work
+    out = page_of(settings, run, "similar")
     opened = open_index(settings, report)
-    out = page_of(settings, opened.run, "similar")
     answered, h, failed = embed_queries(
         queries, opened.index, opened.ready, batch_size=settings.batch_size, workers=workers, report=report
     )

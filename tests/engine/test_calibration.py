@@ -47,3 +47,12 @@ def test_where_all_are_equal_nothing_is_closer_than_anything() -> None:
 def test_of_no_pairs_nothing_is_called_close() -> None:
     found = calibrate(unit(1, 0), unit(0, 0), unit(0, 0))
     assert found.above_random(1.0) == 0 and found.above_views(1.0) == 0 and found.views_at(50) > 1
+
+
+def test_few_pairs_say_no_more_than_they_can() -> None:
+    sample = unit(5, 3)  # ten pairs
+    similarity = sample @ sample.T
+    found = calibrate(sample, sample, sample)
+    closest = float(similarity[np.triu_indices(5, 1)].max())
+    assert found.above_random(closest) == pytest.approx(90) and found.above_random(closest - 5e-7) == pytest.approx(90)
+    assert found.above_random(closest - 1e-3) <= 90 and found.above_random(closest + 1e-3) == 100

@@ -128,6 +128,15 @@ def test_files_that_no_index_names_are_removed_in_time(index: Index) -> None:
     assert fresh.exists() and not old.exists() and not left.exists()
 
 
+def test_what_the_last_index_named_stays_for_those_who_have_it_open(index: Index) -> None:
+    old = index.folder / index.segments[0].file
+    os.utime(old, (1, 1))
+    new = update(opened(index.folder), np.array([0]), rows([f"{i}.png" for i in range(9)]), [], "/pics")
+    assert old.exists() and old.name not in [segment.file for segment in new.segments]
+    update(new, NONE, rows(["z.png"]), [], "/pics")
+    assert not old.exists()
+
+
 def test_a_copied_file_is_trusted_after_its_digest(index: Index) -> None:
     """What has another time than it was left with is read whole."""
     file = index.folder / index.segments[0].file
@@ -181,6 +190,10 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "gone below": lambda folder: rewrite_segment(folder, gone=[-1]),
     "gone twice": lambda folder: rewrite_segment(folder, gone=[1, 1]),
     "gone of words": lambda folder: rewrite_segment(folder, gone=["x"]),
+    "a width beyond all": lambda folder: (folder / "index.json").write_text(
+        (folder / "index.json").read_text().replace('"width": 5', '"width": Infinity')
+    ),
+    "gone beyond all numbers": lambda folder: rewrite_segment(folder, gone=[10**30]),
     "a file elsewhere": lambda folder: rewrite_segment(folder, file="../../etc/passwd"),
     "a file that is not there": lambda folder: rewrite_segment(folder, file="rows-0.safetensors"),
     "version a text": lambda folder: rewrite(folder, format_version="1"),

@@ -205,3 +205,31 @@ def test_a_journal_that_is_none(tmp_path: Path, text: str) -> None:
 def test_nothing_was_moved_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing was moved there"):
         put_back(tmp_path, silent)
+
+
+def test_files_of_a_folder_that_is_gone_are_not_put_back_elsewhere(root: Path, tmp_path: Path) -> None:
+    """As on a disk that is not mounted: nothing is made in its place."""
+    files = [Moved("a.png", sha(b"content of a.png"))]
+    (tmp_path / "away").mkdir()
+    move_out(root, tmp_path / "away", files, silent)
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="which is not there"):
+        put_back(tmp_path / "away", silent)
+    assert not root.exists() and (tmp_path / "away" / "a.png").exists()
+    (tmp_path / "elsewhere").rename(root)
+    assert put_back(tmp_path / "away", silent)[1] == 1 and (root / "a.png").exists()
+
+
+def test_another_process_that_moves_there_first_is_not_forgotten(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    move_out(root, tmp_path / "away", [Moved("a.png", sha(b"content of a.png"))], silent)
+    with pytest.raises(SettingsError, match="moved to"):
+        move_out(root, tmp_path / "away", [Moved("b/c.png", sha(b"content of b/c.png"))], silent)
+    assert [file.name for file in read_journal(tmp_path / "away").files] == ["a.png"]
+    assert (root / "b/c.png").exists() and len(list((tmp_path / "away").iterdir())) == 2
+
+
+def test_where_nothing_was_moved_no_journal_stays(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "away").mkdir()
+    moved, left = move_out(root, tmp_path / "away", [Moved("a.png", "0" * 64)], silent)
+    assert (moved, len(left)) == (0, 1) and not (tmp_path / "away" / JOURNAL).exists()

@@ -136,6 +136,24 @@ def test_without_copies_nothing_is_moved(own: Any, tmp_path: Path) -> None:
         find(own, put_back=tmp_path / "copies")
 
 
+def test_a_copy_of_copies_is_shown_and_not_moved(own: Any, tmp_path: Path) -> None:
+    """A slow change, each picture a copy of the next: those that are not like the best one stay."""
+    draw = np.random.default_rng(3)
+    first, last = (Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96)) for _ in range(2))
+    for step in range(41):
+        Image.blend(first, last, step / 40).save(own.pictures / f"step-{step:02}.png")
+    result = find(own, min_similarity=-1.0, kind="near", move_to=tmp_path / "copies")
+    group = max(result.groups, key=lambda group: len(group.copies))
+    assert len(group.copies) > 20
+    stayed = [line for line in result.left if "a copy of copies" in line]
+    assert len(stayed) > 5
+    for copy in group.copies[1:]:
+        path = Path(copy.path)
+        moved = not path.exists()
+        assert moved == (not any(line.startswith(f"{path}:") for line in stayed))
+        assert not moved or (copy.bits_apart is not None and copy.bits_apart <= 8)
+
+
 @pytest.mark.parametrize("ending", [".json", ".csv", ".html"])
 def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"found{ending}"

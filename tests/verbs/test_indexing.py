@@ -202,3 +202,36 @@ def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) ->
     kept.write_text("{}")
     again = open_index(settings, lambda _: None).calibration
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
+
+
+def test_vectors_that_were_never_finished_do_not_serve(
+    own: Any, embedded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "KEPT_EVERY", 20)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "embedding" and len(embedded) > 20:
+            raise Interrupted("Stopped.", "Go on.")
+
+    with pytest.raises(Interrupted):
+        opened(own, stop)
+    with pytest.raises(RunError, match="never finished"):
+        opened(own, as_is=True)
+    assert len(opened(own)) == 48 and len(embedded) == 40 + 28  # the first 20 are known
+
+
+def test_as_is_says_what_is_wrong_with_the_vectors(own: Any) -> None:
+    opened(own)
+    (own.run.vectors / "index.json").write_text("{")
+    with pytest.raises(RunError, match="does not describe vectors") as caught:
+        opened(own, as_is=True)
+    assert "--as-is" in caught.value.remedy
+
+
+def test_what_is_left_out_is_said(own: Any) -> None:
+    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    said: list[Event] = []
+    opened(own, said.append)
+    assert any(
+        isinstance(e, Note) and e.warning and "1 file, the first of them bricks/empty.png" in e.text for e in said
+    )

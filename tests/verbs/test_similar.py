@@ -159,6 +159,21 @@ def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> N
     assert [hit.path for hit in found.neighbours] == [str(trained.pictures / names[i]) for i in order]
 
 
+def test_a_broken_picture_in_a_folder_is_left_out_of_its_mean(own: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "queries"
+    shutil.copytree(own.pictures / "dots", folder)
+    whole = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
+    cut = (own.pictures / "zigzag" / "0001.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    found = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
+    assert found.queries == whole.queries and "cut.jpg" in found.refused[0]
+
+
+def test_a_name_that_no_file_can_have(trained: Any) -> None:
+    with pytest.raises(InputError):
+        find(trained, Path("x" * 300 + ".jpg"))
+
+
 @pytest.mark.parametrize("words", [("+",), ("dots/0000.png", "-"), ("dots/0000.png", "+", "-", "bricks/0000.png")])
 def test_signs_without_a_picture(trained: Any, words: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="comes no picture"):
