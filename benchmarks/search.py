@@ -1,6 +1,6 @@
 """Exact search beside faiss, and an index of a million rows: opened, asked, added to.
 
-    python benchmarks/search.py [--rows 1000000] [--rounds 5] [--peer-python .peers/bin/python]
+    python benchmarks/search.py [--rows 1000000] [--rounds 5] [--peer-python PYTHON] [--run RUN --query FILE]
 
 The peer's Python has faiss-cpu. It is handed the same vectors in a file, searches them in the same minutes, one round
 of each arm in turn, and says seconds by faiss's IndexFlatIP, stock and tuned (distance_compute_blas_threshold = 1).
@@ -8,6 +8,9 @@ of each arm in turn, and says seconds by faiss's IndexFlatIP, stock and tuned (d
 search      seconds of the ten nearest, for one query and for 64, and how many times as fast as faiss
 open        seconds, after imports, from opening the run's index to the names of the first query's ten nearest
 add         seconds to add the vectors of 10,000 pictures, durably
+compare     seconds to find out which pictures of a census the index has, all of them but 10,000, and their contents
+first       with --run: seconds, after imports, of `simclr similar FILE --as-is` with that run's encoder and an index of
+            so many rows: encoder, index, query embedded, search
 
 Prints one JSON object.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,8 +31,11 @@ import numpy as np
 from machine import describe_machine, spread
 
 from simclr_cli.engine.search import nearest
+from simclr_cli.images.folder import Census, Picture
 from simclr_cli.store.index import Index, read_index, update
+from simclr_cli.store.models import read_description
 from simclr_cli.store.rows import Rows, named
+from simclr_cli.verbs.indexing import compare, places_by_content
 
 WIDTH, TOP, MODEL = 512, 10, "0" * 64
 
@@ -62,6 +69,18 @@ index = read_index(Path(sys.argv[1]), model_digest="0" * 64)
 similarity, places = nearest(index.h, query, 10)
 names = [index.name(int(place)) for place in places[0]]
 print(json.dumps(time.perf_counter() - began))
+"""
+
+
+FIRST = """
+import json, sys, time
+from pathlib import Path
+import simclr_cli.cli.app, simclr_cli.verbs.similar
+from simclr_cli import SimilarSettings, similar
+settings = SimilarSettings(queries=(Path(sys.argv[2]),), run=sys.argv[1], as_is=True)
+began = time.perf_counter()
+found = similar(settings)
+print(json.dumps([time.perf_counter() - began, found.searched, len(found.queries[0].neighbours)]))
 """
 
 
@@ -124,11 +143,43 @@ def ours_and_faiss(index: Index, vectors: Path, queries: Path, python: str, roun
     return told
 
 
+def first_query(run: Path, query: Path, rows: int, rounds: int, where: Path) -> dict[str, Any]:
+    """The whole verb on a copy of a run whose index has so many random rows besides its own similarity.json."""
+    copy = Path(shutil.copytree(run, where / run.name, ignore=shutil.ignore_patterns("rows-*", "checkpoint")))
+    kept = read_description(copy / "encoder" / "config.json", "")
+    folder, digest = copy / "vectors", kept["simclr"]["model_digest"]
+    (folder / "index.json").unlink(missing_ok=True)
+    index = Index(folder, str(copy), digest, WIDTH)
+    update(index, np.empty(0, np.int64), as_rows(unit(np.random.default_rng(3), rows), 0), [], str(copy))
+    told = [
+        json.loads(subprocess.check_output([sys.executable, "-c", FIRST, str(copy), str(query)])) for _ in range(rounds)
+    ]
+    return {"searched": told[0][1], "seconds": spread([one[0] for one in told])}
+
+
+def compared(index: Index, rounds: int) -> dict[str, Any]:
+    """Seconds of comparing an index with a census in which 10,000 pictures are new."""
+    new = [Picture(f"new/{i}.jpg", "JPEG", 64, 64, 1, 1) for i in range(10_000)]
+    old = [Picture(name, "JPEG", 64, 64, size, time) for name, size, time in
+           zip(index.names, index.bytes.tolist(), index.modified_ns.tolist(), strict=True)]  # fmt: skip
+    census, times = Census(Path(index.root), tuple(sorted(old + new, key=lambda one: one.name)), (), 0), []
+    for _ in range(rounds):
+        read = read_index(index.folder, model_digest=MODEL)
+        assert read is not None
+        began = time.perf_counter()
+        assert len(compare(read, census).new) == 10_000
+        assert len(places_by_content(read)) > 0
+        times.append(time.perf_counter() - began)
+    return spread(times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--query", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as where:
@@ -156,6 +207,9 @@ def main() -> None:
             update(read, none, added, [], read.root)
             adding.append(time.perf_counter() - began)
         told["add_seconds"] = spread(adding)
+        told["compare_seconds"] = compared(read, args.rounds)
+        if args.run:
+            told["first_query"] = first_query(args.run, args.query, args.rows, args.rounds, Path(where))
         told["largest_file_kept"] = max(len(s) for s in read.segments) == args.rows
     print(json.dumps({**told, **describe_machine()}, indent=1))
 

@@ -154,7 +154,7 @@ def bring_up_to_date(
         _tell(known, changes, report)
     refused = list(changes.refused)
     make_folder(index.folder)  # it can be written to
-    by_content = _by_content(known) if changes.new else {}
+    by_content = places_by_content(known) if changes.new else {}
     added = None
     for start in range(0, len(changes.new), KEPT_EVERY):
         if added is not None:
@@ -174,7 +174,7 @@ def _tell(known: Index, changes: Changes, report: Report) -> None:
         report(Note(f"The pictures have changed: {', '.join(parts)}. Only new content is embedded."))
 
 
-def _by_content(index: Index) -> Mapping[bytes, int]:
+def places_by_content(index: Index) -> Mapping[bytes, int]:
     """The place of every picture by the digest of its file."""
     whole = np.ascontiguousarray(index.digest).tobytes()
     return {whole[32 * place : 32 * place + 32]: place for place in range(len(index))}
