@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from simclr_cli.store.index import Index
 from simclr_cli.verbs.embedding import embed_files
 from simclr_cli.verbs.encoders import ReadyEncoder
 
+ONE_BY_ONE = 20  # names that are looked for in the index itself
 SIGNS = {"+": 1.0, "-": -1.0}
 
 
@@ -130,7 +131,9 @@ def embed_queries(
         InputError: not one can be answered.
     """
     paths = list(dict.fromkeys(picture for query in queries for picture in query.pictures))
-    places = [place_of(path, index) for path in paths]
+    many = len(paths) > ONE_BY_ONE  # then a table of all names pays
+    lookup = {name: place for place, name in enumerate(index.names)}.get if many else index.place
+    places = [place_of(path, index, lookup) for path in paths]
     h = np.empty((len(paths), index.width), np.float32)
     known = [i for i, place in enumerate(places) if place is not None]
     h[known] = index.h.take(np.array([place for place in places if place is not None], np.int64))
@@ -162,14 +165,18 @@ def _sum(query: Query, rows: dict[Path, NDArray[np.float32]]) -> NDArray[np.floa
     return np.asarray(total / length, np.float32)
 
 
-def place_of(path: Path, index: Index) -> int | None:
-    """Where a file is in the index, if it is one of its pictures and as it was, or all of them are gone."""
+def place_of(path: Path, index: Index, lookup: Callable[[str], int | None]) -> int | None:
+    """Where a file is in the index, if it is one of its pictures and as it was, or all of them are gone.
+
+    Args:
+        lookup: the place of a relative path, if it is there.
+    """
     root = Path(index.root)
     try:
         name = (path.parent.resolve() / path.name).relative_to(root).as_posix()
     except (ValueError, OSError):
         return None
-    place = index.place(name)
+    place = lookup(name)
     if place is None or not root.is_dir():
         return place
     try:

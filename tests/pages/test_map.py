@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine.neighbours import nearest_others
+from simclr_cli.pages.gallery import opens
 from simclr_cli.pages.map import Mapped, map_page
 from simclr_cli.pages.sprites import sheets
 from simclr_cli.wording import safe
@@ -396,3 +398,22 @@ def test_colours_of_groups_are_told_apart_by_any_eyes(scheme: str, eyes: str) ->
     seen = oklab(linear @ EYES[eyes].T)
     apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 9 * np.eye(len(seen))
     assert len(colours) == 10 and apart.min() > 0.1
+
+
+def test_five_hundred_hostile_names_come_back_from_the_page(nasty_names: Callable[[int], list[bytes]]) -> None:
+    raw = nasty_names(500)
+    names, places = [os.fsdecode(name) for name in raw], np.random.default_rng(0).random((500, 2)).astype(np.float32)
+    mapped = Mapped(
+        ROOT, names, places, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.int64), {"folder": names}
+    )
+    html = map_page("Map", "", mapped, [], 64)
+    html.encode("utf-8")
+    (kind, data), *others = Scripts(html).scripts
+    content = json.loads(data)
+    assert kind == "application/json" and len(others) == 1
+    assert content["names"] == [safe(name) for name in names]
+    assert sorted(content["groupings"][0]["labels"]) == sorted(content["names"])
+    for i, name in enumerate(raw):
+        link = content["links"].get(str(i), names[i])
+        path = unquote_to_bytes(content["root"] + link).removeprefix(b"file://")
+        assert path == os.fsencode(ROOT / names[i]) if link else not opens(names[i]), name
