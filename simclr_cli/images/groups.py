@@ -100,16 +100,21 @@ def by_content(census: Census, workers: int) -> Iterable[tuple[int, str]]:
         sizes[picture.bytes].append(i)
     candidates = [i for some in sizes.values() if len(some) > 1 for i in some]
     paths = [census.path(census.pictures[i]) for i in candidates]
-    for i, digest in zip(candidates, each(_digest, paths, workers), strict=True):
+    for i, digest in zip(candidates, each(content_digest, paths, workers), strict=True):
         if isinstance(digest, str):
             yield i, digest
 
 
-def _digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal.
+
+    Raises:
+        Refusal: it cannot be read, or is gone.
+    """
     try:
         return digest_file(path)
-    except OSError as error:  # it is decoded already, and may go
-        raise Refusal(str(error)) from None
+    except OSError as error:
+        raise Refusal((error.strerror or str(error)).lower()) from None
 
 
 def hashes(pictures: DecodedPictures, progress: Progress) -> NDArray[np.uint64]:

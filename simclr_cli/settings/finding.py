@@ -11,6 +11,7 @@ from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.fields import check, setting
 from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, WORKERS
 
+WITHIN = "Only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
 FOUND_FILES = (".html", ".csv", ".json")
 
 CopyKind = Literal["exact", "near", "all"]
@@ -72,7 +73,7 @@ class SimilarSettings(FindSettings):
         argument=True,
     )
     top: int = setting(10, "How many neighbours a query.", at_least=1, short="n")
-    within: str = setting("", "Only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all.")
+    within: str = setting("", WITHIN)
     min_similarity: float | None = setting(
         None, "Only pictures at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
     )

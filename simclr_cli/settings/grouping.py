@@ -7,7 +7,7 @@ from typing import Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
-from simclr_cli.settings.finding import FindSettings
+from simclr_cli.settings.finding import WITHIN, FindSettings
 from simclr_cli.settings.shared import SEED
 
 Method = Literal["k-means", "hdbscan"]
@@ -19,9 +19,7 @@ class OutliersSettings(FindSettings):
 
     top: int = setting(50, "How many pictures, the oddest first.", at_least=1, short="n")
     neighbours: int = setting(10, "To how many nearest others a picture is compared.", at_least=1)
-    within: str = setting(
-        "", "Compare only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
-    )
+    within: str = setting("", WITHIN)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,11 @@ class Index:
         return [name for segment in self.segments for name in segment.names()]
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """Where each relative path is: for many of them, as `names` takes a while."""
+        return dict(zip(self.names, range(len(self)), strict=True))
+
+    @cached_property
     def bytes(self) -> NDArray[np.int64]:
         """(N,) of the files."""
         return self._column("bytes")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -36,7 +39,7 @@ def calibration(
         census: the pictures of the index; None where they are not at hand: then what was kept serves, however old.
     """
     kept = read_calibration(index.folder, model_digest=index.model_digest)
-    if (found := _from(kept)) is not None and kept is not None:
+    if kept is not None and (found := _from(kept)) is not None:
         near = abs(len(index) - kept["pictures"]) <= CHANGED * kept["pictures"]
         if near or census is None:
             return found
@@ -56,17 +59,15 @@ def calibration(
     return taken
 
 
-def _from(kept: dict[str, object] | None) -> Calibration | None:
+def _from(kept: Mapping[str, Any]) -> Calibration | None:
     """A calibration out of similarity.json, or None if it is not one."""
     try:
-        assert kept is not None
         random, views = (np.array(kept[key], dtype=np.float64) for key in ("random", "views"))
-        assert len(random) == len(views) == len(LEVELS)
-        assert bool(np.all(np.diff(random) >= 0)) and bool(np.all(np.diff(views) >= 0))
-        assert isinstance(kept["pictures"], int)
-        return Calibration(random, views, int(str(kept["random_pairs"])), int(str(kept["view_pairs"])))
-    except (AssertionError, KeyError, TypeError, ValueError):
+        found = Calibration(random, views, int(kept["random_pairs"]), int(kept["view_pairs"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    whole = isinstance(kept.get("pictures"), int) and random.shape == views.shape == LEVELS.shape
+    return found if whole and (np.diff(random) >= 0).all() and (np.diff(views) >= 0).all() else None
 
 
 def _views(

@@ -98,12 +98,16 @@ def embed_together(
     return [np.concatenate(parts) for parts in rows], refusals
 
 
+def unit_rows(h: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, D) rows scaled to length 1; a row of zeros stays what it is."""
+    scaled: NDArray[np.float32] = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
 def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:
     """Rows of h, of length 1 if wanted, with all that describes them."""
-    if normalise:
-        h = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
     return Vectors(
-        values=np.ascontiguousarray(h, dtype=np.float32),
+        values=np.ascontiguousarray(unit_rows(h) if normalise else h, dtype=np.float32),
         rows=tuple(picture.name for picture in census.pictures),
         root=str(census.root.resolve()),
         model_digest=ready.digest,

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
-from simclr_cli.files import digest_file, make_folder
+from simclr_cli.files import make_folder
 from simclr_cli.images.decode import Refusal, default_workers, each
 from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.images.groups import content_digest
 from simclr_cli.settings import IndexSettings
 from simclr_cli.store.index import Index, RefusedFile, read_index, set_aside, update
 from simclr_cli.store.rows import Rows, named
 from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.segments import Unusable
 from simclr_cli.verbs.calibrating import calibration
-from simclr_cli.verbs.embedding import embed_files, pictures_of
+from simclr_cli.verbs.embedding import embed_files, pictures_of, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
 from simclr_cli.wording import count
 
@@ -118,7 +119,7 @@ class Changes:
 
 def compare(index: Index, census: Census) -> Changes:
     """By names, sizes in bytes and times of change."""
-    places = {name: place for place, name in enumerate(index.names)}
+    places = index.places
     sizes, times = index.bytes.tolist(), index.modified_ns.tolist()
     refused = {entry.name: entry for entry in index.refused}
     kept, still, new = np.zeros(len(index), bool), [], []
@@ -186,7 +187,8 @@ def _rows(
 ) -> tuple[Rows, list[RefusedFile]]:  # fmt: skip
     """Rows of some pictures: copied where a picture of the same content is known, embedded where not."""
     paths = [census.path(picture) for picture in pictures]
-    digests = list(each(_digest, paths, workers))
+    digests = [found if isinstance(found, Refusal) else bytes.fromhex(found)
+               for found in each(content_digest, paths, workers)]  # fmt: skip
     h = np.empty((len(pictures), known.width), np.float32)
     reasons = {i: found.reason for i, found in enumerate(digests) if isinstance(found, Refusal)}
     places = [by_content.get(found, -1) if isinstance(found, bytes) else -1 for found in digests]
@@ -198,7 +200,7 @@ def _rows(
     )
     reasons |= {others[i]: refusal.reason for i, refusal in refusals.items()}
     whole = [i for i in others if i not in reasons]
-    h[whole] = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+    h[whole] = unit_rows(made)
     kept = [i for i in range(len(pictures)) if i not in reasons]
     names, ends = named([pictures[i].name for i in kept])
     rows = Rows(
@@ -213,10 +215,3 @@ def _rows(
     failed = [RefusedFile(pictures[i].name, reason, pictures[i].bytes, pictures[i].modified_ns)
               for i, reason in sorted(reasons.items())]  # fmt: skip
     return rows, failed
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        return bytes.fromhex(digest_file(path))
-    except OSError as error:
-        raise Refusal((error.strerror or str(error)).lower()) from None

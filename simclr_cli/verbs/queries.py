@@ -14,7 +14,7 @@ from simclr_cli.events import Note, Report, progress
 from simclr_cli.images.decode import Refusal, read_header
 from simclr_cli.images.folder import take_census
 from simclr_cli.store.index import Index
-from simclr_cli.verbs.embedding import embed_files
+from simclr_cli.verbs.embedding import embed_files, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder
 
 ONE_BY_ONE = 20  # names that are looked for in the index itself
@@ -132,7 +132,7 @@ def embed_queries(
     """
     paths = list(dict.fromkeys(picture for query in queries for picture in query.pictures))
     many = len(paths) > ONE_BY_ONE  # then a table of all names pays
-    lookup = {name: place for place, name in enumerate(index.names)}.get if many else index.place
+    lookup = index.places.get if many else index.place
     places = [place_of(path, index, lookup) for path in paths]
     h = np.empty((len(paths), index.width), np.float32)
     known = [i for i, place in enumerate(places) if place is not None]
@@ -143,7 +143,7 @@ def embed_queries(
         stage="embedding queries",
     )  # fmt: skip
     whole = [i for n, i in enumerate(others) if n not in refusals]
-    h[whole] = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+    h[whole] = unit_rows(made)
     refused = [f"{paths[others[n]]}: {refusal.reason}" for n, refusal in refusals.items()]
     lost = {paths[others[n]] for n in refusals}
     left = (Query(query.text, tuple(Term(term.sign, tuple(path for path in term.pictures if path not in lost))

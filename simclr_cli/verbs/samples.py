@@ -30,7 +30,7 @@ from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.index import Index, read_index
 from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.embedding import embed_census
+from simclr_cli.verbs.embedding import embed_census, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder
 from simclr_cli.verbs.presets import view_recipe
 from simclr_cli.verbs.watch import kept_out
@@ -136,7 +136,7 @@ def show_neighbours(
         sample = Census(census.root, tuple(census.pictures[i] for i in drawn), (), 0)
         stage = "embedding some for report.html"
         made, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
-        h = made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12)
+        h = unit_rows(made)
         names, root = [picture.name for picture in sample.pictures], sample.root
         everything = len(drawn) == len(census.pictures)
         among = f"{'all' if everything else 'a sample of'} {len(names):,} pictures"
