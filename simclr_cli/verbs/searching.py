@@ -40,9 +40,8 @@ def search(
     Args:
         exact: compare all, however many there are.
     """
-    if (
-        exact or len(index) < CELLS_FROM or among is not None
-    ):  # a part is compared quickly, and cells may hold none of it
+    # A part is compared whole, too: the cells looked into may hold none of it.
+    if exact or len(index) < CELLS_FROM or among is not None:
         return nearest(index.h, queries, top, among)
     kept = current_cells(index, report)
     covered, newer = index.segments[: len(kept.digests)], index.segments[len(kept.digests) :]
