@@ -32,6 +32,7 @@ RESULTS = {
     "map": results.MapResult,
     "report": results.ReportResult,
     "cache": results.CacheResult,
+    "doctor": results.DoctorResult,
     "demo": results.DemoResult,
 }
 PARTS = (
@@ -56,6 +57,7 @@ PARTS = (
     results.DuplicateGroup,
     results.Copy,
     results.CacheKept,
+    results.Finding,
 )
 
 

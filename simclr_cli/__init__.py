@@ -27,6 +27,7 @@ _HOMES = {
     "map": "simclr_cli.verbs.map",
     "report": "simclr_cli.verbs.report",
     "cache": "simclr_cli.verbs.cache",
+    "doctor": "simclr_cli.verbs.doctor",
     "demo": "simclr_cli.verbs.demo",
     "load_encoder": "simclr_cli.verbs.encoders",
     "PretrainSettings": "simclr_cli.settings",
@@ -42,6 +43,7 @@ _HOMES = {
     "MapSettings": "simclr_cli.settings",
     "CacheSettings": "simclr_cli.settings",
     "DemoSettings": "simclr_cli.settings",
+    "DoctorSettings": "simclr_cli.settings",
     "ReportSettings": "simclr_cli.settings",
     "SimclrError": "simclr_cli.errors",
 }

@@ -105,6 +105,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr cache", "simclr cache ./images --clear"),
     ),
     (
+        "doctor", settings.DoctorSettings,
+        "Say what is wrong with this machine, the installation or the folders, and what mends it.",
+        ("simclr doctor", "simclr doctor ./images --json"),
+    ),
+    (
         "demo", settings.DemoSettings,
         "Show all of it on pictures that it draws itself, in about three minutes.",
         ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),
@@ -196,7 +201,7 @@ def perform(
             what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
             face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
             return SimclrError.exit_code
-    return 0
+    return getattr(result, "exit_code", 0)
 
 
 def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:

@@ -1,6 +1,7 @@
 """What verbs return: frozen dataclasses of plain values, the same as --json prints."""
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
+from simclr_cli.results.diagnosing import DoctorResult, Finding
 from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
 from simclr_cli.results.grouping import (
     Cluster,
@@ -27,10 +28,12 @@ __all__ = [
     "Confusion",
     "Copy",
     "DemoResult",
+    "DoctorResult",
     "DuplicateGroup",
     "DuplicatesResult",
     "EmbedResult",
     "FewLabels",
+    "Finding",
     "FinetuneResult",
     "FolderShare",
     "MapResult",
