@@ -31,6 +31,7 @@ RESULTS = {
     "duplicates": results.DuplicatesResult,
     "map": results.MapResult,
     "report": results.ReportResult,
+    "check": results.CheckResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,
 }
@@ -55,6 +56,7 @@ PARTS = (
     results.TriedNumber,
     results.DuplicateGroup,
     results.Copy,
+    results.Finding,
     results.CacheKept,
 )
 

@@ -15,9 +15,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_bytes
+from simclr_cli.files import make_folder, remove, write_bytes
 
 FORMAT_VERSION = 1
+UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     write_bytes(target, data)
     for older in folder.glob("step-*.safetensors"):
         if older != target:
-            older.unlink(missing_ok=True)
+            remove(older)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -70,11 +71,24 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     for path in files:
         try:
             return _read(path)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             continue  # damaged: an older one may stand
     if files:
         raise RunError(f"The checkpoint {files[0]} is damaged.", "Train again under another --run.")
     return None
+
+
+def is_whole_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint, and its tensors are what was saved.
+
+    Raises:
+        RunError: of a newer format.
+    """
+    try:
+        _read(path)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def _read(path: Path) -> Checkpoint:

@@ -14,8 +14,9 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from simclr_cli.digests import DIGESTS, read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_bytes, write_json
+from simclr_cli.files import bind, make_folder, write_bytes, write_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -121,6 +122,11 @@ class RunFolder:
             raise RunError(f"{self.config_file} does not hold a run's settings.", "Train again under another --run.")
         return kept
 
+    def begin(self) -> None:
+        """From now on what is written in it is noted in digests.json, and damage is found."""
+        if not (self.path / DIGESTS).exists():
+            bind(self.path)
+
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
@@ -136,7 +142,7 @@ class RunFolder:
             RunError: damaged.
         """
         try:
-            lines = self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []
+            lines = read_bound(self.metrics_file).splitlines() if self.metrics_file.exists() else []
             rows = [json.loads(line) for line in lines]
             if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
                 raise ValueError("a line is not of an epoch")
@@ -155,7 +161,7 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            return [(entry["name"], entry["reason"]) for entry in json.loads(self.refused_file.read_bytes())]
+            return [(entry["name"], entry["reason"]) for entry in json.loads(read_bound(self.refused_file))]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
 
@@ -226,7 +232,7 @@ def find_begun_run(name: str | None, runs: Path) -> RunFolder:
     """
     if name is not None:
         chosen = _named(name, runs)
-        if not chosen.begun:
+        if not chosen.begun and not (chosen.path / DIGESTS).is_file():
             raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
         return chosen
     begun = list_runs(runs)
@@ -247,4 +253,5 @@ def list_runs(runs: Path) -> list[RunFolder]:
     """All runs under a folder, the newest first."""
     found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
     begun = [run for run in found if run.begun]
-    return sorted(begun, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
+    dated = {run: run.config_file if run.config_file.is_file() else run.path for run in begun}
+    return sorted(begun, key=lambda run: dated[run].stat().st_mtime_ns, reverse=True)

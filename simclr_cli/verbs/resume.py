@@ -140,6 +140,7 @@ def describe(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: 
     before = run.config().get("choices") if run.config_file.is_file() else None
     settings = {name: value for name, value in chosen.told().items() if name not in NOT_KEPT}
     settings["images"] = str(census.root.resolve())
+    run.begin()
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
     run.write_config(
         {
