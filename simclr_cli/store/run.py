@@ -35,6 +35,10 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def speed_file(self) -> Path:
+        return self.path / "speed.jsonl"
+
+    @property
     def refused_file(self) -> Path:
         return self.path / "refused.json"
 
@@ -124,25 +128,6 @@ class RunFolder:
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
-
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl whole: one object an epoch."""
-        write_bytes(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one an epoch; none if no epoch is done.
-
-        Raises:
-            RunError: damaged.
-        """
-        try:
-            lines = self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []
-            rows = [json.loads(line) for line in lines]
-            if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
-                raise ValueError("a line is not of an epoch")
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.metrics_file} cannot be read ({error}).", "Restore it from a copy.") from None
-        return rows
 
     def write_refused(self, refused: Sequence[tuple[str, str]]) -> None:
         """Write refused.json: name and reason of every file that was not used."""

@@ -30,6 +30,7 @@ from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device
@@ -231,7 +232,7 @@ def _event_files(run: RunFolder, *, wanted: bool, report: Report) -> Iterator[Re
 
     def told(event: Event) -> None:
         if isinstance(event, EpochDone):
-            files.write(run.read_metrics())  # train has just written them, with this one
+            files.write(read_epochs(run))  # train has just written them, with this one
         report(event)
 
     try:
