@@ -81,6 +81,8 @@ def options_table(cls: type[Any]) -> list[str]:
     lines = ["| option | values | default | |", "| --- | --- | --- | --- |"]
     for field in dataclasses.fields(cls):
         option = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
+        if field.metadata["option"]:
+            option += f", --{field.name}"
         if field.metadata["short"]:
             option += f", -{field.metadata['short']}"
         nothing = field.default is False or field.default == ()

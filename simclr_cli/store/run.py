@@ -6,6 +6,7 @@ A run is finished when it has `encoder/`, which appears whole, by one rename, at
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_bytes, write_json
+from simclr_cli.files import make_folder, move, write_bytes, write_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -37,6 +38,10 @@ class RunFolder:
     @property
     def speed_file(self) -> Path:
         return self.path / "speed.jsonl"
+
+    @property
+    def pictures_file(self) -> Path:
+        return self.path / "pictures.json"
 
     @property
     def refused_file(self) -> Path:
@@ -172,6 +177,21 @@ class RunFolder:
             raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
         return write_model(self.encoder, state, config, card)
 
+    def set_encoder_aside(self, epochs: int) -> None:
+        """Keep the encoder that so many epochs made, with what belongs to it, as encoder-N-epochs/.
+
+        One rename does it, before which the run is finished as it was, and after which it is not finished.
+        """
+        for file in (self.projector_file, self.outcome_file, *self.probe_folder.glob("*")):
+            if file.is_file():
+                write_bytes(self.encoder / file.relative_to(self.path), file.read_bytes())
+        kept, number = self.path / f"{self.encoder.name}-{epochs}-epochs", 2
+        while kept.exists():
+            kept, number = kept.with_name(f"{self.encoder.name}-{epochs}-epochs-{number}"), number + 1
+        move(self.encoder, kept)
+        self.outcome_file.unlink(missing_ok=True)
+        shutil.rmtree(self.probe_folder, ignore_errors=True)
+
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """encoder/config.json and the weights, which must be those that the config was written for.
 
@@ -192,10 +212,7 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
     if name is not None:
         chosen = _named(name, runs)
         if not chosen.finished:
-            raise RunError(
-                f"The run {chosen.path} is not finished.",
-                f"Go on with: {chosen.resume_command}",
-            )
+            raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
         return chosen
     finished = [run for run in list_runs(runs) if run.finished]
     if not finished:
