@@ -23,6 +23,7 @@ from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, seeded
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import start_encoder
 from simclr_cli.verbs.failure import keep_what_is_good, read_losses
@@ -64,7 +65,7 @@ def train(
         look: measures the model after an epoch (see Watch.look).
 
     Returns:
-        The rows of metrics.jsonl, one an epoch.
+        A row an epoch (see EpochDone).
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint stands.
@@ -79,10 +80,13 @@ def train(
     peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
     metrics: list[dict[str, Any]] = []  # a row for every epoch done
     losses: list[float] = []  # one for every step done of the epoch under way
+    fingerprint = batches.decoded.census.fingerprint
+    begun_again = False
     if found := load_checkpoint(run.checkpoints):
         model.load_state_dict(found.model)
         optimizer.load_state_dict(found.optimizer)
-        metrics, losses = found.metrics, found.losses
+        begun_again = bool(found.losses) and found.pictures != fingerprint  # its steps were other batches
+        metrics, losses = found.metrics, [] if begun_again else found.losses
     start = len(metrics) * steps + len(losses)
     if len(set(ranks.collect(start))) > 1:
         raise MachineError(
@@ -93,7 +97,7 @@ def train(
     def save() -> None:
         done = len(metrics) * steps + len(losses)
         if ranks.first:
-            state = Checkpoint(done, model.state_dict(), optimizer.state_dict(), metrics, losses)
+            state = Checkpoint(done, model.state_dict(), optimizer.state_dict(), metrics, losses, fingerprint)
             save_checkpoint(run.checkpoints, state)
 
     def failed(step: int, loss: float) -> str:
@@ -105,6 +109,10 @@ def train(
     def prepare(step: int) -> None:
         set_learning_rate(optimizer, rate_of(step))
 
+    if chosen.resume and start < total:
+        where = f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}."
+        why = " The pictures are no longer those that it was of, so this epoch begins again." if begun_again else ""
+        report(Note(where + why))
     model.train()
     step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
     saved = told = time.monotonic()
@@ -137,7 +145,7 @@ def train(
                 metrics.append(dataclasses.asdict(row))
                 losses = []
                 if ranks.first:
-                    run.write_metrics(metrics)
+                    write_epochs(run, metrics)
                 stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
             if stop or time.monotonic() - saved > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
                 save()

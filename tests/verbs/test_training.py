@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import functools
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from simclr_cli.images.folder import Census, Picture
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs import training, trial
@@ -464,7 +464,7 @@ def test_every_step_and_epoch_is_reported_and_written(tmp_path: Path) -> None:
     assert steps == list(itertools.product(range(1, EPOCHS + 1), range(1, STEPS + 1)))
     ends = [event for event in events if isinstance(event, EpochDone)]
     assert [dataclasses.asdict(end) for end in ends] == rows
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rows
+    assert read_epochs(RunFolder(tmp_path)) == rows
     means = np.reshape(losses_of(events), (EPOCHS, STEPS)).mean(1)
     assert [row["loss"] for row in rows] == pytest.approx(list(means))
 
