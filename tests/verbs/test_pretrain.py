@@ -80,7 +80,7 @@ def add_bad_files(folder: Path, whole: Path) -> dict[str, str]:
 
 def test_run_folder_holds_what_the_plan_of_the_house_lists(trained: Any) -> None:
     names = {str(path.relative_to(trained.run.path)) for path in trained.run.path.rglob("*") if path.is_file()}
-    expected = "config.json metrics.jsonl refused.json outcome.json report.html projector.safetensors"
+    expected = "config.json metrics.jsonl refused.json outcome.json report.html projector.safetensors digests.json"
     expected += " encoder/config.json encoder/model.safetensors encoder/README.md checkpoint/step-000000006.safetensors"
     assert {name for name in names if not name.startswith(("vectors/", "probe/"))} == set(expected.split())
 
