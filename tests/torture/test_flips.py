@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from simclr_cli.files import write_bytes
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.settings import (
     CheckSettings,
@@ -17,7 +18,6 @@ from simclr_cli.settings import (
     FinetuneSettings,
     OutliersSettings,
     PretrainSettings,
-    ProbeSettings,
     ReportSettings,
     SimilarSettings,
 )
@@ -28,7 +28,6 @@ from simclr_cli.verbs.embed import embed
 from simclr_cli.verbs.finetune import finetune
 from simclr_cli.verbs.outliers import outliers
 from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.probe import probe
 from simclr_cli.verbs.report import report
 from simclr_cli.verbs.similar import similar
 
@@ -49,7 +48,8 @@ def run(tmp_path: Path) -> RunFolder:
     files.write([{"epoch": 1, "loss": 4.5, "seconds": 1.0, "health": {"alignment": 1.5}}])
     files.close()
     similar(SimilarSettings(queries=(next(pictures.rglob("*.png")),), run=name))
-    probe(ProbeSettings(images=pictures, run=name))
+    for file in ("probe.json", "confusion.png"):  # a probe takes longer than all the rest
+        write_bytes(run.probe_folder / file, 40 * file.encode())
     outliers(OutliersSettings(run=name, open=True))
     finetune(FinetuneSettings(images=pictures, run=name, epochs=1))
     for form in (".npy", ".csv", ".npz"):
