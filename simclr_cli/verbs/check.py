@@ -108,9 +108,10 @@ def _state(name: str, file: Path, run: RunFolder, table: Table | None) -> State 
         return None if _digest(file) in table[name] else "damaged"
     if contradicted(file):
         return "damaged"
-    if (kind := kind_of(name)) is None:
-        return "unknown"
-    return None if table is None or not kind.bound else "foreign"
+    if table is None:
+        return None
+    kind = kind_of(name)
+    return "unknown" if kind is None else "foreign" if kind.bound else None
 
 
 def _digest(file: Path) -> str:
