@@ -22,6 +22,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.embed import embed
+from simclr_cli.verbs.pretrain import pretrain
 
 pytestmark = pytest.mark.long
 
@@ -37,7 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pretrain(log: Path, *options: object, stream: bool = False) -> subprocess.Popen[bytes]:
+def started(log: Path, *options: object, stream: bool) -> subprocess.Popen[bytes]:
     """The command as a process; what it says goes to a file."""
     environment = {**os.environ, "SIMCLR_CACHE": os.environ["SIMCLR_CACHE"] + "-stream"} if stream else None
     typed = [sys.executable, "-m", "simclr_cli", "pretrain", *map(str, options)]
@@ -80,13 +81,11 @@ def same(one: Any, other: Any) -> bool:
 def test_stopped_at_random_moments_a_run_ends_bit_for_bit_as_an_undisturbed_one(
     pictures: Path, tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
-    wanted, epochs = times(3, 10), times(12, 40)
-    chance = random.Random(0)
-    given = ["--runs", tmp_path, "--backbone", "test_resnet", "--image-size", 40, "--batch-size", 16]
-    given += ["--epochs", epochs, "--compile", "off"]
-    log = tmp_path / "log"
+    wanted, chance, log = times(3, 10), random.Random(0), tmp_path / "log"
+    chosen = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": times(6, 40)}
+    given = [word for name, value in chosen.items() for word in ("--" + name.replace("_", "-"), value)]
     calm = RunFolder(tmp_path / "calm")
-    assert pretrain(log, pictures, *given, "--run", "calm").wait() == 0, log.read_text()
+    pretrain(PretrainSettings(images=pictures, runs=tmp_path, run="calm", **chosen))
     share = sum(row["seconds"] for row in read_epochs(calm)) / (wanted + 1)  # of the training, between two stops
 
     stops = mid_epoch = 0
@@ -99,7 +98,7 @@ def test_stopped_at_random_moments_a_run_ends_bit_for_bit_as_an_undisturbed_one(
         workers = WORKERS[(stops + stops // len(STOPS)) % len(WORKERS)]
         before = changed(run)
         what = ["--resume"] if run.begun else [pictures, *given]
-        process = pretrain(
+        process = started(
             log, *what, "--runs", tmp_path, "--run", run.path.name, "--workers", workers, stream=stops % 2 == 1
         )
         try:
@@ -115,8 +114,7 @@ def test_stopped_at_random_moments_a_run_ends_bit_for_bit_as_an_undisturbed_one(
             saved = load_checkpoint(run.checkpoints)
             mid_epoch += saved is not None and bool(saved.losses)
     if not rounds[-1].finished:
-        last = pretrain(log, "--resume", "--runs", tmp_path, "--run", rounds[-1].path.name)
-        assert last.wait() == 0, log.read_text()
+        pretrain(PretrainSettings(resume=True, runs=tmp_path, run=rounds[-1].path.name))
 
     expected = state_of(calm)
     different = []
