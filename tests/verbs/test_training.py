@@ -457,6 +457,24 @@ def test_every_step_has_the_schedules_rate(tmp_path: Path, monkeypatch: pytest.M
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates[STEPS - 1 :: STEPS])
 
 
+def test_with_more_epochs_every_step_from_there_on_has_the_rate_of_the_longer_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(training, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    chosen = settings(optimizer="sgd", epochs=2, warmup_epochs=1)
+    longer = dataclasses.replace(chosen, epochs=5)
+    trained(chosen, tmp_path / "two")
+    short = rates.copy()
+    trained(longer, tmp_path / "five")
+    at_once = rates[len(short) :]
+    rates.clear()
+    with pytest.raises(Interrupted):
+        trained(chosen, tmp_path / "more", stop_after(STEPS + 1))
+    _, rows = trained(longer, tmp_path / "more")
+    assert rates == short[: STEPS + 1] + at_once[STEPS + 1 :] and len(rows) == 5
+
+
 def test_every_step_and_epoch_is_reported_and_written(tmp_path: Path) -> None:
     events: list[Event] = []
     _, rows = trained(settings(), tmp_path, events.append)
