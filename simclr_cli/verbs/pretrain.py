@@ -16,7 +16,7 @@ from torch import Tensor
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.errors import CollapseError, InputError, MachineError
-from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Report, progress, silent
+from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Report, TrainingEnded, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
@@ -106,6 +106,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     if ranks.first:
         run.write_outcome(dataclasses.asdict(found))
         digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
+        report(TrainingEnded())
         page = try_report(run, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
         raise CollapseError(*found.sentences)
