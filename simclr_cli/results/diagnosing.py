@@ -11,7 +11,7 @@ Grade = Literal["fault", "advice", "note"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """Something that is wrong with the machine, with what is installed or with the folders, or could be better."""
 
     name: str  # of the fault, in a few words; stays the same
@@ -28,9 +28,9 @@ class DoctorResult:
 
     seen: tuple[str, ...]  # the machine and what is installed, in figures
     checks: int  # how many faults were looked for
-    findings: tuple[Finding, ...]  # the worst first
+    diagnoses: tuple[Diagnosis, ...]  # the worst first
 
     @property
     def exit_code(self) -> int:
         """0, or what a command that stops of a fault of the machine ends with."""
-        return MachineError.exit_code if any(one.grade == "fault" for one in self.findings) else 0
+        return MachineError.exit_code if any(one.grade == "fault" for one in self.diagnoses) else 0

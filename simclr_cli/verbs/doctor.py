@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_cli.events import Report, gigabytes, silent
-from simclr_cli.results.diagnosing import DoctorResult, Finding
+from simclr_cli.results.diagnosing import Diagnosis, DoctorResult
 from simclr_cli.settings import DoctorSettings
 from simclr_cli.verbs import gpus, installation, left_out, premises, resources
 from simclr_cli.verbs.torch_facts import torch_facts
@@ -20,25 +20,25 @@ def doctor(settings: DoctorSettings, *, report: Report = silent) -> DoctorResult
     folders = premises.premises(
         settings.images, settings.runs, gpu=bool(torch.gpus), torch=not torch.error, report=report
     )
-    return diagnosis(installed, machine, folders)
+    return diagnosed(installed, machine, folders)
 
 
-def diagnosis(
+def diagnosed(
     installed: installation.Installation, machine: resources.Resources, folders: premises.Premises
 ) -> DoctorResult:
     """What follows from the facts."""
     of_installed, of_folders = (*installation.CHECKS, *gpus.CHECKS), (*left_out.CHECKS, *premises.CHECKS)
     found = [
-        *(finding for check in of_installed for finding in check(installed)),
-        *(finding for check in resources.CHECKS for finding in check(machine)),
-        *(finding for check in of_folders for finding in check(folders)),
+        *(one for check in of_installed for one in check(installed)),
+        *(one for check in resources.CHECKS for one in check(machine)),
+        *(one for check in of_folders for one in check(folders)),
     ]
     checks = len(of_installed) + len(resources.CHECKS) + len(of_folders)
     return DoctorResult(_seen(installed, machine, folders), checks, tuple(sorted(found, key=_rank)))
 
 
-def _rank(finding: Finding) -> int:
-    return GRADES.index(finding.grade)
+def _rank(one: Diagnosis) -> int:
+    return GRADES.index(one.grade)
 
 
 def _seen(

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import simclr_cli
-from simclr_cli.results.diagnosing import Finding
+from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.verbs.torch_facts import TorchFacts
 
 OURS = "simclr-cli"
@@ -42,7 +42,7 @@ class Installation:
 
     packages: tuple[Package, ...]
     torch: TorchFacts
-    torch_wanted: str | None = None  # by torchvision
+    torch_wanted: str | None = None  # by torchvision: ==2.10.0
     pythons: tuple[str, ...] = ()  # that torch is made for
     python: str = "3.11"
     version: str | None = simclr_cli.__version__  # of the simclr that is installed
@@ -60,7 +60,7 @@ def installation(torch: TorchFacts) -> Installation:
     requirements = [found for text in _requires(OURS) if (found := re.match(r"([\w.-]+)>=([\d.]+)", text))]
     extras = {text: (re.search(r"extra == ['\"](\w+)", text) or ["", ""])[1] for text in _requires(OURS)}
     made_for = r"Programming Language :: Python :: (3\.\d+)"
-    wanted = re.search(r"torch==([\d.]+)", "\n".join(_requires("torchvision")))
+    wanted = re.search(r"^torch\b[ (]*((?:==|>=)[\d.]+)", "\n".join(_requires("torchvision")), re.MULTILINE)
     classifiers = importlib.metadata.metadata("torch").get_all("Classifier", []) if _version("torch") else []
     return Installation(
         packages=tuple(Package(r[1], r[2], extras[r.string], _version(r[1])) for r in requirements),
@@ -119,14 +119,14 @@ def parts(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
-def old_packages(here: Installation) -> Iterator[Finding]:
+def old_packages(here: Installation) -> Iterator[Diagnosis]:
     """Missing, or older than needed."""
     for one in here.packages:
         wanted = f"{one.name}>={one.floor}"
         if one.extra or (one.installed and parts(one.installed) >= parts(one.floor)):
             continue
         there = f"{one.name} {one.installed} is installed" if one.installed else f"{one.name} is missing"
-        yield Finding(
+        yield Diagnosis(
             "old package" if one.installed else "missing package", "fault",
             f"{there}, and simclr {here.running} needs {one.floor} or newer.",
             "What is older was never tested, and fails on some picture, model or option.",
@@ -134,32 +134,35 @@ def old_packages(here: Installation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def mismatched_torchvision(here: Installation) -> Iterator[Finding]:
-    """torchvision is made for one torch only, and says which."""
+def mismatched_torchvision(here: Installation) -> Iterator[Diagnosis]:
+    """torchvision is made for one torch, and says which."""
     version = next((one.installed for one in here.packages if one.name == "torch"), None)
-    if here.torch_wanted and version and parts(version) != parts(here.torch_wanted):
-        yield Finding(
+    if not (here.torch_wanted and version):
+        return
+    there, wanted = parts(version), parts(here.torch_wanted)
+    if there < wanted or (there > wanted and here.torch_wanted.startswith("==")):
+        yield Diagnosis(
             "mismatched torchvision", "fault",
-            f"torch is {version}, and the torchvision that is installed was made for torch {here.torch_wanted}.",
+            f"torch is {version}, and the torchvision that is installed is made for torch{here.torch_wanted}.",
             "Its operators cannot be loaded into another torch, and without them timm cannot be imported.",
             f"{here.pip} --upgrade torch torchvision",
         )  # fmt: skip
 
 
-def broken_torch(here: Installation) -> Iterator[Finding]:
+def broken_torch(here: Installation) -> Iterator[Diagnosis]:
     """It cannot be imported."""
     if here.torch.error:
-        yield Finding(
+        yield Diagnosis(
             "broken torch", "fault", f"torch and torchvision cannot be imported ({here.torch.error}).",
             "Every command that trains, embeds or searches needs them.",
             f"{here.pip} --force-reinstall torch torchvision",
         )  # fmt: skip
 
 
-def unknown_python(here: Installation) -> Iterator[Finding]:
+def unknown_python(here: Installation) -> Iterator[Diagnosis]:
     """Not one that torch is made for."""
     if here.pythons and here.python not in here.pythons:
-        yield Finding(
+        yield Diagnosis(
             "unknown Python", "advice",
             f"This is Python {here.python}, and the torch that is installed is made for {', '.join(here.pythons)}.",
             "What torch was not made for may fail when it is imported, or later.",
@@ -167,28 +170,28 @@ def unknown_python(here: Installation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def two_simclrs(here: Installation) -> Iterator[Finding]:
+def two_simclrs(here: Installation) -> Iterator[Diagnosis]:
     """More than one on the PATH, or one installed and another one running."""
     if len(here.commands) > 1:
         first, *others = here.commands
-        yield Finding(
+        yield Diagnosis(
             "two simclrs", "advice",
             f"There are {len(here.commands)} commands simclr on the PATH; {first} is the one that runs.",
             "An update of the other one changes nothing, and its settings and runs may be of another version.",
             f"{shlex.quote(str(Path(others[0]).with_name('python')))} -m pip uninstall {OURS}", tuple(here.commands),
         )  # fmt: skip
     if here.version not in (None, here.running):
-        yield Finding(
+        yield Diagnosis(
             "another version", "advice", f"simclr {here.version} is installed, and what runs is {here.running}, out of "
             f"{Path(simclr_cli.__file__).parent}.",
             "What was updated is not what is used.", "unset PYTHONPATH",
         )  # fmt: skip
 
 
-def two_openmps(here: Installation) -> Iterator[Finding]:
+def two_openmps(here: Installation) -> Iterator[Diagnosis]:
     """More than one library of threads in one process."""
     if len(here.torch.openmp) > 1:
-        yield Finding(
+        yield Diagnosis(
             "two OpenMPs", "advice",
             f"torch loads {len(here.torch.openmp)} OpenMP libraries ({', '.join(here.torch.openmp)}).",
             "Their threads do not know one another: slower, and some pairs end the process.",
@@ -196,18 +199,18 @@ def two_openmps(here: Installation) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def missing_extras(here: Installation) -> Iterator[Finding]:
+def missing_extras(here: Installation) -> Iterator[Diagnosis]:
     """What could be had."""
     for package in here.packages:
         if package.extra in EXTRAS and not package.installed:
-            yield Finding(
+            yield Diagnosis(
                 f"extra {package.extra}", "note", f"{package.name} is not installed.",
                 f"{EXTRAS[package.extra]} needs it; all else does without.",
                 f"{here.pip} {shlex.quote(f'{package.name}>={package.floor}')}",
             )  # fmt: skip
 
 
-CHECKS: tuple[Callable[[Installation], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Installation], Iterator[Diagnosis]], ...] = (
     old_packages, mismatched_torchvision, broken_torch, unknown_python, two_simclrs,
     two_openmps, missing_extras,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from simclr_cli.results.diagnosing import Finding
+from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.verbs.premises import Premises
 from simclr_cli.wording import count
 
@@ -37,15 +37,15 @@ def _command(mendable: Mendable, folder: str) -> str:
     return mendable.command.replace("{}", shlex.quote(folder), 1)
 
 
-def no_pictures(here: Premises) -> Iterator[Finding]:
+def no_pictures(here: Premises) -> Iterator[Diagnosis]:
     """None that could be used."""
     if here.pictures and here.pictures.error:
         folder, why = here.pictures.folder, here.pictures.error
         command = next((_command(one, folder) for one in MENDABLE if one.word in why), "simclr demo")
-        yield Finding("no pictures", "fault", why, "There is nothing to train on.", command)
+        yield Diagnosis("no pictures", "fault", why, "There is nothing to train on.", command)
 
 
-def refused_pictures(here: Premises) -> Iterator[Finding]:
+def refused_pictures(here: Premises) -> Iterator[Diagnosis]:
     """Those that are left out, by what would bring them in."""
     if here.pictures is None:
         return
@@ -54,7 +54,7 @@ def refused_pictures(here: Premises) -> Iterator[Finding]:
         names = tuple(name for name, reason in left if one.word in reason)
         left = [(name, reason) for name, reason in left if one.word not in reason]
         if names:
-            yield Finding(
+            yield Diagnosis(
                 one.name, "advice",
                 f"{count(len(names), f'{one.kind} file')} in {folder}, the first of them {names[0]}.",
                 "They are left out of everything.", _command(one, folder), names,
@@ -62,7 +62,7 @@ def refused_pictures(here: Premises) -> Iterator[Finding]:
     if left:
         reasons = Counter(reason for _, reason in left).most_common(3)
         told = "; ".join(f"{times:,} x {reason}" for reason, times in reasons)
-        yield Finding(
+        yield Diagnosis(
             "refused pictures", "advice",
             f"{count(len(left), 'file')} in {folder} cannot be used ({told}), the first of them {left[0][0]}.",
             "They are left out of everything; the others are used.",
@@ -71,17 +71,17 @@ def refused_pictures(here: Premises) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def pictures_on_a_network(here: Premises) -> Iterator[Finding]:
+def pictures_on_a_network(here: Premises) -> Iterator[Diagnosis]:
     """Read over it in every epoch, where the cache does not hold them."""
     if here.pictures and here.pictures_network:
         folder = here.pictures.folder
-        yield Finding(
+        yield Diagnosis(
             "pictures on a network", "advice", f"{folder} is on a network file system ({here.pictures_network}).",
             "The first reading is slow; what has no room in the cache is read over the network in every epoch.",
             f"rsync -a {shlex.quote(folder.rstrip('/') + '/')} ~/{shlex.quote(Path(folder).resolve().name)}/",
         )  # fmt: skip
 
 
-CHECKS: tuple[Callable[[Premises], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Premises], Iterator[Diagnosis]], ...] = (
     no_pictures, refused_pictures, pictures_on_a_network,
 )  # fmt: skip

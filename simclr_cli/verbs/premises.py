@@ -13,7 +13,7 @@ from pathlib import Path
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, gigabytes, progress
 from simclr_cli.files import TEMPORARY_PREFIX, free_bytes
-from simclr_cli.results.diagnosing import Finding
+from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.wording import count, duration
 
 NETWORK = (
@@ -145,39 +145,39 @@ def _unfinished(runs: Path, now: float) -> tuple[tuple[str, str], ...]:
     )  # fmt: skip
 
 
-def cache_trouble(here: Premises) -> Iterator[Finding]:
+def cache_trouble(here: Premises) -> Iterator[Diagnosis]:
     """Not to be written to, on a network, or without room."""
     elsewhere = "export SIMCLR_CACHE=/var/tmp/simclr-cache"
     if here.cache.refusal:
-        yield Finding(
+        yield Diagnosis(
             "cache not writable", "fault", f"The cache {here.cache.path} cannot be written to ({here.cache.refusal}).",
             "Training keeps the decoded pictures there.", elsewhere,
         )  # fmt: skip
     if here.cache.network:
-        yield Finding(
+        yield Diagnosis(
             "cache on a network", "advice",
             f"The cache {here.cache.path} is on a network file system ({here.cache.network}).",
             "Every batch is read from it.", elsewhere,
         )  # fmt: skip
     if here.pictures and here.pictures.shortage:
-        yield Finding(
+        yield Diagnosis(
             "little room in the cache", "advice", here.pictures.shortage,
             "To decode a picture takes longer than to train a small model on it.",
             "simclr cache --clear  # of all folders; or export SIMCLR_CACHE=FOLDER on a larger disk",
         )  # fmt: skip
 
 
-def runs_trouble(here: Premises) -> Iterator[Finding]:
+def runs_trouble(here: Premises) -> Iterator[Diagnosis]:
     """The folder of runs is not to be written to, or without room."""
     elsewhere = "simclr pretrain FOLDER --runs ~/simclr-runs"
     if here.runs.refusal:
-        yield Finding(
+        yield Diagnosis(
             "runs not writable", "fault",
             f"The folder of runs {here.runs.path} cannot be written to ({here.runs.refusal}).",
             "A run keeps its checkpoints and its encoder there.", elsewhere,
         )  # fmt: skip
     if here.runs.free < LEAST_DISK:
-        yield Finding(
+        yield Diagnosis(
             "little disk", "fault", f"{gigabytes(here.runs.free)} is free for {here.runs.path}, and a run takes about "
             f"{gigabytes(RUN_BYTES)} (resnet18).",
             "A checkpoint that has no room stops the training.",
@@ -185,21 +185,21 @@ def runs_trouble(here: Premises) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def clock_behind(here: Premises) -> Iterator[Finding]:
+def clock_behind(here: Premises) -> Iterator[Diagnosis]:
     """Files are of the future."""
     newest = max(here.newest_run, here.pictures.newest if here.pictures else 0.0)
     if newest > here.now + OFF_SECONDS:
-        yield Finding(
+        yield Diagnosis(
             "clock behind", "advice",
             f"The newest file was changed {duration(newest - here.now)} after now, by the clock of this machine.",
             "Which run is the newest is told by their times.", "sudo timedatectl set-ntp true",
         )  # fmt: skip
 
 
-def stray_files(here: Premises) -> Iterator[Finding]:
+def stray_files(here: Premises) -> Iterator[Diagnosis]:
     """Of commands that were killed."""
     if here.strays:
-        yield Finding(
+        yield Diagnosis(
             "stray files", "advice", f"{count(len(here.strays), 'temporary file')} of commands that were killed "
             f"{'lies' if len(here.strays) == 1 else 'lie'} in {here.runs.path}.",
             "They take room, and nothing else.",
@@ -207,16 +207,16 @@ def stray_files(here: Premises) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def unfinished_runs(here: Premises) -> Iterator[Finding]:
+def unfinished_runs(here: Premises) -> Iterator[Diagnosis]:
     """That could go on."""
     for run, command in here.unfinished:
-        yield Finding(
+        yield Diagnosis(
             "unfinished run", "note", f"The run {run} was stopped before its end.",
             "Only a finished run has an encoder; it goes on where it was.", command,
         )  # fmt: skip
 
 
-CHECKS: tuple[Callable[[Premises], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Premises], Iterator[Diagnosis]], ...] = (
     cache_trouble, runs_trouble, clock_behind, stray_files,
     unfinished_runs,
 )  # fmt: skip

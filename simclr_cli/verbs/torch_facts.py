@@ -39,7 +39,8 @@ def torch_facts() -> TorchFacts:
         asked = subprocess.run(typed, capture_output=True, text=True, timeout=PATIENCE, errors="replace")
         if asked.returncode == 0:
             told: dict[str, Any] = json.loads(asked.stdout.splitlines()[-1])
-            return TorchFacts(**{name: tuple(x) if isinstance(x, list) else x for name, x in told.items()})
+            told = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+            return TorchFacts(**told)
     except subprocess.TimeoutExpired:
         return TorchFacts(error=f"no answer within {PATIENCE} s")
     except (OSError, ValueError, IndexError, TypeError) as error:

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.results import DoctorResult, Finding
+from simclr_cli.results import Diagnosis, DoctorResult
 from simclr_cli.settings import DoctorSettings
 from simclr_cli.verbs import doctor as module
 from simclr_cli.verbs import installation as of_installed
 from simclr_cli.verbs import premises as of_folders
 from simclr_cli.verbs import torch_facts as asking
-from simclr_cli.verbs.doctor import diagnosis, doctor
+from simclr_cli.verbs.doctor import diagnosed, doctor
 from simclr_cli.verbs.installation import Installation, Package, parts
 from simclr_cli.verbs.premises import Folder, Pictures, Premises, network_of
 from simclr_cli.verbs.resources import Resources
@@ -36,7 +36,7 @@ PACKAGES = (
     Package("pillow", "11.3", "", "13.0.0"),
     Package("openTSNE", "1.0.4", "map", "1.0.4"),
 )
-INSTALLED = Installation(PACKAGES, TORCH, torch_wanted="2.10.0", pythons=("3.11", "3.12"), commands=("/bin/simclr",))
+INSTALLED = Installation(PACKAGES, TORCH, torch_wanted="==2.10.0", pythons=("3.11", "3.12"), commands=("/bin/simclr",))
 MACHINE = Resources(
     cores=8, quota=None, threads=8, openmp=None, memory=16 * GB, shared_memory=8 * GB, open_files=1024, encoding="UTF-8"
 )
@@ -65,7 +65,9 @@ FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], str
      "pip --upgrade 'pillow>=11.3'"),
     ("missing package", "fault", {"packages": old("pillow", None)}, {}, {}, "pillow is missing",
      "pip --upgrade 'pillow>=11.3'"),
-    ("mismatched torchvision", "fault", {"torch_wanted": "2.11.0"}, {}, {}, "made for torch 2.11.0",
+    ("mismatched torchvision", "fault", {"torch_wanted": "==2.9.1"}, {}, {}, "made for torch==2.9.1",
+     "pip --upgrade torch torchvision"),
+    ("mismatched torchvision", "fault", {"torch_wanted": ">=2.11.0"}, {}, {}, "torch is 2.10.0",
      "pip --upgrade torch torchvision"),
     ("broken torch", "fault", {"torch": TorchFacts(error="operator torchvision::nms does not exist")}, {}, {},
      "torchvision::nms", "pip --force-reinstall torch torchvision"),
@@ -137,7 +139,7 @@ FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], str
 
 
 def looked_at(installed: dict[str, Any], machine: dict[str, Any], folders: dict[str, Any]) -> DoctorResult:
-    return diagnosis(replace(INSTALLED, **installed), replace(MACHINE, **machine), replace(FOLDERS, **folders))
+    return diagnosed(replace(INSTALLED, **installed), replace(MACHINE, **machine), replace(FOLDERS, **folders))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_a_fault_is_named_with_its_figure_and_the_command_that_mends_it(
     what: str, command: str,
 ) -> None:  # fmt: skip
     result = looked_at(installed, machine, folders)
-    (found,) = result.findings  # and nothing else
+    (found,) = result.diagnoses  # and nothing else
     assert (found.name, found.grade) == (name, grade)
     assert what in found.what and command in found.command
     assert found.what.endswith(".") and found.why.endswith(".")
@@ -158,28 +160,31 @@ def test_a_fault_is_named_with_its_figure_and_the_command_that_mends_it(
 
 def test_more_than_twelve_kinds_are_faked_and_every_check_finds_one() -> None:
     assert len({row[0] for row in FAULTS}) >= 30
-    found = {name: looked_at(*facts).findings[0].name for name, _, *facts, _, _ in FAULTS}
+    found = {name: looked_at(*facts).diagnoses[0].name for name, _, *facts, _, _ in FAULTS}
     assert all(name == other for name, other in found.items())
 
 
 def test_health_is_silent_with_a_gpu_and_without() -> None:
-    assert looked_at({}, {}, {}).findings == ()
+    assert looked_at({}, {}, {}).diagnoses == ()
     with_gpu = looked_at({"torch": ON_GPU, "driver": "570.1"}, {"gpus": ("H100",), "gpu_memory": (80 * GB,)}, {})
-    assert with_gpu.findings == () and with_gpu.exit_code == 0
-    assert looked_at({}, {"shared_memory": None, "open_files": None, "threads": 0}, {"pictures": None}).findings == ()
+    assert with_gpu.diagnoses == () and with_gpu.exit_code == 0
+    assert looked_at({}, {"shared_memory": None, "open_files": None, "threads": 0}, {"pictures": None}).diagnoses == ()
 
 
 def test_the_worst_comes_first() -> None:
     rows = [row for row in FAULTS if row[0] in ("unfinished run", "idle cores", "old package")]
     result = looked_at(*[{k: v for row in rows for k, v in row[place].items()} for place in (2, 3, 4)])
-    assert [one.grade for one in result.findings] == ["fault", "advice", "note"]
+    assert [one.grade for one in result.diagnoses] == ["fault", "advice", "note"]
 
 
+@pytest.mark.long  # it imports torch and torchvision in a process of its own
 def test_this_machine_is_looked_at_and_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = doctor(DoctorSettings())
     assert list(tmp_path.iterdir()) == []
-    assert not [one for one in result.findings if one.name in ("broken torch", "mismatched torchvision", "old package")]
+    assert not [
+        one for one in result.diagnoses if one.name in ("broken torch", "mismatched torchvision", "old package")
+    ]
     assert any("torch " in line for line in result.seen) and result.checks >= 20
 
 
@@ -199,7 +204,7 @@ def test_a_folder_of_pictures_is_looked_at(pictures: Path, tmp_path: Path, monke
     stray.write_bytes(b"")
     os.utime(stray, (1, 1))
     (stray.parent / "config.json").write_text("{}")
-    found = {one.name: one for one in doctor(DoctorSettings(images=folder, runs=tmp_path / "runs")).findings}
+    found = {one.name: one for one in doctor(DoctorSettings(images=folder, runs=tmp_path / "runs")).diagnoses}
     assert found["HEIC pictures"].files == ("a.heic",) and found["camera raw pictures"].files == ("b.nef",)
     assert "2 h 0 min" in found["clock behind"].what or "1 h 59 min" in found["clock behind"].what
     assert found["stray files"].files == (str(stray),)
@@ -218,7 +223,7 @@ def test_a_run_that_nothing_is_written_to_can_go_on(tmp_path: Path) -> None:
 def test_a_folder_without_pictures_is_a_fault_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "torch_facts", lambda: TORCH)
     result = doctor(DoctorSettings(images=tmp_path, runs=tmp_path / "runs"))
-    found = next(one for one in result.findings if one.name == "no pictures")
+    found = next(one for one in result.diagnoses if one.name == "no pictures")
     assert "There is no picture in" in found.what and result.exit_code == 5
 
 
@@ -281,6 +286,7 @@ def test_a_torch_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_torchvision_of_another_torch(tmp_path: Path) -> None:
     """As it is: the import fails in the middle."""
+    (tmp_path / "torch.py").write_text("__version__ = '2.10.0'")
     (tmp_path / "torchvision.py").write_text("raise RuntimeError('operator torchvision::nms does not exist\\nmore')")
     answer = subprocess.run(
         [sys.executable, "-m", asking.__name__], capture_output=True, check=True,
@@ -298,5 +304,5 @@ def test_which_kernels_run_on_which_gpu(kind: str, capability: tuple[int, int], 
     assert asking._runs_on(kind, *capability) is runs
 
 
-def test_a_finding_is_plain_data() -> None:
-    assert Finding("a", "note", "b.", "c.", "d").files == ()
+def test_a_diagnosis_is_plain_data() -> None:
+    assert Diagnosis("a", "note", "b.", "c.", "d").files == ()
