@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
 import time
 import traceback
@@ -17,8 +15,8 @@ import typer
 from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
-from simclr_cli.cli.signals import on_stop
-from simclr_cli.errors import Interrupted, SimclrError, Terminated
+from simclr_cli.cli.stopping import stoppable
+from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
 
@@ -166,9 +164,9 @@ def perform(
                 return launch(chosen.devices, verb, settings_class, values, as_json, debug)
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
-            function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
-            with _listening(face):
+            with stoppable(face, led=led):
+                function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
                 result = function(chosen, report=face.report)
             if not face.quiet:
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
@@ -213,21 +211,6 @@ def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
     if (reason := why_not(data.out)) is not None:
         face.say(f"No thumbnails: {reason}.", "yellow")
     return reason is None
-
-
-def _listening(face: Face) -> contextlib.AbstractContextManager[None]:
-    """First Ctrl-C or SIGTERM: a word, and a stop at the next event. Second: out at once; files are whole anyway."""
-
-    def stop(number: int) -> None:
-        kind = Interrupted if number == signal.SIGINT else Terminated
-        if face.stop is not None:
-            os._exit(kind.exit_code)
-        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        face.stop = kind(f"Stopped by {name}.", "Nothing was lost; type the command again.")
-        if not face.quiet:
-            os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
-
-    return on_stop(stop)
 
 
 def main() -> None:

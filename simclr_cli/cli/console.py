@@ -14,7 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from simclr_cli.errors import Interrupted, SimclrError
-from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
+from simclr_cli.events import (
+    CensusTaken,
+    EpochDone,
+    Event,
+    Note,
+    PlanMade,
+    Progress,
+    StepDone,
+    TrainingBegun,
+    TrainingEnded,
+)
 from simclr_cli.wording import count as count  # said again here, for those who show results
 from simclr_cli.wording import duration as duration
 from simclr_cli.wording import safe as safe
@@ -30,6 +40,7 @@ class Face:
     def __init__(self, stderr: TextIO | None = None) -> None:
         self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
         self.stop: Interrupted | None = None
+        self.training: TrainingBegun | None = None  # that is under way, and that this process saves
         self.quiet = False  # of several processes one talks; errors are shown all the same
         self._bars: ProgressBars | None = None
         self._stage: tuple[str, TaskID] | None = None
@@ -63,6 +74,10 @@ class Face:
                 self._census(summary)
             case PlanMade():
                 self._plan(event)
+            case TrainingBegun():
+                self.training = event
+            case TrainingEnded():
+                self.training = None
 
     def say(self, text: str, style: str = "") -> None:
         """One line of talk; wrapped between words for a person, not at all for a log."""

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: the rows of metrics.jsonl once more, for those who look at runs there."""
+"""Event files for TensorBoard: the epochs of a run once more, for those who look at runs there."""
 
 from __future__ import annotations
 

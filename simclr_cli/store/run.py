@@ -5,6 +5,7 @@ A run is finished when it has `encoder/`, which appears whole, by one rename, at
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from simclr_cli.digests import DIGESTS, read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import bind, make_folder, write_bytes, write_json
+from simclr_cli.files import bind, make_folder, move, remove, write_bytes, write_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -34,6 +35,14 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def speed_file(self) -> Path:
+        return self.path / "speed.jsonl"
+
+    @property
+    def pictures_file(self) -> Path:
+        return self.path / "pictures.json"
 
     @property
     def refused_file(self) -> Path:
@@ -131,25 +140,6 @@ class RunFolder:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
 
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl whole: one object an epoch."""
-        write_bytes(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one an epoch; none if no epoch is done.
-
-        Raises:
-            RunError: damaged.
-        """
-        try:
-            lines = read_bound(self.metrics_file).splitlines() if self.metrics_file.exists() else []
-            rows = [json.loads(line) for line in lines]
-            if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
-                raise ValueError("a line is not of an epoch")
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.metrics_file} cannot be read ({error}).", "Restore it from a copy.") from None
-        return rows
-
     def write_refused(self, refused: Sequence[tuple[str, str]]) -> None:
         """Write refused.json: name and reason of every file that was not used."""
         write_json(self.refused_file, [{"name": name, "reason": reason} for name, reason in refused])
@@ -193,6 +183,23 @@ class RunFolder:
             raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
         return write_model(self.encoder, state, config, card)
 
+    def set_encoder_aside(self, epochs: int) -> None:
+        """Keep the encoder that so many epochs made, with what belongs to it, as encoder-N-epochs/.
+
+        One rename does it, before which the run is finished as it was, and after which it is not finished.
+        """
+        for file in (self.projector_file, self.outcome_file, *self.probe_folder.glob("*")):
+            if file.is_file():
+                write_bytes(self.encoder / file.relative_to(self.path), file.read_bytes())
+        kept, number = self.path / f"{self.encoder.name}-{epochs}-epochs", 2
+        while kept.exists():
+            kept, number = kept.with_name(f"{self.encoder.name}-{epochs}-epochs-{number}"), number + 1
+        move(self.encoder, kept)
+        for file in (self.outcome_file, *self.probe_folder.glob("*")):
+            remove(file)
+        with contextlib.suppress(OSError):  # there is none, or something else is in it
+            self.probe_folder.rmdir()
+
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """encoder/config.json and the weights, which must be those that the config was written for.
 
@@ -213,10 +220,7 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
     if name is not None:
         chosen = _named(name, runs)
         if not chosen.finished:
-            raise RunError(
-                f"The run {chosen.path} is not finished.",
-                f"Go on with: {chosen.resume_command}",
-            )
+            raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
         return chosen
     finished = [run for run in list_runs(runs) if run.finished]
     if not finished:

@@ -14,6 +14,7 @@ from simclr_cli.files import TEMPORARY_PREFIX, bind, remove, write_bytes
 from simclr_cli.results import State
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint
 from simclr_cli.store.contents import source_of
+from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.models import read_description
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.export import model_card, spec_from_config, timm_config
@@ -86,7 +87,7 @@ def _make_again(run: RunFolder, found: Checkpoint, names: Collection[str]) -> No
     card = model_card(encoder, pictures=run.config()["census"]["pictures"], epochs=len(found.metrics))
     with tempfile.TemporaryDirectory(dir=run.path, prefix=TEMPORARY_PREFIX) as folder:
         aside = RunFolder(Path(folder))
-        aside.write_metrics(found.metrics)
+        write_epochs(aside, found.metrics)
         aside.write_outcome(dataclasses.asdict(outcome(found.metrics, kept["batch_size"], found.step)))
         aside.write_projector(head)
         aside.write_encoder(encoder.backbone.state_dict(), timm_config(encoder), card)

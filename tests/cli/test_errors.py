@@ -62,6 +62,12 @@ CATALOGUE = {
     "batch of 1": ("pretrain photos --batch-size 1", 2, "--batch-size is 1, and must be at least 2.", "--batch-size"),
     "temperature 0": ("pretrain photos --temperature 0", 2, "--temperature is 0.0, and must be more than 0", "another"),
     "temperature nan": ("pretrain photos --temperature nan", 2, "--temperature is nan, and must be finite.", "another"),
+    "changes accepted of no run": (
+        "pretrain photos --accept-changes", 2, "--accept-changes belongs to --resume.", "Leave it out, or add --resume",
+    ),
+    "no more epochs": (
+        "pretrain --resume --run photos --runs runs --epochs 1", 2, "has done 1 epoch, and --epochs 1 is not", "larger",
+    ),
     "no epochs": ("pretrain photos --epochs 0", 2, "--epochs is 0, and must be at least 1.", "another value"),
     "warm-up too long": (
         "pretrain photos --epochs 2 --warmup-epochs 3", 2, "--warmup-epochs 3 is more than --epochs 2.", "smaller",
