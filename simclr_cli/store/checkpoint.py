@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_bytes
+from simclr_cli.files import discard, make_folder, write_bytes
 
 FORMAT_VERSION = 1
 
@@ -55,9 +55,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     data = to_safetensors(plain, metadata={"simclr": json.dumps(description)})
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
     write_bytes(target, data)
-    for older in folder.glob("step-*.safetensors"):
-        if older != target:
-            older.unlink(missing_ok=True)
+    discard(*(older for older in folder.glob("step-*.safetensors") if older != target))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
