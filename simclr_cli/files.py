@@ -55,8 +55,11 @@ def _writing(target: Path, needed: int | None = None) -> Iterator[None]:
 
 
 def _shortage(needed: int | None, free: int) -> str:
-    there = f"{free / 1e6:,.1f} MB"
-    return f"it needs {needed / 1e6:,.1f} MB, and {there} are free" if needed else f"it needs more than {there}"
+    return f"it needs {_size(needed)}, and {_size(free)} are free" if needed else f"it needs more than {_size(free)}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
 def free_bytes(path: Path) -> int:

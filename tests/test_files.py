@@ -78,7 +78,7 @@ def test_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path: Path) -
 def test_full_or_broken_disk_is_a_machine_error_that_names_the_path(tmp_path: Path, code: int) -> None:
     write_bytes(tmp_path / "a", b"old")
     with pytest.raises(
-        NotWritten, match=r"needs more than [0-9,.]+ MB\)" if code == errno.ENOSPC else "Cannot"
+        NotWritten, match=r"needs more than [0-9,.]+ [kM]B\)" if code == errno.ENOSPC else "Cannot"
     ) as caught:
         write_file(tmp_path / "a", halfway(OSError(code, os.strerror(code))))
     assert str(tmp_path / "a") in caught.value.what and os.strerror(code) in caught.value.what

@@ -40,7 +40,7 @@ from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_ba
 from simclr_cli.verbs.report import try_report
 from simclr_cli.verbs.resume import begin, check_same_pictures, describe
 from simclr_cli.verbs.training import build_model, train
-from simclr_cli.verbs.trial import bytes_a_picture, seconds_a_picture
+from simclr_cli.verbs.trial import bytes_a_picture, lack_of_disk, seconds_a_picture
 from simclr_cli.verbs.watch import Watch, kept_out
 
 FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
@@ -180,6 +180,8 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, estimate)
     report(plan)
     if shortage := lack_of_room(census, chosen.image_size, _budget(chosen)):
+        report(Note(shortage, warning=True))
+    if shortage := lack_of_disk(run.path, model, chosen):
         report(Note(shortage, warning=True))
     return Work(run, chosen, census, plan, model)
 
