@@ -13,6 +13,7 @@ from simclr_cli.settings.shared import SEED, WORKERS
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
 
 PAGES = (".html", ".htm")
+LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
 
 
 @dataclass(frozen=True, kw_only=True)
