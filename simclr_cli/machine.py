@@ -15,6 +15,8 @@ CGROUPS = (  # limit and use of a container's memory: version 2, version 1
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
+UNKNOWN_MEMORY = 2**32  # Windows: every machine that runs torch has 4 GiB
+
 
 def free_memory(device: torch.device) -> int:
     """Bytes that a process could take there: a GPU's own memory, or else the machine's, or what its container may."""
@@ -24,6 +26,17 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return min([_available(), *_left_to_containers()])
+
+
+def whole_memory() -> int:
+    """Bytes that the machine has, or its container may take, whether they are free at the moment or not."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit, _ in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(Path(limit).read_text()))
+    return min(limits, default=UNKNOWN_MEMORY)
 
 
 def keep_freed_memory() -> bool:
@@ -61,7 +74,7 @@ def _available() -> int:
                 return int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of what there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 2**32  # Windows: every machine that runs torch has 4 GiB
+    return UNKNOWN_MEMORY
 
 
 def _left_to_containers() -> list[int]:

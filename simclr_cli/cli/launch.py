@@ -28,7 +28,7 @@ def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, A
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
     from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-    from simclr_cli.images.decode import default_workers
+    from simclr_cli.images.workers import count_workers
 
     wanted = values.get("device")
     gpus = torch.cuda.device_count() if wanted is None or wanted.startswith("cuda") else 0
@@ -39,7 +39,7 @@ def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, A
         WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(meeting.port),
         TORCHELASTIC_USE_AGENT_STORE="True",  # they shall not open another one
     )  # fmt: skip
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_workers() // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_workers() // count)))
     arguments = (verb, settings_class, values, as_json, debug, True)
     context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
         _work, arguments, nprocs=count, join=False, start_method="spawn"
