@@ -100,10 +100,13 @@ class _Decoder:
         try:
             self.requests.write(json.dumps([function.__name__, asked]).encode() + b"\n")
             self.requests.flush()
-            return [self._result(function, told) for told in json.loads(self.answers.readline())]
-        except (OSError, ValueError):
+            return [self._result(function, told) for told in json.loads(self._read())]
+        except (OSError, EOFError):
             self.end()
             raise _Ended(f"decoding it took over {allowed} s" if self.overdue else self._cause()) from None
+        except Exception:  # taken over by what it decoded, it may answer anything
+            self.end()
+            raise _Ended("its decoder answered nonsense") from None
 
     def _result(self, function: Callable[..., R], told: dict[str, Any]) -> R | Refusal:
         if "refused" in told:
@@ -112,8 +115,14 @@ class _Decoder:
             return restored(told["value"])  # type: ignore[no-any-return]
         pixels = np.empty(told["shape"], np.uint8)
         if self.answers.readinto(pixels.reshape(-1).data) < pixels.nbytes:  # type: ignore[attr-defined]
-            raise ValueError("cut short")
+            raise EOFError
         return pixels  # type: ignore[return-value]
+
+    def _read(self) -> bytes:
+        line = self.answers.readline()
+        if not line:
+            raise EOFError
+        return line
 
     def _cause(self) -> str:
         code = self.process.returncode
@@ -125,8 +134,9 @@ class _Decoder:
     def end(self) -> None:
         """Kill it, and forget it."""
         with _lock:
-            if self in _all:
-                _all.remove(self)
+            for those in (_all, _idle):
+                if self in those:
+                    those.remove(self)
         self.process.kill()
         self.process.wait()
         for stream in (self.requests, self.answers):
@@ -134,7 +144,7 @@ class _Decoder:
                 stream.close()
 
 
-_lock = threading.Lock()  # of all below
+_lock = threading.RLock()  # of all below
 _all: list[_Decoder] = []
 _idle: list[_Decoder] = []
 _keeper: threading.Thread | None = None
@@ -203,15 +213,12 @@ def _keep() -> None:
             for decoder in _all:
                 decoder.seconds -= 1
             late = [decoder for decoder in _all if decoder.seconds < 0]
-            unused = [decoder for decoder in late if decoder in _idle]
-            for decoder in unused:
-                _idle.remove(decoder)
-        for decoder in late:
-            if decoder in unused:
-                decoder.end()
-            else:  # who waits for its answer ends it
-                decoder.overdue = True
-                decoder.process.kill()
+            for decoder in late:
+                if decoder in _idle:
+                    decoder.end()
+                else:  # who waits for its answer ends it
+                    decoder.overdue = True
+                    decoder.process.kill()
 
 
 def _end_all() -> None:

@@ -12,16 +12,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Floats within 0..1 are taken as they are; what is not finite counts as 0.
     """
-    if image.mode.startswith("I;16"):
-        return _scaled(np.asarray(image).astype(np.float64) / 65535)
-    if image.mode == "I":  # 32-bit integers; Pillow before 11 also opened 16-bit PNG so
-        values = np.asarray(image).astype(np.float64)
-        within_16_bit = values.min() >= 0 and values.max() <= 65535
-        return _scaled(values / 65535) if within_16_bit else _scaled(_stretched(values))
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-        within_one = values.min() >= 0 and values.max() <= 1
-        return _scaled(values if within_one else _stretched(values))
+    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
+        return _grey(image.mode, np.asarray(image).astype(np.float64))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -29,12 +21,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From darkest to brightest onto 0..1: all that is known of a scale without a range."""
+def _grey(mode: str, values: NDArray[np.float64]) -> Image.Image:
+    """(H, W) values that need more than 8 bits -> a picture; computed in place, since they take most of the memory."""
+    if mode == "F":
+        np.nan_to_num(values, copy=False, posinf=0, neginf=0)
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
-
-
-def _scaled(values: NDArray[np.float64]) -> Image.Image:
-    """(H, W) floats in 0..1 -> an RGB picture."""
-    return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")
+    if mode.startswith("I;16") or (mode == "I" and low >= 0 and high <= 65535):  # Pillow before 11 opened 16 bits as I
+        values /= 65535
+    elif mode == "I" or low < 0 or high > 1:  # from darkest to brightest: all that is known of a scale without a range
+        values -= low
+        values /= (high - low) or 1
+    values *= 255
+    return Image.fromarray(np.round(values, out=values).astype(np.uint8)).convert("RGB")
