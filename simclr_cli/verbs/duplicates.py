@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import Interrupted
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.locks import locked
 from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
@@ -45,7 +45,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     opened = open_index(settings, report)
     if settings.move_to is not None:
         check_destination(settings.move_to, opened.root)
-    index, workers = opened.index, settings.workers or default_workers()
+    index, workers = opened.index, count_workers(settings.workers)
     threshold = least_similarity(settings, opened.calibration)
     looking = progress(report, "looking at what may be copies")
     found = find_copies(index, settings.kind, threshold or 0, workers=workers, progress=looking)

@@ -13,9 +13,10 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
 from simclr_cli.files import NotWritten
-from simclr_cli.images.decode import Refusal, default_workers, each
+from simclr_cli.images.decode import Refusal
 from simclr_cli.images.folder import Census, Picture, take_census
 from simclr_cli.images.groups import content_digest
+from simclr_cli.images.workers import count_workers, each
 from simclr_cli.locks import Busy, locked
 from simclr_cli.settings import IndexSettings
 from simclr_cli.store.index import Index, RefusedFile, read_index, set_aside, update
@@ -55,7 +56,7 @@ def open_index(settings: IndexSettings, report: Report) -> Opened:
         RunError: no such run, or neither pictures nor vectors.
         InputError: not one picture can be decoded.
     """
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     ready = run_encoder(find_run(settings.run, settings.runs), pick_device(settings.device))
     run = ready.run
     assert run is not None

@@ -20,9 +20,9 @@ from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Rep
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.groups import group
+from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
@@ -85,7 +85,7 @@ def _pretrain(
         return result
 
     make_folder(run.path)
-    decoded = _decode(work, settings, max(1, chosen.workers // beside), ranks, report)
+    decoded = _decode(work, settings, count_workers(chosen.workers, beside), ranks, report)
     census = decoded.census
     if len(decoded) - chosen.held_out < chosen.batch_size:
         chosen = dataclasses.replace(chosen, held_out=0)
@@ -135,7 +135,7 @@ def _pretrain(
 def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report) -> Work:
     """Census and plan; whatever cannot work ends here, before any long work."""
     run, wanted = begin(settings, restarted=ranks.restarted)
-    workers = max(1, (wanted.workers or default_workers()) // beside)
+    workers = count_workers(wanted.workers, beside)
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
     if wanted.resume:
         check_pictures(run, census, wanted, report)
