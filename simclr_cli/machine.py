@@ -19,6 +19,8 @@ CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CPU_QUOTA_1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 SHARED_MEMORY = Path("/dev/shm")
 
+UNKNOWN_MEMORY = 2**32  # Windows: every machine that runs torch has 4 GiB
+
 
 def free_memory(device: torch.device) -> int:
     """Bytes that a process could take there: a GPU's own memory, or else the machine's, or what its container may."""
@@ -59,6 +61,17 @@ def shared_memory_wanted(gpus: int) -> int:
     return gpus * 20_000_000 if gpus > 1 else 0
 
 
+def whole_memory() -> int:
+    """Bytes that the machine has, or its container may take, whether they are free at the moment or not."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit, _ in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(Path(limit).read_text()))
+    return min(limits, default=UNKNOWN_MEMORY)
+
+
 def keep_freed_memory() -> bool:
     """Let glibc keep what is freed for the next tensors, as torch itself does on a GPU.
 
@@ -94,7 +107,7 @@ def _available() -> int:
                 return int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of what there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 2**32  # Windows: every machine that runs torch has 4 GiB
+    return UNKNOWN_MEMORY
 
 
 def _left_to_containers() -> list[int]:

@@ -13,7 +13,7 @@ from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.events import Choice, gigabytes
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import PreviewSettings, ResolvedSettings
 from simclr_cli.settings.views import LARGEST_ON_CPU, LARGEST_ON_GPU, ResolvedPreview, ResolvedViews
 from simclr_cli.verbs.presets import choose_view
@@ -134,7 +134,7 @@ def _precision(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
 
 
 def _workers(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
-    return default_workers(), "one a core"
+    return count_workers(), "one a core"
 
 
 # In order: a rule sees what was chosen before it.

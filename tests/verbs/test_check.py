@@ -185,20 +185,17 @@ def test_what_is_gone_and_not_needed_can_be_forgotten(run: RunFolder) -> None:
     assert states(result) == {"refused.json": "missing"} and len(result.mended) == 8
 
 
-@pytest.mark.parametrize("part", ["encoder", "checkpoint"])
-def test_parts_of_another_run_are_found(run: RunFolder, train: Callable[..., Any], pictures: Path, part: str) -> None:
+def test_parts_of_another_run_are_found(run: RunFolder, train: Callable[..., Any], pictures: Path) -> None:
     other = RunFolder(Path(train(pictures, seed=1).run))
-    shutil.rmtree(run.path / part)
-    shutil.copytree(other.path / part, run.path / part)
-    found = states(checked(run))
-    if part == "encoder":
-        assert found == {"encoder/model.safetensors": "damaged", "encoder/config.json": "damaged",
-                         "encoder/README.md": "damaged"}  # fmt: skip
-        with pytest.raises(RunError, match="is not what was written"):
-            embed(EmbedSettings(run=str(run.path), out=run.path / "vecs.npy"))
-    else:
-        assert found == {"checkpoint/step-000000003.safetensors": "foreign",
-                         "checkpoint/step-000000006.safetensors": "missing"}  # fmt: skip
+    for part in ("encoder", "checkpoint"):
+        shutil.rmtree(run.path / part)
+        shutil.copytree(other.path / part, run.path / part)
+    assert states(checked(run)) == {
+        "encoder/model.safetensors": "damaged", "encoder/config.json": "damaged", "encoder/README.md": "damaged",
+        "checkpoint/step-000000003.safetensors": "foreign", "checkpoint/step-000000006.safetensors": "missing",
+    }  # fmt: skip
+    with pytest.raises(RunError, match="is not what was written"):
+        embed(EmbedSettings(run=str(run.path), out=run.path / "vecs.npy"))
 
 
 def test_strangers_and_strays_are_named_and_are_no_damage(run: RunFolder) -> None:
