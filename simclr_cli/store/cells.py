@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from simclr_cli.files import write_bytes
+from simclr_cli.reading import check_tensors, check_version, parse_json
 from simclr_cli.store.segments import Segment
 
 FORMAT_VERSION = 1
@@ -46,15 +47,19 @@ def write_cells(folder: Path, cells: KeptCells) -> None:
 
 
 def read_cells(folder: Path, segments: Sequence[Segment]) -> KeptCells | None:
-    """The cells of the first of these files; None where there are none, or they cannot be used: they are made anew."""
+    """The cells of the first of these files; None where there are none, or they cannot be used: they are made anew.
+
+    Raises:
+        RunError: of a newer version, which is left as it is.
+    """
+    path = folder / "cells.safetensors"
     try:
-        with safe_open(folder / "cells.safetensors", framework="numpy") as file:
-            told = json.loads((file.metadata() or {})["simclr"])
-            if told["format_version"] != FORMAT_VERSION:
-                return None
+        check_tensors(path)
+        with safe_open(path, framework="numpy") as file:
+            told = check_version(parse_json((file.metadata() or {})["simclr"]), FORMAT_VERSION, path)
             centres, starts, members = (file.get_tensor(name) for name in ("centres", "starts", "members"))
         kept = KeptCells(centres, starts, members, tuple(told["digests"]), int(told["probed"]), float(told["recall"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError):
         return None
     covered = segments[: len(kept.digests)]
     same = tuple(segment.digest for segment in covered) == kept.digests and len(covered) > 0

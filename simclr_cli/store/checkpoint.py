@@ -16,6 +16,7 @@ from torch import Tensor
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import make_folder, write_bytes
+from simclr_cli.reading import check_tensors, check_version, parse_json
 
 FORMAT_VERSION = 1
 
@@ -78,10 +79,9 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def _read(path: Path) -> Checkpoint:
+    check_tensors(path)
     with safe_open(path, framework="pt") as stored:
-        description: Mapping[str, Any] = json.loads(stored.metadata()["simclr"])
-        if description["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+        description = check_version(parse_json(stored.metadata()["simclr"], finite=False), FORMAT_VERSION, path)
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
     if _digest_tensors(tensors) != description["tensors_digest"]:
         raise ValueError(f"{path}: its tensors are not what was saved")

@@ -9,7 +9,6 @@ Whatever happens on the way, every file is whole in one of its two places, and t
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, relocate, sync_folder, write_json
+from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, read_json
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.json"
@@ -209,18 +209,15 @@ def read_journal(folder: Path) -> Journal:
     """
     path = folder / JOURNAL
     try:
-        content = json.loads(path.read_bytes())
+        content = check_version(read_json(path, MOST_OF_LIST), FORMAT_VERSION, path)
         files = tuple(Moved(str(entry["to"]), str(entry["digest"])) for entry in content["files"])
         journal = Journal(Path(content["root"]), files)
-        if content["format_version"] > FORMAT_VERSION:
-            raise InputError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-        inside = all(not PurePosixPath(n).is_absolute() and ".." not in PurePosixPath(n).parts for n, _ in files)
-        if not inside or not journal.root.is_absolute():
+        if not all(is_within(file.name) for file in files) or not journal.root.is_absolute():
             raise ValueError("it names files that were never moved")
     except FileNotFoundError:
         raise InputError(
             f"There is no {JOURNAL} in {folder}: nothing was moved there.", "Give the folder that --move-to was given."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}).", "Move the files back by hand.") from None
     return journal

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import make_folder, write_bytes, write_json
+from simclr_cli.reading import MOST_OF_LIST, parse_json, read_bytes, read_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -136,8 +137,8 @@ class RunFolder:
             RunError: damaged.
         """
         try:
-            lines = self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []
-            rows = [json.loads(line) for line in lines]
+            lines = read_bytes(self.metrics_file).splitlines() if self.metrics_file.exists() else []
+            rows = [parse_json(line) for line in lines]
             if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
                 raise ValueError("a line is not of an epoch")
         except (OSError, ValueError) as error:
@@ -155,7 +156,8 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            return [(entry["name"], entry["reason"]) for entry in json.loads(self.refused_file.read_bytes())]
+            listed = read_json(self.refused_file, MOST_OF_LIST)
+            return [(str(entry["name"]), str(entry["reason"])) for entry in listed]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
 

@@ -68,9 +68,12 @@ def kept_settings(run: RunFolder, command: Mapping[str, Any]) -> ResolvedSetting
         InputError: its pictures are gone.
     """
     kept = run.settings()
+    open_still = [name for name, value in kept.items() if value is None and name != "preset"]
     try:
+        if open_still:
+            raise TypeError(f"{open_still[0]} is open still")
         return ResolvedSettings(**{**ABSENT, **kept, "images": Path(kept["images"]), **command})
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
 
 
