@@ -71,7 +71,7 @@ def _whole(kept: KeptCells, rows: int) -> bool:
     """Whether the parts fit one another."""
     shapes = kept.starts.shape == (len(kept.centres) + 1,) and kept.members.ndim == 1 and len(kept.centres) > 0
     kinds = [str(part.dtype) for part in (kept.centres, kept.starts, kept.members)] == ["float32", "int64", "int64"]
-    if not (shapes and kinds and kept.probed > 0 and np.isfinite(kept.centres).all()):
+    if not (shapes and kinds and 0 < kept.probed <= len(kept.centres) and np.isfinite(kept.centres).all()):
         return False
     ordered = kept.starts[0] == 0 and kept.starts[-1] == len(kept.members) and bool((np.diff(kept.starts) >= 0).all())
     return ordered and (len(kept.members) == 0 or bool(kept.members.min() >= 0 and kept.members.max() < rows))

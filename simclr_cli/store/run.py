@@ -103,6 +103,17 @@ class RunFolder:
         elsewhere = f" --runs {self.path.parent}" if self.path.parent != RUNS else ""
         return f"simclr pretrain --resume --run {self.path.name}{elsewhere}"
 
+    def checked(self) -> RunFolder:
+        """Itself; or RunError if a folder in it is a link that leads out of it: nothing is written through one."""
+        home = self.path.resolve()
+        for path in self.path.iterdir() if home.is_dir() else ():
+            if path.is_symlink() and path.is_dir() and not path.resolve().is_relative_to(home):
+                raise RunError(
+                    f"{path} is a link that leads out of the run's folder, to {path.resolve()}.",
+                    "Put the folder itself there, or remove the link.",
+                )
+        return self
+
     def config(self) -> dict[str, Any]:
         """config.json, of a version that is known.
 
@@ -213,11 +224,11 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
                 f"The run {chosen.path} is not finished.",
                 f"Go on with: {chosen.resume_command}",
             )
-        return chosen
+        return chosen.checked()
     finished = [run for run in list_runs(runs) if run.finished]
     if not finished:
         raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns)
+    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns).checked()
 
 
 def find_begun_run(name: str | None, runs: Path) -> RunFolder:
@@ -230,11 +241,11 @@ def find_begun_run(name: str | None, runs: Path) -> RunFolder:
         chosen = _named(name, runs)
         if not chosen.begun:
             raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
-        return chosen
+        return chosen.checked()
     begun = list_runs(runs)
     if not begun:
         raise RunError(f"There is no run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return begun[0]
+    return begun[0].checked()
 
 
 def _named(name: str, runs: Path) -> RunFolder:

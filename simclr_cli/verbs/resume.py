@@ -38,8 +38,8 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
         kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
         settings = PretrainSettings(**{**kept, "run": begun.path.name, "resume": True})
     if not settings.resume:
-        return _new_run(settings), ResolvedSettings(**vars(settings))
-    run = _stopped_run(settings)
+        return _new_run(settings).checked(), ResolvedSettings(**vars(settings))
+    run = _stopped_run(settings).checked()
     kept = run.settings()
     if settings.images is not None and str(settings.images.resolve()) != kept["images"]:
         raise RunError(f"The run {run.path} is of {kept['images']}, not of {settings.images}.", "Leave out the folder.")
