@@ -34,6 +34,7 @@ RESULTS = {
     "report": results.ReportResult,
     "check": results.CheckResult,
     "cache": results.CacheResult,
+    "doctor": results.DoctorResult,
     "demo": results.DemoResult,
 }
 PARTS = (
@@ -59,6 +60,7 @@ PARTS = (
     results.Copy,
     results.Finding,
     results.CacheKept,
+    results.Diagnosis,
 )
 
 

@@ -28,6 +28,7 @@ _HOMES = {
     "report": "simclr_cli.verbs.report",
     "check": "simclr_cli.verbs.check",
     "cache": "simclr_cli.verbs.cache",
+    "doctor": "simclr_cli.verbs.doctor",
     "demo": "simclr_cli.verbs.demo",
     "load_encoder": "simclr_cli.verbs.encoders",
     "PretrainSettings": "simclr_cli.settings",
@@ -44,6 +45,7 @@ _HOMES = {
     "CheckSettings": "simclr_cli.settings",
     "CacheSettings": "simclr_cli.settings",
     "DemoSettings": "simclr_cli.settings",
+    "DoctorSettings": "simclr_cli.settings",
     "ReportSettings": "simclr_cli.settings",
     "SimclrError": "simclr_cli.errors",
 }

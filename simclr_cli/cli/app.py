@@ -108,6 +108,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr cache", "simclr cache ./images --clear"),
     ),
     (
+        "doctor", settings.DoctorSettings,
+        "Say what is wrong with this machine, the installation or the folders, and what mends it.",
+        ("simclr doctor", "simclr doctor ./images --json"),
+    ),
+    (
         "demo", settings.DemoSettings,
         "Show all of it on pictures that it draws itself, in about three minutes.",
         ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),

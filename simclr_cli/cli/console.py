@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,7 @@ from simclr_cli.events import (
     TrainingBegun,
     TrainingEnded,
 )
+from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.wording import count as count  # said again here, for those who show results
 from simclr_cli.wording import duration as duration
 from simclr_cli.wording import safe as safe
@@ -189,6 +191,18 @@ class Data:
         for index, row in enumerate(rows):
             table.add_row(*seen[index : index + 1], *(Text(safe(cell)) for cell in row))
         self.out.print(table)
+
+    def diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """What is wrong, why it matters, and the command that mends it on a line of its own, never broken."""
+        if not self.out.is_terminal:
+            columns = ["grade", "name", "what", "why", "command"]
+            self.table(columns, [[one.grade, one.name, one.what, one.why, one.command] for one in diagnoses])
+            return
+        for one in diagnoses:
+            colour = {"fault": "bold red", "advice": "yellow"}.get(one.grade, "cyan")
+            self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", colour), safe(one.what)))
+            self.out.print(Padding(Text(safe(one.why)), (0, 0, 0, 2)))
+            self.out.print(Text.assemble("  $ ", (safe(one.command), "bold")), soft_wrap=True)
 
     def _seen(self, pictures: Sequence[str]) -> list[Text]:
         """Thumbnails, if they are wanted and can be shown."""

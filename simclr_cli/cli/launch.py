@@ -72,7 +72,7 @@ def _meeting(count: int, device: str | None) -> TCPStore:
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    from simclr_cli.images.decode import default_workers
+    from simclr_cli.images.workers import count_workers
 
     gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if 0 < gpus < count:
@@ -82,7 +82,7 @@ def _meeting(count: int, device: str | None) -> TCPStore:
         WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(meeting.port),
         TORCHELASTIC_USE_AGENT_STORE="True",  # they shall not open another one
     )  # fmt: skip
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_workers() // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_workers() // count)))
     return meeting
 
 

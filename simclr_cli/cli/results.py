@@ -15,6 +15,7 @@ from simclr_cli.results import (
     CacheResult,
     CheckResult,
     DemoResult,
+    DoctorResult,
     EmbedResult,
     FinetuneResult,
     PredictResult,
@@ -173,6 +174,19 @@ def show_cache(result: CacheResult, face: Face, data: Data) -> None:
         rows = [[kept.folder, ", ".join(map(str, kept.sides)), f"{kept.bytes / 1e6:,.1f}", kept.used]
                 for kept in result.caches]  # fmt: skip
         data.table(["path", "decoded at px", "MB", "last used"], rows)
+
+
+def show_doctor(result: DoctorResult, face: Face, data: Data) -> None:
+    """Each fault with what mends it, the worst first."""
+    for line in result.seen:
+        face.say(line, "dim")
+    data.diagnoses(result.diagnoses)
+    faults = sum(one.grade == "fault" for one in result.diagnoses)
+    if faults:
+        face.say(f"{count(faults, 'fault')} that a command would stop of.", "bold red")
+    else:
+        what = "Nothing is wrong" if not result.diagnoses else "Nothing that a command would stop of"
+        face.say(f"{what}; {result.checks} kinds of fault were looked for.", "bold green")
 
 
 def show_demo(result: DemoResult, face: Face, data: Data) -> None:

@@ -1,6 +1,7 @@
 """What verbs return: frozen dataclasses of plain values, the same as --json prints."""
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
+from simclr_cli.results.diagnosing import Diagnosis, DoctorResult
 from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
 from simclr_cli.results.grouping import (
     Cluster,
@@ -37,6 +38,8 @@ __all__ = [
     "Confusion",
     "Copy",
     "DemoResult",
+    "Diagnosis",
+    "DoctorResult",
     "DuplicateGroup",
     "DuplicatesResult",
     "EmbedResult",

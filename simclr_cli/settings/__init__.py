@@ -4,6 +4,7 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
+from simclr_cli.settings.diagnosing import DoctorSettings
 from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
 from simclr_cli.settings.grouping import ClustersSettings, OutliersSettings
 from simclr_cli.settings.judging import ProbeSettings
@@ -30,6 +31,7 @@ __all__ = [
     "Copies",
     "CopyKind",
     "DemoSettings",
+    "DoctorSettings",
     "DuplicatesSettings",
     "EmbedSettings",
     "EncoderSettings",

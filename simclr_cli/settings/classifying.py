@@ -50,7 +50,7 @@ class FinetuneSettings:
     )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -89,7 +89,7 @@ class PredictSettings:
         None, "Write the predictions to this file, .csv or .json. Auto: they are printed.", short="o"
     )
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, "Pictures computed at once.", at_least=1)
 
     def __post_init__(self) -> None:

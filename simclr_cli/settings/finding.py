@@ -25,7 +25,7 @@ class IndexSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     as_is: bool = setting(False, "Take the vectors as they are, without a look at whether the pictures have changed.")
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ RUNS = Path("simclr-runs")
 
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
-WORKERS = "Threads that read and decode pictures. Auto: one a core."
+WORKERS = "Processes that read and decode pictures; 0: threads of this one, one a core. Auto: one a core."
 DEVICES = (
     "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
     "For several machines: torchrun or srun."
@@ -33,7 +33,7 @@ class EncoderSettings:
     image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:

@@ -59,7 +59,7 @@ class ReportSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     open: bool = setting(False, "Open the page in the browser.")
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,6 +13,7 @@ from simclr_cli.settings.shared import SEED, WORKERS
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
 
 PAGES = (".html", ".htm")
+LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class ViewSettings:
         None, "Probability of blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
     )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

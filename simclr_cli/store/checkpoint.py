@@ -16,7 +16,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, remove, write_file
+from simclr_cli.files import discard, make_folder, write_bytes
 
 FORMAT_VERSION = 2
 NO_DIGEST = "0" * 64  # what stands in place of a file's digest while that is taken: safetensors itself has no checksum
@@ -60,10 +60,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     data = to_safetensors(plain, metadata={"simclr": json.dumps(description), "digest": NO_DIGEST})
     pieces = _around_digest(data)
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
-    write_file(target, lambda stream: stream.writelines((pieces[0], _digest(pieces), pieces[1])))
-    for older in folder.glob("step-*.safetensors"):
-        if older != target:
-            remove(older)
+    write_bytes(target, b"".join((pieces[0], _digest(pieces), pieces[1])))
+    discard(*(older for older in folder.glob("step-*.safetensors") if older != target))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -27,6 +27,7 @@ RETRAIN = "Restore it from a copy, or train again: simclr pretrain FOLDER"
 MEND = "Make it again from the checkpoint: simclr check {run} --mend"
 KINDS = (
     Kind("*.simclr-lock", "extra", "Delete {file}, if no command is at work in this run.", bound=False),
+    Kind("*.simclr-lock", "extra", "Delete {file}, if no command is at work in this run.", bound=False),
     Kind("digests.json", "kept", "If all else is in order, note what is there: simclr check {run} --mend"),
     Kind("config.json", "kept", RETRAIN),
     Kind("refused.json", "kept", "Restore it from a copy. A finished run works without it."),

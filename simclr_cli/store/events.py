@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,23 @@ class EventFiles:
     files: so the whole is right after any stop, even where epochs were done again, or once without --tensorboard.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, complain: Callable[[str], object]) -> None:
         self.folder = folder
+        self._complain = complain
+        self._refused = False
         self._writer: SummaryWriter | None = None
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The last of all rows so far, and at first those before it too; durable when this returns."""
+        """The last of all rows so far, and at first those before it too; complains once if that is refused."""
+        if self._refused:
+            return
+        try:
+            self._write(rows)
+        except OSError as error:
+            self._refused = True
+            self._complain(f"Event files are no longer written to {self.folder}: {error.strerror or error}.")
+
+    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -53,7 +65,8 @@ class EventFiles:
     def close(self) -> None:
         """Close the file, if there is one."""
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):  # complained of already, or nothing was left to write
+                self._writer.close()
 
     def _add(self, row: Mapping[str, Any], ended: float) -> None:
         assert self._writer is not None

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.digests import Damaged, read_bound
-from simclr_cli.errors import MachineError, RunError
-from simclr_cli.files import TEMPORARY_PREFIX, remove, write_json
+from simclr_cli.errors import RunError
+from simclr_cli.files import discard, write_json
 from simclr_cli.store.rows import Rows
 from simclr_cli.store.segments import AGAIN, LiveVectors, Segment, Unusable, open_segment, write_segment
 
@@ -196,14 +196,12 @@ def _described(index: Index) -> dict[str, Any]:
 
 
 def _clean(*indexes: Index) -> None:
-    """Remove what neither the new index nor the last one names (another process may have that open), and what
-    processes that were killed have left; not what one may be at."""
+    """Remove what neither the new index nor the last one names (another process may have that open)."""
     named = {segment.file for index in indexes for segment in (*index.segments, *index.aside)}
-    folder = indexes[0].folder
-    for path in (*folder.glob(ROWS), *folder.glob(f"{TEMPORARY_PREFIX}*")):
-        with contextlib.suppress(OSError, MachineError):
+    for path in indexes[0].folder.glob(ROWS):
+        with contextlib.suppress(OSError):
             if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
-                remove(path)
+                discard(path)
 
 
 def read_index(folder: Path, *, model_digest: str) -> Index | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from simclr_cli.digests import read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
+from simclr_cli.files import digest_file, make_folder, move, temporary_beside, write_bytes, write_json
 
 FORMAT_VERSION = 1
 
@@ -26,8 +26,7 @@ def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, 
     Returns:
         The model's digest: SHA-256 of model.safetensors.
     """
-    whole = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
-    shutil.rmtree(whole, ignore_errors=True)
+    whole = temporary_beside(folder)
     try:
         make_folder(whole)
         write_bytes(whole / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, relocate, sync_folder, write_json
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, remove, write_json
+from simclr_cli.store.relocation import relocate
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.json"
@@ -93,7 +94,7 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
             moved.append(file)
         progress(done, len(files))
     if not moved:
-        _forget(folder)
+        remove(folder / JOURNAL)
     elif left:
         _write(folder / JOURNAL, Journal(root, tuple(moved)))
     return len(moved), tuple(left)
@@ -149,7 +150,7 @@ def put_back(folder: Path, progress: Progress) -> tuple[Path, int, tuple[str, ..
     if left:
         _write(folder / JOURNAL, Journal(journal.root, tuple(file for file, _ in left)))
     else:
-        _forget(folder)
+        remove(folder / JOURNAL)
     lines = tuple(f"{folder / file.name}: {why}" for file, why in left)
     return journal.root, back, lines
 
@@ -183,11 +184,6 @@ def _clean(folder: Path, journal: Journal) -> None:
                 temporary.unlink()
             if path != folder:
                 path.rmdir()
-
-
-def _forget(folder: Path) -> None:
-    (folder / JOURNAL).unlink()
-    sync_folder(folder)
 
 
 def _write(file: Path, journal: Journal) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,15 +46,29 @@ def rows_file(out: Path) -> Path:
 
 
 def write_vectors(out: Path, vectors: Vectors) -> None:
-    """Write both files, the description last: as long as it is the old one, its digest shows that the two differ."""
-    write_file(out, lambda stream: np.lib.format.write_array(stream, vectors.values, allow_pickle=False))
-    write_rows_file(out, vectors)
+    """Write both files."""
+    write_described(out, vectors, lambda s: np.lib.format.write_array(s, vectors.values, allow_pickle=False))
 
 
-def write_rows_file(out: Path, vectors: Vectors) -> None:
-    """Describe the file of vectors that has just been written, beside it."""
-    digests = {"vectors_digest": digest_file(out), "rows_digest": _digest_rows(vectors.rows)}
-    write_json(rows_file(out), {**about(vectors), **digests, "rows": list(vectors.rows)})
+def write_described(out: Path, vectors: Vectors, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file of vectors and, beside it, what its rows are.
+
+    The description comes first, and until the file is in place it holds the last one too: at any moment one of the two
+    is that of the file.
+    """
+    described = {**about(vectors), "rows_digest": _digest_rows(vectors.rows), "rows": list(vectors.rows)}
+    try:
+        last = {name: value for name, value in _description(out).items() if name != "before"}
+    except RunError:
+        last = None
+
+    def describe(file: Path) -> None:
+        described["vectors_digest"] = digest_file(file)
+        write_json(rows_file(out), described if last is None else {**described, "before": last})
+
+    write_file(out, write, before=describe)
+    if last is not None:
+        write_json(rows_file(out), described)
 
 
 def about(vectors: Vectors) -> dict[str, Any]:
@@ -133,9 +147,18 @@ def _description(out: Path) -> dict[str, Any]:
     version = description.get("format_version") if isinstance(description, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+    if isinstance(version, int) and isinstance(description.get("before"), dict) and not _is_of(description, out):
+        description = description["before"]  # the file that the newer one is of was never put in place
     if not isinstance(version, int) or any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
         raise RunError(f"{path} does not describe vectors.", "Embed the pictures again.")
     return cast(dict[str, Any], description)
+
+
+def _is_of(description: Mapping[str, Any], out: Path) -> bool:
+    try:
+        return digest_file(out) == description.get("vectors_digest")
+    except OSError:
+        return False
 
 
 def _digest_rows(rows: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_csv, write_json
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import ClassProbability, Prediction, PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.classifiers import find_classifier
@@ -45,7 +45,7 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     if settings.out is not None:
         make_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting by {folder}."))
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     gathered, refused = gather(settings.queries, workers, report, strict=False)
     paths = [path for some in gathered for path in some]
     h, refusals = embed_files(

@@ -36,7 +36,7 @@ def wanted(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
 
 def write(folder: Path, rows: list[dict[str, Any]], since: int) -> None:
     """As a start does that does the epochs after `since`."""
-    files = EventFiles(folder)
+    files = EventFiles(folder, print)
     for done in range(since + 1, len(rows) + 1):
         files.write(rows[:done])
     files.close()
@@ -66,7 +66,7 @@ def test_a_start_that_wrote_no_events_is_made_up_for(tmp_path: Path) -> None:
 
 
 def test_a_start_that_does_no_epoch_writes_nothing(tmp_path: Path) -> None:
-    EventFiles(tmp_path / "events").close()
+    EventFiles(tmp_path / "events", print).close()
     assert not (tmp_path / "events").exists()
 
 
