@@ -125,7 +125,7 @@ def devices(place: Path, rounds: int) -> dict[str, Any]:
             asked += "--image-size 64 --backbone resnet18 --batch-size 64"
             run = [sys.executable, "-m", "simclr_cli", "pretrain", str(few), *asked.split()]
             subprocess.run(run, env=environment, capture_output=True, check=True)
-            rows = (place / "runs" / f"{count}-{number}" / "metrics.jsonl").read_text().splitlines()[1:]
+            rows = (place / "runs" / f"{count}-{number}" / "speed.jsonl").read_text().splitlines()[1:]
             seen.append(statistics.fmean(json.loads(row)["images_per_second"] for row in rows))
     ratios = [two / one for one, two in zip(*rates.values(), strict=True)]
     return {"images_per_second": {name: spread(values, 1) for name, values in rates.items()}, "ratio": spread(ratios)}

@@ -91,7 +91,7 @@ def loop(photos: Path, python: Path, scripts: Path, rounds: int) -> dict[str, An
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as place:
             result = ours(photos, Path(place), 4)[1]
-            metrics = (Path(result["run"]) / "metrics.jsonl").read_text().splitlines()
+            metrics = (Path(result["run"]) / "speed.jsonl").read_text().splitlines()
             later = [json.loads(line)["images_per_second"] for line in metrics[1:]]
             rates["simclr"].append(sum(later) / len(later))
         theirs = [str(python), str(scripts / "lightly_simclr.py"), str(photos), "--size", "64", "--batch", "64",

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from simclr_cli import errors, events, results
 from simclr_cli.cli.app import VERBS
 from simclr_cli.cli.options import DEBUG_HELP, JSON_HELP
+from simclr_cli.store.epochs import TIMES
 
 TARGET = Path(__file__).with_name("cli.md")
 RESULTS = {
@@ -31,6 +32,7 @@ RESULTS = {
     "duplicates": results.DuplicatesResult,
     "map": results.MapResult,
     "report": results.ReportResult,
+    "check": results.CheckResult,
     "cache": results.CacheResult,
     "demo": results.DemoResult,
 }
@@ -55,6 +57,7 @@ PARTS = (
     results.TriedNumber,
     results.DuplicateGroup,
     results.Copy,
+    results.Finding,
     results.CacheKept,
 )
 
@@ -80,6 +83,8 @@ def options_table(cls: type[Any]) -> list[str]:
     lines = ["| option | values | default | |", "| --- | --- | --- | --- |"]
     for field in dataclasses.fields(cls):
         option = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
+        if field.metadata["option"]:
+            option += f", --{field.name}"
         if field.metadata["short"]:
             option += f", -{field.metadata['short']}"
         nothing = field.default is False or field.default == ()
@@ -123,7 +128,18 @@ def page() -> str:
     lines += ["## Parts of the JSON", ""]
     for part in PARTS:
         lines += [f"`{part.__name__}`: {inspect.getdoc(part)}", "", *keys_table(part)]
-    lines += ["## metrics.jsonl", "", "One object an epoch:", "", *keys_table(events.EpochDone)]
+    rows = keys_table(events.EpochDone)
+    timed = [row for row in rows if any(f"`{name}`" in row for name in TIMES)]
+    lines += ["## metrics.jsonl", "", "One object an epoch:", "", *(row for row in rows if row not in timed)]
+    lines += [
+        "## speed.jsonl",
+        "",
+        "What the clock said of each, another time in every run:",
+        "",
+        *rows[:3],
+        *timed,
+        "",
+    ]
     lines += ["## Exit codes", "", "| code | meaning |", "| --- | --- |", "| 0 | done |"]
     lines += [f"| {kind.exit_code} | {kind.meaning} |" for kind in errors.KINDS]
     return "\n".join(lines) + "\n"

@@ -81,7 +81,7 @@ class Health:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """One line of metrics.jsonl."""
+    """An epoch: a line of metrics.jsonl, and what the clock said of it, a line of speed.jsonl."""
 
     epoch: int  # from 1
     loss: float  # mean over the epoch's steps

@@ -20,15 +20,18 @@ def setting(
     at_most: float | None = None,
     exists: bool = False,
     argument: bool = False,
+    option: bool = False,
     short: str | None = None,
 ) -> Any:
     """A field with its help, its bounds, and how the command line takes it (option, or positional argument).
 
     Args:
         exists: the path, or each of the paths, must be there.
+        option: a positional argument may be given as an option too.
     """
+    taken = {"argument": argument, "option": option, "short": short}
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "exists": exists}
-    return field(default=default, metadata={"help": help, "argument": argument, "short": short, **bounds})
+    return field(default=default, metadata={"help": help, **taken, **bounds})
 
 
 def check(settings: Any) -> None:

@@ -12,10 +12,11 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from simclr_cli.digests import DIGESTS, Table, changing, encoded, relative, root_of
 from simclr_cli.errors import MachineError
 
 TEMPORARY_PREFIX = ".simclr-tmp-"
@@ -70,7 +71,8 @@ def write_file(target: Path, write: Callable[[IO[bytes]], object]) -> None:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(target)
+            with _bound(target, temporary):
+                temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -83,9 +85,57 @@ def move(source: Path, target: Path) -> None:
     Raises:
         MachineError: the system refused.
     """
-    with _writing(target):
+    with _writing(target), _bound(target, source):
         source.rename(target)
         sync_folder(target.parent)
+
+
+def remove(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        MachineError: the system refused.
+    """
+    with _writing(file), _bound(file, None):
+        file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _bound(target: Path, source: Path | None) -> Iterator[None]:
+    """Note in the digests of a run, where `target` lies in one, that it becomes what `source` is; None: nothing."""
+    root = root_of(target)
+    if root is None or target.name == DIGESTS or is_temporary(target, root):
+        yield
+        return
+    changes: dict[Path, str | None] = {target: None}
+    if source is not None:
+        changes = {target / file.relative_to(source): digest_file(file) for file in files_in(source)}
+        if root_of(source) == root and not is_temporary(source, root):
+            changes |= dict.fromkeys(files_in(source))
+    with changing(root, changes, write_bytes):
+        yield
+
+
+def bind(root: Path, *, but: Collection[Path] = ()) -> None:
+    """Write digests.json of what is in a folder as it stands: from now on, what is written there is noted.
+
+    Raises:
+        MachineError: the system refused.
+    """
+    found: Table = {file.relative_to(root).as_posix(): [digest_file(file)] for file in files_in(root)
+             if file not in (root / DIGESTS, *but) and not is_temporary(file, root)}  # fmt: skip
+    write_bytes(root / DIGESTS, encoded(found))
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or all files in the folder; links are none."""
+    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return [file for file in (path, *inside) if file.is_file() and not file.is_symlink()]
+
+
+def is_temporary(path: Path, root: Path) -> bool:
+    """Whether a path below `root` is of something that is being written, or was when its writer was killed."""
+    return any(part.startswith(TEMPORARY_PREFIX) for part in relative(path, root).parts)
 
 
 def relocate(source: Path, target: Path) -> None:

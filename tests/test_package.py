@@ -88,7 +88,7 @@ def test_every_public_name_resolves() -> None:
     assert len(set(simclr_cli.__all__)) == len(simclr_cli.__all__)
     assert all(callable(value) for name, value in found.items() if name != "__version__")
     verbs = "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report cache demo"
-    assert {*verbs.split(), "load_encoder"} <= found.keys()
+    assert {*verbs.split(), "check", "load_encoder"} <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
 
 

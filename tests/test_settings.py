@@ -73,6 +73,7 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"blur": 1.1}),
     (PretrainSettings, {"seed": -1}),
     (PretrainSettings, {"workers": 0}),
+    (PretrainSettings, {"accept_changes": True}),
     (PretrainSettings, {"compile": "yes"}),
     (PretrainSettings, {"cache_gb": -0.1}),
     (PretrainSettings, {"cache_gb": float("nan")}),

@@ -98,6 +98,11 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr report --open", "simclr report birds --json"),
     ),
     (
+        "check", settings.CheckSettings,
+        "Say whether the files of a run are what was written, and for each that is not what to do.",
+        ("simclr check", "simclr check birds --mend"),
+    ),
+    (
         "cache", settings.CacheSettings,
         "Show or clear what is kept of folders of pictures to be quicker the next time.",
         ("simclr cache", "simclr cache ./images --clear"),
@@ -194,7 +199,7 @@ def perform(
             what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
             face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
             return SimclrError.exit_code
-    return 0
+    return int(getattr(result, "exit_code", 0))
 
 
 def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:

@@ -23,10 +23,19 @@ def as_command(settings_class: type[Any], run: Callable[[dict[str, Any], bool, b
 
     def command(**values: Any) -> None:
         as_json, debug = values.pop("as_json"), values.pop("debug")
+        for field in also_options:
+            if (given := values.pop(f"{field.name}_option")) is not None:
+                if values[field.name] is not None:
+                    raise typer.BadParameter("It is given twice.", param_hint=f"--{field.name}")
+                values[field.name] = given
         run({name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}, as_json, debug)
 
     hints = get_type_hints(settings_class)
     parameters = [_parameter(field, hints[field.name]) for field in dataclasses.fields(settings_class)]
+    also_options = [field for field in dataclasses.fields(settings_class) if field.metadata["option"]]
+    for field in also_options:
+        option = typer.Option(f"--{field.name}", help="The same, as an option.", show_default=False, readable=False)
+        parameters.append(_keyword(f"{field.name}_option", Annotated[hints[field.name], option], None))
     for name, help_text in (("as_json", JSON_HELP), ("debug", DEBUG_HELP)):
         option = typer.Option("--json" if name == "as_json" else "--debug", help=help_text)
         parameters.append(_keyword(name, Annotated[bool, option], False))

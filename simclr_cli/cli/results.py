@@ -13,6 +13,7 @@ from simclr_cli.cli.found import show_outliers as show_outliers
 from simclr_cli.cli.found import show_similar as show_similar
 from simclr_cli.results import (
     CacheResult,
+    CheckResult,
     DemoResult,
     EmbedResult,
     FinetuneResult,
@@ -150,6 +151,18 @@ def show_report(result: ReportResult, face: Face, data: Data) -> None:
     unfinished = "" if result.finished else " of a run that is not finished"
     face.say(f"A page{unfinished}, of {result.bytes / 1e6:.1f} MB; it needs no network.")
     data.line(result.out)
+
+
+def show_check(result: CheckResult, face: Face, data: Data) -> None:
+    """What is not as it should be, and what to do about each."""
+    for line in result.mended:
+        face.say(line)
+    if not result.bound:
+        face.say("digests.json is not there, or damaged: only what carries its own digest was checked.", "yellow")
+    checked = f"{count(result.files, 'file')} of {result.run}, {result.bytes / 1e6:,.1f} MB"
+    face.say(f"{checked}: {'all as written' if result.whole else 'not all as written'}.", "bold")
+    for one in result.found:
+        data.line(f"{one.path}: {one.state}. {one.what} {one.remedy}")
 
 
 def show_cache(result: CacheResult, face: Face, data: Data) -> None:

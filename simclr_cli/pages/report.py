@@ -56,7 +56,7 @@ class RunShown:
     name: str
     finished: bool
     config: Mapping[str, Any]  # config.json
-    rows: Sequence[Mapping[str, Any]]  # of metrics.jsonl
+    rows: Sequence[Mapping[str, Any]]  # one an epoch: see EpochDone
     refused: Sequence[tuple[str, str]]  # name and reason
     views: ViewsShown | str
     neighbours: NeighboursShown | str

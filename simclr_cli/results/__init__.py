@@ -14,12 +14,22 @@ from simclr_cli.results.grouping import (
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.mapping import MapResult
-from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
+from simclr_cli.results.using import (
+    CacheKept,
+    CacheResult,
+    CheckResult,
+    DemoResult,
+    EmbedResult,
+    Finding,
+    ReportResult,
+    State,
+)
 
 __all__ = [
     "Accuracy",
     "CacheKept",
     "CacheResult",
+    "CheckResult",
     "ClassProbability",
     "ClassScore",
     "Cluster",
@@ -31,6 +41,7 @@ __all__ = [
     "DuplicatesResult",
     "EmbedResult",
     "FewLabels",
+    "Finding",
     "FinetuneResult",
     "FolderShare",
     "MapResult",
@@ -47,6 +58,7 @@ __all__ = [
     "ReportResult",
     "Score",
     "SimilarResult",
+    "State",
     "Suspect",
     "TriedNumber",
 ]

@@ -19,12 +19,13 @@ from simclr_cli.settings.training import (
     ResolvedSettings,
     Switch,
 )
-from simclr_cli.settings.using import CacheSettings, DemoSettings, EmbedSettings, ReportSettings
+from simclr_cli.settings.using import CacheSettings, CheckSettings, DemoSettings, EmbedSettings, ReportSettings
 from simclr_cli.settings.views import Preset, PreviewSettings
 
 __all__ = [
     "RUNS",
     "CacheSettings",
+    "CheckSettings",
     "ClustersSettings",
     "Copies",
     "CopyKind",

@@ -27,7 +27,14 @@ class PretrainSettings(ViewSettings):
 
     run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.")
     runs: Path = setting(RUNS, RUNS_HELP)
-    resume: bool = setting(False, "Go on with a run that was stopped, with its own settings.")
+    resume: bool = setting(
+        False, "Go on with a run that was stopped, with its own settings; by --epochs also with a finished one."
+    )
+    accept_changes: bool = setting(
+        False,
+        "On --resume, go on though pictures were added, removed or changed: from the epoch under way on, which begins "
+        "again, batches are of what is there now.",
+    )
     dry_run: bool = setting(False, "Stop after the plan.")
     backbone: str | None = setting(
         None, "Encoder f: any timm name. Auto: resnet18, or resnet50 for much data on a GPU."
@@ -47,7 +54,12 @@ class PretrainSettings(ViewSettings):
         "Pictures kept out of training, to measure on. Auto: one in 25, at most 256, and none of fewer than 640.",
         at_least=0,
     )
-    epochs: int | None = setting(None, "Times through the pictures. Auto: by their number and the device.", at_least=1)
+    epochs: int | None = setting(
+        None,
+        "Times through the pictures. On --resume, how many the run shall have in all: from there on every step has the "
+        "learning rate that it has in a run of so many. Auto: by the number of pictures and the device.",
+        at_least=1,
+    )
     temperature: float | None = setting(
         None, "tau of NT-Xent. Auto: 0.5 at 32 px and below, else 0.1, as in the paper.", above=0.0
     )
@@ -117,6 +129,8 @@ class PretrainSettings(ViewSettings):
                 "--loss supcon takes the classes for what is alike, and leaves no place for --group-by and --copies.",
                 "Leave them out, or choose another --loss.",
             )
+        if self.accept_changes and not self.resume:
+            raise SettingsError("--accept-changes belongs to --resume.", "Leave it out, or add --resume.")
         if self.images is None and not self.resume:
             raise SettingsError("No folder of pictures was given.", "Type: simclr pretrain FOLDER")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs > self.epochs:

@@ -66,6 +66,26 @@ class ReportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """Settings of `simclr check`."""
+
+    run: str | None = setting(
+        None,
+        "Name of the run, or the path of its folder. Auto: the newest under --runs, finished or not.",
+        argument=True,
+    )
+    runs: Path = setting(RUNS, RUNS_HELP)
+    mend: bool = setting(
+        False,
+        "Make again what the last checkpoint holds, remove damaged vectors (the next search makes them again), and "
+        "forget what is gone and can be made again.",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheSettings:
     """Settings of `simclr cache`."""
 

@@ -20,7 +20,7 @@ class ViewSettings:
     """Which pictures, and what two views of one may differ in."""
 
     images: Path | None = setting(
-        None, "The folder of pictures; any depth, formats and sizes.", argument=True, exists=True
+        None, "The folder of pictures; any depth, formats and sizes.", argument=True, option=True, exists=True
     )
     preset: Preset | None = setting(
         None,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simclr_cli.digests import Damaged, read_bound
 from simclr_cli.files import write_json
 
 FORMAT_VERSION = 1
@@ -26,8 +27,8 @@ def write_calibration(vectors: Path, *, model_digest: str, pictures: int, conten
 def read_calibration(vectors: Path, *, model_digest: str) -> dict[str, Any] | None:
     """What was kept for this model; None if there is nothing that could be used: it is made again."""
     try:
-        kept = json.loads(similarity_file(vectors).read_bytes())
+        kept = json.loads(read_bound(similarity_file(vectors)))
         known = kept["format_version"] == FORMAT_VERSION and kept["model_digest"] == model_digest
         return dict(kept) if known else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, Damaged, ValueError, KeyError, TypeError, RecursionError):
         return None

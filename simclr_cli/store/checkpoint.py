@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_bytes
+from simclr_cli.files import make_folder, remove, write_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+NO_DIGEST = "0" * 64  # what stands in place of a file's digest while that is taken: safetensors itself has no checksum
+DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
+UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Checkpoint:
     optimizer: dict[str, Any]  # torch's state_dict
     metrics: list[dict[str, Any]]  # of the epochs done
     losses: list[float]  # of the steps done in the epoch under way
+    pictures: str  # the fingerprint of the census that this epoch is of
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -47,17 +52,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
         "losses": checkpoint.losses,
+        "pictures": checkpoint.pictures,
         "optimizer_numbers": numbers,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
     }
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    description["tensors_digest"] = _digest_tensors(plain)  # safetensors itself has no checksum
-    data = to_safetensors(plain, metadata={"simclr": json.dumps(description)})
+    data = to_safetensors(plain, metadata={"simclr": json.dumps(description), "digest": NO_DIGEST})
+    pieces = _around_digest(data)
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
-    write_bytes(target, data)
+    write_file(target, lambda stream: stream.writelines((pieces[0], _digest(pieces), pieces[1])))
     for older in folder.glob("step-*.safetensors"):
         if older != target:
-            older.unlink(missing_ok=True)
+            remove(older)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -70,25 +76,39 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     for path in files:
         try:
             return _read(path)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             continue  # damaged: an older one may stand
     if files:
         raise RunError(f"The checkpoint {files[0]} is damaged.", "Train again under another --run.")
     return None
 
 
+def is_whole_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint, and its tensors are what was saved.
+
+    Raises:
+        RunError: of a newer format.
+    """
+    try:
+        _read(path)
+    except UNREADABLE:
+        return False
+    return True
+
+
 def _read(path: Path) -> Checkpoint:
-    with safe_open(path, framework="pt") as stored:
-        description: Mapping[str, Any] = json.loads(stored.metadata()["simclr"])
-        if description["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-    if _digest_tensors(tensors) != description["tensors_digest"]:
-        raise ValueError(f"{path}: its tensors are not what was saved")
+    data = path.read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    description: Mapping[str, Any] = json.loads(header["__metadata__"]["simclr"])
+    if description["format_version"] > FORMAT_VERSION:
+        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+    if header["__metadata__"]["digest"].encode() != _digest(_around_digest(data)):
+        raise ValueError(f"{path} is not what was saved")
+    tensors = from_safetensors(data)
     state: dict[int, dict[str, Any]] = {}
     for index, numbers in description["optimizer_numbers"].items():
         state.setdefault(int(index), {}).update(numbers)
-    model: dict[str, torch.Tensor] = {}
+    model: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         kind, rest = name.split(".", 1)
         if kind == "model":
@@ -102,12 +122,21 @@ def _read(path: Path) -> Checkpoint:
         optimizer={"state": state, "param_groups": description["optimizer_groups"]},
         metrics=list(description["metrics"]),
         losses=list(description["losses"]),
+        pictures=str(description["pictures"]),
     )
 
 
-def _digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _around_digest(data: bytes) -> tuple[memoryview, memoryview]:
+    """All of a file before its digest, and all after it."""
+    found = DIGEST.search(data)
+    if found is None:
+        raise ValueError("there is no digest")
+    return memoryview(data)[: found.start(1)], memoryview(data)[found.end(1) :]
+
+
+def _digest(pieces: tuple[memoryview, memoryview]) -> bytes:
+    """SHA-256 of a file, NO_DIGEST in the place of the digest itself, as hexadecimal."""
+    digest = hashlib.sha256(pieces[0])
+    digest.update(NO_DIGEST.encode())
+    digest.update(pieces[1])
+    return digest.hexdigest().encode()

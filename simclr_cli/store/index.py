@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, write_json
+from simclr_cli.digests import Damaged, read_bound
+from simclr_cli.errors import MachineError, RunError
+from simclr_cli.files import TEMPORARY_PREFIX, remove, write_json
 from simclr_cli.store.rows import Rows
 from simclr_cli.store.segments import AGAIN, LiveVectors, Segment, Unusable, open_segment, write_segment
 
@@ -200,9 +201,9 @@ def _clean(*indexes: Index) -> None:
     named = {segment.file for index in indexes for segment in (*index.segments, *index.aside)}
     folder = indexes[0].folder
     for path in (*folder.glob(ROWS), *folder.glob(f"{TEMPORARY_PREFIX}*")):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MachineError):
             if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
-                path.unlink()
+                remove(path)
 
 
 def read_index(folder: Path, *, model_digest: str) -> Index | None:
@@ -214,9 +215,11 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
     """
     while True:
         try:
-            content = (folder / INDEX).read_bytes()
+            content = read_bound(folder / INDEX)
         except FileNotFoundError:
             return None
+        except Damaged as error:
+            raise Unusable(error.what, AGAIN) from None
         except OSError as error:
             raise Unusable(f"{folder / INDEX} cannot be read ({error}).", AGAIN) from None
         try:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from simclr_cli.digests import read_bound
 from simclr_cli.errors import RunError
 from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
 
@@ -64,7 +65,7 @@ def read_description(path: Path, remedy: str) -> dict[str, Any]:
         RunError: missing, not JSON, or of a version that this simclr does not know.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bound(path))
     except FileNotFoundError:
         raise RunError(f"There is no {path}.", remedy) from None
     except (OSError, ValueError) as error:

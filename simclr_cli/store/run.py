@@ -5,6 +5,7 @@ A run is finished when it has `encoder/`, which appears whole, by one rename, at
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from simclr_cli.digests import DIGESTS, read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_bytes, write_json
+from simclr_cli.files import bind, make_folder, move, remove, write_bytes, write_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -33,6 +35,14 @@ class RunFolder:
     @property
     def metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def speed_file(self) -> Path:
+        return self.path / "speed.jsonl"
+
+    @property
+    def pictures_file(self) -> Path:
+        return self.path / "pictures.json"
 
     @property
     def refused_file(self) -> Path:
@@ -121,28 +131,14 @@ class RunFolder:
             raise RunError(f"{self.config_file} does not hold a run's settings.", "Train again under another --run.")
         return kept
 
+    def begin(self) -> None:
+        """From now on what is written in it is noted in digests.json, and damage is found."""
+        if not (self.path / DIGESTS).exists():
+            bind(self.path)
+
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
-
-    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write metrics.jsonl whole: one object an epoch."""
-        write_bytes(self.metrics_file, "".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one an epoch; none if no epoch is done.
-
-        Raises:
-            RunError: damaged.
-        """
-        try:
-            lines = self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []
-            rows = [json.loads(line) for line in lines]
-            if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
-                raise ValueError("a line is not of an epoch")
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.metrics_file} cannot be read ({error}).", "Restore it from a copy.") from None
-        return rows
 
     def write_refused(self, refused: Sequence[tuple[str, str]]) -> None:
         """Write refused.json: name and reason of every file that was not used."""
@@ -155,7 +151,7 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            return [(entry["name"], entry["reason"]) for entry in json.loads(self.refused_file.read_bytes())]
+            return [(entry["name"], entry["reason"]) for entry in json.loads(read_bound(self.refused_file))]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
 
@@ -187,6 +183,23 @@ class RunFolder:
             raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
         return write_model(self.encoder, state, config, card)
 
+    def set_encoder_aside(self, epochs: int) -> None:
+        """Keep the encoder that so many epochs made, with what belongs to it, as encoder-N-epochs/.
+
+        One rename does it, before which the run is finished as it was, and after which it is not finished.
+        """
+        for file in (self.projector_file, self.outcome_file, *self.probe_folder.glob("*")):
+            if file.is_file():
+                write_bytes(self.encoder / file.relative_to(self.path), file.read_bytes())
+        kept, number = self.path / f"{self.encoder.name}-{epochs}-epochs", 2
+        while kept.exists():
+            kept, number = kept.with_name(f"{self.encoder.name}-{epochs}-epochs-{number}"), number + 1
+        move(self.encoder, kept)
+        for file in (self.outcome_file, *self.probe_folder.glob("*")):
+            remove(file)
+        with contextlib.suppress(OSError):  # there is none, or something else is in it
+            self.probe_folder.rmdir()
+
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """encoder/config.json and the weights, which must be those that the config was written for.
 
@@ -207,10 +220,7 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
     if name is not None:
         chosen = _named(name, runs)
         if not chosen.finished:
-            raise RunError(
-                f"The run {chosen.path} is not finished.",
-                f"Go on with: {chosen.resume_command}",
-            )
+            raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
         return chosen
     finished = [run for run in list_runs(runs) if run.finished]
     if not finished:
@@ -226,7 +236,7 @@ def find_begun_run(name: str | None, runs: Path) -> RunFolder:
     """
     if name is not None:
         chosen = _named(name, runs)
-        if not chosen.begun:
+        if not chosen.begun and not (chosen.path / DIGESTS).is_file():
             raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
         return chosen
     begun = list_runs(runs)
@@ -247,4 +257,5 @@ def list_runs(runs: Path) -> list[RunFolder]:
     """All runs under a folder, the newest first."""
     found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
     begun = [run for run in found if run.begun]
-    return sorted(begun, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
+    dated = {run: run.config_file if run.config_file.is_file() else run.path for run in begun}
+    return sorted(begun, key=lambda run: dated[run].stat().st_mtime_ns, reverse=True)

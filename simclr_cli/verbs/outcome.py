@@ -39,7 +39,7 @@ def collapsed(health: Health) -> bool:
 
 
 def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> Outcome:
-    """From the rows of metrics.jsonl.
+    """From a row an epoch (see EpochDone).
 
     Args:
         batch_size: N; a model that tells nothing apart has the loss log(2N - 1).

@@ -8,8 +8,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,24 +21,27 @@ from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
 from simclr_cli.images.decode import default_workers
-from simclr_cli.images.folder import Census, take_census
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.groups import group
 from simclr_cli.machine import free_memory
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
 from simclr_cli.verbs.outcome import outcome
+from simclr_cli.verbs.pictures import check_pictures
 from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, resolve
 from simclr_cli.verbs.report import try_report
-from simclr_cli.verbs.resume import begin, check_same_pictures, describe
+from simclr_cli.verbs.resume import begin, describe, explain, settle
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import bytes_a_picture, seconds_a_picture
 from simclr_cli.verbs.watch import Watch, kept_out
+from simclr_cli.verbs.work import Work
 
 FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
 
@@ -87,7 +88,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
         report(Note(f"The batch shrinks from {chosen.batch_size} to {len(decoded)}: that many could be decoded."))
         chosen = dataclasses.replace(chosen, batch_size=len(decoded))
     if ranks.first:
-        describe(run, chosen, census, work.plan.choices if work.plan else ())
+        settle(run, chosen, census, work.plan.choices if work.plan else (), work.census)
     groups = _groups(decoded, chosen, ranks, report)
 
     def shrunk(micro_batch: int) -> None:
@@ -126,33 +127,13 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What there is to do, as the first process has found out and told the others."""
-
-    run: RunFolder
-    chosen: ResolvedSettings
-    census: Census
-    plan: PlanMade | None = None  # these two the first one keeps to itself
-    model: SimCLR | None = None
-
-    def told(self) -> list[Any]:
-        """As JSON can hold it."""
-        return [str(self.run.path.absolute()), self.chosen.told(), self.census.told()]
-
-    @staticmethod
-    def retold(told: list[Any]) -> Work:
-        """The work that `told` told of."""
-        return Work(RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2]))
-
-
 def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report) -> Work:
     """Census and plan; whatever cannot work ends here, before any long work."""
     run, wanted = begin(settings, restarted=ranks.restarted)
     workers = max(1, (wanted.workers or default_workers()) // beside)
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
     if wanted.resume:
-        check_same_pictures(run, census)
+        check_pictures(run, census, wanted, report)
     if wanted.loss == "supcon" and not census.classes:
         raise InputError(
             f"--loss supcon takes the folders for classes, and those in {census.root} do not look like it.",
@@ -164,6 +145,8 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     memory = free_memory(device) // (beside if device.type == "cpu" else 1)
     here = Circumstances(len(census.pictures), summary["short_side"]["median"], device, ranks.count, memory)
     chosen, choices = resolve(wanted, here)
+    if wanted.resume:
+        choices = explain(run, chosen, choices)
     chosen = dataclasses.replace(chosen, run=run.path.name)
     model = build_model(chosen).to(device)
     kept = bytes_a_picture(model, chosen)
@@ -232,7 +215,7 @@ def _event_files(run: RunFolder, *, wanted: bool, report: Report) -> Iterator[Re
 
     def told(event: Event) -> None:
         if isinstance(event, EpochDone):
-            files.write(run.read_metrics())  # train has just written them, with this one
+            files.write(read_epochs(run))  # train has just written them, with this one
         report(event)
 
     try:

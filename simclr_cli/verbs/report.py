@@ -19,6 +19,7 @@ from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
 from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ReportResult, Score, Suspect
 from simclr_cli.settings import ReportSettings
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder, find_begun_run
 from simclr_cli.verbs.encoders import pick_device, run_encoder
 from simclr_cli.verbs.resume import kept_settings
@@ -77,7 +78,7 @@ def write_report(
         name=run.path.absolute().name,
         finished=run.finished,
         config=run.config(),
-        rows=run.read_metrics(),
+        rows=read_epochs(run),
         refused=refused,
         views=views,
         neighbours=neighbours,

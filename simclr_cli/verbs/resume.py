@@ -12,12 +12,17 @@ from typing import Any
 import simclr_cli
 from simclr_cli.errors import RunError, SettingsError
 from simclr_cli.events import Choice
-from simclr_cli.images.folder import Census, Refused
+from simclr_cli.images.folder import Census
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
+from simclr_cli.store.pictures import read_pictures
 from simclr_cli.store.run import RunFolder, list_runs
+from simclr_cli.verbs.pictures import find_folder, is_of, keep_pictures
+from simclr_cli.wording import count
 
 NOT_KEPT = (
-    "resume", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
+    "resume", "accept_changes", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
 )  # of the command, not of the run  # fmt: skip
 ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
 ABSENT = {"held_out": 0, "turn": 0.0}  # what runs did from before there were these settings
@@ -27,12 +32,14 @@ MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything e
 def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFolder, ResolvedSettings]:
     """The run and its settings, automatic ones still open if it is new.
 
+    A run that goes on may be given more epochs than it was begun with, also when it is finished.
+
     Args:
         restarted: the same command was given before, and failed: what it began is gone on with.
 
     Raises:
-        RunError: nothing to resume, or a name that is taken.
-        SettingsError: a resumed run given other settings than its own.
+        RunError: nothing to resume, a name that is taken, or pictures that are nowhere.
+        SettingsError: a resumed run given other settings than its own, or no more epochs than it has done.
     """
     if restarted and not settings.resume and (begun := _named_or_next(settings)).begun and not begun.finished:
         kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
@@ -40,14 +47,15 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
     if not settings.resume:
         return _new_run(settings), ResolvedSettings(**vars(settings))
     run = _stopped_run(settings)
-    kept = run.settings()
-    if settings.images is not None and str(settings.images.resolve()) != kept["images"]:
-        raise RunError(f"The run {run.path} is of {kept['images']}, not of {settings.images}.", "Leave out the folder.")
-    if not Path(kept["images"]).is_dir():
-        raise RunError(
-            f"The pictures of the run {run.path} are no longer in {kept['images']}.", "Bring the folder back there."
-        )
-    own = kept_settings(run, {name: getattr(settings, name) for name in NOT_KEPT})
+    command = {name: getattr(settings, name) for name in NOT_KEPT}
+    own = kept_settings(run, {**command, "images": find_folder(run, settings.images)})
+    if settings.epochs is not None and (run.finished or settings.epochs != own.epochs):
+        if settings.epochs <= (done := len(read_epochs(run))):
+            raise SettingsError(
+                f"The run {run.path} has done {count(done, 'epoch')}, and --epochs {settings.epochs} is not more.",
+                "Give a larger number.",
+            )
+        own = dataclasses.replace(own, epochs=settings.epochs)
     for field in dataclasses.fields(PretrainSettings):
         given = getattr(settings, field.name)
         if field.name not in MAY_DIFFER and given not in (field.default, getattr(own, field.name)):
@@ -104,42 +112,64 @@ def _stopped_run(settings: PretrainSettings) -> RunFolder:
         if not run.begun:
             raise RunError(f"There is no run {run.path} to go on with.", "Leave out --resume to begin one.")
     else:
-        stopped = [run for run in list_runs(settings.runs) if not run.finished]
+        more = settings.epochs is not None
+        stopped = [run for run in list_runs(settings.runs) if more or not run.finished]
+        stopped.sort(key=lambda run: run.finished)  # those that are not come first
         if settings.images is not None:
-            wanted = str(settings.images.resolve())
-            stopped = [run for run in stopped if run.settings()["images"] == wanted]
+            stopped = [run for run in stopped if is_of(run, settings.images)]
         if not stopped:
             of = f" of {settings.images}" if settings.images else ""
             raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")
         run = stopped[0]
-    if run.finished:
-        raise RunError(f"The run {run.path} is finished.", "Use it, or train under another --run.")
+    if run.finished and settings.epochs is None:
+        raise RunError(
+            f"The run {run.path} is finished.", "Use it, go on to more --epochs, or train under another --run."
+        )
     return run
 
 
-def check_same_pictures(run: RunFolder, census: Census) -> None:
-    """Raise RunError if the folder no longer holds what the run began with."""
-    before = run.config()["census"]
-    kept = census.without(
-        [Refused(*entry) for entry in run.read_refused()]
-    )  # those that could not be decoded are no longer counted
-    if kept.fingerprint != before["fingerprint"]:
-        raise RunError(
-            f"The pictures in {census.root} have changed since {run.path} began "
-            f"({before['pictures']} then, {len(kept.pictures)} now).",
-            "Bring the folder back to what it was, or train under another --run.",
-        )
+def explain(run: RunFolder, chosen: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """The choices of a run that goes on; if it is given other epochs than it had, what that means."""
+    if (before := run.settings().get("epochs")) == chosen.epochs:
+        return tuple(choices)
+    reason = f"it had {before}; from here on every step has the learning rate that it has in a run of {chosen.epochs}"
+    return tuple(dataclasses.replace(c, reason=reason) if c.name == "epochs" else c for c in choices)
+
+
+def settle(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Sequence[Choice], full: Census) -> None:
+    """Make the folder that of a run in training: which is its own if it was finished, and is given more epochs now.
+
+    Args:
+        census, choices: see describe.
+        full: the census before decoding.
+
+    Raises:
+        RunError: a finished run whose last checkpoint is gone or damaged; it stays as it is.
+    """
+    if run.finished:
+        if load_checkpoint(run.checkpoints) is None:
+            raise RunError(f"There is no checkpoint in {run.checkpoints} to go on from.", "Train under another --run.")
+        run.set_encoder_aside(run.settings()["epochs"])
+    keep_pictures(run, full)
+    describe(run, chosen, census, choices)
 
 
 def describe(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Sequence[Choice] = ()) -> None:
     """Write down what the run is: settings as resolved, census, versions; and every file refused, with its reason.
 
     Args:
-        choices: the plan's, with their reasons. What a run that goes on was begun with stays as it was.
+        choices: the plan's, with their reasons. What a run that goes on was begun with stays as it was, but for epochs.
     """
-    before = run.config().get("choices") if run.config_file.is_file() else None
+    before = run.config() if run.config_file.is_file() else {}
     settings = {name: value for name, value in chosen.told().items() if name not in NOT_KEPT}
     settings["images"] = str(census.root.resolve())
+    run.begin()
+    told = [dataclasses.asdict(choice) for choice in choices]
+    extended = before.get("extended", [])
+    if before and (had := before["settings"].get("epochs")) != chosen.epochs:
+        extended = [*extended, had]
+        new = {choice["name"]: choice for choice in told if choice["name"] == "epochs"}
+        before["choices"] = [new.get(choice["name"], choice) for choice in before.get("choices", [])]
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
     run.write_config(
         {
@@ -147,7 +177,9 @@ def describe(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: 
             "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
             "python": platform.python_version(),
             "settings": settings,
-            "choices": before or [dataclasses.asdict(choice) for choice in choices],
+            "extended": extended,  # the epochs that it was to have before
+            "choices": before.get("choices") or told,
             "census": census.summary(),
+            "picture_changes": list(read_pictures(run).changes),
         }
     )

@@ -24,6 +24,7 @@ from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, seeded
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import start_encoder
 from simclr_cli.verbs.failure import keep_what_is_good, read_losses
@@ -65,7 +66,7 @@ def train(
         look: measures the model after an epoch (see Watch.look).
 
     Returns:
-        The rows of metrics.jsonl, one an epoch.
+        A row an epoch (see EpochDone).
 
     Raises:
         TrainingError: the loss is not finite; the last checkpoint stands.
@@ -82,10 +83,13 @@ def train(
     peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
     metrics: list[dict[str, Any]] = []  # a row for every epoch done
     losses: list[float] = []  # one for every step done of the epoch under way, but for those not read yet
+    fingerprint = batches.decoded.census.fingerprint
+    begun_again = False
     if found := load_checkpoint(run.checkpoints):
         model.load_state_dict(found.model)
         optimizer.load_state_dict(found.optimizer)
-        metrics, losses = found.metrics, found.losses
+        begun_again = bool(found.losses) and found.pictures != fingerprint  # its steps were other batches
+        metrics, losses = found.metrics, [] if begun_again else found.losses
     saved = len(metrics), len(losses)
     start = len(metrics) * steps + len(losses)
     if len(set(ranks.collect(start))) > 1:
@@ -96,13 +100,14 @@ def train(
 
     def save() -> int:
         nonlocal saved
-        with step_of.whole() as state:
+        with step_of.whole() as model_state:
             every = losses + [float(loss) for loss in step_of.losses]
             done = len(metrics), len(every)
             if done != saved and all(map(math.isfinite, every)):
                 if ranks.first:
                     step = done[0] * steps + done[1]
-                    save_checkpoint(run.checkpoints, Checkpoint(step, state, optimizer.state_dict(), metrics, every))
+                    state = Checkpoint(step, model_state, optimizer.state_dict(), metrics, every, fingerprint)
+                    save_checkpoint(run.checkpoints, state)
                 saved = done
             return saved[0] * steps + saved[1]
 
@@ -118,6 +123,10 @@ def train(
     def prepare(step: int) -> None:
         set_learning_rate(optimizer, rate_of(step))
 
+    if chosen.resume and start < total:
+        where = f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}."
+        why = " The pictures are no longer those that it was of, so this epoch begins again." if begun_again else ""
+        report(Note(where + why))
     model.train()
     step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
     unread = step_of.losses  # still on the device
@@ -154,7 +163,7 @@ def train(
                 row = EpochDone(epoch + 1, statistics.fmean(losses), rate, speed, seconds, *seen)
                 rows = [*metrics, dataclasses.asdict(row)]
                 if ranks.first:
-                    run.write_metrics(rows)
+                    write_epochs(run, rows)
                 stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
                 with step_of.lock:
                     metrics, losses = rows, []

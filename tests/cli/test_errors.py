@@ -62,6 +62,12 @@ CATALOGUE = {
     "batch of 1": ("pretrain photos --batch-size 1", 2, "--batch-size is 1, and must be at least 2.", "--batch-size"),
     "temperature 0": ("pretrain photos --temperature 0", 2, "--temperature is 0.0, and must be more than 0", "another"),
     "temperature nan": ("pretrain photos --temperature nan", 2, "--temperature is nan, and must be finite.", "another"),
+    "changes accepted of no run": (
+        "pretrain photos --accept-changes", 2, "--accept-changes belongs to --resume.", "Leave it out, or add --resume",
+    ),
+    "no more epochs": (
+        "pretrain --resume --run photos --runs runs --epochs 1", 2, "has done 1 epoch, and --epochs 1 is not", "larger",
+    ),
     "no epochs": ("pretrain photos --epochs 0", 2, "--epochs is 0, and must be at least 1.", "another value"),
     "warm-up too long": (
         "pretrain photos --epochs 2 --warmup-epochs 3", 2, "--warmup-epochs 3 is more than --epochs 2.", "smaller",
@@ -136,6 +142,8 @@ CATALOGUE = {
     "how near exact copies are": (
         "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity is of near copies", "Leave one of",
     ),
+    "check of no run": ("check birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
+    "check of another folder": ("check photos", 4, "photos is not the folder of a run.", "Give the name of one."),
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
     "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
     "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),

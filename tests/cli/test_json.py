@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli import events, results
+from simclr_cli.store.epochs import TIMES
 
 CENSUS = {"folder", "pictures", "bytes", "formats", "short_side", "classes", "refused", "refused_because",
           "other_files", "fingerprint"}  # fmt: skip
@@ -49,8 +50,13 @@ def test_pretrain(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny
     assert all(list(choice) == fields(events.Choice) for choice in result["plan"]["choices"])
     assert set(result["census"]) == CENSUS and set(result["census"]["short_side"]) == {"least", "median", "most"}
     assert result["finished"] is True and Path(result["run"]) == tmp_path / "runs" / "photos"
-    metrics = (tmp_path / "runs" / "photos" / "metrics.jsonl").read_text().splitlines()
-    assert [list(json.loads(line)) for line in metrics] == [fields(events.EpochDone)]
+    run = tmp_path / "runs" / "photos"
+    metrics, speed = (
+        [list(json.loads(line)) for line in (run / file).read_text().splitlines()]
+        for file in ("metrics.jsonl", "speed.jsonl")
+    )
+    assert metrics == [[name for name in fields(events.EpochDone) if name not in TIMES]]
+    assert speed == [["epoch", *TIMES]]
 
 
 def test_dry_run(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:

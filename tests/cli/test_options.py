@@ -89,3 +89,18 @@ def test_options_of_the_same_name_mean_the_same_in_every_verb() -> None:
             types.setdefault(field.name, set()).add(str(field.type).removesuffix(" | None"))
     # A classifier is trained with one share of the labels; how far few labels go is probed with several.
     assert {name for name, kinds in types.items() if len(kinds) > 1} == {"labels_fraction"}
+
+
+def test_an_argument_may_be_an_option_too() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Either:
+        images: Path | None = setting(None, "A folder.", argument=True, option=True)
+
+    seen: list[Any] = []
+    app = typer.Typer(add_completion=False)
+    app.command()(as_command(Either, lambda values, *_: seen.append(values)))
+    codes = [typer.testing.CliRunner().invoke(app, typed).exit_code for typed in (
+        ["a"], ["--images", "a"], [], ["a", "--images", "a"]
+    )]  # fmt: skip
+    assert codes == [0, 0, 0, 2]
+    assert seen == [{"images": Path("a")}, {"images": Path("a")}, {"images": None}]

@@ -1,6 +1,7 @@
 """A checkpoint comes back bit for bit, and training goes on from it as if nothing had been."""
 
 import copy
+import hashlib
 import json
 import math
 import struct
@@ -85,7 +86,7 @@ def assert_same(one: Any, other: Any) -> None:
 
 
 def checkpoint(step: int, fill: float = 0.0) -> Checkpoint:
-    return Checkpoint(step, {"w": torch.full((3,), fill)}, {"state": {}, "param_groups": []}, [], [])
+    return Checkpoint(step, {"w": torch.full((3,), fill)}, {"state": {}, "param_groups": []}, [], [], "")
 
 
 def file_of(folder: Path, step: int) -> Path:
@@ -108,11 +109,11 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     metrics = [{"epoch": 0, "loss": 1 / 3, "rank": None, "note": "\udcff"}, {"epoch": 1, "loss": 1e-300}]
     losses = [0.1, 1 / 7, 5e-324]
     state, weights = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model.state_dict())
-    save_checkpoint(tmp_path, Checkpoint(3, model.state_dict(), optimizer.state_dict(), metrics, losses))
+    save_checkpoint(tmp_path, Checkpoint(3, model.state_dict(), optimizer.state_dict(), metrics, losses, "f00d"))
 
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
-    assert (loaded.step, loaded.metrics, loaded.losses) == (3, metrics, losses)
+    assert (loaded.step, loaded.metrics, loaded.losses, loaded.pictures) == (3, metrics, losses, "f00d")
     assert_same(loaded.model, dict(weights))
     assert_same(loaded.optimizer, state)
 
@@ -132,7 +133,7 @@ def test_momenta_of_lars_are_in_the_file(tmp_path: Path) -> None:
     model = small_model(0)
     optimizer = OPTIMIZERS["our lars"](model)
     train(model, optimizer, range(3))
-    save_checkpoint(tmp_path, Checkpoint(3, model.state_dict(), optimizer.state_dict(), [], []))
+    save_checkpoint(tmp_path, Checkpoint(3, model.state_dict(), optimizer.state_dict(), [], [], ""))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -147,7 +148,7 @@ def test_momenta_of_lars_are_in_the_file(tmp_path: Path) -> None:
 def test_optimizer_before_its_first_step_comes_back(tmp_path: Path) -> None:
     model = small_model(0)
     optimizer = OPTIMIZERS["adamw"](model)
-    save_checkpoint(tmp_path, Checkpoint(0, model.state_dict(), optimizer.state_dict(), [], []))
+    save_checkpoint(tmp_path, Checkpoint(0, model.state_dict(), optimizer.state_dict(), [], [], ""))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
     assert_same(loaded.optimizer, optimizer.state_dict())
@@ -155,7 +156,7 @@ def test_optimizer_before_its_first_step_comes_back(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, Checkpoint(1, {}, {"state": {}, "param_groups": []}, [], [math.inf, math.nan]))
+    save_checkpoint(tmp_path, Checkpoint(1, {}, {"state": {}, "param_groups": []}, [], [math.inf, math.nan], ""))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.losses[0] == math.inf and math.isnan(loaded.losses[1])
 
@@ -191,14 +192,21 @@ def test_crash_while_writing_leaves_the_older(tmp_path: Path, monkeypatch: pytes
     assert loaded is not None and loaded.step == 1 and loaded.model["w"].tolist() == [5, 5, 5]
 
 
+def sealed(tensors: dict[str, Tensor], description: Any) -> bytes:
+    """A .safetensors file with its digest: that of the file with zeros in the digest's place."""
+    data = save(tensors, metadata={"simclr": json.dumps(description), "digest": "0" * 64})
+    assert data.count(b"0" * 64) == 1
+    return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode())
+
+
 def described(**changes: Any) -> bytes:
-    """A .safetensors file with a description that is not as it should be."""
+    """A whole file with a description that is not as it should be."""
     description = {
         "format_version": FORMAT_VERSION, "step": 2, "metrics": [], "losses": [], "optimizer_numbers": {},
-        "optimizer_groups": [], **changes,
+        "optimizer_groups": [], "pictures": "", **changes,
     }  # fmt: skip
     kept = {key: value for key, value in description.items() if value != "missing"}
-    return save({"model.w": torch.zeros(3)}, metadata={"simclr": json.dumps(kept)})
+    return sealed({"model.w": torch.ones(3)}, kept)
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -211,13 +219,19 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "header not JSON": lambda data: data[:8] + b"\xff" * (len(data) - 8),
     "not ours": lambda data: save({"model.w": torch.zeros(3)}),
     "no description": lambda data: save({"model.w": torch.zeros(3)}, metadata={"simclr": "{"}),
-    "description a list": lambda data: save({"model.w": torch.zeros(3)}, metadata={"simclr": "[]"}),
+    "description a list": lambda data: sealed({"model.w": torch.ones(3)}, []),
+    "no digest": lambda data: data.replace(b'"digest"', b'"digits"'),
+    "another's digest": lambda data: (
+        data[: data.index(b'"digest":"') + 10]
+        + described()[described().index(b'"digest":"') + 10 :][:64]
+        + data[data.index(b'"digest":"') + 74 :]
+    ),
     "no step": lambda data: described(step="missing"),
     "no version": lambda data: described(format_version="missing"),
     "step null": lambda data: described(step=None),
     "numbers a list": lambda data: described(optimizer_numbers=[1]),
-    "stranger's tensor": lambda data: save(
-        {"w": torch.zeros(3)}, metadata={"simclr": json.dumps({"format_version": 1, "optimizer_numbers": {}})}
+    "stranger's tensor": lambda data: sealed(
+        {"w": torch.ones(3)}, {"format_version": FORMAT_VERSION, "optimizer_numbers": {}}
     ),
 }
 
@@ -241,13 +255,24 @@ def test_all_damaged_is_a_run_error(tmp_path: Path, damage: str) -> None:
     assert str(file_of(tmp_path, 2)) in caught.value.what and caught.value.exit_code == 4
 
 
-def test_flipped_bit_in_a_tensor_is_noticed(tmp_path: Path) -> None:
+def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
+    file_of(tmp_path, 2).write_bytes(described())
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None and loaded.model["w"].tolist() == [1, 1, 1]
+
+
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
-    data = bytearray(file_of(tmp_path, 1).read_bytes())
-    data[-1] ^= 0x40
-    file_of(tmp_path, 1).write_bytes(data)
-    with pytest.raises(RunError):
-        load_checkpoint(tmp_path)
+    path = file_of(tmp_path, 1)
+    whole = path.read_bytes()
+    assert len(whole) < 1000
+    for place in range(len(whole)):
+        for bit in range(8):
+            data = bytearray(whole)
+            data[place] ^= 1 << bit
+            path.write_bytes(data)
+            with pytest.raises(RunError):
+                load_checkpoint(tmp_path)
 
 
 def test_newer_format_is_a_run_error_and_no_older_one_is_taken(tmp_path: Path) -> None:

@@ -59,16 +59,6 @@ def test_config_comes_back_with_its_version(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_metrics_are_one_object_a_line_and_written_whole(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "r")
-    rows = [{"epoch": i, "loss": 1 / (i + 3), "note": NAMES[3]} for i in range(3)]
-    run.write_metrics(rows)
-    run.write_metrics(rows[:2])  # as a resume does that goes back
-    lines = run.metrics_file.read_bytes()
-    assert lines.isascii() and lines.endswith(b"\n")
-    assert [json.loads(line) for line in lines.splitlines()] == rows[:2]
-
-
 def test_refused_come_back_with_any_name(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "r")
     refused = [(name, f"reason {i}") for i, name in enumerate(NAMES)]

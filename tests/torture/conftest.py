@@ -1,4 +1,4 @@
-"""How often, and where figures go: a short seeded form in CI, the full one by SIMCLR_TORTURE=full (docs/reliability.md)."""
+"""How often, and where figures go: a short form in CI, the full one by SIMCLR_TORTURE=full (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def times() -> Callable[[int, int], int]:
 
 @pytest.fixture(scope="session")
 def figure() -> Callable[[str, Any], None]:
-    """`figure(name, value)`: a result of this run, kept as a line of JSON in the file $SIMCLR_FIGURES, if that is set."""
+    """`figure(name, value)`: a result of this run, a line of JSON in the file $SIMCLR_FIGURES, if that is set."""
 
     def keep(name: str, value: Any) -> None:
         if file := os.environ.get("SIMCLR_FIGURES"):

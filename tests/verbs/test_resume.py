@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,17 @@ import torch
 from safetensors.torch import load_file
 
 from simclr_cli.errors import InputError, Interrupted, RunError, SettingsError
-from simclr_cli.events import EpochDone, Event, StepDone
+from simclr_cli.events import EpochDone, Event, Note, StepDone, silent
+from simclr_cli.files import digest_file
+from simclr_cli.images.folder import take_census
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
+from simclr_cli.store.run import RunFolder, find_run, list_runs
 from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.verbs.resume import kept_settings, settle
 
 Train = Callable[..., PretrainResult]
 
@@ -36,8 +44,8 @@ def stop_at(kind: type[Event], count: int) -> Callable[[Event], None]:
     return report
 
 
-def resume(runs: Path, **values: Any) -> PretrainResult:
-    return pretrain(PretrainSettings(resume=True, runs=runs, **values))
+def resume(runs: Path, *, report: Callable[[Event], None] = silent, **values: Any) -> PretrainResult:
+    return pretrain(PretrainSettings(resume=True, runs=runs, **values), report=report)
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
@@ -135,8 +143,8 @@ def test_unfinished_run_asks_for_resume(stopped: Path, own: Any, train: Train) -
 def test_resume_with_other_settings_is_refused(stopped: Path) -> None:
     with pytest.raises(SettingsError, match=r"has --temperature 0\.1, and goes on with its own settings"):
         resume(stopped.parent, temperature=0.7)
-    with pytest.raises(SettingsError, match="--epochs"):
-        resume(stopped.parent, epochs=50)
+    with pytest.raises(SettingsError, match="--head-layers"):
+        resume(stopped.parent, head_layers=3)
 
 
 def test_resume_takes_the_runs_own_settings_repeated_and_another_number_of_workers(stopped: Path) -> None:
@@ -154,8 +162,11 @@ def test_resume_after_the_pictures_changed_is_refused(
         picture.unlink()
     else:
         os.utime(picture, ns=(0, picture.stat().st_mtime_ns + 1))
-    with pytest.raises(RunError, match=r"have changed since .* began \(48 then, (47|48|49) now\)"):
+    name, words = ("new.png" if change == "added" else "0000.png"), "of the same size but another time of change"
+    kind = words if change == "changed" else change
+    with pytest.raises(RunError, match=r"have changed since .* began \(48 then, (47|48|49) now\)") as caught:
         resume(stopped.parent)
+    assert caught.value.what.endswith(f": 1 {kind} (bricks/{name}).") and "--accept-changes" in caught.value.remedy
 
 
 def test_resume_with_files_that_could_not_be_decoded(own: Any, train: Train, tmp_path: Path) -> None:
@@ -177,10 +188,196 @@ def test_nothing_to_resume(pictures: Path, tmp_path: Path, trained: Any) -> None
         resume(trained.runs, run=trained.name)
 
 
-def test_resume_after_the_folder_is_gone(stopped: Path, own: Any) -> None:
-    own.pictures.rename(own.pictures.with_name("moved"))
-    with pytest.raises(RunError, match=r"no longer in .*pics"):
+def test_a_folder_that_was_moved_far_away_is_asked_for_and_known_again(
+    trained: Any, stopped: Path, own: Any, tmp_path: Path
+) -> None:
+    far = tmp_path / "far" / "elsewhere"
+    far.parent.mkdir()
+    own.pictures.rename(far)
+    with pytest.raises(RunError, match=r"no longer in .*pics") as caught:
         resume(stopped.parent)
+    assert "--resume --run half" in caught.value.remedy and "--images FOLDER" in caught.value.remedy
+    events: list[Event] = []
+    result = resume(stopped.parent, images=far, report=events.append)  # the run itself is not named
+    assert result.model_digest == trained.result.model_digest
+    assert RunFolder(stopped).settings()["images"] == str(far)
+    assert Note(f"The pictures of {stopped} are in {far} now; they were in {own.pictures}.") in events
+    assert Note("Going on after step 5 of 6, in epoch 2 of 2.") in events
+
+
+# More epochs
+
+
+def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any) -> None:
+    run = own.run
+    files = [run.weights_file, run.encoder / "README.md", run.projector_file, run.outcome_file]
+    before, rows = [file.read_bytes() for file in files], read_epochs(run)
+    run.probe_folder.mkdir()
+    (run.probe_folder / "probe.json").write_bytes(b"probed")
+    seen: list[tuple[bool, list[str]]] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone):
+            seen.append((run.finished, [found.path.name for found in list_runs(own.runs) if found.finished]))
+
+    result = resume(own.runs, epochs=3, report=report)  # without a name: the only run there is
+    assert result.finished and result.epochs == 3 and seen == [(False, [])] * 3
+    kept = run.path / "encoder-2-epochs"
+    assert [(kept / file.name).read_bytes() for file in files] == before
+    assert (kept / "probe" / "probe.json").read_bytes() == b"probed" and not run.probe_folder.exists()
+    assert run.read_encoder()[0]["simclr"]["model_digest"] == result.model_digest != own.result.model_digest
+    assert [row["loss"] for row in read_epochs(run)][:2] == [row["loss"] for row in rows]
+    config = run.config()
+    assert (config["settings"]["epochs"], config["extended"], len(read_epochs(run))) == (3, [2], 3)
+    choice = next(choice for choice in result.plan.choices if choice.name == "epochs")
+    assert choice.value == "3" and choice.reason.startswith("it had 2; from here on every step has the learning rate")
+    assert dataclasses.asdict(choice) in config["choices"] and len(config["choices"]) == len(result.plan.choices)
+    assert find_run(None, own.runs) == run
+    for epochs in (2, 3):
+        with pytest.raises(SettingsError, match=f"has done 3 epochs, and --epochs {epochs} is not more"):
+            resume(own.runs, run=own.name, epochs=epochs)
+    assert run.finished
+
+
+def test_a_stopped_run_goes_on_to_more_epochs_as_the_finished_one_does(
+    own: Any, pictures: Path, train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        train(pictures, epochs=2, report=stop_at(StepDone, 6))
+    with pytest.raises(SettingsError, match="has done 2 epochs, and --epochs 1 is not more"):
+        resume(tmp_path / "runs", epochs=1)
+    result = resume(tmp_path / "runs", epochs=3)
+    assert result.model_digest == resume(own.runs, epochs=3).model_digest
+    run = RunFolder(Path(result.run))
+    assert run.config()["extended"] == [2] and not list(run.path.glob("encoder-*"))
+
+
+def test_a_dry_run_to_more_epochs_changes_nothing(own: Any, digest: Callable[..., Any]) -> None:
+    before = digest(own.run.path)
+    resume(own.runs, epochs=3, dry_run=True)
+    assert digest(own.run.path) == before
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_finished_run_without_a_whole_checkpoint_stays_finished(own: Any, no_trial: None, harm: str) -> None:
+    for file in own.run.checkpoints.iterdir():
+        file.unlink() if harm == "gone" else file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RunError, match="checkpoint"):
+        resume(own.runs, epochs=3)
+    assert own.run.read_encoder()[0]["simclr"]["model_digest"] == own.result.model_digest
+
+
+def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    census = take_census(own.pictures)
+    chosen = dataclasses.replace(kept_settings(own.run, {}), epochs=3)
+    projector = digest_file(own.run.projector_file)
+
+    def settled(run: RunFolder, left: float) -> bool:
+        """Whether it came to its end; if not, the process was no more when so many renames were done."""
+
+        def counted(plain: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+            def rename(path: Path, target: Path) -> Path:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                return plain(path, target)
+
+            return rename
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("replace", "rename"):
+                patch.setattr(Path, name, counted(getattr(Path, name)))
+            try:
+                settle(run, chosen, census, (), census)
+            except Killed:
+                return False
+        return True
+
+    for renames in itertools.count():
+        run = RunFolder(Path(shutil.copytree(own.run.path, tmp_path / f"killed-{renames}")))
+        ended = settled(run, renames)
+        if not ended:
+            kept = run.encoder if run.finished else run.path / "encoder-2-epochs"
+            assert digest_file(kept / "model.safetensors") == own.result.model_digest
+            assert digest_file(run.projector_file if run.finished else kept / "projector.safetensors") == projector
+            assert run.settings()["epochs"] in (2, 3) and load_checkpoint(run.checkpoints) is not None
+            assert settled(run, math.inf)
+        assert run.settings()["epochs"] == 3 and run.config()["extended"] == [2]
+        assert [path.name for path in run.path.glob("encoder*")] == ["encoder-2-epochs"]
+        if ended:
+            break
+    assert renames >= 6
+
+
+# Pictures that have changed
+
+
+def test_changes_that_are_accepted_begin_the_epoch_again_whenever_it_is_stopped(
+    stopped: Path, own: Any, draw: Callable[..., Any], tmp_path: Path
+) -> None:
+    for i in range(20):
+        draw(own.pictures / "bricks" / f"new{i}.png", i)
+    (own.pictures / "bricks" / "0000.png").unlink()
+    twin = Path(shutil.copytree(stopped, tmp_path / "twin" / "half"))
+    events: list[Event] = []
+    result = resume(stopped.parent, accept_changes=True, report=events.append)
+    assert result.finished and result.pictures == 67
+    notes = [event.text for event in events if isinstance(event, Note)]
+    words = "20 added (bricks/new0.png, bricks/new1.png, bricks/new10.png, bricks/new11.png, bricks/new12.png, ...)"
+    assert any(f"as they are now: {words}, 1 removed (bricks/0000.png)." in note for note in notes)
+    assert any("Going on after step 4 of 8, in epoch 2 of 2. The pictures are no longer" in note for note in notes)
+    assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3, 4]
+    change = {"after_epochs": 1, "added": 20, "removed": 1, "changed": 0, "touched": 0}
+    run = RunFolder(stopped)
+    assert run.config()["picture_changes"] == [change] and run.config()["census"]["pictures"] == 67
+
+    class PowerCut(BaseException):
+        pass
+
+    def cut(event: Event) -> None:
+        if isinstance(event, StepDone):
+            raise PowerCut
+
+    with pytest.raises(PowerCut):  # before anything of the new pictures is saved
+        resume(twin.parent, accept_changes=True, report=cut)
+    with pytest.raises(Interrupted):
+        resume(twin.parent, report=stop_at(StepDone, 3))
+    assert resume(twin.parent).model_digest == result.model_digest
+    assert RunFolder(twin).config()["picture_changes"] == [change]
+    assert RunFolder(twin).metrics_file.read_bytes() == run.metrics_file.read_bytes()
+
+
+def test_a_picture_that_is_mended_is_noticed(own: Any, train: Train, tmp_path: Path) -> None:
+    """It was refused, and would be one more."""
+    picture = own.pictures / "bricks" / "0001.jpg"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(Interrupted):
+        train(own.pictures, report=stop_at(StepDone, 1))
+    picture.write_bytes(whole)
+    with pytest.raises(RunError, match=r"1 changed \(bricks/0001\.jpg\)"):
+        resume(tmp_path / "runs")
+
+
+def test_too_few_pictures_are_left_for_a_batch(stopped: Path, own: Any) -> None:
+    for path in sorted(own.pictures.rglob("*.*"))[:40]:
+        path.unlink()
+    with pytest.raises(InputError, match="has batches of 16, and there are only 8 pictures now"):
+        resume(stopped.parent, accept_changes=True)
+
+
+def test_a_copy_without_its_times_is_taken_if_that_is_accepted(
+    trained: Any, stopped: Path, own: Any, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(own.pictures, tmp_path / "copied", copy_function=shutil.copyfile))
+    with pytest.raises(RunError, match="48 of the same size but another time of change"):
+        resume(stopped.parent, run="half", images=copied)
+    assert resume(stopped.parent, run="half", images=copied, accept_changes=True).finished
+    assert RunFolder(stopped).settings()["images"] == str(copied)
 
 
 def test_config_of_a_resumed_run_stays_that_of_the_first_start(stopped: Path) -> None:

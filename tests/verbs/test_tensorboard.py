@@ -1,8 +1,7 @@
-"""`pretrain --tensorboard`: the event files say what metrics.jsonl says, also over a resume."""
+"""`pretrain --tensorboard`: the event files say what the run's own files say, also over a resume."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from simclr_cli.errors import Interrupted, MachineError
 from simclr_cli.events import EpochDone, Event
 from simclr_cli.settings import PretrainSettings
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.pretrain import pretrain
 
@@ -33,7 +33,7 @@ def test_events_are_the_metrics_over_a_resume(trained: Any, train: Callable[...,
         train(trained.pictures, epochs=3, tensorboard=True, report=stop)
     pretrain(PretrainSettings(resume=True, runs=tmp_path / "runs", tensorboard=True))
     run = RunFolder(tmp_path / "runs" / "pics")
-    rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    rows = read_epochs(run)
     found = read(run)
     for tag in ("loss", "learning_rate", "images_per_second", "seconds"):
         assert found[tag] == [(row["epoch"], pytest.approx(row[tag], rel=1e-6)) for row in rows]

@@ -5,7 +5,6 @@ import copy
 import dataclasses
 import functools
 import itertools
-import json
 import math
 import re
 import threading
@@ -31,6 +30,7 @@ from simclr_cli.images.folder import Census, Picture
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs import training, trial
@@ -566,6 +566,24 @@ def test_every_step_has_the_schedules_rate(tmp_path: Path, monkeypatch: pytest.M
     assert [row["learning_rate"] for row in rows] == pytest.approx(rates[STEPS - 1 :: STEPS])
 
 
+def test_with_more_epochs_every_step_from_there_on_has_the_rate_of_the_longer_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    monkeypatch.setattr(training, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    chosen = settings(optimizer="sgd", epochs=2, warmup_epochs=1)
+    longer = dataclasses.replace(chosen, epochs=5)
+    trained(chosen, tmp_path / "two")
+    short = rates.copy()
+    trained(longer, tmp_path / "five")
+    at_once = rates[len(short) :]
+    rates.clear()
+    with pytest.raises(Interrupted):
+        trained(chosen, tmp_path / "more", stop_after(STEPS + 1))
+    _, rows = trained(longer, tmp_path / "more")
+    assert rates == short[: STEPS + 1] + at_once[STEPS + 1 :] and len(rows) == 5
+
+
 def test_every_step_and_epoch_is_reported_and_written(tmp_path: Path) -> None:
     events: list[Event] = []
     _, rows = trained(settings(), tmp_path, events.append)
@@ -573,7 +591,7 @@ def test_every_step_and_epoch_is_reported_and_written(tmp_path: Path) -> None:
     assert steps == list(itertools.product(range(1, EPOCHS + 1), range(1, STEPS + 1)))
     ends = [event for event in events if isinstance(event, EpochDone)]
     assert [dataclasses.asdict(end) for end in ends] == rows
-    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == rows
+    assert read_epochs(RunFolder(tmp_path)) == rows
     means = np.reshape(losses_of(events), (EPOCHS, STEPS)).mean(1)
     assert [row["loss"] for row in rows] == pytest.approx(list(means))
 

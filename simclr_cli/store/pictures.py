@@ -1,0 +1,54 @@
+"""pictures.json: which pictures a run is of, by name, size and time of change, and when they became others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from simclr_cli.digests import read_bound
+from simclr_cli.errors import RunError
+from simclr_cli.files import write_bytes
+from simclr_cli.store.run import RunFolder
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class KeptPictures:
+    """The files that a run is of, those that could not be decoded included."""
+
+    files: Mapping[str, tuple[int, int]]  # size in bytes and time of change in ns, by relative path
+    changes: Sequence[Mapping[str, int]]  # how many were added, removed and changed, each time, and after which epoch
+
+
+def write_pictures(run: RunFolder, kept: KeptPictures) -> None:
+    """Write pictures.json."""
+    files = [[name, *status] for name, status in kept.files.items()]
+    content = {"format_version": FORMAT_VERSION, "changes": list(kept.changes), "files": files}
+    write_bytes(run.pictures_file, json.dumps(content).encode("ascii"))
+
+
+def read_pictures(run: RunFolder) -> KeptPictures:
+    """The pictures that a run is of.
+
+    Raises:
+        RunError: missing, damaged, or of a newer version; or a name that leads out of a folder.
+    """
+    try:
+        content = json.loads(read_bound(run.pictures_file))
+        if content["format_version"] > FORMAT_VERSION:
+            raise RunError(f"{run.pictures_file} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+        files = {name: (bytes_, modified_ns) for name, bytes_, modified_ns in content["files"]}
+        if not all(_inside(name) and type(a) is type(b) is int for name, (a, b) in files.items()):
+            raise ValueError("it names what is no picture of a folder")
+        return KeptPictures(files, [dict(change) for change in content["changes"]])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{run.pictures_file} cannot be read ({error}).", "Train under another --run.") from None
+
+
+def _inside(name: Any) -> bool:
+    path = PurePosixPath(name)
+    return "\0" not in name and not path.is_absolute() and ".." not in path.parts
