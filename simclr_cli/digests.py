@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 
 from simclr_cli.errors import RunError
+from simclr_cli.reading import MOST, check_version, parse_json, read_bytes
 
 if sys.platform != "win32":
     import fcntl
@@ -60,12 +61,8 @@ def read_table(root: Path) -> Table:
     """
     file = root / DIGESTS
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise ValueError("it is too large")
-        data = file.read_bytes()
-        content = json.loads(data)
-        if type(content["format_version"]) is int and content["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{file} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+        data = read_bytes(file, MOST_BYTES)
+        content = check_version(parse_json(data), FORMAT_VERSION, file)
         files: Table = {str(name): list(known) for name, known in content["files"].items()}
         if encoded(files) != data:  # to the byte: a flipped bit may leave the same JSON
             raise ValueError("its own digest differs")
@@ -74,14 +71,14 @@ def read_table(root: Path) -> Table:
     return files
 
 
-def read_bound(file: Path) -> bytes:
+def read_bound(file: Path, most: int = MOST) -> bytes:
     """The content of a small file, which must be what was written, where it lies in a run.
 
     Raises:
         Damaged: it is not.
-        OSError: it cannot be read.
+        OSError, ValueError: as read_bytes.
     """
-    data = file.read_bytes()
+    data = read_bytes(file, most)
     if (root := root_of(file)) is None:
         return data
     while True:
@@ -91,7 +88,7 @@ def read_bound(file: Path) -> bytes:
             return data
         if known is None or hashlib.sha256(data).hexdigest() in known:
             return data
-        again = file.read_bytes()
+        again = read_bytes(file, most)
         if again == data:
             raise Damaged(f"{file} is not what was written: its digest differs.", f"Type: simclr check {root}")
         data = again  # another process has just put a new one in its place

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
+from simclr_cli.settings.shared import DEVICE, MOST_SIDE, RUN, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,9 @@ class FinetuneSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     backbone: str | None = setting(None, "Start from a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
+    image_size: int = setting(
+        224, "Side of the pictures for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
+    )
     scratch: bool = setting(
         False, "For comparison: the same architecture from the random weights that the run's seed gives."
     )

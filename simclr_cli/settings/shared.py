@@ -9,7 +9,7 @@ from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
 
 RUNS = Path("simclr-runs")
-
+MOST_SIDE = 4_096  # px: a config.json that says more was not written by a run, and would take all memory
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
 WORKERS = "Processes that read and decode pictures; 0: threads of this one, one a core. Auto: one a core."
@@ -30,7 +30,9 @@ class EncoderSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     backbone: str | None = setting(None, "Use a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
+    image_size: int = setting(
+        224, "Side of the pictures for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
+    )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import SEED, WORKERS
+from simclr_cli.settings.shared import MOST_SIDE, SEED, WORKERS
 
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
 
@@ -29,7 +29,10 @@ class ViewSettings:
         "value. Auto: the paper's, by size.",
     )
     image_size: int | None = setting(
-        None, "Side of the views in pixels. Auto: by the pictures' median short side and the device.", at_least=8
+        None,
+        "Side of the views in pixels. Auto: by the pictures' median short side and the device.",
+        at_least=8,
+        at_most=MOST_SIDE,
     )
     crop_min: float | None = setting(
         None, "Least share of the picture's area in a crop. Auto: the preset's, or 0.08.", above=0.0, at_most=1.0

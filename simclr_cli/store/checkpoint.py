@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import discard, make_folder, write_bytes
+from simclr_cli.reading import check_tensors, check_version, parse_json
 
 FORMAT_VERSION = 2
 NO_DIGEST = "0" * 64  # what stands in place of a file's digest while that is taken: safetensors itself has no checksum
@@ -95,11 +95,10 @@ def is_whole_checkpoint(path: Path) -> bool:
 
 
 def _read(path: Path) -> Checkpoint:
+    check_tensors(path)
     data = path.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    description: Mapping[str, Any] = json.loads(header["__metadata__"]["simclr"])
-    if description["format_version"] > FORMAT_VERSION:
-        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    description = check_version(parse_json(header["__metadata__"]["simclr"], finite=False), FORMAT_VERSION, path)
     if header["__metadata__"]["digest"].encode() != _digest(_around_digest(data)):
         raise ValueError(f"{path} is not what was saved")
     tensors = from_safetensors(data)

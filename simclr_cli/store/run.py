@@ -6,7 +6,6 @@ A run is finished when it has `encoder/`, which appears whole, by one rename, at
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from simclr_cli.digests import DIGESTS, read_bound
 from simclr_cli.errors import RunError
 from simclr_cli.files import bind, make_folder, move, remove, write_bytes, write_json
+from simclr_cli.reading import MOST_OF_LIST, parse_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -112,6 +112,17 @@ class RunFolder:
         elsewhere = f" --runs {self.path.parent}" if self.path.parent != RUNS else ""
         return f"simclr pretrain --resume --run {self.path.name}{elsewhere}"
 
+    def checked(self) -> RunFolder:
+        """Itself; or RunError if a folder in it is a link that leads out of it: nothing is written through one."""
+        home = self.path.resolve()
+        for path in self.path.iterdir() if home.is_dir() else ():
+            if path.is_symlink() and path.is_dir() and not path.resolve().is_relative_to(home):
+                raise RunError(
+                    f"{path} is a link that leads out of the run's folder, to {path.resolve()}.",
+                    "Put the folder itself there, or remove the link.",
+                )
+        return self
+
     def config(self) -> dict[str, Any]:
         """config.json, of a version that is known.
 
@@ -151,7 +162,8 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            return [(entry["name"], entry["reason"]) for entry in json.loads(read_bound(self.refused_file))]
+            listed = parse_json(read_bound(self.refused_file, MOST_OF_LIST))
+            return [(str(entry["name"]), str(entry["reason"])) for entry in listed]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
 
@@ -221,11 +233,11 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
         chosen = _named(name, runs)
         if not chosen.finished:
             raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
-        return chosen
+        return chosen.checked()
     finished = [run for run in list_runs(runs) if run.finished]
     if not finished:
         raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns)
+    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns).checked()
 
 
 def find_begun_run(name: str | None, runs: Path) -> RunFolder:
@@ -238,11 +250,11 @@ def find_begun_run(name: str | None, runs: Path) -> RunFolder:
         chosen = _named(name, runs)
         if not chosen.begun and not (chosen.path / DIGESTS).is_file():
             raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
-        return chosen
+        return chosen.checked()
     begun = list_runs(runs)
     if not begun:
         raise RunError(f"There is no run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return begun[0]
+    return begun[0].checked()
 
 
 def _named(name: str, runs: Path) -> RunFolder:

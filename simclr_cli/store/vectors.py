@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import digest_file, write_file, write_json
+from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, is_within, read_json
 
 FORMAT_VERSION = 1
 SELF_DESCRIBING = (".npz", ".parquet", ".safetensors")  # they hold names and all else themselves
@@ -109,17 +111,17 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
     """
     description = _description(out)
     made_by = description["model_digest"]
+    rows = tuple(description["rows"])
     if made_by != model_digest:
         raise RunError(
             f"{out} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).",
             "Embed the pictures again with this run.",
         )
     try:
-        values = np.lib.format.open_memmap(out, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+        values = _map(out)
+    except Exception as error:  # numpy's reader of headers has many ways to fail
         raise RunError(f"{out} cannot be read ({error}).", "Embed the pictures again.") from None
-    rows = tuple(description["rows"])
-    whole = values.dtype == np.float32 and list(values.shape) == description["shape"] and len(values) == len(rows)
+    whole = list(values.shape) == description["shape"] and len(values) == len(rows)
     if not whole or (digest_file(out), _digest_rows(rows)) != (
         description["vectors_digest"],
         description["rows_digest"],
@@ -136,22 +138,33 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
     )
 
 
+def _map(file: Path) -> NDArray[np.float32]:
+    """(N, D), mapped, of a .npy whose header says what the file holds."""
+    size = check_file(file)
+    with file.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        shape, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+        start = stream.tell()
+    if version != (1, 0) or by_columns or kind != np.float32 or start + 4 * math.prod(shape) != size:
+        raise ValueError("it does not hold the rows that it says")
+    return np.memmap(file, np.float32, "r", start, shape)
+
+
 def _description(out: Path) -> dict[str, Any]:
     path = rows_file(out)
     try:
-        description = json.loads(path.read_bytes())
+        description = check_version(read_json(path, MOST_OF_LIST), FORMAT_VERSION, path)
+        if isinstance(description.get("before"), dict) and not _is_of(description, out):
+            description = description["before"]  # the file that the newer one is of was never put in place
+        if any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
+            raise ValueError("it does not describe vectors")
+        if not all(isinstance(name, str) and is_within(name) for name in description["rows"]):
+            raise ValueError("it names files outside the folder of the pictures")
     except FileNotFoundError:
         raise RunError(f"There is no {path} beside {out}.", "Embed the pictures again.") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}).", "Embed the pictures again.") from None
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-    if isinstance(version, int) and isinstance(description.get("before"), dict) and not _is_of(description, out):
-        description = description["before"]  # the file that the newer one is of was never put in place
-    if not isinstance(version, int) or any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
-        raise RunError(f"{path} does not describe vectors.", "Embed the pictures again.")
-    return cast(dict[str, Any], description)
+    return description
 
 
 def _is_of(description: Mapping[str, Any], out: Path) -> bool:

@@ -37,7 +37,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     if settings.put_back is not None:
         read_journal(settings.put_back)  # there is something to do
         with locked(settings.put_back, "putting files back", report):
-            root, done, left = put_back(settings.put_back, progress(report, "putting back"))
+            root, done, left = put_back(settings.put_back, progress(report, "putting back"), settings.into)
         return DuplicatesResult(None, 0, None, (), 0, 0, moved=done, moved_to=str(root), left=left)
     if settings.move_to is not None:
         check_free(settings.move_to)  # before long work

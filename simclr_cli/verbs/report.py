@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from simclr_cli.images.folder import Census, Refused, take_census
 from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
+from simclr_cli.reading import read_json
 from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ReportResult, Score, Suspect
 from simclr_cli.settings import ReportSettings
 from simclr_cli.store.epochs import read_epochs
@@ -124,7 +124,7 @@ def read_probe(file: Path) -> ProbeResult | str:
     if not file.is_file():
         return NO_PROBE
     try:
-        kept = json.loads(file.read_bytes())
+        kept = read_json(file)
         scores = [
             {
                 **score,
@@ -153,7 +153,7 @@ def _made(kind: type[T], kept: Any) -> T:
 
 def _outcome(file: Path) -> dict[str, str] | None:
     try:
-        kept = json.loads(file.read_bytes())
+        kept = read_json(file)
         return {"state": str(kept["state"]), "words": str(kept["words"])}
     except (OSError, ValueError, KeyError, TypeError):  # most often there is none
         return None
