@@ -188,7 +188,8 @@ def remove(file: Path) -> None:
     """
     with _writing(file), _bound(file, None):
         file.unlink(missing_ok=True)
-        sync_folder(file.parent)
+        if file.parent.is_dir():
+            sync_folder(file.parent)
 
 
 def discard(*files: Path) -> None:
