@@ -20,9 +20,9 @@ from machine import describe_machine
 from simclr_cli.engine.accuracy import gain_of, interval, percent
 from simclr_cli.engine.search import nearest
 from simclr_cli.events import silent
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import labelled
+from simclr_cli.images.workers import count_workers
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.baselines import colour_histogram, raw_pixels
 from simclr_cli.verbs.embedding import embed_together
@@ -48,7 +48,7 @@ def main() -> None:
         census, of = labelled(take_census(folder))
         paths = [census.path(picture) for picture in census.pictures]
         h, refusals = embed_together(
-            list(arms.values()), paths, batch_size=128, workers=default_workers(), report=silent, stage="embedding"
+            list(arms.values()), paths, batch_size=128, workers=count_workers(), report=silent, stage="embedding"
         )
         rows.append([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in h])
         labels.append(np.array([of[picture.name] for i, picture in enumerate(census.pictures) if i not in refusals]))

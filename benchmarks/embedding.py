@@ -21,7 +21,7 @@ import timm
 import torch
 
 from simclr_cli.events import silent
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import EmbedSettings
 from simclr_cli.verbs.embedding import embed_files
 from simclr_cli.verbs.encoders import ready_encoder
@@ -40,7 +40,7 @@ def measure(photos: Path, backbone: str, size: int, pictures: int, rounds: int, 
     rates: dict[str, list[float]] = {"embed from files": [], **{name: [] for name in layouts}}
     for round_ in range(rounds + 1):
         began = time.perf_counter()
-        embed_files(ready, paths, batch_size=BATCH, workers=default_workers(), report=silent, stage="")
+        embed_files(ready, paths, batch_size=BATCH, workers=count_workers(), report=silent, stage="")
         pace = {"embed from files": len(paths) / (time.perf_counter() - began)}
         for name, layout in layouts.items():
             model, batch = model.to(memory_format=layout), x.contiguous(memory_format=layout)

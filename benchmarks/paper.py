@@ -42,8 +42,9 @@ from simclr_cli.engine.optim import create_optimizer, learning_rate, set_learnin
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.engine.views import ViewRecipe, draw_parameters, make_view
 from simclr_cli.files import make_folder, write_file, write_json
-from simclr_cli.images.decode import Refusal, default_workers, each, evaluation_crop, squashed
+from simclr_cli.images.decode import Refusal, evaluation_crop, squashed
 from simclr_cli.images.folder import take_census
+from simclr_cli.images.workers import count_workers, each
 from simclr_cli.seeds import Purpose, numpy_generator, seeded, torch_generator
 from simclr_cli.verbs.encoders import start_encoder
 
@@ -102,7 +103,7 @@ def load(folder: Path, count: int, size: int, seed: int, classes: tuple[str, ...
     def decoded(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return squashed(path, side), evaluation_crop(path, size, crop)
 
-    stored = list(each(decoded, paths, default_workers()))
+    stored = list(each(decoded, paths, count_workers()))
     kept = [(picture, one) for picture, one in zip(chosen, stored, strict=True) if not isinstance(one, Refusal)]
 
     def stacked(which: int) -> Tensor:

@@ -32,7 +32,9 @@ RESULTS = {
     "duplicates": results.DuplicatesResult,
     "map": results.MapResult,
     "report": results.ReportResult,
+    "check": results.CheckResult,
     "cache": results.CacheResult,
+    "doctor": results.DoctorResult,
     "demo": results.DemoResult,
 }
 PARTS = (
@@ -56,7 +58,9 @@ PARTS = (
     results.TriedNumber,
     results.DuplicateGroup,
     results.Copy,
+    results.Finding,
     results.CacheKept,
+    results.Diagnosis,
 )
 
 

@@ -48,7 +48,7 @@ class MachineError(SimclrError):
     """The machine does not give what is needed: a right to write, disk, a device, the network, an extra."""
 
     exit_code = 5
-    meaning = "the machine does not allow it: no right to write, no space, no such device, weights not at hand"
+    meaning = "the machine does not allow it: no right to write, no space, another process at it, no device, no weights"
 
 
 class TrainingError(SimclrError):

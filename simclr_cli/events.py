@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from simclr_cli.errors import Interrupted
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -90,7 +92,20 @@ class EpochDone:
     knn: float | None = None  # percent, by the 20 nearest neighbours' classes; None where it was not measured
 
 
-Event = Progress | Note | CensusTaken | PlanMade | StepDone | EpochDone
+@dataclass(frozen=True)
+class TrainingBegun:
+    """What may be asked of a training from now on, by any thread, whatever step is under way."""
+
+    save: Callable[[], int]  # what the last whole step left; the number of steps that are saved
+    stopped: Callable[[type[Interrupted]], Interrupted]  # the same, and the words that the training then ends with
+
+
+@dataclass(frozen=True)
+class TrainingEnded:
+    """All that came of a training is written."""
+
+
+Event = Progress | Note | CensusTaken | PlanMade | StepDone | EpochDone | TrainingBegun | TrainingEnded
 Report = Callable[[Event], None]
 
 

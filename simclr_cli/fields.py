@@ -6,7 +6,8 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from simclr_cli.errors import InputError, SettingsError
 
@@ -38,25 +39,40 @@ def check(settings: Any) -> None:
     """Check every value against its field's bounds; here, because it is before torch is imported.
 
     Raises:
-        SettingsError: a number out of bounds, or a word that is no choice.
+        SettingsError: a value of another type, a number out of bounds, or a word that is no choice.
         InputError: a path that is not there.
     """
     hints = get_type_hints(type(settings))
     for name, declared in settings.__dataclass_fields__.items():
         value, bounds = getattr(settings, name), declared.metadata
         option = "--" + name.replace("_", "-")
+        if not any(_is_a(value, kind) for kind in _kinds(hints[name])):
+            raise SettingsError(f"{option} is {value!r}, which is none of its values.", f"Give {option} another value.")
         if value is None:
             continue
         if bounds["exists"]:
             for path in value if isinstance(value, tuple) else (value,):
                 if not os.path.lexists(path):
                     raise InputError(f"There is no {path}.", "Check the path.")
-        choices = [word for kind in (hints[name], *get_args(hints[name])) if get_origin(kind) is Literal
-                   for word in get_args(kind)]  # fmt: skip
+        choices = [word for kind in _kinds(hints[name]) if get_origin(kind) is Literal for word in get_args(kind)]
         if choices and value not in choices:
             raise SettingsError(f"{option} is {value!r}.", f"Choose one of {', '.join(choices)}.")
         if wanted := _unmet(value, bounds):
             raise SettingsError(f"{option} is {value}, and must be {wanted}.", f"Give {option} another value.")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types of a value, each alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; words of a Literal are seen to by themselves."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(one, get_args(kind)[0]) for one in value)
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return isinstance(value, str if get_origin(kind) is Literal else kind)
 
 
 def _unmet(value: Any, bounds: Mapping[str, Any]) -> str | None:

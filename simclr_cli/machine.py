@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,11 @@ CGROUPS = (  # limit and use of a container's memory: version 2, version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU_QUOTA_1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+SHARED_MEMORY = Path("/dev/shm")
+
+UNKNOWN_MEMORY = 2**32  # Windows: every machine that runs torch has 4 GiB
 
 
 def free_memory(device: torch.device) -> int:
@@ -23,7 +29,47 @@ def free_memory(device: torch.device) -> int:
 
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
+    return free_ram()
+
+
+def free_ram() -> int:
+    """Bytes that this process could take of the machine's memory, or of what its container may."""
     return min([_available(), *_left_to_containers()])
+
+
+def core_quota() -> float | None:
+    """How many cores' time the container of this process may use; None where it has no such limit."""
+    with contextlib.suppress(OSError, ValueError):  # version 2: "200000 100000", or "max 100000"
+        quota, period = CPU_QUOTA.read_text().split()
+        return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # version 1: -1 for none
+        quota, period = (path.read_text() for path in CPU_QUOTA_1)
+        return int(quota) / int(period) if int(quota) > 0 else None
+    return None
+
+
+def free_shared_memory() -> int | None:
+    """Bytes free in /dev/shm; None where there is no such place."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
+
+
+def shared_memory_wanted(gpus: int) -> int:
+    """Bytes of /dev/shm that as many processes, each on a GPU of its own, take at most: NCCL's buffers.
+
+    A buffer is about 10 MB (NCCL names its size when it cannot have it), and each process has one for either neighbour.
+    """
+    return gpus * 20_000_000 if gpus > 1 else 0
+
+
+def whole_memory() -> int:
+    """Bytes that the machine has, or its container may take, whether they are free at the moment or not."""
+    limits = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for limit, _ in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(Path(limit).read_text()))
+    return min(limits, default=UNKNOWN_MEMORY)
 
 
 def keep_freed_memory() -> bool:
@@ -61,7 +107,7 @@ def _available() -> int:
                 return int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of what there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 2**32  # Windows: every machine that runs torch has 4 GiB
+    return UNKNOWN_MEMORY
 
 
 def _left_to_containers() -> list[int]:

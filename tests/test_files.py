@@ -4,21 +4,28 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from simclr_cli import files
+from simclr_cli import files, owner
 from simclr_cli.errors import MachineError
 from simclr_cli.files import (
     TEMPORARY_PREFIX,
+    NotWritten,
+    create_file,
     digest_file,
     free_bytes,
     make_folder,
     sync_folder,
+    temporary_beside,
     write_bytes,
     write_file,
     write_json,
@@ -67,13 +74,15 @@ def test_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path: Path) -
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
-def test_full_or_broken_disk_is_a_machine_error_that_names_path_and_space(tmp_path: Path, code: int) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES])
+def test_full_or_broken_disk_is_a_machine_error_that_names_the_path(tmp_path: Path, code: int) -> None:
     write_bytes(tmp_path / "a", b"old")
-    with pytest.raises(MachineError, match="MiB free") as caught:
+    with pytest.raises(
+        NotWritten, match=r"needs more than [0-9,.]+ [kM]B\)" if code == errno.ENOSPC else "Cannot"
+    ) as caught:
         write_file(tmp_path / "a", halfway(OSError(code, os.strerror(code))))
     assert str(tmp_path / "a") in caught.value.what and os.strerror(code) in caught.value.what
-    assert caught.value.exit_code == 5
+    assert caught.value.exit_code == 5 and caught.value.forbidden == (code in (errno.EROFS, errno.EACCES))
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
@@ -215,6 +224,60 @@ def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert json.loads((tmp_path / "a.json").read_bytes()) == 1 and names(tmp_path) == ["a.json"]
+
+
+def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(files, "free_bytes", lambda _: 2_960_000)
+    with pytest.raises(NotWritten, match=re.escape("No space left on device (it needs 12.3 MB, and 3.0 MB are free)")):
+        write_bytes(tmp_path / "a", bytes(12_345_678))
+    assert names(tmp_path) == []
+
+
+def test_what_is_called_before_sees_all_of_the_new_file_and_may_stop_it(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a", b"old")
+
+    def refuse(temporary: Path) -> None:
+        assert (temporary.read_bytes(), (tmp_path / "a").read_bytes()) == (b"new", b"old")
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        write_file(tmp_path / "a", lambda stream: stream.write(b"new"), before=refuse)
+    assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
+
+
+def test_a_file_is_created_once(tmp_path: Path) -> None:
+    assert create_file(tmp_path / "a", b"first") and not create_file(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]
+
+
+def test_strays_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and folders; of another machine only after a day."""
+    other = "0" * 8 if owner.system() != "0" * 8 else "1" * 8
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    dead, living = f"{ended.pid}-{'a' * 16}", f"{os.getpid()}-{'a' * 16}"
+    gone = [f"{TEMPORARY_PREFIX}{owner.system()}-{dead}"]
+    stay = [f"{TEMPORARY_PREFIX}{owner.system()}-{living}", f"{TEMPORARY_PREFIX}{other}-{dead}", "mine", ".simclr-tmp"]
+    for name in [*gone, *stay]:
+        (tmp_path / name).write_bytes(b"half")
+    folder = f"{gone[0][:-1]}b"
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "half").write_bytes(b"half")
+    make_folder(tmp_path)
+    assert names(tmp_path) == sorted(stay)
+    later = time.time() + files.ABANDONED_SECONDS + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    make_folder(tmp_path)
+    assert names(tmp_path) == sorted(stay[2:])
+
+
+def test_temporaries_are_known_by_their_names(tmp_path: Path) -> None:
+    assert files.TEMPORARY.fullmatch(temporary_beside(tmp_path / "a").name)
+    assert temporary_beside(tmp_path / "a") != temporary_beside(tmp_path / "a")
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", bytes(300_000)])

@@ -53,6 +53,59 @@ def test_no_pickle_no_network_no_print(path: Path) -> None:
             assert pickling, f"{name} without allow_pickle=False"
 
 
+CHANGING = {
+    "os": {"replace", "rename", "renames", "unlink", "remove", "rmdir", "removedirs", "link", "symlink", "truncate",
+           "mkdir", "makedirs", "open"},
+    "shutil": {"rmtree", "move", "copy", "copy2", "copyfile", "copytree", "copystat", "copymode"},
+    "tempfile": {"TemporaryFile", "NamedTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp"},
+    "a path": {"write_text", "write_bytes", "unlink", "rmdir", "touch", "mkdir", "rename", "symlink_to", "hardlink_to"},
+    "a library": {"save", "savez", "savez_compressed", "savetxt", "memmap", "tofile", "save_file", "SummaryWriter",
+                  "open_memmap"},
+}  # fmt: skip
+ALLOWED = {  # what changes files, or could, outside files.py; and why it may
+    "cli/app.py": {"os.open"},  # /dev/null
+    "images/caches.py": {"path.unlink", "folder.rmdir"},  # what `simclr cache --clear` is asked for
+    "images/pixels.py": {"np.memmap"},  # reads
+    "locks.py": {"file.open", "file.unlink"},  # the lock of a dead process
+    "store/events.py": {"SummaryWriter"},  # TensorBoard follows a file that grows; every record has a checksum
+    "store/exports.py": {"archive.open"},  # a member of an archive that is an open stream
+    "store/models.py": {"shutil.rmtree"},  # its own temporary folder
+    "store/moves.py": {"away.unlink", "temporary.unlink", "path.rmdir"},  # of what is whole in its other place
+    "store/relocation.py": {"target.parent.mkdir", "os.link", "shutil.copystat", "source.unlink", "target.open",
+                            "target.unlink", "temporary.unlink"},  # moves a person's files
+    "store/rows.py": {"np.memmap"},  # reads
+    "store/vectors.py": {"np.lib.format.open_memmap"},  # reads
+}  # fmt: skip
+
+
+def may_change_files(node: ast.Call) -> bool:
+    """Whether a call may change a file by its path; what is written to an open stream does not count."""
+    name = dotted(node.func)
+    owner, _, last = name.rpartition(".")
+    words = [*node.args, *(word.value for word in node.keywords)]
+    if last == "open":
+        modes = {word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)}
+        return owner == "os" or any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes)
+    if last == "replace":  # text's has two arguments, a dataclass's has keywords
+        return owner == "os" or (len(node.args) == 1 and not node.keywords)
+    if last == "save":  # a picture's, to a stream
+        return bool(owner) and not (words and isinstance(words[0], ast.Name) and words[0].id == "stream")
+    if owner in ("os", "shutil", "tempfile"):
+        return last in CHANGING[owner]
+    return last in CHANGING["a library"] or (bool(owner) and last in CHANGING["a path"])
+
+
+def test_all_is_written_by_files() -> None:
+    """The one way is atomic and durable; whatever else changes a file is listed with its reason."""
+    root = Path(simclr_cli.__file__).parent
+    found: dict[str, set[str]] = {}
+    for path in SOURCES:
+        names = {dotted(node.func) for node in walk(path) if isinstance(node, ast.Call) and may_change_files(node)}
+        if names and path != root / "files.py":
+            found[path.relative_to(root).as_posix()] = names
+    assert found == ALLOWED
+
+
 def test_there_is_something_to_look_at() -> None:
     assert len(SOURCES) > 20
 
@@ -88,7 +141,7 @@ def test_every_public_name_resolves() -> None:
     assert len(set(simclr_cli.__all__)) == len(simclr_cli.__all__)
     assert all(callable(value) for name, value in found.items() if name != "__version__")
     verbs = "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report cache demo"
-    assert {*verbs.split(), "load_encoder"} <= found.keys()
+    assert {*verbs.split(), "check", "doctor", "load_encoder"} <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
-import signal
 import sys
 import time
 import traceback
@@ -17,8 +15,8 @@ import typer
 from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
-from simclr_cli.cli.signals import on_stop
-from simclr_cli.errors import Interrupted, SimclrError, Terminated
+from simclr_cli.cli.stopping import stoppable
+from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
 
@@ -100,9 +98,19 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
         ("simclr report --open", "simclr report birds --json"),
     ),
     (
+        "check", settings.CheckSettings,
+        "Say whether the files of a run are what was written, and for each that is not what to do.",
+        ("simclr check", "simclr check birds --mend"),
+    ),
+    (
         "cache", settings.CacheSettings,
         "Show or clear what is kept of folders of pictures to be quicker the next time.",
         ("simclr cache", "simclr cache ./images --clear"),
+    ),
+    (
+        "doctor", settings.DoctorSettings,
+        "Say what is wrong with this machine, the installation or the folders, and what mends it.",
+        ("simclr doctor", "simclr doctor ./images --json"),
     ),
     (
         "demo", settings.DemoSettings,
@@ -161,9 +169,9 @@ def perform(
                 return launch(chosen.devices, verb, settings_class, values, as_json, debug)
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
-            function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
-            with _listening(face):
+            with stoppable(face, led=led):
+                function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
                 result = function(chosen, report=face.report)
             if not face.quiet:
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
@@ -196,7 +204,7 @@ def perform(
             what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
             face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
             return SimclrError.exit_code
-    return 0
+    return int(getattr(result, "exit_code", 0))
 
 
 def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
@@ -208,21 +216,6 @@ def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
     if (reason := why_not(data.out)) is not None:
         face.say(f"No thumbnails: {reason}.", "yellow")
     return reason is None
-
-
-def _listening(face: Face) -> contextlib.AbstractContextManager[None]:
-    """First Ctrl-C or SIGTERM: a word, and a stop at the next event. Second: out at once; files are whole anyway."""
-
-    def stop(number: int) -> None:
-        kind = Interrupted if number == signal.SIGINT else Terminated
-        if face.stop is not None:
-            os._exit(kind.exit_code)
-        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        face.stop = kind(f"Stopped by {name}.", "Nothing was lost; type the command again.")
-        if not face.quiet:
-            os.write(2, b"\nStopping after this step (again: at once) ...\n")  # a handler must not wait for a lock
-
-    return on_stop(stop)
 
 
 def main() -> None:

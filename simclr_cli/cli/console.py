@@ -10,11 +10,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from simclr_cli.errors import Interrupted, SimclrError
-from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
+from simclr_cli.events import (
+    CensusTaken,
+    EpochDone,
+    Event,
+    Note,
+    PlanMade,
+    Progress,
+    StepDone,
+    TrainingBegun,
+    TrainingEnded,
+)
+from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.wording import count as count  # said again here, for those who show results
 from simclr_cli.wording import duration as duration
 from simclr_cli.wording import safe as safe
@@ -30,6 +42,7 @@ class Face:
     def __init__(self, stderr: TextIO | None = None) -> None:
         self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
         self.stop: Interrupted | None = None
+        self.training: TrainingBegun | None = None  # that is under way, and that this process saves
         self.quiet = False  # of several processes one talks; errors are shown all the same
         self._bars: ProgressBars | None = None
         self._stage: tuple[str, TaskID] | None = None
@@ -63,6 +76,10 @@ class Face:
                 self._census(summary)
             case PlanMade():
                 self._plan(event)
+            case TrainingBegun():
+                self.training = event
+            case TrainingEnded():
+                self.training = None
 
     def say(self, text: str, style: str = "") -> None:
         """One line of talk; wrapped between words for a person, not at all for a log."""
@@ -174,6 +191,18 @@ class Data:
         for index, row in enumerate(rows):
             table.add_row(*seen[index : index + 1], *(Text(safe(cell)) for cell in row))
         self.out.print(table)
+
+    def diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """What is wrong, why it matters, and the command that mends it on a line of its own, never broken."""
+        if not self.out.is_terminal:
+            columns = ["grade", "name", "what", "why", "command"]
+            self.table(columns, [[one.grade, one.name, one.what, one.why, one.command] for one in diagnoses])
+            return
+        for one in diagnoses:
+            colour = {"fault": "bold red", "advice": "yellow"}.get(one.grade, "cyan")
+            self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", colour), safe(one.what)))
+            self.out.print(Padding(Text(safe(one.why)), (0, 0, 0, 2)))
+            self.out.print(Text.assemble("  $ ", (safe(one.command), "bold")), soft_wrap=True)
 
     def _seen(self, pictures: Sequence[str]) -> list[Text]:
         """Thumbnails, if they are wanted and can be shown."""

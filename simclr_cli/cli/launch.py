@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simclr_cli.cli.signals import on_stop
+from simclr_cli.cli.signals import SAVE, held_back, on_signal
+from simclr_cli.cli.stopping import asked_for, say_stopping
 from simclr_cli.errors import MachineError
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
     from torch.multiprocessing.spawn import ProcessContext
 
 
@@ -18,20 +25,56 @@ GRACE = 5  # seconds that the other processes have to end by themselves, when on
 def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool) -> int:
     """Run one verb in `count` processes; when one fails, the others are ended.
 
+    On the first Ctrl-C or SIGTERM they stop by themselves, on the second they are ended; on SIGUSR1 the first saves.
+
     Returns:
         The exit code of the first one that failed, or 0.
 
     Raises:
         MachineError: fewer GPUs than that, or one of the processes was killed.
+        Interrupted: a stop was asked for before there were any.
     """
+    processes: list[BaseProcess] = []
+    passed_on: list[int] = []
+
+    def pass_on(number: int) -> None:
+        if number == SAVE:
+            _send(processes[:1], number)
+        elif not passed_on:
+            passed_on.append(number)
+            say_stopping()
+            _send(processes, number)
+        else:
+            _send(processes, signal.SIGKILL)
+            os._exit(128 + number)
+
+    with on_signal(pass_on):
+        from torch.multiprocessing.spawn import start_processes
+
+        meeting = _meeting(count, values.get("device"))
+        if passed_on:
+            raise asked_for(passed_on[0])
+        arguments = (verb, settings_class, values, as_json, debug, True)
+        with held_back():  # what is sent to one that is still starting waits until it listens
+            context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
+                _work, arguments, nprocs=count, join=False, start_method="spawn"
+            )
+        processes += context.processes
+        for number in passed_on:  # while they were started
+            _send(processes, number)
+        code = _join(context, passed_on)
+        del meeting  # until now they needed it
+        return code
+
+
+def _meeting(count: int, device: str | None) -> TCPStore:
+    """Where the processes find one another as long as it is there; the environment says so to them."""
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
-    from torch.multiprocessing.spawn import ProcessExitedException, start_processes
 
-    from simclr_cli.images.decode import default_workers
+    from simclr_cli.images.workers import count_workers
 
-    wanted = values.get("device")
-    gpus = torch.cuda.device_count() if wanted is None or wanted.startswith("cuda") else 0
+    gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if 0 < gpus < count:
         raise MachineError(f"--devices is {count}, and this machine has {gpus} GPUs.", f"Give --devices {gpus}.")
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a port that is free
@@ -39,34 +82,34 @@ def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, A
         WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(meeting.port),
         TORCHELASTIC_USE_AGENT_STORE="True",  # they shall not open another one
     )  # fmt: skip
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, default_workers() // count)))
-    arguments = (verb, settings_class, values, as_json, debug, True)
-    context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-        _work, arguments, nprocs=count, join=False, start_method="spawn"
-    )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_workers() // count)))
+    return meeting
 
-    passed_on: set[int] = set()
 
-    def pass_on(number: int) -> None:
-        passed_on.add(number)
-        for process in context.processes:
-            if process.is_alive() and process.pid:
-                os.kill(process.pid, number)
+def _join(context: ProcessContext, passed_on: Sequence[int]) -> int:
+    """Wait for the processes; the exit code of the first one that failed, or 0."""
+    from torch.multiprocessing.spawn import ProcessExitedException
 
-    with on_stop(pass_on):  # the processes stop by themselves
-        try:
-            while not context.join(grace_period=GRACE):
-                pass
-        except ProcessExitedException as failed:
-            if failed.exit_code >= 0:
-                return failed.exit_code
-            if -failed.exit_code in passed_on:  # it had agreed to stop, and was on its way out, when its signal came
-                return 128 - failed.exit_code
-            raise MachineError(
-                f"Process {failed.error_index} of {count} was ended from outside ({failed.signal_name}).",
-                "If it was for want of memory, give a smaller --micro-batch; go on with --resume.",
-            ) from None
+    try:
+        while not context.join(grace_period=GRACE):
+            pass
+    except ProcessExitedException as failed:
+        if failed.exit_code >= 0:
+            return failed.exit_code
+        if -failed.exit_code in passed_on:  # it had agreed to stop, and was on its way out, when its signal came
+            return 128 - failed.exit_code
+        raise MachineError(
+            f"Process {failed.error_index} of {len(context.processes)} was ended from outside ({failed.signal_name}).",
+            "If it was for want of memory, give a smaller --micro-batch; go on with --resume.",
+        ) from None
     return 0
+
+
+def _send(processes: Sequence[BaseProcess], number: int) -> None:
+    for process in processes:
+        if process.is_alive() and process.pid:
+            with contextlib.suppress(ProcessLookupError):  # it ended in between
+                os.kill(process.pid, number)
 
 
 def _work(rank: int, *arguments: Any) -> None:

@@ -13,7 +13,9 @@ from simclr_cli.cli.found import show_outliers as show_outliers
 from simclr_cli.cli.found import show_similar as show_similar
 from simclr_cli.results import (
     CacheResult,
+    CheckResult,
     DemoResult,
+    DoctorResult,
     EmbedResult,
     FinetuneResult,
     PredictResult,
@@ -152,6 +154,18 @@ def show_report(result: ReportResult, face: Face, data: Data) -> None:
     data.line(result.out)
 
 
+def show_check(result: CheckResult, face: Face, data: Data) -> None:
+    """What is not as it should be, and what to do about each."""
+    for line in result.mended:
+        face.say(line)
+    if not result.bound:
+        face.say("digests.json is not there, or damaged: only what carries its own digest was checked.", "yellow")
+    checked = f"{count(result.files, 'file')} of {result.run}, {result.bytes / 1e6:,.1f} MB"
+    face.say(f"{checked}: {'all as written' if result.whole else 'not all as written'}.", "bold")
+    for one in result.found:
+        data.line(f"{one.path}: {one.state}. {one.what} {one.remedy}")
+
+
 def show_cache(result: CacheResult, face: Face, data: Data) -> None:
     """A row for each folder of pictures."""
     verb = "Cleared" if result.cleared else "Kept"
@@ -160,6 +174,19 @@ def show_cache(result: CacheResult, face: Face, data: Data) -> None:
         rows = [[kept.folder, ", ".join(map(str, kept.sides)), f"{kept.bytes / 1e6:,.1f}", kept.used]
                 for kept in result.caches]  # fmt: skip
         data.table(["path", "decoded at px", "MB", "last used"], rows)
+
+
+def show_doctor(result: DoctorResult, face: Face, data: Data) -> None:
+    """Each fault with what mends it, the worst first."""
+    for line in result.seen:
+        face.say(line, "dim")
+    data.diagnoses(result.diagnoses)
+    faults = sum(one.grade == "fault" for one in result.diagnoses)
+    if faults:
+        face.say(f"{count(faults, 'fault')} that a command would stop of.", "bold red")
+    else:
+        what = "Nothing is wrong" if not result.diagnoses else "Nothing that a command would stop of"
+        face.say(f"{what}; {result.checks} kinds of fault were looked for.", "bold green")
 
 
 def show_demo(result: DemoResult, face: Face, data: Data) -> None:

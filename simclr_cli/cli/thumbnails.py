@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from simclr_cli.images.decode import Refusal, decode, default_workers, each
+from simclr_cli.images.decode import Refusal, small
+from simclr_cli.images.decoders import apart
+from simclr_cli.images.workers import count_workers, each
 
 COLUMNS, ROWS = 16, 8  # characters of a thumbnail; a character is about twice as high as it is wide
 UPPER_HALF, LOWER_HALF = "\u2580", "\u2584"
@@ -33,7 +34,7 @@ def why_not(terminal: Console) -> str | None:
 
 def thumbnails(paths: Sequence[str]) -> list[Text]:
     """Of each file a picture of COLUMNS x ROWS characters, or a word where it cannot be decoded."""
-    with closing(each(thumbnail, map(Path, paths), default_workers())) as made:
+    with closing(each(thumbnail, map(Path, paths), count_workers())) as made:
         return [Text("not readable\nnow", style="dim") if isinstance(one, Refusal) else one for one in made]
 
 
@@ -43,9 +44,7 @@ def thumbnail(path: Path) -> Text:
     Raises:
         Refusal: it cannot be decoded.
     """
-    picture = decode(path, at_least=8 * COLUMNS)
-    picture.thumbnail((COLUMNS, 2 * ROWS))
-    pixels = np.asarray(picture)  # (height, width, 3)
+    pixels = apart(small, 1)(path, COLUMNS, 8 * COLUMNS)  # (height, width, 3)
     height, width, _ = pixels.shape
     left, top = (COLUMNS - width) // 2, (2 * ROWS - height) // 2
 

@@ -9,8 +9,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, use_small_stem
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, create_encoder, shapes, use_small_stem
 from simclr_cli.errors import SettingsError
+from simclr_cli.seeds import Purpose, seeded
 
 
 def join_classifier(encoder: Encoder, linear: nn.Linear) -> nn.Module:
@@ -45,14 +46,16 @@ def split_classifier(spec: EncoderSpec, classes: int, state: Mapping[str, Tensor
     Raises:
         SettingsError: the weights are not those of such a model.
     """
-    model, head = _with_head(spec, classes)
-    try:
-        model.load_state_dict(dict(state))
-    except RuntimeError:
+    check_name(spec.architecture)
+    with seeded(0, Purpose.ENCODER), torch.device("meta"):  # no memory is taken for what may not fit
+        wanted, _ = _with_head(spec, classes)
+    if shapes(wanted.state_dict()) != shapes(state):
         raise SettingsError(
             f"The weights are not those of a {spec.architecture} with {classes} classes.",
             "Restore the classifier from a copy, or train it again.",
-        ) from None
+        )
+    model, head = _with_head(spec, classes)
+    model.load_state_dict(dict(state))
     encoder = create_encoder(spec)
     encoder.backbone.load_state_dict({name: state[name] for name in encoder.backbone.state_dict()})
     return encoder.eval(), head.eval()

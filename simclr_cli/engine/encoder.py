@@ -158,19 +158,43 @@ def load_backbone(encoder: Encoder, state: Mapping[str, Tensor], source: str) ->
     Raises:
         SettingsError: the weights belong to another architecture.
     """
-    own = encoder.backbone.state_dict()
+    encoder.backbone.load_state_dict(_fitting(encoder.spec, encoder.backbone, state, source))
+
+
+def check_weights(spec: EncoderSpec, state: Mapping[str, Tensor], source: str) -> None:
+    """Whether weights are those of an architecture; found out before any memory is taken for it.
+
+    Raises:
+        SettingsError: they are not, or timm does not know it.
+    """
+    check_name(spec.architecture)
+    with seeded(0, Purpose.ENCODER), torch.device("meta"):
+        backbone = _create(spec.architecture, spec.model_args)
+        if spec.small_stem:
+            use_small_stem(backbone)
+    _fitting(spec, backbone, state, source)
+
+
+def _fitting(spec: EncoderSpec, backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Those of the weights that are the backbone's."""
+    own, given = shapes(backbone.state_dict()), shapes(state)
     missing = sorted(own.keys() - state.keys())
-    odd = sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
-    classifier = timm.get_pretrained_cfg_value(encoder.spec.architecture, "classifier") or ()
+    odd = sorted(key for key in own.keys() & state.keys() if own[key] != given[key])
+    classifier = timm.get_pretrained_cfg_value(spec.architecture, "classifier") or ()
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     surplus = sorted(key for key in state.keys() - own.keys() if not key.startswith(heads))
     if missing or odd or surplus:
         raise SettingsError(
-            f"{source} does not hold the weights of {encoder.spec.architecture}: {len(missing)} tensors are missing, "
+            f"{source} does not hold the weights of {spec.architecture}: {len(missing)} tensors are missing, "
             f"{len(odd)} have another shape, {len(surplus)} are too many ({(missing or odd or surplus)[0]}, for one).",
             "Name the architecture that they belong to with --backbone.",
         )
-    encoder.backbone.load_state_dict({key: state[key] for key in own})
+    return {key: state[key] for key in own}
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Of every tensor."""
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def has_batch_norm(encoder: Encoder) -> bool:

@@ -14,9 +14,11 @@ from simclr_cli.errors import InputError, Interrupted, MachineError
 from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
-from simclr_cli.images.decode import Refusal, each, squashed
+from simclr_cli.images.decode import Refusal, squashed
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import Census, Picture, Refused
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
+from simclr_cli.images.workers import each
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
 COMMIT_SECONDS = 300  # of decoding, which is what a crash may cost
@@ -57,7 +59,8 @@ class DecodedPictures:
         missing = np.flatnonzero(rows == NOT_STORED)
         if len(missing):
             paths = [self.census.path(self.census.pictures[i]) for i in pictures[missing]]
-            with closing(each(lambda path: squashed(path, self.side), paths, self.workers)) as decoded:
+            square = apart(squashed, self.workers)
+            with closing(each(lambda path: square(path, self.side), paths, self.workers)) as decoded:
                 for place, path, found in zip(missing, paths, decoded, strict=True):
                     if isinstance(found, Refusal):
                         raise InputError(f"{path} can no longer be decoded ({found.reason}).", "Bring it back.")
@@ -163,7 +166,8 @@ def _decode_rest(
     room = max(0, allowed - folder.rows)
     names = {picture.name for picture in (*unknown, *unstored[: max(0, room - len(unknown))])}
     to_do = [picture for picture in census.pictures if picture.name in names]
-    results = each(lambda path: squashed(path, folder.side), (census.path(picture) for picture in to_do), workers)
+    square = apart(squashed, workers)
+    results = each(lambda path: square(path, folder.side), (census.path(picture) for picture in to_do), workers)
     waiting = zip(to_do, results, strict=True)
     done, stop = 0, None
 

@@ -4,27 +4,53 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import (  # what is not loaded here, Pillow would look for among all the formats that it knows
+    AvifImagePlugin,
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from simclr_cli.images.rgb import to_rgb
+from simclr_cli.machine import whole_memory
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
-T = TypeVar("T")
-R = TypeVar("R")
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
-# Two and a half times a 70-megapixel camera; Pillow's own limit for an error. Above it a file is taken for a bomb.
-MAX_PIXELS = 178_956_970
+FORMATS = {
+    "JPEG": JpegImagePlugin, "PNG": PngImagePlugin, "WEBP": WebPImagePlugin, "AVIF": AvifImagePlugin,
+    "GIF": GifImagePlugin, "BMP": BmpImagePlugin, "TIFF": TiffImagePlugin, "PPM": PpmImagePlugin,
+}  # fmt: skip
+
+BYTES_A_PIXEL = 32  # that decoding takes at most while it lasts: RGBA from WebP; tests/images/test_bombs.py measures
+MEMORY_SHARE = 1 / 2  # of the machine's memory, that one picture may take
+# Two and a half times a 70-megapixel camera; Pillow's own limit for an error.
+MOST_PIXELS_ANYWHERE = 178_956_970
+
+
+def most_pixels() -> int:
+    """Above so many a file is taken for a bomb: what has room in this machine's memory, free at the moment or not."""
+    return min(MOST_PIXELS_ANYWHERE, int(whole_memory() * MEMORY_SHARE / BYTES_A_PIXEL) // 2 * 2)
+
+
+MAX_PIXELS = most_pixels()
+# Pillow warns above this, and refuses above twice as many: frames, tiles and resized pictures too.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
 # Pictures are first scaled down in a quick way to no less than this times the side wanted: Pillow's own choice.
 SCALED_OVER_STORED = 2
@@ -76,7 +102,8 @@ def read_header(path: Path) -> Header:
     Raises:
         Refusal: no right to read, not a picture, or more than MAX_PIXELS.
     """
-    with _refusing(), _open(path) as image:
+    with _refusing(), path.open("rb") as stream:
+        image = _open(stream)
         width, height = image.size
         # The base class's method: PNG's own decodes the whole picture to find an EXIF chunk behind it.
         lies_on_its_side = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
@@ -97,14 +124,16 @@ def decode(path: Path, *, at_least: int | None = None) -> Image.Image:
     Raises:
         Refusal: as read_header, and truncated or corrupt content.
     """
-    with _refusing(), _open(path) as image:
+    with _refusing(), path.open("rb") as stream:
+        image = _open(stream)
         if image.format == "PNG":  # Pillow decodes past damaged chunks: their checksums must be asked for
-            with _open(path) as unread:
-                unread.verify()
+            image.verify()
+            image = _open(stream)
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image)
 
 
 def squashed(path: Path, side: int) -> Pixels:
@@ -141,39 +170,30 @@ def evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R | Refusal, None, None]:
-    """Apply `function` to items by `workers` threads (Pillow decodes without the GIL), results in order.
+def small(path: Path, side: int, at_least: int) -> Pixels:
+    """A picture within a square of `side` px, in its own shape; a smaller one stays as it is.
 
-    A Refusal is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
+    Args:
+        at_least: see decode.
     """
-
-    def guarded(item: T) -> R | Refusal:
-        try:
-            return function(item)
-        except Refusal as refusal:
-            return refusal
-
-    remaining = iter(items)
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        in_flight = deque(pool.submit(guarded, item) for item in islice(remaining, 8 * workers))
-        try:
-            while in_flight:
-                result = in_flight.popleft().result()
-                in_flight.extend(pool.submit(guarded, item) for item in islice(remaining, 1))
-                yield result
-        finally:
-            pool.shutdown(cancel_futures=True)
+    image = decode(path, at_least=at_least)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(image)
 
 
-def default_workers() -> int:
-    """As many as there are cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def middle(path: Path, side: int) -> Pixels:
+    """The middle square of a picture: (side, side, 3) uint8."""
+    image = decode(path, at_least=SCALED_OVER_STORED * side)
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 
 
-def _open(path: Path) -> Image.Image:
-    """Open by content. The file's first bytes decide what to say of it if it cannot be opened."""
-    with path.open("rb") as stream:
-        start = stream.read(32)
+def _open(stream: IO[bytes]) -> Image.Image:
+    """Open by content: the first bytes decide, and what to say of it if it cannot be opened.
+
+    Not by name: Pillow loads a plugin by that, and maps the file, so that one cut short meanwhile would crash it.
+    """
+    stream.seek(0)
+    start = stream.read(32)
     if not start:
         raise Refusal("empty file (0 bytes)")
     promised = looks_like(start)
@@ -181,9 +201,8 @@ def _open(path: Path) -> Image.Image:
         raise Refusal("not a picture in any format known here")
     if promised not in FORMATS:
         raise Refusal(f"{promised} is not supported (convert it to JPEG or PNG)")
-    image = Image.open(path, formats=FORMATS)
+    image = Image.open(stream, formats=[promised])
     if image.width * image.height > MAX_PIXELS:
-        image.close()
         raise Refusal(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
     return image
 
@@ -216,32 +235,3 @@ def _refusing() -> Iterator[None]:
 
 def _format_name(image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format or "?"  # MPO: a JPEG with further pictures behind it
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return _scaled(np.asarray(image).astype(np.float64) / 65535)
-    if image.mode == "I":  # 32-bit integers; Pillow before 11 also opened 16-bit PNG so
-        values = np.asarray(image).astype(np.float64)
-        within_16_bit = values.min() >= 0 and values.max() <= 65535
-        return _scaled(values / 65535) if within_16_bit else _scaled(_stretched(values))
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-        within_one = values.min() >= 0 and values.max() <= 1
-        return _scaled(values if within_one else _stretched(values))
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")
-
-
-def _stretched(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From darkest to brightest onto 0..1: all that is known of a scale without a range."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
-
-
-def _scaled(values: NDArray[np.float64]) -> Image.Image:
-    """(H, W) floats in 0..1 -> an RGB picture."""
-    return Image.fromarray((values * 255).round().astype(np.uint8)).convert("RGB")

@@ -10,6 +10,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
+from simclr_cli.files import make_folder, write_file
+
 Plane = NDArray[np.floating[Any]]  # one number per pixel, shape (height, width)
 Mask = NDArray[np.bool_]  # the same shape: True where a pattern is inked
 
@@ -194,12 +196,13 @@ def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
 
 def _save(picture: Image.Image, path: Path, kind: Kind) -> None:
     stored = _in_mode(picture, kind.mode)
+    options: dict[str, Any] = {"compress_level": 1}  # PNG's quickest; the other formats know no such option
     if kind.sideways:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = 6  # "turn me a quarter clockwise to see me upright"
-        stored.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
-    else:
-        stored.save(path, compress_level=1)  # PNG's quickest; the other formats know no such option
+        stored, options = stored.transpose(Image.Transpose.ROTATE_90), {"exif": exif}
+    form = Image.registered_extensions()[path.suffix]
+    write_file(path, lambda stream: stored.save(stream, form, **options))
 
 
 def draw_pictures(folder: Path, *, seed: int, pictures: int = 1600, size: int = 96) -> list[Path]:
@@ -208,7 +211,7 @@ def draw_pictures(folder: Path, *, seed: int, pictures: int = 1600, size: int = 
     Every picture has random numbers of its own, so more pictures begin with the same ones as fewer.
     """
     for class_name in CLASSES:
-        (folder / class_name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / class_name)
     paths = []
     for n in range(pictures):
         i, class_index = divmod(n, len(CLASSES))

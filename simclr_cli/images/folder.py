@@ -17,17 +17,11 @@ from typing import Any
 from simclr_cli.errors import InputError, MachineError
 from simclr_cli.files import write_json
 from simclr_cli.images.caches import HEADERS, cache_of
-from simclr_cli.images.decode import (
-    FORMATS,
-    MAX_PIXELS,
-    Header,
-    Refusal,
-    default_workers,
-    each,
-    looks_like,
-    read_header,
-)
+from simclr_cli.images.decode import FORMATS, MAX_PIXELS, Header, Refusal, looks_like, read_header
+from simclr_cli.images.decoders import apart_many
+from simclr_cli.images.workers import count_workers, each
 
+AT_ONCE = 32  # files whose headers a decoder is asked for together
 VERSION = 1  # of what is remembered of a census
 
 # Names that promise a picture: a file called so whose content is none is refused by name, not passed over.
@@ -180,7 +174,19 @@ def take_census(
     refused: list[Refused] = []
     others = 0
     remembered = _remembered(root)
-    looked = each(lambda name: _look_at(root / name, name, remembered.get(name)), names, workers or default_workers())
+    workers = count_workers(workers)
+    headers = apart_many(read_header, workers)
+
+    def look_at(some: Sequence[str]) -> list[Picture | Refusal | None]:
+        glances = [(name, _glance(root / name, remembered.get(name))) for name in some]
+        read = iter(headers([(root / name,) for name, glance in glances if isinstance(glance, os.stat_result)]))
+        return [
+            _judged(name, glance, next(read)) if isinstance(glance, os.stat_result) else glance
+            for name, glance in glances
+        ]
+
+    parts = [names[i : i + AT_ONCE] for i in range(0, len(names), AT_ONCE)]
+    looked = (one for part in each(look_at, parts, workers) if not isinstance(part, Refusal) for one in part)
     for done, (name, found) in enumerate(zip(names, looked, strict=True), start=1):
         if isinstance(found, Picture):
             pictures.append(found)
@@ -247,33 +253,33 @@ def _walk(root: Path) -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def _look_at(path: Path, name: str, remembered: Picture | None) -> Picture | None:
-    """A picture, or None for a file that is none and does not claim to be; else Refusal."""
-    extension = path.suffix.lower()
-    if extension in CAMERA_RAW:
-        raise Refusal("camera raw is not supported (export it as JPEG or TIFF)")
+def _glance(path: Path, remembered: Picture | None) -> Picture | os.stat_result | Refusal | None:
+    """What can be said of a file unread: None if it cannot be a picture; its status if its header is to be read."""
+    if path.suffix.lower() in CAMERA_RAW:
+        return Refusal("camera raw is not supported (export it as JPEG or TIFF)")
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise Refusal("a link to a folder is not followed" if path.is_symlink() else "no right to read this folder")
+            linked = path.is_symlink()
+            return Refusal("a link to a folder is not followed" if linked else "no right to read this folder")
         if not stat.S_ISREG(status.st_mode):
             return None  # a pipe or a device: reading could hang
         if remembered and (remembered.bytes, remembered.modified_ns) == (status.st_size, status.st_mtime_ns):
             return remembered
-        with path.open("rb") as stream:
-            start = stream.read(32)
+        if path.suffix.lower() not in EXTENSIONS:
+            with path.open("rb") as stream:
+                return status if looks_like(stream.read(32)) else None
     except FileNotFoundError:
-        raise Refusal("a broken link") from None
+        return Refusal("a broken link")
     except OSError as error:  # no right to read, a loop of links, ...
-        raise Refusal((error.strerror or str(error)).lower()) from None
-    if looks_like(start) is None and extension not in EXTENSIONS:
-        return None
-    try:
-        header: Header = read_header(path)
-    except Refusal:
-        if extension not in EXTENSIONS:
-            return None  # a text that begins with "BM"
-        raise
+        return Refusal((error.strerror or str(error)).lower())
+    return status
+
+
+def _judged(name: str, status: os.stat_result, header: Header | Refusal) -> Picture | Refusal | None:
+    """A picture, or None for a file that is none and does not claim to be; else Refusal."""
+    if isinstance(header, Refusal):
+        return header if Path(name).suffix.lower() in EXTENSIONS else None  # a text that begins with "BM"
     return Picture(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns)
 
 

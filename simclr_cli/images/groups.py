@@ -14,9 +14,10 @@ from PIL import Image
 
 from simclr_cli.files import digest_file
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.decode import Refusal, each
+from simclr_cli.images.decode import Refusal
 from simclr_cli.images.folder import Census
 from simclr_cli.images.looks import perceptual_hash
+from simclr_cli.images.workers import each
 from simclr_cli.settings import Copies
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash, in which near copies may differ

@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,13 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.files import TEMPORARY_PREFIX, write_file, write_json
+from simclr_cli.files import discard, write_file, write_json
 from simclr_cli.images.caches import INDEX, PIXELS
 from simclr_cli.images.folder import Picture
 
 VERSION = 2  # of the format, and of whatever changes a decoded pixel
 NOT_STORED = -1
 MOST_FILES = 32  # before they become one
-ABANDONED_SECONDS = 86_400  # after which a temporary file is no one's
 
 
 @dataclass(frozen=True)
@@ -142,12 +140,8 @@ class PixelFolder:
                  "pictures": [[name, *vars(entry).values()] for name, entry in entries.items()]}  # fmt: skip
         write_json(self.folder / INDEX, index)
         # Whoever has another file mapped keeps it: on POSIX what is unlinked stays until it is unmapped.
-        for stale in {path.name for path in self.folder.glob(PIXELS)} - {name for name, _ in self.files}:
-            (self.folder / stale).unlink(missing_ok=True)
-        for left in self.folder.glob(f"{TEMPORARY_PREFIX}*"):  # by a process that was killed, or is still at it
-            with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                    left.unlink()
+        named = {name for name, _ in self.files}
+        discard(*(path for path in self.folder.glob(PIXELS) if path.name not in named))
 
     def _read_index(self) -> None:
         index = json.loads((self.folder / INDEX).read_bytes())

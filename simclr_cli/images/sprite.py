@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from simclr_cli.files import write_file
-from simclr_cli.images.decode import Refusal, decode, each
+from simclr_cli.images.decode import Refusal, middle
+from simclr_cli.images.decoders import apart
+from simclr_cli.images.workers import each
 
 MOST_SIDE = 8_192  # px of the sheet: the projector's limit
 MOST_TILE = 64  # px of a thumbnail
@@ -34,12 +36,10 @@ def write_sprite(
     across, side = _across(len(paths)), tile_side(len(paths))
     sheet = Image.new("RGB", (across * side, across * side), "grey")
 
-    def tile(path: Path) -> Image.Image:
-        return ImageOps.fit(decode(path, at_least=2 * side), (side, side), Image.Resampling.BICUBIC)
-
-    for i, made in enumerate(each(tile, paths, workers)):
+    tile = apart(middle, workers)
+    for i, made in enumerate(each(lambda path: tile(path, side), paths, workers)):
         if not isinstance(made, Refusal):
-            sheet.paste(made, (i % across * side, i // across * side))
+            sheet.paste(Image.fromarray(made), (i % across * side, i // across * side))
         progress(i + 1, len(paths))
     write_file(target, lambda stream: sheet.save(stream, "PNG"))
 

@@ -1,6 +1,7 @@
 """What verbs return: frozen dataclasses of plain values, the same as --json prints."""
 
 from simclr_cli.results.classifying import ClassProbability, FinetuneResult, Prediction, PredictResult
+from simclr_cli.results.diagnosing import Diagnosis, DoctorResult
 from simclr_cli.results.finding import Copy, DuplicateGroup, DuplicatesResult, Neighbour, QueryResult, SimilarResult
 from simclr_cli.results.grouping import (
     Cluster,
@@ -14,12 +15,22 @@ from simclr_cli.results.grouping import (
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
 from simclr_cli.results.mapping import MapResult
-from simclr_cli.results.using import CacheKept, CacheResult, DemoResult, EmbedResult, ReportResult
+from simclr_cli.results.using import (
+    CacheKept,
+    CacheResult,
+    CheckResult,
+    DemoResult,
+    EmbedResult,
+    Finding,
+    ReportResult,
+    State,
+)
 
 __all__ = [
     "Accuracy",
     "CacheKept",
     "CacheResult",
+    "CheckResult",
     "ClassProbability",
     "ClassScore",
     "Cluster",
@@ -27,10 +38,13 @@ __all__ = [
     "Confusion",
     "Copy",
     "DemoResult",
+    "Diagnosis",
+    "DoctorResult",
     "DuplicateGroup",
     "DuplicatesResult",
     "EmbedResult",
     "FewLabels",
+    "Finding",
     "FinetuneResult",
     "FolderShare",
     "MapResult",
@@ -47,6 +61,7 @@ __all__ = [
     "ReportResult",
     "Score",
     "SimilarResult",
+    "State",
     "Suspect",
     "TriedNumber",
 ]

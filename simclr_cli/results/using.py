@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+from simclr_cli.errors import RunError
 from simclr_cli.results.finding import QueryResult
 from simclr_cli.results.judging import Score
 from simclr_cli.results.learning import PretrainResult
+
+State = Literal["damaged", "missing", "foreign", "unknown", "left over"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,34 @@ class ReportResult:
     out: str  # report.html in it
     finished: bool  # whether the run is
     bytes: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file of a run that is not as it should be."""
+
+    path: str  # relative to the run
+    state: State  # unknown and left over are no damage
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What `check` found in a run's folder."""
+
+    run: str  # the folder
+    whole: bool  # nothing is damaged, missing or foreign
+    bound: bool  # digests.json is there and whole: else only what carries its own digest was checked
+    files: int
+    bytes: int
+    found: tuple[Finding, ...]
+    mended: tuple[str, ...]  # what --mend did
+
+    @property
+    def exit_code(self) -> int:
+        """Of the command."""
+        return 0 if self.whole else RunError.exit_code
 
 
 @dataclass(frozen=True)

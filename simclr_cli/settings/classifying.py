@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
+from simclr_cli.settings.shared import DEVICE, MOST_SIDE, RUN, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,9 @@ class FinetuneSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     backbone: str | None = setting(None, "Start from a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
+    image_size: int = setting(
+        224, "Side of the pictures for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
+    )
     scratch: bool = setting(
         False, "For comparison: the same architecture from the random weights that the run's seed gives."
     )
@@ -50,7 +52,7 @@ class FinetuneSettings:
     )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
 
     def __post_init__(self) -> None:
         check(self)
@@ -89,7 +91,7 @@ class PredictSettings:
         None, "Write the predictions to this file, .csv or .json. Auto: they are printed.", short="o"
     )
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, "Pictures computed at once.", at_least=1)
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ class IndexSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     as_is: bool = setting(False, "Take the vectors as they are, without a look at whether the pictures have changed.")
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:
@@ -113,6 +113,11 @@ class DuplicatesSettings(FindSettings):
     put_back: Path | None = setting(
         None, "Put back what was moved to this folder, and do nothing else. Auto: look for copies."
     )
+    into: Path | None = setting(
+        None,
+        "The folder that --put-back puts them into. Auto: where they come from, if neither folder was moved or copied.",
+        exists=True,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,3 +125,5 @@ class DuplicatesSettings(FindSettings):
             raise SettingsError("--min-similarity is of near copies, and --kind is exact.", "Leave one of them out.")
         if self.put_back is not None and (self.move_to or self.out or self.open):
             raise SettingsError("--put-back finds nothing, and moves nothing out.", "Type it alone.")
+        if self.into is not None and self.put_back is None:
+            raise SettingsError("--into says where --put-back puts files.", "Give both, or neither.")

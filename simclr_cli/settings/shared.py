@@ -9,10 +9,10 @@ from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
 
 RUNS = Path("simclr-runs")
-
+MOST_SIDE = 4_096  # px: a config.json that says more was not written by a run, and would take all memory
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
-WORKERS = "Threads that read and decode pictures. Auto: one a core."
+WORKERS = "Processes that read and decode pictures; 0: threads of this one, one a core. Auto: one a core."
 DEVICES = (
     "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
     "For several machines: torchrun or srun."
@@ -30,10 +30,12 @@ class EncoderSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     backbone: str | None = setting(None, "Use a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int = setting(224, "Side of the pictures for --backbone; a run has its own.", at_least=8)
+    image_size: int = setting(
+        224, "Side of the pictures for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
+    )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:

@@ -87,8 +87,10 @@ class PretrainSettings(ViewSettings):
     )
     weight_decay: float | None = setting(None, "Auto: 1e-6 for lars and sgd, 0.01 for adamw.", at_least=0.0)
     warmup_epochs: int | None = setting(None, "Epochs of linear warm-up. Auto: 10, but at most a tenth.", at_least=0)
-    head_layers: int = setting(2, "Layers of the projection head g: 2 as in SimCLR v1, 3 as in v2.", at_least=1)
-    projection_dimensions: int = setting(128, "Width of the projection z.", at_least=2)
+    head_layers: int = setting(
+        2, "Layers of the projection head g: 2 as in SimCLR v1, 3 as in v2.", at_least=1, at_most=16
+    )
+    projection_dimensions: int = setting(128, "Width of the projection z.", at_least=2, at_most=65_536)
     precision: Precision | None = setting(None, "Auto: bfloat16 on a GPU that has it, else float32.")
     compile: Switch | None = setting(
         None, "torch.compile. Auto: on for a long run on an NVIDIA GPU, where it pays for its minute."

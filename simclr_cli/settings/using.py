@@ -59,7 +59,27 @@ class ReportSettings:
     runs: Path = setting(RUNS, RUNS_HELP)
     open: bool = setting(False, "Open the page in the browser.")
     device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """Settings of `simclr check`."""
+
+    run: str | None = setting(
+        None,
+        "Name of the run, or the path of its folder. Auto: the newest under --runs, finished or not.",
+        argument=True,
+    )
+    runs: Path = setting(RUNS, RUNS_HELP)
+    mend: bool = setting(
+        False,
+        "Make again what the last checkpoint holds, remove damaged vectors (the next search makes them again), and "
+        "forget what is gone and can be made again.",
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import SEED, WORKERS
+from simclr_cli.settings.shared import MOST_SIDE, SEED, WORKERS
 
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
 
 PAGES = (".html", ".htm")
+LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,10 @@ class ViewSettings:
         "value. Auto: the paper's, by size.",
     )
     image_size: int | None = setting(
-        None, "Side of the views in pixels. Auto: by the pictures' median short side and the device.", at_least=8
+        None,
+        "Side of the views in pixels. Auto: by the pictures' median short side and the device.",
+        at_least=8,
+        at_most=MOST_SIDE,
     )
     crop_min: float | None = setting(
         None, "Least share of the picture's area in a crop. Auto: the preset's, or 0.08.", above=0.0, at_most=1.0
@@ -56,7 +60,7 @@ class ViewSettings:
         None, "Probability of blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
     )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-    workers: int | None = setting(None, WORKERS, at_least=1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from simclr_cli.digests import Damaged, read_bound
 from simclr_cli.files import write_json
+from simclr_cli.reading import check_version, parse_json
 
 FORMAT_VERSION = 1
 
@@ -24,10 +25,14 @@ def write_calibration(vectors: Path, *, model_digest: str, pictures: int, conten
 
 
 def read_calibration(vectors: Path, *, model_digest: str) -> dict[str, Any] | None:
-    """What was kept for this model; None if there is nothing that could be used: it is made again."""
+    """What was kept for this model; None if there is nothing that could be used: it is made again.
+
+    Raises:
+        RunError: of a newer version, which is left as it is.
+    """
+    file = similarity_file(vectors)
     try:
-        kept = json.loads(similarity_file(vectors).read_bytes())
-        known = kept["format_version"] == FORMAT_VERSION and kept["model_digest"] == model_digest
-        return dict(kept) if known else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        kept = check_version(parse_json(read_bound(file)), FORMAT_VERSION, file)
+    except (OSError, Damaged, ValueError):
         return None
+    return kept if kept.get("model_digest") == model_digest else None

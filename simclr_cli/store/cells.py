@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from simclr_cli.files import write_bytes
+from simclr_cli.reading import check_tensors, check_version, parse_json
 from simclr_cli.store.segments import Segment
 
 FORMAT_VERSION = 1
@@ -46,15 +47,19 @@ def write_cells(folder: Path, cells: KeptCells) -> None:
 
 
 def read_cells(folder: Path, segments: Sequence[Segment]) -> KeptCells | None:
-    """The cells of the first of these files; None where there are none, or they cannot be used: they are made anew."""
+    """The cells of the first of these files; None where there are none, or they cannot be used: they are made anew.
+
+    Raises:
+        RunError: of a newer version, which is left as it is.
+    """
+    path = folder / "cells.safetensors"
     try:
-        with safe_open(folder / "cells.safetensors", framework="numpy") as file:
-            told = json.loads((file.metadata() or {})["simclr"])
-            if told["format_version"] != FORMAT_VERSION:
-                return None
+        check_tensors(path)
+        with safe_open(path, framework="numpy") as file:
+            told = check_version(parse_json((file.metadata() or {})["simclr"]), FORMAT_VERSION, path)
             centres, starts, members = (file.get_tensor(name) for name in ("centres", "starts", "members"))
         kept = KeptCells(centres, starts, members, tuple(told["digests"]), int(told["probed"]), float(told["recall"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError):
         return None
     covered = segments[: len(kept.digests)]
     same = tuple(segment.digest for segment in covered) == kept.digests and len(covered) > 0
@@ -66,7 +71,7 @@ def _whole(kept: KeptCells, rows: int) -> bool:
     """Whether the parts fit one another."""
     shapes = kept.starts.shape == (len(kept.centres) + 1,) and kept.members.ndim == 1 and len(kept.centres) > 0
     kinds = [str(part.dtype) for part in (kept.centres, kept.starts, kept.members)] == ["float32", "int64", "int64"]
-    if not (shapes and kinds and kept.probed > 0 and np.isfinite(kept.centres).all()):
+    if not (shapes and kinds and 0 < kept.probed <= len(kept.centres) and np.isfinite(kept.centres).all()):
         return False
     ordered = kept.starts[0] == 0 and kept.starts[-1] == len(kept.members) and bool((np.diff(kept.starts) >= 0).all())
     return ordered and (len(kept.members) == 0 or bool(kept.members.min() >= 0 and kept.members.max() < rows))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, write_file
+from simclr_cli.files import discard, make_folder, write_bytes
+from simclr_cli.reading import check_tensors, check_version, parse_json
 
 FORMAT_VERSION = 2
 NO_DIGEST = "0" * 64  # what stands in place of a file's digest while that is taken: safetensors itself has no checksum
 DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
+UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     data = to_safetensors(plain, metadata={"simclr": json.dumps(description), "digest": NO_DIGEST})
     pieces = _around_digest(data)
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
-    write_file(target, lambda stream: stream.writelines((pieces[0], _digest(pieces), pieces[1])))
-    for older in folder.glob("step-*.safetensors"):
-        if older != target:
-            older.unlink(missing_ok=True)
+    write_bytes(target, b"".join((pieces[0], _digest(pieces), pieces[1])))
+    discard(*(older for older in folder.glob("step-*.safetensors") if older != target))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -75,19 +74,31 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     for path in files:
         try:
             return _read(path)
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             continue  # damaged: an older one may stand
     if files:
         raise RunError(f"The checkpoint {files[0]} is damaged.", "Train again under another --run.")
     return None
 
 
+def is_whole_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint, and its tensors are what was saved.
+
+    Raises:
+        RunError: of a newer format.
+    """
+    try:
+        _read(path)
+    except UNREADABLE:
+        return False
+    return True
+
+
 def _read(path: Path) -> Checkpoint:
+    check_tensors(path)
     data = path.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    description: Mapping[str, Any] = json.loads(header["__metadata__"]["simclr"])
-    if description["format_version"] > FORMAT_VERSION:
-        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    description = check_version(parse_json(header["__metadata__"]["simclr"], finite=False), FORMAT_VERSION, path)
     if header["__metadata__"]["digest"].encode() != _digest(_around_digest(data)):
         raise ValueError(f"{path} is not what was saved")
     tensors = from_safetensors(data)

@@ -18,7 +18,7 @@ from simclr_cli.files import write_file
 from simclr_cli.store.names import as_cell
 from simclr_cli.store.parquet import write_parquet
 from simclr_cli.store.rows import header, named
-from simclr_cli.store.vectors import Vectors, about, write_rows_file, write_vectors
+from simclr_cli.store.vectors import Vectors, about, write_described, write_vectors
 
 BLOCK = 256  # rows made into text, or names into an array, at once
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the members of an .npz, so that the same vectors are the same bytes
@@ -88,8 +88,7 @@ def write_csv(out: Path, vectors: Vectors) -> None:
             quoted = as_cell(name).replace('"', '""')
             yield f'"{quoted}",{numbers}\n'.encode()
 
-    write_file(out, lambda stream: stream.writelines(lines()))
-    write_rows_file(out, vectors)
+    write_described(out, vectors, lambda stream: stream.writelines(lines()))
 
 
 def as_numbers(values: NDArray[np.float32], between: str) -> Iterator[str]:

@@ -12,7 +12,6 @@ binary digits.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, write_json
+from simclr_cli.digests import Damaged, read_bound
+from simclr_cli.files import discard, write_json
+from simclr_cli.reading import MOST_OF_LIST, check_version, parse_json, read_bytes
 from simclr_cli.store.rows import Rows
 from simclr_cli.store.segments import AGAIN, LiveVectors, Segment, Unusable, open_segment, write_segment
 
@@ -195,14 +195,12 @@ def _described(index: Index) -> dict[str, Any]:
 
 
 def _clean(*indexes: Index) -> None:
-    """Remove what neither the new index nor the last one names (another process may have that open), and what
-    processes that were killed have left; not what one may be at."""
+    """Remove what neither the new index nor the last one names (another process may have that open)."""
     named = {segment.file for index in indexes for segment in (*index.segments, *index.aside)}
-    folder = indexes[0].folder
-    for path in (*folder.glob(ROWS), *folder.glob(f"{TEMPORARY_PREFIX}*")):
+    for path in indexes[0].folder.glob(ROWS):
         with contextlib.suppress(OSError):
             if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
-                path.unlink()
+                discard(path)
 
 
 def read_index(folder: Path, *, model_digest: str) -> Index | None:
@@ -214,10 +212,12 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
     """
     while True:
         try:
-            content = (folder / INDEX).read_bytes()
+            content = read_bound(folder / INDEX, MOST_OF_LIST)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except Damaged as error:
+            raise Unusable(error.what, AGAIN) from None
+        except (OSError, ValueError) as error:
             raise Unusable(f"{folder / INDEX} cannot be read ({error}).", AGAIN) from None
         try:
             return _read(folder, content, model_digest)
@@ -229,29 +229,27 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
 
 def _changed(folder: Path, content: bytes) -> bool:
     try:
-        return (folder / INDEX).read_bytes() != content
-    except OSError:
+        return read_bytes(folder / INDEX, MOST_OF_LIST) != content
+    except (OSError, ValueError):
         return False
 
 
 def _read(folder: Path, whole: bytes, model_digest: str) -> Index:
     path = folder / INDEX
     try:
-        content = json.loads(whole)
-        if type(version := content["format_version"]) is not int:
-            raise ValueError("it does not say its format version")
-        if version > FORMAT_VERSION:
-            raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-        made_by = content["model_digest"]
+        content = check_version(parse_json(whole), FORMAT_VERSION, path)
+        made_by = str(content["model_digest"])
         if made_by != model_digest:
             raise Unusable(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
+        if not (isinstance(root := content["root"], str) and Path(root).is_absolute() and "\0" not in root):
+            raise ValueError("it does not say where the pictures are")
         segments, aside = (
             tuple(open_segment(folder, entry) for entry in content[key]) for key in ("segments", "aside")
         )
         refused = tuple(RefusedFile(str(name), str(why), int(size), int(time)) for name, why, size, time in
                         content["refused"])  # fmt: skip
-        index = Index(folder, str(content["root"]), made_by, int(content["width"]), segments, refused, aside)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        index = Index(folder, root, made_by, int(content["width"]), segments, refused, aside)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Unusable(f"{path} does not describe vectors ({error}).", AGAIN) from None
     if any(segment.rows.h.shape[1] != index.width for segment in (*segments, *aside)):
         raise Unusable(f"{folder} holds vectors of different widths.", AGAIN)

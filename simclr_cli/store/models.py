@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from simclr_cli.digests import read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, move, write_bytes, write_json
+from simclr_cli.files import digest_file, make_folder, move, temporary_beside, write_bytes, write_json
+from simclr_cli.reading import check_tensors, check_version, parse_json
 
 FORMAT_VERSION = 1
 
@@ -25,8 +26,7 @@ def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, 
     Returns:
         The model's digest: SHA-256 of model.safetensors.
     """
-    whole = folder.with_name(f"{TEMPORARY_PREFIX}{folder.name}")
-    shutil.rmtree(whole, ignore_errors=True)
+    whole = temporary_beside(folder)
     try:
         make_folder(whole)
         write_bytes(whole / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
@@ -64,23 +64,14 @@ def read_description(path: Path, remedy: str) -> dict[str, Any]:
         RunError: missing, not JSON, or of a version that this simclr does not know.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(read_bound(path))
+        # In an encoder's config.json timm's words stand around ours.
+        check_version(content.get("simclr", content) if isinstance(content, dict) else None, FORMAT_VERSION, path)
     except FileNotFoundError:
         raise RunError(f"There is no {path}.", remedy) from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}.", remedy) from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} does not hold a description.", remedy)
-    own = content.get("simclr", content)  # in an encoder's config.json, timm's words stand around ours
-    version = own.get("format_version") if isinstance(own, dict) else None
-    if not isinstance(version, int):
-        raise RunError(f"{path} does not say its format version.", remedy)
-    if version > FORMAT_VERSION:
-        raise RunError(
-            f"{path} has format version {version}, and this simclr knows up to {FORMAT_VERSION}.",
-            "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli).",
-        )
-    return cast(dict[str, Any], content)
+        raise RunError(f"{path} cannot be read ({error}).", remedy) from None
+    return dict(content)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -90,10 +81,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         RunError: missing, or not such a file.
     """
     try:
+        check_tensors(path)
         return load_file(path)
     except FileNotFoundError:
         raise RunError(f"There is no file of weights {path}.", "Check the path.") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is not a whole .safetensors file ({error}).", "Give one that is.") from None
 
 

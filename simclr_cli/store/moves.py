@@ -9,15 +9,17 @@ Whatever happens on the way, every file is whole in one of its two places, and t
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, relocate, sync_folder, write_json
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, remove, write_json
+from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, read_json
+from simclr_cli.store.relocation import relocate
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.json"
@@ -38,6 +40,7 @@ class Journal:
 
     root: Path  # the folder that the files are of
     files: tuple[Moved, ...]
+    lies: Any  # where it was written: see _lies
 
 
 def check_destination(folder: Path, root: Path) -> None:
@@ -84,18 +87,18 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
         SettingsError: another process moves files there.
     """
     check_free(folder)  # once more: another process may have begun meanwhile
-    _write(folder / JOURNAL, Journal(root, tuple(files)))
+    _write(folder, root, files)
     moved, left = [], []
     for done, file in enumerate(files, start=1):
-        if why := _move(root / file.name, folder / file.name, file.digest, root.resolve() / file.name):
+        if why := _move(root, folder, file):
             left.append(f"{root / file.name}: {why}")
         else:
             moved.append(file)
         progress(done, len(files))
     if not moved:
-        _forget(folder)
+        remove(folder / JOURNAL)
     elif left:
-        _write(folder / JOURNAL, Journal(root, tuple(moved)))
+        _write(folder, root, moved)
     return len(moved), tuple(left)
 
 
@@ -107,12 +110,15 @@ def is_still(path: Path, digest: str) -> bool:
         return False
 
 
-def _move(source: Path, target: Path, digest: str, itself: Path) -> str:
+def _move(root: Path, folder: Path, file: Moved) -> str:
     """Move one file; why that was not done, or nothing."""
+    source, target = root / file.name, folder / file.name
     try:
-        if source.resolve(strict=True) != itself:
+        if source.resolve(strict=True) != root.resolve() / file.name:
             return "a link, which would not lead anywhere from there"
-        if digest_file(source) != digest:
+        if not _reached(folder, file.name):
+            return f"{target.parent} leads out of {folder}"
+        if digest_file(source) != file.digest:
             return "changed since its vector was made"
         relocate(source, target)
     except FileExistsError:
@@ -122,47 +128,65 @@ def _move(source: Path, target: Path, digest: str, itself: Path) -> str:
     return ""
 
 
-def put_back(folder: Path, progress: Progress) -> tuple[Path, int, tuple[str, ...]]:
+def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tuple[Path, int, tuple[str, ...]]:
     """Move all files back to where they come from, never over another one; what is not possible stays in the journal.
+
+    A journal that was not written here is a stranger's, who must not choose where files go.
+
+    Args:
+        into: the folder that they go back to, whatever the journal says.
 
     Returns:
         The folder that they are of, how many were brought back, and a line for each that was not.
 
     Raises:
-        InputError: nothing was moved there, the journal is damaged, or the folder that the files are of is gone.
+        InputError: nothing was moved there, the journal is damaged or was not written here, or the folder that the
+            files are of is gone.
     """
     journal = read_journal(folder)
-    if not journal.root.is_dir():
+    root = into or journal.root
+    named = f"simclr duplicates --put-back {folder} --into FOLDER"
+    if not root.is_dir():
         raise InputError(
-            f"The files are of {journal.root}, which is not there.", "Bring that folder, or its disk, back."
+            f"The files are of {root}, which is not there.",
+            f"Bring that folder, or its disk, back, or name the one that they go to: {named}",
+        )
+    if into is None and journal.lies != _lies(folder, root):
+        raise InputError(
+            f"The {JOURNAL} in {folder} was not written there for {root}: one of the two was moved or copied, or it is "
+            "a stranger's.",
+            f"Look at it, and name the folder that the files go to: {named}",
         )
     left: list[tuple[Moved, str]] = []
     back = 0
     for done, file in enumerate(journal.files, start=1):
         away = os.path.lexists(folder / file.name)  # else it never left, or is back
-        if why := _return(folder / file.name, journal.root / file.name, file.digest):
+        if why := _return(folder, root, file):
             left.append((file, why))
         else:
             back += away
         progress(done, len(journal.files))
     _clean(folder, journal)
     if left:
-        _write(folder / JOURNAL, Journal(journal.root, tuple(file for file, _ in left)))
+        _write(folder, root, [file for file, _ in left])
     else:
-        _forget(folder)
+        remove(folder / JOURNAL)
     lines = tuple(f"{folder / file.name}: {why}" for file, why in left)
-    return journal.root, back, lines
+    return root, back, lines
 
 
-def _return(away: Path, home: Path, digest: str) -> str:
+def _return(folder: Path, root: Path, file: Moved) -> str:
     """Bring one file back; why that was not done, or nothing."""
+    away, home = folder / file.name, root / file.name
     try:
+        if not (_reached(folder, file.name) and _reached(root, file.name)):
+            return "a link on the way there leads elsewhere"
         if not os.path.lexists(away):
             return "" if os.path.lexists(home) else "gone, from there and from where it was"
-        if digest_file(away) != digest:
+        if not _is_file(away) or digest_file(away) != file.digest:
             return "changed since it was moved"
         if os.path.lexists(home):
-            if digest_file(home) != digest:
+            if not _is_file(home) or digest_file(home) != file.digest:
                 return f"{home} is there now"
             away.unlink()  # a move was cut short between its two halves
             return ""
@@ -176,7 +200,8 @@ def _return(away: Path, home: Path, digest: str) -> str:
 
 def _clean(folder: Path, journal: Journal) -> None:
     """Whatever the moves have left there: the folders that held the files, where nothing else is in them."""
-    below = {folder / parent for file in journal.files for parent in PurePosixPath(file.name).parents}
+    names = {file.name for file in journal.files if _reached(folder, file.name)}
+    below = {folder / parent for name in names for parent in PurePosixPath(name).parents}
     for path in sorted(below, key=lambda path: -len(path.parts)):
         with contextlib.suppress(OSError):  # not empty
             for temporary in path.glob(f"{TEMPORARY_PREFIX}*"):  # of a move that was killed
@@ -185,20 +210,30 @@ def _clean(folder: Path, journal: Journal) -> None:
                 path.rmdir()
 
 
-def _forget(folder: Path) -> None:
-    (folder / JOURNAL).unlink()
-    sync_folder(folder)
+def _reached(folder: Path, name: str) -> bool:
+    """Whether a file's path leads below a folder without a link on the way."""
+    return (folder / name).parent.resolve() == (folder.resolve() / name).parent
 
 
-def _write(file: Path, journal: Journal) -> None:
+def _is_file(path: Path) -> bool:
+    """Whether it is an ordinary file itself, and no link, pipe or device."""
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _lies(folder: Path, root: Path) -> list[Any]:
+    """What only this machine knows of two folders: where the one is, and the file system's numbers of both."""
+    return [str(folder.resolve()), folder.stat().st_ino, root.stat().st_ino]
+
+
+def _write(folder: Path, root: Path, files: Sequence[Moved]) -> None:
+    home = root.resolve()
     content = {
         "format_version": FORMAT_VERSION,
-        "root": str(journal.root.resolve()),
-        "files": [
-            {"from": str(journal.root.resolve() / name), "to": name, "digest": digest} for name, digest in journal.files
-        ],
+        "root": str(home),
+        "lies": _lies(folder, root),
+        "files": [{"from": str(home / name), "to": name, "digest": digest} for name, digest in files],
     }
-    write_json(file, content)
+    write_json(folder / JOURNAL, content)
 
 
 def read_journal(folder: Path) -> Journal:
@@ -209,18 +244,19 @@ def read_journal(folder: Path) -> Journal:
     """
     path = folder / JOURNAL
     try:
-        content = json.loads(path.read_bytes())
+        content = check_version(read_json(path, MOST_OF_LIST), FORMAT_VERSION, path)
         files = tuple(Moved(str(entry["to"]), str(entry["digest"])) for entry in content["files"])
-        journal = Journal(Path(content["root"]), files)
-        if content["format_version"] > FORMAT_VERSION:
-            raise InputError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-        inside = all(not PurePosixPath(n).is_absolute() and ".." not in PurePosixPath(n).parts for n, _ in files)
-        if not inside or not journal.root.is_absolute():
+        journal = Journal(Path(content["root"]), files, content.get("lies"))
+        if (
+            not all(is_within(file.name) for file in files)
+            or not journal.root.is_absolute()
+            or "\0" in str(journal.root)
+        ):
             raise ValueError("it names files that were never moved")
     except FileNotFoundError:
         raise InputError(
             f"There is no {JOURNAL} in {folder}: nothing was moved there.", "Give the folder that --move-to was given."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}).", "Move the files back by hand.") from None
     return journal

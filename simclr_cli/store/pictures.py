@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any
 
+from simclr_cli.digests import read_bound
 from simclr_cli.errors import RunError
 from simclr_cli.files import write_bytes
+from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, parse_json
 from simclr_cli.store.run import RunFolder
 
 FORMAT_VERSION = 1
@@ -37,17 +37,11 @@ def read_pictures(run: RunFolder) -> KeptPictures:
         RunError: missing, damaged, or of a newer version; or a name that leads out of a folder.
     """
     try:
-        content = json.loads(run.pictures_file.read_bytes())
-        if content["format_version"] > FORMAT_VERSION:
-            raise RunError(f"{run.pictures_file} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
+        content = parse_json(read_bound(run.pictures_file, MOST_OF_LIST))
+        check_version(content, FORMAT_VERSION, run.pictures_file)
         files = {name: (bytes_, modified_ns) for name, bytes_, modified_ns in content["files"]}
-        if not all(_inside(name) and type(a) is type(b) is int for name, (a, b) in files.items()):
+        if not all(is_within(name) and type(a) is type(b) is int for name, (a, b) in files.items()):
             raise ValueError("it names what is no picture of a folder")
         return KeptPictures(files, [dict(change) for change in content["changes"]])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{run.pictures_file} cannot be read ({error}).", "Train under another --run.") from None
-
-
-def _inside(name: Any) -> bool:
-    path = PurePosixPath(name)
-    return "\0" not in name and not path.is_absolute() and ".." not in path.parts

@@ -14,7 +14,7 @@ from pathlib import Path
 from simclr_cli.files import write_file, write_json
 from simclr_cli.store.exports import as_numbers
 from simclr_cli.store.names import as_cell, as_text
-from simclr_cli.store.vectors import Vectors, write_rows_file
+from simclr_cli.store.vectors import Vectors, write_described
 
 
 def sprite_file(out: Path) -> Path:
@@ -33,7 +33,6 @@ def write_projector(out: Path, vectors: Vectors, side: int) -> None:
     """
     metadata = out.with_suffix(".metadata.tsv")
     numbers = (f"{row}\n".encode() for row in as_numbers(vectors.values, "\t"))
-    write_file(out, lambda stream: stream.writelines(numbers))
     write_file(metadata, lambda stream: stream.writelines(_metadata(vectors)))
     shown = {
         "tensorName": as_text(out.stem),
@@ -43,7 +42,7 @@ def write_projector(out: Path, vectors: Vectors, side: int) -> None:
         "sprite": {"imagePath": sprite_file(out).name, "singleImageDim": [side, side]},
     }
     write_json(out.with_suffix(".config.json"), {"embeddings": [shown]})
-    write_rows_file(out, vectors)
+    write_described(out, vectors, lambda stream: stream.writelines(numbers))
 
 
 def _metadata(vectors: Vectors) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import write_file
+from simclr_cli.reading import check_file, parse_json
 
 MOST_HEADER = 10_000  # bytes; ours has about 700
 ALIGNED = 64  # bytes: a row of h begins where a line of the processor's cache does
@@ -166,12 +167,12 @@ def read_rows(file: Path) -> Rows:
         RunError: missing, cut, or not such a file.
     """
     try:
-        size = file.stat().st_size
+        size = check_file(file)
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if length > MOST_HEADER:
                 raise ValueError("its header is too long")
-            described = json.loads(stream.read(length))
+            described = parse_json(stream.read(length))
         columns: dict[str, NDArray[Any]] = {}
         start = 8 + length
         for name, (word, kind) in COLUMNS.items():
@@ -196,7 +197,7 @@ def read_rows(file: Path) -> Rows:
             raise ValueError("it names files outside the folder of the pictures")
     except FileNotFoundError:
         raise RunError(f"There is no {file}.", "Run the command again: it is made anew.") from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged ({error}).", "Run the command again: it is made anew.") from None
     return rows
 

@@ -5,8 +5,7 @@ A run is finished when it has `encoder/`, which appears whole, by one rename, at
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from simclr_cli.digests import DIGESTS, read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, move, write_bytes, write_json
+from simclr_cli.files import bind, make_folder, move, remove, write_bytes, write_json
+from simclr_cli.reading import MOST_OF_LIST, parse_json
 from simclr_cli.settings import RUNS
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
 
@@ -111,6 +112,17 @@ class RunFolder:
         elsewhere = f" --runs {self.path.parent}" if self.path.parent != RUNS else ""
         return f"simclr pretrain --resume --run {self.path.name}{elsewhere}"
 
+    def checked(self) -> RunFolder:
+        """Itself; or RunError if a folder in it is a link that leads out of it: nothing is written through one."""
+        home = self.path.resolve()
+        for path in self.path.iterdir() if home.is_dir() else ():
+            if path.is_symlink() and path.is_dir() and not path.resolve().is_relative_to(home):
+                raise RunError(
+                    f"{path} is a link that leads out of the run's folder, to {path.resolve()}.",
+                    "Put the folder itself there, or remove the link.",
+                )
+        return self
+
     def config(self) -> dict[str, Any]:
         """config.json, of a version that is known.
 
@@ -130,6 +142,11 @@ class RunFolder:
             raise RunError(f"{self.config_file} does not hold a run's settings.", "Train again under another --run.")
         return kept
 
+    def begin(self) -> None:
+        """From now on what is written in it is noted in digests.json, and damage is found."""
+        if not (self.path / DIGESTS).exists():
+            bind(self.path)
+
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
@@ -145,7 +162,8 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            return [(entry["name"], entry["reason"]) for entry in json.loads(self.refused_file.read_bytes())]
+            listed = parse_json(read_bound(self.refused_file, MOST_OF_LIST))
+            return [(str(entry["name"]), str(entry["reason"])) for entry in listed]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
 
@@ -189,8 +207,10 @@ class RunFolder:
         while kept.exists():
             kept, number = kept.with_name(f"{self.encoder.name}-{epochs}-epochs-{number}"), number + 1
         move(self.encoder, kept)
-        self.outcome_file.unlink(missing_ok=True)
-        shutil.rmtree(self.probe_folder, ignore_errors=True)
+        for file in (self.outcome_file, *self.probe_folder.glob("*")):
+            remove(file)
+        with contextlib.suppress(OSError):  # there is none, or something else is in it
+            self.probe_folder.rmdir()
 
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """encoder/config.json and the weights, which must be those that the config was written for.
@@ -213,11 +233,11 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
         chosen = _named(name, runs)
         if not chosen.finished:
             raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
-        return chosen
+        return chosen.checked()
     finished = [run for run in list_runs(runs) if run.finished]
     if not finished:
         raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns)
+    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns).checked()
 
 
 def find_begun_run(name: str | None, runs: Path) -> RunFolder:
@@ -228,13 +248,13 @@ def find_begun_run(name: str | None, runs: Path) -> RunFolder:
     """
     if name is not None:
         chosen = _named(name, runs)
-        if not chosen.begun:
+        if not chosen.begun and not (chosen.path / DIGESTS).is_file():
             raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
-        return chosen
+        return chosen.checked()
     begun = list_runs(runs)
     if not begun:
         raise RunError(f"There is no run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return begun[0]
+    return begun[0].checked()
 
 
 def _named(name: str, runs: Path) -> RunFolder:
@@ -249,4 +269,5 @@ def list_runs(runs: Path) -> list[RunFolder]:
     """All runs under a folder, the newest first."""
     found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
     begun = [run for run in found if run.begun]
-    return sorted(begun, key=lambda run: run.path.stat().st_mtime_ns, reverse=True)
+    dated = {run: run.config_file if run.config_file.is_file() else run.path for run in begun}
+    return sorted(begun, key=lambda run: dated[run].stat().st_mtime_ns, reverse=True)

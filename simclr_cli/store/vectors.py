@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
 from simclr_cli.files import digest_file, write_file, write_json
+from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, is_within, read_json
 
 FORMAT_VERSION = 1
 SELF_DESCRIBING = (".npz", ".parquet", ".safetensors")  # they hold names and all else themselves
@@ -46,15 +48,29 @@ def rows_file(out: Path) -> Path:
 
 
 def write_vectors(out: Path, vectors: Vectors) -> None:
-    """Write both files, the description last: as long as it is the old one, its digest shows that the two differ."""
-    write_file(out, lambda stream: np.lib.format.write_array(stream, vectors.values, allow_pickle=False))
-    write_rows_file(out, vectors)
+    """Write both files."""
+    write_described(out, vectors, lambda s: np.lib.format.write_array(s, vectors.values, allow_pickle=False))
 
 
-def write_rows_file(out: Path, vectors: Vectors) -> None:
-    """Describe the file of vectors that has just been written, beside it."""
-    digests = {"vectors_digest": digest_file(out), "rows_digest": _digest_rows(vectors.rows)}
-    write_json(rows_file(out), {**about(vectors), **digests, "rows": list(vectors.rows)})
+def write_described(out: Path, vectors: Vectors, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file of vectors and, beside it, what its rows are.
+
+    The description comes first, and until the file is in place it holds the last one too: at any moment one of the two
+    is that of the file.
+    """
+    described = {**about(vectors), "rows_digest": _digest_rows(vectors.rows), "rows": list(vectors.rows)}
+    try:
+        last = {name: value for name, value in _description(out).items() if name != "before"}
+    except RunError:
+        last = None
+
+    def describe(file: Path) -> None:
+        described["vectors_digest"] = digest_file(file)
+        write_json(rows_file(out), described if last is None else {**described, "before": last})
+
+    write_file(out, write, before=describe)
+    if last is not None:
+        write_json(rows_file(out), described)
 
 
 def about(vectors: Vectors) -> dict[str, Any]:
@@ -95,17 +111,17 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
     """
     description = _description(out)
     made_by = description["model_digest"]
+    rows = tuple(description["rows"])
     if made_by != model_digest:
         raise RunError(
             f"{out} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).",
             "Embed the pictures again with this run.",
         )
     try:
-        values = np.lib.format.open_memmap(out, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+        values = _map(out)
+    except Exception as error:  # numpy's reader of headers has many ways to fail
         raise RunError(f"{out} cannot be read ({error}).", "Embed the pictures again.") from None
-    rows = tuple(description["rows"])
-    whole = values.dtype == np.float32 and list(values.shape) == description["shape"] and len(values) == len(rows)
+    whole = list(values.shape) == description["shape"] and len(values) == len(rows)
     if not whole or (digest_file(out), _digest_rows(rows)) != (
         description["vectors_digest"],
         description["rows_digest"],
@@ -122,20 +138,40 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
     )
 
 
+def _map(file: Path) -> NDArray[np.float32]:
+    """(N, D), mapped, of a .npy whose header says what the file holds."""
+    size = check_file(file)
+    with file.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        shape, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
+        start = stream.tell()
+    if version != (1, 0) or by_columns or kind != np.float32 or start + 4 * math.prod(shape) != size:
+        raise ValueError("it does not hold the rows that it says")
+    return np.memmap(file, np.float32, "r", start, shape)
+
+
 def _description(out: Path) -> dict[str, Any]:
     path = rows_file(out)
     try:
-        description = json.loads(path.read_bytes())
+        description = check_version(read_json(path, MOST_OF_LIST), FORMAT_VERSION, path)
+        if isinstance(description.get("before"), dict) and not _is_of(description, out):
+            description = description["before"]  # the file that the newer one is of was never put in place
+        if any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
+            raise ValueError("it does not describe vectors")
+        if not all(isinstance(name, str) and is_within(name) for name in description["rows"]):
+            raise ValueError("it names files outside the folder of the pictures")
     except FileNotFoundError:
         raise RunError(f"There is no {path} beside {out}.", "Embed the pictures again.") from None
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}).", "Embed the pictures again.") from None
-    version = description.get("format_version") if isinstance(description, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise RunError(f"{path} is of a newer format.", "Upgrade: pipx upgrade simclr-cli")
-    if not isinstance(version, int) or any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
-        raise RunError(f"{path} does not describe vectors.", "Embed the pictures again.")
-    return cast(dict[str, Any], description)
+    return description
+
+
+def _is_of(description: Mapping[str, Any], out: Path) -> bool:
+    try:
+        return digest_file(out) == description.get("vectors_digest")
+    except OSError:
+        return False
 
 
 def _digest_rows(rows: tuple[str, ...]) -> str:

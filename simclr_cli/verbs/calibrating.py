@@ -13,6 +13,7 @@ from simclr_cli.engine.calibration import LEVELS, Calibration, calibrate
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
+from simclr_cli.files import NotWritten
 from simclr_cli.images.cache import DecodedPictures, stored_side
 from simclr_cli.images.folder import Census
 from simclr_cli.images.pixels import NOT_STORED
@@ -55,7 +56,10 @@ def calibration(
             "random": taken.random.tolist(),
             "views": taken.views.tolist(),
         }
-        write_calibration(index.folder, model_digest=index.model_digest, pictures=len(index), content=content)
+        try:
+            write_calibration(index.folder, model_digest=index.model_digest, pictures=len(index), content=content)
+        except NotWritten as error:  # it is taken anew the next time
+            report(Note(f"What similarities mean here is not kept: {error.what}", warning=True))
     return taken
 
 

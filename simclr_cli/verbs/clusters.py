@@ -16,8 +16,8 @@ from simclr_cli.engine.clustering import by_size, centres_of, k_means, sampled
 from simclr_cli.engine.density import hdbscan
 from simclr_cli.engine.silhouette import Separation, best, separations
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import classes_of
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ClustersSettings
@@ -71,7 +71,7 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     if out is not None:
         groups = gallery(result) if out.suffix.lower() == ".html" else table(result)
         lead = f"{count(len(index), 'picture')} of {index.root}. {divided.reason}. {agreeing(result)}".strip()
-        workers = settings.workers or default_workers()
+        workers = count_workers(settings.workers)
         write_found(out, result, "Clusters", lead, groups, workers=workers, report=report)
     return result
 

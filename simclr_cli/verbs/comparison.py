@@ -12,8 +12,8 @@ from simclr_cli.engine.accuracy import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, silent
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Score
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.classifier import LINEAR
@@ -168,7 +168,7 @@ def labelled_rows(
             [encoders[name] for name in names],
             paths,
             batch_size=settings.batch_size,
-            workers=settings.workers or default_workers(),
+            workers=count_workers(settings.workers),
             report=report,
             stage=f"embedding, {', '.join(names)}",
         )

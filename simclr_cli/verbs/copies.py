@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.engine.search import pairs_above
-from simclr_cli.images.decode import Refusal, each
+from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.groups import join_pairs
 from simclr_cli.images.looks import Look, correlation, look
+from simclr_cli.images.workers import each
 from simclr_cli.settings import CopyKind
 from simclr_cli.store.index import Index
 
@@ -70,7 +72,7 @@ def find_copies(
         kept = np.unique(first)
         near = kept[_paired(Chosen(index, kept), threshold)]
         paths = [index.path(place) for place in near.tolist()]
-        with closing(each(look, paths, workers)) as seen:
+        with closing(each(apart(look, workers), paths, workers)) as seen:
             for done, (place, path, one) in enumerate(zip(near.tolist(), paths, seen, strict=True), start=1):
                 if isinstance(one, Refusal):
                     refused.append(f"{path}: {one.reason}")

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import Interrupted
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
+from simclr_cli.locks import locked
 from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.index import Index
-from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back
+from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
 from simclr_cli.store.run import find_run
 from simclr_cli.verbs.copies import NEAR_BITS, Copies, are_copies, find_copies
 from simclr_cli.verbs.indexing import open_index
@@ -34,7 +35,9 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         SimclrError: one of its kinds, with what to do next.
     """
     if settings.put_back is not None:
-        root, done, left = put_back(settings.put_back, progress(report, "putting back"))
+        read_journal(settings.put_back)  # there is something to do
+        with locked(settings.put_back, "putting files back", report):
+            root, done, left = put_back(settings.put_back, progress(report, "putting back"), settings.into)
         return DuplicatesResult(None, 0, None, (), 0, 0, moved=done, moved_to=str(root), left=left)
     if settings.move_to is not None:
         check_free(settings.move_to)  # before long work
@@ -42,7 +45,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     opened = open_index(settings, report)
     if settings.move_to is not None:
         check_destination(settings.move_to, opened.root)
-    index, workers = opened.index, settings.workers or default_workers()
+    index, workers = opened.index, count_workers(settings.workers)
     threshold = least_similarity(settings, opened.calibration)
     looking = progress(report, "looking at what may be copies")
     found = find_copies(index, settings.kind, threshold or 0, workers=workers, progress=looking)
@@ -61,7 +64,10 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         numbers = out.suffix.lower() != ".html"  # a table is filtered by numbers, a page is looked at
         shown = as_groups(groups, numbers)
         write_found(out, result, "Copies", lead_of(result), shown, workers=workers, report=report)
-    return _moved(settings.move_to, index, found, result, report) if settings.move_to is not None else result
+    if settings.move_to is None:
+        return result
+    with locked(settings.move_to, "moving files there", report):
+        return _moved(settings.move_to, index, found, result, report)
 
 
 def least_similarity(settings: DuplicatesSettings, calibration: Calibration) -> float | None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from simclr_cli.errors import RunError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, Refused, take_census
 from simclr_cli.images.sprite import tile_side, write_sprite
+from simclr_cli.images.workers import count_workers
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import EmbedResult
@@ -59,7 +59,7 @@ def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) 
     ready = ready_encoder(settings, place)
     root = settings.images or pictures_of(ready.run)
     report(Note(f"Embedding {root} with {ready.name}."))
-    workers = max(1, (settings.workers or default_workers()) // ranks.beside())
+    workers = count_workers(settings.workers, ranks.beside())
     census = take_census(root, workers=workers, progress=progress(report, "reading headers")) if ranks.first else None
     if not ranks.alone:
         told = ranks.share(census.told() if census else None)

@@ -14,8 +14,10 @@ from simclr_cli.engine.compilation import folded
 from simclr_cli.engine.operations import upload
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Report, progress
-from simclr_cli.images.decode import Refusal, each, evaluation_crop
+from simclr_cli.images.decode import Refusal, evaluation_crop
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import Census, Refused
+from simclr_cli.images.workers import each
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import Vectors
 from simclr_cli.verbs.encoders import ReadyEncoder
@@ -72,7 +74,8 @@ def embed_together(
     """The same by several encoders that look at the same crop on the same device: every file is decoded once."""
     spec, device = ready[0].encoder.spec, ready[0].device
     encoders = [folded(one.encoder) if len(paths) >= FOLD_FROM else one.encoder for one in ready]
-    decoded = each(lambda path: evaluation_crop(path, spec.image_size, spec.crop), paths, workers)
+    crop = apart(evaluation_crop, workers)
+    decoded = each(lambda path: crop(path, spec.image_size, spec.crop), paths, workers)
     say = progress(report, stage)
     refusals: dict[int, Refusal] = {}
     waiting: list[NDArray[np.uint8]] = []

@@ -13,13 +13,14 @@ from simclr_cli.engine.encoder import (
     Encoder,
     EncoderSpec,
     check_name,
+    check_weights,
     create_encoder,
     image_size_args,
     load_backbone,
     pretrained_spec,
     scratch_spec,
 )
-from simclr_cli.errors import MachineError, SettingsError
+from simclr_cli.errors import MachineError, RunError, SettingsError
 from simclr_cli.place import ALONE, Place
 from simclr_cli.settings import RUNS, EncoderSettings
 from simclr_cli.store.models import read_description, read_weights
@@ -110,7 +111,11 @@ def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
     """
     config, state = run.read_encoder()
     spec = spec_from_config(run.encoder / "config.json", config)
-    encoder = create_encoder(spec)
+    try:
+        check_weights(spec, state, str(run.weights_file))
+        encoder = create_encoder(spec)
+    except SettingsError as error:  # of the run's, not of what was typed
+        raise RunError(error.what, "Restore the run from a copy, or train it again.") from None
     load_backbone(encoder, state, str(run.weights_file))
     return ReadyEncoder(encoder.eval().to(device), device, str(run.path), config["simclr"]["model_digest"], run)
 

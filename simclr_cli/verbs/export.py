@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from simclr_cli.engine.encoder import Encoder, EncoderSpec
-from simclr_cli.errors import RunError
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, image_size_args
+from simclr_cli.errors import RunError, SettingsError
+from simclr_cli.settings.shared import MOST_SIDE
 
 FORMAT_VERSION = 1
 
@@ -113,13 +114,16 @@ def timm_config(encoder: Encoder) -> dict[str, Any]:
 def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
     """The spec that `timm_config` wrote down, in the file at `path`.
 
+    What it says is believed only as far as simclr itself could have written it: timm would take more, such as the path
+    of a checkpoint, or a model's name that is an address.
+
     Raises:
         RunError: it was not written by simclr, or is damaged.
     """
     try:
         preprocessing = config["pretrained_cfg"]
         mean, std = (tuple(float(value) for value in preprocessing[name]) for name in ("mean", "std"))
-        return EncoderSpec(
+        spec = EncoderSpec(
             architecture=str(config["simclr"]["architecture"]),
             image_size=int(preprocessing["input_size"][1]),
             mean=cast(tuple[float, float, float], mean),
@@ -127,8 +131,14 @@ def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
             small_stem=bool(config["simclr"]["small_stem"]),
             model_args=dict(config["model_args"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RunError(f"{path} does not describe an encoder ({error!r}).", "Restore it, or train again.") from None
+        if not 0 < spec.image_size <= MOST_SIDE or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError("pictures of no size or scale")
+        check_name(spec.architecture)
+        if spec.model_args not in ({}, image_size_args(spec.architecture, spec.image_size)):
+            raise ValueError(f"arguments {list(spec.model_args)}")
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
+        raise RunError(f"{path} does not describe an encoder ({error}).", "Restore it, or train again.") from None
+    return spec
 
 
 def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:

@@ -22,9 +22,9 @@ from simclr_cli.errors import InputError, Interrupted, RunError
 from simclr_cli.events import Choice, Note, PlanMade, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.cache import DecodedPictures, decode_once
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
 from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory
 from simclr_cli.results import FinetuneResult
 from simclr_cli.settings import FinetuneSettings
@@ -150,7 +150,7 @@ def _lesson(settings: FinetuneSettings, ready: ReadyEncoder, report: Report) -> 
     The split is that of `probe` by the same seed. All pictures of the folder are decoded, as `pretrain` does, so that
     both find what the other has left in the cache.
     """
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     root = settings.images or pictures_of(ready.run)
     census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
     names = dict(labelled(census, settings.labels)[1])

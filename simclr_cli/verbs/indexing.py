@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
-from simclr_cli.files import make_folder
-from simclr_cli.images.decode import Refusal, default_workers, each
+from simclr_cli.files import NotWritten
+from simclr_cli.images.decode import Refusal
 from simclr_cli.images.folder import Census, Picture, take_census
 from simclr_cli.images.groups import content_digest
+from simclr_cli.images.workers import count_workers, each
+from simclr_cli.locks import Busy, locked
 from simclr_cli.settings import IndexSettings
 from simclr_cli.store.index import Index, RefusedFile, read_index, set_aside, update
 from simclr_cli.store.rows import Rows, named
@@ -26,6 +28,7 @@ from simclr_cli.verbs.embedding import embed_files, pictures_of, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
 from simclr_cli.wording import count
 
+WAIT_SECONDS = 5  # for another process that brings the same vectors up to date
 KEPT_EVERY = 8_192  # pictures embedded before their vectors are put aside, which is what a crash may cost
 
 
@@ -53,7 +56,7 @@ def open_index(settings: IndexSettings, report: Report) -> Opened:
         RunError: no such run, or neither pictures nor vectors.
         InputError: not one picture can be decoded.
     """
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     ready = run_encoder(find_run(settings.run, settings.runs), pick_device(settings.device))
     run = ready.run
     assert run is not None
@@ -63,18 +66,36 @@ def open_index(settings: IndexSettings, report: Report) -> Opened:
     if census is None:
         assert stored is not None
         index = stored
+    elif stored is not None and is_current(stored, census):
+        index = stored
     else:
-        root = str(census.root.resolve())
-        known = Index(run.vectors, root, ready.digest, ready.encoder.width) if stored is None else stored
-        if why:
-            report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
-        index = bring_up_to_date(known, census, ready, batch_size=settings.batch_size, workers=workers, report=report)
+        index = _updated(run, stored, census, ready, settings.batch_size, workers, report)
     left_out = [(entry.name, entry.reason) for entry in census.refused] if census else []
     left_out += [(entry.name, entry.reason) for entry in index.refused]
     if left_out:
         name, reason = left_out[0]
         report(Note(f"Left out: {count(len(left_out), 'file')}, the first of them {name} ({reason}).", warning=True))
     return Opened(run, ready, index, calibration(ready, run, index, census, workers=workers, report=report))
+
+
+def _updated(
+    run: RunFolder, stored: Index | None, census: Census, ready: ReadyEncoder, batch_size: int, workers: int,
+    report: Report,
+) -> Index:  # fmt: skip
+    """The vectors brought up to date, or as they stand where another process is at it or they may only be read."""
+    try:
+        with locked(run.vectors, "embedding", report, wait=WAIT_SECONDS):
+            found, why = _stored(run, ready)  # the other process may have done it meanwhile
+            if why:
+                report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
+            if found is None:
+                found = Index(run.vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
+            return bring_up_to_date(found, census, ready, batch_size=batch_size, workers=workers, report=report)
+    except (Busy, NotWritten) as error:
+        if not stored or (isinstance(error, NotWritten) and not error.forbidden):
+            raise
+        report(Note(f"{error.what} The vectors made before are searched.", warning=True))
+        return stored
 
 
 def _stored(run: RunFolder, ready: ReadyEncoder) -> tuple[Index | None, str]:
@@ -135,6 +156,14 @@ def compare(index: Index, census: Census) -> Changes:
     return Changes(np.flatnonzero(~kept), tuple(new), tuple(still))
 
 
+def is_current(index: Index, census: Census) -> bool:
+    """Whether an index is that of the pictures as they are."""
+    if index.aside or index.root != str(census.root.resolve()):
+        return False
+    changes = compare(index, census)
+    return not (len(changes.gone) or changes.new) and changes.refused == index.refused
+
+
 def bring_up_to_date(
     index: Index, census: Census, ready: ReadyEncoder, *, batch_size: int, workers: int, report: Report
 ) -> Index:
@@ -146,15 +175,14 @@ def bring_up_to_date(
         InputError: not one picture can be decoded.
         MachineError: no right to write, or no space.
     """
+    if is_current(index, census):
+        return index
     root = str(census.root.resolve())
     known = index.with_aside()
     changes = compare(known, census)
-    if not (len(changes.gone) or changes.new or index.aside) and (changes.refused, root) == (index.refused, index.root):
-        return index
     if len(index):
         _tell(known, changes, report)
     refused = list(changes.refused)
-    make_folder(index.folder)  # it can be written to
     by_content = places_by_content(known) if changes.new else {}
     added = None
     for start in range(0, len(changes.new), KEPT_EVERY):

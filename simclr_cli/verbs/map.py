@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simclr_cli.engine.clustering import by_size, k_means
 from simclr_cli.engine.components import principal_components
@@ -17,10 +16,11 @@ from simclr_cli.engine.projection import along_a_curve, find_library, neighbours
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes
-from simclr_cli.images.decode import Refusal, decode, default_workers, each
+from simclr_cli.images.decode import Refusal, small
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.labels import read_labels
+from simclr_cli.images.workers import count_workers, each
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
-from simclr_cli.pages.pictures import thumbnail
 from simclr_cli.pages.sprites import Pixels, sheets, thumbnail_side, thumbnail_step
 from simclr_cli.results import MapResult
 from simclr_cli.seeds import Purpose, torch_generator
@@ -48,7 +48,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     opened = open_index(settings, report)
     mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings), report)
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
-    packed = list(sheets(_thumbnails(mapped, side, step, settings.workers or default_workers(), report), side))
+    packed = list(sheets(_thumbnails(mapped, side, step, count_workers(settings.workers), report), side))
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
         report(Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True))
     lead = f"{count(len(mapped.names), 'picture')}. {_in_words(settings, explained)}"
@@ -139,10 +139,8 @@ def _thumbnails(mapped: Mapped, side: int, step: int, workers: int, report: Repo
     paths = [mapped.root / name for name in mapped.names[::step]]
     tell = progress(report, "making thumbnails")
 
-    def small(path: Path) -> NDArray[np.uint8]:
-        return thumbnail(np.asarray(decode(path, at_least=SHARP * side)), side)
-
-    with closing(each(small, paths, workers)) as made:
+    shrunk = apart(small, workers)
+    with closing(each(lambda path: shrunk(path, side, SHARP * side), paths, workers)) as made:
         for done, pixels in enumerate(made, start=1):
             tell(done, len(paths))
             yield None if isinstance(pixels, Refusal) else pixels

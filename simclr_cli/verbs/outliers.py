@@ -9,7 +9,7 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.engine.outliers import Oddness, oddness, percent_below, robust_z
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import OddPicture, OutliersResult
 from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
@@ -50,7 +50,7 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
         lead = f"{count(result.searched, 'picture')} of {index.root}, each compared to its {found.neighbours} nearest."
         entries = tuple(Entry(one.path, told(one), _cells(one)) for one in result.pictures)
         group = Group("The oddest first", entries, standing_out(result))
-        workers = settings.workers or default_workers()
+        workers = count_workers(settings.workers)
         write_found(out, result, "Odd pictures", lead, [group], workers=workers, report=report)
     return result
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simclr_cli.events import Report, progress
 from simclr_cli.files import make_folder, write_bytes, write_csv, write_json
-from simclr_cli.images.decode import Refusal, decode, each
+from simclr_cli.images.decode import Refusal, small
+from simclr_cli.images.decoders import apart
+from simclr_cli.images.workers import each
 from simclr_cli.pages.gallery import Found, Part, gallery_page
-from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri, thumbnail
+from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri
 from simclr_cli.settings import FindSettings
 from simclr_cli.store.names import FORMULA, as_cell, as_text
 from simclr_cli.store.run import RunFolder
@@ -172,15 +172,17 @@ def _thumbnails(paths: Sequence[Path], workers: int, report: Report) -> list[tup
     """data: URIs, None for what cannot be decoded, and whether they are very small; as many as MOST_BYTES hold."""
     tell = progress(report, "making the gallery")
 
-    def small(path: Path) -> tuple[str, bool]:
-        pixels = thumbnail(np.asarray(decode(path, at_least=SIDE)), SIDE)
+    shrunk = apart(small, workers)
+
+    def shown(path: Path) -> tuple[str, bool]:
+        pixels = shrunk(path, SIDE, SIDE)
         if max(pixels.shape[:2]) <= BY_PIXELS:
             return as_data_uri(pixels), True
         return as_jpeg_uri(pixels), False
 
     made: list[tuple[str | None, bool]] = []
     room = MOST_BYTES
-    with closing(each(small, paths, workers)) as thumbnails:
+    with closing(each(shown, paths, workers)) as thumbnails:
         for one in thumbnails:
             uri, by_pixels = (None, False) if isinstance(one, Refusal) else one
             room -= len(uri or "")

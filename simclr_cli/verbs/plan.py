@@ -13,9 +13,9 @@ from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.events import Choice, gigabytes
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import PreviewSettings, ResolvedSettings
-from simclr_cli.settings.views import ResolvedPreview, ResolvedViews
+from simclr_cli.settings.views import LARGEST_ON_CPU, LARGEST_ON_GPU, ResolvedPreview, ResolvedViews
 from simclr_cli.verbs.presets import choose_view
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
@@ -55,7 +55,7 @@ def _device(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
 
 
 def _image_size(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
-    most = 224 if here.gpu else 64
+    most = LARGEST_ON_GPU if here.gpu else LARGEST_ON_CPU
     fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
     size = max(fitting, default=IMAGE_SIZES[0])
     median = f"the pictures' median short side is {here.short_side} px"
@@ -134,7 +134,7 @@ def _precision(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
 
 
 def _workers(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
-    return default_workers(), "one a core"
+    return count_workers(), "one a core"
 
 
 # In order: a rule sees what was chosen before it.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.engine.classifier import split_classifier
-from simclr_cli.errors import InputError
+from simclr_cli.errors import InputError, RunError, SettingsError
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_csv, write_json
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import ClassProbability, Prediction, PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.classifiers import find_classifier
@@ -45,7 +45,7 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     if settings.out is not None:
         make_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting by {folder}."))
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     gathered, refused = gather(settings.queries, workers, report, strict=False)
     paths = [path for some in gathered for path in some]
     h, refusals = embed_files(
@@ -82,7 +82,10 @@ def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
     config, state = read_model(folder, "Make a classifier with: simclr finetune FOLDER")
     labels = labels_from_config(folder / "config.json", config)
     spec = spec_from_config(folder / "config.json", config)
-    encoder, linear = split_classifier(spec, len(labels), state)
+    try:
+        encoder, linear = split_classifier(spec, len(labels), state)
+    except SettingsError as error:  # of the classifier's, not of what was typed
+        raise RunError(error.what, error.remedy) from None
     digest = config["simclr"]["model_digest"]
     return ReadyClassifier(ReadyEncoder(encoder.to(device), device, str(folder), digest, None), linear, labels)
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.errors import CollapseError, InputError, MachineError
-from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Report, progress, silent
+from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Report, TrainingEnded, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.groups import group
+from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
@@ -31,6 +31,7 @@ from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.alone import alone
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
 from simclr_cli.verbs.outcome import outcome
@@ -39,7 +40,7 @@ from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_ba
 from simclr_cli.verbs.report import try_report
 from simclr_cli.verbs.resume import begin, describe, explain, settle
 from simclr_cli.verbs.training import build_model, train
-from simclr_cli.verbs.trial import bytes_a_picture, seconds_a_picture
+from simclr_cli.verbs.trial import bytes_a_picture, lack_of_disk, seconds_a_picture
 from simclr_cli.verbs.watch import Watch, kept_out
 from simclr_cli.verbs.work import Work
 
@@ -57,16 +58,20 @@ def pretrain(settings: PretrainSettings, *, report: Report = silent) -> Pretrain
     """
     place = Place.found(devices=settings.devices)
     device = pick_device(settings.device, place)
-    with connected(place, device) as ranks:
-        return _pretrain(settings, device, ranks, report)
+    with connected(place, device) as ranks, contextlib.ExitStack() as held:
+        return _pretrain(settings, device, ranks, held, report)
 
 
-def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, report: Report) -> PretrainResult:
+def _pretrain(
+    settings: PretrainSettings, device: torch.device, ranks: Ranks, held: contextlib.ExitStack, report: Report
+) -> PretrainResult:
     began = time.perf_counter()
     if settings.tensorboard:
         check_tensorboard()
     beside = ranks.beside()
     work = _prepare(settings, device, ranks, beside, report) if ranks.first else None
+    if work and not settings.dry_run:
+        held.enter_context(alone(work.run, report, resumed=work.chosen.resume))
     if not ranks.alone:
         told = ranks.share(work.told() if work else None)
     work = work or Work.retold(told)
@@ -80,7 +85,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
         return result
 
     make_folder(run.path)
-    decoded = _decode(work, settings, max(1, chosen.workers // beside), ranks, report)
+    decoded = _decode(work, settings, count_workers(chosen.workers, beside), ranks, report)
     census = decoded.census
     if len(decoded) - chosen.held_out < chosen.batch_size:
         chosen = dataclasses.replace(chosen, held_out=0)
@@ -106,6 +111,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
     if ranks.first:
         run.write_outcome(dataclasses.asdict(found))
         digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
+        report(TrainingEnded())
         page = try_report(run, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
         raise CollapseError(*found.sentences)
@@ -129,7 +135,7 @@ def _pretrain(settings: PretrainSettings, device: torch.device, ranks: Ranks, re
 def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report) -> Work:
     """Census and plan; whatever cannot work ends here, before any long work."""
     run, wanted = begin(settings, restarted=ranks.restarted)
-    workers = max(1, (wanted.workers or default_workers()) // beside)
+    workers = count_workers(wanted.workers, beside)
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
     if wanted.resume:
         check_pictures(run, census, wanted, report)
@@ -158,6 +164,8 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, estimate)
     report(plan)
     if shortage := lack_of_room(census, chosen.image_size, _budget(chosen)):
+        report(Note(shortage, warning=True))
+    if shortage := lack_of_disk(run.path, model, chosen):
         report(Note(shortage, warning=True))
     return Work(run, chosen, census, plan, model)
 
@@ -210,7 +218,7 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
 @contextlib.contextmanager
 def _event_files(run: RunFolder, *, wanted: bool, report: Report) -> Iterator[Report]:
     """The same report, which writes every epoch to event files first."""
-    files = EventFiles(run.event_files)
+    files = EventFiles(run.event_files, lambda text: report(Note(text, warning=True)))
 
     def told(event: Event) -> None:
         if isinstance(event, EpochDone):

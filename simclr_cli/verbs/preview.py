@@ -14,8 +14,10 @@ from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.events import CensusTaken, Choice, Note, Report, progress, silent
 from simclr_cli.files import write_bytes
 from simclr_cli.images.cache import stored_side
-from simclr_cli.images.decode import Pixels, Refusal, decode, default_workers, each, squashed
+from simclr_cli.images.decode import Pixels, Refusal, small, squashed
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.images.workers import count_workers, each
 from simclr_cli.pages.preview import preview_page
 from simclr_cli.pages.sheet import Row, contact_sheet
 from simclr_cli.results import PreviewResult
@@ -27,7 +29,7 @@ from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.plan import Circumstances, resolve_views
 from simclr_cli.verbs.presets import view_recipe
 
-SHOWN = 512  # px; least side at which a picture is decoded to be shown
+SHOWN = 512  # px; the longer side of a picture as it is shown
 TRIED = 8  # pictures of a part of the folder that are tried until one can be decoded
 COUNTED = 4096  # pictures whose crops are drawn for the share of blurred ones
 
@@ -41,7 +43,7 @@ def preview(settings: PreviewSettings, *, report: Report = silent) -> PreviewRes
         MachineError: the sheet cannot be written.
     """
     assert settings.images is not None  # the settings see to it
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     census = take_census(settings.images, workers=workers, progress=progress(report, "reading headers"))
     if settings.out.resolve() in {census.path(picture).resolve() for picture in census.pictures}:
         raise SettingsError(f"--out is {settings.out}, which is one of the pictures.", "Give it another name.")
@@ -92,13 +94,15 @@ def _look(census: Census, chosen: ResolvedPreview) -> Seen:
     parts = np.array_split(np.arange(len(census.pictures)), min(chosen.pictures, len(census.pictures)))
     tries = [order.permutation(part)[:TRIED] for part in parts]
 
+    shrunk, square = apart(small, chosen.workers), apart(squashed, chosen.workers)
+
     def first_whole(part: NDArray[np.int64]) -> tuple[Picture, Pixels, Pixels]:
         refusal = Refusal("")
         for i in part:
             picture = census.pictures[i]
             try:
                 path = census.path(picture)
-                return picture, np.asarray(decode(path, at_least=SHOWN)), squashed(path, side)
+                return picture, shrunk(path, SHOWN, SHOWN), square(path, side)
             except Refusal as found:
                 refusal = found
         raise refusal

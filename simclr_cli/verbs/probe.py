@@ -7,9 +7,9 @@ from pathlib import Path
 
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes, write_json
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.matrix import confusion_png
 from simclr_cli.results import ProbeResult
 from simclr_cli.settings import ProbeSettings
@@ -30,7 +30,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     ready = ready_encoder(settings)
     root = settings.images or pictures_of(ready.run)
     report(Note(f"Probing {ready.name} on {root}."))
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
     census, labels = labelled(census, settings.labels)
     held_out, split = None, f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"

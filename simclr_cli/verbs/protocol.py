@@ -11,8 +11,8 @@ from torch import Tensor
 
 from simclr_cli.events import Report, progress
 from simclr_cli.images.cache import decode_once
-from simclr_cli.images.decode import default_workers
 from simclr_cli.images.folder import Census, take_census
+from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.classifier import LINEAR, train_classifier
 from simclr_cli.verbs.encoders import ReadyEncoder
@@ -32,7 +32,7 @@ def linear_by_protocol(
     Returns:
         What gives logits (M, classes) for h (M, D) of the evaluation crop.
     """
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     # All pictures of the folder: given a part of them, the cache would forget the rest.
     whole = take_census(census.root, workers=workers)
     decoded = decode_once(whole, ready.encoder.spec.image_size, workers=workers, progress=progress(report, "decoding"))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress
 from simclr_cli.images.decode import Refusal, read_header
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import take_census
 from simclr_cli.store.index import Index
 from simclr_cli.verbs.embedding import embed_files, unit_rows
@@ -59,6 +60,7 @@ def gather(
     """
     gathered: list[list[Path]] = []
     refused: list[str] = []
+    header = apart(read_header, workers)
     for name in given:
         path = among / name if among is not None and not _there(name) and _there(among / name) else name
         if _there(path) and path.is_dir():
@@ -68,7 +70,7 @@ def gather(
             continue
         gathered.append([path])
         try:
-            read_header(path)
+            header(path)
         except Refusal as refusal:
             if strict and not _there(path) and among is not None and not among.is_dir():
                 gathered[-1] = [among / name]  # the pictures are gone, and their vectors may serve

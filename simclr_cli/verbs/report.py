@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from simclr_cli.errors import InputError, Interrupted, RunError, SimclrError
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import write_bytes
-from simclr_cli.images.decode import Refusal, decode, default_workers
+from simclr_cli.images.decode import Refusal, small
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import Census, Refused, take_census
-from simclr_cli.pages.pictures import as_data_uri, thumbnail
+from simclr_cli.images.workers import count_workers
+from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
+from simclr_cli.reading import read_json
 from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ReportResult, Score, Suspect
 from simclr_cli.settings import ReportSettings
 from simclr_cli.store.epochs import read_epochs
@@ -38,7 +39,7 @@ def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult
         SimclrError: one of its kinds, with what to do next.
     """
     run = find_begun_run(settings.run, settings.runs)
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     size = write_report(run, device=pick_device(settings.device), workers=workers, report=report)
     return ReportResult(str(run.path), str(run.report_file), run.finished, size)
 
@@ -83,7 +84,7 @@ def write_report(
         views=views,
         neighbours=neighbours,
         probe=read_probe(run.probe_folder / "probe.json"),
-        confusion=_picture(confusion),
+        confusion=_picture(confusion, workers),
         outcome=_outcome(run.outcome_file),
     )
     data = report_page(shown).encode("utf-8")
@@ -123,7 +124,7 @@ def read_probe(file: Path) -> ProbeResult | str:
     if not file.is_file():
         return NO_PROBE
     try:
-        kept = json.loads(file.read_bytes())
+        kept = read_json(file)
         scores = [
             {
                 **score,
@@ -152,14 +153,14 @@ def _made(kind: type[T], kept: Any) -> T:
 
 def _outcome(file: Path) -> dict[str, str] | None:
     try:
-        kept = json.loads(file.read_bytes())
+        kept = read_json(file)
         return {"state": str(kept["state"]), "words": str(kept["words"])}
     except (OSError, ValueError, KeyError, TypeError):  # most often there is none
         return None
 
 
-def _picture(file: Path) -> str | None:
+def _picture(file: Path, workers: int) -> str | None:
     try:
-        return as_data_uri(thumbnail(np.asarray(decode(file)), CONFUSION_SIDE))
+        return as_data_uri(apart(small, workers)(file, CONFUSION_SIDE, CONFUSION_SIDE))
     except Refusal:  # most often there is none
         return None

@@ -45,8 +45,8 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
         kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
         settings = PretrainSettings(**{**kept, "run": begun.path.name, "resume": True})
     if not settings.resume:
-        return _new_run(settings), ResolvedSettings(**vars(settings))
-    run = _stopped_run(settings)
+        return _new_run(settings).checked(), ResolvedSettings(**vars(settings))
+    run = _stopped_run(settings).checked()
     command = {name: getattr(settings, name) for name in NOT_KEPT}
     own = kept_settings(run, {**command, "images": find_folder(run, settings.images)})
     if settings.epochs is not None and (run.finished or settings.epochs != own.epochs):
@@ -76,9 +76,12 @@ def kept_settings(run: RunFolder, command: Mapping[str, Any]) -> ResolvedSetting
         InputError: its pictures are gone.
     """
     kept = run.settings()
+    open_still = [name for name, value in kept.items() if value is None and name != "preset"]
     try:
+        if open_still:
+            raise TypeError(f"{open_still[0]} is open still")
         return ResolvedSettings(**{**ABSENT, **kept, "images": Path(kept["images"]), **command})
-    except TypeError as error:
+    except (TypeError, SettingsError) as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
 
 
@@ -163,6 +166,7 @@ def describe(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: 
     before = run.config() if run.config_file.is_file() else {}
     settings = {name: value for name, value in chosen.told().items() if name not in NOT_KEPT}
     settings["images"] = str(census.root.resolve())
+    run.begin()
     told = [dataclasses.asdict(choice) for choice in choices]
     extended = before.get("extended", [])
     if before and (had := before["settings"].get("epochs")) != chosen.epochs:

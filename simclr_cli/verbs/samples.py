@@ -20,9 +20,11 @@ from simclr_cli.errors import RunError
 from simclr_cli.events import Report
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, stored_side
-from simclr_cli.images.decode import Refusal, decode, each
+from simclr_cli.images.decode import Refusal, small
+from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import Census
 from simclr_cli.images.pixels import NOT_STORED
+from simclr_cli.images.workers import each
 from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
@@ -157,10 +159,8 @@ def thumbnails(
 ) -> list[Thumbnail]:
     """Small pictures of files; without one where a file cannot be decoded."""
 
-    def small(path: Path) -> str:
-        return as_data_uri(thumbnail(np.asarray(decode(path, at_least=2 * SIDE)), SIDE))
-
-    with closing(each(small, paths, workers)) as made:
+    shrunk = apart(small, workers)
+    with closing(each(lambda path: as_data_uri(shrunk(path, SIDE, 2 * SIDE)), paths, workers)) as made:
         uris = [None if isinstance(uri, Refusal) else uri for uri in made]
     return [
         Thumbnail(name, uri, similarity)

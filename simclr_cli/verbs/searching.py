@@ -13,6 +13,7 @@ from simclr_cli.engine.cells import Cells, make_cells, nearest_of, recall
 from simclr_cli.engine.search import nearest
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
+from simclr_cli.files import NotWritten
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.store.cells import KeptCells, read_cells, write_cells
 from simclr_cli.store.index import Index
@@ -80,7 +81,10 @@ def current_cells(index: Index, report: Report) -> KeptCells:
         probed,
         found,
     )
-    write_cells(index.folder, kept)
+    try:
+        write_cells(index.folder, kept)
+    except NotWritten as error:  # they are made anew the next time
+        report(Note(f"The cells are not kept: {error.what}", warning=True))
     report(
         Note(
             f"The {probed:,} nearest of {count:,} cells hold {100 * found:.1f} % of the true ten nearest "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.events import Report, silent
-from simclr_cli.images.decode import default_workers
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 from simclr_cli.settings import SimilarSettings
 from simclr_cli.store.run import find_run
@@ -29,7 +29,7 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    workers = settings.workers or default_workers()
+    workers = count_workers(settings.workers)
     run = find_run(settings.run, settings.runs)
     queries, refused = read_queries(settings.queries, trained_on(run), workers, report)  # before long work
     out = page_of(settings, run, "similar")

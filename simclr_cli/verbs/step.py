@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -43,6 +47,10 @@ class Step:
         self.model, self.optimizer, self.chosen = model, optimizer, chosen
         self.groups, self.ranks = groups, ranks or Ranks()
         self.views = TwoViews(chosen.image_size, view_recipe(chosen))
+        self.losses: list[Tensor] = []  # of the steps done, on the device, until someone reads them and takes them out
+        self.lock = threading.Lock()  # of what the last whole step left: model, optimizer and losses
+        self._buffers: Buffers | None = None  # as that step left them; None: they are as the model has them
+        self._left: torch.cuda.Event | None = None  # when a GPU has come to there
         self.encode: Forward = model.encoder
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
@@ -60,11 +68,14 @@ class Step:
         again in smaller micro-batches.
 
         Returns:
-            The loss over the whole batch before the update, a scalar without graph, on the device.
+            The loss over the whole batch before the update, a scalar without graph, on the device; it stands at the
+            end of `losses` too.
         """
         drawn = self.views.draw(batch.sizes, torch_generator(self.chosen.seed, Purpose.VIEWS, batch.step))
         *early, last = batch.parts
         kept = Buffers(self.model)
+        with self.lock:  # who saves is still reading what the forward passes will change
+            self._leave(kept)
         self.optimizer.zero_grad()
         try:
             h = [self._represent(batch, part, drawn, graph=False) for part in early]
@@ -81,9 +92,33 @@ class Step:
             self.optimizer.zero_grad()
             raise
         self._add_gradients()
-        if self.device.type != "cpu" or bool(loss.isfinite()):  # a GPU would have to be waited for
-            self.optimizer.step()
+        with self.lock:
+            if self.device.type != "cpu" or bool(loss.isfinite()):  # a GPU would have to be waited for
+                self.optimizer.step()
+            self.losses.append(loss)
+            self._leave(None)
         return loss
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[dict[str, Tensor]]:
+        """Within, the model's state, the optimizer's and `losses` are what the last whole step left, for any thread.
+
+        A step that is under way goes on, up to its update. A GPU is not waited for, but for that last step: what is
+        copied from it here does not queue behind the step under way.
+        """
+        with self.lock, contextlib.ExitStack() as aside:
+            if self._left is not None:
+                stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+                stream.wait_event(self._left)
+                aside.enter_context(torch.cuda.stream(stream))
+            before = self._buffers.before if self._buffers else {}
+            state = self.model.state_dict(keep_vars=True)
+            yield {name: before.get(tensor, tensor).detach() for name, tensor in state.items()}
+
+    def _leave(self, buffers: Buffers | None) -> None:
+        self._buffers = buffers
+        if self.device.type == "cuda":
+            self._left = torch.cuda.current_stream(self.device).record_event()
 
     def _represent(
         self, batch: Batch, part: slice, drawn: tuple[ViewParameters, ViewParameters], *, graph: bool

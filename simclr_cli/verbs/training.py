@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +18,7 @@ from simclr_cli.engine.encoder import synchronise_norms
 from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import create_optimizer, learning_rate, peak_learning_rate, set_learning_rate
 from simclr_cli.errors import Interrupted, MachineError, Terminated
-from simclr_cli.events import EpochDone, Health, Note, Report, StepDone
+from simclr_cli.events import EpochDone, Event, Health, Note, Report, StepDone, TrainingBegun
 from simclr_cli.images.batches import Batches
 from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, seeded
@@ -71,6 +72,8 @@ def train(
         TrainingError: the loss is not finite; the last checkpoint stands.
         MachineError: the memory is too small for the smallest micro-batch.
         Interrupted: raised by `report`, and again from here after saving.
+
+    With TrainingBegun `report` is given what saves the last whole step from any thread, while the next is under way.
     """
     ranks = batches.ranks
     if not ranks.alone and batches.device.type == "cuda":
@@ -79,7 +82,7 @@ def train(
     steps, total = batches.steps_per_epoch, chosen.epochs * batches.steps_per_epoch
     peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
     metrics: list[dict[str, Any]] = []  # a row for every epoch done
-    losses: list[float] = []  # one for every step done of the epoch under way
+    losses: list[float] = []  # one for every step done of the epoch under way, but for those not read yet
     fingerprint = batches.decoded.census.fingerprint
     begun_again = False
     if found := load_checkpoint(run.checkpoints):
@@ -87,6 +90,7 @@ def train(
         optimizer.load_state_dict(found.optimizer)
         begun_again = bool(found.losses) and found.pictures != fingerprint  # its steps were other batches
         metrics, losses = found.metrics, [] if begun_again else found.losses
+    saved = len(metrics), len(losses)
     start = len(metrics) * steps + len(losses)
     if len(set(ranks.collect(start))) > 1:
         raise MachineError(
@@ -94,11 +98,21 @@ def train(
             "Put --runs on a disk that all the machines share.",
         )
 
-    def save() -> None:
-        done = len(metrics) * steps + len(losses)
-        if ranks.first:
-            state = Checkpoint(done, model.state_dict(), optimizer.state_dict(), metrics, losses, fingerprint)
-            save_checkpoint(run.checkpoints, state)
+    def save() -> int:
+        nonlocal saved
+        with step_of.whole() as model_state:
+            every = losses + [float(loss) for loss in step_of.losses]
+            done = len(metrics), len(every)
+            if done != saved and all(map(math.isfinite, every)):
+                if ranks.first:
+                    step = done[0] * steps + done[1]
+                    state = Checkpoint(step, model_state, optimizer.state_dict(), metrics, every, fingerprint)
+                    save_checkpoint(run.checkpoints, state)
+                saved = done
+            return saved[0] * steps + saved[1]
+
+    def stopped(kind: type[Interrupted]) -> Interrupted:
+        return kind(f"Stopped after step {save()} of {total}; all of it is saved.", f"Go on with: {run.resume_command}")
 
     def failed(step: int, loss: float) -> str:
         return keep_what_is_good(run, model, batches, step, loss) if ranks.first else ""
@@ -115,46 +129,49 @@ def train(
         report(Note(where + why))
     model.train()
     step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
-    saved = told = time.monotonic()
+    unread = step_of.losses  # still on the device
+    if stop := _tell(report, TrainingBegun(save, stopped)):
+        raise stopped(type(stop)) from None
+    last_save = told = time.monotonic()
     pause = 1  # steps from one look at the losses to the next
     with contextlib.closing(_updates(step_of, batches, start, total, prepare, report, shrunk)) as coming:
         for epoch in range(len(metrics), chosen.epochs):
             began, first = time.perf_counter(), len(losses)
-            stop: Interrupted | None = None
-            unread: list[Tensor] = []  # losses that are still on the device
-            for step, loss in itertools.islice(coming, steps - first):
-                unread.append(loss)
+            speed = 0.0  # of an epoch that was stopped after its last step
+            for step in itertools.islice(coming, steps - first):
                 done = len(losses) + len(unread)
                 if done < steps and len(unread) < pause:
                     continue
-                losses += read_losses(unread, step, total, epoch, failed)
+                read = read_losses(unread, step, total, epoch, failed)
+                with step_of.lock:
+                    losses += read
+                    unread.clear()
                 speed = (done - first) * chosen.batch_size / (time.perf_counter() - began)
                 stop = _tell(report, StepDone(epoch + 1, chosen.epochs, done, steps, losses[-1], speed))
-                pause = 1 if batches.device.type == "cpu" else _pause(len(unread), time.monotonic() - told)
+                pause = 1 if batches.device.type == "cpu" else _pause(len(read), time.monotonic() - told)
                 stop, pause = _agree(ranks, stop, pause)
-                unread, told = [], time.monotonic()
+                told = time.monotonic()
                 if stop:
                     break
-                if done < steps and told - saved > chosen.checkpoint_seconds:
+                if done < steps and told - last_save > chosen.checkpoint_seconds:
                     save()
-                    saved = time.monotonic()
+                    last_save = time.monotonic()
             if len(losses) == steps:  # a stop at the last step leaves a whole epoch
                 seconds = time.perf_counter() - began
                 seen = look(model, epoch + 1) if ranks.first else (None, None)
-                row = EpochDone(epoch + 1, statistics.fmean(losses), rate_of(step), speed, seconds, *seen)
-                metrics.append(dataclasses.asdict(row))
-                losses = []
+                rate = rate_of((epoch + 1) * steps - 1)
+                row = EpochDone(epoch + 1, statistics.fmean(losses), rate, speed, seconds, *seen)
+                rows = [*metrics, dataclasses.asdict(row)]
                 if ranks.first:
-                    write_epochs(run, metrics)
+                    write_epochs(run, rows)
                 stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
-            if stop or time.monotonic() - saved > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
+                with step_of.lock:
+                    metrics, losses = rows, []
+            if stop or time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
                 save()
-                saved = time.monotonic()
+                last_save = time.monotonic()
             if stop:
-                raise type(stop)(
-                    f"Stopped after step {len(metrics) * steps + len(losses)} of {total}; all of it is saved.",
-                    f"Go on with: {run.resume_command}",
-                ) from None
+                raise stopped(type(stop)) from None
     return metrics
 
 
@@ -166,8 +183,8 @@ def _updates(
     prepare: Callable[[int], object],
     report: Report,
     shrunk: Callable[[int], None],
-) -> Generator[tuple[int, Tensor], None, None]:
-    """(step, its loss on the device) of the steps from `start` to before `total`, each done when it is asked for.
+) -> Generator[int, None, None]:
+    """The steps from `start` to before `total`, each done when it is asked for.
 
     A step that the memory was too small for is done again in smaller micro-batches, and so are those that follow.
     """
@@ -178,14 +195,14 @@ def _updates(
             for batch in coming:
                 prepare(batch.step)
                 try:
-                    loss = step_of(batch)
+                    step_of(batch)
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
                     lacking = True
                     break
                 start = batch.step + 1
-                yield batch.step, loss
+                yield batch.step
         if lacking:  # here what the failed step held is free again
             most = _smaller(batches, most, start, report)
             shrunk(most)
@@ -226,7 +243,7 @@ def _agree(ranks: Ranks, stop: Interrupted | None, pause: int) -> tuple[Interrup
     return (stop or kinds[code]("Stopped.", "") if code else None), said[0][1]
 
 
-def _tell(report: Report, event: StepDone | EpochDone) -> Interrupted | None:
+def _tell(report: Report, event: Event) -> Interrupted | None:
     """Report an event; what asks for a stop is handed over, for there is something to save first."""
     try:
         report(event)

@@ -1,4 +1,4 @@
-"""What a run will take, tried out on random pictures: time and memory."""
+"""What a run will take: time and memory, tried out on random pictures; and disk."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +17,13 @@ from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.events import silent
+from simclr_cli.files import free_bytes
 from simclr_cli.images.batches import Batch
 from simclr_cli.settings import Precision, ResolvedSettings
 from simclr_cli.verbs.step import Step
 
 TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
+KEPT_A_WEIGHT = {"adamw": 2, "lars": 1, "sgd": 1}  # numbers that an optimizer keeps for each weight
 SHORT_RUN = 120  # seconds; of such a run a rough estimate is enough
 
 
@@ -79,6 +82,19 @@ def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictur
                 float(step(Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels]))))
                 seconds = min(seconds, time.perf_counter() - began)
     return seconds / count
+
+
+def lack_of_disk(folder: Path, model: SimCLR, chosen: ResolvedSettings) -> str | None:
+    """A sentence about it, if there is no room for two checkpoints: the old one stays until the new one is whole."""
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    needed, free = 2 * (weights + KEPT_A_WEIGHT[chosen.optimizer] * trained), free_bytes(folder)
+    if needed <= free:
+        return None
+    return (
+        f"To save this run needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in {folder.parent}: "
+        "make room there, or it will stop when it saves."
+    )
 
 
 @contextlib.contextmanager

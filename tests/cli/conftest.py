@@ -37,7 +37,11 @@ def plain(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def neutral_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No colours asked for or forbidden by the surroundings; signal handlers as they were afterwards."""
+    """No colours asked for or forbidden by the surroundings; signal handlers as they were afterwards.
+
+    A command that runs in this process and is to stop is given all the time it takes: its end would be that of pytest.
+    """
+    monkeypatch.setattr("simclr_cli.cli.stopping.PATIENCE", 600)
     for name in COLOURS:
         monkeypatch.delenv(name, raising=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -35,8 +35,8 @@ def test_from_a_folder_of_pictures_to_a_found_picture(installed: Callable[..., A
     assert [talk.find(words) for words in said] == sorted(talk.find(words) for words in said) and said[0] in talk
     run = tmp_path / "simclr-runs" / "images"
     assert {path.name for path in run.iterdir()} == {
-        "config.json", "pictures.json", "refused.json", "metrics.jsonl", "speed.jsonl", "encoder",
-        "projector.safetensors", "checkpoint", "outcome.json", "report.html",
+        "config.json", "metrics.jsonl", "speed.jsonl", "pictures.json", "refused.json", "encoder",
+        "projector.safetensors", "checkpoint", "outcome.json", "report.html", "digests.json",
     }  # fmt: skip
 
     code, stdout, talk = installed("embed", "--out", "vecs.npy", cwd=tmp_path)

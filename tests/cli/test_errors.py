@@ -142,7 +142,10 @@ CATALOGUE = {
     "how near exact copies are": (
         "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity is of near copies", "Leave one of",
     ),
+    "check of no run": ("check birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
+    "check of another folder": ("check photos", 4, "photos is not the folder of a run.", "Give the name of one."),
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
+    "doctor of nothing": ("doctor nowhere", 3, "There is no nowhere.", "Check the path."),
     "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
     "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from PIL import Image
 
 from simclr_cli import events, results
 from simclr_cli.store.epochs import TIMES
+from simclr_cli.verbs.torch_facts import TorchFacts
 
 CENSUS = {"folder", "pictures", "bytes", "formats", "short_side", "classes", "refused", "refused_because",
           "other_files", "fingerprint"}  # fmt: skip
@@ -102,6 +103,16 @@ def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: l
     assert answer("cache", tmp_path)["caches"] == []
     assert answer("cache", photos, "--clear") == {**result, "cleared": True}
     assert answer("cache")["caches"] == []
+
+
+def test_doctor(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.verbs.doctor.torch_facts", lambda: TorchFacts(version="2.10.0"))
+    (tmp_path / "runs").write_text("")  # cannot be written into
+    code, stdout, stderr = simclr("doctor", "--runs", tmp_path / "runs", "--json")
+    result = json.loads(stdout)
+    assert list(result) == fields(results.DoctorResult) and code == 5 and stderr == ""
+    assert [list(one) for one in result["diagnoses"]] == [fields(results.Diagnosis)] * len(result["diagnoses"])
+    assert result["diagnoses"][0]["name"] == "runs not writable"
 
 
 def test_demo(answer: Callable[..., Any], tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(
         process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
-    assert said.count("Stopping after this step") == 1 and said.count("all of it is saved") == 1
+    assert said.count("Stopping (again: at once)") == 1 and said.count("all of it is saved") == 1
     assert 1 <= len(losses(run)) < 20
     answer = installed("pretrain", "--resume", "--run", "r", "--devices", "4" if code == 130 else "1", cwd=tmp_path)
     assert answer.code == 0, answer.stderr

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simclr_cli.cli.app import _listening
 from simclr_cli.cli.console import Face
-from simclr_cli.errors import Interrupted, Terminated
+from simclr_cli.cli.signals import held_back
+from simclr_cli.cli.stopping import stoppable
+from simclr_cli.errors import Interrupted, MachineError, Terminated
 from simclr_cli.events import Note
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.verbs.pretrain import pretrain
@@ -52,7 +54,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
 ) -> None:
     code, stdout, talk = stop_training(command, photos, tmp_path, signal.SIGINT)
     assert (code, stdout) == (130, ""), talk
-    assert "Stopping after this step" in talk and "Traceback" not in talk
+    assert "Stopping (again: at once)" in talk and "Traceback" not in talk
     assert talk.endswith("Go on with: simclr pretrain --resume --run photos\n")
     assert "Error: Stopped after step" in talk and f"of {3 * EPOCHS}; all of it is saved." in talk
 
@@ -75,22 +77,121 @@ def test_sigterm_saves_too(command: str, photos: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "simclr-runs" / "photos" / "checkpoint").glob("step-*.safetensors"))
 
 
-@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)])
-def test_first_signal_asks_for_a_stop_and_the_second_ends_at_once(
-    number: signal.Signals, kind: type[Interrupted], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    ended: list[int] = []
-    monkeypatch.setattr(os, "_exit", ended.append)
-    face, before = Face(), signal.getsignal(number)
-    with _listening(face):
-        signal.raise_signal(number)
-        assert type(face.stop) is kind and ended == []
-        assert "Stopping after this step (again: at once)" in capfd.readouterr().err
-        with pytest.raises(kind):
-            face.report(Note("next event"))
-        signal.raise_signal(number)
-        assert ended == [kind.exit_code]
-    assert signal.getsignal(number) is before
+STOPS = [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)]
+# One call of C that takes days, in which Python's own handlers never run; argv: patience.
+LONG_STEP = """
+import hashlib, sys
+from simclr_cli.cli import stopping
+from simclr_cli.cli.console import Face
+from simclr_cli.cli.signals import held_back
+from simclr_cli.cli.stopping import stoppable
+from simclr_cli.errors import MachineError
+from simclr_cli.events import TrainingBegun
+
+def save():
+    if sys.argv[2] == "full":
+        raise MachineError("The disk is full.", "Make room.")
+    return 3
+
+def stopped(kind):
+    return kind(f"Stopped after step {save()}.", "Go on.")
+
+stopping.PATIENCE = float(sys.argv[1])
+with Face() as face, stopping.stoppable(face):
+    if sys.argv[2] != "no":
+        face.report(TrainingBegun(save, stopped))
+    print("step 4", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+@contextlib.contextmanager
+def long_step(patience: float, training: str = "yes") -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG_STEP, str(patience), training],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "step 4\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_first_signal_asks_for_a_stop_and_handlers_are_put_back(capfd: pytest.CaptureFixture[str]) -> None:
+    for number, kind in STOPS:
+        face, before = Face(), signal.getsignal(number)
+        with stoppable(face):
+            signal.raise_signal(number)
+            while face.stop is None:  # it is handled by a thread of its own
+                time.sleep(0.001)
+            assert type(face.stop) is kind
+            with pytest.raises(kind):
+                face.report(Note("next event"))
+        assert "Stopping (again: at once)" in capfd.readouterr().err
+        assert signal.getsignal(number) is before and signal.set_wakeup_fd(-1) == -1
+
+
+@pytest.mark.parametrize(("number", "kind"), STOPS)
+def test_second_signal_ends_a_long_step_at_once(number: signal.Signals, kind: type[Interrupted]) -> None:
+    with long_step(patience=600) as process:
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert [process.stderr.readline() for _ in range(2)] == ["\n", "Stopping (again: at once) ...\n"]
+        process.send_signal(number)
+        assert process.wait(timeout=60) == kind.exit_code and process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("number", "kind"), STOPS)
+def test_a_long_step_is_not_waited_for(number: signal.Signals, kind: type[Interrupted]) -> None:
+    with long_step(patience=0.1) as process:
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == kind.exit_code
+    assert said == "\nStopping (again: at once) ...\nError: Stopped after step 3.\nGo on.\n"
+
+
+def test_a_command_without_a_training_is_not_waited_for_either() -> None:
+    with long_step(0.1, "no") as process:
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said.endswith("Error: Stopped by SIGTERM.\nNothing was lost; type the command again.\n")
+
+
+def test_what_cannot_be_saved_is_said() -> None:
+    with long_step(0.1, "full") as process:
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "Not saved: The disk is full. Make room.\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == MachineError.exit_code and said.endswith("Error: The disk is full.\nMake room.\n")
+
+
+@pytest.mark.parametrize(
+    ("training", "words"), [("yes", "Saved at step 3.\n"), ("no", "Nothing to save now: no training is under way.\n")]
+)
+def test_sigusr1_saves_and_goes_on(training: str, words: str) -> None:
+    with long_step(600, training) as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGUSR1)
+            assert process.stderr is not None and process.stderr.readline() == words
+        assert process.poll() is None
+
+
+def test_signals_wait_for_a_process_that_is_still_starting() -> None:
+    """It has what its parent held back; else Ctrl-C would be a traceback of an import."""
+    late = "import time; print(flush=True); time.sleep(0.2);" + LONG_STEP
+    with held_back():
+        process = subprocess.Popen(
+            [sys.executable, "-c", late, "0.1", "yes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    with process:
+        assert process.stdout is not None and process.stdout.readline() == "\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.endswith("Error: Stopped after step 3.\nGo on.\n")
 
 
 def test_ctrl_c_before_any_work_is_no_traceback(simclr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ class Decoding:
 @pytest.fixture
 def decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Decoding:
     found = Decoding(folder)
-    monkeypatch.setattr(cache, "squashed", found)
+    monkeypatch.setattr(cache, "apart", lambda *_: found)
     return found
 
 
@@ -162,7 +162,7 @@ def test_pixels_are_those_of_squashed(folder: Path) -> None:
 
 def test_second_call_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(folder)
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     second = opened(folder, progress=never)
     assert (all_of(second) == all_of(first)).all() and second.census == first.census
 
@@ -197,7 +197,7 @@ def test_stored_side_is_half_as_much_again_but_no_more_than_there_is(size: int, 
 def test_another_size_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder, 8)
     assert_right(opened(folder, 10), folder, side=15)
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     assert len(opened(folder, 8)) == len(opened(folder, 10)) == 5
 
 
@@ -275,7 +275,7 @@ def test_removed_picture_costs_nothing_and_neither_does_its_return(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(folder)
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     (folder / "0/2.png").rename(tmp_path / "away.png")
     fewer = opened(folder, progress=never)
     assert [picture.name for picture in fewer.census.pictures] == [*NAMES[:1], *NAMES[2:]]
@@ -542,7 +542,7 @@ def test_killed_while_adding_leaves_the_old_cache_whole(
     with pytest.raises(KeyboardInterrupt):
         opened(folder, progress=stopping(stop_at, KeyboardInterrupt()))
     assert contents(pixels_folder(folder)) == files
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     assert (all_of(decode_once(old, SIZE, workers=2, progress=never)) == before).all()
 
 
@@ -588,7 +588,7 @@ def test_many_files_are_merged_without_decoding(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(pixels, "MOST_FILES", 4)
     before = opened(folder)
     assert len(before.maps) == 5
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     after = opened(folder, progress=never)
     assert len(after.maps) == 1 and (all_of(after) == all_of(before)).all()
     assert_right(after, folder)
@@ -599,7 +599,7 @@ def test_rows_of_nobody_are_cleared_away_without_decoding(folder: Path, monkeypa
     opened(folder)
     for name in NAMES[:3]:
         (folder / name).unlink()
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     assert_right(opened(folder, progress=never), folder)
     assert pixel_file(pixels_folder(folder)).stat().st_size == 2 * ROW
 
@@ -685,7 +685,7 @@ def test_no_more_is_taken_than_is_free_whatever_the_budget(
 def test_what_is_there_already_needs_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder)
     has_free(monkeypatch, 0)
-    monkeypatch.setattr(cache, "squashed", never)
+    monkeypatch.setattr(cache, "apart", lambda *_: never)
     assert opened(folder).stored == opened(folder, rows=5).stored == 5
     assert lack_of_room(take_census(folder), SIZE, None) is None
 

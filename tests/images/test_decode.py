@@ -1,14 +1,12 @@
 """One file -> one upright RGB picture: what goes in is drawn here as numbers, what comes out is compared to them."""
 
 import io
-import itertools
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from simclr_cli.images import decode as module
-from simclr_cli.images.decode import Header, Refusal, decode, each, evaluation_crop, looks_like, read_header, squashed
+from simclr_cli.images.decode import Header, Refusal, decode, evaluation_crop, looks_like, read_header, squashed
 
 H, W = 24, 36
 Y, X = np.mgrid[:H, :W]
@@ -630,68 +628,3 @@ def test_extreme_banner_takes_little_memory(
     monkeypatch.setattr(Image.Image, "resize", spy)
     assert (evaluation_crop(tmp_path / "a.png", 224, 0.875) == (10, 200, 30)).all()
     assert max(made) <= 16 * 256 * 256
-
-
-# each
-
-
-def test_each_keeps_the_order_whatever_ends_first() -> None:
-    def slowest_first(number: int) -> int:
-        time.sleep(0.02 if number % 4 == 0 else 0)
-        return number * number
-
-    assert list(each(slowest_first, range(60), workers=4)) == [number * number for number in range(60)]
-
-
-def test_each_hands_on_refusals_and_goes_on() -> None:
-    def odd_only(number: int) -> int:
-        if number % 2 == 0:
-            raise Refusal(f"{number} is even")
-        return number
-
-    found = list(each(odd_only, range(6), workers=2))
-    assert [str(result) for result in found] == ["0 is even", "1", "2 is even", "3", "4 is even", "5"]
-    assert [isinstance(result, Refusal) for result in found] == [True, False] * 3
-
-
-def test_each_raises_any_other_error() -> None:
-    with pytest.raises(ZeroDivisionError):
-        list(each(lambda number: 1 // number, [2, 1, 0, 3], workers=2))
-
-
-def test_each_of_nothing_is_nothing() -> None:
-    assert list(each(lambda number: number, [], workers=2)) == []
-
-
-def test_each_takes_few_items_ahead_of_what_is_used() -> None:
-    taken = 0
-
-    def many() -> Iterator[int]:
-        nonlocal taken
-        while taken < 5_000:  # an end all the same, lest a failure never ends
-            taken += 1
-            yield taken
-
-    results = each(lambda number: number, many(), workers=2)
-    for used in range(1, 50):
-        assert next(results) == used
-        assert taken <= used + 8 * 2
-    results.close()  # type: ignore[attr-defined]
-
-
-def test_each_stops_when_it_is_closed() -> None:
-    calls: list[int] = []
-    gate = threading.Event()
-
-    def wait(number: int) -> int:
-        calls.append(number)
-        if number:
-            gate.wait(10)
-        return number
-
-    results = each(wait, itertools.count(), workers=2)
-    assert next(results) == 0
-    threading.Timer(0.05, gate.set).start()
-    results.close()  # type: ignore[attr-defined]
-    assert len(calls) <= 1 + 2 * 2  # those under way end, those waiting never begin
-    assert sum(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()) == 0

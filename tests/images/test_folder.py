@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from PIL import Image
 from simclr_cli.errors import InputError
 from simclr_cli.images import folder as module
 from simclr_cli.images.caches import cache_of, cache_root
-from simclr_cli.images.decode import Header, read_header
+from simclr_cli.images.decode import Header, Refusal, read_header
+from simclr_cli.images.decoders import apart_many
 from simclr_cli.images.folder import CAMERA_RAW, Census, Picture, Refused, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
@@ -128,8 +129,8 @@ def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: 
         return reading(path, *rest, **more)
 
     monkeypatch.setattr(Path, "open", deny)
-    census = take_census(tmp_path)
-    assert (names(census), reasons(census)) == (["a.png"], {"locked.png": "permission denied"})
+    census = take_census(tmp_path, workers=0)  # in this process
+    assert (names(census), reasons(census)) == (["a.png"], {"locked.png": "no right to read it"})
 
 
 @linux_only
@@ -371,11 +372,11 @@ def reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose headers are read."""
     names: list[str] = []
 
-    def spy(path: Path) -> Header:
-        names.append(path.relative_to(root).as_posix())
-        return read_header(path)
+    def spy(calls: Sequence[tuple[Path]]) -> Sequence[Header | Refusal]:
+        names.extend(path.relative_to(root).as_posix() for (path,) in calls)
+        return apart_many(read_header, 1)(calls)
 
-    monkeypatch.setattr(module, "read_header", spy)
+    monkeypatch.setattr(module, "apart_many", lambda *_: spy)
     return names
 
 
@@ -529,10 +530,11 @@ def test_any_name_that_the_system_allows_is_remembered(tmp_path: Path, monkeypat
         draw(tmp_path / os.fsdecode(name))
     first = take_census(tmp_path)
 
-    def never(path: Path) -> Header:
-        raise AssertionError(f"{path} is read again")
+    def never(calls: Sequence[tuple[Path]]) -> Sequence[Header | Refusal]:
+        assert not calls, "read again"
+        return []
 
-    monkeypatch.setattr(module, "read_header", never)
+    monkeypatch.setattr(module, "apart_many", lambda *_: never)
     assert take_census(tmp_path) == first
 
 

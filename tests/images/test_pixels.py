@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.errors import MachineError
-from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.images import pixels as module
 from simclr_cli.images.folder import Picture
 from simclr_cli.images.pixels import MOST_FILES, NOT_STORED, Entry, PixelFolder, read_rows
@@ -336,15 +335,6 @@ def test_pixels_that_no_index_names_go_at_the_next_save(tmp_path: Path) -> None:
     folder.add(given("b"))
     (tmp_path / "mine.u8").unlink()  # whoever put it there
     assert_tidy(tmp_path)
-
-
-def test_what_a_killed_process_left_half_written_goes_at_the_next_save(tmp_path: Path) -> None:
-    folder = PixelFolder(tmp_path, SIDE)
-    stray = tmp_path / f"{TEMPORARY_PREFIX}999999999-0123456789abcdef"
-    stray.write_bytes(bytes(ROW))
-    os.utime(stray, (1, 1))  # long ago
-    folder.add(given("a"))
-    assert not stray.exists()
 
 
 # Two at once

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from simclr_cli.errors import MachineError
-from simclr_cli.store.events import EventFiles, check_tensorboard, scalars
+from simclr_cli.store.events import EventFiles, are_whole_records, check_tensorboard, scalars
 
 HEALTH = {"alignment": 0.5, "uniformity": -2.0, "pictures": 64, "held_out": True}
 
@@ -36,7 +36,7 @@ def wanted(rows: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
 
 def write(folder: Path, rows: list[dict[str, Any]], since: int) -> None:
     """As a start does that does the epochs after `since`."""
-    files = EventFiles(folder)
+    files = EventFiles(folder, print)
     for done in range(since + 1, len(rows) + 1):
         files.write(rows[:done])
     files.close()
@@ -66,7 +66,7 @@ def test_a_start_that_wrote_no_events_is_made_up_for(tmp_path: Path) -> None:
 
 
 def test_a_start_that_does_no_epoch_writes_nothing(tmp_path: Path) -> None:
-    EventFiles(tmp_path / "events").close()
+    EventFiles(tmp_path / "events", print).close()
     assert not (tmp_path / "events").exists()
 
 
@@ -74,3 +74,18 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MachineError, match=r"simclr-cli\[tensorboard\]"):
         check_tensorboard()
+
+
+def test_checksums_of_records_tell_every_flipped_bit(tmp_path: Path) -> None:
+    write(tmp_path, [row(1, health=HEALTH)], 0)
+    (file,) = tmp_path.iterdir()
+    data = bytearray(file.read_bytes())
+    assert are_whole_records(file)
+    for bit in range(0, 8 * len(data), 13):
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data)
+        assert not are_whole_records(file), bit
+        data[bit // 8] ^= 1 << bit % 8
+    for length in range(0, len(data), 7):  # a kill may have left a part of a record
+        file.write_bytes(data[:length])
+        assert are_whole_records(file), length

@@ -1,5 +1,6 @@
 """Vectors come back with their rows, or not at all if anything is not of one writing."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 
 from simclr_cli.errors import RunError
-from simclr_cli.store import vectors as module
 from simclr_cli.store.vectors import FORMAT_VERSION, Vectors, read_vectors, rows_file, write_vectors
 
 MODEL = "a" * 64
@@ -85,14 +85,35 @@ def test_vectors_of_another_model_are_refused(out: Path) -> None:
     assert_refused(out, "another model", model="b" * 64)
 
 
-def test_crash_between_the_two_files_is_noticed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(*_: Any) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("change", range(4))
+@pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
+def test_a_crash_at_any_change_leaves_the_old_vectors_or_the_new(
+    out: Path, monkeypatch: pytest.MonkeyPatch, change: int, after: bool
+) -> None:
+    """Old values with old names, or new ones with new ones; and the next writing ends well."""
+    replace, done = Path.replace, [0]
+    new = made(seed=1, rows=("1", "2", "3", "4"))
 
-    monkeypatch.setattr(module, "write_json", crash)
-    with pytest.raises(KeyboardInterrupt):
-        write_vectors(out, made(seed=1))
-    assert_refused(out, "do not belong together")
+    def crash(self: Path, target: Path) -> Path:
+        done[0] += 1
+        if done[0] == change + 1 and not after:
+            raise KeyboardInterrupt
+        replace(self, target)
+        if done[0] == change + 1:
+            raise KeyboardInterrupt
+        return target
+
+    for _ in range(2):  # a second crash, over what the first one left
+        done[0] = 0
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Path, "replace", crash)
+            write_vectors(out, new)
+        again = read_vectors(out, model_digest=MODEL)
+        one = made() if again.rows == ROWS else new
+        assert again.rows == one.rows and (again.values == one.values).all()
+    write_vectors(out, new)
+    assert "before" not in json.loads(rows_file(out).read_bytes())
+    assert read_vectors(out, model_digest=MODEL).rows == new.rows
 
 
 def rewrite(out: Path, **changes: Any) -> None:

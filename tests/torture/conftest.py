@@ -1,14 +1,25 @@
-"""How often, and where figures go: a short seeded form in CI, the full one by SIMCLR_TORTURE=full (docs/reliability.md)."""
+"""How often, and where figures go: a short form in CI, the full one by SIMCLR_TORTURE=full (docs/reliability.md)."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from simclr_cli.errors import Interrupted
+from simclr_cli.events import EpochDone, Event
+from simclr_cli.settings import PretrainSettings
+from simclr_cli.verbs.pretrain import pretrain
 
 FULL = os.environ.get("SIMCLR_TORTURE") == "full"
 
@@ -21,7 +32,7 @@ def times() -> Callable[[int, int], int]:
 
 @pytest.fixture(scope="session")
 def figure() -> Callable[[str, Any], None]:
-    """`figure(name, value)`: a result of this run, kept as a line of JSON in the file $SIMCLR_FIGURES, if that is set."""
+    """`figure(name, value)`: a result of this run, a line of JSON in the file $SIMCLR_FIGURES, if that is set."""
 
     def keep(name: str, value: Any) -> None:
         if file := os.environ.get("SIMCLR_FIGURES"):
@@ -29,3 +40,73 @@ def figure() -> Callable[[str, Any], None]:
                 stream.write(json.dumps({"figure": name, "value": value, "full": FULL}) + "\n")
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Callable[..., dict[str, Any]]]:
+    """`forks(arguments, cwd, ...)`: the command in a fork of a process that has imported it (workers/commands.py).
+
+    Its answer has `said` besides: what the command printed.
+    """
+    script = Path(__file__).parents[1] / "workers" / "commands.py"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMCLR_CACHE": "cache"}
+    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          env=environment) as process, tempfile.NamedTemporaryFile() as out:  # fmt: skip
+
+        def run(arguments: Sequence[str], cwd: Path, **more: Any) -> dict[str, Any]:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(
+                json.dumps({"arguments": list(arguments), "cwd": str(cwd), "out": out.name, **more}) + "\n"
+            )
+            process.stdin.flush()
+            answer: dict[str, Any] = json.loads(process.stdout.readline())
+            return {**answer, "said": Path(out.name).read_text(errors="replace")}
+
+        yield run
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def furnish(forks: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """`furnish()`: a folder with pictures, runs and files of every kind, as it was at first; always the same path."""
+    base = tmp_path_factory.mktemp("furnished")
+    work, kept = base / "work", base / "kept"
+    for folder, count in (("pics", 15), ("more", 4)):
+        for i in range(count):
+            kind = work / folder / ("light" if i % 2 else "dark")
+            kind.mkdir(parents=True, exist_ok=True)
+            low = 128 * (i % 2)
+            blocks = np.random.default_rng([i, count]).integers(low, low + 128, (5, 5, 3), dtype=np.uint8)
+            Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(kind / f"{i:02d}.png")
+    shutil.copy(work / "pics/light/01.png", work / "pics/light/copy.png")
+    tiny = "--backbone test_resnet --image-size 32 --batch-size 8 --blur 0 --workers 1".split()
+    on = ("--run", "a", "--workers", "1")
+    for arguments in (
+        ("pretrain", "pics", "--run", "a", "--epochs", "1", *tiny),
+        ("outliers", *on),
+        ("finetune", "pics", *on, "--epochs", "1", "--out", "out/classifier"),
+        *(("embed", "more", *on, "--out", f"out/v.{end}") for end in ("npy", "csv")),
+        ("embed", "more", *on, "--out", "out/s.npy", "--shards", "2"),
+    ):
+        answer = forks(arguments, work)
+        assert answer["code"] == 0, answer["said"]
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            raise Interrupted("Stopped.", "Go on.")
+
+    settings = PretrainSettings(
+        images=work / "pics", runs=work / "simclr-runs", run="stopped", backbone="test_resnet", image_size=32,
+        batch_size=8, epochs=2, blur=0, workers=1,
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setenv("SIMCLR_CACHE", str(work / "cache"))
+        pretrain(settings, report=stop)
+    shutil.copytree(work, kept)
+
+    def again() -> Path:
+        shutil.rmtree(work)
+        shutil.copytree(kept, work)
+        return work
+
+    return again

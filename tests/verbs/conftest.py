@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from simclr_cli.events import Event
+from simclr_cli.files import bind
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
@@ -73,6 +74,7 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
     config = json.loads((run / "config.json").read_text())
     config["settings"]["images"] = str(folder)
     (run / "config.json").write_text(json.dumps(config))
+    bind(run)
     return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
 
 

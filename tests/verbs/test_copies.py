@@ -147,7 +147,7 @@ def test_thousands_of_pictures_that_are_alike(tmp_path: Path, alike: str, monkey
         hash_ = int(rng.integers(2**63)) if alike == "one vector for all" else 5
         return Look(hash_, small, 1.0)
 
-    monkeypatch.setattr(copies_module, "look", instead)
+    monkeypatch.setattr(copies_module, "apart", lambda *_: instead)
     names = [f"{i:05}.png" for i in range(count)]
     index = index_of(tmp_path / "i", tmp_path, names, h, digests, np.full((count, 2), 32))
     found = find_copies(index, "all", 0.9, workers=1)

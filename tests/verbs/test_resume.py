@@ -304,7 +304,7 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
             kept = run.encoder if run.finished else run.path / "encoder-2-epochs"
             assert digest_file(kept / "model.safetensors") == own.result.model_digest
             assert digest_file(run.projector_file if run.finished else kept / "projector.safetensors") == projector
-            assert run.settings()["epochs"] == 2 and load_checkpoint(run.checkpoints) is not None
+            assert run.settings()["epochs"] in (2, 3) and load_checkpoint(run.checkpoints) is not None
             assert settled(run, math.inf)
         assert run.settings()["epochs"] == 3 and run.config()["extended"] == [2]
         assert [path.name for path in run.path.glob("encoder*")] == ["encoder-2-epochs"]

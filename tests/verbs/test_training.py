@@ -6,6 +6,9 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import Interrupted, Terminated, TrainingError
-from simclr_cli.events import EpochDone, Event, Note, StepDone, silent
+from simclr_cli.events import EpochDone, Event, Note, StepDone, TrainingBegun, silent
 from simclr_cli.images.batches import Batch, Batches
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.folder import Census, Picture
@@ -393,13 +396,14 @@ def test_a_run_may_be_stopped_at_every_step(optimizer: str, undisturbed, tmp_pat
     assert [row["loss"] for row in rows] == [row["loss"] for row in undisturbed(optimizer)[1]]
 
 
+class PowerCut(BaseException):
+    """The end of a process."""
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(optimizer: str, undisturbed, tmp_path: Path) -> None:
     """Nothing is saved at the moment itself: a power cut."""
     often = settings(optimizer=optimizer, checkpoint_seconds=0.0)
-
-    class PowerCut(BaseException):
-        pass
 
     def report(event: Event) -> None:
         if isinstance(event, StepDone) and event.epoch == 2 and event.step == 2:
@@ -412,12 +416,117 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(optimizer: str, 
     assert same(trained(settings(optimizer=optimizer), tmp_path)[0], undisturbed(optimizer)[0])
 
 
+class OtherThread(threading.Thread):
+    """Saves a training, as a signal's thread does."""
+
+    def __init__(self, events: list[Event]) -> None:
+        begun = next(event for event in events if isinstance(event, TrainingBegun))
+        super().__init__(target=lambda: self.said.append(begun.stopped(Terminated)))
+        self.said: list[Interrupted] = []
+        self.start()
+
+    def saved(self) -> int:
+        """The step that it says it has saved."""
+        self.join(timeout=60)
+        return int(re.search(r"after step (\d+) of", self.said[0].what).group(1))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("optimizer", "micro_batch"), [("adamw", 3), ("lars", None), ("sgd", None)])
+def test_a_step_under_way_is_not_in_what_another_thread_saves(
+    optimizer: str, micro_batch: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved when its forward passes have changed the running statistics; the end is the same to the last bit."""
+    chosen = settings(optimizer=optimizer, micro_batch=micro_batch)
+    expected = trained(chosen, tmp_path / "calm")[0]
+    events: list[Event] = []
+    plain = Step._contrast
+
+    def disturbed(self: Step, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        if batch.step == STEPS + 1:
+            assert OtherThread(events).saved() == STEPS + 1
+            raise PowerCut
+        return plain(self, h, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Step, "_contrast", disturbed)
+        with pytest.raises(PowerCut):
+            trained(chosen, tmp_path / "run", events.append)
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert saved is not None and saved.step == STEPS + 1 and len(saved.losses) == 1
+    assert same(trained(chosen, tmp_path / "run")[0], expected)
+
+
+def test_another_thread_that_saves_waits_for_an_update(
+    undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    others: list[OtherThread] = []
+
+    def report(event: Event) -> None:
+        events.append(event)
+        if others:
+            assert others[0].saved() == 2
+            raise PowerCut
+
+    def slow(*given: Any, **named: Any) -> torch.optim.Optimizer:
+        optimizer = create_optimizer(*given, **named)
+        plain = optimizer.step
+
+        def update() -> None:
+            if losses_of(events):
+                others.append(OtherThread(events))
+                time.sleep(0.05)
+                assert others[0].is_alive()
+            plain()
+
+        optimizer.step = update  # type: ignore[method-assign, assignment]
+        return optimizer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "create_optimizer", slow)
+        with pytest.raises(PowerCut):
+            trained(settings(optimizer="adamw"), tmp_path, report)
+    assert same(trained(settings(optimizer="adamw"), tmp_path)[0], undisturbed("adamw")[0])
+
+
+def test_an_evaluation_is_made_again_if_another_thread_saves_meanwhile(undisturbed, tmp_path: Path) -> None:
+    events: list[Event] = []
+    chosen = settings(optimizer="adamw")
+
+    def look(*_: object) -> tuple[None, None]:
+        assert OtherThread(events).saved() == STEPS
+        raise PowerCut
+
+    with pytest.raises(PowerCut):
+        train(build_model(chosen), batches_of(chosen), chosen, RunFolder(tmp_path), events.append, look=look)
+    looked: list[int] = []
+    model = build_model(chosen)
+    rows = train(
+        model, batches_of(chosen), chosen, RunFolder(tmp_path), silent,
+        look=lambda _, epoch: (None, float(looked.append(epoch) or epoch)),
+    )  # fmt: skip
+    expected, expected_rows, _ = undisturbed("adamw")
+    assert looked == [1, 2] and [row["knn"] for row in rows] == [1, 2]
+    kept = ("epoch", "loss", "learning_rate")
+    assert [[row[key] for key in kept] for row in rows] == [[row[key] for key in kept] for row in expected_rows]
+    assert same(model, expected)
+
+
+def test_a_stop_before_the_first_step_names_the_way_on(tmp_path: Path) -> None:
+    def report(event: Event) -> None:
+        if isinstance(event, TrainingBegun):
+            raise Interrupted("Stopped.", "Type it again.")
+
+    with pytest.raises(Interrupted, match=r"after step 0 of \d+.*--resume --run run"):
+        trained(settings(), tmp_path / "run", report)
+
+
 def test_a_finished_training_is_not_done_again(undisturbed, tmp_path: Path) -> None:
     chosen = settings(optimizer="adamw")
     _, rows = trained(chosen, tmp_path)
     events: list[Event] = []
     model, again = trained(chosen, tmp_path, events.append)
-    assert same(model, undisturbed("adamw")[0]) and again == rows and not events
+    assert same(model, undisturbed("adamw")[0]) and again == rows and not losses_of(events)
 
 
 def test_the_kind_of_stop_is_kept(tmp_path: Path) -> None:

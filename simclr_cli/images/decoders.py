@@ -1,0 +1,232 @@
+"""Decoding in other processes, so that a file that crashes a decoder, or never ends, costs one picture and no more."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from simclr_cli.errors import MachineError
+from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decoder import FUNCTIONS
+from simclr_cli.images.workers import attempt
+
+SECONDS = 25  # that a picture may take, and a second more for every MiB of its file: less than 30 until all goes on
+IDLE_SECONDS = 30  # that a decoder is kept for the next picture
+# With the paths of this process and nothing else: a module of the folder that the command is run in is not loaded.
+PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images.decoder import main; main()"
+
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+def apart(function: Callable[P, R], workers: int) -> Callable[P, R]:
+    """One of `decoder.FUNCTIONS`, done by a decoder process; with 0 workers by this one.
+
+    The process is taken from those that wait, or started. What it is asked by positional arguments, a path first.
+
+    Raises:
+        Refusal: as the function; and twice in a row the decoder ended on the file, or took too long.
+        MachineError: no such process can be started.
+    """
+    many = apart_many(function, workers)
+
+    def one(*arguments: P.args, **_: P.kwargs) -> R:
+        (found,) = many([arguments])
+        if isinstance(found, Refusal):
+            raise found
+        return found
+
+    return one
+
+
+def apart_many(
+    function: Callable[..., R], workers: int
+) -> Callable[[Sequence[tuple[Any, ...]]], Sequence[R | Refusal]]:
+    """The same for many calls at once, where each takes less time than to ask for it."""
+    if not workers:
+        return lambda calls: [attempt(function, *arguments) for arguments in calls]
+    assert function in FUNCTIONS
+    return partial(_ask, function)
+
+
+class _Ended(Exception):
+    """A decoder is no more; the message says why, in a few words."""
+
+
+class _Decoder:
+    """A process that runs images/decoder.py. `seconds` are what it has left to answer, or to be asked."""
+
+    def __init__(self) -> None:
+        self.seconds: float = SECONDS
+        self.overdue = False
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-c", PROGRAM, str(os.getpid()), *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            process_group=0,  # Ctrl-C in the terminal is for the command, which says what is to end
+        )
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.requests, self.answers = self.process.stdin, self.process.stdout
+
+    def ready(self) -> bool:
+        """Whether it could be started; waits until that is known."""
+        return self.answers.readline() == b"ready\n"
+
+    def ask(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
+        """What came of the calls.
+
+        Raises:
+            _Ended: the process.
+        """
+        paths = [os.fspath(path) for path, *_ in calls]
+        self.seconds = allowed = SECONDS + math.ceil(sum(map(_bytes, paths)) / 2**20)
+        asked = [[path, *arguments] for path, (_, *arguments) in zip(paths, calls, strict=True)]
+        try:
+            self.requests.write(json.dumps([function.__name__, asked]).encode() + b"\n")
+            self.requests.flush()
+            return [self._result(function, told) for told in json.loads(self._read())]
+        except (OSError, EOFError):
+            self.end()
+            raise _Ended(f"decoding it took over {allowed} s" if self.overdue else self._cause()) from None
+        except Exception:  # taken over by what it decoded, it may answer anything
+            self.end()
+            raise _Ended("its decoder answered nonsense") from None
+
+    def _result(self, function: Callable[..., R], told: dict[str, Any]) -> R | Refusal:
+        if "refused" in told:
+            return Refusal(told["refused"])
+        if restored := FUNCTIONS[function]:
+            return restored(told["value"])  # type: ignore[no-any-return]
+        pixels = np.empty(told["shape"], np.uint8)
+        if self.answers.readinto(pixels.reshape(-1).data) < pixels.nbytes:  # type: ignore[attr-defined]
+            raise EOFError
+        return pixels  # type: ignore[return-value]
+
+    def _read(self) -> bytes:
+        line = self.answers.readline()
+        if not line:
+            raise EOFError
+        return line
+
+    def _cause(self) -> str:
+        code = self.process.returncode
+        if code == -signal.SIGKILL:
+            return "its decoder was killed (SIGKILL), most likely for lack of memory"
+        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"the decoder crashed on it ({name})"
+
+    def end(self) -> None:
+        """Kill it, and forget it."""
+        with _lock:
+            for those in (_all, _idle):
+                if self in those:
+                    those.remove(self)
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.requests, self.answers):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+_lock = threading.RLock()  # of all below
+_all: list[_Decoder] = []
+_idle: list[_Decoder] = []
+_keeper: threading.Thread | None = None
+
+
+def _ask(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Sequence[R | Refusal]:
+    """By a decoder; once more by a fresh one if that ends."""
+    try:
+        return _by(_taken(), function, calls)
+    except _Ended:
+        if len(calls) > 1:
+            return [found for call in calls for found in _ask(function, [call])]
+    try:
+        return _by(_started(), function, calls)
+    except _Ended as ended:
+        return [Refusal(str(ended))]
+
+
+def _by(decoder: _Decoder, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
+    found = decoder.ask(function, calls)
+    with _lock:
+        decoder.seconds = IDLE_SECONDS
+        _idle.append(decoder)
+    return found
+
+
+def _taken() -> _Decoder:
+    """One of those that wait, or a fresh one."""
+    with _lock:
+        if _idle:
+            decoder = _idle.pop()
+            decoder.seconds = SECONDS
+            return decoder
+    return _started()
+
+
+def _started() -> _Decoder:
+    global _keeper
+    remedy = "Decode in this process: --workers 0."
+    try:
+        decoder = _Decoder()
+    except OSError as error:
+        raise MachineError(f"No process that decodes pictures can be started ({error.strerror}).", remedy) from None
+    with _lock:
+        _all.append(decoder)
+        if _keeper is None:
+            _keeper = threading.Thread(target=_keep, name="keeper of decoders", daemon=True)
+            _keeper.start()
+            atexit.register(_end_all)
+    if not decoder.ready():
+        decoder.end()
+        raise MachineError(
+            f"A process that decodes pictures ended as it started (exit code {decoder.process.returncode}).", remedy
+        )
+    return decoder
+
+
+def _keep() -> None:
+    """Count the seconds of all decoders, and kill those that have none left.
+
+    They are counted here and not read from a clock, so that no time passes while the machine or this process sleeps.
+    """
+    while True:
+        time.sleep(1)
+        with _lock:
+            for decoder in _all:
+                decoder.seconds -= 1
+            late = [decoder for decoder in _all if decoder.seconds < 0]
+            for decoder in late:
+                if decoder in _idle:
+                    decoder.end()
+                else:  # who waits for its answer ends it
+                    decoder.overdue = True
+                    decoder.process.kill()
+
+
+def _end_all() -> None:
+    while _all:
+        _all[-1].end()
+
+
+def _bytes(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return Path(path).stat().st_size
+    return 0

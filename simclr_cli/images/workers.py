@@ -1,0 +1,53 @@
+"""Doing the same to many files by several threads; how many there are."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+from simclr_cli.images.decode import Refusal
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def count_workers(chosen: int | None = None, beside: int = 1) -> int:
+    """As set; None: as many as there are cores that this process may use.
+
+    Args:
+        beside: how many processes share the machine, and so the workers; 0 workers are not shared.
+    """
+    if chosen == 0:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, (chosen or cores) // beside)
+
+
+def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R | Refusal, None, None]:
+    """Apply `function` to items by `workers` threads (0: one a core), results in order.
+
+    A Refusal is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
+    """
+    workers = workers or count_workers()
+    remaining = iter(items)
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        in_flight = deque(pool.submit(attempt, function, item) for item in islice(remaining, 8 * workers))
+        try:
+            while in_flight:
+                result = in_flight.popleft().result()
+                in_flight.extend(pool.submit(attempt, function, item) for item in islice(remaining, 1))
+                yield result
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def attempt(function: Callable[..., R], *arguments: Any) -> R | Refusal:
+    """What a function gives, or its refusal."""
+    try:
+        return function(*arguments)
+    except Refusal as refusal:
+        return refusal

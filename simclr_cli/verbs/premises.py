@@ -1,0 +1,222 @@
+"""The folders that commands work in, and what can be wrong with them: each fault a function of facts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from simclr_cli.errors import InputError
+from simclr_cli.events import Report, gigabytes, progress
+from simclr_cli.files import TEMPORARY_PREFIX, free_bytes
+from simclr_cli.results.diagnosing import Diagnosis
+from simclr_cli.wording import count, duration
+
+NETWORK = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "fuse.sshfs",
+    "fuse.rclone",
+)
+RUN_BYTES = 310_000_000  # of a run by default (resnet18), measured, while its second checkpoint is written
+LEAST_DISK = 500_000_000
+OFF_SECONDS = 60  # that clocks of two machines may differ by
+IDLE_SECONDS = 600  # from which on a run that nothing was written to is not in training
+STRAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the census says of a folder."""
+
+    folder: str
+    pictures: int = 0
+    refused: tuple[tuple[str, str], ...] = ()  # name, reason
+    error: str = ""  # why there are none
+    shortage: str | None = None  # a sentence, if the cache has no room for all
+    newest: float = 0.0  # time of the last change of a picture, seconds since 1970
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One that is written to."""
+
+    path: str
+    refusal: str = ""  # why it cannot be
+    free: int = 2**62  # bytes
+    network: str = ""  # its file system, where that is of a network
+
+
+@dataclass(frozen=True)
+class Premises:
+    """The folders, and the time by which their files are judged."""
+
+    cache: Folder
+    runs: Folder
+    pictures: Pictures | None = None
+    pictures_network: str = ""
+    strays: tuple[str, ...] = ()  # temporary files that no one will finish
+    unfinished: tuple[tuple[str, str], ...] = ()  # runs that were stopped, and what goes on with them
+    newest_run: float = 0.0  # time of the last change of a run
+    now: float = 0.0
+
+
+def premises(images: Path | None, runs: Path, *, gpu: bool, torch: bool, report: Report) -> Premises:
+    """Look at the folders.
+
+    Args:
+        gpu: whether there is one, on which larger pictures are trained on.
+        torch: whether it can be imported, which looking into runs needs.
+    """
+    from simclr_cli.images.caches import cache_root  # where numpy or Pillow is broken, the other checks still are made
+
+    runs_there = sorted(runs.iterdir()) if runs.is_dir() else []
+    now = time.time()
+    return Premises(
+        cache=_folder(cache_root()),
+        runs=_folder(runs),
+        pictures=None if images is None else _pictures(images, gpu, report),
+        pictures_network="" if images is None else network_of(images),
+        strays=tuple(str(path) for run in runs_there for path in run.rglob(f"{TEMPORARY_PREFIX}*")
+                     if now - path.lstat().st_mtime > STRAY_SECONDS),
+        unfinished=_unfinished(runs, now) if torch and runs_there else (),
+        newest_run=max((path.stat().st_mtime for path in runs_there), default=0.0),
+        now=now,
+    )  # fmt: skip
+
+
+def _pictures(images: Path, gpu: bool, report: Report) -> Pictures:
+    from simclr_cli.images.cache import lack_of_room
+    from simclr_cli.images.folder import take_census
+    from simclr_cli.settings.views import LARGEST_ON_CPU, LARGEST_ON_GPU
+
+    try:
+        census = take_census(images, progress=progress(report, "reading headers"))
+    except InputError as error:
+        return Pictures(str(images), error=error.what)
+    return Pictures(
+        str(images), len(census.pictures), tuple((one.name, one.reason) for one in census.refused),
+        shortage=lack_of_room(census, LARGEST_ON_GPU if gpu else LARGEST_ON_CPU, None),
+        newest=max(picture.modified_ns for picture in census.pictures) / 1e9,
+    )  # fmt: skip
+
+
+def _folder(path: Path) -> Folder:
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        with tempfile.TemporaryFile(dir=there, prefix=TEMPORARY_PREFIX):
+            pass
+        return Folder(str(path), "", free_bytes(path), network_of(path))
+    except OSError as error:
+        return Folder(str(path), error.strerror or str(error))
+
+
+def network_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the file system that a path is on, if it is one of a network; else nothing."""
+    real, best, kind = os.path.realpath(path), "", ""
+    try:
+        lines = mounts.read_bytes().splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        _, escaped, of, *_ = line.split()  # a space in a name is \040
+        point = os.fsdecode(escaped.decode("unicode_escape").encode("latin-1"))
+        if len(point) >= len(best) and (real == point or real.startswith(point.rstrip("/") + "/")):
+            best, kind = point, of.decode()
+    return kind if kind in NETWORK else ""
+
+
+def _unfinished(runs: Path, now: float) -> tuple[tuple[str, str], ...]:
+    from simclr_cli.store.run import list_runs
+
+    return tuple(
+        (str(run.path), run.resume_command)
+        for run in list_runs(runs)
+        if not run.finished and now - max(path.stat().st_mtime for path in run.path.glob("**/")) > IDLE_SECONDS
+    )  # fmt: skip
+
+
+def cache_trouble(here: Premises) -> Iterator[Diagnosis]:
+    """Not to be written to, on a network, or without room."""
+    elsewhere = "export SIMCLR_CACHE=/var/tmp/simclr-cache"
+    if here.cache.refusal:
+        yield Diagnosis(
+            "cache not writable", "fault", f"The cache {here.cache.path} cannot be written to ({here.cache.refusal}).",
+            "Training keeps the decoded pictures there.", elsewhere,
+        )  # fmt: skip
+    if here.cache.network:
+        yield Diagnosis(
+            "cache on a network", "advice",
+            f"The cache {here.cache.path} is on a network file system ({here.cache.network}).",
+            "Every batch is read from it.", elsewhere,
+        )  # fmt: skip
+    if here.pictures and here.pictures.shortage:
+        yield Diagnosis(
+            "little room in the cache", "advice", here.pictures.shortage,
+            "To decode a picture takes longer than to train a small model on it.",
+            "simclr cache --clear  # of all folders; or export SIMCLR_CACHE=FOLDER on a larger disk",
+        )  # fmt: skip
+
+
+def runs_trouble(here: Premises) -> Iterator[Diagnosis]:
+    """The folder of runs is not to be written to, or without room."""
+    elsewhere = "simclr pretrain FOLDER --runs ~/simclr-runs"
+    if here.runs.refusal:
+        yield Diagnosis(
+            "runs not writable", "fault",
+            f"The folder of runs {here.runs.path} cannot be written to ({here.runs.refusal}).",
+            "A run keeps its checkpoints and its encoder there.", elsewhere,
+        )  # fmt: skip
+    if here.runs.free < LEAST_DISK:
+        yield Diagnosis(
+            "little disk", "fault", f"{gigabytes(here.runs.free)} is free for {here.runs.path}, and a run takes about "
+            f"{gigabytes(RUN_BYTES)} (resnet18).",
+            "A checkpoint that has no room stops the training.",
+            f"simclr cache --clear  # or, on a larger disk: {elsewhere}",
+        )  # fmt: skip
+
+
+def clock_behind(here: Premises) -> Iterator[Diagnosis]:
+    """Files are of the future."""
+    newest = max(here.newest_run, here.pictures.newest if here.pictures else 0.0)
+    if newest > here.now + OFF_SECONDS:
+        yield Diagnosis(
+            "clock behind", "advice",
+            f"The newest file was changed {duration(newest - here.now)} after now, by the clock of this machine.",
+            "Which run is the newest is told by their times.", "sudo timedatectl set-ntp true",
+        )  # fmt: skip
+
+
+def stray_files(here: Premises) -> Iterator[Diagnosis]:
+    """Of commands that were killed."""
+    if here.strays:
+        yield Diagnosis(
+            "stray files", "advice", f"{count(len(here.strays), 'temporary file')} of commands that were killed "
+            f"{'lies' if len(here.strays) == 1 else 'lie'} in {here.runs.path}.",
+            "They take room, and nothing else.",
+            f"find {shlex.quote(here.runs.path)} -name '{TEMPORARY_PREFIX}*' -mtime +0 -exec rm -r {{}} +", here.strays,
+        )  # fmt: skip
+
+
+def unfinished_runs(here: Premises) -> Iterator[Diagnosis]:
+    """That could go on."""
+    for run, command in here.unfinished:
+        yield Diagnosis(
+            "unfinished run", "note", f"The run {run} was stopped before its end.",
+            "Only a finished run has an encoder; it goes on where it was.", command,
+        )  # fmt: skip
+
+
+CHECKS: tuple[Callable[[Premises], Iterator[Diagnosis]], ...] = (
+    cache_trouble, runs_trouble, clock_behind, stray_files,
+    unfinished_runs,
+)  # fmt: skip

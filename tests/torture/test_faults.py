@@ -1,0 +1,181 @@
+"""Every operation that changes a file fails once, for every command: the old state or the new, a clear word, code 5."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file
+from simclr_cli.locks import LOCK
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.index import read_index
+from simclr_cli.store.moves import JOURNAL
+from simclr_cli.store.run import RunFolder
+
+pytestmark = pytest.mark.long
+
+TINY = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1 --blur 0 --workers 1".split()
+ERRORS = {"EIO": "Input/output error", "ENOSPC": "No space left on device", "EACCES": "Permission denied"}
+ON = ("--run", "a", "--workers", "1")
+
+TryOne = Callable[[str, str, int], tuple[bool, str]]
+
+
+class Command(NamedTuple):
+    """What is typed, and what there is when it has come to its end."""
+
+    typed: tuple[str, ...]
+    made: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {
+    "pretrain": Command(("pretrain", "pics", "--run", "new", *TINY), ("simclr-runs/new/encoder/config.json",)),
+    "resume": Command(("pretrain", "--resume", "--run", "stopped"), ("simclr-runs/stopped/encoder/config.json",)),
+    "similar": Command(("similar", "more/dark/00.png", *ON, "--out", "out/similar.json"), ("out/similar.json",)),
+    "move out": Command(("duplicates", *ON, "--kind", "exact", "--move-to", "moved"), (f"moved/{JOURNAL}",)),
+    "put back": Command(("duplicates", "--put-back", "away")),
+    "outliers": Command(("outliers", *ON, "--out", "out/outliers.html"), ("out/outliers.html",)),
+    "clusters": Command(("clusters", *ON, "--out", "out/clusters.csv"), ("out/clusters.csv",)),
+    "map": Command(("map", *ON, "--out", "out/map.html"), ("out/map.html",)),
+    "report": Command(("report", "a", "--workers", "1"), ("simclr-runs/a/report.html",)),
+    "preview": Command(("preview", "pics", "--image-size", "32", "--out", "out/views.png"), ("out/views.png",)),
+    "probe": Command(("probe", "pics", *ON), ("simclr-runs/a/probe/probe.json", "simclr-runs/a/probe/confusion.png")),
+    "finetune": Command(("finetune", "pics", *ON, "--epochs", "1", "--out", "out/new"), ("out/new/config.json",)),
+    "predict": Command(("predict", "pics", "--classifier", "out/classifier", "--out", "out/p.csv"), ("out/p.csv",)),
+    "clear": Command(("cache", "--clear")),
+    **{
+        f"embed {end}": Command(("embed", "pics", *ON, "--out", f"out/v.{end}"), (f"out/v.{end}",))
+        for end in ("npy", "npz", "csv", "tsv", "safetensors")
+    },
+    "embed shards": Command(("embed", "pics", *ON, "--out", "out/s.npy", "--shards", "2"), ("out/s.shards.json",)),
+}
+
+
+def is_whole(file: Path) -> bool:
+    """Whether a file can be read to its end by what reads such files."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_bytes())
+        elif file.suffix == ".jsonl":
+            [json.loads(line) for line in file.read_bytes().splitlines()]
+        elif file.suffix in (".npy", ".npz"):
+            found = np.load(file, allow_pickle=False)
+            [found[name] for name in getattr(found, "files", ())]
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="numpy") as tensors:
+                [tensors.get_tensor(name) for name in tensors.keys()]  # noqa: SIM118
+        elif file.suffix == ".html":
+            return file.read_bytes().rstrip().endswith(b"</html>")
+        elif file.suffix == ".png":
+            with Image.open(file) as image:
+                image.load()
+        elif file.suffix in (".csv", ".tsv", ".md"):
+            return file.read_bytes().endswith(b"\n")
+        else:
+            return file.suffix == ".u8"
+    except Exception:
+        return False
+    return True
+
+
+def wrongs(work: Path, pictures: Counter[str]) -> Iterator[str]:
+    """What is not as it was or as it is to be."""
+    files = [path for path in work.rglob("*") if path.is_file()]
+    known = [path for path in files if path.name != LOCK and not path.name.startswith(TEMPORARY_PREFIX)]
+    yield from (f"{path} is not whole" for path in known if not is_whole(path))
+    if not pictures <= pictures_in(work):
+        yield "a picture is gone"
+    for run in map(RunFolder, (work / "simclr-runs").iterdir()):
+        if run.begun:
+            run.settings(), run.read_metrics(), load_checkpoint(run.checkpoints)
+        if run.finished:
+            digest = run.read_encoder()[0]["simclr"]["model_digest"]
+            read_index(run.vectors, model_digest=digest)
+    for described in (work / "out").glob("*.rows.json"):
+        file = described.with_name(described.name.removesuffix(".rows.json"))
+        file = file if file.suffix else file.with_suffix(".npy")
+        content = json.loads(described.read_bytes())
+        if digest_file(file) not in (content["vectors_digest"], content.get("before", {}).get("vectors_digest")):
+            yield f"{described} is not of its file"
+
+
+def pictures_in(work: Path) -> Counter[str]:
+    """How many there are of each content; twice while one is moved."""
+    folders = (work / name for name in ("pics", "more", "moved", "away"))
+    return Counter(digest_file(path) for folder in folders for path in folder.rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -> TryOne:
+    """`try_one(command, error, n)`: whether there was an n-th operation, and what was wrong after it had failed."""
+
+    def one(name: str, error: str, n: int) -> tuple[bool, str]:
+        command, work = COMMANDS[name], furnish()
+        if name == "put back":
+            assert forks(("duplicates", *ON, "--kind", "exact", "--move-to", "away"), work)["code"] == 0
+        pictures = pictures_in(work)
+        answer = forks(command.typed, work, fault=[n, error, [str(work)]])
+        met, code, said = answer["met"], answer["code"], answer["said"]
+        failed = len(met) > n
+        wrong = list(wrongs(work, pictures))
+        if code not in (0, 5) or "Traceback" in said or "inside simclr" in said:
+            wrong.append("this is no expected end")
+        if code == 5 and not (failed and re.search(rf"Error: Cannot \w+ \S+: {ERRORS[error]}", said)):
+            wrong.append("the message does not say what it is about")
+        if code == 0 and not all((work / file).exists() for file in command.made):
+            wrong.append("it says that all is well, and something is not there")
+        if error == "EIO" and not (failed and met[n].startswith("unlink")):
+            wrong += [f"{path} is left" for path in work.rglob(f"{TEMPORARY_PREFIX}*")]
+        if code == 5 and n % 8 == 0:
+            wrong += goes_on(name, work)
+        at = met[n] if failed else "nothing"
+        return failed, "\n".join([f"{name}, {error} at {n}, {at}: code {code}", said, *wrong]) if wrong else ""
+
+    def goes_on(name: str, work: Path) -> list[str]:
+        typed = COMMANDS[name].typed
+        if name == "pretrain" and (work / "simclr-runs/new/config.json").exists():
+            typed = ("pretrain", "--resume", "--run", "new")
+        if name == "move out" and (work / "moved" / JOURNAL).exists():
+            typed = ("duplicates", "--put-back", "moved")
+        if name in ("pretrain", "resume", "finetune") and (work / COMMANDS[name].made[0]).exists():
+            return []  # nothing but the last sync has failed
+        answer = forks(typed, work)
+        wrong = [f"{path} is still there" for path in work.rglob(f"{TEMPORARY_PREFIX}*")]
+        if answer["code"] != 0 and "nothing was moved there" not in answer["said"]:
+            wrong.append(f"and it does not go on: {answer['said']}")
+        return wrong
+
+    return one
+
+
+def test_every_fault_leaves_the_old_state_or_the_new(
+    try_one: TryOne, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
+) -> None:
+    kinds = [(name, error) for name in COMMANDS for error in ERRORS]
+    chance = random.Random(0)
+    if short := times(12, 0):
+        wrong = [try_one(name, error, chance.randrange(24))[1] for name, error in chance.sample(kinds, short)]
+        assert not any(wrong), "\n\n".join(filter(None, wrong))
+        return
+    done, wrong = 0, []
+    for name, error in kinds:
+        for n in itertools.count():
+            failed, complaint = try_one(name, error, n)
+            wrong += [complaint] if complaint else []
+            if not failed:
+                break
+            done += 1
+    figure("faults: cases", done)
+    figure("faults: wrong", len(wrong))
+    assert not wrong, "\n\n".join(wrong)

@@ -1,0 +1,85 @@
+"""Single bits flipped anywhere in a run's folder: `simclr check` finds every one, and names the file and a remedy."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simclr_cli.files import write_bytes
+from simclr_cli.images.drawing import draw_pictures
+from simclr_cli.settings import (
+    CheckSettings,
+    EmbedSettings,
+    FinetuneSettings,
+    OutliersSettings,
+    PretrainSettings,
+    ReportSettings,
+    SimilarSettings,
+)
+from simclr_cli.store.events import EventFiles
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.check import check
+from simclr_cli.verbs.embed import embed
+from simclr_cli.verbs.finetune import finetune
+from simclr_cli.verbs.outliers import outliers
+from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.verbs.report import report
+from simclr_cli.verbs.similar import similar
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A finished run with everything that commands put into it."""
+    pictures, runs = tmp_path / "pics", tmp_path / "runs"
+    draw_pictures(pictures, seed=0, pictures=60, size=32)
+    result = pretrain(
+        PretrainSettings(images=pictures, runs=runs, backbone="test_resnet", image_size=32, batch_size=8, epochs=1)
+    )
+    run = RunFolder(Path(result.run))
+    name = str(run.path)
+    files = EventFiles(run.event_files)
+    files.write([{"epoch": 1, "loss": 4.5, "seconds": 1.0, "health": {"alignment": 1.5}}])
+    files.close()
+    similar(SimilarSettings(queries=(next(pictures.rglob("*.png")),), run=name))
+    for file in ("probe.json", "confusion.png"):  # a probe takes longer than all the rest
+        write_bytes(run.probe_folder / file, 40 * file.encode())
+    outliers(OutliersSettings(run=name, open=True))
+    finetune(FinetuneSettings(images=pictures, run=name, epochs=1))
+    for form in (".npy", ".csv", ".npz"):
+        embed(EmbedSettings(run=name, out=run.path / f"vecs{form}"))
+    report(ReportSettings(run=name))
+    return run
+
+
+def test_every_flipped_bit_is_found(
+    run: RunFolder, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
+) -> None:
+    """Half of the bits are drawn from all bytes, half from a file drawn first, so that small files have their share."""
+    settings, chance = CheckSettings(run=str(run.path)), random.Random(7)
+    assert check(settings).whole
+    files = sorted(path for path in run.path.rglob("*") if path.is_file())
+    sizes = [path.stat().st_size for path in files]
+    found, count, began = 0, times(60, 300), time.perf_counter()
+    for number in range(count):
+        (file,) = chance.choices(files, sizes) if number % 2 else [chance.choice(files)]
+        before, bit = file.read_bytes(), chance.randrange(8 * file.stat().st_size)
+        after = bytearray(before)
+        after[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(after)
+        result = check(settings)
+        file.write_bytes(before)
+        named = [(one.path, one.state, bool(one.remedy)) for one in result.found]
+        assert named == [(file.relative_to(run.path).as_posix(), "damaged", True)], (file, bit)
+        assert (result.whole, result.exit_code) == (False, 4)
+        found += 1
+    figure("flips found", f"{found} of {count}")
+    figure("seconds of a check of the flipped run", round((time.perf_counter() - began) / count, 3))
+    figure("files and bytes of the flipped run", [len(files), sum(sizes)])
+    assert check(settings).whole
