@@ -15,10 +15,12 @@ import typer
 from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
+from simclr_cli.cli.stalls import stalls_told
 from simclr_cli.cli.stopping import stoppable
 from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
+from simclr_cli.trouble import trouble
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
     from simclr_cli.cli.console import Data, Face
@@ -170,7 +172,7 @@ def perform(
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
-            with stoppable(face, led=led):
+            with stoppable(face, led=led), stalls_told(face):
                 function = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
                 result = function(chosen, report=face.report)
             if not face.quiet:
@@ -201,6 +203,9 @@ def perform(
         except Exception as error:
             if debug:
                 traceback.print_exc()
+            if (refused := trouble(error, values)) is not None:
+                face.error(refused)
+                return refused.exit_code
             what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
             face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
             return SimclrError.exit_code

@@ -47,21 +47,13 @@ def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
 
     def end() -> None:
         ending.acquire()
-        assert face.stop is not None
-        error: SimclrError = face.stop
+        code = SimclrError.exit_code
         try:
-            if face.training is not None:
-                error = face.training.stopped(type(face.stop))
-        except SimclrError as failed:
-            error = failed
-        except Exception as failed:
-            error = SimclrError(
-                f"What came since the last checkpoint could not be saved: {type(failed).__name__}: {failed}.",
-                "Go on with --resume, and report it.",
-            )
-        finally:
+            error = _last_words(face)
+            code = error.exit_code
             face.error(error)
-            os._exit(error.exit_code)
+        finally:
+            os._exit(code)
 
     timer = threading.Timer(PATIENCE, end)
     timer.daemon = True
@@ -85,6 +77,20 @@ def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
         finally:
             timer.cancel()
             ending.acquire()
+
+
+def _last_words(face: Face) -> SimclrError:
+    """Save what there is to save; what a command ends with."""
+    assert face.stop is not None
+    if face.training is None:
+        return face.stop
+    try:
+        return face.training.stopped(type(face.stop))
+    except SimclrError as error:
+        return error
+    except Exception as error:
+        what = f"The last steps could not be saved ({type(error).__name__}: {error})."
+        return SimclrError(what, "Go on with --resume from the last checkpoint, and report it.")
 
 
 def _save(face: Face) -> None:

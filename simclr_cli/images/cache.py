@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from simclr_cli.errors import InputError, Interrupted, MachineError
 from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
-from simclr_cli.images.decode import Refusal, squashed
+from simclr_cli.images.decode import Pixels, Refusal, squashed
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import Census, Picture, Refused
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
@@ -52,18 +52,20 @@ class DecodedPictures:
         """(n,) places in the census -> (n, 3, side, side).
 
         Raises:
-            InputError: a picture that could be decoded before cannot be any more.
+            InputError: a picture that could be decoded before cannot be any more, or is another one.
         """
         rows = self.rows[pictures]
         pixels = read_rows(self.maps, rows, self.side)
         missing = np.flatnonzero(rows == NOT_STORED)
         if len(missing):
-            paths = [self.census.path(self.census.pictures[i]) for i in pictures[missing]]
-            square = apart(squashed, self.workers)
-            with closing(each(lambda path: square(path, self.side), paths, self.workers)) as decoded:
-                for place, path, found in zip(missing, paths, decoded, strict=True):
+            wanted = [self.census.pictures[i] for i in pictures[missing]]
+            with closing(_each_squashed(self.census, wanted, self.side, self.workers)) as decoded:
+                for place, picture, found in zip(missing, wanted, decoded, strict=True):
                     if isinstance(found, Refusal):
-                        raise InputError(f"{path} can no longer be decoded ({found.reason}).", "Bring it back.")
+                        raise InputError(
+                            f"{self.census.path(picture)} can no longer be used ({found.reason}).",
+                            "Bring it back as it was; a run goes on with --resume.",
+                        )
                     pixels[place] = found.transpose(2, 0, 1)
         return pixels
 
@@ -166,8 +168,7 @@ def _decode_rest(
     room = max(0, allowed - folder.rows)
     names = {picture.name for picture in (*unknown, *unstored[: max(0, room - len(unknown))])}
     to_do = [picture for picture in census.pictures if picture.name in names]
-    square = apart(squashed, workers)
-    results = each(lambda path: square(path, folder.side), (census.path(picture) for picture in to_do), workers)
+    results = _each_squashed(census, to_do, folder.side, workers)
     waiting = zip(to_do, results, strict=True)
     done, stop = 0, None
 
@@ -195,3 +196,23 @@ def _decode_rest(
             folder.add(for_a_while())
     if stop is not None:
         raise stop
+
+
+def _each_squashed(
+    census: Census, pictures: Sequence[Picture], side: int, workers: int
+) -> Generator[Pixels | Refusal, None, None]:
+    """Each picture decoded, if it still is the one that the census saw: crops are drawn for the size it had then."""
+    square = apart(squashed, workers)
+
+    def one(picture: Picture) -> Pixels:
+        path = census.path(picture)
+        pixels = square(path, side)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise Refusal((error.strerror or str(error)).lower()) from None
+        if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
+            raise Refusal("changed since its folder was looked at")
+        return pixels
+
+    return each(one, pictures, workers)

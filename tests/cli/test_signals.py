@@ -198,5 +198,5 @@ def test_ctrl_c_before_any_work_is_no_traceback(simclr: Callable[..., Any], monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("simclr_cli.cli.app.importlib.import_module", interrupted)
+    monkeypatch.setattr("simclr_cli.cli.app.keep_freed_memory", interrupted)
     assert simclr("demo") == (130, "", "Error: Stopped by Ctrl-C.\nNothing was lost; type the command again.\n")

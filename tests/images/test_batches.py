@@ -330,7 +330,7 @@ def test_picture_that_can_no_longer_be_decoded_is_an_input_error_that_names_it(f
         lost.unlink()
     else:
         lost.write_bytes(lost.read_bytes()[:-300])
-    with pytest.raises(InputError, match=r"07\.png can no longer be decoded") as caught:
+    with pytest.raises(InputError, match=r"07\.png can no longer be used") as caught:
         list(run(batches, 0, 12))
     assert caught.value.exit_code == 3
 

@@ -371,19 +371,31 @@ def test_not_one_picture_that_can_be_decoded_is_an_input_error(folder: Path, dec
     assert files_in(pixels_folder(folder)) == ["index.json"]
 
 
-@pytest.mark.parametrize("harm", ["gone", "damaged"])
+@pytest.mark.parametrize("harm", ["gone", "damaged", "changed"])
 def test_picture_without_room_that_goes_is_an_input_error_when_it_is_read(folder: Path, harm: str) -> None:
     decoded = opened(folder, rows=2)
     if harm == "gone":
         (folder / "1/1.png").unlink()
-    else:
+    elif harm == "damaged":
         damage(folder / "1/1.png")
+    else:  # whole, but with other sizes than those that crops are drawn for
+        draw(folder / "1/1.png", 77, 31, 90)
     assert (decoded.read(np.array([0, 1])) == np.stack(
         [squashed(folder / name, 12).transpose(2, 0, 1) for name in NAMES[:2]]
     )).all()  # fmt: skip
-    with pytest.raises(InputError, match=r"1\.png can no longer be decoded \(") as caught:
+    with pytest.raises(InputError, match=r"1\.png can no longer be used \(") as caught:
         decoded.read(np.array([0, 3, 4]))
     assert caught.value.exit_code == 3
+    if harm == "changed":
+        assert "(changed since its folder was looked at)" in caught.value.what
+
+
+def test_picture_that_changes_before_it_is_decoded_is_left_out_and_taken_the_next_time(folder: Path) -> None:
+    census = take_census(folder)
+    draw(folder / "1/1.png", 77, 31, 90)
+    decoded = decode_once(census, SIZE, workers=2, progress=nothing)
+    assert [entry.reason for entry in decoded.census.refused] == ["changed since its folder was looked at"]
+    assert_right(opened(folder), folder)
 
 
 # Caches that are not whole

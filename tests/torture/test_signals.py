@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -83,6 +84,14 @@ class Command:
         code = self.process.wait(timeout=PATIENCE)
         self.listener.join()
         return code
+
+
+def children_of(pid: int) -> list[int]:
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+    return [child for child, parent in parents.items() if parent == pid]
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +249,41 @@ def test_signals_at_random_moments(
         assert begin(*arguments, cwd=tmp_path).end() == 0
     figure("signals at random moments", {"sent": count, "before the end": stopped})
     assert stopped
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_several_processes_are_saved_and_ended_by_the_first(
+    twice: bool,
+    begin: Callable[..., Command],
+    within: Callable[[str, float, float], None],
+    times: Times,
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    if not times(0, 1):
+        pytest.skip("full form only; tests/cli/test_processes.py stops processes between steps")
+    options = [*LONG_STEPS, "--run", "r", "--devices", 2, "--checkpoint-seconds", 9999]
+    command = begin("pretrain", pictures, *options, cwd=tmp_path)
+    command.until(lambda: command.says("epoch 1 "))
+    children = children_of(command.process.pid)
+    assert len(children) >= 2
+    time.sleep(0.3)
+    command.process.send_signal(signal.SIGUSR1)
+    command.until(lambda: command.says("Saved at step 1."))
+    command.process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    command.until(lambda: command.says(WORD))
+    if twice:
+        command.process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+    assert command.end() == 130, command.talk()
+    how, promised = ("after the second signal", 1) if twice else ("in a long step", 5)
+    within(f"seconds to the end of two processes, {how}", time.monotonic() - sent, promised)
+    time.sleep(0.5)  # who was killed is gone a moment later
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    assert command.talk().count(WORD) == 1 and command.talk().count("Saved at step") == 1
+    saved = load_checkpoint(tmp_path / "simclr-runs" / "r" / "checkpoint")
+    assert saved is not None and saved.step >= 1
 
 
 def test_sigusr1_saves_a_long_step_and_the_run_goes_on(

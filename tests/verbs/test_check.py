@@ -17,6 +17,7 @@ from simclr_cli.events import Progress
 from simclr_cli.files import bind, write_bytes
 from simclr_cli.results import CheckResult
 from simclr_cli.settings import CheckSettings, EmbedSettings, ReportSettings, SimilarSettings
+from simclr_cli.store.epochs import read_epochs, write_epochs
 from simclr_cli.store.events import EventFiles
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.check import check
@@ -86,7 +87,9 @@ def test_whole_run_is_whole(run: RunFolder) -> None:
 REMEDIES = {
     "config.json": "Restore it from a copy",
     "refused.json": "Restore it from a copy",
+    "pictures.json": "Restore it from a copy",
     "metrics.jsonl": "simclr check {run} --mend",
+    "speed.jsonl": "simclr check {run} --mend",
     "outcome.json": "simclr check {run} --mend",
     "projector.safetensors": "simclr check {run} --mend",
     "encoder/model.safetensors": "simclr check {run} --mend",
@@ -135,7 +138,7 @@ def test_each_file_damaged_or_gone_is_named_with_what_to_do(run: RunFolder) -> N
 def test_what_the_checkpoint_held_is_made_again_bit_for_bit(run: RunFolder) -> None:
     before = {name: (run.path / name).read_bytes() for name in names_in(run)}
     held = [name for name, words in REMEDIES.items() if words == "simclr check {run} --mend" and "vectors/" not in name]
-    assert len(held) == 6
+    assert len(held) == 7
     for number, name in enumerate(held):
         (run.path / name).unlink() if number % 2 else flip(run.path / name)
     result = checked(run, mend=True)
@@ -246,17 +249,17 @@ def test_a_change_that_is_under_way_is_no_damage(run: RunFolder, monkeypatch: py
     """Another process writes metrics.jsonl between the look at the digests and that at the file."""
     from simclr_cli.verbs import check as module
 
-    digest, rows = module.digest_file, run.read_metrics()
+    digest, rows = module.digest_file, read_epochs(run)
     times = iter(range(3))
 
     def late(file: Path) -> str:
         if file == run.metrics_file and next(times, None) is not None:
             rows.append(rows[-1])
-            run.write_metrics(rows)
+            write_epochs(run, rows)
         return digest(file)
 
     monkeypatch.setattr(module, "digest_file", late)
-    assert checked(run).whole and len(run.read_metrics()) == 5
+    assert checked(run).whole and len(read_epochs(run)) == 5
 
 
 def test_damaged_small_files_are_never_read_as_if_they_were_whole(run: RunFolder, trained: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simclr_cli import files
 from simclr_cli.errors import InputError, Interrupted, RunError
 from simclr_cli.events import Event, Note, Progress
+from simclr_cli.files import NotWritten
+from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.settings import EmbedSettings, SimilarSettings
 from simclr_cli.store.index import Index, read_index
 from simclr_cli.store.vectors import read_vectors
@@ -235,3 +240,69 @@ def test_what_is_left_out_is_said(own: Any) -> None:
     assert any(
         isinstance(e, Note) and e.warning and "1 file, the first of them bricks/empty.png" in e.text for e in said
     )
+
+
+def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
+    make = files._make
+
+    def refused(path: Path) -> None:
+        if path.is_relative_to(folder):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        make(path)
+
+    monkeypatch.setattr(files, "_make", refused)
+
+
+def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
+    said: list[Event] = []
+    index = opened(own, said.append, **values)
+    return index, [event.text for event in said if isinstance(event, Note) and event.warning]
+
+
+def test_a_run_that_may_only_be_read_is_searched_as_it_stands(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = opened(own)
+    (own.run.vectors / "similarity.json").unlink()
+    read_only(own.run.path, monkeypatch)
+    index, warnings = warnings_of(own)
+    assert index.names == old.names
+    assert len(warnings) == 1 and "What similarities mean here is not kept: Cannot write" in warnings[0]
+    draw_at(own.pictures / "bricks" / "new.png")
+    index, warnings = warnings_of(own)
+    assert index.names == old.names and any("vectors made before are searched" in text for text in warnings)
+
+
+def test_without_vectors_it_cannot_be_searched(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_only(own.run.path, monkeypatch)
+    with pytest.raises(NotWritten, match="Permission denied"):
+        opened(own)
+
+
+def test_while_another_process_embeds_the_vectors_made_before_are_searched(
+    own: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(indexing, "WAIT_SECONDS", 0.2)
+    with locked(own.run.vectors, "embedding", lambda _: None):
+        with pytest.raises(Busy):
+            opened(own)  # there are none
+    old = opened(own)
+    draw_at(own.pictures / "bricks" / "new.png")
+    with locked(own.run.vectors, "embedding", lambda _: None):
+        index, warnings = warnings_of(own)
+        assert index.names == old.names and f"process {os.getpid()} " in warnings[0]
+    check(own, opened(own), tmp_path)
+
+
+def test_two_at_once_make_one_index(own: Any, tmp_path: Path) -> None:
+    """The second waits for the first, and finds its work done."""
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: opened(own), range(2))
+    assert one.names == other.names
+    check(own, opened(own), tmp_path)
+    assert len(list(own.run.vectors.glob("rows-*"))) == 1 and not (own.run.vectors / LOCK).exists()
+
+
+def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(own)
+    monkeypatch.setattr(indexing, "locked", None)
+    opened(own)

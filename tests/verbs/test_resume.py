@@ -430,10 +430,29 @@ def test_picture_that_goes_away_while_it_streams_ends_training_and_comes_back_to
         if isinstance(event, StepDone) and own.pictures.exists():
             own.pictures.rename(away)
 
-    with pytest.raises(InputError, match="can no longer be decoded") as caught:
+    with pytest.raises(InputError, match="can no longer be used") as caught:
         train(own.pictures, epochs=2, optimizer="lars", cache_gb=0, report=report)
     assert str(own.pictures) in caught.value.what
     away.rename(own.pictures)
+    assert resume(tmp_path / "runs", cache_gb=0).model_digest == undisturbed_lars.model_digest
+
+
+def test_picture_that_changes_while_it_streams_ends_training_and_comes_back_to_the_same_end(
+    undisturbed_lars: PretrainResult, own: Any, train: Train, tmp_path: Path
+) -> None:
+    """In the last epoch, of which the checkpoint knows nothing yet; as they were, pictures are what they were."""
+    times = {path: path.stat().st_mtime_ns for path in own.pictures.rglob("*.*")}
+
+    def report(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 1:
+            for path in times:
+                os.utime(path, ns=(1, 1))
+
+    with pytest.raises(InputError, match="changed since its folder was looked at") as caught:
+        train(own.pictures, epochs=2, optimizer="lars", cache_gb=0, report=report)
+    assert caught.value.exit_code == 3 and "--resume" in caught.value.remedy
+    for path, time in times.items():
+        os.utime(path, ns=(time, time))
     assert resume(tmp_path / "runs", cache_gb=0).model_digest == undisturbed_lars.model_digest
 
 

@@ -1,0 +1,195 @@
+"""Small files that claim much, or hold much of what no one looks at: refused or read, but never at a great cost."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from simclr_cli import machine
+from simclr_cli.images import decode as module
+from simclr_cli.images.decode import BYTES_A_PIXEL, Refusal, most_pixels, read_header, squashed
+
+MANY = 100_000
+GIF_COMMENT = b"!\xfe" + (b"\xff" + b"a" * 255) * 10_000 + b"\0"
+
+
+def saved(format: str, **how: object) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, format, **how)
+    return stream.getvalue()
+
+
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    whole = saved("PNG")
+    made = b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                    for kind, data in chunks)  # fmt: skip
+    return whole[:33] + made + whole[33:]
+
+
+def deflated(megabytes: int) -> bytes:
+    """So much of nothing; but for the checksum at its end."""
+    packer = zlib.compressobj(9)
+    head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + block * megabytes + packer.flush()
+
+
+def tiff_of_directories(count: int) -> bytes:
+    one = saved("TIFF")
+    first = struct.unpack("<I", one[4:8])[0]
+    entries = struct.unpack("<H", one[first : first + 2])[0]
+    directory = one[first : first + 2 + 12 * entries]
+    places = [len(one) + i * (len(directory) + 4) for i in range(count)]
+    rest = b"".join(directory + struct.pack("<I", after) for after in [*places[1:], 0])
+    end = first + 2 + 12 * entries
+    return one[:end] + struct.pack("<I", places[0]) + one[end + 4 :] + rest
+
+
+def tiff_of_entries(count: int, values: int) -> bytes:
+    """A directory of unknown tags that each claim to have many values."""
+    entries = b"".join(struct.pack("<HHII", 40_000 + i % 20_000, 4, values, 8) for i in range(count))
+    return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4)
+
+
+def gif_of_frames(count: int) -> bytes:
+    whole = saved("GIF")
+    frame = whole[whole.index(b",", 13) : -1]
+    return whole[:-1] + frame * count + b";"
+
+
+def jpeg_of_segments(count: int, kind: bytes, data: bytes) -> bytes:
+    segment = b"\xff" + kind + struct.pack(">H", 2 + len(data)) + data
+    whole = saved("JPEG")
+    return whole[:2] + segment * count + whole[2:]
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "PNG text of 1 GB": lambda: png_with((b"zTXt", b"a\0\0" + deflated(1000))),
+    "PNG texts of 1 MB each": lambda: png_with(*[(b"zTXt", b"a\0\0" + deflated(1))] * 300),
+    "PNG international text": lambda: png_with((b"iTXt", b"a\0\1\0\0\0" + deflated(1000))),
+    "PNG profile of 1 GB": lambda: png_with((b"iCCP", b"a\0\0" + deflated(1000))),
+    "PNG of many chunks": lambda: png_with(*[(b"tEXt", b"a\0b")] * MANY),
+    "PNG pixels behind their end": lambda: png_with((b"IDAT", deflated(1000))),
+    "PNG Exif": lambda: png_with((b"eXIf", tiff_of_entries(60_000, 2**28))),
+    "TIFF of many pictures": lambda: tiff_of_directories(MANY),
+    "TIFF of many entries": lambda: tiff_of_entries(65_000, 2**31),
+    "GIF of many pictures": lambda: gif_of_frames(MANY),
+    "GIF comment": lambda: b"GIF89a" + saved("GIF")[6:13] + GIF_COMMENT + saved("GIF")[13:],
+    "GIF comment behind": lambda: b"GIF89a" + saved("GIF")[6:-1] + GIF_COMMENT + b";",
+    "JPEG segments": lambda: jpeg_of_segments(300, b"\xe5", bytes(65_000)),
+    "JPEG Exif": lambda: jpeg_of_segments(150, b"\xe1", b"Exif\0\0" + bytes(65_000)),
+    "JPEG profile": lambda: jpeg_of_segments(250, b"\xe2", b"ICC_PROFILE\0\1\xff" + bytes(65_000)),
+    "JPEG comments": lambda: jpeg_of_segments(MANY, b"\xfe", b"a"),
+    "WebP Exif": lambda: saved("WEBP", exif=b"Exif\0\0" + tiff_of_entries(60_000, 2**28)),
+    "BMP palette": lambda: (
+        b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 8, 8, 1, 8, 0, 0, 0, 0, 2**31, 0) + bytes(99)
+    ),
+    "PPM of long numbers": lambda: b"P6 " + b"9" * 10_000_000 + b" 1 255\n",
+    "PPM of comments": lambda: b"P6 #" + b"a" * 1_000_000 + b"\n" + b"#b\n" * 10_000 + b"2 2 255\n" + bytes(12),
+}  # fmt: skip
+
+# Each file in turn: seconds, memory that it took, and what came of it.
+MEASURE = """
+import json, resource, sys, time
+from pathlib import Path
+from simclr_cli.images.decode import Refusal, read_header, squashed
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+for path in sys.argv[1:]:
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began, told = peak(), time.process_time(), []
+    for function in (read_header, lambda path: squashed(path, 8)):
+        try:
+            told.append(str(function(Path(path)) is not None))
+        except Refusal as refusal:
+            told.append(str(refusal))
+    print(json.dumps([time.process_time() - began, peak() - before, told]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
+def test_no_small_file_takes_long_or_much_memory(tmp_path: Path) -> None:
+    paths = []
+    for i, make in enumerate(BOMBS.values()):
+        paths.append(tmp_path / str(i))
+        paths[-1].write_bytes(make())
+    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
+    for name, path, line in zip(BOMBS, paths, done.stdout.splitlines(), strict=True):
+        seconds, memory, told = json.loads(line)
+        assert path.stat().st_size < 2**25
+        assert seconds < 10 and memory < 3 * 2**26, (name, seconds, memory / 2**20, told)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
+def test_a_pixel_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> None:
+    """The dearest of all kinds of files, each at 4 megapixels."""
+    side = 2_000
+    grey = np.arange(side * side, dtype=np.uint32).reshape(side, side)
+    rgba = Image.fromarray(np.dstack([grey, grey >> 8, grey >> 4, grey >> 2]).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds: dict[str, tuple[Image.Image, dict[str, object]]] = {
+        "a.png": (rgba, {"compress_level": 1}), "b.webp": (rgba, {"lossless": True, "method": 0}),
+        "c.tif": (Image.fromarray(grey.astype(np.int32) - 9), {"exif": exif, "compression": "tiff_lzw"}),
+        "d.tif": (Image.fromarray(grey.astype(np.float32)), {"exif": exif}),
+        "e.jpg": (rgba.convert("RGB"), {"progressive": True, "subsampling": 0, "exif": exif}),
+    }  # fmt: skip
+    if features.check("avif"):
+        kinds["f.avif"] = (rgba, {"speed": 10})
+    for name, (image, how) in kinds.items():
+        image.save(tmp_path / name, **how)
+    paths = [tmp_path / name for name in kinds]
+    done = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
+    for name, line in zip(kinds, done.stdout.splitlines(), strict=True):
+        _, memory, told = json.loads(line)
+        assert told == ["True", "True"]
+        assert memory < 1.1 * BYTES_A_PIXEL * side**2, (name, memory / side**2)
+
+
+@pytest.mark.parametrize(
+    ("memory", "pixels"),
+    [(2**30, 2**24), (2**33, 2**27), (2**40, 178_956_970)],
+)
+def test_what_is_a_bomb_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch, memory: int, pixels: int) -> None:
+    monkeypatch.setattr(module, "whole_memory", lambda: memory)
+    assert most_pixels() == pixels
+
+
+def test_pillow_has_the_same_limit() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS == module.MAX_PIXELS == most_pixels()
+
+
+def test_memory_is_that_of_the_machine_or_of_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CGROUPS", ())
+    assert machine.whole_memory() >= machine._available()
+    (tmp_path / "max").write_text("12345678\n")
+    (tmp_path / "none").write_text("max\n")
+    monkeypatch.setattr(
+        machine, "CGROUPS", ((str(tmp_path / "none"), ""), (str(tmp_path / "max"), ""), ("/nowhere", ""))
+    )
+    assert machine.whole_memory() == 12_345_678
+
+
+def test_a_frame_that_is_larger_than_its_picture_is_refused_at_once(tmp_path: Path) -> None:
+    """The screen is small, a later part claims to be huge: Pillow's own check, with our limit."""
+    gif = saved("GIF")
+    place = gif.index(b",", 13)
+    (tmp_path / "a.gif").write_bytes(gif[: place + 5] + struct.pack("<HH", 65_000, 65_000) + gif[place + 9 :])
+    began = time.perf_counter()
+    for function in (read_header, lambda path: squashed(path, 8)):
+        with pytest.raises(Refusal, match="pixels"):
+            function(tmp_path / "a.gif")
+    assert time.perf_counter() - began < 5

@@ -1,0 +1,107 @@
+"""A full disk, in earnest: what stood there stands, the message says how much is needed, and it goes on with room."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from simclr_cli.errors import MachineError
+from simclr_cli.events import EpochDone, Event, Note, silent
+from simclr_cli.files import TEMPORARY_PREFIX
+from simclr_cli.settings import EmbedSettings, PretrainSettings
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.vectors import read_vectors
+from simclr_cli.verbs.embed import embed
+from simclr_cli.verbs.pretrain import pretrain
+
+pytestmark = pytest.mark.long
+
+DISK = 24  # MiB; a checkpoint of the small encoder takes 4.8 MB
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}m", "tmpfs", place], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"nothing may be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(16):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def fill(disk: Path, *, but: int) -> None:
+    """Leave so many bytes free."""
+    status = os.statvfs(disk)
+    with (disk / "filler").open("wb") as stream:
+        stream.write(bytes(status.f_bavail * status.f_frsize - but))
+
+
+def settings(photos: Path, runs: Path, **more: Any) -> PretrainSettings:
+    tiny = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 3, "workers": 1}
+    return PretrainSettings(**{"images": photos, "runs": runs, "run": "r", "checkpoint_seconds": 0.0, **tiny, **more})
+
+
+def test_a_training_stops_with_its_last_checkpoint_and_goes_on_to_the_same_weights(
+    disk: Path, photos: Path, tmp_path: Path
+) -> None:
+    def report(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            fill(disk, but=1_000_000)
+
+    with pytest.raises(MachineError) as caught:
+        pretrain(settings(photos, disk / "runs"), report=report)
+    run = RunFolder(disk / "runs/r")
+    told = re.search(r"it needs ([0-9.]+) MB, and ([0-9.]+) (MB|kB) are free", caught.value.what)
+    assert told and float(told[1]) == pytest.approx(4.8, abs=0.2) and caught.value.exit_code == 5, caught.value.what
+    assert run.resume_command in caught.value.remedy
+    found = load_checkpoint(run.checkpoints)
+    assert found is not None and found.step == 3  # the one before the end of the second epoch
+    assert not list(disk.rglob(f"{TEMPORARY_PREFIX}*"))
+
+    (disk / "filler").unlink()
+    pretrain(PretrainSettings(runs=disk / "runs", run="r", resume=True), report=silent)
+    calm = pretrain(settings(photos, tmp_path / "runs"), report=silent)
+    one, other = load_file(run.weights_file), load_file(RunFolder(Path(calm.run)).weights_file)
+    assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+
+
+def test_old_vectors_stand(disk: Path, photos: Path, tmp_path: Path) -> None:
+    made = pretrain(settings(photos, tmp_path / "runs", epochs=1), report=silent)
+    asked = EmbedSettings(images=photos, runs=tmp_path / "runs", out=disk / "v.npy", workers=1)
+    before = embed(asked)
+    old = (disk / "v.npy").read_bytes()
+    fill(disk, but=0)
+    with pytest.raises(MachineError, match="No space left on device"):
+        embed(asked)
+    assert (disk / "v.npy").read_bytes() == old and made.model_digest == before.model_digest
+    assert len(read_vectors(disk / "v.npy", model_digest=before.model_digest).rows) == 16
+
+
+def test_too_little_room_is_said_before_the_first_epoch(disk: Path, photos: Path) -> None:
+    fill(disk, but=5_000_000)
+    said: list[Event] = []
+    pretrain(settings(photos, disk / "runs", dry_run=True), report=said.append)
+    (note,) = (event for event in said if isinstance(event, Note) and event.warning and "to save" in event.text.lower())
+    assert re.search(r"needs 9\.[0-9] MB, and (4\.9|5\.0) MB are free", note.text), note.text

@@ -1,0 +1,76 @@
+"""What the system is asked for, in which order: a file is written, synced, renamed, and then its folder is synced."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from simclr_cli.files import TEMPORARY
+
+pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")]
+
+CALLS = "open,openat,creat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2"
+TYPED = "pretrain pics --run new --epochs 1 --backbone test_resnet --image-size 32 --batch-size 8 --workers 1".split()
+
+
+class Call(NamedTuple):
+    """One that succeeded."""
+
+    name: str
+    given: str
+    files: list[Path]  # below the folder that is watched, in their order
+
+
+def calls(trace: Path, work: Path) -> Iterator[Call]:
+    """In the order in which they ended, as far as they are about something below `work`."""
+    begun: dict[str, str] = {}
+    for line in trace.read_text(errors="replace").splitlines():
+        thread, text = line.split(maxsplit=1)
+        if text.endswith(" <unfinished ...>"):
+            begun[thread] = text.removesuffix(" <unfinished ...>")
+        elif resumed := re.match(r"<\.\.\. \w+ resumed>", text):
+            text = begun.pop(thread, "") + text[resumed.end() :]
+        if found := re.fullmatch(r"(\w+)\((.*)\)\s+= \d+.*", text):
+            files = [Path(file) for file in re.findall(rf'[<"]({re.escape(str(work))}/[^">]*)[>"]', found[2])]
+            if files:
+                yield Call(found[1], found[2], files)
+
+
+def test_written_synced_renamed_and_the_folder_synced(
+    furnish: Callable[[], Path], tmp_path: Path, figure: Callable[[str, Any], None]
+) -> None:
+    """For every file of a training, and for the folder of its encoder."""
+    work = furnish()
+    subprocess.run(
+        ["strace", "-f", "-y", "-s", "4096", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", tmp_path / "trace",
+         sys.executable, "-m", "simclr_cli", *TYPED, "--runs", str(work / "simclr-runs")],
+        cwd=work, env={**os.environ, "SIMCLR_CACHE": str(work / "cache")}, check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    seen = list(calls(tmp_path / "trace", work))
+    renamed = []
+    for i, call in enumerate(seen):
+        if call.name.startswith("open") and re.search("O_WRONLY|O_RDWR", call.given) and "O_TMPFILE" not in call.given:
+            assert TEMPORARY.fullmatch(call.files[0].name), f"{call.files[0]} is written to in its place"
+        if not call.name.startswith("rename"):
+            continue
+        source, target = call.files
+        of_it = [other.name for other in seen[:i] if other.files[0] == source and not other.name.startswith("open")]
+        assert TEMPORARY.fullmatch(source.name) and of_it[-1:] == ["fsync"], (
+            f"{target} was renamed before it was synced"
+        )
+        after = next(other for other in seen[i + 1 :] if other.name.startswith(("rename", "fsync")))
+        assert (after.name, after.files) == ("fsync", [target.parent]), f"the folder of {target} was not synced"
+        renamed.append(target.relative_to(work).as_posix())
+    run = "simclr-runs/new"
+    wanted = {f"{run}/{name}" for name in ("config.json", "refused.json", "metrics.jsonl", "outcome.json", "encoder",
+                                           "projector.safetensors", "report.html")}  # fmt: skip
+    assert wanted < set(renamed) and any(name.startswith(f"{run}/checkpoint/step-") for name in renamed)
+    figure("writes: renames in order", len(renamed))

@@ -1,0 +1,54 @@
+"""A run folder for one process, and the way on when the disk refuses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from simclr_cli.errors import RunError
+from simclr_cli.events import silent
+from simclr_cli.files import NotWritten
+from simclr_cli.locks import LOCK, Busy, locked
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.alone import alone
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "runs" / "birds")
+    run.write_config({"settings": {}})
+    return run
+
+
+def test_its_lock_is_there_meanwhile(begun: RunFolder) -> None:
+    with alone(begun, silent, resumed=True):
+        assert (begun.path / LOCK).is_file()
+    assert not (begun.path / LOCK).exists()
+
+
+def test_not_where_another_process_trains(begun: RunFolder) -> None:
+    with locked(begun.path, "training", silent):
+        with pytest.raises(Busy, match=f"process {os.getpid()} "), alone(begun, silent, resumed=True):
+            pass
+
+
+def test_not_in_a_run_that_was_begun_since_its_name_was_free(begun: RunFolder) -> None:
+    with pytest.raises(RunError, match="begun by another process"), alone(begun, silent, resumed=False):
+        pass
+    assert not (begun.path / LOCK).exists()
+
+
+def test_what_the_disk_refuses_names_the_command_that_goes_on(begun: RunFolder) -> None:
+    with pytest.raises(NotWritten) as caught, alone(begun, silent, resumed=True):
+        raise NotWritten("Cannot write x: No space left on device.", "Make room.", forbidden=True)
+    assert caught.value.what == "Cannot write x: No space left on device." and caught.value.forbidden
+    assert begun.resume_command in caught.value.remedy
+
+
+def test_there_is_nothing_to_go_on_with_before_it_is_begun(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "birds")
+    with pytest.raises(NotWritten) as caught, alone(run, silent, resumed=False):
+        raise NotWritten("Cannot write x: No space left on device.", "Make room.")
+    assert caught.value.remedy == "Make room."
