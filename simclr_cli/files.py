@@ -148,7 +148,7 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callabl
         before(temporary)
         with _bound(target, temporary):
             temporary.replace(target)
-    sync_folder(target.parent)
+            sync_folder(target.parent)
 
 
 @contextlib.contextmanager
