@@ -148,7 +148,7 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callabl
         before(temporary)
         with _bound(target, temporary):
             temporary.replace(target)
-    sync_folder(target.parent)
+            sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -258,15 +258,12 @@ def write_json(target: Path, content: Any) -> None:
 
 
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
-    """Write a table atomically and durably, None as an empty cell.
-
-    UTF-8, but a name that is not has its bytes as they are on the disk: read it with errors="surrogateescape".
-    """
+    """Write a table atomically and durably, None as an empty cell; names as `names` makes them valid UTF-8."""
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
     table.writerow(columns)
     table.writerows(rows)
-    write_bytes(target, stream.getvalue().encode("utf-8", "surrogateescape"))
+    write_bytes(target, stream.getvalue().encode("utf-8"))
 
 
 def sync_folder(folder: Path) -> None:
