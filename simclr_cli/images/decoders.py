@@ -100,7 +100,7 @@ class _Decoder:
         Raises:
             _Ended: the process.
         """
-        paths = [os.fspath(path) for path, *_ in calls]
+        paths = [str(path.absolute()) for path, *_ in calls]  # wherever it was started
         self.seconds = allowed = SECONDS + math.ceil(sum(map(_bytes, paths)) / 2**20)
         asked = [[path, *arguments] for path, (_, *arguments) in zip(paths, calls, strict=True)]
         try:
