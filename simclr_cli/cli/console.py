@@ -43,6 +43,7 @@ class Face:
         self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
         self.stop: Interrupted | None = None
         self.training: TrainingBegun | None = None  # that is under way, and that this process saves
+        self.heard = 0  # events
         self.quiet = False  # of several processes one talks; errors are shown all the same
         self._bars: ProgressBars | None = None
         self._stage: tuple[str, TaskID] | None = None
@@ -55,6 +56,7 @@ class Face:
 
     def report(self, event: Event) -> None:
         """Show one event."""
+        self.heard += 1
         if not self.quiet:
             self._show(event)
         if self.stop is not None:

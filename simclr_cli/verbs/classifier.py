@@ -26,8 +26,8 @@ from simclr_cli.images.batches import AHEAD, ahead
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
 from simclr_cli.settings import Precision
+from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.failure import read_losses
-from simclr_cli.verbs.step import is_out_of_memory
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grey=0.0, blur=0.0)
 TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry

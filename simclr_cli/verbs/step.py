@@ -170,8 +170,3 @@ class Buffers:
         """Those of a part of the model."""
         for buffer in module.buffers():
             buffer.copy_(self.before[buffer])
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error is torch's on a GPU, or on the CPU, for want of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

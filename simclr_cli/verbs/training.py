@@ -26,9 +26,10 @@ from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.run import RunFolder
+from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.encoders import start_encoder
 from simclr_cli.verbs.failure import keep_what_is_good, read_losses
-from simclr_cli.verbs.step import Step, is_out_of_memory
+from simclr_cli.verbs.step import Step
 
 TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
 STOPS = (Interrupted, Terminated)
@@ -167,11 +168,11 @@ def train(
                 stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
                 with step_of.lock:
                     metrics, losses = rows, []
-            if stop or time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
-                save()
-                last_save = time.monotonic()
             if stop:
                 raise stopped(type(stop)) from None
+            if time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
+                save()
+                last_save = time.monotonic()
     return metrics
 
 

@@ -255,6 +255,20 @@ def test_a_bug_of_our_own_is_one_line_and_asks_for_a_report(
     assert ("Traceback" in stderr) is debug
 
 
+@pytest.mark.parametrize("debug", [False, True])
+def test_want_of_memory_is_the_machines(
+    simclr: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore")
+
+    monkeypatch.setattr("simclr_cli.verbs.embed.take_census", fail)
+    code, stdout, stderr = simclr("embed", "--runs", "runs", *(["--debug"] if debug else []))
+    assert (code, stdout) == (5, "")
+    assert "The memory of this machine is too small (DefaultCPUAllocator" in stderr and "--batch-size 32" in stderr
+    assert ("Traceback" in stderr) is debug
+
+
 # A `demo` that needs no torch and says what it is given; run by main() in a process of its own.
 FAKE_DEMO = """
 import sys, types

@@ -20,8 +20,9 @@ from simclr_cli.images.folder import Census
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
+from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.plan import Circumstances, resolve
-from simclr_cli.verbs.step import Step, is_out_of_memory
+from simclr_cli.verbs.step import Step
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import bytes_a_picture
 

@@ -1,0 +1,53 @@
+"""Real want of memory, by a limit on the addresses of a process: an error with a way out, and nothing half made."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.long
+
+# The command, in a process that may take `more` MB than what it has with all that is imported.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from simclr_cli.machine import share_cores
+share_cores()
+import simclr_cli.verbs.embed, simclr_cli.verbs.probe, simclr_cli.verbs.pretrain
+from simclr_cli.cli.app import app
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 10**6, resource.RLIM_INFINITY))
+app(sys.argv[2:], prog_name="simclr")
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 pictures in two folders."""
+    root = tmp_path_factory.mktemp("photos") / "photos"
+    for i in range(64):
+        path = root / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    return root
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.parametrize("verb", ["embed", "probe"])
+def test_want_of_memory(verb: str, photos: Path, tmp_path: Path, figure: Callable[[str, Any], None]) -> None:
+    typed = [verb, str(photos), "--backbone", "test_resnet", "--image-size", "1024", "--batch-size", "64"]
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, "1200", *typed], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 5, ended.stderr
+    assert "The memory of this machine is too small" in ended.stderr and "--batch-size 16" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+    figure(f"want of memory: exit code of {verb}", ended.returncode)
