@@ -244,14 +244,14 @@ def test_what_is_left_out_is_said(own: Any) -> None:
 
 def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
-    make = files._make
+    make = files.ensure_folder
 
     def refused(path: Path) -> None:
         if path.is_relative_to(folder):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         make(path)
 
-    monkeypatch.setattr(files, "_make", refused)
+    monkeypatch.setattr(files, "ensure_folder", refused)
 
 
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
