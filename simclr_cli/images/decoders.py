@@ -26,6 +26,9 @@ from simclr_cli.images.decoder import FUNCTIONS
 from simclr_cli.images.workers import attempt
 
 SECONDS = 25  # that a picture may take, and a second more for every MiB of its file: less than 30 until all goes on
+START_SECONDS = 60  # that a decoder may take to start, on a machine that is busy
+STARTS = 3  # tries, where the system kills one that starts
+GRACE = 1  # seconds from the end of its answers to its own: what it ended by is told, and not that it was killed here
 IDLE_SECONDS = 30  # that a decoder is kept for the next picture
 # With the paths of this process and nothing else: a module of the folder that the command is run in is not loaded.
 PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images.decoder import main; main()"
@@ -72,7 +75,7 @@ class _Decoder:
     """A process that runs images/decoder.py. `seconds` are what it has left to answer, or to be asked."""
 
     def __init__(self) -> None:
-        self.seconds: float = SECONDS
+        self.seconds: float = START_SECONDS
         self.overdue = False
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", PROGRAM, str(os.getpid()), *sys.path],
@@ -87,7 +90,10 @@ class _Decoder:
 
     def ready(self) -> bool:
         """Whether it could be started; waits until that is known."""
-        return self.answers.readline() == b"ready\n"
+        if self.answers.readline() == b"ready\n":
+            return True
+        self.end(GRACE)
+        return False
 
     def ask(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
         """What came of the calls.
@@ -95,7 +101,7 @@ class _Decoder:
         Raises:
             _Ended: the process.
         """
-        paths = [os.fspath(path) for path, *_ in calls]
+        paths = [str(path.absolute()) for path, *_ in calls]  # wherever it was started
         self.seconds = allowed = SECONDS + math.ceil(sum(map(_bytes, paths)) / 2**20)
         asked = [[path, *arguments] for path, (_, *arguments) in zip(paths, calls, strict=True)]
         try:
@@ -103,7 +109,7 @@ class _Decoder:
             self.requests.flush()
             return [self._result(function, told) for told in json.loads(self._read())]
         except (OSError, EOFError):
-            self.end()
+            self.end(GRACE)
             raise _Ended(f"decoding it took over {allowed} s" if self.overdue else self._cause()) from None
         except MachineError:
             self.end()  # it would go on with the answers to the other calls
@@ -137,12 +143,14 @@ class _Decoder:
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"the decoder crashed on it ({name})"
 
-    def end(self) -> None:
-        """Kill it, and forget it."""
+    def end(self, grace: float = 0) -> None:
+        """Forget it, and kill it if it does not end by itself in so many seconds."""
         with _lock:
             for those in (_all, _idle):
                 if self in those:
                     those.remove(self)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace)
         self.process.kill()
         self.process.wait()
         for stream in (self.requests, self.answers):
@@ -198,24 +206,31 @@ def _taken() -> _Decoder:
 
 
 def _started() -> _Decoder:
-    global _keeper
+    """A fresh one, that is ready."""
     remedy = "Decode in this process: --workers 0."
-    try:
-        decoder = _Decoder()
-    except OSError as error:
-        raise MachineError(f"No process that decodes pictures can be started ({error.strerror}).", remedy) from None
-    with _lock:
-        _all.append(decoder)
-        if _keeper is None:
-            _keeper = threading.Thread(target=_keep, name="keeper of decoders", daemon=True)
-            _keeper.start()
-            atexit.register(_end_all)
-    if not decoder.ready():
-        decoder.end()
-        raise MachineError(
-            f"A process that decodes pictures ended as it started (exit code {decoder.process.returncode}).", remedy
-        )
-    return decoder
+    for _ in range(STARTS):
+        try:
+            decoder = _Decoder()
+        except OSError as error:
+            raise MachineError(f"No process that decodes pictures can be started ({error.strerror}).", remedy) from None
+        with _lock:
+            _all.append(decoder)
+            _watch()
+        if decoder.ready():
+            return decoder
+        code = decoder.process.returncode
+        if code > 0:  # by itself: it would again
+            break
+    raise MachineError(f"A process that decodes pictures ended as it started (exit code {code}).", remedy)
+
+
+def _watch() -> None:
+    """See to it that the keeper is at work, and that no decoder outlives this process."""
+    global _keeper
+    if _keeper is None:
+        _keeper = threading.Thread(target=_keep, name="keeper of decoders", daemon=True)
+        _keeper.start()
+        atexit.register(_end_all)
 
 
 def _keep() -> None:

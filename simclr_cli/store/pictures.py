@@ -40,7 +40,7 @@ def read_pictures(run: RunFolder) -> KeptPictures:
         content = parse_json(read_bound(run.pictures_file, MOST_OF_LIST))
         check_version(content, FORMAT_VERSION, run.pictures_file)
         files = {name: (bytes_, modified_ns) for name, bytes_, modified_ns in content["files"]}
-        if not all(is_within(name) and type(a) is type(b) is int for name, (a, b) in files.items()):
+        if not all(isinstance(n, str) and is_within(n) and type(a) is type(b) is int for n, (a, b) in files.items()):
             raise ValueError("it names what is no picture of a folder")
         return KeptPictures(files, [dict(change) for change in content["changes"]])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -152,7 +152,7 @@ def settle(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Se
     if run.finished:
         if load_checkpoint(run.checkpoints) is None:
             raise RunError(f"There is no checkpoint in {run.checkpoints} to go on from.", "Train under another --run.")
-        run.set_encoder_aside(run.settings()["epochs"])
+        run.set_encoder_aside(len(read_epochs(run)))
     keep_pictures(run, full)
     describe(run, chosen, census, choices)
 

@@ -168,11 +168,11 @@ def train(
                 stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
                 with step_of.lock:
                     metrics, losses = rows, []
-            if stop or time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
-                save()
-                last_save = time.monotonic()
             if stop:
                 raise stopped(type(stop)) from None
+            if time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
+                save()
+                last_save = time.monotonic()
     return metrics
 
 

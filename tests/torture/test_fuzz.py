@@ -1,0 +1,171 @@
+"""Mutants of small pictures of every format through the decoders: each is a picture or a refusal, at little cost."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from simclr_cli.images import decoders
+from simclr_cli.images.decode import FORMATS, Header, Refusal, read_header, squashed
+from simclr_cli.images.decoders import apart_many
+from simclr_cli.images.workers import each
+
+pytestmark = pytest.mark.long
+
+SIDE = 8  # of what is decoded
+AT_ONCE = 64  # mutants that a decoder is asked for together
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+CRASHED = ("crashed", "killed", "took over", "nonsense")  # in a reason: the decoder ended
+
+
+def seeds() -> dict[str, list[bytes]]:
+    """Small valid pictures of every format, of many kinds."""
+    y, x = np.mgrid[:40, :40]
+    rgb = Image.fromarray(np.dstack([x * 6, y * 6, (x * y) % 256]).astype(np.uint8))
+    grey, rgba = rgb.convert("L"), rgb.copy()
+    rgba.putalpha(grey)
+    palette = rgb.quantize(16)
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    wide = Image.fromarray(np.asarray(grey).astype(np.float32))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    more: dict[str, Any] = {"save_all": True, "append_images": [grey.convert("P"), palette]}
+    kinds: dict[str, list[tuple[Image.Image, dict[str, Any]]]] = {
+        "JPEG": [(rgb, {"exif": exif}), (rgb, {"progressive": True, "comment": b"c"}), (rgb.convert("CMYK"), {}),
+                 (grey, {"restart_marker_blocks": 2}), (rgb, {"icc_profile": bytes(200), "subsampling": 0})],
+        "PNG": [(rgb, {"exif": exif}), (rgba, {}), (palette, {"transparency": 3}), (deep, {}), (grey.convert("1"), {}),
+                (rgb, {"icc_profile": bytes(200), "dpi": (72, 72)})],
+        "WEBP": [(rgb, {"exif": exif}), (rgba, {"lossless": True}), (rgb, {"save_all": True, "append_images": [rgba]})],
+        "GIF": [(palette, {"transparency": 2}), (palette, more), (grey, {"interlace": False})],
+        "BMP": [(rgb, {}), (palette, {}), (grey.convert("1"), {}), (rgba, {})],
+        "TIFF": [(rgb, {"exif": exif}), (rgb, {"compression": "tiff_lzw"}), (rgb, {"compression": "jpeg"}),
+                 (grey.convert("1"), {"compression": "group4"}), (deep, {"compression": "tiff_adobe_deflate"}),
+                 (wide, {}), (rgba, {"compression": "packbits", "big_tiff": True}), (palette, {})],
+        "PPM": [(rgb, {}), (grey, {}), (grey.convert("1"), {}), (wide, {})],
+    }  # fmt: skip
+    if features.check("avif"):
+        kinds["AVIF"] = [(rgb, {"speed": 10, "exif": exif}), (rgba, {"speed": 10}), (grey, {"speed": 10})]
+    found: dict[str, list[bytes]] = {}
+    for kind, pictures in kinds.items():
+        for image, how in pictures:
+            stream = io.BytesIO()
+            image.save(stream, kind, **how)
+            found.setdefault(kind, []).append(stream.getvalue())
+    found["PPM"].append(b"P3 3 2 255\n" + b" ".join(str(value * 14).encode() for value in range(18)))
+    found["BMP"].append(run_lengths())
+    return found
+
+
+def run_lengths() -> bytes:
+    """A BMP of run lengths, which Pillow reads and does not write."""
+    rows = b"".join(b"\x08" + bytes([row]) + b"\0\0" for row in range(8)) + b"\0\1"
+    head = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    start = 14 + 40 + 1024
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + head + bytes(range(256)) * 4 + rows
+
+
+def mutant(chance: random.Random, whole: bytes, other: bytes) -> bytes:
+    """One to four changes, most of them near the start, where headers are."""
+    data = bytearray(whole)
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        place = int(len(data) * chance.random() ** 2)
+        kind = chance.randrange(7)
+        if kind == 0:  # a bit
+            data[place] ^= 1 << chance.randrange(8)
+        elif kind == 1:  # a byte
+            data[place] = chance.randrange(256)
+        elif kind == 2:  # a number, such as a length, of 1, 2 or 4 bytes of either order
+            size = chance.choice((1, 2, 4))
+            value = chance.choice(EXTREMES) & (256**size - 1)
+            data[place : place + size] = value.to_bytes(size, chance.choice(("little", "big")))
+        elif kind == 3:  # cut short
+            del data[max(1, place) :]
+        elif kind == 4:  # a part again
+            data[place:place] = data[place : place + chance.randrange(1, 200)] * chance.choice((1, 2, 50))
+        elif kind == 5:  # a part gone
+            del data[place : place + chance.randrange(1, 50)]
+        else:  # the rest of another one
+            data[place:] = other[int(len(other) * chance.random()) :]
+        if not data:
+            return b"\0"
+    return bytes(data)
+
+
+def peak(process: int | str) -> float:
+    """The most memory that it ever had at a time, MB."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
+@pytest.mark.filterwarnings("ignore")
+def test_every_mutant_is_a_picture_or_a_refusal(
+    tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
+) -> None:
+    count, workers = times(2_000, 100_000), 2
+    chance = random.Random(0)
+    whole = seeds()
+    assert set(whole) == set(FORMATS) - (set() if features.check("avif") else {"AVIF"})
+    decoders._end_all()  # memory is that of this test
+    sound = [(kind, data) for kind, some in whole.items() for data in some]
+    for i, (kind, data) in enumerate(sound):
+        (tmp_path / str(i)).write_bytes(data)
+        header = read_header(tmp_path / str(i))
+        assert header.format == kind and squashed(tmp_path / str(i), SIDE).shape == (SIDE, SIDE, 3)
+    kinds = sorted(whole)
+    header_of, square_of = apart_many(read_header, workers), apart_many(squashed, workers)
+    before, began, slowest = peak("self"), time.monotonic(), 0.0
+    told: Counter[str] = Counter()
+    crashes: list[str] = []
+
+    def decode(paths: list[Path]) -> list[tuple[Path, Any, Any]]:
+        nonlocal slowest
+        start = time.monotonic()
+        found = list(zip(paths, header_of([(path,) for path in paths]),
+                         square_of([(path, SIDE) for path in paths]), strict=True))  # fmt: skip
+        slowest = max(slowest, time.monotonic() - start)
+        return found
+
+    for first in range(0, count, 20 * AT_ONCE):
+        paths = []
+        for i in range(first, min(count, first + 20 * AT_ONCE)):
+            kind = kinds[i % len(kinds)]
+            data = mutant(chance, chance.choice(whole[kind]), chance.choice(chance.choice(sound)[1:]))
+            paths.append(tmp_path / f"{i % (20 * AT_ONCE)}.jpg")
+            paths[-1].write_bytes(data)
+        parts = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
+        for part in each(decode, parts, workers):
+            assert not isinstance(part, Refusal)
+            for path, header, pixels in part:
+                assert isinstance(header, Header | Refusal)
+                assert isinstance(pixels, Refusal) or (pixels.shape, pixels.dtype) == ((SIDE, SIDE, 3), np.uint8)
+                told["refused" if isinstance(pixels, Refusal) else "pictures"] += 1
+                reasons = [one.reason for one in (header, pixels) if isinstance(one, Refusal)]
+                if any(word in reason for reason in reasons for word in CRASHED):
+                    crashes.append(f"{path.read_bytes()[:16]!r}: {reasons}")
+    seconds = time.monotonic() - began
+    children = [peak(decoder.process.pid) for decoder in decoders._all]
+    assert told.total() == count and told["refused"] > count / 10 and told["pictures"] > count / 10
+    assert peak("self") - before < 500 and max(children) < 2_000, (peak("self") - before, children)
+    figure("fuzz: mutants", count)
+    figure("fuzz: pictures", told["pictures"])
+    figure("fuzz: refusals", told["refused"])
+    figure("fuzz: crashes or hangs of decoders", len(crashes))
+    figure("fuzz: the first of them", crashes[:5])
+    figure("fuzz: seconds", round(seconds))
+    figure("fuzz: slowest 64 mutants, seconds", round(slowest, 1))
+    figure("fuzz: peak memory of a decoder, MB", round(max(children)))
+    figure("fuzz: memory added to the parent, MB", round(peak("self") - before))
