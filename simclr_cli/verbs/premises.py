@@ -16,6 +16,7 @@ from simclr_cli.files import TEMPORARY_PREFIX, free_bytes
 from simclr_cli.locks import LOCK, holder
 from simclr_cli.owner import is_gone, system
 from simclr_cli.results.diagnosing import Diagnosis
+from simclr_cli.settings.views import LARGEST_ON_CPU, LARGEST_ON_GPU
 from simclr_cli.wording import count, duration
 
 NETWORK = (
@@ -90,7 +91,7 @@ def premises(images: Path | None, runs: Path, *, gpu: bool, torch: bool, report:
     """
     from simclr_cli.images.caches import cache_root  # where numpy or Pillow is broken, the other checks still are made
 
-    runs_there = sorted(runs.iterdir()) if runs.is_dir() else []
+    runs_there = sorted(runs.iterdir()) if os.access(runs, os.R_OK | os.X_OK) and runs.is_dir() else []
     now = time.time()
     return Premises(
         cache=_folder(cache_root()),
@@ -98,18 +99,27 @@ def premises(images: Path | None, runs: Path, *, gpu: bool, torch: bool, report:
         pictures=None if images is None else _pictures(images, gpu, report),
         pictures_network="" if images is None else network_of(images),
         strays=tuple(str(path) for run in runs_there for path in run.rglob(f"{TEMPORARY_PREFIX}*")
-                     if now - path.lstat().st_mtime > STRAY_SECONDS),
+                     if now - _changed(path, now) > STRAY_SECONDS),
         unfinished=tuple(_unfinished(runs)) if torch and runs_there else (),
-        newest_run=max((path.stat().st_mtime for path in runs_there), default=0.0),
+        newest_run=max((_changed(path, 0.0) for path in runs_there), default=0.0),
         now=now,
     )  # fmt: skip
 
 
-def _pictures(images: Path, gpu: bool, report: Report) -> Pictures:
-    from simclr_cli.images.cache import lack_of_room
-    from simclr_cli.images.folder import take_census
-    from simclr_cli.settings.views import LARGEST_ON_CPU, LARGEST_ON_GPU
+def _changed(path: Path, otherwise: float) -> float:
+    """When, in seconds since 1970; what is said otherwise if it is gone."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return otherwise
 
+
+def _pictures(images: Path, gpu: bool, report: Report) -> Pictures:
+    try:
+        from simclr_cli.images.cache import lack_of_room
+        from simclr_cli.images.folder import take_census
+    except ImportError as error:
+        return Pictures(str(images), error=f"No picture can be read, for numpy or Pillow is broken ({error}).")
     try:
         census = take_census(images, progress=progress(report, "reading headers"))
     except InputError as error:
