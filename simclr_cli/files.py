@@ -75,7 +75,7 @@ def make_folder(folder: Path) -> None:
         NotWritten: it cannot be created or written to.
     """
     with _writing(folder):
-        _make(folder)
+        ensure_folder(folder)
         with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
             pass
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -84,10 +84,10 @@ def make_folder(folder: Path) -> None:
                     path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
-def _make(folder: Path) -> None:
+def ensure_folder(folder: Path) -> None:
     """A folder and all above it, durably."""
     if not folder.is_dir():
-        _make(folder.parent)
+        ensure_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
@@ -154,7 +154,7 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callabl
 @contextlib.contextmanager
 def _filled(target: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
     """A temporary file beside the target, all in it and durable; afterwards it is gone, or has another name."""
-    _make(target.parent)
+    ensure_folder(target.parent)
     temporary = temporary_beside(target)
     try:
         # Not mkstemp, whose 0600 would lock out colleagues: opened so, the file gets the rights that any file gets.
@@ -188,7 +188,8 @@ def remove(file: Path) -> None:
     """
     with _writing(file), _bound(file, None):
         file.unlink(missing_ok=True)
-        sync_folder(file.parent)
+        if file.parent.is_dir():
+            sync_folder(file.parent)
 
 
 def discard(*files: Path) -> None:
@@ -257,15 +258,12 @@ def write_json(target: Path, content: Any) -> None:
 
 
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
-    """Write a table atomically and durably, None as an empty cell.
-
-    UTF-8, but a name that is not has its bytes as they are on the disk: read it with errors="surrogateescape".
-    """
+    """Write a table atomically and durably, None as an empty cell; names as `names` makes them valid UTF-8."""
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
     table.writerow(columns)
     table.writerows(rows)
-    write_bytes(target, stream.getvalue().encode("utf-8", "surrogateescape"))
+    write_bytes(target, stream.getvalue().encode("utf-8"))
 
 
 def sync_folder(folder: Path) -> None:

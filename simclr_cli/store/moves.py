@@ -88,18 +88,21 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
     """
     check_free(folder)  # once more: another process may have begun meanwhile
     _write(folder, root, files)
-    moved, left = [], []
+    moved, left, there = 0, [], []
     for done, file in enumerate(files, start=1):
+        other = os.path.lexists(folder / file.name)
         if why := _move(root, folder, file):
             left.append(f"{root / file.name}: {why}")
         else:
-            moved.append(file)
+            moved += 1
+        if not other and os.path.lexists(folder / file.name):  # perhaps in its old place too
+            there.append(file)
         progress(done, len(files))
-    if not moved:
+    if not there:
         remove(folder / JOURNAL)
-    elif left:
-        _write(folder, root, moved)
-    return len(moved), tuple(left)
+    elif len(there) < len(files):
+        _write(folder, root, there)
+    return moved, tuple(left)
 
 
 def is_still(path: Path, digest: str) -> bool:
@@ -124,7 +127,7 @@ def _move(root: Path, folder: Path, file: Moved) -> str:
     except FileExistsError:
         return f"{target} is there already"
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return (error.strerror or str(error)).lower() if os.path.lexists(source) else ""  # only a sync has failed
     return ""
 
 

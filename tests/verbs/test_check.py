@@ -40,7 +40,7 @@ def full(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     for name in ("pages/outliers.html", "probe/probe.json", "classifier-x/README.md", "last-good/config.json",
                  "failed-batch.json"):  # fmt: skip
         write_bytes(found.path / name, name.encode())
-    files = EventFiles(found.event_files)
+    files = EventFiles(found.event_files, print)
     files.write([{"epoch": 1, "loss": 4.5, "seconds": 1.0}])
     files.close()
     return found
@@ -213,11 +213,15 @@ def test_strangers_and_strays_are_named_and_are_no_damage(run: RunFolder) -> Non
 
 
 def test_links_are_not_followed(run: RunFolder, tmp_path: Path) -> None:
-    elsewhere = Path(shutil.move(run.encoder, tmp_path / "elsewhere"))
-    run.encoder.symlink_to(elsewhere)
-    run.metrics_file.rename(tmp_path / "metrics.jsonl")
-    run.metrics_file.symlink_to(tmp_path / "metrics.jsonl")
-    assert set(states(checked(run)).values()) == {"missing"} and len(checked(run).found) == 4
+    for name in ("metrics.jsonl", "encoder/model.safetensors"):
+        elsewhere = shutil.move(run.path / name, tmp_path / "elsewhere")
+        (run.path / name).symlink_to(elsewhere)
+        assert states(checked(run)) == {name: "missing"}
+        (run.path / name).unlink()
+        shutil.move(elsewhere, run.path / name)
+    run.encoder.rename(run.path / "within")
+    run.encoder.symlink_to("within")
+    assert {state for name, state in states(checked(run)).items() if name.startswith("encoder/")} == {"missing"}
 
 
 def test_without_digests_what_carries_its_own_is_checked(run: RunFolder) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from simclr_cli import files
 from simclr_cli.errors import InputError, Interrupted, RunError
 from simclr_cli.events import Event, Note, Progress
-from simclr_cli.files import NotWritten
+from simclr_cli.files import NotWritten, write_json
 from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.settings import EmbedSettings, SimilarSettings
 from simclr_cli.store.index import Index, read_index
@@ -185,7 +185,7 @@ def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -
 def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..., Any]) -> None:
     opened(own)
     file = own.run.vectors / "index.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 99}))
+    write_json(file, {**json.loads(file.read_text()), "format_version": 99})
     before = digest(own.run.vectors)
     with pytest.raises(RunError, match="newer format") as caught:
         opened(own)
@@ -228,7 +228,7 @@ def test_vectors_that_were_never_finished_do_not_serve(
 def test_as_is_says_what_is_wrong_with_the_vectors(own: Any) -> None:
     opened(own)
     (own.run.vectors / "index.json").write_text("{")
-    with pytest.raises(RunError, match="does not describe vectors") as caught:
+    with pytest.raises(RunError, match="is not what was written") as caught:
         opened(own, as_is=True)
     assert "--as-is" in caught.value.remedy
 
@@ -244,14 +244,14 @@ def test_what_is_left_out_is_said(own: Any) -> None:
 
 def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
-    make = files._make
+    make = files.ensure_folder
 
     def refused(path: Path) -> None:
         if path.is_relative_to(folder):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         make(path)
 
-    monkeypatch.setattr(files, "_make", refused)
+    monkeypatch.setattr(files, "ensure_folder", refused)
 
 
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
