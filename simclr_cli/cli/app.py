@@ -170,7 +170,7 @@ def perform(
             chosen = settings_class(**values)  # wrong settings end here, before torch is imported
             place = Place.found()
             if place.count == 1 and getattr(chosen, "devices", 1) > 1:
-                return launch(chosen.devices, verb, settings_class, values, as_json, debug)
+                return launch(chosen.devices, verb, settings_class, values, as_json, debug, face.report)
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)

@@ -19,6 +19,7 @@ from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import NEVER, Census, Picture, Refused
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
 from simclr_cli.images.workers import each
+from simclr_cli.trouble import unreachable
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
 COMMIT_SECONDS = 300  # of decoding, which is what a crash may cost
@@ -213,9 +214,11 @@ def _each_squashed(
         try:
             status = path.stat()
         except OSError as error:
-            raise Refusal((error.strerror or str(error)).lower()) from None
+            if (machine := unreachable(error, path)) is not None:
+                raise machine from None
+            raise NotNow((error.strerror or str(error)).lower()) from None
         if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
-            raise Refusal("changed since its folder was looked at")
+            raise NotNow("changed since its folder was looked at")
         return pixels
 
     return each(one, pictures, workers)

@@ -306,3 +306,20 @@ def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyP
     opened(own)
     monkeypatch.setattr(indexing, "locked", None)
     opened(own)
+
+
+def test_a_right_taken_away_is_not_remembered_of_a_picture(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(own)
+    draw_at(own.pictures / "new.png", 1)
+    sound = Path.open
+
+    def closed(path: Path, *arguments: Any, **values: Any) -> Any:
+        if path.name == "new.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return sound(path, *arguments, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", closed)
+        assert [entry.reason for entry in opened(own).refused] == ["permission denied"]
+    index = opened(own)  # its size and time of change are the same
+    assert len(index) == 49 and index.refused == ()
