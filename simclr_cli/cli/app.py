@@ -18,6 +18,7 @@ from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
 from simclr_cli.cli.signals import on_stop
+from simclr_cli.cli.usage import Commands
 from simclr_cli.errors import Interrupted, SimclrError, Terminated
 from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
@@ -29,6 +30,7 @@ PEER_SECONDS = 1  # that a process lets others speak, which may have failed befo
 
 app = typer.Typer(
     name="simclr",
+    cls=Commands,
     help="Learn an image encoder from any folder of pictures, without labels, by SimCLR; and put it to use.",
     epilog="Begin with: simclr demo",
     no_args_is_help=True,
