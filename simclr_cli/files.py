@@ -75,7 +75,7 @@ def make_folder(folder: Path) -> None:
         NotWritten: it cannot be created or written to.
     """
     with _writing(folder):
-        _make(folder)
+        ensure_folder(folder)
         with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
             pass
         for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
@@ -84,10 +84,10 @@ def make_folder(folder: Path) -> None:
                     path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
-def _make(folder: Path) -> None:
+def ensure_folder(folder: Path) -> None:
     """A folder and all above it, durably."""
     if not folder.is_dir():
-        _make(folder.parent)
+        ensure_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
@@ -154,7 +154,7 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callabl
 @contextlib.contextmanager
 def _filled(target: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
     """A temporary file beside the target, all in it and durable; afterwards it is gone, or has another name."""
-    _make(target.parent)
+    ensure_folder(target.parent)
     temporary = temporary_beside(target)
     try:
         # Not mkstemp, whose 0600 would lock out colleagues: opened so, the file gets the rights that any file gets.

@@ -79,7 +79,7 @@ def tree(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
-        plain = path.is_file() and not path.is_symlink()
+        plain = path.is_file() and not path.is_symlink() and status.st_size < 1_000_000
         content = hashlib.sha256(path.read_bytes()).hexdigest() if plain else None
         found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, status.st_size, content)
     return found

@@ -107,7 +107,7 @@ def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
         )
     for reason in result.left:
         face.say(f"Left where it is: {reason}", "yellow")
-    if result.run is not None and result.moved_to is not None:
+    if result.run is not None and result.moved_to is not None and result.moved:
         face.say(f"{count(result.moved, 'file')} moved to {result.moved_to}. To put them back:")
         face.say(f"  simclr duplicates --put-back {result.moved_to}")
 

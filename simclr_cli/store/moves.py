@@ -88,18 +88,23 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
     """
     check_free(folder)  # once more: another process may have begun meanwhile
     _write(folder, root, files)
-    moved, left = [], []
+    moved, left, there = 0, [], []
     for done, file in enumerate(files, start=1):
-        if why := _move(root, folder, file):
+        other = os.path.lexists(folder / file.name)
+        why = _move(root, folder, file)
+        if not other and os.path.lexists(folder / file.name):
+            there.append(file)  # perhaps it is in its old place too; if not, only the last sync has failed
+            why = why if os.path.lexists(root / file.name) else ""
+        if why:
             left.append(f"{root / file.name}: {why}")
         else:
-            moved.append(file)
+            moved += 1
         progress(done, len(files))
-    if not moved:
+    if not there:
         remove(folder / JOURNAL)
-    elif left:
-        _write(folder, root, moved)
-    return len(moved), tuple(left)
+    elif len(there) < len(files):
+        _write(folder, root, there)
+    return moved, tuple(left)
 
 
 def is_still(path: Path, digest: str) -> bool:

@@ -8,7 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, give_name, sync_folder
+from simclr_cli.files import TEMPORARY_PREFIX, digest_file, ensure_folder, give_name, sync_folder
 
 
 def relocate(source: Path, target: Path) -> None:
@@ -19,7 +19,7 @@ def relocate(source: Path, target: Path) -> None:
     Raises:
         OSError: the system refused, or (FileExistsError) something is there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    ensure_folder(target.parent)
     temporary = target.parent / f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}"
     temporary.unlink(missing_ok=True)  # of one that was killed
     try:

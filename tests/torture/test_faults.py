@@ -19,8 +19,9 @@ from safetensors import safe_open
 from simclr_cli.files import TEMPORARY_PREFIX, digest_file
 from simclr_cli.locks import LOCK
 from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
-from simclr_cli.store.moves import JOURNAL
+from simclr_cli.store.moves import JOURNAL, read_journal
 from simclr_cli.store.run import RunFolder
 
 pytestmark = pytest.mark.long
@@ -96,9 +97,13 @@ def wrongs(work: Path, pictures: Counter[str]) -> Iterator[str]:
     yield from (f"{path} is not whole" for path in known if not is_whole(path))
     if not pictures <= pictures_in(work):
         yield "a picture is gone"
+    for folder in (work / "moved", work / "away"):
+        known = [file.name for file in read_journal(folder).files] if (folder / JOURNAL).exists() else []
+        strangers = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} - set(known)
+        yield from (f"{folder / name} is moved, and cannot be put back" for name in strangers)
     for run in map(RunFolder, (work / "simclr-runs").iterdir()):
         if run.begun:
-            run.settings(), run.read_metrics(), load_checkpoint(run.checkpoints)
+            run.settings(), read_epochs(run), load_checkpoint(run.checkpoints)
         if run.finished:
             digest = run.read_encoder()[0]["simclr"]["model_digest"]
             read_index(run.vectors, model_digest=digest)
@@ -133,7 +138,8 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
             wrong.append("this is no expected end")
         if code == 5 and not (failed and re.search(rf"Error: Cannot \w+ \S+: {ERRORS[error]}", said)):
             wrong.append("the message does not say what it is about")
-        if code == 0 and not all((work / file).exists() for file in command.made):
+        made = all((work / file).exists() for file in command.made)
+        if code == 0 and not made and "Left where it is" not in said:
             wrong.append("it says that all is well, and something is not there")
         if error == "EIO" and not (failed and met[n].startswith("unlink")):
             wrong += [f"{path} is left" for path in work.rglob(f"{TEMPORARY_PREFIX}*")]

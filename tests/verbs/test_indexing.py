@@ -244,14 +244,14 @@ def test_what_is_left_out_is_said(own: Any) -> None:
 
 def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
-    make = files._make
+    make = files.ensure_folder
 
     def refused(path: Path) -> None:
         if path.is_relative_to(folder):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         make(path)
 
-    monkeypatch.setattr(files, "_make", refused)
+    monkeypatch.setattr(files, "ensure_folder", refused)
 
 
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
@@ -306,3 +306,20 @@ def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyP
     opened(own)
     monkeypatch.setattr(indexing, "locked", None)
     opened(own)
+
+
+def test_a_right_taken_away_is_not_remembered_of_a_picture(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(own)
+    draw_at(own.pictures / "new.png", 1)
+    sound = Path.open
+
+    def closed(path: Path, *arguments: Any, **values: Any) -> Any:
+        if path.name == "new.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return sound(path, *arguments, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", closed)
+        assert [entry.reason for entry in opened(own).refused] == ["permission denied"]
+    index = opened(own)  # its size and time of change are the same
+    assert len(index) == 49 and index.refused == ()
