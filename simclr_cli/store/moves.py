@@ -91,12 +91,14 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
     moved, left, there = 0, [], []
     for done, file in enumerate(files, start=1):
         other = os.path.lexists(folder / file.name)
-        if why := _move(root, folder, file):
+        why = _move(root, folder, file)
+        if not other and os.path.lexists(folder / file.name):
+            there.append(file)  # perhaps it is in its old place too; if not, only the last sync has failed
+            why = why if os.path.lexists(root / file.name) else ""
+        if why:
             left.append(f"{root / file.name}: {why}")
         else:
             moved += 1
-        if not other and os.path.lexists(folder / file.name):  # perhaps in its old place too
-            there.append(file)
         progress(done, len(files))
     if not there:
         remove(folder / JOURNAL)
@@ -127,7 +129,7 @@ def _move(root: Path, folder: Path, file: Moved) -> str:
     except FileExistsError:
         return f"{target} is there already"
     except OSError as error:
-        return (error.strerror or str(error)).lower() if os.path.lexists(source) else ""  # only a sync has failed
+        return (error.strerror or str(error)).lower()
     return ""
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from simclr_cli import files as files_module
 from simclr_cli.errors import InputError, SettingsError
+from simclr_cli.store import relocation
 from simclr_cli.store.moves import JOURNAL, Moved, check_destination, move_out, put_back, read_journal
 
 HOSTILE = [
@@ -233,3 +234,25 @@ def test_where_nothing_was_moved_no_journal_stays(root: Path, tmp_path: Path) ->
     (tmp_path / "away").mkdir()
     moved, left = move_out(root, tmp_path / "away", [Moved("a.png", "0" * 64)], silent)
     assert (moved, len(left)) == (0, 1) and not (tmp_path / "away" / JOURNAL).exists()
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_sync_that_fails_leaves_nothing_that_cannot_be_put_back(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Of the folder that a file is moved to, or of the one that it came from: the file is there, and in the journal."""
+    before, folder = tree(root), tmp_path / "copies"
+    check_destination(folder, root)
+    sync, calls = relocation.sync_folder, [0]
+
+    def failing(path: Path) -> None:
+        calls[0] += 1
+        if calls[0] == at + 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relocation, "sync_folder", failing)
+        moved, left = move_out(root, folder, wanted(), silent)
+    assert moved + len(left) == len(HOSTILE) and len(left) == (at % 2 == 0)
+    assert put_back(folder, silent)[2] == () and tree(root) == before

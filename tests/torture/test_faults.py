@@ -19,6 +19,7 @@ from safetensors import safe_open
 from simclr_cli.files import TEMPORARY_PREFIX, digest_file
 from simclr_cli.locks import LOCK
 from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.moves import JOURNAL, read_journal
 from simclr_cli.store.run import RunFolder
@@ -102,7 +103,7 @@ def wrongs(work: Path, pictures: Counter[str]) -> Iterator[str]:
         yield from (f"{folder / name} is moved, and cannot be put back" for name in strangers)
     for run in map(RunFolder, (work / "simclr-runs").iterdir()):
         if run.begun:
-            run.settings(), run.read_metrics(), load_checkpoint(run.checkpoints)
+            run.settings(), read_epochs(run), load_checkpoint(run.checkpoints)
         if run.finished:
             digest = run.read_encoder()[0]["simclr"]["model_digest"]
             read_index(run.vectors, model_digest=digest)

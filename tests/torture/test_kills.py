@@ -14,6 +14,7 @@ import pytest
 from simclr_cli.files import TEMPORARY_PREFIX, digest_file
 from simclr_cli.locks import LOCK
 from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import read_vectors
@@ -55,7 +56,7 @@ def trained(work: Path, _: Truth) -> str:
     run = RunFolder(work / "simclr-runs/new")
     if run.begun:
         run.settings()
-    found, rows = load_checkpoint(run.checkpoints), run.read_metrics()
+    found, rows = load_checkpoint(run.checkpoints), read_epochs(run)
     if found is not None and found.step != STEPS * len(found.metrics) + len(found.losses):
         return "the checkpoint is mixed"
     if run.finished:

@@ -13,8 +13,9 @@ import pytest
 
 from simclr_cli.digests import DIGESTS
 from simclr_cli.errors import RunError
-from simclr_cli.events import Progress
+from simclr_cli.events import Progress, silent
 from simclr_cli.files import bind, write_bytes
+from simclr_cli.locks import Busy, locked
 from simclr_cli.results import CheckResult
 from simclr_cli.settings import CheckSettings, EmbedSettings, ReportSettings, SimilarSettings
 from simclr_cli.store.epochs import read_epochs, write_epochs
@@ -264,6 +265,15 @@ def test_a_change_that_is_under_way_is_no_damage(run: RunFolder, monkeypatch: py
 
     monkeypatch.setattr(module, "digest_file", late)
     assert checked(run).whole and len(read_epochs(run)) == 5
+
+
+def test_nothing_is_mended_while_another_process_trains_there(run: RunFolder) -> None:
+    flip(run.weights_file)
+    with locked(run.path, "training", silent):
+        assert states(checked(run)) == {"encoder/model.safetensors": "damaged"}
+        with pytest.raises(Busy):
+            checked(run, mend=True)
+    assert checked(run, mend=True).whole
 
 
 def test_damaged_small_files_are_never_read_as_if_they_were_whole(run: RunFolder, trained: Any) -> None:
