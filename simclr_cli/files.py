@@ -188,7 +188,8 @@ def remove(file: Path) -> None:
     """
     with _writing(file), _bound(file, None):
         file.unlink(missing_ok=True)
-        sync_folder(file.parent)
+        if file.parent.is_dir():
+            sync_folder(file.parent)
 
 
 def discard(*files: Path) -> None:
@@ -257,15 +258,12 @@ def write_json(target: Path, content: Any) -> None:
 
 
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
-    """Write a table atomically and durably, None as an empty cell.
-
-    UTF-8, but a name that is not has its bytes as they are on the disk: read it with errors="surrogateescape".
-    """
+    """Write a table atomically and durably, None as an empty cell; names as `names` makes them valid UTF-8."""
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
     table.writerow(columns)
     table.writerows(rows)
-    write_bytes(target, stream.getvalue().encode("utf-8", "surrogateescape"))
+    write_bytes(target, stream.getvalue().encode("utf-8"))
 
 
 def sync_folder(folder: Path) -> None:

@@ -78,6 +78,12 @@ def locked(folder: Path, work: str, report: Report, *, wait: float = 0) -> Itera
             discard(file)
 
 
+def holder(folder: Path) -> Holder | None:
+    """Who has the lock of a folder, as far as can be told, dead or not."""
+    found = _read(folder / LOCK)
+    return found if isinstance(found, Holder) else None
+
+
 def _busy(folder: Path, found: Holder | str) -> Busy:
     remedy = "Wait until it has ended, or stop it."
     if isinstance(found, str) or found.system != system() or not found.started:

@@ -53,6 +53,17 @@ def free_shared_memory() -> int | None:
     return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
 
 
+def lack_of_shared_memory(gpus: int) -> str | None:
+    """A sentence about it, if /dev/shm is too small for as many processes, each on a GPU of its own."""
+    free, wanted = free_shared_memory(), shared_memory_wanted(gpus)
+    if free is None or free >= wanted:
+        return None
+    return (
+        f"/dev/shm has {free / 1e6:.0f} MB free, and {gpus} GPUs take up to {wanted / 1e6:.0f} MB of it to talk to one "
+        "another: if NCCL fails, enlarge it (docker run --shm-size=1g)."
+    )
+
+
 def shared_memory_wanted(gpus: int) -> int:
     """Bytes of /dev/shm that as many processes, each on a GPU of its own, take at most: NCCL's buffers.
 

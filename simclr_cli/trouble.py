@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from simclr_cli.errors import MachineError
@@ -43,24 +44,33 @@ def trouble(error: BaseException, given: Mapping[str, Any]) -> MachineError | No
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in words:
         return MachineError("No more threads can be started.", "Give fewer --workers, or raise the limit: ulimit -u.")
-    return refused(error) if isinstance(error, OSError) else None
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in NO_RIGHT:
+        return MachineError(f"{_file(error)} cannot be used: {error.strerror}.", "Change its rights, or make room.")
+    return unreachable(error)
 
 
-def refused(error: OSError) -> MachineError | None:
-    """The same for what the system says of a file: only of what is no property of the file."""
-    file = f"{error.filename}" if error.filename else "A file"
+def unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
+    """The error of what the system says of a file, if it says nothing of the file itself: a disk, a share, a limit.
+
+    Args:
+        file: which one it is, where the error does not know.
+    """
     if error.errno in UNREACHABLE:
         return MachineError(
-            f"{file} cannot be reached: {error.strerror}.",
+            f"{_file(error, file)} cannot be reached: {error.strerror}.",
             "See to the disk or the network share that holds it, and type the command again.",
         )
     if error.errno in TOO_MANY_FILES:
         return MachineError(
             f"Too many files are open ({error.strerror}).", "Raise the limit and type the command again: ulimit -n 4096"
         )
-    if error.errno in NO_RIGHT:
-        return MachineError(f"{file} cannot be used: {error.strerror}.", "Change its rights, or make room.")
     return None
+
+
+def _file(error: OSError, file: Path | None = None) -> str:
+    return str(error.filename or file or "A file")
 
 
 def _less_memory(given: Mapping[str, Any]) -> str:

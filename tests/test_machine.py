@@ -81,6 +81,37 @@ def test_windows_has_no_such_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not keep_freed_memory()
 
 
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [({"max": "200000 100000"}, 2.0), ({"max": "max 100000"}, None), ({"quota": "150000", "period": "100000"}, 1.5),
+     ({"quota": "-1", "period": "100000"}, None), ({}, None)],
+)  # fmt: skip
+def test_how_many_cores_a_container_may_use(
+    files: dict[str, str], cores: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(machine, "CPU_QUOTA", tmp_path / "max")
+    monkeypatch.setattr(machine, "CPU_QUOTA_1", (tmp_path / "quota", tmp_path / "period"))
+    assert machine.core_quota() == cores
+
+
+def test_small_shared_memory_is_noticed_before_it_strikes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_shared_memory", lambda: 67_108_864)  # Docker's
+    told = machine.lack_of_shared_memory(8)
+    assert told is not None and "67 MB free" in told and "160 MB" in told and "--shm-size" in told
+    assert machine.lack_of_shared_memory(2) is machine.lack_of_shared_memory(1) is None
+    monkeypatch.setattr(machine, "free_shared_memory", lambda: None)
+    assert machine.lack_of_shared_memory(8) is None
+
+
+def test_shared_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
+    assert (machine.free_shared_memory() or 0) > 0
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
+    assert machine.free_shared_memory() is None
+
+
 def test_a_users_own_spin_count_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     share_cores()

@@ -19,6 +19,7 @@ from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import as_command
 from simclr_cli.cli.stalls import stalls_told
 from simclr_cli.cli.stopping import stoppable
+from simclr_cli.cli.usage import Commands
 from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
@@ -31,6 +32,7 @@ PEER_SECONDS = 1  # that a process lets others speak, which may have failed befo
 
 app = typer.Typer(
     name="simclr",
+    cls=Commands,
     help="Learn an image encoder from any folder of pictures, without labels, by SimCLR; and put it to use.",
     epilog="Begin with: simclr demo",
     no_args_is_help=True,
@@ -170,7 +172,7 @@ def perform(
             chosen = settings_class(**values)  # wrong settings end here, before torch is imported
             place = Place.found()
             if place.count == 1 and getattr(chosen, "devices", 1) > 1:
-                return launch(chosen.devices, verb, settings_class, values, as_json, debug)
+                return launch(chosen.devices, verb, settings_class, values, as_json, debug, face.report)
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from simclr_cli.cli.signals import SAVE, held_back, on_signal
 from simclr_cli.cli.stopping import asked_for, say_stopping
 from simclr_cli.errors import MachineError
+from simclr_cli.events import Note, Report, silent
+from simclr_cli.machine import lack_of_shared_memory
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -22,7 +24,15 @@ if TYPE_CHECKING:
 GRACE = 5  # seconds that the other processes have to end by themselves, when one has failed
 
 
-def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool) -> int:
+def launch(
+    count: int,
+    verb: str,
+    settings_class: type[Any],
+    values: dict[str, Any],
+    as_json: bool,
+    debug: bool,
+    report: Report = silent,
+) -> int:
     """Run one verb in `count` processes; when one fails, the others are ended.
 
     On the first Ctrl-C or SIGTERM they stop by themselves, on the second they are ended; on SIGUSR1 the first saves.
@@ -51,7 +61,7 @@ def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, A
     with on_signal(pass_on):
         from torch.multiprocessing.spawn import start_processes
 
-        meeting = _meeting(count, values.get("device"))
+        meeting = _meeting(count, values.get("device"), report)
         if passed_on:
             raise asked_for(passed_on[0])
         arguments = (verb, settings_class, values, as_json, debug, True)
@@ -67,7 +77,7 @@ def launch(count: int, verb: str, settings_class: type[Any], values: dict[str, A
         return code
 
 
-def _meeting(count: int, device: str | None) -> TCPStore:
+def _meeting(count: int, device: str | None, report: Report) -> TCPStore:
     """Where the processes find one another as long as it is there; the environment says so to them."""
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -77,6 +87,8 @@ def _meeting(count: int, device: str | None) -> TCPStore:
     gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if 0 < gpus < count:
         raise MachineError(f"--devices is {count}, and this machine has {gpus} GPUs.", f"Give --devices {gpus}.")
+    if gpus and (lack := lack_of_shared_memory(count)):
+        report(Note(lack, warning=True))
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a port that is free
     os.environ.update(
         WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(meeting.port),

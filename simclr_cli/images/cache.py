@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from simclr_cli.errors import InputError, Interrupted, MachineError
 from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
-from simclr_cli.images.decode import Pixels, Refusal, squashed
+from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed
 from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import Census, Picture, Refused
+from simclr_cli.images.folder import NEVER, Census, Picture, Refused
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
 from simclr_cli.images.workers import each
+from simclr_cli.trouble import unreachable
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
 COMMIT_SECONDS = 300  # of decoding, which is what a crash may cost
@@ -170,26 +171,29 @@ def _decode_rest(
     to_do = [picture for picture in census.pictures if picture.name in names]
     results = _each_squashed(census, to_do, folder.side, workers)
     waiting = zip(to_do, results, strict=True)
-    done, stop = 0, None
+    done = 0
+    stop: Interrupted | MachineError | None = None
 
     def for_a_while() -> Iterator[tuple[Picture, NDArray[np.uint8] | str | None]]:
         nonlocal done, stop, room
         began = time.monotonic()
-        for picture, found in waiting:
-            if isinstance(found, Refusal):
-                yield picture, found.reason
-            elif room > 0:
-                room -= 1
-                yield picture, found.transpose(2, 0, 1)
-            else:
-                yield picture, None
-            done += 1
-            try:
+        try:
+            for picture, found in waiting:
+                if isinstance(found, NotNow):
+                    yield replace(picture, modified_ns=NEVER), found.reason
+                elif isinstance(found, Refusal):
+                    yield picture, found.reason
+                elif room > 0:
+                    room -= 1
+                    yield picture, found.transpose(2, 0, 1)
+                else:
+                    yield picture, None
+                done += 1
                 progress(done, len(to_do))
-            except Interrupted as interrupted:
-                stop = interrupted
-            if stop or time.monotonic() - began > COMMIT_SECONDS:
-                return
+                if time.monotonic() - began > COMMIT_SECONDS:
+                    return
+        except (Interrupted, MachineError) as error:  # what was decoded by then is kept
+            stop = error
 
     with closing(results):
         while done < len(to_do) and stop is None:
@@ -210,9 +214,11 @@ def _each_squashed(
         try:
             status = path.stat()
         except OSError as error:
-            raise Refusal((error.strerror or str(error)).lower()) from None
+            if (machine := unreachable(error, path)) is not None:
+                raise machine from None
+            raise NotNow((error.strerror or str(error)).lower()) from None
         if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
-            raise Refusal("changed since its folder was looked at")
+            raise NotNow("changed since its folder was looked at")
         return pixels
 
     return each(one, pictures, workers)

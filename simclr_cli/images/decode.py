@@ -29,6 +29,7 @@ from PIL import (  # what is not loaded here, Pillow would look for among all th
 
 from simclr_cli.images.rgb import to_rgb
 from simclr_cli.machine import whole_memory
+from simclr_cli.trouble import unreachable
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 
@@ -67,6 +68,10 @@ class Refusal(Exception):
         return str(self)
 
 
+class NotNow(Refusal):
+    """The same, for what may be otherwise the next time although the file has not changed: it is not remembered."""
+
+
 class Header(NamedTuple):
     """What a picture says of itself before it is decoded; the size as it stands upright."""
 
@@ -101,8 +106,9 @@ def read_header(path: Path) -> Header:
 
     Raises:
         Refusal: no right to read, not a picture, or more than MAX_PIXELS.
+        MachineError: the disk or the share that holds it fails.
     """
-    with _refusing(), path.open("rb") as stream:
+    with _refusing(path), path.open("rb") as stream:
         image = _open(stream)
         width, height = image.size
         # The base class's method: PNG's own decodes the whole picture to find an EXIF chunk behind it.
@@ -124,7 +130,7 @@ def decode(path: Path, *, at_least: int | None = None) -> Image.Image:
     Raises:
         Refusal: as read_header, and truncated or corrupt content.
     """
-    with _refusing(), path.open("rb") as stream:
+    with _refusing(path), path.open("rb") as stream:
         image = _open(stream)
         if image.format == "PNG":  # Pillow decodes past damaged chunks: their checksums must be asked for
             image.verify()
@@ -208,8 +214,11 @@ def _open(stream: IO[bytes]) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn whatever a decoder raises on a stranger's bytes into a Refusal with a short reason."""
+def _refusing(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises on a stranger's bytes into a Refusal with a short reason.
+
+    What the system says of the disk or the share is none: a MachineError.
+    """
     try:
         yield
     except Refusal:
@@ -219,12 +228,14 @@ def _refusing() -> Iterator[None]:
     except UnidentifiedImageError:
         raise Refusal("damaged: its header cannot be read") from None
     except PermissionError:
-        raise Refusal("no right to read it") from None
+        raise NotNow("no right to read it") from None
     except FileNotFoundError:
-        raise Refusal("gone, or a broken link") from None
+        raise NotNow("gone, or a broken link") from None
     except MemoryError:
-        raise Refusal("too large for this machine's memory") from None
+        raise NotNow("too large for this machine's memory") from None
     except OSError as error:
+        if (machine := unreachable(error, path)) is not None:
+            raise machine from None
         # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.
         # Without the count of missing bytes, so that equal reasons can be counted.
         message = re.sub(r" \(\d+ bytes? not processed\)", "", str(error))

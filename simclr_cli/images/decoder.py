@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from simclr_cli.errors import MachineError
 from simclr_cli.images.decode import (
     BYTES_A_PIXEL,
     MAX_PIXELS,
     Header,
+    NotNow,
     Refusal,
     evaluation_crop,
     middle,
@@ -66,7 +68,9 @@ def _outcome(function: Callable[..., Any], path: str, *arguments: float) -> tupl
     try:
         found = function(Path(path), *arguments)
     except Refusal as refusal:
-        return {"refused": refusal.reason}, b""
+        return {"refused": refusal.reason} | ({"now": True} if isinstance(refusal, NotNow) else {}), b""
+    except MachineError as error:
+        return {"machine": [error.what, error.remedy]}, b""
     if FUNCTIONS[function] is None:
         return {"shape": found.shape}, np.ascontiguousarray(found).data
     return {"value": [part.tolist() if isinstance(part, np.ndarray) else part for part in found]}, b""

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from simclr_cli.errors import MachineError
-from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decode import NotNow, Refusal
 from simclr_cli.images.decoder import FUNCTIONS
 from simclr_cli.images.workers import attempt
 
@@ -100,7 +101,7 @@ class _Decoder:
         Raises:
             _Ended: the process.
         """
-        paths = [os.fspath(path) for path, *_ in calls]
+        paths = [str(path.absolute()) for path, *_ in calls]  # wherever it was started
         self.seconds = allowed = SECONDS + math.ceil(sum(map(_bytes, paths)) / 2**20)
         asked = [[path, *arguments] for path, (_, *arguments) in zip(paths, calls, strict=True)]
         try:
@@ -110,13 +111,18 @@ class _Decoder:
         except (OSError, EOFError):
             self.end(GRACE)
             raise _Ended(f"decoding it took over {allowed} s" if self.overdue else self._cause()) from None
+        except MachineError:
+            self.end()  # it would go on with the answers to the other calls
+            raise
         except Exception:  # taken over by what it decoded, it may answer anything
             self.end()
             raise _Ended("its decoder answered nonsense") from None
 
     def _result(self, function: Callable[..., R], told: dict[str, Any]) -> R | Refusal:
+        if "machine" in told:
+            raise MachineError(*told["machine"])
         if "refused" in told:
-            return Refusal(told["refused"])
+            return (NotNow if told.get("now") else Refusal)(told["refused"])
         if restored := FUNCTIONS[function]:
             return restored(told["value"])  # type: ignore[no-any-return]
         pixels = np.empty(told["shape"], np.uint8)
@@ -165,10 +171,20 @@ def _ask(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Sequen
     except _Ended:
         if len(calls) > 1:
             return [found for call in calls for found in _ask(function, [call])]
+    _await(calls[0][0])
     try:
         return _by(_started(), function, calls)
     except _Ended as ended:
-        return [Refusal(str(ended))]
+        return [NotNow(str(ended))]
+
+
+def _await(path: Path) -> None:
+    """Wait for a disk or a network share that stalls: only what can be read may take too long to decode."""
+    with contextlib.suppress(OSError):  # the next decoder says what is wrong with it
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as stream:
+                while stream.read(2**20):
+                    pass
 
 
 def _by(decoder: _Decoder, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:

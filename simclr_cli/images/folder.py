@@ -20,7 +20,9 @@ from simclr_cli.images.caches import HEADERS, cache_of
 from simclr_cli.images.decode import FORMATS, MAX_PIXELS, Header, Refusal, looks_like, read_header
 from simclr_cli.images.decoders import apart_many
 from simclr_cli.images.workers import count_workers, each
+from simclr_cli.trouble import unreachable
 
+NEVER = -1  # a time of change that no file has: what is entered with it is not remembered
 AT_ONCE = 32  # files whose headers a decoder is asked for together
 VERSION = 1  # of what is remembered of a census
 
@@ -157,6 +159,7 @@ def take_census(
 
     Raises:
         InputError: no such folder, not a folder, no right to read it, or not one picture in it.
+        MachineError: the disk or the network share that holds it fails.
     """
     try:
         if not stat.S_ISDIR(root.stat().st_mode):
@@ -166,6 +169,7 @@ def take_census(
     except FileNotFoundError:
         raise InputError(f"There is no folder {root}.", "Check the path; the folder of pictures comes first.") from None
     except OSError as error:
+        _check_reachable(error, root)
         raise InputError(
             f"The folder {root} cannot be read: {error.strerror}.", "Change its rights, or give another."
         ) from None
@@ -241,7 +245,8 @@ def _walk(root: Path) -> Iterator[str]:
         prefix = folders.pop()
         try:
             entries = list(os.scandir(root / prefix))
-        except OSError:
+        except OSError as error:
+            _check_reachable(error, root / prefix)
             yield prefix.rstrip("/")
             continue
         for entry in entries:
@@ -251,6 +256,12 @@ def _walk(root: Path) -> Iterator[str]:
                 folders.append(f"{prefix}{entry.name}/")
             else:
                 yield prefix + entry.name
+
+
+def _check_reachable(error: OSError, path: Path) -> None:
+    """Raise MachineError for what is the disk's fault or the share's: the pictures there are not to be left out."""
+    if (machine := unreachable(error, path)) is not None:
+        raise machine from None
 
 
 def _glance(path: Path, remembered: Picture | None) -> Picture | os.stat_result | Refusal | None:
@@ -272,6 +283,7 @@ def _glance(path: Path, remembered: Picture | None) -> Picture | os.stat_result 
     except FileNotFoundError:
         return Refusal("a broken link")
     except OSError as error:  # no right to read, a loop of links, ...
+        _check_reachable(error, path)
         return Refusal((error.strerror or str(error)).lower())
     return status
 

@@ -14,11 +14,12 @@ from PIL import Image
 
 from simclr_cli.files import digest_file
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decode import NotNow
 from simclr_cli.images.folder import Census
 from simclr_cli.images.looks import perceptual_hash
 from simclr_cli.images.workers import each
 from simclr_cli.settings import Copies
+from simclr_cli.trouble import unreachable
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash, in which near copies may differ
 
@@ -110,12 +111,15 @@ def content_digest(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal.
 
     Raises:
-        Refusal: it cannot be read, or is gone.
+        NotNow: it cannot be read, or is gone.
+        MachineError: the disk or the network share that holds it fails.
     """
     try:
         return digest_file(path)
     except OSError as error:
-        raise Refusal((error.strerror or str(error)).lower()) from None
+        if (machine := unreachable(error, path)) is not None:
+            raise machine from None
+        raise NotNow((error.strerror or str(error)).lower()) from None
 
 
 def hashes(pictures: DecodedPictures, progress: Progress) -> NDArray[np.uint64]:

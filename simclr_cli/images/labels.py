@@ -9,6 +9,8 @@ from pathlib import Path
 
 from simclr_cli.errors import InputError
 from simclr_cli.images.folder import Census
+from simclr_cli.names import as_cell
+from simclr_cli.reading import check_file
 
 
 def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping[str, str]]:
@@ -25,14 +27,16 @@ def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping
                 "Give such a folder (of train and test: the one, and the other with --test), or --labels FILE.csv.",
             )
         return census, dict(zip((picture.name for picture in census.pictures), census.labels, strict=True))
-    labels = read_labels(table)
+    given = read_labels(table)
+    names = [picture.name for picture in census.pictures]
+    found = {name: given.get(name) or given.get(as_cell(name)) for name in names}  # as it is, or as our tables have it
+    labels = {name: label for name, label in found.items() if label is not None}
     pictures = tuple(picture for picture in census.pictures if picture.name in labels)
     if not pictures:
         raise InputError(
             f"{table} names no picture of {census.root}.",
             f"Give paths relative to that folder, such as {census.pictures[0].name}.",
         )
-    labels = {picture.name: labels[picture.name] for picture in pictures}
     if len(set(labels.values())) < 2:
         raise InputError(f"{table} gives all pictures one class.", "Give at least two classes.")
     return replace(census, pictures=pictures), labels
@@ -61,6 +65,7 @@ def read_labels(table: Path) -> dict[str, str]:
     """
     labels: dict[str, str] = {}
     try:
+        check_file(table)
         with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             columns = reader.fieldnames or []
@@ -75,6 +80,6 @@ def read_labels(table: Path) -> dict[str, str]:
                     )
                 if labels.setdefault(path, name) != name:
                     raise InputError(f"{table} gives {path} two labels, {labels[path]} and {name}.", "Leave one.")
-    except (OSError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{table} cannot be read ({error}).", "Give a CSV with columns path and label.") from None
     return labels

@@ -17,16 +17,13 @@ class Kind:
 
     pattern: str  # of relative paths
     source: Source
-    remedy: (
-        str  # of {run}, the folder, {file}, its path, {folder}, that it lies in, {stem}, its name, {resume}, a command
-    )
+    remedy: str  # with {run}, the run's folder, {file}, its {folder} and {stem}, and {resume}, a command
     bound: bool = True  # False: others write it, and it has checksums of its own
 
 
 RETRAIN = "Restore it from a copy, or train again: simclr pretrain FOLDER"
 MEND = "Make it again from the checkpoint: simclr check {run} --mend"
 KINDS = (
-    Kind("*.simclr-lock", "extra", "Delete {file}, if no command is at work in this run.", bound=False),
     Kind("*.simclr-lock", "extra", "Delete {file}, if no command is at work in this run.", bound=False),
     Kind("digests.json", "kept", "If all else is in order, note what is there: simclr check {run} --mend"),
     Kind("config.json", "kept", RETRAIN),

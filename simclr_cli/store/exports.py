@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.files import write_file
-from simclr_cli.store.names import as_cell
+from simclr_cli.names import as_cell
 from simclr_cli.store.parquet import write_parquet
 from simclr_cli.store.rows import header, named
 from simclr_cli.store.vectors import Vectors, about, write_described, write_vectors

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from simclr_cli.files import digest_file
+from simclr_cli.reading import MOST_OF_LIST, read_json
 from simclr_cli.store.checkpoint import is_whole_checkpoint
 from simclr_cli.store.events import are_whole_records
 from simclr_cli.store.index import INDEX, ROWS
@@ -47,10 +47,10 @@ def _are_vectors(out: Path) -> bool:
 def _told(file: Path, *keys: str) -> Any:
     """What a description says under a key; None: nothing that could be read."""
     try:
-        found = json.loads(file.read_bytes())
+        found = read_json(file, MOST_OF_LIST)
         for key in keys:
             found = found[key]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return found
 

@@ -9,7 +9,7 @@ from typing import IO
 
 from simclr_cli.errors import MachineError
 from simclr_cli.files import write_file
-from simclr_cli.store.names import as_text
+from simclr_cli.names import as_text
 from simclr_cli.store.vectors import Vectors, about
 
 ROW_GROUP = 16_384  # rows

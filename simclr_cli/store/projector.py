@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simclr_cli.files import write_file, write_json
+from simclr_cli.names import as_cell, as_text
 from simclr_cli.store.exports import as_numbers
-from simclr_cli.store.names import as_cell, as_text
 from simclr_cli.store.vectors import Vectors, write_described
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from simclr_cli.digests import DIGESTS, Damaged, Table, read_table
 from simclr_cli.events import Report, progress, silent
 from simclr_cli.files import digest_file, files_in, is_temporary
+from simclr_cli.locks import locked
 from simclr_cli.results import CheckResult, Finding, State
 from simclr_cli.settings import CheckSettings
 from simclr_cli.store.contents import OTHER, RETRAIN, kind_of, source_of
@@ -39,13 +40,14 @@ def check(settings: CheckSettings, *, report: Report = silent) -> CheckResult:
 
     Raises:
         RunError: no such run, or of a newer version.
-        MachineError: with `mend`, the system refused to write.
+        MachineError: with `mend`, the system refused to write, or another process trains in the run.
     """
     run = find_begun_run(settings.run, settings.runs)
     result = look(run, progress(report, "checking"))
     if settings.mend and not (result.whole and result.bound):
         wrong = {one.path: one.state for one in result.found if one.state not in NO_DAMAGE and one.path != DIGESTS}
-        mended = mend(run, wrong, bound=result.bound)
+        with locked(run.path, "mending", report):
+            mended = mend(run, wrong, bound=result.bound)
         result = look(run, progress(report, "checking"), mended)
     return result
 

@@ -13,7 +13,11 @@ GRADES = ("fault", "advice", "note")  # the worst first
 
 
 def doctor(settings: DoctorSettings, *, report: Report = silent) -> DoctorResult:
-    """Look for faults; nothing is changed, and nothing written but what a census keeps in the cache."""
+    """Look for faults; nothing is changed, and nothing written but what a census keeps in the cache.
+
+    Raises:
+        MachineError: the disk or the network share that holds the pictures fails.
+    """
     torch = torch_facts()
     installed = installation.installation(torch)
     machine = resources.resources(torch)

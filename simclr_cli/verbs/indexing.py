@@ -13,8 +13,8 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
 from simclr_cli.files import NotWritten
-from simclr_cli.images.decode import Refusal
-from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.images.decode import NotNow, Refusal
+from simclr_cli.images.folder import NEVER, Census, Picture, take_census
 from simclr_cli.images.groups import content_digest
 from simclr_cli.images.workers import count_workers, each
 from simclr_cli.locks import Busy, locked
@@ -218,18 +218,18 @@ def _rows(
     digests = [found if isinstance(found, Refusal) else bytes.fromhex(found)
                for found in each(content_digest, paths, workers)]  # fmt: skip
     h = np.empty((len(pictures), known.width), np.float32)
-    reasons = {i: found.reason for i, found in enumerate(digests) if isinstance(found, Refusal)}
+    failed = {i: found for i, found in enumerate(digests) if isinstance(found, Refusal)}
     places = [by_content.get(found, -1) if isinstance(found, bytes) else -1 for found in digests]
     same = [i for i, place in enumerate(places) if place >= 0]
     h[same] = known.h.take(np.array([places[i] for i in same], dtype=np.int64))
-    others = [i for i, place in enumerate(places) if place < 0 and i not in reasons]
+    others = [i for i, place in enumerate(places) if place < 0 and i not in failed]
     made, refusals = embed_files(
         ready, [paths[i] for i in others], batch_size=batch_size, workers=workers, report=report, stage="embedding"
     )
-    reasons |= {others[i]: refusal.reason for i, refusal in refusals.items()}
-    whole = [i for i in others if i not in reasons]
+    failed |= {others[i]: refusal for i, refusal in refusals.items()}
+    whole = [i for i in others if i not in failed]
     h[whole] = unit_rows(made)
-    kept = [i for i in range(len(pictures)) if i not in reasons]
+    kept = [i for i in range(len(pictures)) if i not in failed]
     names, ends = named([pictures[i].name for i in kept])
     rows = Rows(
         h=h[kept],
@@ -240,6 +240,10 @@ def _rows(
         digest=np.frombuffer(b"".join(digests[i] for i in kept), np.uint8).reshape(-1, 32),  # type: ignore[misc]
         size=np.array([(pictures[i].height, pictures[i].width) for i in kept], np.int32).reshape(-1, 2),
     )
-    failed = [RefusedFile(pictures[i].name, reason, pictures[i].bytes, pictures[i].modified_ns)
-              for i, reason in sorted(reasons.items())]  # fmt: skip
-    return rows, failed
+    return rows, [_left_out(pictures[i], refusal) for i, refusal in sorted(failed.items())]
+
+
+def _left_out(picture: Picture, refusal: Refusal) -> RefusedFile:
+    """A picture that is tried again when it has changed, or, if the refusal is of this time only, the next time."""
+    modified_ns = NEVER if isinstance(refusal, NotNow) else picture.modified_ns
+    return RefusedFile(picture.name, refusal.reason, picture.bytes, modified_ns)

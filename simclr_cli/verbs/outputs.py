@@ -15,14 +15,13 @@ from simclr_cli.files import make_folder, write_bytes, write_csv, write_json
 from simclr_cli.images.decode import Refusal, small
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.workers import each
+from simclr_cli.names import Cell, as_cell, as_words
 from simclr_cli.pages.gallery import Found, Part, gallery_page
 from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri
 from simclr_cli.settings import FindSettings
-from simclr_cli.store.names import FORMULA, as_cell, as_text
 from simclr_cli.store.run import RunFolder
 from simclr_cli.wording import count
 
-Cell = str | int | float | None
 SIDE = 320  # px of a thumbnail, shown at about half of it, so that it is sharp on fine screens
 BY_PIXELS = 64  # px up to which a picture is shown as it is, enlarged by whole pixels
 MOST = 500  # pictures on a page
@@ -104,18 +103,12 @@ def write_found(
 def table_rows(groups: Sequence[Group], columns: Sequence[str]) -> Iterator[list[Cell]]:
     """For every picture its group's heading, its path, and its values under these names.
 
-    Names as `store.names` writes them. Other text that a spreadsheet would take for a formula gets an apostrophe.
+    Names and other text as `names` writes them.
     """
     for group in groups:
-        heading = _as_text(group.heading)
+        heading = as_words(group.heading)
         for entry in group.pictures:
-            yield [heading, as_cell(entry.path), *(_as_text(entry.values.get(name)) for name in columns)]
-
-
-def _as_text(value: Cell) -> Cell:
-    if not isinstance(value, str):
-        return value
-    return f"'{as_text(value)}" if value.startswith(FORMULA) else as_text(value)
+            yield [heading, as_cell(entry.path), *(as_words(entry.values.get(name)) for name in columns)]
 
 
 def gallery_of(title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report) -> str:

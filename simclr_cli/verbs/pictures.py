@@ -67,7 +67,7 @@ def find_folder(run: RunFolder, given: Path | None) -> Path:
             return folder.resolve()
     raise RunError(
         f"The pictures of the run {run.path} are no longer in {before}, nor in a folder near it or near the run.",
-        f"Say where they are: {run.resume_command} --images FOLDER",
+        "Say where they are now, by --images FOLDER.",
     )
 
 

@@ -15,6 +15,7 @@ from simclr_cli.errors import InputError, RunError, SettingsError
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_csv, write_json
 from simclr_cli.images.workers import count_workers
+from simclr_cli.names import as_cell, as_words
 from simclr_cli.results import ClassProbability, Prediction, PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.classifiers import find_classifier
@@ -93,7 +94,7 @@ def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
 def write_predictions(out: Path, result: PredictResult) -> None:
     """The whole result as JSON, or a table: path, label, probability, label_2, probability_2, ...
 
-    In the table a name's bytes are as they are on the disk, UTF-8 or not.
+    In the table names and labels are as `names` writes them.
 
     Raises:
         MachineError: the system refused.
@@ -103,7 +104,10 @@ def write_predictions(out: Path, result: PredictResult) -> None:
     ranks = range(2, len(result.predictions[0].classes) + 1)
     columns = ["path", "label", "probability", *(f"{name}_{i}" for i in ranks for name in ("label", "probability"))]
     rows = (
-        [one.path, *(cell for each in one.classes for cell in (each.label, f"{each.probability:.6f}"))]
+        [
+            as_cell(one.path),
+            *(cell for each in one.classes for cell in (as_words(each.label), f"{each.probability:.6f}")),
+        ]
         for one in result.predictions
     )
     return write_csv(out, columns, rows)

@@ -13,6 +13,8 @@ from pathlib import Path
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, gigabytes, progress
 from simclr_cli.files import TEMPORARY_PREFIX, free_bytes
+from simclr_cli.locks import LOCK, holder
+from simclr_cli.owner import is_gone, system
 from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.wording import count, duration
 
@@ -30,7 +32,6 @@ NETWORK = (
 RUN_BYTES = 310_000_000  # of a run by default (resnet18), measured, while its second checkpoint is written
 LEAST_DISK = 500_000_000
 OFF_SECONDS = 60  # that clocks of two machines may differ by
-IDLE_SECONDS = 600  # from which on a run that nothing was written to is not in training
 STRAY_SECONDS = 86_400
 
 
@@ -57,6 +58,16 @@ class Folder:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A run without an encoder that no process of this machine is at."""
+
+    path: str
+    command: str  # that goes on with it
+    by: str = ""  # the process that has its lock
+    gone: bool = True  # whether that certainly is no more
+
+
+@dataclass(frozen=True)
 class Premises:
     """The folders, and the time by which their files are judged."""
 
@@ -65,7 +76,7 @@ class Premises:
     pictures: Pictures | None = None
     pictures_network: str = ""
     strays: tuple[str, ...] = ()  # temporary files that no one will finish
-    unfinished: tuple[tuple[str, str], ...] = ()  # runs that were stopped, and what goes on with them
+    unfinished: tuple[Unfinished, ...] = ()
     newest_run: float = 0.0  # time of the last change of a run
     now: float = 0.0
 
@@ -88,7 +99,7 @@ def premises(images: Path | None, runs: Path, *, gpu: bool, torch: bool, report:
         pictures_network="" if images is None else network_of(images),
         strays=tuple(str(path) for run in runs_there for path in run.rglob(f"{TEMPORARY_PREFIX}*")
                      if now - path.lstat().st_mtime > STRAY_SECONDS),
-        unfinished=_unfinished(runs, now) if torch and runs_there else (),
+        unfinished=tuple(_unfinished(runs)) if torch and runs_there else (),
         newest_run=max((path.stat().st_mtime for path in runs_there), default=0.0),
         now=now,
     )  # fmt: skip
@@ -135,14 +146,15 @@ def network_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
     return kind if kind in NETWORK else ""
 
 
-def _unfinished(runs: Path, now: float) -> tuple[tuple[str, str], ...]:
+def _unfinished(runs: Path) -> Iterator[Unfinished]:
     from simclr_cli.store.run import list_runs
 
-    return tuple(
-        (str(run.path), run.resume_command)
-        for run in list_runs(runs)
-        if not run.finished and now - max(path.stat().st_mtime for path in run.path.glob("**/")) > IDLE_SECONDS
-    )  # fmt: skip
+    for run in list_runs(runs):
+        if not run.finished:
+            by = holder(run.path)
+            gone = by is None or is_gone(by.system, by.pid, by.started)
+            if gone or (by is not None and by.system != system()):
+                yield Unfinished(str(run.path), run.resume_command, "" if by is None else str(by), gone)
 
 
 def cache_trouble(here: Premises) -> Iterator[Diagnosis]:
@@ -208,12 +220,20 @@ def stray_files(here: Premises) -> Iterator[Diagnosis]:
 
 
 def unfinished_runs(here: Premises) -> Iterator[Diagnosis]:
-    """That could go on."""
-    for run, command in here.unfinished:
-        yield Diagnosis(
-            "unfinished run", "note", f"The run {run} was stopped before its end.",
-            "Only a finished run has an encoder; it goes on where it was.", command,
-        )  # fmt: skip
+    """That could go on, or that another machine may be at."""
+    for run in here.unfinished:
+        if run.gone:
+            by = f" ({run.by}, was killed)" if run.by else ""
+            yield Diagnosis(
+                "unfinished run", "note", f"The run {run.path} was stopped before its end{by}.",
+                "Only a finished run has an encoder; it goes on where it was.", run.command,
+            )  # fmt: skip
+        else:
+            yield Diagnosis(
+                "locked run", "note", f"The run {run.path} is locked by {run.by}.",
+                "No other process trains there; whether that one still is there can be told on its own machine only.",
+                f"rm {shlex.quote(run.path)}/{LOCK}  # only if you know that it is no more",
+            )  # fmt: skip
 
 
 CHECKS: tuple[Callable[[Premises], Iterator[Diagnosis]], ...] = (

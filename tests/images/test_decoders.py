@@ -100,6 +100,15 @@ def test_apart_gives_what_the_function_gives_here(
                 assert type(one) is type(other) and np.array_equal(one, other)
 
 
+def test_paths_are_those_of_this_process_wherever_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "a.png")
+    apart(squashed, 1)(tmp_path / "a.png", 8)
+    (tmp_path / "below").mkdir()
+    for place, name in ((tmp_path, "a.png"), (tmp_path / "below", "../a.png")):
+        monkeypatch.chdir(place)
+        assert apart(squashed, 1)(Path(name), 8).shape == (8, 8, 3)
+
+
 def test_refusals_are_those_of_the_function(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "cut.png").write_bytes(draw(tmp_path / "a.png").read_bytes()[:-30])

@@ -14,6 +14,7 @@ from simclr_cli.images.decode import FORMATS, Refusal, read_header, squashed
 NAMES = ("a.jpg", "a.png", "a")
 # What a file of a format that Pillow reads and does not write begins with, as its plugin asks for it.
 STARTS = {
+    "BLP": b"BLP2\1\0\0\0" + bytes(1200),
     "CUR": b"\0\0\2\0\1\0" + bytes(16), "DCX": struct.pack("<II", 0x3ADE68B1, 8) + b"\n\5\1\1",
     "FITS": b"SIMPLE  =                    T" + b" " * 50, "FLI": struct.pack("<IHHHHHH", 144, 0xAF12, 1, 8, 8, 8, 3),
     "FTEX": b"FTEX\0\0\1\0", "GBR": struct.pack(">IIII", 28, 2, 8, 8) + struct.pack(">I", 3) + b"GIMP",

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_cli.store.names import name_of
+from simclr_cli.names import name_of
 from simclr_cli.store.projector import write_projector
 from simclr_cli.store.vectors import Vectors, rows_file
 

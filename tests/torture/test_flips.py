@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> RunFolder:
     )
     run = RunFolder(Path(result.run))
     name = str(run.path)
-    files = EventFiles(run.event_files)
+    files = EventFiles(run.event_files, print)
     files.write([{"epoch": 1, "loss": 4.5, "seconds": 1.0, "health": {"alignment": 1.5}}])
     files.close()
     similar(SimilarSettings(queries=(next(pictures.rglob("*.png")),), run=name))

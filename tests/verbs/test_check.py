@@ -13,8 +13,9 @@ import pytest
 
 from simclr_cli.digests import DIGESTS
 from simclr_cli.errors import RunError
-from simclr_cli.events import Progress
+from simclr_cli.events import Progress, silent
 from simclr_cli.files import bind, write_bytes
+from simclr_cli.locks import Busy, locked
 from simclr_cli.results import CheckResult
 from simclr_cli.settings import CheckSettings, EmbedSettings, ReportSettings, SimilarSettings
 from simclr_cli.store.epochs import read_epochs, write_epochs
@@ -40,7 +41,7 @@ def full(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     for name in ("pages/outliers.html", "probe/probe.json", "classifier-x/README.md", "last-good/config.json",
                  "failed-batch.json"):  # fmt: skip
         write_bytes(found.path / name, name.encode())
-    files = EventFiles(found.event_files)
+    files = EventFiles(found.event_files, print)
     files.write([{"epoch": 1, "loss": 4.5, "seconds": 1.0}])
     files.close()
     return found
@@ -213,11 +214,15 @@ def test_strangers_and_strays_are_named_and_are_no_damage(run: RunFolder) -> Non
 
 
 def test_links_are_not_followed(run: RunFolder, tmp_path: Path) -> None:
-    elsewhere = Path(shutil.move(run.encoder, tmp_path / "elsewhere"))
-    run.encoder.symlink_to(elsewhere)
-    run.metrics_file.rename(tmp_path / "metrics.jsonl")
-    run.metrics_file.symlink_to(tmp_path / "metrics.jsonl")
-    assert set(states(checked(run)).values()) == {"missing"} and len(checked(run).found) == 4
+    for name in ("metrics.jsonl", "encoder/model.safetensors"):
+        elsewhere = shutil.move(run.path / name, tmp_path / "elsewhere")
+        (run.path / name).symlink_to(elsewhere)
+        assert states(checked(run)) == {name: "missing"}
+        (run.path / name).unlink()
+        shutil.move(elsewhere, run.path / name)
+    run.encoder.rename(run.path / "within")
+    run.encoder.symlink_to("within")
+    assert {state for name, state in states(checked(run)).items() if name.startswith("encoder/")} == {"missing"}
 
 
 def test_without_digests_what_carries_its_own_is_checked(run: RunFolder) -> None:
@@ -260,6 +265,15 @@ def test_a_change_that_is_under_way_is_no_damage(run: RunFolder, monkeypatch: py
 
     monkeypatch.setattr(module, "digest_file", late)
     assert checked(run).whole and len(read_epochs(run)) == 5
+
+
+def test_nothing_is_mended_while_another_process_trains_there(run: RunFolder) -> None:
+    flip(run.weights_file)
+    with locked(run.path, "training", silent):
+        assert states(checked(run)) == {"encoder/model.safetensors": "damaged"}
+        with pytest.raises(Busy):
+            checked(run, mend=True)
+    assert checked(run, mend=True).whole
 
 
 def test_damaged_small_files_are_never_read_as_if_they_were_whole(run: RunFolder, trained: Any) -> None:

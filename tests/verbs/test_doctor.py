@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from simclr_cli.events import silent
+from simclr_cli.locks import LOCK, locked
 from simclr_cli.results import Diagnosis, DoctorResult
 from simclr_cli.settings import DoctorSettings
 from simclr_cli.verbs import doctor as module
@@ -23,7 +25,7 @@ from simclr_cli.verbs import premises as of_folders
 from simclr_cli.verbs import torch_facts as asking
 from simclr_cli.verbs.doctor import diagnosed, doctor
 from simclr_cli.verbs.installation import Installation, Package, parts
-from simclr_cli.verbs.premises import Folder, Pictures, Premises, network_of
+from simclr_cli.verbs.premises import Folder, Pictures, Premises, Unfinished, network_of
 from simclr_cli.verbs.resources import Resources
 from simclr_cli.verbs.torch_facts import TorchFacts, torch_facts
 
@@ -133,8 +135,10 @@ FAULTS: list[tuple[str, str, dict[str, Any], dict[str, Any], dict[str, Any], str
      "sudo timedatectl set-ntp true"),
     ("stray files", "advice", {}, {}, {"strays": ("simclr-runs/a/.simclr-tmp-1",)}, "1 temporary file of commands",
      "find simclr-runs -name '.simclr-tmp-*'"),
-    ("unfinished run", "note", {}, {}, {"unfinished": (("simclr-runs/a", "simclr pretrain --resume --run a"),)},
-     "simclr-runs/a", "simclr pretrain --resume --run a"),
+    ("unfinished run", "note", {}, {}, {"unfinished": (Unfinished("runs/a", "simclr pretrain --resume --run a"),)},
+     "runs/a was stopped before its end.", "simclr pretrain --resume --run a"),
+    ("locked run", "note", {}, {}, {"unfinished": (Unfinished("runs/a", "", "process 7 on other", gone=False),)},
+     "process 7 on other", "rm runs/a/.simclr-lock"),
 ]  # fmt: skip
 
 
@@ -208,16 +212,25 @@ def test_a_folder_of_pictures_is_looked_at(pictures: Path, tmp_path: Path, monke
     assert found["HEIC pictures"].files == ("a.heic",) and found["camera raw pictures"].files == ("b.nef",)
     assert "2 h 0 min" in found["clock behind"].what or "1 h 59 min" in found["clock behind"].what
     assert found["stray files"].files == (str(stray),)
-    assert "unfinished run" not in found  # something was written there just now
+    assert found["unfinished run"].command.startswith("simclr pretrain --resume --run old")
 
 
-def test_a_run_that_nothing_is_written_to_can_go_on(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_is_told_from_one_at_work(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "half"
     run.mkdir(parents=True)
     (run / "config.json").write_text("{}")
-    assert of_folders._unfinished(tmp_path / "runs", time.time()) == ()
-    ((name, command),) = of_folders._unfinished(tmp_path / "runs", time.time() + 3600)
-    assert name == str(run) and command.startswith("simclr pretrain --resume --run half")
+    (found,) = of_folders._unfinished(tmp_path / "runs")
+    assert found.path == str(run) and found.command.startswith("simclr pretrain --resume --run half") and found.gone
+    with locked(run, "training", silent):
+        assert list(of_folders._unfinished(tmp_path / "runs")) == []
+        kept = (run / LOCK).read_text()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (run / LOCK).write_text(kept.replace(f'"pid": {os.getpid()}', f'"pid": {int(dead.stdout)}'))
+    (found,) = of_folders._unfinished(tmp_path / "runs")
+    assert found.gone and "training since" in found.by
+    (run / LOCK).write_text(json.dumps({**json.loads(kept), "system": "0" * 8, "host": "elsewhere"}))
+    (found,) = of_folders._unfinished(tmp_path / "runs")
+    assert not found.gone and "on elsewhere" in found.by
 
 
 def test_a_folder_without_pictures_is_a_fault_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,10 @@ from PIL import Image
 
 from simclr_cli.errors import InputError, Interrupted, SettingsError
 from simclr_cli.events import Event, Progress
+from simclr_cli.names import name_of
 from simclr_cli.results import DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.moves import JOURNAL
-from simclr_cli.store.names import name_of
 from simclr_cli.verbs import duplicates as module
 from simclr_cli.verbs.duplicates import duplicates
 

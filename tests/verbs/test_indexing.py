@@ -18,7 +18,7 @@ from PIL import Image
 from simclr_cli import files
 from simclr_cli.errors import InputError, Interrupted, RunError
 from simclr_cli.events import Event, Note, Progress
-from simclr_cli.files import NotWritten
+from simclr_cli.files import NotWritten, write_json
 from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.settings import EmbedSettings, SimilarSettings
 from simclr_cli.store.index import Index, read_index
@@ -185,7 +185,7 @@ def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -
 def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..., Any]) -> None:
     opened(own)
     file = own.run.vectors / "index.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 99}))
+    write_json(file, {**json.loads(file.read_text()), "format_version": 99})
     before = digest(own.run.vectors)
     with pytest.raises(RunError, match="newer format") as caught:
         opened(own)
@@ -228,7 +228,7 @@ def test_vectors_that_were_never_finished_do_not_serve(
 def test_as_is_says_what_is_wrong_with_the_vectors(own: Any) -> None:
     opened(own)
     (own.run.vectors / "index.json").write_text("{")
-    with pytest.raises(RunError, match="does not describe vectors") as caught:
+    with pytest.raises(RunError, match="is not what was written") as caught:
         opened(own, as_is=True)
     assert "--as-is" in caught.value.remedy
 
@@ -306,3 +306,20 @@ def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyP
     opened(own)
     monkeypatch.setattr(indexing, "locked", None)
     opened(own)
+
+
+def test_a_right_taken_away_is_not_remembered_of_a_picture(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(own)
+    draw_at(own.pictures / "new.png", 1)
+    sound = Path.open
+
+    def closed(path: Path, *arguments: Any, **values: Any) -> Any:
+        if path.name == "new.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return sound(path, *arguments, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", closed)
+        assert [entry.reason for entry in opened(own).refused] == ["permission denied"]
+    index = opened(own)  # its size and time of change are the same
+    assert len(index) == 49 and index.refused == ()

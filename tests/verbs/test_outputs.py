@@ -19,8 +19,8 @@ from PIL import Image
 
 from simclr_cli.errors import Interrupted, MachineError
 from simclr_cli.events import Progress, silent
+from simclr_cli.names import name_of
 from simclr_cli.settings import SimilarSettings
-from simclr_cli.store.names import name_of
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import outputs
 from simclr_cli.verbs.outputs import Entry, Group, common_folder, page_of, share, write_found

@@ -19,6 +19,7 @@ from simclr_cli.engine.classifier import join_classifier
 from simclr_cli.errors import InputError, RunError, SettingsError
 from simclr_cli.images.decode import evaluation_crop
 from simclr_cli.images.labels import read_labels
+from simclr_cli.names import as_cell, as_words, name_of
 from simclr_cli.results import PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.classifiers import classifier_folder, find_classifier
@@ -127,14 +128,15 @@ def hostile(folder: Path, draw: Callable[..., Any]) -> list[Path]:
 def test_csv_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw: Callable[..., Any]) -> None:
     paths = hostile(tmp_path / "odd", draw)
     result = run(own, *paths, out=tmp_path / "out.csv", top=2)
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
     assert header == ["path", "label", "probability", "label_2", "probability_2"]
-    assert [row[0] for row in rows] == [str(path) for path in paths] and result.out == str(tmp_path / "out.csv")
+    assert [name_of(row[0]) for row in rows] == [str(path) for path in paths]
+    assert result.out == str(tmp_path / "out.csv")
     for row, one in zip(rows, result.predictions, strict=True):
-        assert row[1] == one.label and row[3] == one.classes[1].label
+        assert row[1] == as_words(one.label) and row[3] == as_words(one.classes[1].label)
         assert [float(row[2]), float(row[4])] == pytest.approx([each.probability for each in one.classes], abs=1e-6)
-    assert read_labels(tmp_path / "out.csv") == {one.path: one.label for one in result.predictions}
+    assert read_labels(tmp_path / "out.csv") == {as_cell(one.path): as_words(one.label) for one in result.predictions}
 
 
 def test_json_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw: Callable[..., Any]) -> None:

@@ -407,9 +407,9 @@ def test_unreadable_file_is_refused_by_name(own: Any, train: Train, monkeypatch:
         return plain(self, *args, **values)
 
     monkeypatch.setattr(Path, "open", guarded)
-    made = train(own.pictures)
+    made = train(own.pictures, workers=0)  # in this process
     assert json.loads((Path(made.run) / "refused.json").read_text()) == [
-        {"name": "dots/0001.jpg", "reason": "permission denied"}
+        {"name": "dots/0001.jpg", "reason": "no right to read it"}
     ]
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import Interrupted, RunError
 from simclr_cli.events import Event, Note
+from simclr_cli.files import write_bytes
 from simclr_cli.images.folder import take_census
 from simclr_cli.results import Accuracy, ClassScore, Confusion, ProbeResult, ReportResult, Score, Suspect
 from simclr_cli.settings import PretrainSettings, ReportSettings, SimilarSettings
@@ -148,8 +149,8 @@ def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(own: A
     before = digest(own.run.path), digest(own.pictures)
     _, page = make(own.run)
     after = digest(own.run.path), digest(own.pictures)
-    name = b"report.html".hex()
-    assert {**after[0], name: None} == {**before[0], name: None} and after[1] == before[1]
+    written = dict.fromkeys((b"report.html".hex(), b"digests.json".hex()))
+    assert {**after[0], **written} == {**before[0], **written} and after[1] == before[1]
     assert "among all 48 pictures" in page and not own.run.vectors.exists()
 
 
@@ -217,7 +218,7 @@ def test_damaged_probe_and_outcome_do_not_stop_the_page(own: Any, content: str) 
 
 
 def test_damaged_metrics_are_a_run_error(own: Any) -> None:
-    own.run.metrics_file.write_text('{"epoch": 1}\n{"epo')
+    write_bytes(own.run.metrics_file, b'{"epoch": 1}\n{"epo')
     with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read"):
         make(own.run)
 
@@ -226,7 +227,7 @@ def test_config_without_choices_is_that_of_an_earlier_version(own: Any) -> None:
     config = own.run.config()
     assert {"name": "epochs", "value": "2", "reason": "as set"} in config["choices"]
     del config["choices"]
-    own.run.config_file.write_text(json.dumps(config))
+    own.run.write_config(config)
     assert "The settings of this run." in make(own.run)[1]
 
 

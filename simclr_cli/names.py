@@ -2,6 +2,7 @@ r"""Names of files as text that every table can hold, and back to the very same 
 
 \xHH    a byte of the name that is not part of valid UTF-8, or of a control character, a line's end or a backslash
 ./      in front of a name that a spreadsheet would take for a formula: it is a path still, to the same file
+'       in front of other text of that kind
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 
 ESCAPED = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
+Cell = str | int | float | None
 ONE_BYTE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
@@ -28,11 +30,19 @@ def as_cell(name: str) -> str:
     return f"./{text}" if text.startswith(FORMULA) else text
 
 
+def as_words(value: Cell) -> Cell:
+    """What is no name, for CSV."""
+    if not isinstance(value, str):
+        return value
+    return f"'{as_text(value)}" if value.startswith(FORMULA) else as_text(value)
+
+
 def name_of(text: str) -> str:
     """The relative path that `as_text` or `as_cell` was given."""
     escaped = text.removeprefix("./").encode()
     return ONE_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), escaped).decode("utf-8", "surrogateescape")
 
 
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
+def _bytes(character: str) -> bytes:
+    of_a_name = not "\ud800" <= character <= "\udfff" or "\udc80" <= character <= "\udcff"
+    return character.encode("utf-8", "surrogateescape" if of_a_name else "surrogatepass")

@@ -1,0 +1,33 @@
+"""What was typed wrong is shown without a raw character, by Typer's own errors too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import typer.testing
+
+from simclr_cli.cli.app import app
+
+NASTY = "a\nb\x1b[31mc\x07\r\t[bold]d[/bold]\u202egnp.\udcff\u2028\x9b1m"
+RAW = ("\x1b[31mc", "\x07", "\r", "\t", "\u202e", "\udcff", "\u2028", "\x9b")
+TYPED = [
+    [NASTY], [f"--{NASTY}"], ["pretrain", f"--{NASTY}"], ["pretrain", f"-{NASTY}"], ["pretrain", "x", NASTY],
+    ["pretrain", "x", "--epochs", NASTY], ["pretrain", "x", "--loss", NASTY], ["pretrain", "x", "--preset", NASTY],
+    ["pretrain", NASTY], ["pretrain", "--run", NASTY], ["cache", "a", NASTY], ["similar", f"/{NASTY}"],
+    ["similar", "x", f"--top={NASTY}"], ["embed", "--out", NASTY], ["preview", ".", "--out", NASTY],
+    ["duplicates", "--put-back", NASTY], ["predict", NASTY], ["report", NASTY], ["map", "--runs", NASTY],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("colours", [{}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}], ids=["plain", "colours"])
+@pytest.mark.parametrize("typed", TYPED, ids=range(len(TYPED)))
+def test_nothing_that_was_typed_reaches_the_terminal_raw(typed: list[str], colours: dict[str, str]) -> None:
+    result = typer.testing.CliRunner(env=colours).invoke(app, typed, prog_name="simclr")
+    assert result.exit_code in (2, 3, 4) and result.output
+    assert not [raw for raw in RAW if raw in result.output]
+
+
+def test_what_is_harmless_is_said_as_it_is(simclr: Callable[..., Any]) -> None:
+    assert "größe [x]" in simclr("pretrain", "--größe [x]").stderr

@@ -1,0 +1,697 @@
+"""A stranger's run, vectors, index, journal and folder of pictures: read in bounded time and memory, or refused.
+
+None of them runs code, reads or writes outside, or makes a command wait for what never comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from simclr_cli.errors import InputError, RunError, SimclrError
+from simclr_cli.files import digest_file
+from simclr_cli.images.decode import Refusal, decode
+from simclr_cli.images.drawing import draw_pictures
+from simclr_cli.images.folder import take_census
+from simclr_cli.settings import PretrainSettings, SimilarSettings
+from simclr_cli.store.calibrations import read_calibration
+from simclr_cli.store.cells import read_cells
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.epochs import read_epochs
+from simclr_cli.store.index import read_index
+from simclr_cli.store.moves import JOURNAL, Moved, move_out, put_back
+from simclr_cli.store.rows import Rows, named, write_rows
+from simclr_cli.store.run import RunFolder, find_run
+from simclr_cli.store.vectors import Vectors, read_vectors, rows_file, write_vectors
+from simclr_cli.verbs.encoders import run_encoder
+from simclr_cli.verbs.predict import load_classifier
+from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.verbs.report import read_probe
+from simclr_cli.verbs.resume import kept_settings
+from simclr_cli.verbs.similar import similar
+
+SECONDS = 10.0  # for what takes milliseconds: a busy machine must not fail it, a wait for ever must
+MEGABYTES = 300  # that reading may take
+CPU = torch.device("cpu")
+MODEL = "a" * 64
+
+Harm = Callable[[Path], object]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real run with vectors of its pictures; copied for every case."""
+    place = tmp_path_factory.mktemp("stranger")
+    draw_pictures(place / "pictures", seed=0, pictures=12, size=48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMCLR_CACHE", str(place / "cache"))
+        tiny: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": 1}
+        pretrain(PretrainSettings(images=place / "pictures", runs=place / "runs", run="r", **tiny))
+        query = next((place / "pictures").rglob("*.*"))
+        similar(SimilarSettings(queries=(query,), run="r", runs=place / "runs"))
+    return place / "runs" / "r"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """Without digests.json, which finds damage: who forges a file forges its digest too."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "r", ignore=shutil.ignore_patterns("digests.json")))
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """All that can be told of what is in a folder without following a link."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        status = path.lstat()
+        plain = path.is_file() and not path.is_symlink() and status.st_size < 1_000_000
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if plain else None
+        found[str(path.relative_to(folder))] = (status.st_mode, status.st_mtime_ns, status.st_size, content)
+    return found
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """What no case may change; and no case may take long, or much memory."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "secret.txt").write_text("secret")
+    Image.new("RGB", (50, 40), "red").save(folder / "picture.png")
+    before, began = tree(folder), time.monotonic()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield folder
+    assert tree(folder) == before and time.monotonic() - began < SECONDS
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MEGABYTES * 1024
+
+
+def rewritten(name: str, change: Callable[[Any], object]) -> Harm:
+    """JSON that is changed in place."""
+
+    def harm(folder: Path) -> None:
+        content = json.loads((folder / name).read_bytes())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    return harm
+
+
+def replaced(name: str, content: bytes | Callable[[bytes], bytes]) -> Harm:
+    def harm(folder: Path) -> None:
+        data = content if isinstance(content, bytes) else content((folder / name).read_bytes())
+        (folder / name).write_bytes(data)
+
+    return harm
+
+
+def linked(name: str, target: str) -> Harm:
+    """A link in the place of a file or folder; `target` may stand in the folder `outside`."""
+
+    def harm(folder: Path) -> None:
+        path = folder / name
+        (shutil.rmtree if path.is_dir() else Path.unlink)(path) if path.exists() else None
+        outside = next(p / "outside" for p in folder.parents if (p / "outside").is_dir())
+        path.symlink_to(target.replace("outside", str(outside)))
+
+    return harm
+
+
+def pipe(name: str) -> Harm:
+    def harm(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return harm
+
+
+def json_harms(name: str) -> dict[str, Harm]:
+    """What may be wrong with any JSON."""
+    deep = b"[" * 100_000
+    return {
+        f"{name} nested deep": replaced(name, deep),
+        f"{name} nested deep in a key": replaced(name, lambda old: b'{"x": ' + deep + b", " + old.lstrip()[1:]),
+        f"{name} with a key twice": replaced(name, lambda old: b'{"x": 1, "x": 2, ' + old.lstrip()[1:]),
+        f"{name} with NaN": replaced(name, lambda old: b'{"x": NaN, ' + old.lstrip()[1:]),
+        f"{name} with 1e999": replaced(name, lambda old: b'{"x": 1e999, ' + old.lstrip()[1:]),
+        f"{name} with a number of 10,000 digits": replaced(
+            name, lambda old: b'{"x": ' + b"9" * 10_000 + b", " + old.lstrip()[1:]
+        ),
+        f"{name} in UTF-16": replaced(name, lambda old: old.decode().encode("utf-16")),
+        f"{name} with a BOM": replaced(name, lambda old: b"\xef\xbb\xbf" + old),
+        f"{name} not UTF-8": replaced(name, b'{"format_version": 1, "x": "\xff\xfe"}'),
+        f"{name} a list": replaced(name, b"[1]"),
+        f"{name} empty": replaced(name, b""),
+        f"{name} a pipe": pipe(name),
+        f"{name} a device": linked(name, "/dev/zero"),
+        f"{name} a folder": lambda folder: ((folder / name).unlink(), (folder / name).mkdir()),
+    }
+
+
+def header_of(columns: dict[str, Any], length: int | None = None) -> bytes:
+    text = json.dumps(columns).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text
+
+
+def long_header(name: str) -> Harm:
+    """100 MB of it."""
+
+    def harm(folder: Path) -> None:
+        (folder / name).write_bytes((10**8).to_bytes(8, "little"))
+        os.truncate(folder / name, 8 + 10**8)
+
+    return harm
+
+
+HUGE = header_of({"w": {"dtype": "F32", "shape": [10**12, 128], "data_offsets": [0, 512 * 10**12]}})
+
+
+def bound(harm: Harm) -> Harm:
+    """A stranger can compute a digest too."""
+
+    def both(run: Path) -> None:
+        harm(run)
+        digest = digest_file(run / "encoder/model.safetensors")
+        rewritten("encoder/config.json", lambda content: content["simclr"].update(model_digest=digest))(run)
+
+    return both
+
+
+def encoder_says(**changes: Any) -> Harm:
+    def change(content: dict[str, Any]) -> None:
+        for name, value in changes.items():
+            part = {"architecture": "simclr", "small_stem": "simclr", "model_args": "", "label_names": ""}.get(
+                name, "pretrained_cfg"
+            )
+            (content[part] if part else content)[name] = value
+
+    return rewritten("encoder/config.json", change)
+
+
+def set_as(**changes: Any) -> Harm:
+    return rewritten("config.json", lambda content: content["settings"].update(changes))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("/tmp/simclr-was-here",)
+
+
+def f(run: Path) -> Any:
+    return run_encoder(RunFolder(run), CPU)
+
+
+def settings(run: Path) -> Any:
+    return kept_settings(RunFolder(run), {})
+
+
+def classifier(run: Path) -> Any:
+    return load_classifier(run / "encoder", CPU)
+
+
+def written_to(run: Path) -> Any:
+    return find_run(str(run), run.parent)
+
+
+RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
+    **{name: (harm, settings) for name, harm in json_harms("config.json").items()},
+    **{name: (harm, f) for name, harm in json_harms("encoder/config.json").items()},
+    "config.json of 17 MB": (replaced("config.json", lambda old: b" " * 17_000_000 + old), settings),
+    "config.json newer": (rewritten("config.json", lambda content: content.update(format_version=2)), settings),
+    "config.json of version true": (rewritten("config.json", lambda c: c.update(format_version=True)), settings),
+    "config.json of version -1": (rewritten("config.json", lambda c: c.update(format_version=-1)), settings),
+    "a batch of text": (set_as(batch_size="8"), settings),
+    "a batch of a list": (set_as(batch_size=[8]), settings),
+    "a batch of -8": (set_as(batch_size=-8), settings),
+    "no batch": (set_as(batch_size=None), settings),
+    "a head of 10^9 layers": (set_as(head_layers=10**9), settings),
+    "z of 10^12 dimensions": (set_as(projection_dimensions=10**12), settings),
+    "views of 10^9 px": (set_as(image_size=10**9), settings),
+    "a name with NUL": (set_as(images="/tmp/a\0b"), settings),
+    "a setting that is none": (set_as(run_code="import os"), settings),
+    "a run named ..": (set_as(run="../../x"), settings),
+    "pictures of 10^9 px": (encoder_says(input_size=[3, 10**9, 10**9]), f),
+    "pictures of -40 px": (encoder_says(input_size=[3, -40, -40]), f),
+    "pictures of no scale": (encoder_says(std=[0, 0, 0]), f),
+    "a mean of 100,000 channels": (encoder_says(mean=[0] * 100_000), f),
+    "a model of the hub": (encoder_says(architecture="hf-hub:someone/evil"), f),
+    "a model of another folder": (encoder_says(architecture="local-dir:/tmp"), f),
+    "a model of another size": (encoder_says(architecture="resnet200"), f),
+    "a model that is a path": (encoder_says(architecture="../../outside/model"), f),
+    "a checkpoint for torch.load": (encoder_says(model_args={"checkpoint_path": "/tmp/evil.pth"}), f),
+    "weights of elsewhere": (encoder_says(model_args={"pretrained_cfg": {"file": "/tmp/evil.pth"}}), f),
+    "10^12 channels": (encoder_says(model_args={"in_chans": 10**12}), f),
+    "weights of 10^12 rows": (bound(replaced("encoder/model.safetensors", HUGE)), f),
+    "weights with a header of 100 MB": (
+        bound(long_header("encoder/model.safetensors")), f,
+    ),
+    "weights with a header of 2^63": (bound(replaced("encoder/model.safetensors", b"\xff" * 8 + b"{}")), f),
+    "weights pickled": (bound(replaced("encoder/model.safetensors", pickle.dumps(Evil()))), f),
+    "weights changed": (replaced("encoder/model.safetensors", lambda old: old[:-1] + b"\x77"), f),
+    "weights a pipe": (pipe("encoder/model.safetensors"), f),
+    "weights a device": (linked("encoder/model.safetensors", "/dev/zero"), f),
+    "weights of another model": (
+        bound(replaced("encoder/model.safetensors", lambda old: header_of(
+            {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}) + b"1234")), f,
+    ),
+    "100,000 classes": (encoder_says(label_names=["x"] * 100_000), classifier),
+    "classes that are numbers": (encoder_says(label_names=[1, 2]), classifier),
+    "vectors/ that lead out": (linked("vectors", "outside"), written_to),
+    "pages/ that lead out": (linked("pages", "outside"), written_to),
+    "checkpoint/ that leads out": (linked("checkpoint", "outside"), written_to),
+    "probe/ that leads to the root": (linked("probe", "/"), written_to),
+    "metrics that are a pipe": (pipe("metrics.jsonl"), lambda run: read_epochs(RunFolder(run))),
+    "metrics nested deep": (replaced("metrics.jsonl", b"[" * 99_999), lambda run: read_epochs(RunFolder(run))),
+    "metrics of no epoch": (replaced("metrics.jsonl", b'{"epoch": "x"}'), lambda run: read_epochs(RunFolder(run))),
+    "refused files that are numbers": (replaced("refused.json", b"[1, 2]"), lambda run: RunFolder(run).read_refused()),
+    "refused.json a device": (linked("refused.json", "/dev/zero"), lambda run: RunFolder(run).read_refused()),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("case", RUNS)
+def test_a_strangers_run(run: Path, case: str) -> None:
+    harm, read = RUNS[case]
+    harm(run)
+    before = tree(run)
+    with pytest.raises((RunError, InputError)) as caught:
+        read(run)
+    assert caught.value.remedy and tree(run) == before and not Path("/tmp/simclr-was-here").exists()
+    assert ("newer" in case) == ("Upgrade" in caught.value.remedy)
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("harm", [replaced("x", HUGE), replaced("x", HUGE + b"\0" * 1000)])
+def test_a_claim_of_rows_is_refused_at_once(run: Path, harm: Harm) -> None:
+    """In under 0.1 s; the best of several, as others are at work on the machine."""
+    checkpoint = run / "checkpoint" / "step-000000009.safetensors"
+    shutil.rmtree(checkpoint.parent, ignore_errors=True)
+    checkpoint.parent.mkdir()
+    harm(run)
+    (run / "x").rename(checkpoint)
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        with pytest.raises(RunError, match="damaged"):
+            load_checkpoint(checkpoint.parent)
+        taken.append(time.perf_counter() - began)
+    assert min(taken) < 0.1
+
+
+def test_what_can_be_made_again_is_no_error(run: Path, outside: Path) -> None:
+    """similarity.json and cells.safetensors: anything but a newer version counts as nothing."""
+    index = read_index(run / "vectors", model_digest=digest_file(run / "encoder/model.safetensors"))
+    assert index is not None
+    for harm in json_harms("similarity.json").values():
+        shutil.rmtree(run / "vectors/similarity.json") if (run / "vectors/similarity.json").is_dir() else None
+        (run / "vectors/similarity.json").unlink(missing_ok=True)
+        (run / "vectors/similarity.json").write_bytes(b'{"format_version": 1, "model_digest": "a", "pictures": 3}')
+        harm(run / "vectors")
+        assert read_calibration(run / "vectors", model_digest="a" * 64) is None
+    for content in (HUGE, b"", b"\xff" * 99, pickle.dumps(Evil())):
+        (run / "vectors/cells.safetensors").write_bytes(content)
+        assert read_cells(run / "vectors", index.segments) is None
+    (run / "probe").mkdir(exist_ok=True)
+    for harm in json_harms("probe.json").values():
+        (run / "probe/probe.json").unlink(missing_ok=True)
+        (run / "probe/probe.json").write_bytes(b'{"x": 1}')
+        harm(run / "probe")
+        assert isinstance(read_probe(run / "probe/probe.json"), str)
+        if (run / "probe/probe.json").is_dir():
+            (run / "probe/probe.json").rmdir()
+
+
+def segment_says(**changes: Any) -> Harm:
+    return rewritten("index.json", lambda content: content["segments"][0].update(changes))
+
+
+def rows_of(file: Path) -> Path:
+    return next(file.glob("rows-*"))
+
+
+def rows_are(content: bytes | Callable[[bytes], bytes]) -> Harm:
+    return lambda folder: replaced(rows_of(folder).name, content)(folder)
+
+
+def rows_named(*names: str) -> Harm:
+    """A whole file of rows, with its digest, whose names lead elsewhere."""
+
+    def harm(folder: Path) -> None:
+        blob, ends = named(names)
+        count = len(names)
+        h = np.ones((count, json.loads((folder / "index.json").read_bytes())["width"]), np.float32)
+        zeros = np.zeros(count, np.int64)
+        rows = Rows(h, blob, ends, zeros, zeros, np.zeros((count, 32), np.uint8), np.ones((count, 2), np.int32))
+        digest = write_rows(rows_of(folder), [(rows, None)])
+        segment_says(rows=count, digest=digest, modified_ns=rows_of(folder).stat().st_mtime_ns)(folder)
+
+    return harm
+
+
+INDEXES: dict[str, Harm] = {
+    **json_harms("index.json"),
+    "newer": rewritten("index.json", lambda content: content.update(format_version=2)),
+    "rows of elsewhere": segment_says(file="/etc/passwd"),
+    "rows above": segment_says(file="../encoder/model.safetensors"),
+    "rows of no name": segment_says(file=""),
+    "rows named with NUL": segment_says(file="a\0b"),
+    "rows named by a number": segment_says(file=7),
+    "rows a pipe": lambda folder: pipe(rows_of(folder).name)(folder),
+    "rows a device": lambda folder: linked(rows_of(folder).name, "/dev/zero")(folder),
+    "rows a link to a secret": lambda folder: linked(rows_of(folder).name, "outside/secret.txt")(folder),
+    "rows of a long header": lambda folder: long_header(rows_of(folder).name)(folder),
+    "10^12 rows": rows_are(HUGE),
+    "rows nested deep": rows_are((9_000).to_bytes(8, "little") + b"[" * 9_000),
+    "rows of other bytes": rows_are(lambda old: old[:-1] + bytes([old[-1] ^ 1])),
+    "rows pickled": rows_are(pickle.dumps(Evil())),
+    "a name that is absolute": rows_named("/etc/passwd"),
+    "a name that leads up": rows_named("a.png", "../../outside/picture.png"),
+    "a name with NUL": rows_named("a\0.png"),
+    "gone rows of 10^30": segment_says(gone=[10**30]),
+    "gone rows of -1": segment_says(gone=[-1]),
+    "gone rows in disorder": segment_says(gone=[1, 0]),
+    "gone rows that are text": segment_says(gone=["x"]),
+    "10^12 rows said": segment_says(rows=10**12),
+    "a width of 10^12": rewritten("index.json", lambda content: content.update(width=10**12)),
+    "a width of text": rewritten("index.json", lambda content: content.update(width="x")),
+    "a root that is relative": rewritten("index.json", lambda content: content.update(root="../..")),
+    "a root with NUL": rewritten("index.json", lambda content: content.update(root="/a\0")),
+    "a root that is a number": rewritten("index.json", lambda content: content.update(root=7)),
+    "segments that are no list": rewritten("index.json", lambda content: content.update(segments=7)),
+    "a segment that is null": rewritten("index.json", lambda content: content.update(segments=[None])),
+    "refused files that are numbers": rewritten("index.json", lambda content: content.update(refused=[[1]])),
+    "a model that is a list": rewritten("index.json", lambda content: content.update(model_digest=["a"])),
+}
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("case", INDEXES)
+def test_a_strangers_index(run: Path, case: str) -> None:
+    INDEXES[case](run / "vectors")
+    before = tree(run)
+    with pytest.raises(RunError) as caught:
+        read_index(run / "vectors", model_digest=digest_file(run / "encoder/model.safetensors"))
+    assert caught.value.remedy and tree(run) == before
+    assert (case == "newer") == ("Upgrade" in caught.value.remedy)
+
+
+def names_are(*names: Any) -> Harm:
+    """Other names, with their digest."""
+
+    def change(content: dict[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(names).encode("ascii")).hexdigest()
+        content.update(rows=list(names), rows_digest=digest)
+
+    return rewritten("v.rows.json", change)
+
+
+def npy(described: str, more: bytes = b"") -> Harm:
+    """A .npy with this header, and its digest."""
+
+    def harm(folder: Path) -> None:
+        text = described.encode() + b"\n"
+        (folder / "v.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + more)
+        digest = digest_file(folder / "v.npy")
+        rewritten("v.rows.json", lambda content: content.update(vectors_digest=digest))(folder)
+
+    return harm
+
+
+def form(shape: str, kind: str = "'<f4'") -> str:
+    return f"{{'descr': {kind}, 'fortran_order': False, 'shape': {shape}, }}"
+
+
+VECTORS: dict[str, Harm] = {
+    **json_harms("v.rows.json"),
+    "newer": rewritten("v.rows.json", lambda content: content.update(format_version=2)),
+    "a name that is absolute": names_are("/etc/passwd", "b.png"),
+    "a name that leads up": names_are("a.png", "../b.png"),
+    "a name with NUL": names_are("a.png", "b\0.png"),
+    "a name that is a number": names_are("a.png", 7),
+    "a name that is nothing": names_are("a.png", ""),
+    "10^12 rows": npy(form("(1000000000000, 3)")),
+    "10^12 rows, said twice": lambda folder: (
+        npy(form("(1000000000000, 3)"))(folder),
+        rewritten("v.rows.json", lambda content: content.update(shape=[10**12, 3]))(folder),
+    ),
+    "more rows than numbers can count": npy(form("(9223372036854775807, 9223372036854775807)")),
+    "-2 rows": npy(form("(-2, 3)"), b"\0" * 24),
+    "-2 rows of -3": npy(form("(-2, -3)"), b"\0" * 24),
+    "rows of objects": npy(form("(2, 3)", "'|O'"), pickle.dumps(Evil())),
+    "rows of records": npy(form("(2,)", "[('a', '<f4', (3,))]"), b"\0" * 24),
+    "a header that is code": npy("__import__('os').mkdir('/tmp/simclr-was-here')"),
+    "a header nested deep": npy("(" * 9_000),
+    "a header of 60,000 bytes": npy(form("(2, 3)") + " " * 60_000, b"\0" * 24),
+    "a file pickled": replaced("v.npy", pickle.dumps(Evil())),
+    "a pipe": pipe("v.npy"),
+    "a device": linked("v.npy", "/dev/zero"),
+    "a link to a secret": linked("v.npy", "outside/secret.txt"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", VECTORS)
+def test_strangers_vectors(tmp_path: Path, outside: Path, case: str) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    values = np.zeros((2, 3), np.float32)
+    write_vectors(folder / "v.npy", Vectors(values, ("a.png", "b.png"), "/p", MODEL, True, "f" * 64))
+    assert rows_file(folder / "v.npy").name == "v.rows.json"
+    VECTORS[case](folder)
+    before = tree(folder)
+    with pytest.raises(RunError) as caught:
+        read_vectors(folder / "v.npy", model_digest=MODEL)
+    assert caught.value.remedy and tree(folder) == before and not Path("/tmp/simclr-was-here").exists()
+    assert (case == "newer") == ("Upgrade" in caught.value.remedy)
+
+
+def journal(**changes: Any) -> Harm:
+    return rewritten(JOURNAL, lambda content: content.update(changes))
+
+
+def journal_names(*names: Any) -> Harm:
+    def change(content: dict[str, Any]) -> None:
+        content["files"] = [{"from": "", "to": name, "digest": content["files"][0]["digest"]} for name in names]
+
+    return rewritten(JOURNAL, change)
+
+
+def way(place: str) -> Harm:
+    """The folder of a file is a link that leads out."""
+
+    def harm(folder: Path) -> None:
+        where = folder if place == "away" else folder.parent / "home"
+        outside = folder.parent / "outside"
+        (shutil.rmtree(where / "deep") if place == "away" else None)
+        with contextlib.suppress(FileNotFoundError):
+            (where / "deep").rmdir()
+        (where / "deep").symlink_to(outside)
+
+    return harm
+
+
+def rooted(folder: Path) -> None:
+    """A stranger who knows the path, but not the numbers of the file system."""
+    target = folder.parent / "outside"
+    content = json.loads((folder / JOURNAL).read_bytes())
+    content.update(root=str(target), lies=[str(folder.resolve()), 1, 2])
+    (folder / JOURNAL).write_text(json.dumps(content))
+
+
+JOURNALS: dict[str, Harm] = {
+    **json_harms(JOURNAL),
+    "newer": journal(format_version=2),
+    "a root elsewhere": lambda folder: journal(root=str(folder.parent / "outside"))(folder),
+    "a root elsewhere, said well": rooted,
+    "a root that is /": journal(root="/"),
+    "a root that is relative": journal(root="outside"),
+    "a root with NUL": journal(root="/a\0"),
+    "a root that is a file": lambda folder: journal(root=str(folder.parent / "outside/secret.txt"))(folder),
+    "a root that is a number": journal(root=7),
+    "not written there": journal(lies=["/elsewhere", 1, 2]),
+    "not said where written": journal(lies=None),
+    "a name that is absolute": journal_names("/etc/cron.d/x"),
+    "a name that leads up": journal_names("../outside/x.png"),
+    "a name with NUL": journal_names("a\0.png"),
+    "a name that is nothing": journal_names(""),
+    "files that are text": journal(files="abc"),
+    "files that are numbers": journal(files=[1]),
+}
+
+LEFT: dict[str, Harm] = {
+    "a file that is a pipe": pipe("deep/a.png"),
+    "a file that is a device": linked("deep/a.png", "/dev/zero"),
+    "a file that is a link": linked("deep/a.png", "outside/secret.txt"),
+    "a way from there that leads out": way("away"),
+    "a way home that leads out": way("home"),
+    "a digest that is a number": journal_names("deep/a.png", "."),
+}
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Path:
+    home, folder = tmp_path / "home", tmp_path / "away"
+    (home / "deep").mkdir(parents=True)
+    folder.mkdir()
+    (home / "deep/a.png").write_bytes(b"content")
+    move_out(home, folder, [Moved("deep/a.png", hashlib.sha256(b"content").hexdigest())], lambda *_: None)
+    return folder
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("case", JOURNALS)
+def test_a_strangers_journal(moved: Path, case: str) -> None:
+    JOURNALS[case](moved)
+    before = tree(moved.parent)
+    with pytest.raises((InputError, RunError)) as caught:
+        put_back(moved, lambda *_: None)
+    assert caught.value.remedy and tree(moved.parent) == before
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("case", LEFT)
+def test_what_a_stranger_put_in_the_place_of_files_is_left(moved: Path, case: str) -> None:
+    LEFT[case](moved)
+    home, _, left = put_back(moved, lambda *_: None)
+    assert left and "secret" not in {path.name for path in home.rglob("*")}
+    assert not (moved.parent / "outside/a.png").exists()
+
+
+def test_a_copied_journal_goes_where_the_person_says(moved: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(moved, tmp_path / "copied"))
+    with pytest.raises(InputError, match="was not written there") as caught:
+        put_back(copied, lambda *_: None)
+    assert "--into" in caught.value.remedy
+    (tmp_path / "chosen").mkdir()
+    assert put_back(copied, lambda *_: None, tmp_path / "chosen")[1:] == (1, ())
+    assert (tmp_path / "chosen/deep/a.png").read_bytes() == b"content"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width: int, height: int, *more: bytes) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_with(exif: bytes) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(stream, "JPEG")
+    data = b"Exif\0\0" + exif
+    return b"\xff\xd8\xff\xe1" + struct.pack(">H", len(data) + 2) + data + stream.getvalue()[2:]
+
+
+def put(name: str, data: bytes) -> Harm:
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def socket_file(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(folder):
+        listener.bind("x.png")
+
+
+def nested(folder: Path) -> None:
+    with contextlib.chdir(folder):
+        for _ in range(100):
+            Path("d" * 50).mkdir()
+            os.chdir("d" * 50)
+
+
+BOMB = zlib.compress(b"\0" * 50_000_000)
+PICTURES: dict[str, Harm] = {
+    "a pipe": pipe("x.png"),
+    "a link to a device": linked("x.png", "/dev/zero"),
+    "a link to noise": linked("x.png", "/dev/urandom"),
+    "a link to the terminal": linked("x.png", "/dev/tty"),
+    "a socket": socket_file,
+    "a link to itself": linked("x.png", "x.png"),
+    "a link to a folder outside": linked("x", "outside"),
+    "a link to /": linked("x.png", "/"),
+    "a link to a secret": linked("x.png", "outside/secret.txt"),
+    "a link to nowhere": linked("x.png", "/nowhere/at/all"),
+    "a folder named as a picture": lambda folder: (folder / "x.png").mkdir(),
+    "a way of 100 folders": nested,
+    "nothing": put("x.png", b""),
+    "10^9 x 10^9 px": put("x.png", png(10**9, 10**9)),
+    "0 px": put("x.png", png(0, 0)),
+    "a text that unfolds": put("x.png", png(9_000, 9_000, chunk(b"zTXt", b"a\0\0" + BOMB))),
+    "a profile that unfolds": put("x.png", png(9_000, 9_000, chunk(b"iCCP", b"a\0\0" + BOMB))),
+    "a GIF of 65,535 px": put("x.gif", b"GIF89a" + b"\xff" * 4 + b"\0" * 20),
+    "a BMP of 2^31 px": put(
+        "x.bmp", b"BM" + struct.pack("<IIIIiiHHIIiiII", 99, 0, 54, 40, 2**31 - 1, -(2**31), 1, 24, *[0] * 6)
+    ),
+    "a TIFF that leads to itself": put("x.tif", b"II*\0\x08\0\0\0" + b"\0\0" + b"\x08\0\0\0"),
+    "a TIFF of 65,535 entries": put("x.tif", b"II*\0\x08\0\0\0" + b"\xff\xff" + b"\x01" * 900),
+    "a PPM of 10^99 px": put("x.ppm", b"P6 " + b"9" * 99 + b" " + b"9" * 99 + b" 255\n"),
+    "PostScript": put("x.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/tmp/simclr-was-here) (w) file\n"),
+    "PDF": put("x.png", b"%PDF-1.7\n/OpenAction"),
+    "SVG": put("x.png", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'),
+    "pickle": put("x.png", pickle.dumps(Evil())),
+    "a name of escapes": put("\x1b[31m\r\n.png", b"x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_a_strangers_folder_of_pictures(tmp_path: Path, outside: Path, case: str) -> None:
+    """The other pictures are found; what is no picture is passed over, or refused by name."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (50, 40), "blue").save(folder / "good.png")
+    PICTURES[case](folder)
+    census = take_census(folder, workers=1)
+    assert [picture.name for picture in census.pictures if _decodes(folder / picture.name)] == ["good.png"]
+    assert not Path("/tmp/simclr-was-here").exists()
+
+
+@pytest.mark.parametrize(
+    "exif", [b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 99, b"MM", b"II*\0" + b"\xff" * 4, b"\0" * 60_000]
+)
+def test_metadata_that_is_none_harms_no_picture(tmp_path: Path, exif: bytes) -> None:
+    (tmp_path / "x.jpg").write_bytes(jpeg_with(exif))
+    with contextlib.suppress(InputError):  # refused, where Pillow takes it for damaged
+        take_census(tmp_path)
+    with contextlib.suppress(Refusal):
+        assert decode(tmp_path / "x.jpg").size == (40, 40)
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        decode(path)
+    except Refusal:
+        return False
+    return True
+
+
+def test_a_link_to_a_picture_is_read_and_never_written(tmp_path: Path, outside: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/x.png").symlink_to(outside / "picture.png")
+    census = take_census(tmp_path / "pictures")
+    assert [picture.name for picture in census.pictures] == ["x.png"] and _decodes(tmp_path / "pictures/x.png")
+    digest = digest_file(outside / "picture.png")
+    (tmp_path / "away").mkdir()
+    moved, left = move_out(tmp_path / "pictures", tmp_path / "away", [Moved("x.png", digest)], lambda *_: None)
+    assert moved == 0 and "a link" in left[0]
+
+
+def test_all_of_these_are_errors_that_a_person_can_mend() -> None:
+    assert min(map(len, (RUNS, INDEXES, VECTORS, PICTURES))) >= 20 and len(JOURNALS) + len(LEFT) >= 20
+    assert issubclass(RunError, SimclrError)
