@@ -170,7 +170,7 @@ def test_every_fault_leaves_the_old_state_or_the_new(
 ) -> None:
     kinds = [(name, error) for name in COMMANDS for error in ERRORS]
     chance = random.Random(0)
-    if short := times(12, 0):
+    if short := times(5, 0):
         wrong = [try_one(name, error, chance.randrange(24))[1] for name, error in chance.sample(kinds, short)]
         assert not any(wrong), "\n\n".join(filter(None, wrong))
         return

@@ -110,7 +110,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_mixed(
     assert forks(typed(work, chance), work)["code"] == 0
     seconds = time.monotonic() - began
     work = furnish()
-    for _ in range(times(4, 70)):
+    for _ in range(times(2, 70)):
         answer = forks(typed(work, chance), work, kill_after=chance.uniform(0, seconds))
         kills += answer["code"] is None
         try:
