@@ -13,9 +13,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
+from simclr_cli.atomic import filled, is_temporary, replace
 from simclr_cli.errors import RunError
 from simclr_cli.reading import MOST, check_version, parse_json, read_bytes
 
@@ -42,6 +43,18 @@ def root_of(path: Path) -> Path | None:
 def relative(file: Path, root: Path) -> PurePath:
     """The path of a file from the run that it lies in."""
     return PurePath(os.path.relpath(file, root))
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's content, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or all files in the folder; links are none."""
+    inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    return [file for file in (path, *inside) if file.is_file() and not file.is_symlink()]
 
 
 def encoded(files: Mapping[str, list[str | None]]) -> bytes:
@@ -95,12 +108,27 @@ def read_bound(file: Path, most: int = MOST) -> bytes:
 
 
 @contextlib.contextmanager
-def changing(root: Path, changes: Mapping[Path, str | None], write: Callable[[Path, bytes], None]) -> Iterator[None]:
+def bound(target: Path, source: Path | None) -> Iterator[None]:
+    """Note in the digests of a run, where `target` lies in one, that it becomes what `source` is; None: nothing."""
+    root = root_of(target)
+    if root is None or target.name == DIGESTS or is_temporary(target, root):
+        yield
+        return
+    changes: dict[Path, str | None] = {target: None}
+    if source is not None:
+        changes = {target / file.relative_to(source): digest_file(file) for file in files_in(source)}
+        if root_of(source) == root and not is_temporary(source, root):
+            changes |= dict.fromkeys(files_in(source))
+    with changing(root, changes):
+        yield
+
+
+@contextlib.contextmanager
+def changing(root: Path, changes: Mapping[Path, str | None]) -> Iterator[None]:
     """Note what files of a run are about to be, and afterwards that they are.
 
     Args:
         changes: digest of each; None: no longer there.
-        write: puts a file in place, whole and durably.
     """
     with _alone(root):
         try:
@@ -113,12 +141,18 @@ def changing(root: Path, changes: Mapping[Path, str | None], write: Callable[[Pa
         noted = {name: list(dict.fromkeys([*table.get(name, [None]), now])) for name, now in named.items()}
         during = {**table, **noted}
         if during != table:
-            write(root / DIGESTS, encoded(during))
+            _write_table(root, during)
         yield
         after = {**table, **{name: [now] for name, now in named.items()}}
         after = {name: known for name, known in after.items() if known != [None]}
         if after != during:
-            write(root / DIGESTS, encoded(after))
+            _write_table(root, after)
+
+
+def _write_table(root: Path, files: Table) -> None:
+    file = root / DIGESTS
+    with filled(file, lambda stream: stream.write(encoded(files))) as temporary:
+        replace(temporary, file)
 
 
 @contextlib.contextmanager

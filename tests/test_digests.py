@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from simclr_cli import digests
-from simclr_cli.digests import DIGESTS, Damaged, encoded, read_bound, read_table, root_of
+from simclr_cli.digests import DIGESTS, Damaged, digest_file, encoded, files_in, read_bound, read_table, root_of
 from simclr_cli.errors import MachineError, RunError
-from simclr_cli.files import bind, digest_file, files_in, move, remove, write_bytes
+from simclr_cli.files import bind, move, remove, write_bytes
 from simclr_cli.reading import read_bytes
 
 
@@ -195,3 +195,9 @@ def test_file_replaced_while_it_is_read_is_read_again(run: Path, monkeypatch: py
 
     monkeypatch.setattr(digests, "read_bytes", reading)
     assert read_bound(run / "a.json") == b"three"
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", bytes(300_000)])
+def test_digest_is_sha256(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a").write_bytes(data)
+    assert digest_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()

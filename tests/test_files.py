@@ -1,35 +1,20 @@
 """The one way to write: whole or not at all."""
 
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from simclr_cli import files, owner
+from simclr_cli import files
+from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import MachineError
-from simclr_cli.files import (
-    TEMPORARY_PREFIX,
-    NotWritten,
-    create_file,
-    digest_file,
-    free_bytes,
-    make_folder,
-    sync_folder,
-    temporary_beside,
-    write_bytes,
-    write_file,
-    write_json,
-)
+from simclr_cli.files import NotWritten, create_file, free_bytes, make_folder, write_bytes, write_file, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -175,14 +160,6 @@ def test_folder_that_takes_no_file_is_a_machine_error(tmp_path: Path, monkeypatc
         make_folder(tmp_path)
 
 
-def test_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deny(*_: Any) -> int:
-        raise PermissionError(13, "as on Windows")
-
-    monkeypatch.setattr(os, "open", deny)
-    sync_folder(tmp_path)
-
-
 @pytest.mark.parametrize("path", [".", "there", "there/not", "there/not/yet", "a file", "a file/below", "/"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_free_space_is_that_of_the_folder_that_is_there(
@@ -252,35 +229,3 @@ def test_what_is_called_before_sees_all_of_the_new_file_and_may_stop_it(tmp_path
 def test_a_file_is_created_once(tmp_path: Path) -> None:
     assert create_file(tmp_path / "a", b"first") and not create_file(tmp_path / "a", b"second")
     assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]
-
-
-def test_strays_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files and folders; of another machine only after a day."""
-    other = "0" * 8 if owner.system() != "0" * 8 else "1" * 8
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
-    dead, living = f"{ended.pid}-{'a' * 16}", f"{os.getpid()}-{'a' * 16}"
-    gone = [f"{TEMPORARY_PREFIX}{owner.system()}-{dead}"]
-    stay = [f"{TEMPORARY_PREFIX}{owner.system()}-{living}", f"{TEMPORARY_PREFIX}{other}-{dead}", "mine", ".simclr-tmp"]
-    for name in [*gone, *stay]:
-        (tmp_path / name).write_bytes(b"half")
-    folder = f"{gone[0][:-1]}b"
-    (tmp_path / folder).mkdir()
-    (tmp_path / folder / "half").write_bytes(b"half")
-    make_folder(tmp_path)
-    assert names(tmp_path) == sorted(stay)
-    later = time.time() + files.ABANDONED_SECONDS + 60
-    monkeypatch.setattr(time, "time", lambda: later)
-    make_folder(tmp_path)
-    assert names(tmp_path) == sorted(stay[2:])
-
-
-def test_temporaries_are_known_by_their_names(tmp_path: Path) -> None:
-    assert files.TEMPORARY.fullmatch(temporary_beside(tmp_path / "a").name)
-    assert temporary_beside(tmp_path / "a") != temporary_beside(tmp_path / "a")
-
-
-@pytest.mark.parametrize("data", [b"", b"abc", bytes(300_000)])
-def test_digest_is_sha256(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "a").write_bytes(data)
-    assert digest_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()

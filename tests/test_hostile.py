@@ -26,8 +26,8 @@ import pytest
 import torch
 from PIL import Image
 
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import InputError, RunError, SimclrError
-from simclr_cli.files import digest_file
 from simclr_cli.images.decode import Refusal, decode
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census

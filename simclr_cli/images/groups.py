@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.files import digest_file
+from simclr_cli.digests import digest_file
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.decode import NotNow
 from simclr_cli.images.folder import Census

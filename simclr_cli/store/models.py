@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from simclr_cli.digests import read_bound
+from simclr_cli.atomic import temporary_beside
+from simclr_cli.digests import digest_file, read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import digest_file, make_folder, move, temporary_beside, write_bytes, write_json
+from simclr_cli.files import make_folder, move, write_bytes, write_json
 from simclr_cli.reading import check_tensors, check_version, parse_json
 
 FORMAT_VERSION = 1

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from simclr_cli.atomic import TEMPORARY_PREFIX
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, make_folder, remove, write_json
+from simclr_cli.files import make_folder, remove, write_json
 from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, read_json
 from simclr_cli.store.relocation import relocate
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.files import digest_file
+from simclr_cli.digests import digest_file
 from simclr_cli.reading import MOST_OF_LIST, read_json
 from simclr_cli.store.checkpoint import is_whole_checkpoint
 from simclr_cli.store.events import are_whole_records

@@ -8,7 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
-from simclr_cli.files import TEMPORARY_PREFIX, digest_file, ensure_folder, give_name, sync_folder
+from simclr_cli.atomic import TEMPORARY_PREFIX, ensure_folder, give_name, sync_folder
+from simclr_cli.digests import digest_file
 
 
 def relocate(source: Path, target: Path) -> None:

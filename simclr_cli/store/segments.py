@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
-from simclr_cli.files import digest_file
 from simclr_cli.store.rows import Rows, read_rows, write_rows
 
 AGAIN = "Run the command again without --as-is: the vectors are made anew."

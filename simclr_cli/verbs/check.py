@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from simclr_cli.digests import DIGESTS, Damaged, Table, read_table
+from simclr_cli.atomic import is_temporary
+from simclr_cli.digests import DIGESTS, Damaged, Table, digest_file, files_in, read_table
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.files import digest_file, files_in, is_temporary
 from simclr_cli.locks import locked
 from simclr_cli.results import CheckResult, Finding, State
 from simclr_cli.settings import CheckSettings

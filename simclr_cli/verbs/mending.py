@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.engine.encoder import EncoderSpec, create_encoder, load_backbone, pretrained_spec, scratch_spec
 from simclr_cli.errors import RunError
-from simclr_cli.files import TEMPORARY_PREFIX, bind, remove, write_bytes
+from simclr_cli.files import bind, remove, write_bytes
 from simclr_cli.results import State
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint
 from simclr_cli.store.contents import source_of

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, gigabytes, progress
-from simclr_cli.files import TEMPORARY_PREFIX, free_bytes
+from simclr_cli.files import free_bytes
 from simclr_cli.locks import LOCK, holder
 from simclr_cli.owner import is_gone, system
 from simclr_cli.results.diagnosing import Diagnosis

@@ -129,7 +129,7 @@ def test_a_writer_that_is_stopped_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("simclr_cli.files.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(MachineError, match="No space left"):
         write_export(out, dataclasses.replace(vectors, rows=vectors.rows[::-1]))
     assert out.read_bytes() == before

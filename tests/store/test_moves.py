@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from simclr_cli import files as files_module
+from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.store import relocation
 from simclr_cli.store.moves import JOURNAL, Moved, check_destination, move_out, put_back, read_journal
@@ -58,7 +58,7 @@ def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     link = os.link
 
     def refused(source: Any, target: Any, **given: Any) -> None:
-        if request.param == "no links at all" or not Path(source).name.startswith(files_module.TEMPORARY_PREFIX):
+        if request.param == "no links at all" or not Path(source).name.startswith(TEMPORARY_PREFIX):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         link(source, target, **given)
 
@@ -106,7 +106,7 @@ def test_killed_at_any_moment_all_can_be_put_back(
     def killing(work: Callable[[], Any]) -> None:
         owner, name = {
             "Path": (Path, step.split(".")[-1]), "os": (os, step.split(".")[-1]),
-            "shutil": (files_module.shutil, "copystat"), "digest_file": (files_module, "digest_file"),
+            "shutil": (relocation.shutil, "copystat"), "digest_file": (relocation, "digest_file"),
         }[step.split(".")[0]]  # fmt: skip
         plain, calls = getattr(owner, name), [0]
 

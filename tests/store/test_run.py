@@ -11,8 +11,8 @@ import timm
 import torch
 from safetensors.torch import load_file
 
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
-from simclr_cli.files import digest_file
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.run import FORMAT_VERSION, RunFolder, find_run, list_runs
 

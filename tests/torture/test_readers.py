@@ -16,8 +16,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import SimclrError
-from simclr_cli.files import digest_file
 from simclr_cli.images.caches import list_caches
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census
