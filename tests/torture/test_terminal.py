@@ -1,0 +1,104 @@
+"""Every command over pictures with hostile names, in a terminal of its own: nothing of a name gets there raw."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.long
+
+# All commands in one process, so that torch is imported once.
+SCRIPT = """
+import sys, json
+from simclr_cli.cli.app import app
+for typed in json.load(open(sys.argv[1], encoding="utf-8")):
+    try:
+        app(typed, prog_name="simclr")
+    except SystemExit as end:
+        print("CODE", end.code, flush=True)
+"""
+# Of names: what rings, what moves, what turns text about. Colours are ours, but not around these words.
+RAW = ("\x07", "\x7f", "\x9b", "\u202e", "\u2028", "\u2029", "\ufeff", "\x1b[31mred", "\t=1")
+
+
+def in_a_terminal(folder: Path, commands: list[list[str]]) -> str:
+    """All that the commands show, on stdout and stderr."""
+    (folder / "commands.json").write_text(json.dumps(commands))
+    parent, child = pty.openpty()
+    environment = {
+        **os.environ,
+        "TERM": "xterm-256color",
+        "COLUMNS": "4000",
+        "PYTHONIOENCODING": "utf-8:backslashreplace",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder / "commands.json")],
+        stdin=child, stdout=child, stderr=child, cwd=folder, env=environment,
+    )  # fmt: skip
+    os.close(child)
+    shown = b""
+    try:
+        while part := os.read(parent, 1 << 16):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    finally:
+        os.close(parent)
+        process.wait(timeout=60)
+    return shown.decode("utf-8")  # strict: half bytes of names are no text
+
+
+def draw(folder: Path, names: list[bytes]) -> list[str]:
+    """A picture under each of these names, as far as the file system takes them, in two classes."""
+    paths = []
+    for i, name in enumerate(names):
+        path = folder / ("<b>one" if i % 2 else os.fsdecode(b"\x1b[31mtwo\xff")) / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as stream:
+            Image.effect_noise((40, 40), 20 + i).convert("RGB").save(stream, "PNG")
+        paths.append(str(path))
+    shutil.copyfile(paths[0], paths[0] + "copy")
+    for name in ("\x1b[31mred\x07broken.png", "\u202ebroken.png", os.fsdecode(b"\xffbroken.png")):
+        (folder / "<b>one" / name).write_bytes(b"\x89PNG\r\n\x1a\n")
+    return paths
+
+
+def test_no_command_lets_a_name_through_raw(
+    tmp_path: Path, nasty_names: Callable[[int], list[bytes]], times: Callable[[int, int], int],
+    figure: Callable[[str, Any], None],
+) -> None:  # fmt: skip
+    nasty = [name for name in nasty_names(times(36, 500)) if len(name) < 200 and not name.startswith(b".")]
+    paths = draw(tmp_path / "pictures", nasty)
+    tiny = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1 --blur 0".split()
+    odd = "\x1b[31mred\x07\u202e[bold]\udcff"
+    commands = [
+        ["pretrain", "pictures", "--run", "r", *tiny], ["preview", "pictures", "--out", "p.html"],
+        ["embed", "pictures", "--out", f"{odd}.csv"], ["similar", *paths[:12]],
+        ["similar", paths[3], "--out", "s.html"],
+        ["similar", paths[0], "+", paths[5], "--json"], ["duplicates"], ["duplicates", "--move-to", f"away {odd}"],
+        ["duplicates", "--put-back", f"away {odd}"], ["outliers"], ["clusters"], ["map"], ["report"],
+        ["probe", "pictures"], ["finetune", "pictures", "--epochs", "1"], ["predict", *paths[:12], "pictures"],
+        ["predict", *paths[:3], "--json"], ["cache"], ["cache", "--clear"],
+        ["pretrain", odd], ["pretrain", "pictures", "--run", odd, "--dry-run"], ["pretrain", "--resume", "--run", odd],
+        ["similar", odd], ["predict", odd], ["embed", odd], ["probe", "--run", odd], ["report", odd],
+        ["duplicates", "--put-back", odd], ["predict", paths[0], "--classifier", "pictures"],
+        ["pretrain", "pictures", "--weights", odd], ["pretrain", "pictures", f"--{odd}"], [odd],
+    ]  # fmt: skip
+    shown = in_a_terminal(tmp_path, commands)
+    codes = [line.split()[1] for line in shown.splitlines() if line.startswith("CODE")]
+    assert len(codes) == len(commands) and "1" not in codes, shown
+    assert codes[:19] == ["0"] * 19, shown
+    found = {raw: shown[max(0, shown.index(raw) - 200) :][:400] for raw in RAW if raw in shown}
+    assert found == {}
+    assert "\\x1b[31mred" in shown and "\\u202e" in shown
+    figure("terminal", {"commands": len(commands), "names": len(paths), "raw": 0})
