@@ -16,21 +16,25 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simclr_cli.digests import digest_file
+from simclr_cli.digests import DIGESTS, digest_file, read_table
 from simclr_cli.errors import SimclrError
+from simclr_cli.events import silent
 from simclr_cli.images.caches import list_caches
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.pixels import PixelFolder
+from simclr_cli.locks import LOCK, holder, locked
 from simclr_cli.names import as_cell, name_of
 from simclr_cli.settings import PretrainSettings, SimilarSettings
 from simclr_cli.store.calibrations import read_calibration
 from simclr_cli.store.cells import KeptCells, read_cells, write_cells
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, read_journal
+from simclr_cli.store.pictures import read_pictures
 from simclr_cli.store.rows import read_rows
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
@@ -80,13 +84,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optimizer.step()
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    save_checkpoint(run.checkpoints, Checkpoint(1, state, optimizer.state_dict(), [], [1.0]))
+    save_checkpoint(run.checkpoints, Checkpoint(1, state, optimizer.state_dict(), [], [1.0], "f" * 64))
     index = read_index(run.vectors, model_digest=digest_file(run.weights_file))
     assert index is not None
     digests = tuple(segment.digest for segment in index.segments)
     centres, starts = np.ones((1, index.width), np.float32), np.array([0, len(index)])
     write_cells(run.vectors, KeptCells(centres, starts, np.arange(len(index)), digests, 1, 1.0))
     write_vectors(place / "v.npy", Vectors(np.zeros((2, 3), np.float32), ("a", "b"), "/p", MODEL, True, "f" * 64))
+    (place / "noted").mkdir()
+    (run.path / DIGESTS).rename(place / "noted" / DIGESTS)  # else it would answer for the readers that it guards
+    with locked(place / "locked", "testing", silent):
+        shutil.copy(place / "locked" / LOCK, place / "noted" / LOCK)
     (place / "home").mkdir()
     (place / "away").mkdir()
     (place / "home/a.png").write_bytes(b"a")
@@ -130,7 +138,9 @@ def read_caches(file: Path) -> Any:
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "runs/r/config.json": lambda file: kept_settings(run_of(file), {}),
-    "runs/r/metrics.jsonl": lambda file: run_of(file).read_metrics(),
+    "runs/r/metrics.jsonl": lambda file: read_epochs(run_of(file)),
+    "runs/r/speed.jsonl": lambda file: read_epochs(run_of(file)),
+    "runs/r/pictures.json": lambda file: read_pictures(run_of(file)),
     "runs/r/refused.json": lambda file: run_of(file).read_refused(),
     "runs/r/projector.safetensors": read_weights,
     "runs/r/probe/probe.json": read_probe,
@@ -144,6 +154,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ),
     "runs/r/vectors/cells.safetensors": read_cells_of,
     f"away/{JOURNAL}": lambda file: read_journal(file.parent),
+    f"noted/{DIGESTS}": lambda file: read_table(file.parent),
+    f"noted/{LOCK}": lambda file: holder(file.parent),
     "v.npy": lambda file: read_vectors(file, model_digest=MODEL),
     "v.rows.json": lambda file: read_vectors(file.with_name("v.npy"), model_digest=MODEL),
     "labels.csv": read_labels,
