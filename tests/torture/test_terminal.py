@@ -1,4 +1,4 @@
-"""Every command over pictures with hostile names, in a terminal of its own: nothing of a name gets there raw."""
+"""Every command over pictures with hostile names, in a terminal of its own: no name gets there raw, no file changes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,25 @@ pytestmark = pytest.mark.long
 
 # All commands in one process, so that torch is imported once.
 SCRIPT = """
-import sys, json
+import hashlib, json, os, sys
 from simclr_cli.cli.app import app
+
+def tree():
+    found = []
+    for folder, _, names in os.walk(b"pictures"):
+        for path in [folder, *(os.path.join(folder, name) for name in names)]:
+            status = os.lstat(path)
+            content = b"" if path == folder else open(path, "rb").read()
+            times = 0 if path == folder else status.st_mtime_ns  # a folder's change when files are moved and come back
+            found.append((path, status.st_mode, status.st_uid, status.st_size, times, hashlib.sha256(content).digest()))
+    return hashlib.sha256(repr(sorted(found)).encode()).hexdigest()
+
+print("CODE", "before", tree(), flush=True)
 for typed in json.load(open(sys.argv[1], encoding="utf-8")):
     try:
         app(typed, prog_name="simclr")
     except SystemExit as end:
-        print("CODE", end.code, flush=True)
+        print("CODE", end.code, tree(), flush=True)
 """
 # Of names: what rings, what moves, what turns text about. Colours are ours, but not around these words.
 RAW = ("\x07", "\x7f", "\x9b", "\u202e", "\u2028", "\u2029", "\ufeff", "\x1b[31mred", "\t=1")
@@ -73,7 +85,7 @@ def draw(folder: Path, names: list[bytes]) -> list[str]:
     return paths
 
 
-def test_no_command_lets_a_name_through_raw(
+def test_no_command_lets_a_name_through_raw_or_changes_a_picture(
     tmp_path: Path, nasty_names: Callable[[int], list[bytes]], times: Callable[[int, int], int],
     figure: Callable[[str, Any], None],
 ) -> None:  # fmt: skip
@@ -87,7 +99,8 @@ def test_no_command_lets_a_name_through_raw(
         ["similar", paths[3], "--out", "s.html"],
         ["similar", paths[0], "+", paths[5], "--json"], ["duplicates"], ["duplicates", "--move-to", f"away {odd}"],
         ["duplicates", "--put-back", f"away {odd}"], ["outliers"], ["clusters"], ["map"], ["report"],
-        ["probe", "pictures"], ["finetune", "pictures", "--epochs", "1"], ["predict", *paths[:12], "pictures"],
+        ["check"], ["doctor", "pictures"], ["probe", "pictures"],
+        ["finetune", "pictures", "--epochs", "1"], ["predict", *paths[:12], "pictures"],
         ["predict", *paths[:3], "--json"], ["cache"], ["cache", "--clear"],
         ["pretrain", odd], ["pretrain", "pictures", "--run", odd, "--dry-run"], ["pretrain", "--resume", "--run", odd],
         ["similar", odd], ["predict", odd], ["embed", odd], ["probe", "--run", odd], ["report", odd],
@@ -95,10 +108,17 @@ def test_no_command_lets_a_name_through_raw(
         ["pretrain", "pictures", "--weights", odd], ["pretrain", "pictures", f"--{odd}"], [odd],
     ]  # fmt: skip
     shown = in_a_terminal(tmp_path, commands)
-    codes = [line.split()[1] for line in shown.splitlines() if line.startswith("CODE")]
+    (_, before), *ended = [line.split()[1:] for line in shown.splitlines() if line.startswith("CODE")]
+    codes = [code for code, _ in ended]
     assert len(codes) == len(commands) and "1" not in codes, shown
-    assert codes[:19] == ["0"] * 19, shown
+    done = commands.index(["cache", "--clear"]) + 1
+    assert [code for code, typed in zip(codes[:done], commands, strict=False) if typed[0] != "doctor"] == ["0"] * (
+        done - 1
+    )
+    changed = [typed for typed, (_, after) in zip(commands, ended, strict=True) if after != before]
+    assert changed == [["duplicates", "--move-to", f"away {odd}"]]  # and what that moved came back
     found = {raw: shown[max(0, shown.index(raw) - 200) :][:400] for raw in RAW if raw in shown}
     assert found == {}
     assert "\\x1b[31mred" in shown and "\\u202e" in shown
+    figure("commands that left every picture as it was", len(commands) - 1)
     figure("terminal", {"commands": len(commands), "names": len(paths), "raw": 0})
