@@ -28,6 +28,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("simclr-cache")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_power_cuts() -> Iterator[None]:
+    """What tests write in this process need not reach the disk: thousands of small files, three syncs each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 NASTY = (
     b"<img src=x onerror=alert(1)>.png", b'"><script>alert(\'2\')<\\script>.png',
     b"' onmouseover='alert(3)' & more.png", b"<\\title><\\style><\\script>.png", b"javascript:alert(4)",

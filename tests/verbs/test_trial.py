@@ -26,7 +26,7 @@ def test_room_for_two_checkpoints_is_what_two_take(
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     after.step()
-    save_checkpoint(tmp_path, Checkpoint(1, model.state_dict(), after.state_dict(), [], []))
+    save_checkpoint(tmp_path, Checkpoint(1, model.state_dict(), after.state_dict(), [], [], "f" * 64))
     taken = 2 * sum(path.stat().st_size for path in tmp_path.glob("step-*"))
     monkeypatch.setattr(trial, "free_bytes", lambda _: 1.02 * taken)
     assert lack_of_disk(tmp_path / "run", model, chosen) is None
