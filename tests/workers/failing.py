@@ -10,7 +10,7 @@ from simclr_cli.errors import MachineError
 from simclr_cli.verbs import embedding
 from simclr_cli.verbs.step import Step
 
-step, crop, pictures = Step.__call__, embedding.evaluation_crop, itertools.count(1)
+step, apart, pictures = Step.__call__, embedding.apart, itertools.count(1)
 
 
 def failing_step(self: Step, batch: Any) -> Any:
@@ -19,12 +19,17 @@ def failing_step(self: Step, batch: Any) -> Any:
     return step(self, batch)
 
 
-def failing_crop(*given: Any) -> Any:
-    if next(pictures) == 5:
-        raise MachineError("The GPU fell off the bus.", "Put it back.")
-    return crop(*given)
+def failing_apart(*given: Any) -> Any:
+    crop = apart(*given)
+
+    def failing_crop(*picture: Any) -> Any:
+        if next(pictures) == 5:
+            raise MachineError("The GPU fell off the bus.", "Put it back.")
+        return crop(*picture)
+
+    return failing_crop
 
 
 if os.environ["RANK"] == sys.argv.pop(1):
-    Step.__call__, embedding.evaluation_crop = failing_step, failing_crop
+    Step.__call__, embedding.apart = failing_step, failing_apart
 main()
