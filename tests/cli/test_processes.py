@@ -154,6 +154,7 @@ def by_one(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float
     return losses(place / "simclr-runs" / "one")
 
 
+@LONG
 def test_devices_give_the_losses_of_one(installed, photos: Path, tmp_path: Path, by_one: list[float]) -> None:
     """The command itself, in float32; what is said and written is one process's."""
     for name, options in (("two", ["--devices", "2"]), ("parts", ["--micro-batch", "7"])):
@@ -190,6 +191,7 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoint").glob("step-*.safetensors"))
 
 
+@LONG
 def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
     arguments = ["-m", "simclr_cli", "pretrain", str(photos), *SLOW, "--run"]
     with started([*torchrun(2), *arguments, "undisturbed"], cwd=tmp_path) as process:
