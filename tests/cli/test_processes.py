@@ -30,6 +30,7 @@ def torchrun(count: int, *options: str) -> list[str]:
 
 
 LONG = pytest.mark.long  # .ci/run has these too, after the suite
+FULL = pytest.mark.skipif(os.environ.get("SIMCLR_TORTURE") != "full", reason="the other case is enough for every day")
 
 
 @contextlib.contextmanager
@@ -118,7 +119,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo and torchrun as on Linux")
-@pytest.mark.parametrize(("count", "most", "loss"), [pytest.param(2, 100, "nt-xent", marks=LONG), (4, 2, "supcon")])
+@pytest.mark.parametrize(
+    ("count", "most", "loss"), [pytest.param(2, 100, "nt-xent", marks=[LONG, FULL]), (4, 2, "supcon")]
+)
 def test_any_number_of_processes_takes_the_same_steps(
     count: int, most: int, loss: str, tmp_path: Path, alone: dict[str, Any]
 ) -> None:
@@ -207,7 +210,7 @@ def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, 
 
 
 @LONG
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=FULL), 1])
 def test_a_killed_process_ends_all_with_a_word(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
     arguments = [command, "pretrain", str(photos), *SLOW, "--run", "k", "--devices", "2"]
     run = tmp_path / "simclr-runs" / "k"
@@ -238,7 +241,7 @@ def test_an_error_that_all_meet_is_said_once(installed, photos: Path, tmp_path: 
 
 
 @LONG
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=FULL), (signal.SIGTERM, 143)])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(
     number: signal.Signals, code: int, command: str, installed, photos: Path, tmp_path: Path, by_one: list[float]
 ) -> None:
@@ -286,7 +289,7 @@ def test_many_processes_embed_into_one_file_in_order(
 
 
 @LONG
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=FULL), 1])
 def test_a_process_that_fails_while_embedding_leaves_no_file(
     victim: int, trained: Path, photos: Path, tmp_path: Path
 ) -> None:
