@@ -30,7 +30,7 @@ def torchrun(count: int, *options: str) -> list[str]:
 
 
 LONG = pytest.mark.long  # .ci/run has these too, after the suite
-FULL = pytest.mark.skipif(os.environ.get("SIMCLR_TORTURE") != "full", reason="the other case is enough for every day")
+FULL = pytest.mark.skipif(os.environ.get("SIMCLR_TORTURE") != "full", reason="long: only by SIMCLR_TORTURE=full")
 
 
 @contextlib.contextmanager
@@ -195,6 +195,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 @LONG
+@FULL
 def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
     arguments = ["-m", "simclr_cli", "pretrain", str(photos), *SLOW, "--run"]
     with started([*torchrun(2), *arguments, "undisturbed"], cwd=tmp_path) as process:
