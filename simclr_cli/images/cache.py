@@ -15,13 +15,14 @@ from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
 from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed
-from simclr_cli.images.decoders import apart
+from simclr_cli.images.decoders import apart_many
 from simclr_cli.images.folder import NEVER, Census, Picture, Refused
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
-from simclr_cli.images.workers import each
+from simclr_cli.images.workers import attempt, each, in_parts
 from simclr_cli.trouble import unreachable
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
+AT_ONCE, BYTES_AT_ONCE = 8, 2**20  # pictures, and bytes of their files, that a decoder is asked for together
 COMMIT_SECONDS = 300  # of decoding, which is what a crash may cost
 
 
@@ -206,19 +207,36 @@ def _each_squashed(
     census: Census, pictures: Sequence[Picture], side: int, workers: int
 ) -> Generator[Pixels | Refusal, None, None]:
     """Each picture decoded, if it still is the one that the census saw: crops are drawn for the size it had then."""
-    square = apart(squashed, workers)
+    square = apart_many(squashed, workers)
 
-    def one(picture: Picture) -> Pixels:
-        path = census.path(picture)
-        pixels = square(path, side)
-        try:
-            status = path.stat()
-        except OSError as error:
-            if (machine := unreachable(error, path)) is not None:
-                raise machine from None
-            raise NotNow((error.strerror or str(error)).lower()) from None
-        if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
-            raise NotNow("changed since its folder was looked at")
-        return pixels
+    def some(part: Sequence[Picture]) -> list[Pixels | Refusal]:
+        found = square([(census.path(picture), side) for picture in part])
+        return [
+            one if isinstance(one, Refusal) else attempt(_as_seen, census, picture, one)
+            for picture, one in zip(part, found, strict=True)
+        ]
 
-    return each(one, pictures, workers)
+    most = min(AT_ONCE, len(pictures) // (2 * max(1, workers)))
+    with closing(each(some, in_parts(pictures, lambda picture: picture.bytes, most, BYTES_AT_ONCE), workers)) as parts:
+        for part in parts:
+            assert not isinstance(part, Refusal)
+            yield from part
+
+
+def _as_seen(census: Census, picture: Picture, pixels: Pixels) -> Pixels:
+    """The pixels, if the picture's file is what it was.
+
+    Raises:
+        NotNow: it is not.
+        MachineError: the disk or the share that holds it fails.
+    """
+    path = census.path(picture)
+    try:
+        status = path.stat()
+    except OSError as error:
+        if (machine := unreachable(error, path)) is not None:
+            raise machine from None
+        raise NotNow((error.strerror or str(error)).lower()) from None
+    if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
+        raise NotNow("changed since its folder was looked at")
+    return pixels

@@ -45,6 +45,20 @@ def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
             pool.shutdown(cancel_futures=True)
 
 
+def in_parts(items: Iterable[T], size: Callable[[T], int], most: int, largest: int) -> Generator[list[T], None, None]:
+    """Items in order, up to `most` together, and none with others where that would be more than `largest` in size."""
+    part: list[T] = []
+    whole = 0
+    for item in items:
+        if part and (len(part) >= most or whole + size(item) > largest):
+            yield part
+            part, whole = [], 0
+        part.append(item)
+        whole += size(item)
+    if part:
+        yield part
+
+
 def attempt(function: Callable[..., R], *arguments: Any) -> R | Refusal:
     """What a function gives, or its refusal."""
     try:

@@ -27,6 +27,7 @@ from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, 
 from simclr_cli.images.caches import cache_of, cache_root
 from simclr_cli.images.decode import squashed
 from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.images.workers import attempt
 
 SIZE = 8  # trained on; stored at 12
 ROW = 3 * 12 * 12
@@ -69,7 +70,7 @@ class Decoding:
 @pytest.fixture
 def decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Decoding:
     found = Decoding(folder)
-    monkeypatch.setattr(cache, "apart", lambda *_: found)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: lambda calls: [attempt(found, *call) for call in calls])
     return found
 
 
@@ -162,7 +163,7 @@ def test_pixels_are_those_of_squashed(folder: Path) -> None:
 
 def test_second_call_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(folder)
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     second = opened(folder, progress=never)
     assert (all_of(second) == all_of(first)).all() and second.census == first.census
 
@@ -197,7 +198,7 @@ def test_stored_side_is_half_as_much_again_but_no_more_than_there_is(size: int, 
 def test_another_size_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder, 8)
     assert_right(opened(folder, 10), folder, side=15)
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     assert len(opened(folder, 8)) == len(opened(folder, 10)) == 5
 
 
@@ -275,7 +276,7 @@ def test_removed_picture_costs_nothing_and_neither_does_its_return(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(folder)
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     (folder / "0/2.png").rename(tmp_path / "away.png")
     fewer = opened(folder, progress=never)
     assert [picture.name for picture in fewer.census.pictures] == [*NAMES[:1], *NAMES[2:]]
@@ -554,7 +555,7 @@ def test_killed_while_adding_leaves_the_old_cache_whole(
     with pytest.raises(KeyboardInterrupt):
         opened(folder, progress=stopping(stop_at, KeyboardInterrupt()))
     assert contents(pixels_folder(folder)) == files
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     assert (all_of(decode_once(old, SIZE, workers=2, progress=never)) == before).all()
 
 
@@ -600,7 +601,7 @@ def test_many_files_are_merged_without_decoding(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(pixels, "MOST_FILES", 4)
     before = opened(folder)
     assert len(before.maps) == 5
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     after = opened(folder, progress=never)
     assert len(after.maps) == 1 and (all_of(after) == all_of(before)).all()
     assert_right(after, folder)
@@ -611,7 +612,7 @@ def test_rows_of_nobody_are_cleared_away_without_decoding(folder: Path, monkeypa
     opened(folder)
     for name in NAMES[:3]:
         (folder / name).unlink()
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     assert_right(opened(folder, progress=never), folder)
     assert pixel_file(pixels_folder(folder)).stat().st_size == 2 * ROW
 
@@ -697,7 +698,7 @@ def test_no_more_is_taken_than_is_free_whatever_the_budget(
 def test_what_is_there_already_needs_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder)
     has_free(monkeypatch, 0)
-    monkeypatch.setattr(cache, "apart", lambda *_: never)
+    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     assert opened(folder).stored == opened(folder, rows=5).stored == 5
     assert lack_of_room(take_census(folder), SIZE, None) is None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from simclr_cli.images.decode import Refusal
-from simclr_cli.images.workers import count_workers, each
+from simclr_cli.images.workers import count_workers, each, in_parts
 
 
 def test_workers_are_shared_but_for_none_at_all() -> None:
@@ -23,6 +23,20 @@ def test_workers_are_shared_but_for_none_at_all() -> None:
 def test_without_workers_there_is_a_thread_a_core() -> None:
     names = list(each(lambda _: threading.current_thread().name, range(200), workers=0))
     assert 1 <= len(set(names)) <= count_workers() and threading.current_thread().name not in names
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "parts"),
+    [
+        ([1] * 7, 3, [[1, 1, 1], [1, 1, 1], [1]]),
+        ([4, 4, 4, 11, 1, 30, 2], 9, [[4, 4], [4], [11], [1], [30], [2]]),
+        ([4, 6, 5], 9, [[4, 6], [5]]),
+        ([1, 2], 0, [[1], [2]]),
+        ([], 3, []),
+    ],
+)
+def test_parts_are_neither_too_many_nor_too_large(sizes: list[int], most: int, parts: list[list[int]]) -> None:
+    assert list(in_parts(sizes, lambda size: size, most, 10)) == parts
 
 
 def test_each_keeps_the_order_whatever_ends_first() -> None:
