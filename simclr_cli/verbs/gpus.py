@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator
 from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.verbs.installation import Installation, parts
 
-# NVIDIA's oldest driver for a build of torch, by the index that has it; "" is the registry's own, of CUDA 13.
-DRIVERS = ((580, ""), (570, "cu128"), (525, "cu126"))
+OLDEST_DRIVER = 525  # of NVIDIA, for which there is a build of a torch that is new enough
 
 
 def _with_cuda(here: Installation) -> str:
-    """What installs a torch that this driver runs."""
-    floor = next((f">={one.floor}" for one in here.packages if one.name == "torch"), "")
-    typed = f"{here.pip} --force-reinstall {shlex.quote('torch' + floor)} torchvision"
-    build = next((build for oldest, build in DRIVERS if parts(here.driver) >= (oldest,)), "cu126")
-    return f"{typed} --index-url https://download.pytorch.org/whl/{build}" if build else typed
+    """What installs a torch that this driver runs: uv finds out which build that is."""
+    wanted = shlex.quote("".join(f"{one.name}>={one.floor}" for one in here.packages if one.name == "torch") or "torch")
+    where = f"uv pip install --python {shlex.quote(here.executable)}"
+    return f"{where} --reinstall {wanted} torchvision --torch-backend auto  # uv itself: pipx install uv"
 
 
 def cpu_only_torch(here: Installation) -> Iterator[Diagnosis]:
@@ -40,7 +38,7 @@ def unused_gpu(here: Installation) -> Iterator[Diagnosis]:
             "Everything is computed on the CPU, tens of times slower.", "unset CUDA_VISIBLE_DEVICES",
         )  # fmt: skip
         return
-    old = here.driver != "?" and parts(here.driver) < (DRIVERS[-1][0],)
+    old = here.driver != "?" and parts(here.driver) < (OLDEST_DRIVER,)
     yield Diagnosis(
         "unused GPU", "advice",
         f"torch {here.torch.version} is built for CUDA {here.torch.cuda}, and cannot use the GPU with the driver "

@@ -51,6 +51,7 @@ class Installation:
     hidden: str | None = None  # CUDA_VISIBLE_DEVICES
     compiler: bool = True
     commands: tuple[str, ...] = ()  # all that are called simclr on the PATH
+    executable: str = "python"  # the path of this Python
     pip: str = "pip"  # the command that installs into this very environment
     system: str = "apt-get"  # what the system's own packages come by
 
@@ -73,6 +74,7 @@ def installation(torch: TorchFacts) -> Installation:
         hidden=os.environ.get("CUDA_VISIBLE_DEVICES"),
         compiler=any(shutil.which(name) for name in ("cc", "gcc", "clang")),
         commands=_commands(),
+        executable=sys.executable,
         pip=_pip(),
         system=next((name for name in ("apt-get", "dnf", "zypper", "brew") if shutil.which(name)), "apt-get"),
     )

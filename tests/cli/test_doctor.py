@@ -15,9 +15,7 @@ from simclr_cli.cli.results import show_doctor
 from simclr_cli.results import Diagnosis, DoctorResult
 from simclr_cli.verbs.torch_facts import TorchFacts
 
-COMMAND = (
-    "uv pip install --python /a/long/path/of/some/python --force-reinstall torch torchvision --index-url https://x"
-)
+COMMAND = "uv pip install --python /a/long/path/of/some/python --force-reinstall torch torchvision --torch-backend auto"
 FAULT = Diagnosis(
     "broken torch", "fault", "torch cannot be \x1b[31mimported, " + "because " * 20 + "it is.", "Why.", COMMAND
 )
