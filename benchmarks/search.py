@@ -31,7 +31,7 @@ import numpy as np
 from machine import describe_machine, spread
 
 from simclr_cli.engine.search import nearest
-from simclr_cli.images.folder import Census, Picture
+from simclr_cli.images.census import Census, Picture
 from simclr_cli.store.index import Index, read_index, update
 from simclr_cli.store.models import read_description
 from simclr_cli.store.rows import Rows, named

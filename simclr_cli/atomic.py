@@ -38,11 +38,11 @@ def remove_strays(folder: Path) -> None:
     """Remove what dead processes have left in a folder."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if _is_stray(path):
+            if is_stray(path):
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
-def _is_stray(path: Path) -> bool:
+def is_stray(path: Path) -> bool:
     """Whether what is at work on it is no more: certainly if it was of this system, else by its age."""
     named = TEMPORARY.fullmatch(path.name)
     gone = named is not None and is_gone(named[1], int(named[2]))

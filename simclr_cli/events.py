@@ -28,7 +28,7 @@ class Note:
 
 @dataclass(frozen=True)
 class CensusTaken:
-    """What is in the folder: the keys of `images.folder.Census.summary`."""
+    """What is in the folder: the keys of `images.census.Census.summary`."""
 
     summary: dict[str, Any]
 

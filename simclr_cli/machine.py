@@ -37,6 +37,11 @@ def free_ram() -> int:
     return min([_available(), *_left_to_containers()])
 
 
+def count_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def core_quota() -> float | None:
     """How many cores' time the container of this process may use; None where it has no such limit."""
     with contextlib.suppress(OSError, ValueError):  # version 2: "200000 100000", or "max 100000"

@@ -48,15 +48,23 @@ def trouble(error: BaseException, given: Mapping[str, Any]) -> MachineError | No
         return None
     if error.errno in NO_RIGHT:
         return MachineError(f"{_file(error)} cannot be used: {error.strerror}.", "Change its rights, or make room.")
-    return unreachable(error)
+    return _unreachable(error)
 
 
-def unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
-    """The error of what the system says of a file, if it says nothing of the file itself: a disk, a share, a limit.
+def check_reachable(error: OSError, file: Path | None = None) -> None:
+    """Pass over what the system says of a file itself.
 
     Args:
         file: which one it is, where the error does not know.
+
+    Raises:
+        MachineError: it says something of the disk, the share, or a limit.
     """
+    if (machine := _unreachable(error, file)) is not None:
+        raise machine from None
+
+
+def _unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
     if error.errno in UNREACHABLE:
         return MachineError(
             f"{_file(error, file)} cannot be reached: {error.strerror}.",

@@ -14,12 +14,13 @@ from simclr_cli.errors import InputError, Interrupted, MachineError
 from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
+from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed
 from simclr_cli.images.decoders import apart_many
-from simclr_cli.images.folder import NEVER, Census, Picture, Refused
+from simclr_cli.images.folder import NEVER
 from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
 from simclr_cli.images.workers import attempt, each, in_parts
-from simclr_cli.trouble import unreachable
+from simclr_cli.trouble import check_reachable
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
 AT_ONCE, BYTES_AT_ONCE = 8, 2**20  # pictures, and bytes of their files, that a decoder is asked for together
@@ -234,8 +235,7 @@ def _as_seen(census: Census, picture: Picture, pixels: Pixels) -> Pixels:
     try:
         status = path.stat()
     except OSError as error:
-        if (machine := unreachable(error, path)) is not None:
-            raise machine from None
+        check_reachable(error, path)
         raise NotNow((error.strerror or str(error)).lower()) from None
     if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
         raise NotNow("changed since its folder was looked at")

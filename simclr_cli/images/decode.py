@@ -29,7 +29,7 @@ from PIL import (  # what is not loaded here, Pillow would look for among all th
 
 from simclr_cli.images.rgb import to_rgb
 from simclr_cli.machine import whole_memory
-from simclr_cli.trouble import unreachable
+from simclr_cli.trouble import check_reachable
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 
@@ -234,8 +234,7 @@ def _refusing(path: Path) -> Iterator[None]:
     except MemoryError:
         raise NotNow("too large for this machine's memory") from None
     except OSError as error:
-        if (machine := unreachable(error, path)) is not None:
-            raise machine from None
+        check_reachable(error, path)
         # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.
         # Without the count of missing bytes, so that equal reasons can be counted.
         message = re.sub(r" \(\d+ bytes? not processed\)", "", str(error))

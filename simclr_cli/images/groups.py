@@ -14,12 +14,12 @@ from PIL import Image
 
 from simclr_cli.digests import digest_file
 from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.census import Census
 from simclr_cli.images.decode import NotNow
-from simclr_cli.images.folder import Census
 from simclr_cli.images.looks import perceptual_hash
 from simclr_cli.images.workers import each
 from simclr_cli.settings import Copies
-from simclr_cli.trouble import unreachable
+from simclr_cli.trouble import check_reachable
 
 NEAR_BITS = 4  # of the 64 of a perceptual hash, in which near copies may differ
 
@@ -117,8 +117,7 @@ def content_digest(path: Path) -> str:
     try:
         return digest_file(path)
     except OSError as error:
-        if (machine := unreachable(error, path)) is not None:
-            raise machine from None
+        check_reachable(error, path)
         raise NotNow((error.strerror or str(error)).lower()) from None
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from simclr_cli.errors import InputError
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.names import as_cell
 from simclr_cli.reading import check_file
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.files import discard, write_file, write_json
 from simclr_cli.images.caches import INDEX, PIXELS
-from simclr_cli.images.folder import Picture
+from simclr_cli.images.census import Picture
 
 VERSION = 2  # of the format, and of whatever changes a decoded pixel
 NOT_STORED = -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from simclr_cli.images.decode import Refusal
+from simclr_cli.machine import count_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,8 +23,7 @@ def count_workers(chosen: int | None = None, beside: int = 1) -> int:
     """
     if chosen == 0:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, (chosen or cores) // beside)
+    return max(1, (chosen or count_cores()) // beside)
 
 
 def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R | Refusal, None, None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from simclr_cli.errors import RunError
-from simclr_cli.store.run import RunFolder, find_run, list_runs
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.runs import find_run, list_runs
 
 NAME = "classifier"  # with what sets one apart behind it
 SCRATCH = "-scratch"

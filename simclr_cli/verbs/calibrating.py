@@ -15,7 +15,7 @@ from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
 from simclr_cli.files import NotWritten
 from simclr_cli.images.cache import DecodedPictures, stored_side
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.images.pixels import NOT_STORED
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.store.calibrations import read_calibration, write_calibration

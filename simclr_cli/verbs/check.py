@@ -14,7 +14,8 @@ from simclr_cli.results import CheckResult, Finding, State
 from simclr_cli.settings import CheckSettings
 from simclr_cli.store.contents import OTHER, RETRAIN, kind_of, source_of
 from simclr_cli.store.own_digests import contradicted
-from simclr_cli.store.run import RunFolder, find_begun_run
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.runs import find_begun_run
 from simclr_cli.verbs.mending import can_be_forgotten, last_checkpoint, mend
 
 NO_DAMAGE: frozenset[State] = frozenset(("unknown", "left over"))

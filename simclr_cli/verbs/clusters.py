@@ -16,13 +16,13 @@ from simclr_cli.engine.clustering import by_size, centres_of, k_means, sampled
 from simclr_cli.engine.density import hdbscan
 from simclr_cli.engine.silhouette import Separation, best, separations
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.images.folder import classes_of
+from simclr_cli.images.census import classes_of
 from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ClustersSettings
 from simclr_cli.store.index import Index
-from simclr_cli.store.run import find_run
+from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count

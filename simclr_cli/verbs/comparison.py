@@ -12,7 +12,7 @@ from simclr_cli.engine.accuracy import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, silent
-from simclr_cli.images.folder import Census, Refused
+from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Score
 from simclr_cli.settings import ProbeSettings

@@ -18,7 +18,7 @@ from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
-from simclr_cli.store.run import find_run
+from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.copies import NEAR_BITS, Copies, are_copies, find_copies
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from simclr_cli.errors import RunError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder
-from simclr_cli.images.folder import Census, Refused, take_census
+from simclr_cli.images.census import Census, Refused
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.sprite import tile_side, write_sprite
 from simclr_cli.images.workers import count_workers
 from simclr_cli.place import Place

@@ -14,9 +14,9 @@ from simclr_cli.engine.compilation import folded
 from simclr_cli.engine.operations import upload
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Report, progress
+from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.decode import Refusal, evaluation_crop
 from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import Census, Refused
 from simclr_cli.images.workers import each
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import Vectors

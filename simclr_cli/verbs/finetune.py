@@ -22,7 +22,8 @@ from simclr_cli.errors import InputError, Interrupted, RunError
 from simclr_cli.events import Choice, Note, PlanMade, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.cache import DecodedPictures, decode_once
-from simclr_cli.images.folder import Census, take_census
+from simclr_cli.images.census import Census
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import labelled, labelled_like
 from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory

@@ -13,15 +13,17 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
 from simclr_cli.files import NotWritten
+from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.decode import NotNow, Refusal
-from simclr_cli.images.folder import NEVER, Census, Picture, take_census
+from simclr_cli.images.folder import NEVER, take_census
 from simclr_cli.images.groups import content_digest
 from simclr_cli.images.workers import count_workers, each
 from simclr_cli.locks import Busy, locked
 from simclr_cli.settings import IndexSettings
 from simclr_cli.store.index import Index, RefusedFile, read_index, set_aside, update
 from simclr_cli.store.rows import Rows, named
-from simclr_cli.store.run import RunFolder, find_run
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.runs import find_run
 from simclr_cli.store.segments import Unusable
 from simclr_cli.verbs.calibrating import calibration
 from simclr_cli.verbs.embedding import embed_files, pictures_of, unit_rows

@@ -13,7 +13,7 @@ from simclr_cli.images.workers import count_workers
 from simclr_cli.results import OddPicture, OutliersResult
 from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
-from simclr_cli.store.run import find_run
+from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.searching import within

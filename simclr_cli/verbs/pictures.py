@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.pictures import KeptPictures, read_pictures, write_pictures

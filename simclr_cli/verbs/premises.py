@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
+from simclr_cli.atomic import TEMPORARY_PREFIX, is_stray
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, gigabytes, progress
 from simclr_cli.files import free_bytes
@@ -34,7 +34,6 @@ NETWORK = (
 RUN_BYTES = 310_000_000  # of a run by default (resnet18), measured, while its second checkpoint is written
 LEAST_DISK = 500_000_000
 OFF_SECONDS = 60  # that clocks of two machines may differ by
-STRAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ def premises(images: Path | None, runs: Path, *, gpu: bool, torch: bool, report:
         runs=_folder(runs),
         pictures=None if images is None else _pictures(images, gpu, report),
         pictures_network="" if images is None else network_of(images),
-        strays=tuple(str(path) for run in runs_there for path in run.rglob(f"{TEMPORARY_PREFIX}*")
-                     if now - _changed(path, now) > STRAY_SECONDS),
+        strays=tuple(str(path) for run in runs_there for path in run.rglob(f"{TEMPORARY_PREFIX}*") if _left(path)),
         unfinished=tuple(_unfinished(runs)) if torch and runs_there else (),
         newest_run=max((_changed(path, 0.0) for path in runs_there), default=0.0),
         now=now,
@@ -113,6 +111,14 @@ def _changed(path: Path, otherwise: float) -> float:
         return path.lstat().st_mtime
     except OSError:
         return otherwise
+
+
+def _left(path: Path) -> bool:
+    """Whether a temporary file is of a command that is no more."""
+    try:
+        return is_stray(path)
+    except OSError:  # its command has just ended
+        return False
 
 
 def _pictures(images: Path, gpu: bool, report: Report) -> Pictures:
@@ -158,7 +164,7 @@ def network_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def _unfinished(runs: Path) -> Iterator[Unfinished]:
-    from simclr_cli.store.run import list_runs
+    from simclr_cli.store.runs import list_runs
 
     for run in list_runs(runs):
         if not run.finished:
@@ -226,7 +232,8 @@ def stray_files(here: Premises) -> Iterator[Diagnosis]:
             "stray files", "advice", f"{count(len(here.strays), 'temporary file')} of commands that were killed "
             f"{'lies' if len(here.strays) == 1 else 'lie'} in {here.runs.path}.",
             "They take room, and nothing else.",
-            f"find {shlex.quote(here.runs.path)} -name '{TEMPORARY_PREFIX}*' -mtime +0 -exec rm -r {{}} +", here.strays,
+            f"find {shlex.quote(here.runs.path)} -name '{TEMPORARY_PREFIX}*' -exec rm -r {{}} +  # if no command runs",
+            here.strays,
         )  # fmt: skip
 
 

@@ -14,9 +14,10 @@ from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.events import CensusTaken, Choice, Note, Report, progress, silent
 from simclr_cli.files import write_bytes
 from simclr_cli.images.cache import stored_side
+from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.decode import Pixels, Refusal, small, squashed
 from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.workers import count_workers, each
 from simclr_cli.pages.preview import preview_page
 from simclr_cli.pages.sheet import Row, contact_sheet

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from simclr_cli.events import Report, progress
 from simclr_cli.images.cache import decode_once
-from simclr_cli.images.folder import Census, take_census
+from simclr_cli.images.census import Census
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.classifier import LINEAR, train_classifier

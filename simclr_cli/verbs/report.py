@@ -11,9 +11,10 @@ import torch
 from simclr_cli.errors import InputError, Interrupted, RunError, SimclrError
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import write_bytes
+from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.decode import Refusal, small
 from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import Census, Refused, take_census
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
@@ -21,7 +22,8 @@ from simclr_cli.reading import read_json
 from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ReportResult, Score, Suspect
 from simclr_cli.settings import ReportSettings
 from simclr_cli.store.epochs import read_epochs
-from simclr_cli.store.run import RunFolder, find_begun_run
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.runs import find_begun_run
 from simclr_cli.verbs.encoders import pick_device, run_encoder
 from simclr_cli.verbs.resume import kept_settings
 from simclr_cli.verbs.samples import first_step, show_neighbours, show_views

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from simclr_cli.events import gigabytes
-from simclr_cli.machine import core_quota, free_ram, free_shared_memory, shared_memory_wanted
+from simclr_cli.machine import core_quota, count_cores, free_ram, free_shared_memory, shared_memory_wanted
 from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.verbs.torch_facts import TorchFacts
 
@@ -36,9 +36,8 @@ class Resources:
 
 def resources(torch: TorchFacts) -> Resources:
     """What there is here."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Resources(
-        cores, core_quota(), torch.threads, os.environ.get("OMP_NUM_THREADS"), free_ram(), free_shared_memory(),
+        count_cores(), core_quota(), torch.threads, os.environ.get("OMP_NUM_THREADS"), free_ram(), free_shared_memory(),
         _open_files(), locale.getencoding(), torch.gpus, torch.free,
     )  # fmt: skip
 

@@ -12,12 +12,13 @@ from typing import Any
 import simclr_cli
 from simclr_cli.errors import RunError, SettingsError
 from simclr_cli.events import Choice
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.pictures import read_pictures
-from simclr_cli.store.run import RunFolder, list_runs
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.runs import list_runs
 from simclr_cli.verbs.pictures import find_folder, is_of, keep_pictures
 from simclr_cli.wording import count
 

@@ -20,9 +20,9 @@ from simclr_cli.errors import RunError
 from simclr_cli.events import Report
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, stored_side
+from simclr_cli.images.census import Census
 from simclr_cli.images.decode import Refusal, small
 from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import Census
 from simclr_cli.images.pixels import NOT_STORED
 from simclr_cli.images.workers import each
 from simclr_cli.pages.pictures import as_data_uri, thumbnail

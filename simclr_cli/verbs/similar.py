@@ -12,7 +12,7 @@ from simclr_cli.events import Report, silent
 from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 from simclr_cli.settings import SimilarSettings
-from simclr_cli.store.run import find_run
+from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.embedding import trained_on
 from simclr_cli.verbs.indexing import Opened, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found

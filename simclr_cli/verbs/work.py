@@ -8,7 +8,7 @@ from typing import Any
 
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.events import PlanMade
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.run import RunFolder
 

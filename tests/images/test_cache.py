@@ -25,8 +25,9 @@ from simclr_cli.errors import InputError, Interrupted, MachineError, Terminated
 from simclr_cli.images import cache, pixels
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
 from simclr_cli.images.caches import cache_of, cache_root
+from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.decode import squashed
-from simclr_cli.images.folder import Census, Picture, take_census
+from simclr_cli.images.folder import take_census
 from simclr_cli.images.workers import attempt
 
 SIZE = 8  # trained on; stored at 12

@@ -16,9 +16,10 @@ from PIL import Image
 from simclr_cli.errors import InputError
 from simclr_cli.images import folder as module
 from simclr_cli.images.caches import cache_of, cache_root
+from simclr_cli.images.census import Census
 from simclr_cli.images.decode import Header, Refusal, read_header
 from simclr_cli.images.decoders import apart_many
-from simclr_cli.images.folder import CAMERA_RAW, Census, Picture, Refused, take_census
+from simclr_cli.images.folder import CAMERA_RAW, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
 
@@ -250,39 +251,7 @@ def test_folder_without_a_picture_says_what_it_holds(tmp_path: Path) -> None:
         take_census(tmp_path)
 
 
-# Classes
-
-
-def census_of(*given: str) -> Census:
-    pictures = tuple(Picture(name, "PNG", 4, 6, 100, 1) for name in sorted(given, key=os.fsencode))
-    return Census(Path("/pictures"), pictures, (), 0)
-
-
-@pytest.mark.parametrize(
-    ("given", "classes"),
-    [
-        (("cat/1", "cat/2", "dog/1", "dog/2"), ("cat", "dog")),
-        (("cat/1", "cat/x/y/2", "dog/1", "dog/x/2"), ("cat", "dog")),  # of the first level, whatever lies below
-        (("Zebra/1", "Zebra/2", "ant/1", "ant/2"), ("Zebra", "ant")),
-        (("1.png", "cat/1", "cat/2", "dog/1", "dog/2"), ()),  # one lies outside
-        (("cat/1", "cat/2"), ()),  # one folder only
-        (("cat/1", "cat/2", "dog/1"), ()),  # a single picture in one
-        (("1", "2", "3"), ()),
-        (("train/1", "train/2", "test/1", "test/2"), ()),  # these are splits
-        (("Train/1", "Train/2", "VAL/1", "VAL/2", "test/1", "test/2"), ()),
-        (("train/1", "train/2", "bus/1", "bus/2"), ("bus", "train")),  # here a train is a vehicle
-        (("é/1", "é/2", "\udcff/1", "\udcff/2"), ("é", "\udcff")),
-    ],
-)
-def test_folders_look_like_classes(given: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    assert census_of(*given).classes == classes
-
-
-def test_labels_stand_in_the_order_of_the_pictures() -> None:
-    assert census_of("dog/1", "cat/2", "cat/1", "dog/0").labels == ["cat", "cat", "dog", "dog"]
-
-
-# Fingerprint, without, summary
+# Fingerprint, summary
 
 
 def test_fingerprint_is_the_same_for_the_same_folder_in_any_walking_order(
@@ -318,15 +287,6 @@ def test_fingerprint_does_not_see_other_files(tmp_path: Path) -> None:
     before = take_census(tmp_path).fingerprint
     (tmp_path / "notes.txt").write_text("x")
     assert take_census(tmp_path).fingerprint == before
-
-
-def test_without_moves_pictures_to_the_refused() -> None:
-    census = census_of("a", "b", "c", "d")
-    left = census.without([Refused("d", "truncated")]).without([Refused("b", "truncated")])
-    assert names(left) == ["a", "c"]
-    assert left.refused == (Refused("b", "truncated"), Refused("d", "truncated"))
-    assert left.fingerprint != census.fingerprint
-    assert names(census) == ["a", "b", "c", "d"]
 
 
 def test_summary_counts(tmp_path: Path) -> None:

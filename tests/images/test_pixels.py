@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.errors import MachineError
 from simclr_cli.images import pixels as module
-from simclr_cli.images.folder import Picture
+from simclr_cli.images.census import Picture
 from simclr_cli.images.pixels import MOST_FILES, NOT_STORED, Entry, PixelFolder, read_rows
 
 SIDE = 3

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.events import silent
 from simclr_cli.locks import LOCK, locked
+from simclr_cli.owner import system
 from simclr_cli.results import Diagnosis, DoctorResult
 from simclr_cli.settings import DoctorSettings
 from simclr_cli.verbs import doctor as module
@@ -206,9 +208,10 @@ def test_a_folder_of_pictures_is_looked_at(pictures: Path, tmp_path: Path, monke
     later = time.time() + 7200
     os.utime(next(folder.glob("*.png")), (later, later))
     (tmp_path / "runs" / "old").mkdir(parents=True)
-    stray = tmp_path / "runs" / "old" / ".simclr-tmp-7"
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    stray = tmp_path / "runs" / "old" / f"{TEMPORARY_PREFIX}{system()}-{dead.pid}-{'a' * 16}"
     stray.write_bytes(b"")
-    os.utime(stray, (1, 1))
     (stray.parent / "config.json").write_text("{}")
     found = {one.name: one for one in doctor(DoctorSettings(images=folder, runs=tmp_path / "runs")).diagnoses}
     assert found["HEIC pictures"].files == ("a.heic",) and found["camera raw pictures"].files == ("b.nef",)

@@ -16,7 +16,7 @@ from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.events import Event, Note, silent
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder

@@ -26,7 +26,7 @@ from simclr_cli.errors import Interrupted, Terminated, TrainingError
 from simclr_cli.events import EpochDone, Event, Note, StepDone, TrainingBegun, silent
 from simclr_cli.images.batches import Batch, Batches
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.folder import Census, Picture
+from simclr_cli.images.census import Census, Picture
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint

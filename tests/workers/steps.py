@@ -16,7 +16,7 @@ from simclr_cli.engine.views import TwoViews
 from simclr_cli.events import Event, StepDone
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.folder import Census
+from simclr_cli.images.census import Census
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.settings import ResolvedSettings

@@ -1,0 +1,74 @@
+"""Which run is meant: by name, by path, or the newest."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from simclr_cli.errors import RunError
+from simclr_cli.store.run import FORMAT_VERSION, RunFolder
+from simclr_cli.store.runs import find_run, list_runs
+
+
+def finished_run(path: Path, seed: int = 0, modified_ns: int | None = None) -> RunFolder:
+    run = RunFolder(path)
+    run.write_config({"settings": {"seed": seed}})
+    run.write_encoder({"weight": torch.tensor([float(seed)])}, {"simclr": {"format_version": FORMAT_VERSION}}, "# Card")
+    if modified_ns is not None:
+        os.utime(run.weights_file, ns=(modified_ns, modified_ns))
+    return run
+
+
+def test_without_a_name_the_run_that_finished_last_is_found(tmp_path: Path) -> None:
+    finished_run(tmp_path / "a", modified_ns=2_000)
+    finished_run(tmp_path / "b", modified_ns=3_000)
+    finished_run(tmp_path / "c", modified_ns=1_000)
+    RunFolder(tmp_path / "unfinished").write_config({})
+    (tmp_path / "no-run").mkdir()
+    (tmp_path / "file").write_text("x")
+    assert find_run(None, tmp_path) == RunFolder(tmp_path / "b")
+
+
+def test_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "runs/birds")
+    finished_run(tmp_path / "elsewhere/fish")
+    runs = tmp_path / "runs"
+    assert find_run("birds", runs).path == runs / "birds"
+    assert find_run(str(tmp_path / "elsewhere/fish"), runs).path == tmp_path / "elsewhere/fish"
+    monkeypatch.chdir(tmp_path)
+    assert find_run("elsewhere/fish", runs).path == Path("elsewhere/fish")
+    assert find_run("runs/birds", Path("runs")).path == Path("runs/birds")
+
+
+def test_name_under_runs_goes_before_a_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(tmp_path / "runs/birds")
+    (tmp_path / "birds").mkdir()  # the pictures
+    monkeypatch.chdir(tmp_path)
+    assert find_run("birds", Path("runs")).path == Path("runs/birds")
+
+
+def test_unknown_name_says_which_runs_there_are(tmp_path: Path) -> None:
+    finished_run(tmp_path / "birds")
+    with pytest.raises(RunError, match=r"There is no run fish.*birds"):
+        find_run("fish", tmp_path)
+    with pytest.raises(RunError, match="none"):
+        find_run("fish", tmp_path / "nowhere")
+
+
+def test_unfinished_run_is_not_found_silently(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "birds").write_config({})
+    with pytest.raises(RunError, match="--resume --run birds"):
+        find_run("birds", tmp_path)
+    for runs in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RunError, match="There is no finished run"):
+            find_run(None, runs)
+
+
+def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
+    for i, name in enumerate(("b", "c", "a")):
+        RunFolder(tmp_path / name).write_config({})
+        os.utime(tmp_path / name, ns=(i, i))
+    (tmp_path / "no-run").mkdir()
+    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "c", "b"]
+    assert list_runs(tmp_path / "nowhere") == []
