@@ -100,12 +100,20 @@ def _meeting(count: int, device: str | None, report: Report) -> TCPStore:
 
 def _join(context: ProcessContext, passed_on: Sequence[int]) -> int:
     """Wait for the processes; the exit code of the first one that failed, or 0."""
+    from multiprocessing.connection import wait
+
     from torch.multiprocessing.spawn import ProcessExitedException
 
+    first, *others = context.processes
+    ended = wait([process.sentinel for process in context.processes])
+    if passed_on and first.sentinel in ended:  # it has saved, and the others are in the middle of a step
+        _send(others, signal.SIGKILL)
     try:
         while not context.join(grace_period=GRACE):
             pass
     except ProcessExitedException as failed:
+        if passed_on and (first.exitcode or 0) > 0:
+            return int(first.exitcode)
         if failed.exit_code >= 0:
             return failed.exit_code
         if -failed.exit_code in passed_on:  # it had agreed to stop, and was on its way out, when its signal came

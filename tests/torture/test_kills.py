@@ -105,13 +105,15 @@ def test_killed_at_any_moment_nothing_is_lost_or_mixed(
 ) -> None:  # fmt: skip
     """Each kill meets what the last one has left; whatever is finished begins again."""
     typed, wrong_with = WORKS[kind]
-    chance, wrong, kills = random.Random(kind), [], 0
+    chance, wrong, sent, kills = random.Random(kind), [], 0, 0
     work = furnish()
     began = time.monotonic()
     assert forks(typed(work, chance), work)["code"] == 0
     seconds = time.monotonic() - began
     work = furnish()
-    for _ in range(times(2, 70)):
+    while kills < times(2, 70):
+        sent += 1
+        assert sent < times(2, 70) * 10, "hardly a kill meets it before its end"
         answer = forks(typed(work, chance), work, kill_after=chance.uniform(0, seconds))
         kills += answer["code"] is None
         try:
@@ -124,6 +126,6 @@ def test_killed_at_any_moment_nothing_is_lost_or_mixed(
     answer = forks(typed(work, chance), work)
     assert answer["code"] == 0, answer["said"]
     left = [path for path in work.rglob("*") if path.name.startswith(TEMPORARY_PREFIX) or path.name == LOCK]
-    figure(f"kills of {kind}", kills)
+    figure(f"kills of {kind}", {"sent": sent, "before its end": kills})
     figure(f"kills of {kind}: unreadable or mixed", len(wrong))
     assert not wrong and not left and not wrong_with(work, truth), (wrong, left)
