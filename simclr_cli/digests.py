@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 
-from simclr_cli.atomic import filled, is_temporary, replace
+from simclr_cli.atomic import filled, is_temporary, remove_strays, replace
 from simclr_cli.errors import RunError
 from simclr_cli.reading import MOST, check_version, parse_json, read_bytes
 
@@ -131,6 +131,7 @@ def changing(root: Path, changes: Mapping[Path, str | None]) -> Iterator[None]:
         changes: digest of each; None: no longer there.
     """
     with _alone(root):
+        remove_strays(root)  # a table that another process could not put in place, for one
         try:
             table = read_table(root)
         except Damaged:  # nothing can be noted; `simclr check` says so

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
-from simclr_cli.files import write_file, write_json
+from simclr_cli.files import discard, write_file, write_json
 from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, is_within, read_json
 
 FORMAT_VERSION = 1
@@ -69,7 +69,12 @@ def write_described(out: Path, vectors: Vectors, write: Callable[[IO[bytes]], ob
         described["vectors_digest"] = digest_file(file)
         write_json(rows_file(out), described if last is None else {**described, "before": last})
 
-    write_file(out, write, before=describe)
+    try:
+        write_file(out, write, before=describe)
+    except BaseException:
+        if not out.exists():
+            discard(rows_file(out))
+        raise
     if last is not None:
         write_json(rows_file(out), described)
 

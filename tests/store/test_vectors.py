@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.errors import RunError
+from simclr_cli.errors import MachineError, RunError
 from simclr_cli.store.vectors import FORMAT_VERSION, Vectors, read_vectors, rows_file, write_vectors
 
 MODEL = "a" * 64
@@ -79,6 +80,20 @@ def test_writing_again_replaces_both(out: Path) -> None:
     write_vectors(out, new)
     assert (read_vectors(out, model_digest="b" * 64).values == new.values).all()
     assert sorted(path.name for path in out.parent.iterdir()) == ["vecs.npy", "vecs.rows.json"]
+
+
+def test_of_a_first_writing_that_fails_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "v.npy":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(MachineError):
+        write_vectors(tmp_path / "v.npy", made())
+    assert not list(tmp_path.iterdir())
 
 
 def test_vectors_of_another_model_are_refused(out: Path) -> None:

@@ -91,8 +91,12 @@ def is_whole(file: Path) -> bool:
     return True
 
 
-def wrongs(work: Path, pictures: Counter[str]) -> Iterator[str]:
-    """What is not as it was or as it is to be."""
+def wrongs(work: Path, pictures: Counter[str], *, clean: bool) -> Iterator[str]:
+    """What is not as it was or as it is to be.
+
+    Args:
+        clean: whether what was written in vain could be removed.
+    """
     files = [path for path in work.rglob("*") if path.is_file()]
     known = [path for path in files if path.name != LOCK and not path.name.startswith(TEMPORARY_PREFIX)]
     yield from (f"{path} is not whole" for path in known if not is_whole(path))
@@ -112,7 +116,10 @@ def wrongs(work: Path, pictures: Counter[str]) -> Iterator[str]:
         file = described.with_name(described.name.removesuffix(".rows.json"))
         file = file if file.suffix else file.with_suffix(".npy")
         content = json.loads(described.read_bytes())
-        if digest_file(file) not in (content["vectors_digest"], content.get("before", {}).get("vectors_digest")):
+        if not file.exists():
+            if clean:
+                yield f"{described} is of no file"
+        elif digest_file(file) not in (content["vectors_digest"], content.get("before", {}).get("vectors_digest")):
             yield f"{described} is not of its file"
 
 
@@ -134,7 +141,11 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         answer = forks(command.typed, work, fault=[n, error, [str(work)]])
         met, code, said = answer["met"], answer["code"], answer["said"]
         failed = len(met) > n
-        wrong = list(wrongs(work, pictures))
+        clean = error == "EIO" and not (failed and met[n].startswith("unlink"))
+        try:
+            wrong = list(wrongs(work, pictures, clean=clean))
+        except Exception as error:
+            wrong = [f"unreadable: {error!r}"]
         if code not in (0, 5) or "Traceback" in said or "inside simclr" in said:
             wrong.append("this is no expected end")
         if code == 5 and not (failed and re.search(rf"Error: Cannot \w+ \S+: {ERRORS[error]}", said)):
@@ -142,7 +153,7 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         made = all((work / file).exists() for file in command.made)
         if code == 0 and not made and "Left where it is" not in said:
             wrong.append("it says that all is well, and something is not there")
-        if error == "EIO" and not (failed and met[n].startswith("unlink")):
+        if clean:
             wrong += [f"{path} is left" for path in work.rglob(f"{TEMPORARY_PREFIX}*")]
         if code == 5 and n % 8 == 0:
             wrong += goes_on(name, work)
