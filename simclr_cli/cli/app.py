@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import io
@@ -228,6 +229,7 @@ def _function(verb: str) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
         if not gc.get_freeze_count():  # once, where one process runs many commands
             gc.freeze()
+            atexit.register(gc.unfreeze)  # Python's last look, without which nanobind complains of leaks
     finally:
         gc.enable()
     return function
