@@ -195,7 +195,6 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 @LONG
-@FULL
 def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
     arguments = ["-m", "simclr_cli", "pretrain", str(photos), *SLOW, "--run"]
     with started([*torchrun(2), *arguments, "undisturbed"], cwd=tmp_path) as process:

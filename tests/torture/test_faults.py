@@ -143,9 +143,9 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         failed = len(met) > n
         clean = error == "EIO" and not (failed and met[n].startswith("unlink"))
         try:
-            wrong = list(wrongs(work, pictures, clean=clean))
-        except Exception as error:
-            wrong = [f"unreadable: {error!r}"]
+            wrong = list(wrongs(work, pictures, clean=clean or error == "ENOSPC"))
+        except Exception as unreadable:
+            wrong = [f"unreadable: {unreadable!r}"]
         if code not in (0, 5) or "Traceback" in said or "inside simclr" in said:
             wrong.append("this is no expected end")
         if code == 5 and not (failed and re.search(rf"Error: Cannot \w+ \S+: {ERRORS[error]}", said)):

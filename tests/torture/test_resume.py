@@ -81,7 +81,7 @@ def same(one: Any, other: Any) -> bool:
 def test_stopped_at_random_moments_a_run_ends_bit_for_bit_as_an_undisturbed_one(
     pictures: Path, tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
-    wanted, chance, log = times(2, 10), random.Random(0), tmp_path / "log"
+    wanted, chance, log = times(3, 10), random.Random(0), tmp_path / "log"
     chosen = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": times(6, 40)}
     given = [word for name, value in chosen.items() for word in ("--" + name.replace("_", "-"), value)]
     calm = RunFolder(tmp_path / "calm")

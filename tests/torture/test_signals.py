@@ -143,13 +143,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def within(times: Times, figure: Figure) -> Iterator[Callable[[str, float, float], None]]:
     """`within(name, seconds, promised)`: kept as a figure of all of that name.
 
-    The full form, which runs alone on its machine, holds us to the promise; beside other work ten times that must do.
+    The full form, which runs alone on its machine, holds us to the promise; beside other work five times that must do.
     """
     seen: dict[str, list[float]] = {}
 
     def note(name: str, seconds: float, promised: float) -> None:
         seen.setdefault(name, []).append(seconds)
-        assert seconds < promised * times(10, 1), (name, seconds)
+        assert seconds < promised * times(5, 1), (name, seconds)
 
     yield note
     for name, seconds in seen.items():
