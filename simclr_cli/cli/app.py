@@ -122,7 +122,7 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
     ),
     (
         "demo", settings.DemoSettings,
-        "Show all of it on pictures that it draws itself, in about three minutes.",
+        "Show all of it on pictures that it draws itself, in a few minutes.",
         ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),
     ),
 )  # fmt: skip

@@ -32,7 +32,7 @@ def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
         PretrainSettings(
             images=pictures,
             runs=settings.out / "runs",
-            # A small encoder and small views: three minutes on two cores is all there is.
+            # A small encoder and small views: a few minutes on two cores are all there is.
             backbone="resnet10t",
             image_size=settings.image_size,
             batch_size=64,
