@@ -5,8 +5,8 @@
 A mutant changes one place: a comparison (< to <=), an arithmetic or boolean operator, a number, a condition, or a call
 whose result nobody takes (left out). Not mutated are texts, annotations, what is raised, and constants at the top of a
 module, whose values a test could only repeat. First the tests that mirror the module are run, up to the first that
-fails; if none does, those that mirror the modules that import it. All of these must pass without a mutant. A process that has
-loaded torch is forked for each mutant, in a copy of the checkout.
+fails; if none does, those that mirror the modules that import it. All of these must pass without a mutant. A process
+that has loaded torch is forked for each mutant, in a copy of the checkout.
 """
 
 from __future__ import annotations
@@ -222,7 +222,8 @@ def main() -> None:
         def judge(mutant: Mutant) -> str:
             copy = copies.get()
             try:
-                if mutant.file not in sound and not passes(copy, sum(tests_of(mutant.file, copy), []), chosen.seconds):
+                all_tests = [test for tests in tests_of(mutant.file, copy) for test in tests]
+                if mutant.file not in sound and not passes(copy, all_tests, chosen.seconds):
                     raise SystemExit(f"The tests of {mutant.file} fail without a mutant.")
                 sound.add(mutant.file)
                 return verdict(mutant, copy, chosen.seconds)

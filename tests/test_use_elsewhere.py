@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.images.sprite import tile_side, write_sprite
+from simclr_cli.images.thumbnails import tile_side, write_sprite
 from simclr_cli.store.exports import WRITERS
 from simclr_cli.store.projector import sprite_file, write_projector
 from simclr_cli.store.vectors import Vectors

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from rich.color import Color
@@ -11,9 +10,9 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from simclr_cli.images.decode import Refusal, small
-from simclr_cli.images.decoders import apart
-from simclr_cli.images.workers import count_workers, each
+from simclr_cli.images.decode import Pixels
+from simclr_cli.images.thumbnails import each_thumbnail
+from simclr_cli.images.workers import count_workers
 
 COLUMNS, ROWS = 16, 8  # characters of a thumbnail; a character is about twice as high as it is wide
 UPPER_HALF, LOWER_HALF = "\u2580", "\u2584"
@@ -33,18 +32,13 @@ def why_not(terminal: Console) -> str | None:
 
 
 def thumbnails(paths: Sequence[str]) -> list[Text]:
-    """Of each file a picture of COLUMNS x ROWS characters, or a word where it cannot be decoded."""
-    with closing(each(thumbnail, map(Path, paths), count_workers())) as made:
-        return [Text("not readable\nnow", style="dim") if isinstance(one, Refusal) else one for one in made]
+    """Draw each file with COLUMNS x ROWS characters; a word stands where it cannot be decoded."""
+    drawn = each_thumbnail([Path(path) for path in paths], COLUMNS, count_workers(), oversampling=8, make=as_characters)
+    return [one or Text("not readable\nnow", style="dim") for one in drawn]
 
 
-def thumbnail(path: Path) -> Text:
-    """One file as a picture, in its own shape and centred.
-
-    Raises:
-        Refusal: it cannot be decoded.
-    """
-    pixels = apart(small, 1)(path, COLUMNS, 8 * COLUMNS)  # (height, width, 3)
+def as_characters(pixels: Pixels) -> Text:
+    """Draw an image of at most COLUMNS x 2 ROWS px, in its own shape and centered."""
     height, width, _ = pixels.shape
     left, top = (COLUMNS - width) // 2, (2 * ROWS - height) // 2
 

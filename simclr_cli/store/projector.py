@@ -2,7 +2,7 @@
 
 NAME.tsv            (N, D), tabs between the numbers, no header
 NAME.metadata.tsv   name and folder of each row, with a header
-NAME.sprite.png     thumbnails in the order of the rows, line by line (images/sprite.py)
+NAME.sprite.png     thumbnails in the order of the rows, line by line (images/thumbnails.py)
 NAME.config.json    which file is what, by names beside one another
 """
 

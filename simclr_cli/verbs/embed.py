@@ -16,7 +16,7 @@ from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.folder import take_census
-from simclr_cli.images.sprite import tile_side, write_sprite
+from simclr_cli.images.thumbnails import tile_side, write_sprite
 from simclr_cli.images.workers import count_workers
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,11 @@ from simclr_cli.engine.projection import along_a_curve, find_library, neighbours
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes
-from simclr_cli.images.decode import Refusal, small
-from simclr_cli.images.decoders import apart
 from simclr_cli.images.labels import read_labels
-from simclr_cli.images.workers import count_workers, each
+from simclr_cli.images.thumbnails import each_thumbnail
+from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
-from simclr_cli.pages.sprites import Pixels, sheets, thumbnail_side, thumbnail_step
+from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
 from simclr_cli.results import MapResult
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import MapSettings
@@ -29,7 +27,6 @@ from simclr_cli.store.index import Index
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.wording import count
 
-SHARP = 2  # pictures are decoded at no less than this times their thumbnail
 UNLABELLED = "(no label)"
 TOP = "(top folder)"
 
@@ -48,7 +45,9 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     opened = open_index(settings, report)
     mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings), report)
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
-    packed = list(sheets(_thumbnails(mapped, side, step, count_workers(settings.workers), report), side))
+    paths = [mapped.root / name for name in mapped.names[::step]]
+    tell, workers = progress(report, "making thumbnails"), count_workers(settings.workers)
+    packed = list(sheets(each_thumbnail(paths, side, workers, oversampling=2, progress=tell), side))
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
         report(Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True))
     lead = f"{count(len(mapped.names), 'picture')}. {_in_words(settings, explained)}"
@@ -132,18 +131,6 @@ def _folders(names: Sequence[str]) -> list[str]:
     while all(len(part) > level for part in parts) and len({part[level] for part in parts}) == 1:
         level += 1
     return ["/".join(part[: level + 1]) or TOP for part in parts]
-
-
-def _thumbnails(mapped: Mapped, side: int, step: int, workers: int, report: Report) -> Iterator[Pixels | None]:
-    """Of every `step`-th picture, within side x side px; None where it cannot be decoded."""
-    paths = [mapped.root / name for name in mapped.names[::step]]
-    tell = progress(report, "making thumbnails")
-
-    shrunk = apart(small, workers)
-    with closing(each(lambda path: shrunk(path, side, SHARP * side), paths, workers)) as made:
-        for done, pixels in enumerate(made, start=1):
-            tell(done, len(paths))
-            yield None if isinstance(pixels, Refusal) else pixels
 
 
 def _in_words(settings: MapSettings, explained: float | None) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 
 from simclr_cli.events import Report, progress
 from simclr_cli.files import make_folder, write_bytes, write_csv, write_json
-from simclr_cli.images.decode import Refusal, small
-from simclr_cli.images.decoders import apart
-from simclr_cli.images.workers import each
+from simclr_cli.images.decode import Pixels
+from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.names import Cell, as_cell, as_words
 from simclr_cli.pages.gallery import Found, Part, gallery_page
 from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri
@@ -163,24 +162,18 @@ def _found(entry: Entry, folder: Path | None, uri: str | None, by_pixels: bool) 
 
 def _thumbnails(paths: Sequence[Path], workers: int, report: Report) -> list[tuple[str | None, bool]]:
     """data: URIs, None for what cannot be decoded, and whether they are very small; as many as MOST_BYTES hold."""
-    tell = progress(report, "making the gallery")
 
-    shrunk = apart(small, workers)
-
-    def shown(path: Path) -> tuple[str, bool]:
-        pixels = shrunk(path, SIDE, SIDE)
-        if max(pixels.shape[:2]) <= BY_PIXELS:
-            return as_data_uri(pixels), True
-        return as_jpeg_uri(pixels), False
+    def shown(pixels: Pixels) -> tuple[str, bool]:
+        by_pixels = max(pixels.shape[:2]) <= BY_PIXELS
+        return (as_data_uri if by_pixels else as_jpeg_uri)(pixels), by_pixels
 
     made: list[tuple[str | None, bool]] = []
     room = MOST_BYTES
-    with closing(each(shown, paths, workers)) as thumbnails:
+    tell = progress(report, "making the gallery")
+    with closing(each_thumbnail(paths, SIDE, workers, make=shown, progress=tell)) as thumbnails:
         for one in thumbnails:
-            uri, by_pixels = (None, False) if isinstance(one, Refusal) else one
-            room -= len(uri or "")
+            made.append(one or (None, False))
+            room -= len(made[-1][0] or "")
             if room < 0:
-                break
-            made.append((uri, by_pixels))
-            tell(len(made), len(paths))
+                return made[:-1]
     return made

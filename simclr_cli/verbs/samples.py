@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +20,8 @@ from simclr_cli.events import Report
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, stored_side
 from simclr_cli.images.census import Census
-from simclr_cli.images.decode import Refusal, small
-from simclr_cli.images.decoders import apart
 from simclr_cli.images.pixels import NOT_STORED
-from simclr_cli.images.workers import each
+from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
@@ -158,14 +155,8 @@ def thumbnails(
     paths: Sequence[Path], names: Sequence[str], workers: int, similarities: Sequence[float | None] = ()
 ) -> list[Thumbnail]:
     """Small pictures of files; without one where a file cannot be decoded."""
-
-    shrunk = apart(small, workers)
-    with closing(each(lambda path: as_data_uri(shrunk(path, SIDE, 2 * SIDE)), paths, workers)) as made:
-        uris = [None if isinstance(uri, Refusal) else uri for uri in made]
-    return [
-        Thumbnail(name, uri, similarity)
-        for name, uri, similarity in zip(names, uris, similarities or [None] * len(names), strict=True)
-    ]
+    uris = each_thumbnail(paths, SIDE, workers, oversampling=2, make=as_data_uri)
+    return [Thumbnail(*one) for one in zip(names, uris, similarities or [None] * len(names), strict=True)]
 
 
 def _stored(run: RunFolder, ready: ReadyEncoder) -> Index | None:

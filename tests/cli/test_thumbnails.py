@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from simclr_cli.cli.console import Data
-from simclr_cli.cli.thumbnails import COLUMNS, ROWS, thumbnail, thumbnails, why_not
+from simclr_cli.cli.thumbnails import COLUMNS, ROWS, thumbnails, why_not
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 
 COLOURS = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -39,7 +39,7 @@ def seen(path: Path) -> np.ndarray:
     """What a terminal shows: (2 ROWS, COLUMNS, 3), -1 where it is its own ground."""
     console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
     grid = np.full((2 * ROWS, COLUMNS, 3), -1)
-    for y, line in enumerate(console.render_lines(thumbnail(path), pad=False)):
+    for y, line in enumerate(console.render_lines(*thumbnails([str(path)]), pad=False)):
         x = 0
         for text, style, _ in line:
             for character in text:
