@@ -1,20 +1,89 @@
-"""What every test shares: a cache of its own, so that none writes into the user's; and a browser to look at pages."""
+"""What tests share: the processes that run them, and commands; a cache of its own for each; and a browser for pages."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from simclr_cli.machine import share_cores
+from simclr_cli.machine import count_cores, share_cores
 
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
 share_cores()
+# Each core has a process of its own that runs tests, and those that they start are small.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Else every process would compile torch's modules anew, for 8 seconds.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+MOST_WORKERS = 8  # each takes 1 GB, and 6 seconds to import and collect
+COMMANDS = Path(__file__).parent / "workers" / "commands.py"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One a core, and none for a single file, whose tests are run by one process anyway."""
+    named = [Path(argument.partition("::")[0]) for argument in config.args]
+    files = {path for path in named if not path.is_dir()}
+    workers = min(count_cores(), MOST_WORKERS, len(files) if len(files) == len(set(named)) else MOST_WORKERS)
+    return workers if workers > 1 else 0
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file are run by one process, in the order of collection; those of an xdist_group too."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return ByFile(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the process that commands are forks of: one for all, which imports nothing before it is asked."""
+    if sys.platform != "linux" or hasattr(config, "workerinput"):
+        return
+    stack = contextlib.ExitStack()
+    os.environ["SIMCLR_TEST_COMMANDS"] = f"{stack.enter_context(tempfile.TemporaryDirectory())}/socket"
+    process = subprocess.Popen(
+        [sys.executable, COMMANDS, os.environ["SIMCLR_TEST_COMMANDS"]], stdin=subprocess.PIPE, start_new_session=True
+    )
+    stack.enter_context(process)  # closes its stdin, and waits
+    config.add_cleanup(stack.close)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`once(name, make)`: a folder that `make` has filled, for all processes that run tests; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder = base / "once" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                folder.mkdir()
+                try:
+                    make(folder)
+                except BaseException:
+                    shutil.rmtree(folder)
+                    raise
+        return folder
+
+    return get
+
 
 CHROMIUM = "/usr/bin/chromium"  # Debian's
 QUIET = (

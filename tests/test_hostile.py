@@ -58,17 +58,19 @@ Harm = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(once: Callable[..., Path]) -> Path:
     """The folder of a real run with vectors of its pictures; copied for every case."""
-    place = tmp_path_factory.mktemp("stranger")
-    draw_pictures(place / "pictures", seed=0, pictures=12, size=48)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMCLR_CACHE", str(place / "cache"))
-        tiny: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": 1}
-        pretrain(PretrainSettings(images=place / "pictures", runs=place / "runs", run="r", **tiny))
-        query = next((place / "pictures").rglob("*.*"))
-        similar(SimilarSettings(queries=(query,), run="r", runs=place / "runs"))
-    return place / "runs" / "r"
+
+    def make(place: Path) -> None:
+        draw_pictures(place / "pictures", seed=0, pictures=12, size=48)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIMCLR_CACHE", str(place / "cache"))
+            tiny: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": 1}
+            pretrain(PretrainSettings(images=place / "pictures", runs=place / "runs", run="r", **tiny))
+            query = next((place / "pictures").rglob("*.*"))
+            similar(SimilarSettings(queries=(query,), run="r", runs=place / "runs"))
+
+    return once("stranger", make) / "runs" / "r"
 
 
 @pytest.fixture

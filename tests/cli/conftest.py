@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,56 +67,75 @@ def simclr() -> Callable[..., Answer]:
     return run
 
 
+def run_as_process(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> Answer:
+    """A command's exit code and what it printed."""
+    result = subprocess.run(
+        [command, *(os.fsencode(str(argument)) for argument in arguments)],
+        cwd=cwd, capture_output=True, timeout=300, env={**os.environ, **environment},
+    )  # fmt: skip
+    return Answer(result.returncode, result.stdout.decode(), result.stderr.decode())
+
+
 @pytest.fixture
-def installed() -> Callable[..., Answer]:
-    """`installed("embed", ..., cwd=...)`: the command that pip put on the path, as a process of its own."""
+def installed(installed_command: str) -> Callable[..., Answer]:
+    """`installed("embed", ..., cwd=...)`: the command that pip put on the path; it takes seconds to import torch."""
+    return functools.partial(run_as_process, installed_command)
 
-    def run(*arguments: object, cwd: Path | None = None, **environment: str) -> Answer:
-        result = subprocess.run(
-            [script(), *(os.fsencode(str(argument)) for argument in arguments)],
-            cwd=cwd, capture_output=True, timeout=300, env={**os.environ, **environment},
-        )  # fmt: skip
-        return Answer(result.returncode, result.stdout.decode(), result.stderr.decode())
 
-    return run
+@pytest.fixture
+def forked(command: str) -> Callable[..., Answer]:
+    """`forked("embed", ..., cwd=...)`: the same as a fork of a process that has imported all of it."""
+    return functools.partial(run_as_process, command)
 
 
 @pytest.fixture(scope="session")
-def command() -> str:
+def installed_command() -> str:
     """The path of the installed command."""
-    return script()
-
-
-def script() -> str:
     return str(Path(sysconfig.get_path("scripts")) / "simclr")
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 small pictures in two classes; not to be changed."""
-    folder = tmp_path_factory.mktemp("photos") / "photos"
-    for i in range(24):
-        kind = "light" if i % 2 else "dark"
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        low, high = (128, 256) if i % 2 else (0, 128)
-        blocks = np.random.default_rng(i).integers(low, high, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(folder / kind / f"{i:02d}.png")
-    return folder
+def command(installed_command: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a command that does the same as a fork (workers/simclr.py); on Linux only, elsewhere the command."""
+    if sys.platform != "linux":
+        return installed_command
+    client = Path(__file__).parents[1] / "workers" / "simclr.py"
+    words = (sys.executable, "-S", str(client), os.environ["SIMCLR_TEST_COMMANDS"])
+    script = tmp_path_factory.mktemp("command") / "simclr"
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
 
 
 @pytest.fixture(scope="session")
-def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of runs that holds one finished run, `photos`; not to be changed."""
-    from simclr_cli.settings import PretrainSettings
-    from simclr_cli.verbs.pretrain import pretrain
+def photos(once: Callable[..., Path]) -> Path:
+    """24 small pictures in two classes; not to be changed."""
 
-    runs = tmp_path_factory.mktemp("trained") / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        pretrain(
-            PretrainSettings(images=photos, runs=runs, backbone="test_resnet", image_size=32, batch_size=8, epochs=1)
-        )
-    return runs
+    def make(folder: Path) -> None:
+        for i in range(24):
+            kind = "light" if i % 2 else "dark"
+            (folder / "photos" / kind).mkdir(parents=True, exist_ok=True)
+            low, high = (128, 256) if i % 2 else (0, 128)
+            blocks = np.random.default_rng(i).integers(low, high, (5, 5, 3), dtype=np.uint8)
+            Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(folder / "photos" / kind / f"{i:02d}.png")
+
+    return once("photos", make) / "photos"
+
+
+@pytest.fixture(scope="session")
+def trained(photos: Path, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs that holds one finished run, `photos`: a copy of this process; not to be changed."""
+
+    def make(folder: Path) -> None:
+        from simclr_cli.settings import PretrainSettings
+        from simclr_cli.verbs.pretrain import pretrain
+
+        tiny = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 1}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIMCLR_CACHE", str(folder / "cache"))
+            pretrain(PretrainSettings(images=photos, runs=folder / "runs", **tiny))
+
+    return Path(shutil.copytree(once("trained-photos", make) / "runs", tmp_path_factory.mktemp("trained") / "runs"))
 
 
 @pytest.fixture

@@ -30,36 +30,36 @@ def root() -> Path:
     return Path(os.environ["SIMCLR_CACHE"])
 
 
-def test_an_empty_cache_is_fine(installed: Callable[..., Any], root: Path) -> None:
-    assert installed("cache") == (0, "", f"Kept in {root}: 0.0 MB for 0 folders.\n")
-    assert installed("cache", "--clear") == (0, "", f"Cleared in {root}: 0.0 MB for 0 folders.\n")
-    code, stdout, talk = installed("cache", "--json")
+def test_an_empty_cache_is_fine(forked: Callable[..., Any], root: Path) -> None:
+    assert forked("cache") == (0, "", f"Kept in {root}: 0.0 MB for 0 folders.\n")
+    assert forked("cache", "--clear") == (0, "", f"Cleared in {root}: 0.0 MB for 0 folders.\n")
+    code, stdout, talk = forked("cache", "--json")
     assert (code, talk) == (0, "")
     assert json.loads(stdout) == {"root": str(root), "cleared": False, "bytes": 0, "caches": []}
 
 
-def test_from_what_is_kept_to_nothing(installed: Callable[..., Any], photos: Path, root: Path, tmp_path: Path) -> None:
+def test_from_what_is_kept_to_nothing(forked: Callable[..., Any], photos: Path, root: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").write_bytes((photos / "dark" / "00.png").read_bytes())
     use(photos, 16, 8)
     use(tmp_path / "other")
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
 
-    code, stdout, talk = installed("cache")
+    code, stdout, talk = forked("cache")
     header, *rows = stdout.splitlines()
     assert (code, header) == (0, HEADER)
     assert {tuple(row.split("\t")[:2]) for row in rows} == {(str(photos), "12, 24"), (str(tmp_path / "other"), "")}
     assert talk == f"Kept in {root}: {size / 1e6:.1f} MB for 2 folders.\n"
 
-    code, stdout, talk = installed("cache", "other", cwd=tmp_path)
+    code, stdout, talk = forked("cache", "other", cwd=tmp_path)
     assert code == 0 and [row.split("\t")[0] for row in stdout.splitlines()] == ["path", str(tmp_path / "other")]
     assert "for 1 folder." in talk
 
-    code, stdout, talk = installed("cache", "other", "--clear", cwd=tmp_path)
+    code, stdout, talk = forked("cache", "other", "--clear", cwd=tmp_path)
     assert (code, stdout) == (0, "") and "Cleared in" in talk and "for 1 folder." in talk
-    answer = json.loads(installed("cache", "--json")[1])
+    answer = json.loads(forked("cache", "--json")[1])
     assert [kept["folder"] for kept in answer["caches"]] == [str(photos)] and answer["bytes"] < size
-    assert installed("cache", "--clear")[0] == 0
+    assert forked("cache", "--clear")[0] == 0
     assert list(root.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
 

@@ -20,7 +20,9 @@ def state_of(folder: Path) -> dict[str, tuple[int, int, str]]:
     }
 
 
-def test_from_a_folder_of_pictures_to_a_found_picture(installed: Callable[..., Any], tmp_path: Path) -> None:
+def test_from_a_folder_of_pictures_to_a_found_picture(
+    installed: Callable[..., Any], forked: Callable[..., Any], tmp_path: Path
+) -> None:
     pictures = tmp_path / "images"
     draw_pictures(pictures, seed=0, pictures=48, size=48)
     before = state_of(pictures)
@@ -39,13 +41,13 @@ def test_from_a_folder_of_pictures_to_a_found_picture(installed: Callable[..., A
         "projector.safetensors", "checkpoint", "outcome.json", "report.html", "digests.json",
     }  # fmt: skip
 
-    code, stdout, talk = installed("embed", "--out", "vecs.npy", cwd=tmp_path)
+    code, stdout, talk = forked("embed", "--out", "vecs.npy", cwd=tmp_path)
     assert (code, stdout) == (0, "vecs.npy\n") and "Embedding" in talk and "48 x 96 float32" in talk
     vectors = np.load(tmp_path / "vecs.npy", allow_pickle=False)
     names = json.loads((tmp_path / "vecs.rows.json").read_text())["rows"]
     assert vectors.shape == (48, 96) and len(names) == 48
 
-    code, stdout, talk = installed("probe", "images", "--json", cwd=tmp_path)
+    code, stdout, talk = forked("probe", "images", "--json", cwd=tmp_path)
     assert code == 0 and [score["representation"] for score in json.loads(stdout)["scores"]][:2] == [
         "trained",
         "untrained",

@@ -158,10 +158,10 @@ def by_one(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float
 
 
 @LONG
-def test_devices_give_the_losses_of_one(installed, photos: Path, tmp_path: Path, by_one: list[float]) -> None:
+def test_devices_give_the_losses_of_one(forked, photos: Path, tmp_path: Path, by_one: list[float]) -> None:
     """The command itself, in float32; what is said and written is one process's."""
     for name, options in (("two", ["--devices", "2"]), ("parts", ["--micro-batch", "7"])):
-        answer = installed("pretrain", photos, "--run", name, *PLAIN, *options, cwd=tmp_path)
+        answer = forked("pretrain", photos, "--run", name, *PLAIN, *options, cwd=tmp_path)
         assert answer.code == 0, answer.stderr
         assert answer.stdout == f"simclr-runs/{name}\n"
         assert answer.stderr.count("epoch 20 ") == 1 and answer.stderr.count("Plan for") == 1
@@ -211,8 +211,10 @@ def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, 
 
 @LONG
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=FULL), 1])
-def test_a_killed_process_ends_all_with_a_word(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
-    arguments = [command, "pretrain", str(photos), *SLOW, "--run", "k", "--devices", "2"]
+def test_a_killed_process_ends_all_with_a_word(
+    victim: int, installed_command: str, photos: Path, tmp_path: Path
+) -> None:
+    arguments = [installed_command, "pretrain", str(photos), *SLOW, "--run", "k", "--devices", "2"]
     run = tmp_path / "simclr-runs" / "k"
     with started(arguments, cwd=tmp_path) as process:
         wait_for(lambda: checkpoints(run), process)
@@ -235,15 +237,15 @@ def test_a_failing_process_ends_all_with_its_own_error(victim: int, photos: Path
     assert "inside simclr" not in said and "exitcode  : 5" in said
 
 
-def test_an_error_that_all_meet_is_said_once(installed, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
-    answer = installed("pretrain", photos, *tiny, "--devices", "2", "--weights", "no.safetensors", cwd=tmp_path)
+def test_an_error_that_all_meet_is_said_once(forked, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    answer = forked("pretrain", photos, *tiny, "--devices", "2", "--weights", "no.safetensors", cwd=tmp_path)
     assert answer.code == 4 and answer.stderr.count("no.safetensors") == 1
 
 
 @LONG
 @pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=FULL), (signal.SIGTERM, 143)])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(
-    number: signal.Signals, code: int, command: str, installed, photos: Path, tmp_path: Path, by_one: list[float]
+    number: signal.Signals, code: int, command: str, forked, photos: Path, tmp_path: Path, by_one: list[float]
 ) -> None:
     """Begun on 2, gone on with on 1 and on 4; the losses are those of one undisturbed process."""
     arguments = [command, "pretrain", str(photos), *PLAIN, "--run", "r", "--devices", "2"]
@@ -255,7 +257,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(
     assert process.returncode == code
     assert said.count("Stopping (again: at once)") == 1 and said.count("all of it is saved") == 1
     assert 1 <= len(losses(run)) < 20
-    answer = installed("pretrain", "--resume", "--run", "r", "--devices", "4" if code == 130 else "1", cwd=tmp_path)
+    answer = forked("pretrain", "--resume", "--run", "r", "--devices", "4" if code == 130 else "1", cwd=tmp_path)
     assert answer.code == 0, answer.stderr
     assert losses(run) == pytest.approx(by_one, abs=1e-5)
 
@@ -264,13 +266,13 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(
 
 
 def test_many_processes_embed_into_one_file_in_order(
-    simclr, installed, trained: Path, photos: Path, tmp_path: Path
+    simclr, forked, trained: Path, photos: Path, tmp_path: Path
 ) -> None:
     command = ["embed", photos, "--runs", trained, "--out"]
     answers = [
         simclr(*command, tmp_path / "one.npy"),
-        installed(*command, tmp_path / "three.npy", "--devices", "3"),
-        installed(*command, tmp_path / "parts.npy", "--devices", "2", "--shards", "5"),
+        forked(*command, tmp_path / "three.npy", "--devices", "3"),
+        forked(*command, tmp_path / "parts.npy", "--devices", "2", "--shards", "5"),
     ]
     assert [answer.code for answer in answers] == [0, 0, 0], answers
     assert answers[2].stdout == f"{tmp_path}/parts.shards.json\n"

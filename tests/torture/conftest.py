@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +41,27 @@ def figure() -> Callable[[str, Any], None]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Callable[..., dict[str, Any]]]:
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """`forks(arguments, cwd, ...)`: the command in a fork of a process that has imported it (workers/commands.py).
 
-    Its answer has `said` besides: what the command printed.
+    Its answer has `said` besides: what the command printed. Its code is None if it was killed.
     """
-    script = Path(__file__).parents[1] / "workers" / "commands.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SIMCLR_CACHE": "cache"}
-    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                          env=environment) as process, tempfile.NamedTemporaryFile() as out:  # fmt: skip
+    out = tmp_path_factory.mktemp("said") / "said"
 
-        def run(arguments: Sequence[str], cwd: Path, **more: Any) -> dict[str, Any]:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(
-                json.dumps({"arguments": list(arguments), "cwd": str(cwd), "out": out.name, **more}) + "\n"
-            )
-            process.stdin.flush()
-            answer: dict[str, Any] = json.loads(process.stdout.readline())
-            return {**answer, "said": Path(out.name).read_text(errors="replace")}
+    def run(arguments: Sequence[str], cwd: Path, **more: Any) -> dict[str, Any]:
+        job = {"arguments": list(arguments), "cwd": str(cwd), "env": {**os.environ, "SIMCLR_CACHE": "cache"}, **more}
+        with socket.socket(socket.AF_UNIX) as connection, out.open("w") as stream, Path(os.devnull).open() as nothing:
+            connection.connect(os.environ["SIMCLR_TEST_COMMANDS"])
+            socket.send_fds(connection, [b"x"], [nothing.fileno(), stream.fileno(), stream.fileno()])
+            with connection.makefile("rw") as lines:
+                lines.write(json.dumps(job) + "\n")
+                lines.flush()
+                lines.readline()  # the id of its process
+                answer: dict[str, Any] = json.loads(lines.readline())
+        code = answer["code"] if answer["code"] >= 0 else None
+        return {**answer, "code": code, "said": out.read_text(errors="replace")}
 
-        yield run
-        process.stdin.close()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from simclr_cli import events
 from simclr_cli.events import Event
 from simclr_cli.files import bind
 from simclr_cli.images.drawing import draw_pictures
@@ -47,21 +49,37 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pictures(once: Callable[..., Path]) -> Path:
     """48 pictures of 10 classes in many formats; not to be changed."""
-    folder = tmp_path_factory.mktemp("drawn") / "pics"
-    draw_pictures(folder, seed=0, pictures=48, size=48)
-    return folder
+    return once("drawn", lambda folder: draw_pictures(folder / "pics", seed=0, pictures=48, size=48)) / "pics"
 
 
 @pytest.fixture(scope="session")
-def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A run of two epochs; not to be changed."""
-    runs, events = tmp_path_factory.mktemp("trained") / "runs", []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        result = pretrain(PretrainSettings(images=pictures, runs=runs, **SMALL), report=events.append)
-    return Trained(pictures, runs, result, tuple(events))
+def trained(pictures: Path, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of two epochs, trained once for all processes, each of which has a copy of it; not to be changed."""
+
+    def make(folder: Path) -> None:
+        said: list[Event] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIMCLR_CACHE", str(folder / "cache"))
+            result = pretrain(PretrainSettings(images=pictures, runs=folder / "runs", **SMALL), report=said.append)
+        told = {"result": dataclasses.asdict(result), "events": [[type(one).__name__, vars(one)] for one in said]}
+        (folder / "told.json").write_text(
+            json.dumps(told, default=lambda one: dataclasses.asdict(one) if dataclasses.is_dataclass(one) else None)
+        )
+
+    folder = once("trained", make)
+    told = json.loads((folder / "told.json").read_text())
+    runs = Path(shutil.copytree(folder / "runs", tmp_path_factory.mktemp("trained") / "runs"))
+    run = RunFolder(runs / "pics")
+    own = {"run": str(run.path), "report": str(run.report_file), "plan": plan_of(told["result"]["plan"])}
+    said = (plan_of(one) if kind == "PlanMade" else getattr(events, kind)(**one) for kind, one in told["events"])
+    return Trained(pictures, runs, PretrainResult(**{**told["result"], **own}), tuple(said))
+
+
+def plan_of(told: dict[str, Any]) -> events.PlanMade:
+    """A plan out of its JSON."""
+    return events.PlanMade(**{**told, "choices": tuple(events.Choice(**one) for one in told["choices"])})
 
 
 @pytest.fixture

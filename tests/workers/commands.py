@@ -1,29 +1,32 @@
-"""Runs the command in forks of a process that has imported it, to be killed or to meet faults: JSON in, JSON out.
+"""Runs the command in forks of a process that has imported it: commands.py SOCKET, until stdin is closed.
 
-In, a line each: arguments, cwd, out (a file for what it prints), and optionally
+A client connects to SOCKET, sends its stdin, stdout and stderr (SCM_RIGHTS), and a line of JSON: arguments, cwd, env,
+and optionally
     kill_after   seconds, after which it gets a SIGKILL
     fault        [n, name of an error, roots]: the n-th operation, from 0, that changes something below the roots fails;
                  EIO once, ENOSPC and EACCES from then on, where a full disk or a right taken away would
-Out: code (null: killed), met (the operations that could have failed, up to the one that did).
+It gets two lines back: pid; and once that process has ended, code (-N: killed by signal N) and met (the operations that
+could have failed, up to the one that did). A client that goes away has its command killed.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
+import gc
 import io
 import json
 import os
+import select
 import signal
+import socket
 import sys
-import time
+import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
-
-import simclr_cli
-from simclr_cli.cli import app, console, results  # noqa: F401 (imported before there are forks)
 
 KINDS = {  # which operations an error is of, and whether it stays
     "EIO": ({"create", "open folder", "mkdir", "write", "fsync", "replace", "rename", "link", "unlink"}, False),
@@ -115,55 +118,96 @@ class Stream:
             self.write(line)
 
 
-def child(job: dict[str, Any], answer: int) -> None:
-    """In the fork: run the command, and tell what was met."""
-    printed = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
+def command(job: dict[str, Any], streams: list[int], told: int) -> None:
+    """Become the command, with these streams; `told` is where it says what it met."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (these are open until the process ends)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.environ.clear()
+    os.environ.update(job["env"])
     os.chdir(job["cwd"])
     sys.argv = ["simclr", *job["arguments"]]
     faults = Faults(*job["fault"]) if "fault" in job else None
     if faults:
         faults.install()
+    from simclr_cli.cli import app
+
+    code: Any = 0
     try:
         app.main()
-        code = 0
     except SystemExit as end:
-        code = int(end.code or 0)
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    os.write(told, json.dumps(faults.met if faults else []).encode())
+    # As an interpreter ends, but for torch's modules, which need not be taken apart.
+    threading._shutdown()
+    atexit._run_exitfuncs()
     sys.stdout.flush()
-    sys.stderr.flush()
-    os.write(answer, json.dumps({"code": code, "met": faults.met if faults else []}).encode())
+    os._exit(code)
 
 
-def perform(job: dict[str, Any]) -> dict[str, Any]:
-    """Fork, wait or kill, and gather what it told."""
+def handle(connection: socket.socket) -> None:
+    """Run what a client asks for in a fork, and tell how that ended."""
+    streams = socket.recv_fds(connection, 1, 3)[1]
+    lines = connection.makefile("rw")
+    job = json.loads(lines.readline())
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        try:
-            child(job, writing)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    if "kill_after" in job:
-        until = time.monotonic() + job["kill_after"]
-        while time.monotonic() < until and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            time.sleep(0.001)
+        connection.close()
+        lines.close()
+        command(job, streams, writing)
+    for number in (writing, *streams):
+        os.close(number)
+    lines.write(json.dumps({"pid": pid}) + "\n")
+    lines.flush()
+    ended = os.pidfd_open(pid)
+    if ended not in select.select([ended, connection], [], [], job.get("kill_after"))[0]:
         os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with os.fdopen(reading, "rb") as told:
-        answer = told.read()
-    os.waitpid(pid, 0)
-    return json.loads(answer) if answer else {"code": None, "met": []}
+        met = told.read()
+    with contextlib.suppress(OSError):  # it has gone away
+        lines.write(json.dumps({"code": code, "met": json.loads(met or b"[]")}) + "\n")
+        lines.flush()
 
 
-def main() -> None:
-    """Answer line by line."""
+def prepare() -> None:
+    """Import all that a command may need."""
+    import torch
+
+    import simclr_cli
+    from simclr_cli.cli import app, console, results  # noqa: F401 (imported before there are forks)
+
     torch.set_num_threads(1)
     for name in simclr_cli.__all__:
         getattr(simclr_cli, name)  # imports its verb
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(perform(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    """Answer each client by a fork of its own; prepared once the first one is there."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these forks
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen(100)
+        while 0 not in select.select([0, listener], [], [])[0]:
+            connection, _ = listener.accept()
+            if "torch" not in sys.modules:
+                prepare()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                handle(connection)
+                os._exit(0)
+            connection.close()
+    os._exit(0)
 
 
 if __name__ == "__main__":
