@@ -77,9 +77,6 @@ class SimilarSettings(FindSettings):
     min_similarity: float | None = setting(
         None, "Only pictures at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
     )
-    exact: bool = setting(
-        False, "Compare every vector also where there are more than 3 million. Else those in the nearest cells are."
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -134,29 +134,3 @@ def open_segment(folder: Path, entry: Mapping[str, Any]) -> Segment:
     if (folder / file).stat().st_mtime_ns != entry["modified_ns"] and digest_file(folder / file) != entry["digest"]:
         raise Unusable(f"{folder / file} is not what was saved: its digest differs.", AGAIN)
     return Segment(file, entry["digest"], rows, gone)
-
-
-def rows_of(segments: Sequence[Segment], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) places -> rows counted through all files, those that are gone included: they outlast removals."""
-    rows, place, row = np.empty_like(places), 0, 0
-    for segment in segments:
-        here = (places >= place) & (places < place + len(segment))
-        within = places[here] - place
-        rows[here] = row + (within if segment.live is None else segment.live[within])
-        place, row = place + len(segment), row + len(segment.rows)
-    return rows
-
-
-def places_of(segments: Sequence[Segment], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(m,) places of rows counted so, in their order; those that are gone are left out."""
-    found, place, row = [], 0, 0
-    for segment in segments:
-        within = rows[(rows >= row) & (rows < row + len(segment.rows))] - row
-        if segment.live is not None and len(segment.live) == 0:
-            within = within[:0]
-        elif segment.live is not None:
-            at = np.minimum(np.searchsorted(segment.live, within), len(segment.live) - 1)
-            within = at[segment.live[at] == within]
-        found.append(place + within)
-        place, row = place + len(segment), row + len(segment.rows)
-    return np.concatenate(found)

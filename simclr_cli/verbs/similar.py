@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.engine.search import nearest
 from simclr_cli.events import Report, silent
 from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
@@ -17,7 +18,7 @@ from simclr_cli.verbs.embedding import trained_on
 from simclr_cli.verbs.indexing import Opened, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.queries import Query, embed_queries, read_queries
-from simclr_cli.verbs.searching import search, within
+from simclr_cli.verbs.searching import within
 from simclr_cli.wording import closeness
 
 SPARE = 4  # more hits than are wanted: the query's own file may be among them, under several names
@@ -40,7 +41,7 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     among = within(opened.index, settings.within)
     found = tuple(
         QueryResult(query.text, hits)
-        for query, hits in zip(answered, _hits(opened, answered, h, among, settings, report), strict=True)
+        for query, hits in zip(answered, _hits(opened, answered, h, among, settings), strict=True)
     )
     searched = len(opened.index) if among is None else int(among.sum())
     result = SimilarResult(
@@ -79,13 +80,12 @@ def _hits(
     h: NDArray[np.float32],
     among: NDArray[np.bool_] | None,
     settings: SimilarSettings,
-    report: Report,
 ) -> list[tuple[Neighbour, ...]]:
     """The neighbours of each query; its own files are left out, under whatever path they lie."""
     own = [{picture.resolve() for picture in query.pictures} for query in queries]
     wanted = settings.top + max(map(len, own)) + SPARE
     while True:
-        similarities, places = search(opened.index, h, wanted, among, exact=settings.exact, report=report)
+        similarities, places = nearest(opened.index.h, h, wanted, among)
         hits = [
             _neighbours(opened, leave_out, row, where, settings)
             for leave_out, row, where in zip(own, similarities, places, strict=True)

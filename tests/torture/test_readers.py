@@ -28,7 +28,6 @@ from simclr_cli.locks import LOCK, holder, locked
 from simclr_cli.names import as_cell, name_of
 from simclr_cli.settings import PretrainSettings, SimilarSettings
 from simclr_cli.store.calibrations import read_calibration
-from simclr_cli.store.cells import KeptCells, read_cells, write_cells
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
@@ -85,11 +84,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     save_checkpoint(run.checkpoints, Checkpoint(1, state, optimizer.state_dict(), [], [1.0], "f" * 64))
-    index = read_index(run.vectors, model_digest=digest_file(run.weights_file))
-    assert index is not None
-    digests = tuple(segment.digest for segment in index.segments)
-    centres, starts = np.ones((1, index.width), np.float32), np.array([0, len(index)])
-    write_cells(run.vectors, KeptCells(centres, starts, np.arange(len(index)), digests, 1, 1.0))
     write_vectors(place / "v.npy", Vectors(np.zeros((2, 3), np.float32), ("a", "b"), "/p", MODEL, True, "f" * 64))
     (place / "noted").mkdir()
     (run.path / DIGESTS).rename(place / "noted" / DIGESTS)  # else it would answer for the readers that it guards
@@ -125,11 +119,6 @@ def read_all_of_rows(file: Path) -> Any:
     return [rows.name(row) for row in range(len(rows))], np.asarray(rows.h).sum()
 
 
-def read_cells_of(file: Path) -> Any:
-    index = read_index(file.parent, model_digest=digest_file(run_of(file).weights_file))
-    return read_cells(file.parent, index.segments) if index else None
-
-
 def read_caches(file: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(file.parents[1]))
@@ -152,7 +141,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "runs/r/vectors/similarity.json": lambda file: read_calibration(
         file.parent, model_digest=digest_file(run_of(file).weights_file)
     ),
-    "runs/r/vectors/cells.safetensors": read_cells_of,
     f"away/{JOURNAL}": lambda file: read_journal(file.parent),
     f"noted/{DIGESTS}": lambda file: read_table(file.parent),
     f"noted/{LOCK}": lambda file: holder(file.parent),
