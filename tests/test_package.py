@@ -154,7 +154,7 @@ ALLOWED = {  # what changes files, or could, outside files.py; and why it may
     "store/run.py": {"self.probe_folder.rmdir"},  # what was in it lies with the encoder that it is of
     "store/vectors.py": {"np.memmap"},  # reads
     "verbs/mending.py": {"tempfile.TemporaryDirectory"},  # aside, to be put in place file by file
-    "verbs/premises.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to
+    "verbs/folder_checks.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to
 }  # fmt: skip
 
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from simclr_cli.cli.console import Data, Face
 from simclr_cli.cli.results import show_doctor
 from simclr_cli.results import Diagnosis, DoctorResult
-from simclr_cli.verbs.torch_facts import TorchFacts
+from simclr_cli.verbs.machine_checks import TorchFacts
 
 COMMAND = "uv pip install --python /a/long/path/of/some/python --force-reinstall torch torchvision --torch-backend auto"
 FAULT = Diagnosis(
     "broken torch", "fault", "torch cannot be \x1b[31mimported, " + "because " * 20 + "it is.", "Why.", COMMAND
 )
-NOTE = Diagnosis("unfinished run", "note", "A run.", "It could go on.", "simclr pretrain --resume")
+ADVICE = Diagnosis("newer run", "advice", "A run.", "It is newer.", "pipx upgrade simclr-cli")
 
 
 def shown(result: DoctorResult, *, terminal: bool) -> tuple[str, str]:
@@ -31,16 +31,17 @@ def shown(result: DoctorResult, *, terminal: bool) -> tuple[str, str]:
 
 
 def test_commands_are_whole_and_all_else_fits_into_80_columns() -> None:
-    out, err = shown(DoctorResult(("2 cores",), 26, (FAULT, NOTE)), terminal=True)
+    out, err = shown(DoctorResult(("2 cores",), 26, (FAULT, ADVICE)), terminal=True)
     lines = [line.rstrip() for line in out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()]
-    assert f"  $ {COMMAND}" in lines and "  $ simclr pretrain --resume" in lines
+    assert f"  $ {COMMAND}" in lines and "  $ pipx upgrade simclr-cli" in lines
     assert all(len(line) <= 80 for line in lines if not line.startswith("  $"))
     assert lines[0].startswith("fault: broken torch. torch cannot be \\x1b[31mimported")
     assert err == "2 cores\n1 fault that a command would stop of.\n"
 
 
 @pytest.mark.parametrize(
-    ("diagnoses", "words"), [((), "Nothing is wrong; 26 kinds"), ((NOTE,), "Nothing that a command would stop of; 26")]
+    ("diagnoses", "words"),
+    [((), "Nothing is wrong; 26 kinds"), ((ADVICE,), "Nothing that a command would stop of; 26")],
 )
 def test_health_is_said(diagnoses: tuple[Diagnosis, ...], words: str) -> None:
     out, err = shown(DoctorResult((), 26, diagnoses), terminal=True)
@@ -48,7 +49,7 @@ def test_health_is_said(diagnoses: tuple[Diagnosis, ...], words: str) -> None:
 
 
 def test_a_log_has_a_line_for_each(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.verbs.doctor.torch_facts", lambda: TorchFacts(error="a broken library"))
+    monkeypatch.setattr("simclr_cli.verbs.machine_checks.ask_torch", lambda: TorchFacts(error="a broken library"))
     code, stdout, stderr = simclr("doctor", "--runs", tmp_path)
     lines = [line.split("\t") for line in stdout.splitlines()]
     assert code == 5 and lines[0] == ["grade", "name", "what", "why", "command"]

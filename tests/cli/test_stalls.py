@@ -15,7 +15,7 @@ from simclr_cli.cli.console import Face
 from simclr_cli.cli.stalls import stalls_told
 from simclr_cli.events import Note
 from simclr_cli.images import folder
-from simclr_cli.verbs.torch_facts import TorchFacts
+from simclr_cli.verbs.machine_checks import TorchFacts
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_a_share_that_stalls_and_comes_back(
         yield from walk(root)
 
     monkeypatch.setattr(folder, "_walk", slow)
-    monkeypatch.setattr("simclr_cli.verbs.doctor.torch_facts", lambda: TorchFacts(version="2.10.0"))
+    monkeypatch.setattr("simclr_cli.verbs.machine_checks.ask_torch", lambda: TorchFacts(version="2.10.0"))
     code, _, stderr = simclr("doctor", photos, "--runs", tmp_path)
     assert code in (0, 5) and "is the disk or the network share that holds them slow, or gone?" in stderr
-    assert "24 pictures" in stderr  # it went on by itself
+    assert "24 images" in stderr  # it went on by itself
