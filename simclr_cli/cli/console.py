@@ -201,7 +201,7 @@ class Data:
             self.table(columns, [[one.grade, one.name, one.what, one.why, one.command] for one in diagnoses])
             return
         for one in diagnoses:
-            colour = {"fault": "bold red", "advice": "yellow"}.get(one.grade, "cyan")
+            colour = "bold red" if one.grade == "fault" else "yellow"
             self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", colour), safe(one.what)))
             self.out.print(Padding(Text(safe(one.why)), (0, 0, 0, 2)))
             self.out.print(Text.assemble("  $ ", (safe(one.command), "bold")), soft_wrap=True)

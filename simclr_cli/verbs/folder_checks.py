@@ -56,7 +56,9 @@ def folder_facts(images: Path | None, runs: Path, *, torch: bool, report: Report
     Args:
         torch: whether it can be imported, which reading runs needs.
     """
-    facts = FolderFacts(_folder(cache_root()), _folder(runs), newer_runs=tuple(_newer_runs(runs)) if torch else ())
+    facts = FolderFacts(_folder(cache_root()), _folder(runs))
+    if torch and not facts.runs.refusal:
+        facts = replace(facts, newer_runs=tuple(_newer_runs(runs)))
     if images is None:
         return facts
     facts = replace(facts, images=str(images))
@@ -115,14 +117,15 @@ def check_images(facts: FolderFacts) -> Iterator[Diagnosis]:
 
 def check_written_folders(facts: FolderFacts) -> Iterator[Diagnosis]:
     """Diagnose the cache and the folder of runs."""
-    for name, folder, elsewhere in (
+    elsewhere = "simclr pretrain FOLDER --runs ~/simclr-runs"
+    for name, folder, command in (
         ("cache not writable", facts.cache, "export SIMCLR_CACHE=/var/tmp/simclr-cache"),
-        ("runs not writable", facts.runs, "simclr pretrain FOLDER --runs ~/simclr-runs"),
+        ("runs not writable", facts.runs, elsewhere),
     ):
         if folder.refusal:
-            yield diagnose(name, f"{folder.path} cannot be written to ({folder.refusal}).", elsewhere)
-        if folder.free < ENOUGH_BYTES:
-            what = f"{gigabytes(folder.free)} is free for {folder.path}; a run takes 0.31 GB (resnet18)."
-            yield diagnose("little disk", what, f"simclr cache --clear  # or, on a larger disk: {elsewhere}")
+            yield diagnose(name, f"{folder.path} cannot be written to ({folder.refusal}).", command)
+    if facts.runs.free < ENOUGH_BYTES:
+        what = f"{gigabytes(facts.runs.free)} is free for {facts.runs.path}; a run takes 0.31 GB (resnet18)."
+        yield diagnose("little disk", what, f"simclr cache --clear  # or, on a larger disk: {elsewhere}")
     for what in facts.newer_runs:
         yield diagnose("newer run", what, "pipx upgrade simclr-cli  # or: uv tool upgrade simclr-cli")
