@@ -1,4 +1,4 @@
-r"""Names of files as text that every table can hold, and back to the very same names.
+r"""Names of files as text that every table can hold, from which the very same names can be had again.
 
 \xHH    a byte of the name that is not part of valid UTF-8, or of a control character, a line's end or a backslash
 ./      in front of a name that a spreadsheet would take for a formula: it is a path still, to the same file
@@ -12,7 +12,6 @@ import re
 ESCAPED = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
 Cell = str | int | float | None
-ONE_BYTE = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def as_text(name: str) -> str:
@@ -35,12 +34,6 @@ def as_words(value: Cell) -> Cell:
     if not isinstance(value, str):
         return value
     return f"'{as_text(value)}" if value.startswith(FORMULA) else as_text(value)
-
-
-def name_of(text: str) -> str:
-    """The relative path that `as_text` or `as_cell` was given."""
-    escaped = text.removeprefix("./").encode()
-    return ONE_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), escaped).decode("utf-8", "surrogateescape")
 
 
 def _bytes(character: str) -> bytes:

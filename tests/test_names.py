@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from simclr_cli.files import write_csv
-from simclr_cli.names import as_cell, as_text, as_words, name_of
+from simclr_cli.names import as_cell, as_text, as_words
 
 
 @pytest.fixture
 def hostile(nasty_names: Callable[[int], list[bytes]]) -> tuple[str, ...]:
     folders = [b"=folder/a", b"\xff\t/a"]
     return tuple(os.fsdecode(name) for name in (*nasty_names(600), *folders))
+
+
+def name_of(text: str) -> str:
+    """The relative path that `as_text` or `as_cell` was given, by what docs/use-elsewhere.md says."""
+    escaped = text.removeprefix("./").encode()
+    name = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), escaped)
+    return os.fsdecode(name)
 
 
 def test_hostile_names_come_back_exactly(hostile: tuple[str, ...]) -> None:

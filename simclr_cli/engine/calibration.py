@@ -31,10 +31,6 @@ class Calibration:
         """Percent of pairs of views of one picture that are less similar."""
         return _percent(self.views, similarity, self.view_pairs)
 
-    def random_at(self, percent: float) -> float:
-        """The similarity that so many random pairs stay below."""
-        return float(np.interp(percent, LEVELS, self.random))
-
     def views_at(self, percent: float) -> float:
         """The similarity that so many pairs of views stay below."""
         return float(np.interp(percent, LEVELS, self.views))

@@ -26,20 +26,6 @@ from simclr_cli.settings import Loss
 AT_ONCE_CPU, AT_ONCE_GPU = 2**22, 2**27  # 16 MiB (N = 1,024), 512 MiB (N = 5,792)
 
 
-def nt_xent(z: Tensor, temperature: float) -> Tensor:
-    """NT-Xent over 2N views: a view's positive is its picture's other view, the other 2N - 2 are negatives.
-
-    Args:
-        z: (2N, D) projections of any scale; row i and row i + N are the two views of picture i.
-        temperature: tau > 0.
-
-    Returns:
-        Scalar: the mean over all 2N views of -log softmax of the positive. The paper's code sums the means of the
-        two halves, which is twice this (and twice Algorithm 1's own 1/2N). log(2N - 1) when all z are equal.
-    """
-    return contrastive_loss(z, temperature)
-
-
 def contrastive_loss(
     z: Tensor, temperature: float, kind: Loss = "nt-xent", groups: Tensor | None = None, ranks: Ranks | None = None
 ) -> Tensor:
@@ -61,6 +47,10 @@ def contrastive_loss(
             group are not one another's negatives: they are left out of D (but the positive of nt-xent is not).
         ranks: if there are several processes, all of which have the same z: each computes a part of the rows of
             similarities, and gets the whole loss and the whole gradient.
+
+    Returns:
+        Scalar: the mean over all 2N views. The paper's code sums the means of the two halves, which is twice this
+        (and twice Algorithm 1's own 1/2N). NT-Xent is log(2N - 1) when all z are equal.
     """
     views = z.shape[0]
     if views % 2 or views < 4:
