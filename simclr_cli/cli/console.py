@@ -27,9 +27,7 @@ from simclr_cli.events import (
     TrainingEnded,
 )
 from simclr_cli.results.diagnosing import Diagnosis
-from simclr_cli.wording import count as count  # said again here, for those who show results
-from simclr_cli.wording import duration as duration
-from simclr_cli.wording import safe as safe
+from simclr_cli.wording import count, duration, safe
 
 if TYPE_CHECKING:  # imported when the first bar is drawn: an error must not wait for it
     from rich.progress import Progress as ProgressBars

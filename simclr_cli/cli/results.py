@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simclr_cli.cli.console import Data, Face, count, duration
+from simclr_cli.cli.console import Data, Face
 from simclr_cli.cli.found import show_clusters as show_clusters
 from simclr_cli.cli.found import show_duplicates as show_duplicates
 from simclr_cli.cli.found import show_hits
@@ -26,6 +26,7 @@ from simclr_cli.results import (
     Score,
 )
 from simclr_cli.settings import RUNS
+from simclr_cli.wording import count, duration
 
 
 def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.cli.console import Data, Face, duration, safe
+from simclr_cli.cli.console import Data, Face
 from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.errors import InputError, Interrupted
 from simclr_cli.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
@@ -29,6 +29,7 @@ from simclr_cli.results import (
     Score,
     SimilarResult,
 )
+from simclr_cli.wording import duration, safe
 
 NASTY = "a\nb\x1b[31mc\x07\r\t[bold]d[/bold]\u202egnp.\udcff\u2028\x9b1m"
 
