@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import importlib
 import io
@@ -17,9 +16,7 @@ import typer
 
 from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
-from simclr_cli.cli.loading import load_torch_unlocked
 from simclr_cli.cli.options import as_command
-from simclr_cli.cli.stalls import stalls_told
 from simclr_cli.cli.stopping import stoppable
 from simclr_cli.cli.usage import Commands
 from simclr_cli.errors import Interrupted, SimclrError
@@ -178,7 +175,7 @@ def perform(
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
-            with stoppable(face, led=led), stalls_told(face):
+            with stoppable(face, led=led):
                 result = _function(verb)(chosen, report=face.report)
             if not face.quiet:
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
@@ -218,18 +215,10 @@ def perform(
 
 
 def _function(verb: str) -> Callable[..., Any]:
-    """What does the work, imported with all that it needs.
-
-    No garbage is collected meanwhile, nor looked for in what was imported ever after. There is none, and to find that
-    out among a million objects takes up to a quarter of the time of the imports, in pieces of up to 0.3 s in which no
-    signal is heard.
-    """
+    """Import what does the work; no garbage is looked for meanwhile, which would take a tenth of the time."""
     gc.disable()
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
-        if not gc.get_freeze_count():  # once, where one process runs many commands
-            gc.freeze()
-            atexit.register(gc.unfreeze)  # Python's last look, without which nanobind complains of leaks
     finally:
         gc.enable()
     return function
@@ -249,7 +238,6 @@ def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
 def main() -> None:
     """The command `simclr`."""
     share_cores()
-    load_torch_unlocked()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the stream cannot encode is no reason to fail

@@ -41,7 +41,6 @@ class Face:
         self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
         self.stop: Interrupted | None = None
         self.training: TrainingBegun | None = None  # that is under way, and that this process saves
-        self.heard = 0  # events
         self.quiet = False  # of several processes one talks; errors are shown all the same
         self._bars: ProgressBars | None = None
         self._stage: tuple[str, TaskID] | None = None
@@ -54,7 +53,6 @@ class Face:
 
     def report(self, event: Event) -> None:
         """Show one event."""
-        self.heard += 1
         if not self.quiet:
             self._show(event)
         if self.stop is not None:
