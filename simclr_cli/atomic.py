@@ -1,6 +1,6 @@
 """Files that appear whole or not at all: a temporary file beside the target, fsync, rename, fsync the folder.
 
-What is not finished is called `.simclr-tmp-<system>-<process>-<random>`. Once that process is no more, the next one
+What is not finished is called `.simclr-tmp-<random>`. Once nothing has been written to it for a day, the next process
 that makes ready to write in the folder removes it. All raise OSError as the system does.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
 import shutil
 import time
@@ -17,16 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import IO
 
-from simclr_cli.owner import is_gone, system
-
 TEMPORARY_PREFIX = ".simclr-tmp-"
-TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}([0-9a-f]{{8}})-([0-9]{{1,10}})-[0-9a-f]{{16}}")
-ABANDONED_SECONDS = 86_400  # after which what another machine has begun is no one's
+ABANDONED_SECONDS = 86_400  # without a change; even a process that was suspended overnight may go on
 
 
 def temporary_beside(target: Path) -> Path:
-    """A free name for what will be `target`."""
-    return target.parent / f"{TEMPORARY_PREFIX}{system()}-{os.getpid()}-{secrets.token_hex(8)}"
+    """Return a free name for what will be `target`."""
+    return target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
 
 
 def is_temporary(path: Path, root: Path) -> bool:
@@ -34,19 +30,21 @@ def is_temporary(path: Path, root: Path) -> bool:
     return any(part.startswith(TEMPORARY_PREFIX) for part in PurePath(os.path.relpath(path, root)).parts)
 
 
-def remove_strays(folder: Path) -> None:
-    """Remove what dead processes have left in a folder."""
+def remove_strays(folder: Path, older_than: float = ABANDONED_SECONDS) -> None:
+    """Remove the unfinished files of a folder.
+
+    Args:
+        older_than: seconds without a change; 0 only under a lock that whoever writes there has.
+    """
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if is_stray(path):
+            if is_stray(path, older_than):
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
-def is_stray(path: Path) -> bool:
-    """Whether what is at work on it is no more: certainly if it was of this system, else by its age."""
-    named = TEMPORARY.fullmatch(path.name)
-    gone = named is not None and is_gone(named[1], int(named[2]))
-    return gone or time.time() - path.lstat().st_ctime > ABANDONED_SECONDS
+def is_stray(path: Path, older_than: float = ABANDONED_SECONDS) -> bool:
+    """Whether an unfinished file has not changed for so many seconds, by a time that copies of files do not keep."""
+    return time.time() - path.lstat().st_ctime >= older_than
 
 
 def ensure_folder(folder: Path) -> None:

@@ -17,7 +17,6 @@ from simclr_cli.atomic import (
     TEMPORARY_PREFIX,
     ensure_folder,
     filled,
-    give_name,
     is_temporary,
     remove_strays,
     replace,
@@ -66,7 +65,7 @@ def free_bytes(path: Path) -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder, prove that files can be made in it, and remove what dead processes have left in it.
+    """Create a folder, prove that files can be made in it, and remove what was never finished in it.
 
     Raises:
         NotWritten: it cannot be created or written to.
@@ -99,22 +98,6 @@ def write_bytes(target: Path, data: bytes) -> None:
     """Write bytes atomically and durably."""
     with _writing(target, len(data)):
         _replace(target, lambda stream: stream.write(data), lambda _: None)
-
-
-def create_file(target: Path, data: bytes) -> bool:
-    """Write a file, whole and durably, where there is none; False: something is there, and stays as it is.
-
-    Raises:
-        NotWritten: the system refused.
-    """
-    with _writing(target, len(data)):
-        with filled(target, lambda stream: stream.write(data)) as temporary:
-            try:
-                give_name(temporary, target)
-            except FileExistsError:
-                return False
-        sync_folder(target.parent)
-    return True
 
 
 def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callable[[Path], object]) -> None:

@@ -1,130 +1,71 @@
-"""A folder for one process that writes: a file in it names the process; those that read need none."""
+"""Locks: a folder for one process that writes. It is free once that process has ended; reading needs none."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import stat
-import sys
-import time
+import errno
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from simclr_cli.errors import MachineError
 from simclr_cli.events import Note, Report
-from simclr_cli.files import create_file, discard, make_folder
-from simclr_cli.owner import host, is_gone, started, system
+from simclr_cli.files import FORBIDDEN, NotWritten, make_folder
 
-LOCK = ".simclr-lock"
-LOOK_SECONDS = 0.1  # between two looks at another's lock
-MOST_BYTES = 4_096  # of a lock: what is longer is none of ours
+LOCK = ".simclr-lock"  # an empty file; that it is there says nothing, only the system's lock on it does
+POLL_SECONDS = 0.1
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems
+
+_locked: set[Path] = set()  # lock files of this process
 
 
 class Busy(MachineError):
     """Another process writes there."""
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Which process, and what it is at."""
-
-    host: str
-    system: str
-    pid: int
-    started: str
-    work: str
-    since: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, {self.work} since {self.since}"
-
-
 @contextlib.contextmanager
-def locked(folder: Path, work: str, report: Report, *, wait: float = 0) -> Iterator[None]:
+def locked(folder: Path, report: Report, *, wait: float = 0) -> Iterator[None]:
     """Within, no other process that asks for the same folder's lock writes in it; the folder is made.
 
-    The lock of a dead process is freed, with a note. Of another machine it cannot be told whether a process is dead.
-
     Args:
-        work: what is being done, such as "training", for whoever finds the lock.
         wait: seconds, for another process to come to its end.
 
     Raises:
         Busy: another process has the lock.
         NotWritten: the system refused.
     """
+    from filelock import FileLock, Timeout
+
     make_folder(folder)
-    file, until = folder / LOCK, time.monotonic() + wait
-    own = Holder(host(), system(), os.getpid(), started(os.getpid()), work, datetime.now(UTC).isoformat(" ", "seconds"))
-    while True:
-        found = _read(file)
-        if found is None:
-            if create_file(file, json.dumps(asdict(own)).encode("ascii")):
-                break
-        elif isinstance(found, Holder) and is_gone(found.system, found.pid, found.started):
-            _free(file, found)
-            report(Note(f"The lock of {folder} is freed: {found}, is no more."))
-        elif time.monotonic() >= until:
-            raise _busy(folder, found)
-        else:
-            time.sleep(LOOK_SECONDS)
+    file = folder / LOCK
+    lock = FileLock(file, timeout=wait, poll_interval=POLL_SECONDS, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Busy(f"Another process writes in {folder}.", "Wait until it has ended, or stop it.") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise NotWritten(
+                f"Cannot lock {file}: {error.strerror}.",
+                "Remove it, or choose a place that can be written to.",
+                forbidden=error.errno in FORBIDDEN,
+            ) from error
+        what = f"The file system of {folder} has no locks: make sure that no other process writes there."
+        report(Note(what, warning=True))
+    _locked.add(file)
     try:
         yield
     finally:
-        if _read(file) == own:  # else a person has removed it, and another process may have it now
-            discard(file)
+        _locked.remove(file)
+        _remove(file)  # before it is released: who waits for it sees that it is gone, and makes another one
+        lock.release()
 
 
-def holder(folder: Path) -> Holder | None:
-    """Who has the lock of a folder, as far as can be told, dead or not."""
-    found = _read(folder / LOCK)
-    return found if isinstance(found, Holder) else None
+def remove_lock_files() -> None:
+    """Remove the lock files of this process, which ends now without coming out of `locked`."""
+    for file in tuple(_locked):
+        _remove(file)
 
 
-def _busy(folder: Path, found: Holder | str) -> Busy:
-    remedy = "Wait until it has ended, or stop it."
-    if isinstance(found, str) or found.system != system() or not found.started:
-        remedy = f"Wait until it has ended; if you know that it is no more, remove {folder / LOCK}"
-    return Busy(f"Another process writes in {folder}: {found}.", remedy)
-
-
-def _read(file: Path) -> Holder | str | None:
-    """Who has the lock; a word where that cannot be told; None if it is no longer there."""
-    try:
-        if not stat.S_ISREG(file.lstat().st_mode):
-            return "its lock is not a file"
-        with file.open("rb") as stream:
-            content = json.loads(stream.read(MOST_BYTES))
-        kept = Holder(**content)
-        if type(kept.pid) is not int or any(type(value) is not str for key, value in content.items() if key != "pid"):
-            raise ValueError
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, RecursionError):
-        return "its lock cannot be read"
-    return kept
-
-
-def _free(file: Path, dead: Holder) -> None:
-    """Remove the lock of a dead process of this machine, unless another process has been quicker and has its own there.
-
-    Raises:
-        Busy: the system refused.
-    """
-    if sys.platform == "win32":
-        return  # there, none is known to be dead
-    import fcntl
-
-    try:
-        with file.open("r+b") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # two that free it at the same time: one after the other
-            if _read(file) == dead:
-                file.unlink()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        what = f"The lock of a dead process, {dead}, cannot be freed: {error.strerror}."
-        raise Busy(what, f"Remove {file}") from None
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):  # on Windows filelock does it
+        file.unlink(missing_ok=True)

@@ -1,16 +1,20 @@
-"""Unfinished files, and who may remove them."""
+"""Unfinished files, and when they are removed."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simclr_cli import atomic, owner
-from simclr_cli.atomic import TEMPORARY_PREFIX, sync_folder, temporary_beside
+from simclr_cli.atomic import (
+    ABANDONED_SECONDS,
+    TEMPORARY_PREFIX,
+    is_temporary,
+    remove_strays,
+    sync_folder,
+    temporary_beside,
+)
 from simclr_cli.files import make_folder
 
 
@@ -26,27 +30,38 @@ def test_folder_that_cannot_be_opened_is_not_synced(tmp_path: Path, monkeypatch:
     sync_folder(tmp_path)
 
 
-def test_strays_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files and folders; of another machine only after a day."""
-    other = "0" * 8 if owner.system() != "0" * 8 else "1" * 8
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
-    dead, living = f"{ended.pid}-{'a' * 16}", f"{os.getpid()}-{'a' * 16}"
-    gone = [f"{TEMPORARY_PREFIX}{owner.system()}-{dead}"]
-    stay = [f"{TEMPORARY_PREFIX}{owner.system()}-{living}", f"{TEMPORARY_PREFIX}{other}-{dead}", "mine", ".simclr-tmp"]
-    for name in [*gone, *stay]:
-        (tmp_path / name).write_bytes(b"half")
-    folder = f"{gone[0][:-1]}b"
-    (tmp_path / folder).mkdir()
-    (tmp_path / folder / "half").write_bytes(b"half")
-    make_folder(tmp_path)
-    assert names(tmp_path) == sorted(stay)
-    later = time.time() + atomic.ABANDONED_SECONDS + 60
-    monkeypatch.setattr(time, "time", lambda: later)
-    make_folder(tmp_path)
-    assert names(tmp_path) == sorted(stay[2:])
+def litter(folder: Path) -> list[str]:
+    """An unfinished file, folder and link, and two that only look so; the names of the last two."""
+    (folder / f"{TEMPORARY_PREFIX}{'a' * 16}").write_bytes(b"half")
+    (folder / f"{TEMPORARY_PREFIX}{'b' * 16}").mkdir()
+    (folder / f"{TEMPORARY_PREFIX}{'b' * 16}" / "half").write_bytes(b"half")
+    (folder / f"{TEMPORARY_PREFIX}{'c' * 16}").symlink_to(folder)
+    for name in (others := [".simclr-tmp", "mine"]):
+        (folder / name).write_bytes(b"whole")
+    return others
+
+
+def test_what_has_not_changed_for_a_day_goes_with_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of change counts, which no copying of times sets back."""
+    others = litter(tmp_path)
+    os.utime(tmp_path / f"{TEMPORARY_PREFIX}{'a' * 16}", (1, 1))
+    before, now = names(tmp_path), time.time()
+    for later, left in ((ABANDONED_SECONDS - 60, before), (ABANDONED_SECONDS + 60, others)):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        make_folder(tmp_path)
+        assert names(tmp_path) == left
+
+
+def test_under_a_lock_it_goes_at_once(tmp_path: Path) -> None:
+    others = litter(tmp_path)
+    remove_strays(tmp_path, 0)
+    remove_strays(tmp_path / "not there", 0)
+    assert names(tmp_path) == others
 
 
 def test_temporaries_are_known_by_their_names(tmp_path: Path) -> None:
-    assert atomic.TEMPORARY.fullmatch(temporary_beside(tmp_path / "a").name)
-    assert temporary_beside(tmp_path / "a") != temporary_beside(tmp_path / "a")
+    one, other = (temporary_beside(tmp_path / "a") for _ in range(2))
+    assert one != other and one.parent == tmp_path
+    assert is_temporary(one / "config.json", tmp_path) and not is_temporary(tmp_path / "a", tmp_path)

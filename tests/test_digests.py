@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 from simclr_cli import digests
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.digests import DIGESTS, Damaged, digest_file, encoded, files_in, read_bound, read_table, root_of
 from simclr_cli.errors import MachineError, RunError
 from simclr_cli.files import bind, move, remove, write_bytes
-from simclr_cli.owner import system
 from simclr_cli.reading import read_bytes
 
 
@@ -48,15 +46,6 @@ def test_every_way_to_write_is_noted(run: Path) -> None:
     remove(run / "deep" / "er" / "b")
     remove(run / "never" / "there")
     assert read_table(run) == {"a.json": [sha(b"two")], "d": [sha(b"four")]}
-
-
-def test_what_a_dead_process_has_left_beside_the_table_goes_with_the_next_write(run: Path) -> None:
-    for number, pid in enumerate([2**22 + 1, os.getpid()]):  # no process has the first
-        (run / f"{TEMPORARY_PREFIX}{system()}-{pid}-{number:016x}").touch()
-    write_bytes(run / "b", b"two")
-    assert [path.name for path in run.glob(f"{TEMPORARY_PREFIX}*")] == [
-        f"{TEMPORARY_PREFIX}{system()}-{os.getpid()}-{1:016x}"
-    ]
 
 
 def test_folder_moved_whole_is_noted_file_by_file(run: Path) -> None:

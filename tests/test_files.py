@@ -14,7 +14,7 @@ import pytest
 from simclr_cli import files
 from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import MachineError
-from simclr_cli.files import NotWritten, create_file, free_bytes, make_folder, write_bytes, write_file, write_json
+from simclr_cli.files import NotWritten, free_bytes, make_folder, write_bytes, write_file, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -224,8 +224,3 @@ def test_what_is_called_before_sees_all_of_the_new_file_and_may_stop_it(tmp_path
     with pytest.raises(ValueError):
         write_file(tmp_path / "a", lambda stream: stream.write(b"new"), before=refuse)
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
-
-
-def test_a_file_is_created_once(tmp_path: Path) -> None:
-    assert create_file(tmp_path / "a", b"first") and not create_file(tmp_path / "a", b"second")
-    assert (tmp_path / "a").read_bytes() == b"first" and names(tmp_path) == ["a"]

@@ -143,7 +143,7 @@ ALLOWED = {  # what changes files, or could, outside files.py; and why it may
     "digests.py": {"os.open"},  # a folder, to lock it
     "images/caches.py": {"path.unlink", "folder.rmdir"},  # what `simclr cache --clear` is asked for
     "images/pixels.py": {"np.memmap"},  # reads
-    "locks.py": {"file.open", "file.unlink"},  # the lock of a dead process
+    "locks.py": {"file.unlink"},  # an empty file, which only says something while it is locked
     "store/events.py": {"SummaryWriter"},  # TensorBoard follows a file that grows; every record has a checksum
     "store/exports.py": {"archive.open"},  # a member of an archive that is an open stream
     "store/models.py": {"shutil.rmtree"},  # its own temporary folder

@@ -7,10 +7,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from simclr_cli.cli.signals import SAVE, on_signal
 from simclr_cli.errors import Interrupted, SimclrError, Terminated
+from simclr_cli.locks import remove_lock_files
 
 if TYPE_CHECKING:
     from simclr_cli.cli.console import Face
@@ -53,7 +54,7 @@ def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
             code = error.exit_code
             face.error(error)
         finally:
-            os._exit(code)
+            _exit(code)
 
     timer = threading.Timer(PATIENCE, end)
     timer.daemon = True
@@ -64,7 +65,7 @@ def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
                 threading.Thread(target=_save, args=(face,)).start()  # a stop must be heard meanwhile
             return
         if face.stop is not None:
-            os._exit(asked_for(number).exit_code)
+            _exit(asked_for(number).exit_code)
         if not (face.quiet or led):
             say_stopping()
         face.stop = asked_for(number)
@@ -77,6 +78,12 @@ def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
         finally:
             timer.cancel()
             ending.acquire()
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process from whichever thread."""
+    remove_lock_files()
+    os._exit(code)
 
 
 def _last_words(face: Face) -> SimclrError:

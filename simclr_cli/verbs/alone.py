@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from simclr_cli.atomic import remove_strays
 from simclr_cli.errors import RunError
 from simclr_cli.events import Report
 from simclr_cli.files import NotWritten
@@ -21,9 +22,10 @@ def alone(run: RunFolder, report: Report, *, resumed: bool) -> Iterator[None]:
         RunError: another one has begun the run since this one found its name free.
         NotWritten: from within, with the command that goes on with the run.
     """
-    with locked(run.path, "training", report):
+    with locked(run.path, report):
         if run.begun and not resumed:
             raise RunError(f"The run {run.path} was begun by another process.", "Type the command again.")
+        remove_strays(run.checkpoints, 0)
         try:
             yield
         except NotWritten as error:

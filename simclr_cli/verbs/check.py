@@ -47,7 +47,7 @@ def check(settings: CheckSettings, *, report: Report = silent) -> CheckResult:
     result = look(run, progress(report, "checking"))
     if settings.mend and not (result.whole and result.bound):
         wrong = {one.path: one.state for one in result.found if one.state not in NO_DAMAGE and one.path != DIGESTS}
-        with locked(run.path, "mending", report):
+        with locked(run.path, report):
             mended = mend(run, wrong, bound=result.bound)
         result = look(run, progress(report, "checking"), mended)
     return result

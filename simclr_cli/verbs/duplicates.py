@@ -36,7 +36,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     """
     if settings.put_back is not None:
         read_journal(settings.put_back)  # there is something to do
-        with locked(settings.put_back, "putting files back", report):
+        with locked(settings.put_back, report):
             root, done, left = put_back(settings.put_back, progress(report, "putting back"), settings.into)
         return DuplicatesResult(None, 0, None, (), 0, 0, moved=done, moved_to=str(root), left=left)
     if settings.move_to is not None:
@@ -66,7 +66,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         write_found(out, result, "Copies", lead_of(result), shown, workers=workers, report=report)
     if settings.move_to is None:
         return result
-    with locked(settings.move_to, "moving files there", report):
+    with locked(settings.move_to, report):
         return _moved(settings.move_to, index, found, result, report)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.atomic import remove_strays
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
@@ -86,7 +87,8 @@ def _updated(
 ) -> Index:  # fmt: skip
     """The vectors brought up to date, or as they stand where another process is at it or they may only be read."""
     try:
-        with locked(run.vectors, "embedding", report, wait=WAIT_SECONDS):
+        with locked(run.vectors, report, wait=WAIT_SECONDS):
+            remove_strays(run.vectors, 0)
             found, why = _stored(run, ready)  # the other process may have done it meanwhile
             if why:
                 report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))

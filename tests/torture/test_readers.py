@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 
 from simclr_cli.digests import DIGESTS, digest_file, read_table
 from simclr_cli.errors import SimclrError
-from simclr_cli.events import silent
 from simclr_cli.images.caches import list_caches
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.pixels import PixelFolder
-from simclr_cli.locks import LOCK, holder, locked
 from simclr_cli.names import as_cell, name_of
 from simclr_cli.settings import PretrainSettings, SimilarSettings
 from simclr_cli.store.calibrations import read_calibration
@@ -87,8 +85,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_vectors(place / "v.npy", Vectors(np.zeros((2, 3), np.float32), ("a", "b"), "/p", MODEL, True, "f" * 64))
     (place / "noted").mkdir()
     (run.path / DIGESTS).rename(place / "noted" / DIGESTS)  # else it would answer for the readers that it guards
-    with locked(place / "locked", "testing", silent):
-        shutil.copy(place / "locked" / LOCK, place / "noted" / LOCK)
     (place / "home").mkdir()
     (place / "away").mkdir()
     (place / "home/a.png").write_bytes(b"a")
@@ -143,7 +139,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ),
     f"away/{JOURNAL}": lambda file: read_journal(file.parent),
     f"noted/{DIGESTS}": lambda file: read_table(file.parent),
-    f"noted/{LOCK}": lambda file: holder(file.parent),
     "v.npy": lambda file: read_vectors(file, model_digest=MODEL),
     "v.rows.json": lambda file: read_vectors(file.with_name("v.npy"), model_digest=MODEL),
     "labels.csv": read_labels,

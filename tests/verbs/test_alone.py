@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import RunError
 from simclr_cli.events import silent
 from simclr_cli.files import NotWritten
@@ -22,16 +22,22 @@ def begun(tmp_path: Path) -> RunFolder:
     return run
 
 
-def test_its_lock_is_there_meanwhile(begun: RunFolder) -> None:
-    with alone(begun, silent, resumed=True):
-        assert (begun.path / LOCK).is_file()
+def test_not_where_another_process_trains(begun: RunFolder) -> None:
+    with locked(begun.path, silent), pytest.raises(Busy), alone(begun, silent, resumed=True):
+        pass
+    with alone(begun, silent, resumed=True), pytest.raises(Busy), locked(begun.path, silent):
+        pass
     assert not (begun.path / LOCK).exists()
 
 
-def test_not_where_another_process_trains(begun: RunFolder) -> None:
-    with locked(begun.path, "training", silent):
-        with pytest.raises(Busy, match=f"process {os.getpid()} "), alone(begun, silent, resumed=True):
-            pass
+def test_what_a_killed_training_had_not_finished_goes_with_the_next(begun: RunFolder) -> None:
+    """Where only a training writes; elsewhere in the run another command may be at work."""
+    begun.checkpoints.mkdir()
+    half, others = (folder / f"{TEMPORARY_PREFIX}{'a' * 16}" for folder in (begun.checkpoints, begun.path))
+    half.write_bytes(b"half")
+    others.write_bytes(b"half")
+    with alone(begun, silent, resumed=True):
+        assert not half.exists() and others.exists()
 
 
 def test_not_in_a_run_that_was_begun_since_its_name_was_free(begun: RunFolder) -> None:

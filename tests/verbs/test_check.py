@@ -269,7 +269,7 @@ def test_a_change_that_is_under_way_is_no_damage(run: RunFolder, monkeypatch: py
 
 def test_nothing_is_mended_while_another_process_trains_there(run: RunFolder) -> None:
     flip(run.weights_file)
-    with locked(run.path, "training", silent):
+    with locked(run.path, silent):
         assert states(checked(run)) == {"encoder/model.safetensors": "damaged"}
         with pytest.raises(Busy):
             checked(run, mend=True)
