@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise
-from typing import TypeVar
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,15 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.workers import ahead
 from simclr_cli.machine import free_memory
 from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, numpy_generator
 
 AHEAD = 2  # parts of batches made while one is at work
 RESIDENT_SHARE = 1 / 3  # of a GPU's free memory that the pictures may take for good
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -136,16 +131,3 @@ class Batches:
 def own_memory(device: torch.device) -> int:
     """Bytes that are free of a device's memory; 0 where that is the CPU's, or it is not known."""
     return free_memory(device) if device.type == "cuda" else 0
-
-
-def ahead(function: Callable[[T], R], items: Iterable[T], count: int) -> Generator[R, None, None]:
-    """function(item) of each in order, by a thread that is up to `count` of them ahead."""
-    left = iter(items)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        coming = deque(pool.submit(function, item) for item in islice(left, count))
-        try:
-            while coming:
-                coming.extend(pool.submit(function, item) for item in islice(left, 1))
-                yield coming.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import InputError, Interrupted, MachineError
+from simclr_cli.errors import InputError, MachineError
 from simclr_cli.events import gigabytes
 from simclr_cli.files import free_bytes, make_folder
 from simclr_cli.images.caches import cache_of, cache_root
@@ -18,13 +17,14 @@ from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed
 from simclr_cli.images.decoders import apart_many
 from simclr_cli.images.folder import NEVER
-from simclr_cli.images.pixels import NOT_STORED, PixelFolder, read_rows
+from simclr_cli.images.pixels import NOT_STORED, Found, PixelFolder, read_rows
 from simclr_cli.images.workers import attempt, each, in_parts
 from simclr_cli.trouble import check_reachable
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
 AT_ONCE, BYTES_AT_ONCE = 8, 2**20  # pictures, and bytes of their files, that a decoder is asked for together
-COMMIT_SECONDS = 300  # of decoding, which is what a crash may cost
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def decode_once(
     image_size: int,
     *,
     workers: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     budget: int | None = None,
 ) -> DecodedPictures:
     """Open the folder's cache for this training size, and decode what is not in it yet.
@@ -106,8 +106,13 @@ def decode_once(
     make_folder(folder.folder)  # it can be written to
     try:
         allowed = _allowed(folder, budget)
-        folder.keep_only(census.pictures, most_rows=allowed - len(_known(folder, census)[0]))
-        _decode_rest(folder, census, allowed, workers, progress)
+        folder.use(census.pictures, allowed)
+        unknown, unstored, _ = folder.split(census.pictures)
+        room = max(0, allowed - folder.rows)
+        if to_do := unknown + unstored[: max(0, room - len(unknown))]:
+            with closing(_decoded(census, to_do, side, room, workers, progress)) as coming:
+                while folder.add(coming):
+                    pass
         maps = folder.maps()
     except FileNotFoundError:
         raise MachineError(f"The cache {folder.folder} changed while it was read.", "Run the command again.") from None
@@ -128,9 +133,9 @@ def lack_of_room(census: Census, image_size: int, budget: int | None) -> str | N
     """A sentence about it, if not all pictures can be stored within the budget (see decode_once)."""
     side = stored_side(census, image_size)
     folder = PixelFolder(cache_of(census.root) / str(side), side)
-    unknown, unstored, stored = _known(folder, census)
     allowed = _allowed(folder, budget)
-    lacking = len(unknown) + len(unstored) - max(0, allowed - stored)
+    unknown, unstored, stored = (len(some) for some in folder.split(census.pictures))
+    lacking = unknown + unstored - max(0, allowed - stored)
     if lacking <= 0:
         return None
     limit = "half of what is free there" if budget is None else "by --cache-gb, and what is free there"
@@ -149,59 +154,20 @@ def _allowed(folder: PixelFolder, budget: int | None) -> int:
     return bytes_ // folder.row_bytes
 
 
-def _known(folder: PixelFolder, census: Census) -> tuple[list[Picture], list[Picture], int]:
-    """Pictures that the folder does not know; that it knows to be whole and did not store; how many it stored."""
-    unknown, unstored, stored = [], [], 0
-    for picture in census.pictures:
-        entry = folder.entry(picture)
-        if entry is None:
-            unknown.append(picture)
-        elif entry.row != NOT_STORED:
-            stored += 1
-        elif entry.reason is None:
-            unstored.append(picture)
-    return unknown, unstored, stored
-
-
-def _decode_rest(
-    folder: PixelFolder, census: Census, allowed: int, workers: int, progress: Callable[[int, int], None]
-) -> None:
-    """Decode what the folder does not know yet, and what it knows but did not store, as far as `allowed` rows go."""
-    unknown, unstored, _ = _known(folder, census)
-    room = max(0, allowed - folder.rows)
-    names = {picture.name for picture in (*unknown, *unstored[: max(0, room - len(unknown))])}
-    to_do = [picture for picture in census.pictures if picture.name in names]
-    results = _each_squashed(census, to_do, folder.side, workers)
-    waiting = zip(to_do, results, strict=True)
-    done = 0
-    stop: Interrupted | MachineError | None = None
-
-    def for_a_while() -> Iterator[tuple[Picture, NDArray[np.uint8] | str | None]]:
-        nonlocal done, stop, room
-        began = time.monotonic()
-        try:
-            for picture, found in waiting:
-                if isinstance(found, NotNow):
-                    yield replace(picture, modified_ns=NEVER), found.reason
-                elif isinstance(found, Refusal):
-                    yield picture, found.reason
-                elif room > 0:
-                    room -= 1
-                    yield picture, found.transpose(2, 0, 1)
-                else:
-                    yield picture, None
-                done += 1
-                progress(done, len(to_do))
-                if time.monotonic() - began > COMMIT_SECONDS:
-                    return
-        except (Interrupted, MachineError) as error:  # what was decoded by then is kept
-            stop = error
-
-    with closing(results):
-        while done < len(to_do) and stop is None:
-            folder.add(for_a_while())
-    if stop is not None:
-        raise stop
+def _decoded(
+    census: Census, pictures: Sequence[Picture], side: int, room: int, workers: int, progress: Progress
+) -> Generator[tuple[Picture, Found], None, None]:
+    """Decode pictures, of which as many are stored as there is room for: the first ones."""
+    with closing(_each_squashed(census, pictures, side, workers)) as results:
+        for done, (picture, found) in enumerate(zip(pictures, results, strict=True), start=1):
+            if isinstance(found, NotNow):
+                yield replace(picture, modified_ns=NEVER), found.reason
+            elif isinstance(found, Refusal):
+                yield picture, found.reason
+            else:
+                room -= 1
+                yield picture, found.transpose(2, 0, 1) if room >= 0 else None
+            progress(done, len(pictures))
 
 
 def _each_squashed(

@@ -31,7 +31,7 @@ from simclr_cli.images.decode import (
     small,
     squashed,
 )
-from simclr_cli.images.looks import Look, look
+from simclr_cli.images.looks import SMALL, Look, look
 
 # What may be asked for, and what is made of an answer that is not pixels, as JSON has it.
 FUNCTIONS: dict[Callable[..., Any], Callable[[Any], Any] | None] = {
@@ -39,8 +39,8 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Any], Any] | None] = {
     evaluation_crop: None,
     small: None,
     middle: None,
-    read_header: lambda told: Header(*told),
-    look: lambda told: Look(told[0], np.array(told[1], np.uint8), told[2]),
+    read_header: lambda told: Header(str(told[0]), int(told[1]), int(told[2])),
+    look: lambda told: Look(int(told[0]), np.array(told[1], np.uint8).reshape(3 * SMALL**2), float(told[2])),
 }
 BY_NAME = {function.__name__: function for function in FUNCTIONS}
 OVERHEAD = 2**29  # bytes of addresses that a decoder has for other things than the picture

@@ -14,14 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from simclr_cli.errors import MachineError
-from simclr_cli.images.decode import NotNow, Refusal
+from simclr_cli.images.decode import NotNow, Refusal, small
 from simclr_cli.images.decoder import FUNCTIONS
 from simclr_cli.images.workers import attempt
 
@@ -29,6 +29,7 @@ SECONDS = 25  # that a picture may take, and a second more for every MiB of its 
 START_SECONDS = 60  # that a decoder may take to start, on a machine that is busy
 STARTS = 3  # tries, where the system kills one that starts
 GRACE = 1  # seconds from the end of its answers to its own: what it ended by is told, and not that it was killed here
+MOST_BYTES = 2**20  # of a line that a decoder answers: of 32 headers, or 8 looks
 IDLE_SECONDS = 30  # that a decoder is kept for the next picture
 # With the paths of this process and nothing else: a module of the folder that the command is run in is not loaded.
 PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images.decoder import main; main()"
@@ -72,11 +73,14 @@ class _Ended(Exception):
 
 
 class _Decoder:
-    """A process that runs images/decoder.py. `seconds` are what it has left to answer, or to be asked."""
+    """A process that runs images/decoder.py, and is busy with what it was asked, or waits to be asked.
+
+    `seconds` are what it has left for that. They are counted and not read from a clock, so that no time passes while
+    the machine or this process sleeps.
+    """
 
     def __init__(self) -> None:
-        self.seconds: float = START_SECONDS
-        self.overdue = False
+        self.busy, self.seconds = True, START_SECONDS
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", PROGRAM, str(os.getpid()), *sys.path],
             stdin=subprocess.PIPE,
@@ -87,13 +91,9 @@ class _Decoder:
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.requests, self.answers = self.process.stdin, self.process.stdout
-
-    def ready(self) -> bool:
-        """Whether it could be started; waits until that is known."""
-        if self.answers.readline() == b"ready\n":
-            return True
-        self.end(GRACE)
-        return False
+        with _lock:
+            _all.append(self)
+            _watch()
 
     def ask(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
         """What came of the calls.
@@ -107,73 +107,74 @@ class _Decoder:
         try:
             self.requests.write(json.dumps([function.__name__, asked]).encode() + b"\n")
             self.requests.flush()
-            return [self._result(function, told) for told in json.loads(self._read())]
-        except (OSError, EOFError):
-            self.end(GRACE)
-            raise _Ended(f"decoding it took over {allowed} s" if self.overdue else self._cause()) from None
+            told = json.loads(self.answers.readline(MOST_BYTES))
+            found = [self._result(function, call, one) for call, one in zip(calls, told, strict=True)]
         except MachineError:
             self.end()  # it would go on with the answers to the other calls
             raise
-        except Exception:  # taken over by what it decoded, it may answer anything
-            self.end()
-            raise _Ended("its decoder answered nonsense") from None
+        except Exception:  # it has ended; or, taken over by what it decoded, it may answer anything
+            code = self.end(GRACE)
+            cause = f"decoding it took over {allowed} s" if self.seconds < 0 else _cause(code)
+            raise _Ended(cause) from None
+        self.seconds = IDLE_SECONDS
+        self.busy = False
+        return found
 
-    def _result(self, function: Callable[..., R], told: dict[str, Any]) -> R | Refusal:
+    def _result(self, function: Callable[..., R], call: Sequence[Any], told: dict[str, Any]) -> R | Refusal:
         if "machine" in told:
             raise MachineError(*told["machine"])
         if "refused" in told:
-            return (NotNow if told.get("now") else Refusal)(told["refused"])
+            return (NotNow if told.get("now") else Refusal)(str(told["refused"]))
         if restored := FUNCTIONS[function]:
             return restored(told["value"])  # type: ignore[no-any-return]
-        pixels = np.empty(told["shape"], np.uint8)
+        height, width, channels = told["shape"]
+        side = call[1]
+        if channels != 3 or max(height, width) > side or (function is not small and min(height, width) < side):
+            raise ValueError
+        pixels = np.empty((height, width, 3), np.uint8)
         if self.answers.readinto(pixels.reshape(-1).data) < pixels.nbytes:  # type: ignore[attr-defined]
             raise EOFError
         return pixels  # type: ignore[return-value]
 
-    def _read(self) -> bytes:
-        line = self.answers.readline()
-        if not line:
-            raise EOFError
-        return line
-
-    def _cause(self) -> str:
-        code = self.process.returncode
-        if code == -signal.SIGKILL:
-            return "its decoder was killed (SIGKILL), most likely for lack of memory"
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"the decoder crashed on it ({name})"
-
-    def end(self, grace: float = 0) -> None:
-        """Forget it, and kill it if it does not end by itself in so many seconds."""
+    def end(self, grace: float = 0) -> int | None:
+        """Forget it; its exit code, or None if it did not end by itself in so many seconds, and was killed."""
         with _lock:
-            for those in (_all, _idle):
-                if self in those:
-                    those.remove(self)
+            if self in _all:
+                _all.remove(self)
+        code = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(grace)
+            code = self.process.wait(grace)
         self.process.kill()
         self.process.wait()
         for stream in (self.requests, self.answers):
             with contextlib.suppress(OSError):
                 stream.close()
+        return code
 
 
-_lock = threading.RLock()  # of all below
+def _cause(code: int | None) -> str:
+    """Why a decoder gave no answer, by its exit code."""
+    if code is None:
+        return "its decoder answered nonsense"
+    if code == -signal.SIGKILL:
+        return "its decoder was killed (SIGKILL), most likely for lack of memory"
+    return f"the decoder crashed on it ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+
+
+_lock = threading.RLock()
 _all: list[_Decoder] = []
-_idle: list[_Decoder] = []
-_keeper: threading.Thread | None = None
 
 
 def _ask(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Sequence[R | Refusal]:
     """By a decoder; once more by a fresh one if that ends."""
     try:
-        return _by(_taken(), function, calls)
+        return _taken().ask(function, calls)
     except _Ended:
         if len(calls) > 1:
             return [found for call in calls for found in _ask(function, [call])]
     _await(calls[0][0])
     try:
-        return _by(_started(), function, calls)
+        return _started().ask(function, calls)
     except _Ended as ended:
         return [NotNow(str(ended))]
 
@@ -187,21 +188,13 @@ def _await(path: Path) -> None:
                     pass
 
 
-def _by(decoder: _Decoder, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
-    found = decoder.ask(function, calls)
-    with _lock:
-        decoder.seconds = IDLE_SECONDS
-        _idle.append(decoder)
-    return found
-
-
 def _taken() -> _Decoder:
-    """One of those that wait, or a fresh one."""
+    """One that waits, or a fresh one."""
     with _lock:
-        if _idle:
-            decoder = _idle.pop()
-            decoder.seconds = SECONDS
-            return decoder
+        for decoder in _all:
+            if not decoder.busy:
+                decoder.busy, decoder.seconds = True, SECONDS
+                return decoder
     return _started()
 
 
@@ -213,43 +206,32 @@ def _started() -> _Decoder:
             decoder = _Decoder()
         except OSError as error:
             raise MachineError(f"No process that decodes pictures can be started ({error.strerror}).", remedy) from None
-        with _lock:
-            _all.append(decoder)
-            _watch()
-        if decoder.ready():
+        if decoder.answers.readline() == b"ready\n":
             return decoder
-        code = decoder.process.returncode
-        if code > 0:  # by itself: it would again
+        code = decoder.end(GRACE)
+        if code is None or code > 0:  # by itself: it would again
             break
     raise MachineError(f"A process that decodes pictures ended as it started (exit code {code}).", remedy)
 
 
+@cache
 def _watch() -> None:
-    """See to it that the keeper is at work, and that no decoder outlives this process."""
-    global _keeper
-    if _keeper is None:
-        _keeper = threading.Thread(target=_keep, name="keeper of decoders", daemon=True)
-        _keeper.start()
-        atexit.register(_end_all)
+    """See to it that time is counted, and that no decoder outlives this process."""
+    threading.Thread(target=_keep, name="keeper of decoders", daemon=True).start()
+    atexit.register(_end_all)
 
 
 def _keep() -> None:
-    """Count the seconds of all decoders, and kill those that have none left.
-
-    They are counted here and not read from a clock, so that no time passes while the machine or this process sleeps.
-    """
+    """Count the seconds of all decoders, and kill those that have none left."""
     while True:
         time.sleep(1)
         with _lock:
             for decoder in _all:
                 decoder.seconds -= 1
-            late = [decoder for decoder in _all if decoder.seconds < 0]
-            for decoder in late:
-                if decoder in _idle:
+                if decoder.seconds < 0 and decoder.busy:
+                    decoder.process.kill()  # who waits for its answer ends it
+                elif decoder.seconds < 0:
                     decoder.end()
-                else:  # who waits for its answer ends it
-                    decoder.overdue = True
-                    decoder.process.kill()
 
 
 def _end_all() -> None:

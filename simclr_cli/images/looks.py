@@ -15,6 +15,9 @@ from simclr_cli.images.decode import decode
 HASHED = 32  # px: the side of the square that is transformed
 KEPT = 8  # lowest frequencies a side: 64 bits
 SMALL = 16  # px: the side of the square whose colours are compared
+# Of near-duplicates. Chosen on photos with known copies among many of one layout: docs/benchmarks.md.
+NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of their perceptual hashes in which they may differ
+NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of their colors in small
 COMPARED = 256  # px: the side of the square whose sharpness is told, whatever size the picture has
 
 
@@ -33,8 +36,28 @@ def look(path: Path) -> Look:
         Refusal: it cannot be decoded.
     """
     picture = decode(path, at_least=2 * COMPARED)
-    small = np.asarray(picture.resize((SMALL, SMALL), Image.Resampling.LANCZOS)).reshape(-1)
-    return Look(perceptual_hash(picture), small, sharpness(picture))
+    return Look(perceptual_hash(picture), small_colors(picture), sharpness(picture))
+
+
+def are_near_duplicates(
+    hashes: NDArray[np.uint64], small: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return (n,) which pairs of images are near-duplicates to the eye: the one definition of it.
+
+    `duplicates` asks for similar embeddings besides; `pretrain --copies near` has none yet.
+
+    Args:
+        hashes, small: (N,) and (N, 768), see `Look`.
+        i, j: (n,) places in these.
+    """
+    near: NDArray[np.bool_] = np.bitwise_count(hashes[i] ^ hashes[j]) <= NEAR_DUPLICATE_MAX_BITS
+    near[near] = correlation(small[i[near]], small[j[near]]) >= NEAR_DUPLICATE_MIN_CORRELATION
+    return near
+
+
+def small_colors(image: Image.Image) -> NDArray[np.uint8]:
+    """Return (768,) the colors of an image as a square of 16 px."""
+    return np.asarray(image.resize((SMALL, SMALL), Image.Resampling.LANCZOS)).reshape(-1)
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -62,9 +85,9 @@ def _waves() -> NDArray[np.float64]:
 
 
 def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How well colours in small go together, pair by pair, whatever the brightness and the contrast.
+    """Return how well colors in small go together, pair by pair, whatever the brightness and the contrast.
 
-    Two things photographed in the same place and pose share their hash up to a few bits; their colours tell them apart.
+    Two things photographed in the same place and pose share their hash up to a few bits; their colors tell them apart.
 
     Args:
         first, second: (n, 768), `Look.small`.
@@ -72,9 +95,15 @@ def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[
     Returns:
         (n,) from -1 to 1; 0 where one of them is blank, which has nothing to go by.
     """
-    a, b = (small - small.mean(axis=1, keepdims=True, dtype=np.float32) for small in (first, second))
-    lengths = np.sqrt(np.einsum("nd,nd->n", a, a) * np.einsum("nd,nd->n", b, b))
-    found: NDArray[np.float32] = np.einsum("nd,nd->n", a, b) / np.maximum(lengths, 1e-6)
+    found: NDArray[np.float32] = np.einsum("nd,nd->n", standardized(first), standardized(second))
+    return found
+
+
+def standardized(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return (n, 768) rows of mean 0 and length 1, whose inner products are correlations; zeros for blank ones."""
+    centered = small - small.mean(axis=1, keepdims=True, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", centered, centered))
+    found: NDArray[np.float32] = centered / np.maximum(lengths, 1e-3)[:, None]
     return found
 
 

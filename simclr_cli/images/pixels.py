@@ -11,22 +11,28 @@ import contextlib
 import json
 import os
 import secrets
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.errors import Interrupted, MachineError
 from simclr_cli.files import discard, write_file, write_json
 from simclr_cli.images.caches import INDEX, PIXELS
 from simclr_cli.images.census import Picture
 
-VERSION = 2  # of the format, and of whatever changes a decoded pixel
+VERSION = 3  # of the format, and of whatever changes a decoded pixel
 NOT_STORED = -1
 MOST_FILES = 32  # before they become one
+COMMIT_SECONDS = 300  # of waiting for pixels, which is what a crash may cost
+WEEK_SECONDS = 604_800
+WEEKS_KEPT = 4  # that an image which no command asks for stays, where there is room for it
+
+Found = NDArray[np.uint8] | str | None  # (3, side, side) pixels; why an image is refused; or whole, but not stored
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Entry:
     modified_ns: int
     row: int
     reason: str | None
+    used: int  # when a command asked for it last, weeks since 1970
 
 
 class PixelFolder:
@@ -72,58 +79,104 @@ class PixelFolder:
         same = entry is not None and (entry.bytes, entry.modified_ns) == (picture.bytes, picture.modified_ns)
         return entry if same else None
 
-    def add(self, pictures: Iterable[tuple[Picture, NDArray[np.uint8] | str | None]]) -> None:
-        """Enter pictures, in one more file: by their (3, side, side) pixels, a reason of refusal, or as not stored.
+    def split(self, pictures: Iterable[Picture]) -> tuple[list[Picture], list[Picture], list[Picture]]:
+        """Return the pictures that are not known, those known to be whole that are not stored, and the stored ones."""
+        unknown: list[Picture] = []
+        unstored: list[Picture] = []
+        stored: list[Picture] = []
+        for picture in pictures:
+            entry = self.entry(picture)
+            if entry is None:
+                unknown.append(picture)
+            elif entry.reason is None:
+                (unstored if entry.row == NOT_STORED else stored).append(picture)
+        return unknown, unstored, stored
 
-        Whatever happens on the way, the folder afterwards holds what it did, or all of these too.
+    def add(self, pictures: Iterator[tuple[Picture, Found]]) -> bool:
+        """Enter pictures as they come, in one more file, until they end or COMMIT_SECONDS have passed.
+
+        What came before an `Interrupted` or a `MachineError` of the iterator is kept, and the error goes on. Whatever
+        else happens, the folder afterwards holds what it did, or all that came.
+
+        Returns:
+            Whether the time is over, so that more may come.
 
         Raises:
             MachineError: no space, or no right to write.
         """
         name, first = f"pixels-{secrets.token_hex(8)}.u8", self.rows
-        rows = first
+        rows, late, stop = first, False, None
         entries = dict(self.entries)
+        until = time.monotonic() + COMMIT_SECONDS
 
         def write(stream: IO[bytes]) -> None:
-            nonlocal rows
-            for picture, found in pictures:
-                row, reason = NOT_STORED, found if isinstance(found, str) else None
-                if isinstance(found, np.ndarray):
-                    stream.write(found.tobytes())
-                    row, rows = rows, rows + 1
-                entries[picture.name] = Entry(picture.bytes, picture.modified_ns, row, reason)
+            nonlocal rows, late, stop
+            try:
+                for picture, found in pictures:
+                    row, reason = NOT_STORED, found if isinstance(found, str) else None
+                    if isinstance(found, np.ndarray):
+                        stream.write(found.tobytes())
+                        row, rows = rows, rows + 1
+                    entries[picture.name] = Entry(picture.bytes, picture.modified_ns, row, reason, this_week())
+                    if late := time.monotonic() > until:
+                        break
+            except (Interrupted, MachineError) as error:
+                stop = error
 
         write_file(self.folder / name, write)
         self._save([*self.files, (name, rows - first)], entries)
+        if stop is not None:
+            raise stop
+        return late
 
-    def keep_only(self, pictures: Iterable[Picture], *, most_rows: int = sys.maxsize) -> None:
-        """Forget all others. Their rows stay until they are half of all, too many, or in too many files.
+    def use(self, pictures: Sequence[Picture], most_rows: int) -> None:
+        """Note that pictures are asked for; forget those that no command has asked for in WEEKS_KEPT.
+
+        Where room is short, the others give theirs to those that are asked for, the longest unused first. Rows that
+        are nobody's stay in the files until these are rewritten: when such rows are most of all, or in the way, or the
+        files too many.
+
+        Args:
+            most_rows: that all files may have, with those of the pictures that have none yet.
 
         Raises:
             FileNotFoundError: another process has put other files in the place of these.
             MachineError: no space, or no right to write.
         """
-        self.entries = {picture.name: entry for picture in pictures if (entry := self.entry(picture))}
+        week, names = this_week(), {picture.name for picture in pictures}
+        unknown, unstored, stored = self.split(pictures)
+        most_rows -= len(unknown) + len(unstored)
+        asked = {picture.name: entry for picture in pictures if (entry := self.entry(picture))}
+        others = {
+            name: entry
+            for name, entry in self.entries.items()
+            if name not in names and abs(week - entry.used) <= WEEKS_KEPT
+        }
+        by_use = sorted(
+            (name for name in others if others[name].row != NOT_STORED), key=lambda name: -others[name].used
+        )
+        for name in by_use[max(0, most_rows - len(stored)) :]:
+            others[name] = replace(others[name], row=NOT_STORED)
+        stale = any(entry.used != week for entry in asked.values())
+        self.entries = others | {name: replace(entry, used=week) for name, entry in asked.items()}
         unused = self.rows - self.stored
-        wasteful = unused > self.stored or (unused and self.rows > most_rows)
-        if not wasteful and len(self.files) <= MOST_FILES:
-            return
-        maps = self.maps()
-        entries: dict[str, Entry] = {}
-        name = f"pixels-{secrets.token_hex(8)}.u8"
+        if unused > self.stored or (unused and self.rows > most_rows) or len(self.files) > MOST_FILES:
+            self._rewrite()
+        elif stale:
+            self._save(self.files, self.entries)
+
+    def _rewrite(self) -> None:
+        """Put the rows that some picture has into one file."""
+        maps, name = self.maps(), f"pixels-{secrets.token_hex(8)}.u8"
+        stored = {key: entry for key, entry in self.entries.items() if entry.row != NOT_STORED}
 
         def write(stream: IO[bytes]) -> None:
-            row = 0
-            for key, entry in self.entries.items():
-                if entry.row == NOT_STORED:
-                    entries[key] = entry
-                    continue
+            for entry in stored.values():
                 stream.write(read_rows(maps, np.array([entry.row]), self.side).tobytes())
-                entries[key] = Entry(entry.bytes, entry.modified_ns, row, None)
-                row += 1
 
         write_file(self.folder / name, write)
-        self._save([(name, self.stored)], entries)
+        moved = {key: replace(entry, row=row) for row, (key, entry) in enumerate(stored.items())}
+        self._save([(name, len(moved))], self.entries | moved)
 
     def maps(self) -> tuple[NDArray[np.uint8], ...]:
         """The files as (M, 3, side, side) read-only memory maps.
@@ -151,14 +204,19 @@ class PixelFolder:
         if any((self.folder / name).stat().st_size != rows * self.row_bytes or rows < 1 for name, rows in files):
             return
         entries = {
-            str(name): Entry(int(size), int(modified_ns), int(row), reason)
-            for name, size, modified_ns, row, reason in index["pictures"]
+            str(name): Entry(int(size), int(modified_ns), int(row), reason, int(used))
+            for name, size, modified_ns, row, reason, used in index["pictures"]
         }
         rows = [entry.row for entry in entries.values() if entry.row != NOT_STORED]
         within = all(0 <= row < sum(rows for _, rows in files) for row in rows) and len(set(rows)) == len(rows)
         reasons = [entry for entry in entries.values() if entry.reason is not None]
         if within and all(isinstance(entry.reason, str) and entry.row == NOT_STORED for entry in reasons):
             self.files, self.entries = files, entries
+
+
+def this_week() -> int:
+    """Return the week since 1970."""
+    return int(time.time() // WEEK_SECONDS)
 
 
 def read_rows(maps: Sequence[NDArray[np.uint8]], rows: NDArray[np.int64], side: int) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -32,14 +33,18 @@ def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Genera
     A Refusal is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
     """
     workers = workers or count_workers()
+    yield from ahead(partial(attempt, function), items, 8 * workers, workers)
+
+
+def ahead(function: Callable[[T], R], items: Iterable[T], count: int, workers: int = 1) -> Generator[R, None, None]:
+    """Apply `function` to items by threads that are up to `count` items ahead of what is used, results in order."""
     remaining = iter(items)
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        in_flight = deque(pool.submit(attempt, function, item) for item in islice(remaining, 8 * workers))
+        in_flight = deque(pool.submit(function, item) for item in islice(remaining, count))
         try:
             while in_flight:
-                result = in_flight.popleft().result()
-                in_flight.extend(pool.submit(attempt, function, item) for item in islice(remaining, 1))
-                yield result
+                in_flight.extend(pool.submit(function, item) for item in islice(remaining, 1))
+                yield in_flight.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 

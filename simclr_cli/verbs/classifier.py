@@ -22,8 +22,9 @@ from simclr_cli.engine.optim import learning_rate, peak_learning_rate, set_learn
 from simclr_cli.engine.views import ViewRecipe, draw_parameters, make_view
 from simclr_cli.errors import MachineError
 from simclr_cli.events import EpochDone, Report, StepDone
-from simclr_cli.images.batches import AHEAD, ahead
+from simclr_cli.images.batches import AHEAD
 from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.workers import ahead
 from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
 from simclr_cli.settings import Precision
 from simclr_cli.trouble import is_out_of_memory

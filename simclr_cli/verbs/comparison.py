@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from simclr_cli.engine.accuracy import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.errors import InputError
-from simclr_cli.events import Note, Report, silent
+from simclr_cli.events import Note, Report, progress, silent
+from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Score
 from simclr_cli.settings import ProbeSettings
-from simclr_cli.verbs.classifier import LINEAR
+from simclr_cli.verbs.classifier import LINEAR, train_classifier
 from simclr_cli.verbs.embedding import embed_together, nothing_decoded
 from simclr_cli.verbs.encoders import ReadyEncoder
-from simclr_cli.verbs.protocol import linear_by_protocol
 from simclr_cli.verbs.splits import stratified
 
 NEIGHBOURS = (20, 200)
@@ -131,18 +132,41 @@ def compare(
     quick = linear and settings.protocol == "quick"
     judged = [judge(name, *parts, len(classes), settings, linear=quick) for name, parts in split.items()]
     if linear and not quick:
-        judged = [_by_protocol(one, encoders[one.name], census, len(classes), settings, report) for one in judged]
+        judged = _by_protocol(judged, encoders, census, len(classes), settings, report)
     return Comparison(classes, tuple(judged), refused)
 
 
 def _by_protocol(
-    one: Judged, ready: ReadyEncoder, census: Census, classes: int, settings: ProbeSettings, report: Report
-) -> Judged:
-    if not any(True for _ in ready.encoder.parameters()):
-        return one
-    report(Note(f"The paper's linear protocol, {one.name}: {LINEAR.epochs} epochs of crops and flips."))
-    logits = linear_by_protocol(ready, census, one.train.names, one.train.labels, classes, settings, report)
-    return replace(one, linear=logits(one.test.h))
+    judged: Sequence[Judged],
+    encoders: Mapping[str, ReadyEncoder],
+    census: Census,
+    classes: int,
+    settings: ProbeSettings,
+    report: Report,
+) -> list[Judged]:
+    """Each with the logits of the paper's linear evaluation, where it has weights (section 3, appendix B.6).
+
+    Images are decoded once for each size that the encoders see.
+    """
+    decoded: dict[int, DecodedPictures] = {}
+    found = []
+    for one in judged:
+        ready, train, logits = encoders[one.name], one.train, None
+        if any(True for _ in ready.encoder.parameters()):
+            report(Note(f"The paper's linear protocol, {one.name}: {LINEAR.epochs} epochs of crops and flips."))
+            size = ready.encoder.spec.image_size
+            if size not in decoded:
+                workers = count_workers(settings.workers)
+                decoded[size] = decode_once(census, size, workers=workers, progress=progress(report, "decoding"))
+            places = {picture.name: row for row, picture in enumerate(decoded[size].census.pictures)}
+            rows = np.array([places[name] for name in train.names], dtype=np.int64)
+            linear = train_classifier(
+                ready.encoder, decoded[size], rows, train.labels, classes, LINEAR, seed=settings.seed, report=report
+            ).cpu()
+            with torch.inference_mode():
+                logits = linear(one.test.h)
+        found.append(replace(one, linear=logits))
+    return found
 
 
 def labelled_rows(

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from simclr_cli.engine.search import pairs_above
+from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.decode import Refusal
 from simclr_cli.images.decoders import apart
-from simclr_cli.images.groups import join_pairs
-from simclr_cli.images.looks import Look, correlation, look
+from simclr_cli.images.groups import join_equal, join_pairs
+from simclr_cli.images.looks import (
+    NEAR_DUPLICATE_MIN_CORRELATION,
+    SMALL,
+    Look,
+    are_near_duplicates,
+    look,
+    perceptual_hash,
+    small_colors,
+    standardized,
+)
 from simclr_cli.images.workers import each
 from simclr_cli.settings import CopyKind
 from simclr_cli.store.index import Index
 
-# Of near copies. Chosen on photos with known copies among many of one layout: docs/benchmarks.md.
-NEAR_BITS = 8  # of the 64 of their perceptual hashes in which they may differ
-NEAR_CORRELATION = 0.96  # of their colours in small, at least
 AS_SHARP = 0.75  # of the sharpest: JPEG saved again has up to 1.21 times its sharpness, by the edges of its blocks
 AT_ONCE = 2_048  # pairs whose colours are compared
 
@@ -37,19 +45,24 @@ class Copies:
     refused: tuple[str, ...]  # pictures that can no longer be decoded, with the reason
 
 
-class Chosen:
-    """Some rows of an index's vectors, read by slices."""
+@dataclass(frozen=True)
+class Rows:
+    """(N, D) float32 rows of length 1 that are made when they are read, by slices."""
 
-    def __init__(self, index: Index, places: NDArray[np.int64]) -> None:
-        self._h, self._places = index.h, places
-        self.shape = (len(places), index.width)
+    read: Callable[[slice], NDArray[np.float32]]
+    shape: tuple[int, int]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         """(n, D) float32."""
-        return self._h.take(self._places[rows])
+        return self.read(rows)
+
+
+def chosen(index: Index, places: NDArray[np.int64]) -> Rows:
+    """Return some of an index's vectors."""
+    return Rows(lambda rows: index.h.take(places[rows]), (len(places), index.width))
 
 
 def find_copies(
@@ -64,13 +77,14 @@ def find_copies(
         threshold: the least cosine similarity of near copies.
         progress: called with (pictures looked at, pictures to look at).
     """
-    first = equal_files(index.digest)
+    first = np.arange(len(index))
+    join_equal(first, enumerate(map(bytes, index.digest)))
     ids = first.copy()
     looks: dict[int, Look] = {}
     refused: list[str] = []
     if kind != "exact":
         kept = np.unique(first)
-        near = kept[_paired(Chosen(index, kept), threshold)]
+        near = kept[_paired(chosen(index, kept), threshold)]
         paths = [index.path(place) for place in near.tolist()]
         with closing(each(apart(look, workers), paths, workers)) as seen:
             for done, (place, path, one) in enumerate(zip(near.tolist(), paths, seen, strict=True), start=1):
@@ -79,7 +93,10 @@ def find_copies(
                 else:
                     looks[place] = one
                 progress(done, len(near))
-        _join_near(ids, index, looks, threshold)
+        seen_at = np.array(list(looks), np.int64)
+        hashes = np.array([one.hash for one in looks.values()], np.uint64)
+        small = np.array([one.small for one in looks.values()], np.uint8)
+        join_near_duplicates(ids, seen_at, hashes, small, pairs_above(chosen(index, seen_at), threshold))
     wanted = np.unique(first) if kind == "near" else np.arange(len(ids))
     order = wanted[np.argsort(ids[wanted], kind="stable")]
     parts = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
@@ -89,16 +106,7 @@ def find_copies(
     return Copies(tuple(groups), looks, tuple(refused))
 
 
-def equal_files(digest: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N, 32) SHA-256 -> (N,) the first place of the same content."""
-    if not len(digest):
-        return np.empty(0, np.int64)
-    words = np.ascontiguousarray(digest).view("S32")[:, 0]
-    _, first, inverse = np.unique(words, return_index=True, return_inverse=True)
-    return first[inverse].astype(np.int64)
-
-
-def _paired(vectors: Chosen, threshold: float) -> NDArray[np.bool_]:
+def _paired(vectors: Rows, threshold: float) -> NDArray[np.bool_]:
     """(N,) which rows have another one that is so near."""
     found = np.zeros(len(vectors), bool)
     for i, j, _ in pairs_above(vectors, threshold):
@@ -106,29 +114,50 @@ def _paired(vectors: Chosen, threshold: float) -> NDArray[np.bool_]:
     return found
 
 
-def _join_near(ids: NDArray[np.int64], index: Index, looks: Mapping[int, Look], threshold: float) -> None:
-    """Put together what the encoder and the eye take for copies."""
-    places = np.array(list(looks), np.int64)
-    hashes = np.array([one.hash for one in looks.values()], np.uint64)
-    small = np.array([one.small for one in looks.values()], np.uint8)
-    for i, j, _ in pairs_above(Chosen(index, places), threshold):
-        near = np.bitwise_count(hashes[i] ^ hashes[j]) <= NEAR_BITS
-        i, j = i[near], j[near]
+def join_near_duplicates(
+    ids: NDArray[np.int64],
+    places: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    small: NDArray[np.uint8],
+    pairs: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+) -> None:
+    """Join those of the pairs that are near-duplicates to the eye.
+
+    Args:
+        ids: (N,) the group of each image, changed in place.
+        places: (n,) in `ids`, of the images that were looked at.
+        hashes, small: (n,) and (n, 768), see `Look`.
+        pairs: i and j in these three, and their similarity, block by block.
+    """
+    for i, j, _ in pairs:
         while len(i):
             apart = ids[places[i]] != ids[places[j]]  # the others are of one group already
             i, j = i[apart], j[apart]
             a, b = i[:AT_ONCE], j[:AT_ONCE]
-            alike = correlation(small[a], small[b]) >= NEAR_CORRELATION
-            join_pairs(ids, places[a[alike]], places[b[alike]])
+            near = are_near_duplicates(hashes, small, a, b)
+            join_pairs(ids, places[a[near]], places[b[near]])
             i, j = i[AT_ONCE:], j[AT_ONCE:]
 
 
+def join_alike(ids: NDArray[np.int64], pictures: DecodedPictures, progress: Progress = lambda *_: None) -> None:
+    """Join the groups, (N,), of decoded images that are near-duplicates, where there are no embeddings yet."""
+    hashes = np.empty(len(pictures), np.uint64)
+    small = np.empty((len(pictures), 3 * SMALL**2), np.uint8)
+    for i in range(len(pictures)):
+        image = Image.fromarray(pictures.read(np.array([i]))[0].transpose(1, 2, 0))
+        hashes[i], small[i] = perceptual_hash(image), small_colors(image)
+        progress(i + 1, len(pictures))
+    colors = Rows(lambda rows: standardized(small[rows]), small.shape)
+    pairs = pairs_above(colors, NEAR_DUPLICATE_MIN_CORRELATION)
+    join_near_duplicates(ids, np.arange(len(ids)), hashes, small, pairs)
+
+
 def are_copies(first: Look | None, second: Look | None) -> bool:
-    """Whether two pictures that were looked at are near copies themselves, not only by way of others."""
+    """Return whether two images that were looked at are near-duplicates themselves, not only by way of others."""
     if first is None or second is None:
         return False
-    near = (first.hash ^ second.hash).bit_count() <= NEAR_BITS
-    return near and float(correlation(first.small[None], second.small[None])[0]) >= NEAR_CORRELATION
+    hashes, small = np.array([first.hash, second.hash], np.uint64), np.array([first.small, second.small])
+    return bool(are_near_duplicates(hashes, small, np.array([0]), np.array([1]))[0])
 
 
 def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look]) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import Interrupted
 from simclr_cli.events import Report, progress, silent
+from simclr_cli.images.looks import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.images.workers import count_workers
 from simclr_cli.locks import locked
 from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
@@ -19,7 +20,7 @@ from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
 from simclr_cli.store.runs import find_run
-from simclr_cli.verbs.copies import NEAR_BITS, Copies, are_copies, find_copies
+from simclr_cli.verbs.copies import Copies, are_copies, find_copies
 from simclr_cli.verbs.indexing import open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count
@@ -107,8 +108,8 @@ def lead_of(result: DuplicatesResult) -> str:
     spared = f"{count(result.copies, 'file')} that could go, {result.bytes / 1e6:,.1f} MB"
     near = (
         "" if result.threshold is None
-        else f" Near copies are at least {result.threshold:.3f} similar and at most {NEAR_BITS} of 64 bits apart,"
-        " or joined by such."
+        else f" Near copies are at least {result.threshold:.3f} similar and at most {NEAR_DUPLICATE_MAX_BITS} of 64"
+        " bits apart, or joined by such."
     )  # fmt: skip
     return f"{result.searched:,} pictures, {count(len(result.groups), 'group')}, {spared}. Best copy first.{near}"
 

@@ -148,24 +148,23 @@ def _free_folder(settings: FinetuneSettings, ready: ReadyEncoder) -> Path:
 def _lesson(settings: FinetuneSettings, ready: ReadyEncoder, report: Report) -> Lesson:
     """Census, labels, split, draw, and the decoded pictures.
 
-    The split is that of `probe` by the same seed. All pictures of the folder are decoded, as `pretrain` does, so that
-    both find what the other has left in the cache.
+    The split is that of `probe` by the same seed.
     """
     workers = count_workers(settings.workers)
     root = settings.images or pictures_of(ready.run)
-    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
-    names = dict(labelled(census, settings.labels)[1])
+    whole = take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    census, names = labelled(whole, settings.labels)
     tests = None
     if settings.test is not None:
         tests = take_census(settings.test, workers=workers)
         held_out_names = labelled_like(tests, frozenset(names.values()))
     decoded = decode_once(census, ready.encoder.spec.image_size, workers=workers, progress=progress(report, "decoding"))
     pictures = decoded.census.pictures
-    rows = np.array([i for i, picture in enumerate(pictures) if picture.name in names], dtype=np.int64)
-    classes = tuple(sorted({names[pictures[i].name] for i in rows}))
+    rows = np.arange(len(pictures))
+    classes = tuple(sorted({names[picture.name] for picture in pictures}))
     if len(classes) < 2:
         raise InputError(f"Fewer than two classes in {root} have a whole picture.", "Give whole pictures of two.")
-    numbers = np.array([classes.index(names[pictures[i].name]) for i in rows], dtype=np.int64)
+    numbers = np.array([classes.index(names[picture.name]) for picture in pictures], dtype=np.int64)
     if tests is None:
         test = stratified(numbers, settings.test_fraction, settings.seed)
         if not test.any():

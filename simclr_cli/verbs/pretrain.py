@@ -32,6 +32,7 @@ from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.alone import alone
+from simclr_cli.verbs.copies import join_alike
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
 from simclr_cli.verbs.outcome import outcome
@@ -201,7 +202,9 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
         return torch.from_numpy(np.unique(decoded.census.labels, return_inverse=True)[1])
     found = None
     if ranks.first:
-        ids = group(decoded, chosen.group_by, chosen.copies, progress(report, "looking for copies"))
+        ids = group(decoded.census, chosen.group_by, chosen.copies, decoded.workers)
+        if ids is not None and chosen.copies == "near":
+            join_alike(ids, decoded, progress(report, "looking for copies"))
         found = None if ids is None else ids.tolist()
     if (found := ranks.share(found)) is None:
         return None

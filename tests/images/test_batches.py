@@ -15,10 +15,11 @@ from torch import Tensor
 
 from simclr_cli.errors import InputError
 from simclr_cli.images import batches as module
-from simclr_cli.images.batches import AHEAD, RESIDENT_SHARE, Batches, ahead, own_memory
+from simclr_cli.images.batches import AHEAD, RESIDENT_SHARE, Batches, own_memory
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.folder import take_census
+from simclr_cli.images.workers import ahead
 from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, numpy_generator

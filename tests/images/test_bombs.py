@@ -20,7 +20,7 @@ from simclr_cli import machine
 from simclr_cli.images import decode as module
 from simclr_cli.images.decode import BYTES_A_PIXEL, Refusal, most_pixels, read_header, squashed
 
-MANY = 100_000
+MANY = 30_000
 GIF_COMMENT = b"!\xfe" + (b"\xff" + b"a" * 255) * 10_000 + b"\0"
 
 
@@ -76,22 +76,22 @@ def jpeg_of_segments(count: int, kind: bytes, data: bytes) -> bytes:
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "PNG text of 1 GB": lambda: png_with((b"zTXt", b"a\0\0" + deflated(1000))),
-    "PNG texts of 1 MB each": lambda: png_with(*[(b"zTXt", b"a\0\0" + deflated(1))] * 300),
+    "PNG texts of 1 MB each": lambda: png_with(*[(b"zTXt", b"a\0\0" + deflated(1))] * 100),
     "PNG international text": lambda: png_with((b"iTXt", b"a\0\1\0\0\0" + deflated(1000))),
     "PNG profile of 1 GB": lambda: png_with((b"iCCP", b"a\0\0" + deflated(1000))),
     "PNG of many chunks": lambda: png_with(*[(b"tEXt", b"a\0b")] * MANY),
     "PNG pixels behind their end": lambda: png_with((b"IDAT", deflated(1000))),
-    "PNG Exif": lambda: png_with((b"eXIf", tiff_of_entries(60_000, 2**28))),
+    "PNG Exif": lambda: png_with((b"eXIf", tiff_of_entries(20_000, 2**28))),
     "TIFF of many pictures": lambda: tiff_of_directories(MANY),
-    "TIFF of many entries": lambda: tiff_of_entries(65_000, 2**31),
+    "TIFF of many entries": lambda: tiff_of_entries(30_000, 2**31),
     "GIF of many pictures": lambda: gif_of_frames(MANY),
     "GIF comment": lambda: b"GIF89a" + saved("GIF")[6:13] + GIF_COMMENT + saved("GIF")[13:],
     "GIF comment behind": lambda: b"GIF89a" + saved("GIF")[6:-1] + GIF_COMMENT + b";",
     "JPEG segments": lambda: jpeg_of_segments(300, b"\xe5", bytes(65_000)),
-    "JPEG Exif": lambda: jpeg_of_segments(150, b"\xe1", b"Exif\0\0" + bytes(65_000)),
+    "JPEG Exif": lambda: jpeg_of_segments(60, b"\xe1", b"Exif\0\0" + bytes(65_000)),
     "JPEG profile": lambda: jpeg_of_segments(250, b"\xe2", b"ICC_PROFILE\0\1\xff" + bytes(65_000)),
     "JPEG comments": lambda: jpeg_of_segments(MANY, b"\xfe", b"a"),
-    "WebP Exif": lambda: saved("WEBP", exif=b"Exif\0\0" + tiff_of_entries(60_000, 2**28)),
+    "WebP Exif": lambda: saved("WEBP", exif=b"Exif\0\0" + tiff_of_entries(20_000, 2**28)),
     "BMP palette": lambda: (
         b"BM" + struct.pack("<IHHIIiiHHIIiiII", 99, 0, 0, 54, 40, 8, 8, 1, 8, 0, 0, 0, 0, 2**31, 0) + bytes(99)
     ),
@@ -130,13 +130,13 @@ def test_no_small_file_takes_long_or_much_memory(tmp_path: Path) -> None:
     for name, path, line in zip(BOMBS, paths, done.stdout.splitlines(), strict=True):
         seconds, memory, told = json.loads(line)
         assert path.stat().st_size < 2**25
-        assert seconds < 10 and memory < 3 * 2**26, (name, seconds, memory / 2**20, told)
+        assert seconds < 4 and memory < 3 * 2**26, (name, seconds, memory / 2**20, told)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 def test_a_pixel_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> None:
-    """The dearest of all kinds of files, each at 4 megapixels."""
-    side = 2_000
+    """The dearest of all kinds of files, each at 1 megapixel."""
+    side = 1_000
     grey = np.arange(side * side, dtype=np.uint32).reshape(side, side)
     rgba = Image.fromarray(np.dstack([grey, grey >> 8, grey >> 4, grey >> 2]).astype(np.uint8))
     exif = Image.Exif()

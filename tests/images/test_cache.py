@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -579,7 +580,7 @@ def test_crash_between_pixels_and_index_leaves_nothing_that_is_trusted(
 
 def test_long_decoding_is_saved_on_the_way(folder: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> None:
     """After every picture, if that takes long enough; a crash then costs the one under way."""
-    monkeypatch.setattr(cache, "COMMIT_SECONDS", -1)
+    monkeypatch.setattr(pixels, "COMMIT_SECONDS", -1)
     seen: list[int] = []
 
     def crash(done: int, _: int) -> None:
@@ -589,16 +590,16 @@ def test_long_decoding_is_saved_on_the_way(folder: Path, decoding: Decoding, mon
 
     with pytest.raises(KeyboardInterrupt):
         opened(folder, progress=crash)
-    assert seen == [0, 1, 2, 3]
+    assert seen == [1, 2, 3, 4]
     decoding.since()
     decoded = opened(folder)
-    assert decoding.since() == NAMES[3:]
+    assert decoding.since() == NAMES[4:]
     assert len(decoded.maps) == 5
     assert_right(decoded, folder)
 
 
 def test_many_files_are_merged_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "COMMIT_SECONDS", -1)
+    monkeypatch.setattr(pixels, "COMMIT_SECONDS", -1)
     monkeypatch.setattr(pixels, "MOST_FILES", 4)
     before = opened(folder)
     assert len(before.maps) == 5
@@ -612,10 +613,37 @@ def test_many_files_are_merged_without_decoding(folder: Path, monkeypatch: pytes
 def test_rows_of_nobody_are_cleared_away_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder)
     for name in NAMES[:3]:
-        (folder / name).unlink()
+        damage(folder / name)
+    opened(folder)
     monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     assert_right(opened(folder, progress=never), folder)
     assert pixel_file(pixels_folder(folder)).stat().st_size == 2 * ROW
+
+
+def test_a_part_of_a_folder_costs_the_rest_nothing(folder: Path, decoding: Decoding) -> None:
+    """A command that asks for some pictures leaves what another one has decoded of the others."""
+    opened(folder)
+    decoding.since()
+    census = take_census(folder)
+    few = Census(folder, census.pictures[1:3], (), 0)
+    for rows in (None, 5):
+        budget = None if rows is None else rows * ROW
+        part = decode_once(few, SIZE, workers=2, progress=never, budget=budget)
+        assert_right(part, folder)
+        assert_right(opened(folder, progress=never), folder)
+    assert decoding.since() == []
+
+
+def test_a_part_of_a_folder_takes_the_room_it_needs_from_what_it_does_not_ask_for(
+    folder: Path, decoding: Decoding
+) -> None:
+    opened(folder, rows=3)
+    assert decoding.since() == NAMES
+    few = Census(folder, take_census(folder).pictures[2:4], (), 0)  # the last of the stored ones, and one that is not
+    part = decode_once(few, SIZE, workers=2, progress=nothing, budget=3 * ROW)
+    assert (part.stored, decoding.since()) == (2, [NAMES[3]])
+    assert opened(folder, rows=3, progress=never).stored == 3
+    assert decoding.since() == []
 
 
 # Room
@@ -843,10 +871,10 @@ def test_another_that_merges_away_what_is_being_used_leads_to_an_error(folder: P
     """The one adds a picture to rows that the other has merged into another file by then."""
     opened(folder)
     draw(folder / "2/new.png", 8)
-    few = Census(folder, take_census(folder).pictures[:1], (), 0)
+    fewer = [replace(picture, modified_ns=1) for picture in take_census(folder).pictures[:4]]  # as if they had changed
 
     def meanwhile(*_: int) -> None:
-        decode_once(few, SIZE, workers=1, progress=nothing)
+        pixels.PixelFolder(pixels_folder(folder), 12).use(fewer, 99)
 
     with pytest.raises(MachineError, match="changed while it was read") as caught:
         opened(folder, progress=meanwhile)
@@ -859,13 +887,13 @@ def test_another_that_merges_first_leads_to_an_error_or_to_right_pixels(
 ) -> None:
     """Both find rows of nobody; the other has merged them after the one has opened the index, before it begins."""
     opened(folder)
-    for name in NAMES[:3]:
-        (folder / name).unlink()
+    for i, name in enumerate(NAMES[:3]):
+        draw(folder / name, 90 + i)
     real = pixels.PixelFolder
 
     def opened_by_both(path: Path, side: int) -> pixels.PixelFolder:
         mine = real(path, side)
-        real(path, side).keep_only(take_census(folder).pictures)
+        real(path, side).use(take_census(folder).pictures, 99)
         return mine
 
     monkeypatch.setattr(cache, "PixelFolder", opened_by_both)

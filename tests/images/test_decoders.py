@@ -32,6 +32,13 @@ sys.path[:] = sys.argv[2:]
 from simclr_cli.images import decoder
 
 sound = decoder._outcome
+NONSENSE = {
+    "words": ({"shape": ["a"]}, b""),
+    "wide": ({"shape": [8, 9, 3]}, bytes(216)),
+    "small": ({"shape": [2, 2, 3]}, bytes(12)),
+    "endless": ({"refused": "x" * 2**24}, b""),
+    "nothing": ([], b""),
+}
 
 def outcome(function, path, *arguments):
     name, done = os.path.basename(path), path + ".done"
@@ -43,8 +50,9 @@ def outcome(function, path, *arguments):
             os.kill(os.getpid(), signal.SIGKILL)
         if "exit" in name:
             os._exit(3)
-        if "nonsense" in name:
-            return {"shape": ["a"]}, b""
+        for nonsense, (told, more) in NONSENSE.items():
+            if nonsense in name:
+                return told, more
     return sound(function, path, *arguments)
 
 decoder._outcome = outcome
@@ -160,10 +168,26 @@ def test_a_header_that_ends_a_decoder_is_refused_and_those_read_with_it_are_not(
     assert [picture.name for picture in census.pictures] == [f"{i}.png" for i in range(5)]
 
 
-@pytest.mark.parametrize("name", ["once-abort.png", "once-nonsense.png"])
-def test_a_decoder_that_ends_once_costs_nothing(faulty: None, tmp_path: Path, name: str) -> None:
-    path = draw(tmp_path / name)
-    assert (apart(squashed, 1)(path, 8) == squashed(path, 8)).all()
+def test_a_decoder_that_answers_nonsense_once_costs_nothing(
+    faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "GRACE", 0)
+    for name in ("words", "wide", "small", "endless", "nothing"):
+        path = draw(tmp_path / f"once-{name}.png")
+        assert (apart(squashed, 1)(path, 8) == squashed(path, 8)).all(), name
+        assert (tmp_path / f"once-{name}.png.done").exists()
+
+
+def test_answers_that_are_not_one_for_each_call_are_nonsense(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "GRACE", 0)
+    monkeypatch.setattr(
+        decoders, "PROGRAM",
+        "import sys; print('ready', flush=True)\nfor line in sys.stdin: print('[]', flush=True)",
+    )  # fmt: skip
+    calls = [(draw(tmp_path / f"{i}.png"), 8) for i in range(2)]
+    assert [str(found) for found in apart_many(squashed, 1)(calls)] == ["its decoder answered nonsense"] * 2
 
 
 def test_decoders_that_cannot_start_are_an_error_with_a_way_out(
@@ -189,7 +213,7 @@ def test_decoders_that_are_not_asked_end(fresh: None, tmp_path: Path, monkeypatc
     until = time.monotonic() + 30
     while decoders._all and time.monotonic() < until:
         time.sleep(0.05)
-    assert not decoders._all and not decoders._idle
+    assert not decoders._all
     apart(squashed, 1)(path, 8)  # by another one
 
 

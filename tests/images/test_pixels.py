@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.errors import MachineError
+from simclr_cli.errors import Interrupted, MachineError
 from simclr_cli.images import pixels as module
 from simclr_cli.images.census import Picture
-from simclr_cli.images.pixels import MOST_FILES, NOT_STORED, Entry, PixelFolder, read_rows
+from simclr_cli.images.pixels import (
+    MOST_FILES,
+    NOT_STORED,
+    WEEK_SECONDS,
+    WEEKS_KEPT,
+    Entry,
+    PixelFolder,
+    read_rows,
+    this_week,
+)
 
 SIDE = 3
 ROW = 3 * SIDE * SIDE
@@ -64,8 +74,8 @@ def test_what_is_entered_is_read_and_outlives_the_process(tmp_path: Path) -> Non
     for opened in (folder, PixelFolder(tmp_path / "12", SIDE)):
         assert stored_in(opened) == expected(("a", 0), ("b", 0), ("e", 0))
         assert (opened.stored, opened.rows) == (3, 3)
-        assert opened.entry(picture("c")) == Entry(100, 1_000, NOT_STORED, "truncated")
-        assert opened.entry(picture("d")) == Entry(100, 1_000, NOT_STORED, None)
+        assert opened.entry(picture("c")) == Entry(100, 1_000, NOT_STORED, "truncated", this_week())
+        assert opened.entry(picture("d")) == Entry(100, 1_000, NOT_STORED, None, this_week())
         assert opened.entry(picture("x")) is None
     assert_tidy(tmp_path / "12")
 
@@ -73,7 +83,7 @@ def test_what_is_entered_is_read_and_outlives_the_process(tmp_path: Path) -> Non
 def test_empty_folder_holds_nothing(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path / "a/b", SIDE)
     assert (folder.rows, folder.stored, folder.maps(), folder.entries) == (0, 0, (), {})
-    folder.keep_only([])
+    folder.use([], 0)
     assert not (tmp_path / "a").exists()  # it only looks
 
 
@@ -103,7 +113,7 @@ def test_picture_of_another_size_or_time_is_another(tmp_path: Path, changed: Pic
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a"))
     assert folder.entry(picture("a")) is not None and folder.entry(changed) is None
-    folder.keep_only([changed])
+    folder.use([changed], 9)
     assert folder.entries == {}
 
 
@@ -149,17 +159,17 @@ def test_too_many_files_become_one(tmp_path: Path) -> None:
         folder.add(given(name))
     folder.add([(picture("refused"), "damaged"), (picture("absent"), None)])
     pictures = [picture(name) for name in (*names, "refused", "absent")]
-    folder.keep_only(pictures)
+    folder.use(pictures, 99)
     assert len(folder.files) == MOST_FILES  # not too many yet
     folder.add(given(names[-1]))
     before, old = stored_in(folder), folder.maps()
     kept = [file.copy() for file in old]
-    folder.keep_only(pictures)
+    folder.use(pictures, 99)
     for opened in (folder, PixelFolder(tmp_path, SIDE)):
         assert len(opened.files) == 1
         assert stored_in(opened) == before == expected(*((name, 0) for name in names))
-        assert opened.entry(picture("refused")) == Entry(100, 1_000, NOT_STORED, "damaged")
-        assert opened.entry(picture("absent")) == Entry(100, 1_000, NOT_STORED, None)
+        assert opened.entry(picture("refused")) == Entry(100, 1_000, NOT_STORED, "damaged", this_week())
+        assert opened.entry(picture("absent")) == Entry(100, 1_000, NOT_STORED, None, this_week())
     assert_tidy(tmp_path)
     assert all((file == copy).all() for file, copy in zip(old, kept, strict=True))  # whoever has them open
 
@@ -167,9 +177,9 @@ def test_too_many_files_become_one(tmp_path: Path) -> None:
 def test_rows_of_nobody_go_when_they_are_most_of_all(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b", "c", "d", "e"))
-    folder.keep_only([picture(name) for name in ("b", "d", "e")])
+    folder.use([picture("a", 1), picture("c", 1)], 99)
     assert (folder.rows, folder.stored) == (5, 3)
-    folder.keep_only([picture(name) for name in ("b", "e")])
+    folder.use([picture("d", 1)], 99)
     for opened in (folder, PixelFolder(tmp_path, SIDE)):
         assert (opened.rows, opened.stored) == (2, 2)
         assert stored_in(opened) == expected(("b", 0), ("e", 0))
@@ -180,7 +190,7 @@ def test_rows_of_nobody_go_when_they_are_most_of_all(tmp_path: Path) -> None:
 def test_nothing_is_left_when_all_are_gone(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b"))
-    folder.keep_only([picture("a", 1), picture("x")])
+    folder.use([picture("a", 1), picture("b", 1), picture("x")], 99)
     assert files_in(tmp_path) == ["index.json"]
     again = PixelFolder(tmp_path, SIDE)
     assert (again.entries, again.maps()) == ({}, ())
@@ -189,11 +199,57 @@ def test_nothing_is_left_when_all_are_gone(tmp_path: Path) -> None:
 def test_forgotten_but_not_yet_merged_is_found_again_by_the_next_to_open(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b", "c"))
-    folder.keep_only([picture("a"), picture("b")])
+    folder.use([picture("a"), picture("b"), picture("c", 1)], 99)
     assert folder.entry(picture("c")) is None
     assert PixelFolder(tmp_path, SIDE).entry(picture("c")) is not None  # nothing was written: it may come back
     folder.add(given("d"))
     assert stored_in(PixelFolder(tmp_path, SIDE)) == expected(("a", 0), ("b", 0), ("d", 0))
+
+
+def weeks_later(monkeypatch: pytest.MonkeyPatch, weeks: int) -> None:
+    now = time.time() + weeks * WEEK_SECONDS
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+def test_what_no_command_asks_for_stays_for_weeks_and_goes_with_the_next_rewriting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PixelFolder(tmp_path, SIDE).add(given("a", "b", "c"))
+    for _ in range(3):
+        weeks_later(monkeypatch, WEEKS_KEPT)
+        PixelFolder(tmp_path, SIDE).use([picture("a")], 9)
+    assert stored_in(PixelFolder(tmp_path, SIDE)) == expected(("a", 0))
+    assert_tidy(tmp_path)
+
+
+def test_asking_for_pictures_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PixelFolder(tmp_path, SIDE).add(given("a", "b", "c"))
+    for part in ("a", "bc", "a", "bc"):
+        weeks_later(monkeypatch, WEEKS_KEPT - 1)
+        PixelFolder(tmp_path, SIDE).use([picture(name) for name in part], 9)
+    assert len(PixelFolder(tmp_path, SIDE).entries) == 3
+
+
+def test_within_a_week_the_index_is_written_once(tmp_path: Path) -> None:
+    PixelFolder(tmp_path, SIDE).add(given("a"))
+    before = (tmp_path / "index.json").stat().st_ino
+    PixelFolder(tmp_path, SIDE).use([picture("a")], 9)
+    assert (tmp_path / "index.json").stat().st_ino == before
+
+
+@pytest.mark.parametrize(("most_rows", "left"), [(9, "abcd"), (6, "abcd"), (5, "acd"), (4, "cd"), (3, "cd"), (0, "cd")])
+def test_where_room_is_short_what_is_asked_for_takes_that_of_the_longest_unused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_rows: int, left: str
+) -> None:
+    """Four are stored, two of these are asked for and two that are new; b was not used since before a was."""
+    folder = PixelFolder(tmp_path, SIDE)
+    folder.add(given("b"))
+    weeks_later(monkeypatch, 1)
+    folder.add(given("a", "c", "d"))
+    folder.use([picture(name) for name in "cdef"], most_rows)
+    assert "".join(sorted(folder.entries)) == "abcd"
+    assert folder.rows <= max(len(left), most_rows - 2)  # there is room for those that are new
+    assert stored_in(PixelFolder(tmp_path, SIDE)) == expected(*((name, 0) for name in left))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -213,9 +269,9 @@ def test_any_history_gives_what_was_entered_last(tmp_path: Path, monkeypatch: py
             known.pop(name, None)
         there = sorted(random.choice(names, random.integers(3, 13), replace=False).tolist())
         pictures = [picture(name, versions[name]) for name in there]
-        folder.keep_only(pictures)
+        folder.use(pictures, 99)
         assert folder.rows <= 2 * folder.stored and len(folder.files) <= 4
-        new = [entry for entry in pictures if folder.entry(entry) is None]
+        new = folder.split(pictures)[0]
         assert {entry.name for entry in new} >= set(there) - set(known)  # it knows no more than was entered
         found: list[Found] = [
             (drawn(entry.name, versions[entry.name]), "damaged", None)[random.choice(3, p=[0.7, 0.15, 0.15])]
@@ -224,9 +280,10 @@ def test_any_history_gives_what_was_entered_last(tmp_path: Path, monkeypatch: py
         folder.add(zip(new, found, strict=True))
         known.update(zip((entry.name for entry in new), found, strict=True))
         for opened in (folder, PixelFolder(tmp_path, SIDE)):
-            assert list(opened.entries) and set(opened.entries) == set(there)
-            having = [(name, versions[name]) for name in there if isinstance(known[name], np.ndarray)]
-            assert stored_in(opened) == expected(*having)
+            assert set(there) <= set(opened.entries)
+            having = {(name, versions[name]) for name in known if isinstance(known[name], np.ndarray)}
+            old = {found for found in stored_in(opened) if found[1] != versions[found[0]]}  # changed, not asked for yet
+            assert stored_in(opened) == expected(*having, *old) and not {name for name, _ in old} & set(there)
             for entry in pictures:
                 kept, what = opened.entry(entry), known[entry.name]
                 assert kept is not None and kept.reason == (what if isinstance(what, str) else None)
@@ -289,12 +346,28 @@ def test_crash_anywhere_in_adding_leaves_the_old_or_the_new(tmp_path: Path, monk
 def test_crash_anywhere_in_merging_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = expected(*((name, 0) for name in "abcde")), expected(("b", 0), ("e", 0))
     PixelFolder(tmp_path, SIDE).add(given(*"abcde"))
-    found = crashing_everywhere(monkeypatch, tmp_path, lambda folder: folder.keep_only([picture("b"), picture("e")]))
+    found = crashing_everywhere(
+        monkeypatch, tmp_path, lambda folder: folder.use([picture(name, 1) for name in "acd"], 99)
+    )
     turn = found.index(new)
     assert turn > 3 and found == [old] * turn + [new] * (len(found) - turn)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MachineError("No space.", "Make room."), ValueError])
+@pytest.mark.parametrize("error", [Interrupted("Stopped.", "Go on."), MachineError("Gone.", "Mount it.")])
+def test_what_came_before_a_stop_is_kept(tmp_path: Path, error: Exception) -> None:
+    folder = PixelFolder(tmp_path, SIDE)
+    folder.add(given("a", "b"))
+
+    def stopping() -> Iterator[tuple[Picture, Found]]:
+        yield from given("c", "b", version=1)
+        raise error
+
+    with pytest.raises(type(error)):
+        folder.add(stopping())
+    assert stored_in(folder) == stored_in(PixelFolder(tmp_path, SIDE)) == expected(("a", 0), ("b", 1), ("c", 1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_error_while_pictures_come_leaves_the_folder_as_it_was(tmp_path: Path, error: Any) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b"))
@@ -304,7 +377,7 @@ def test_error_while_pictures_come_leaves_the_folder_as_it_was(tmp_path: Path, e
         yield from given("c", "b", version=1)
         raise error
 
-    with pytest.raises((KeyboardInterrupt, MachineError, ValueError)):
+    with pytest.raises(error):
         folder.add(failing())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert stored_in(folder) == stored_in(PixelFolder(tmp_path, SIDE)) == expected(("a", 0), ("b", 0))
@@ -356,7 +429,7 @@ def test_who_saves_last_wins_and_neither_reads_what_it_did_not_enter(tmp_path: P
 def test_who_saves_by_what_another_has_merged_away_is_not_trusted(tmp_path: Path) -> None:
     PixelFolder(tmp_path, SIDE).add(given("a", "b", "c"))
     one, other = PixelFolder(tmp_path, SIDE), PixelFolder(tmp_path, SIDE)
-    other.keep_only([picture("c")])  # merges
+    other.use([picture("a", 1), picture("b", 1)], 9)  # merges
     one.add(given("d"))
     with pytest.raises(OSError):
         one.maps()
@@ -394,14 +467,14 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 
 def row_of(folder: Path, name: str) -> tuple[list[Any], list[Any]]:
-    """The index's list of pictures, and this one's entry in it: name, bytes, time, row, reason."""
+    """The index's list of pictures, and this one's entry in it: name, bytes, time, row, reason, week."""
     pictures = json.loads((folder / "index.json").read_bytes())["pictures"]
     return pictures, next(entry for entry in pictures if entry[0] == name)
 
 
 def with_row(folder: Path, name: str, row: Any, reason: Any = None) -> None:
     pictures, entry = row_of(folder, name)
-    entry[3:] = [row, reason]
+    entry[3:5] = [row, reason]
     rewrite(folder, pictures=pictures)
 
 

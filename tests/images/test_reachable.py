@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,8 @@ def test_a_share_that_stalls_is_waited_for_before_a_picture_is_refused(
         raise decoders._Ended("decoding it took over 25 s")
 
     sound = decoders._await
-    monkeypatch.setattr(decoders, "_taken", lambda: None)
-    monkeypatch.setattr(decoders, "_started", lambda: None)
-    monkeypatch.setattr(decoders, "_by", ended)
+    for which in ("_taken", "_started"):
+        monkeypatch.setattr(decoders, which, lambda: SimpleNamespace(ask=ended))
     monkeypatch.setattr(decoders, "_await", lambda path: order.append("read") or sound(path))
     (found,) = decoders._ask(squashed, [(photos / "0.png", 8)])
     assert order == ["asked", "read", "asked"] and isinstance(found, NotNow)

@@ -11,15 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+from networkx import Graph, connected_components
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.images.groups import Groups
-from simclr_cli.images.looks import Look, correlation, look
+from simclr_cli.images.cache import decode_once
+from simclr_cli.images.folder import take_census
+from simclr_cli.images.looks import (
+    NEAR_DUPLICATE_MAX_BITS,
+    NEAR_DUPLICATE_MIN_CORRELATION,
+    Look,
+    are_near_duplicates,
+    correlation,
+    look,
+)
 from simclr_cli.store.index import Index, update
 from simclr_cli.store.rows import Rows, named
 from simclr_cli.verbs import copies as copies_module
-from simclr_cli.verbs.copies import AS_SHARP, NEAR_BITS, NEAR_CORRELATION, equal_files, find_copies
+from simclr_cli.verbs.copies import AS_SHARP, find_copies, join_alike
 
 WIDTH = 40
 
@@ -66,19 +75,21 @@ def scenes(tmp_path: Path, draw: Callable[..., Any]) -> Index:
 def oracle(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
     looks = [look(index.path(place)) for place in range(len(index))]
     h = index.h[slice(0, len(index))].astype(np.float64)
-    groups, same = Groups(len(index)), {}
+    groups, same = Graph(), {}
+    groups.add_nodes_from(range(len(index)))
     for place in range(len(index)):
         same.setdefault(index.digest[place].tobytes(), []).append(place)
     for i, j in combinations(range(len(index)), 2):
         exact = index.digest[i].tobytes() == index.digest[j].tobytes()
         colours = correlation(looks[i].small[None], looks[j].small[None])[0]
         bits = (looks[i].hash ^ looks[j].hash).bit_count()
-        near = h[i] @ h[j] >= threshold and bits <= NEAR_BITS and colours >= NEAR_CORRELATION
+        near = (
+            h[i] @ h[j] >= threshold and bits <= NEAR_DUPLICATE_MAX_BITS and colours >= NEAR_DUPLICATE_MIN_CORRELATION
+        )
         if (exact and kind != "near") or (near and not exact and kind != "exact"):
-            groups.join(i, j)
+            groups.add_edge(i, j)
     kept = {places[0] for places in same.values()} if kind == "near" else set(range(len(index)))
-    ids = groups.ids()
-    found = (frozenset(set(np.flatnonzero(ids == one).tolist()) & kept) for one in np.unique(ids))
+    found = (frozenset(group & kept) for group in connected_components(groups))
     return {group for group in found if len(group) > 1}
 
 
@@ -125,12 +136,30 @@ def test_a_picture_that_is_gone_is_named_and_the_others_are_compared(scenes: Ind
     assert lost not in np.concatenate(found.groups)
 
 
-def test_equal_files_are_those_of_equal_digests() -> None:
-    digest = np.zeros((6, 32), np.uint8)  # zeros at the end count
-    digest[[1, 4], 31] = 1
-    digest[[2], 0] = 1
-    assert equal_files(digest).tolist() == [0, 1, 2, 0, 1, 0]
-    assert equal_files(np.empty((0, 32), np.uint8)).tolist() == []
+@pytest.mark.parametrize("side", [32, 64])
+def test_without_embeddings_near_duplicates_are_those_of_all_pairs(scenes: Index, side: int) -> None:
+    """`pretrain --copies near`, by the pictures as they are stored: the same meaning but for the embeddings."""
+    decoded = decode_once(take_census(Path(scenes.root)), side, workers=2, progress=lambda *_: None)
+    told: list[tuple[int, int]] = []
+    ids = np.arange(len(decoded))
+    join_alike(ids, decoded, lambda *counts: told.append(counts))
+    assert told == [(i, len(decoded)) for i in range(1, len(decoded) + 1)]
+    names = [picture.name for picture in decoded.census.pictures]
+    for scene in range(12):  # the first of them is the picture itself; what only a vector takes for it is another one
+        group = ids == ids[names.index(f"{scene:02}.png")]
+        found = {names[i] for i in np.flatnonzero(group)}
+        assert {f"{scene:02}half.png", f"{scene:02}bright.png"} <= found <= {n for n in names if n[:2] == f"{scene:02}"}
+        assert f"{scene:02}other.png" not in found
+
+
+def test_near_duplicates_are_those_of_few_bits_and_like_colors() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 128, 768, dtype=np.uint8)
+    small = np.array([base, base + 60, base // 2, base[::-1], np.zeros(768, np.uint8)])
+    hashes = np.array([0, 2**8 - 1, 2**9 - 1, 0, 0], np.uint64)
+    pairs = np.array(list(combinations(range(5), 2)))
+    near = are_near_duplicates(hashes, small, *pairs.T)
+    assert [tuple(pair) for pair in pairs[near].tolist()] == [(0, 1), (1, 2)]
 
 
 @pytest.mark.parametrize("alike", ["the same file", "near copies", "one vector for all"])

@@ -25,7 +25,7 @@ from simclr_cli.events import Event, Note
 from simclr_cli.images.drawing import CLASSES, draw_pictures
 from simclr_cli.results import ProbeResult
 from simclr_cli.settings import ProbeSettings
-from simclr_cli.verbs import baselines, protocol
+from simclr_cli.verbs import baselines, comparison
 from simclr_cli.verbs import probe as probe_module
 from simclr_cli.verbs.baselines import RawPixels
 from simclr_cli.verbs.classifier import LINEAR
@@ -269,7 +269,7 @@ def test_the_papers_protocol_judges_networks_on_the_same_split(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
-    trainer = protocol.train_classifier
+    trainer = comparison.train_classifier
 
     def few_epochs(encoder: Any, decoded: Any, rows: Any, labels: Any, classes: int, recipe: Any, **more: Any) -> Any:
         assert recipe == LINEAR
@@ -279,7 +279,7 @@ def test_the_papers_protocol_judges_networks_on_the_same_split(
         short = dataclasses.replace(recipe, epochs=2)
         return trainer(encoder, decoded, rows, labels, classes, short, **more)
 
-    monkeypatch.setattr(protocol, "train_classifier", few_epochs)
+    monkeypatch.setattr(comparison, "train_classifier", few_epochs)
     quick, paper = run_probe(own), run_probe(own, protocol="paper", out=tmp_path)
     assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_pictures
     assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
