@@ -8,52 +8,66 @@ The commands as functions, loaded when they are first used:
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simclr_cli.errors import SimclrError as SimclrError
+    from simclr_cli.settings.classifying import FinetuneSettings as FinetuneSettings
+    from simclr_cli.settings.classifying import PredictSettings as PredictSettings
+    from simclr_cli.settings.diagnosing import DoctorSettings as DoctorSettings
+    from simclr_cli.settings.finding import DuplicatesSettings as DuplicatesSettings
+    from simclr_cli.settings.finding import SimilarSettings as SimilarSettings
+    from simclr_cli.settings.grouping import ClustersSettings as ClustersSettings
+    from simclr_cli.settings.grouping import OutliersSettings as OutliersSettings
+    from simclr_cli.settings.judging import ProbeSettings as ProbeSettings
+    from simclr_cli.settings.mapping import MapSettings as MapSettings
+    from simclr_cli.settings.training import PretrainSettings as PretrainSettings
+    from simclr_cli.settings.using import CacheSettings as CacheSettings
+    from simclr_cli.settings.using import CheckSettings as CheckSettings
+    from simclr_cli.settings.using import DemoSettings as DemoSettings
+    from simclr_cli.settings.using import EmbedSettings as EmbedSettings
+    from simclr_cli.settings.using import ReportSettings as ReportSettings
+    from simclr_cli.settings.views import PreviewSettings as PreviewSettings
+    from simclr_cli.verbs.cache import cache as cache
+    from simclr_cli.verbs.check import check as check
+    from simclr_cli.verbs.clusters import clusters as clusters
+    from simclr_cli.verbs.demo import demo as demo
+    from simclr_cli.verbs.doctor import doctor as doctor
+    from simclr_cli.verbs.duplicates import duplicates as duplicates
+    from simclr_cli.verbs.embed import embed as embed
+    from simclr_cli.verbs.encoders import load_encoder as load_encoder
+    from simclr_cli.verbs.finetune import finetune as finetune
+    from simclr_cli.verbs.map import map as map
+    from simclr_cli.verbs.outliers import outliers as outliers
+    from simclr_cli.verbs.predict import predict as predict
+    from simclr_cli.verbs.pretrain import pretrain as pretrain
+    from simclr_cli.verbs.preview import preview as preview
+    from simclr_cli.verbs.probe import probe as probe
+    from simclr_cli.verbs.report import report as report
+    from simclr_cli.verbs.similar import similar as similar
 
 __version__ = "0.1.0"
 
+_VERBS = (
+    "cache check clusters demo doctor duplicates embed finetune map outliers predict pretrain preview probe report "
+    "similar"
+).split()
 _HOMES = {
-    "pretrain": "simclr_cli.verbs.pretrain",
-    "preview": "simclr_cli.verbs.preview",
-    "embed": "simclr_cli.verbs.embed",
-    "probe": "simclr_cli.verbs.probe",
-    "finetune": "simclr_cli.verbs.finetune",
-    "predict": "simclr_cli.verbs.predict",
-    "similar": "simclr_cli.verbs.similar",
-    "outliers": "simclr_cli.verbs.outliers",
-    "clusters": "simclr_cli.verbs.clusters",
-    "duplicates": "simclr_cli.verbs.duplicates",
-    "map": "simclr_cli.verbs.map",
-    "report": "simclr_cli.verbs.report",
-    "check": "simclr_cli.verbs.check",
-    "cache": "simclr_cli.verbs.cache",
-    "doctor": "simclr_cli.verbs.doctor",
-    "demo": "simclr_cli.verbs.demo",
+    **{verb: f"simclr_cli.verbs.{verb}" for verb in _VERBS},
+    **{f"{verb.title()}Settings": "simclr_cli.settings" for verb in _VERBS},
     "load_encoder": "simclr_cli.verbs.encoders",
-    "PretrainSettings": "simclr_cli.settings",
-    "PreviewSettings": "simclr_cli.settings",
-    "EmbedSettings": "simclr_cli.settings",
-    "ProbeSettings": "simclr_cli.settings",
-    "FinetuneSettings": "simclr_cli.settings",
-    "PredictSettings": "simclr_cli.settings",
-    "SimilarSettings": "simclr_cli.settings",
-    "OutliersSettings": "simclr_cli.settings",
-    "ClustersSettings": "simclr_cli.settings",
-    "DuplicatesSettings": "simclr_cli.settings",
-    "MapSettings": "simclr_cli.settings",
-    "CheckSettings": "simclr_cli.settings",
-    "CacheSettings": "simclr_cli.settings",
-    "DemoSettings": "simclr_cli.settings",
-    "DoctorSettings": "simclr_cli.settings",
-    "ReportSettings": "simclr_cli.settings",
     "SimclrError": "simclr_cli.errors",
-}
+}  # of the names above
 
-__all__ = ["__version__", *_HOMES]
+if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
+    __all__ = ["__version__", *_HOMES]
 
+    def __getattr__(name):
+        import importlib
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+    def __dir__():
+        return __all__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -224,6 +225,25 @@ def test_every_public_name_resolves() -> None:
     verbs = "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report cache demo"
     assert {*verbs.split(), "check", "doctor", "load_encoder"} <= found.keys()
     assert all(getattr(value, "__doc__", None) for value in found.values())
+
+
+def test_dir_names_what_is_public_and_nothing_else() -> None:
+    assert dir(simclr_cli) == sorted(simclr_cli.__all__)
+
+
+def test_a_type_checker_sees_each_name_as_what_it_is() -> None:
+    """By the imports that it alone reads: each name from the module that the package gets it from, under that name."""
+    source = Path(simclr_cli.__file__)
+    assert (source.parent / "py.typed").is_file()
+    (guarded,) = [node for node in ast.parse(source.read_text(encoding="utf-8")).body
+                  if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]  # fmt: skip
+    seen = {}
+    for node in guarded.body:
+        assert isinstance(node, ast.ImportFrom) and node.module
+        (alias,) = node.names
+        assert alias.name == alias.asname  # else a strict checker takes it for the module's own affair
+        seen[alias.name] = getattr(importlib.import_module(node.module), alias.name)
+    assert seen == {name: getattr(simclr_cli, name) for name in simclr_cli.__all__ if name != "__version__"}
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -22,36 +22,3 @@ from simclr_cli.settings.training import (
 )
 from simclr_cli.settings.using import CacheSettings, CheckSettings, DemoSettings, EmbedSettings, ReportSettings
 from simclr_cli.settings.views import Preset, PreviewSettings
-
-__all__ = [
-    "RUNS",
-    "CacheSettings",
-    "CheckSettings",
-    "ClustersSettings",
-    "Copies",
-    "CopyKind",
-    "DemoSettings",
-    "DoctorSettings",
-    "DuplicatesSettings",
-    "EmbedSettings",
-    "EncoderSettings",
-    "FindSettings",
-    "FinetuneSettings",
-    "IndexSettings",
-    "Layout",
-    "LearningRateRule",
-    "Loss",
-    "MapSettings",
-    "Optimizer",
-    "OutliersSettings",
-    "Precision",
-    "PredictSettings",
-    "Preset",
-    "PretrainSettings",
-    "PreviewSettings",
-    "ProbeSettings",
-    "ReportSettings",
-    "ResolvedSettings",
-    "SimilarSettings",
-    "Switch",
-]
