@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, RUN, RUNS, RUNS_HELP, WORKERS
+from simclr_cli.fields import setting
+from simclr_cli.settings.shared import DEVICE, EMBEDDED_AT_ONCE, RUN, RUNS, RUNS_HELP, WORKERS, Settings, check_out
 
 WITHIN = "Only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
-FOUND_FILES = (".html", ".csv", ".json")
 
 CopyKind = Literal["exact", "near", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexSettings:
+class IndexSettings(Settings):
     """Which pictures are searched, and how their vectors are kept up to date: shared by the verbs that find."""
 
     run: str | None = setting(None, RUN)
@@ -26,10 +25,7 @@ class IndexSettings:
     as_is: bool = setting(False, "Take the vectors as they are, without a look at whether the pictures have changed.")
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=0)
-    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
-
-    def __post_init__(self) -> None:
-        check(self)
+    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +43,8 @@ class FindSettings(IndexSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out is None:
-            return
-        if self.out.suffix.lower() not in FOUND_FILES:
-            raise SettingsError(
-                f"--out is {self.out}, and must end in .html, .csv or .json.",
-                f"Try --out {self.out.with_suffix('.html')}",
-            )
-        if self.out.is_dir():
-            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
-        if self.open and self.out.suffix.lower() != ".html":
+        check_out(self.out, ".html", ".csv", ".json")
+        if self.open and self.out is not None and self.out.suffix.lower() != ".html":
             raise SettingsError(
                 f"--open shows a gallery, and --out is {self.out}.", f"Try --out {self.out.with_suffix('.html')}"
             )

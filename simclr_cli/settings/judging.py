@@ -8,25 +8,15 @@ from typing import Literal, TypeVar
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
-from simclr_cli.settings.shared import EncoderSettings
+from simclr_cli.settings.shared import EMBEDDED_AT_ONCE, LabelledSettings
 
 Protocol = Literal["quick", "paper"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeSettings(EncoderSettings):
+class ProbeSettings(LabelledSettings):
     """Settings of `simclr probe`."""
 
-    images: Path | None = setting(
-        None, "The folder of labelled pictures. Auto: the run's own.", argument=True, exists=True
-    )
-    labels: Path | None = setting(None, "CSV with the columns path,label. Auto: the class folders.", exists=True)
-    test: Path | None = setting(
-        None, "Held-out pictures in the same classes. Auto: a stratified split by --seed.", exists=True
-    )
-    test_fraction: float = setting(
-        0.2, "Share of each class that is held out if there is no --test.", above=0.0, at_most=0.9
-    )
     protocol: Protocol = setting(
         "quick",
         "The linear probe: quick, logistic regression on vectors, with l2 chosen on a validation split; or paper, 90 "
@@ -42,15 +32,10 @@ class ProbeSettings(EncoderSettings):
         None, "Folder for probe.json and confusion.png. Auto: probe/ in the run's folder.", short="o"
     )
     knn_temperature: float = setting(0.07, "Neighbours vote with the weight exp(similarity / temperature).", above=0.0)
+    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels is not None and self.test is not None:
-            raise SettingsError(
-                "--labels names the classes of one folder only.", "Leave out --test, or use class folders."
-            )
-        if self.backbone is not None and self.images is None:
-            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to probe on.")
         if any(not 0 < share <= 1 for share in self.shares):
             raise SettingsError(f"--labels-fraction is {self.labels_fraction!r}.", "Give shares between 0 and 1.")
         if any(count < 1 for count in self.counts):

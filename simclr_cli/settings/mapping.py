@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
 from simclr_cli.settings.finding import IndexSettings
-from simclr_cli.settings.shared import SEED
+from simclr_cli.settings.shared import SEED, check_out
 from simclr_cli.settings.views import PAGES
 
 Layout = Literal["pca", "tsne"]
@@ -34,7 +33,4 @@ class MapSettings(IndexSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out.suffix.lower() not in PAGES:
-            raise SettingsError(f"--out is {self.out}, and must end in .html.", f"Try --out {self.out}.html")
-        if self.out.is_dir():
-            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
+        check_out(self.out, *PAGES)

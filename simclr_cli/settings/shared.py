@@ -18,17 +18,27 @@ DEVICES = (
     "For several machines: torchrun or srun."
 )
 RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
+EMBEDDED_AT_ONCE = "Pictures embedded at once."
 RUNS_HELP = "The folder that runs are kept in."
 SEED = "Every random choice follows from it; same seed, same machine, same result."
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
+class Settings:
+    """Settings that are checked as they are made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings(Settings):
     """Which encoder to use, and where: shared by the verbs that use one."""
 
+    images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
     run: str | None = setting(None, RUN)
     runs: Path = setting(RUNS, RUNS_HELP)
-    backbone: str | None = setting(None, "Use a plain timm model of this name instead of a run.")
+    backbone: str | None = setting(None, "Take a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
     image_size: int = setting(
         224, "Side of the pictures for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
@@ -36,11 +46,51 @@ class EncoderSettings:
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=0)
-    batch_size: int = setting(128, "Pictures embedded at once.", at_least=1)
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.backbone is not None and self.run is not None:
             raise SettingsError("--run and --backbone name two encoders.", "Leave one of them out.")
         if self.backbone is None and self.weights != "none":
             raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")
+        if self.backbone is not None and self.images is None:
+            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder of pictures.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSettings(EncoderSettings):
+    """Which pictures have which labels, and which are held out: shared by the verbs that learn from labels."""
+
+    images: Path | None = setting(
+        None, "The folder of labelled pictures. Auto: the run's own.", argument=True, exists=True
+    )
+    labels: Path | None = setting(None, "CSV with the columns path,label. Auto: the class folders.", exists=True)
+    test: Path | None = setting(
+        None, "Held-out pictures in the same classes. Auto: a stratified split by --seed.", exists=True
+    )
+    test_fraction: float = setting(
+        0.2, "Share of each class that is held out if there is no --test.", above=0.0, at_most=0.9
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels is not None and self.test is not None:
+            raise SettingsError(
+                "--labels names the classes of one folder only.", "Leave out --test, or use class folders."
+            )
+
+
+def check_out(out: Path | None, *endings: str) -> None:
+    """Check that a file to write has one of these endings.
+
+    Raises:
+        SettingsError: it has another one, or is a folder.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise SettingsError(f"--out is {out}, which is a folder.", "Give the path of a file.")
+    if out.suffix.lower() not in endings:
+        *most, last = [ending for ending in endings if ending != ".htm"]  # .html by another name
+        wanted = f"{', '.join(most)} or {last}" if most else last
+        raise SettingsError(f"--out is {out}, and must end in {wanted}.", f"Try --out {out.with_suffix(endings[0])}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from simclr_cli.errors import SettingsError
-from simclr_cli.fields import check, setting
+from simclr_cli.fields import setting
 from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP
 from simclr_cli.settings.views import ResolvedViews, ViewSettings
 
@@ -114,7 +114,7 @@ class PretrainSettings(ViewSettings):
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.run is not None and (not self.run or self.run.startswith(".") or set(self.run) & set("/\\")):
             raise SettingsError(
                 f"--run is {self.run!r}, and must be the name of a folder.", "Give its place by --runs."

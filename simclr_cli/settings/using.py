@@ -6,8 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simclr_cli.errors import SettingsError
-from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import DEVICE, DEVICES, RUNS, RUNS_HELP, SEED, WORKERS, EncoderSettings
+from simclr_cli.fields import setting
+from simclr_cli.settings.shared import (
+    DEVICE,
+    DEVICES,
+    EMBEDDED_AT_ONCE,
+    RUNS,
+    RUNS_HELP,
+    SEED,
+    WORKERS,
+    EncoderSettings,
+    Settings,
+)
 
 FORMS = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 
@@ -16,7 +26,6 @@ FORMS = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 class EmbedSettings(EncoderSettings):
     """Settings of `simclr embed`."""
 
-    images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
     out: Path = setting(
         Path("vecs.npy"),
         "The file of vectors, in the form that its ending says: .npy (the rows' names go beside it), .npz, .parquet, "
@@ -31,6 +40,7 @@ class EmbedSettings(EncoderSettings):
         at_most=99_999,
     )
     devices: int = setting(1, DEVICES, at_least=1)
+    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,12 +53,10 @@ class EmbedSettings(EncoderSettings):
             raise SettingsError(f"--shards are .npy, and --out is {self.out}.", "Leave one out, or give a .npy.")
         if self.out.is_dir():
             raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
-        if self.backbone is not None and self.images is None:
-            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder to embed.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings:
+class ReportSettings(Settings):
     """Settings of `simclr report`."""
 
     run: str | None = setting(
@@ -61,12 +69,9 @@ class ReportSettings:
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=0)
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class CheckSettings:
+class CheckSettings(Settings):
     """Settings of `simclr check`."""
 
     run: str | None = setting(
@@ -81,23 +86,17 @@ class CheckSettings:
         "forget what is gone and can be made again.",
     )
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class CacheSettings:
+class CacheSettings(Settings):
     """Settings of `simclr cache`."""
 
     images: Path | None = setting(None, "Only what is kept of this folder of pictures. Auto: of all.", argument=True)
     clear: bool = setting(False, "Delete it. It is made again when it is needed.")
 
-    def __post_init__(self) -> None:
-        check(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
+class DemoSettings(Settings):
     """Settings of `simclr demo`."""
 
     out: Path = setting(Path("simclr-demo"), "The folder for the drawn pictures and the run.", short="o")
@@ -105,6 +104,3 @@ class DemoSettings:
     epochs: int = setting(20, "Epochs to train for.", at_least=1)
     image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-
-    def __post_init__(self) -> None:
-        check(self)

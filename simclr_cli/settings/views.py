@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from simclr_cli.errors import SettingsError
-from simclr_cli.fields import check, setting
-from simclr_cli.settings.shared import MOST_SIDE, SEED, WORKERS
+from simclr_cli.fields import setting
+from simclr_cli.settings.shared import MOST_SIDE, SEED, WORKERS, Settings, check_out
 
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
 
@@ -17,7 +17,7 @@ LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewSettings:
+class ViewSettings(Settings):
     """Which pictures, and what two views of one may differ in."""
 
     images: Path | None = setting(
@@ -91,13 +91,10 @@ class PreviewSettings(ViewSettings):
     open: bool = setting(False, "Open the sheet in the browser.")
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
+        check_out(self.out, ".png", *PAGES)
         if self.images is None:
             raise SettingsError("No folder of pictures was given.", "Type: simclr preview FOLDER")
-        if self.out.suffix.lower() not in (".png", *PAGES):
-            raise SettingsError(f"--out is {self.out}, and must end in .png or .html.", f"Try --out {self.out}.png")
-        if self.out.is_dir():
-            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ class Lesson:
 
 def _start(settings: FinetuneSettings) -> ReadyEncoder:
     """The encoder to begin with; what cannot become a timm classifier ends here, before long work."""
-    ready = ready_encoder(settings.encoder)
+    ready = ready_encoder(settings)
     if settings.scratch:
         seed = ready.run.settings().get("seed", settings.seed) if ready.run else settings.seed
         ready = dataclasses.replace(untrained_twin(ready, seed), run=ready.run)

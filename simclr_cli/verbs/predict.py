@@ -99,7 +99,7 @@ def write_predictions(out: Path, result: PredictResult) -> None:
     Raises:
         MachineError: the system refused.
     """
-    if out.suffix == ".json":
+    if out.suffix.lower() == ".json":
         return write_json(out, dataclasses.asdict(result))
     ranks = range(2, len(result.predictions[0].classes) + 1)
     columns = ["path", "label", "probability", *(f"{name}_{i}" for i in ranks for name in ("label", "probability"))]

@@ -117,7 +117,7 @@ CATALOGUE = {
     "nothing to predict for": ("predict", 2, "No picture was given.", "Type: simclr predict PICTURE"),
     "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),
     "preview of nothing": ("preview empty", 3, "There is no picture in empty", "Give a folder"),
-    "map that is no page": ("map --out map.png", 2, "--out is map.png, and must end in .html.", "map.png.html"),
+    "map that is no page": ("map --out map.png", 2, "--out is map.png, and must end in .html.", "map.html"),
     "map without a run": ("map --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns name, class", ""),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
