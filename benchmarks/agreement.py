@@ -24,6 +24,7 @@ from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import labelled
 from simclr_cli.images.workers import count_workers
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.verbs.baselines import colour_histogram, raw_pixels
 from simclr_cli.verbs.embedding import embed_together
 from simclr_cli.verbs.encoders import pick_device, run_encoder, untrained_twin
@@ -39,7 +40,7 @@ def main() -> None:
     ready = run_encoder(run, pick_device(None))
     arms = {
         "trained": ready,
-        "untrained": untrained_twin(ready, run.settings()["seed"]),
+        "untrained": untrained_twin(ready, read_run_info(run).settings.seed),
         "colour histogram": colour_histogram(ready),
         "raw pixels": raw_pixels(ready),
     }
@@ -65,7 +66,11 @@ def main() -> None:
         for name, one in right.items()
     }
     shape = {"train": len(labels[0]), "test": len(labels[1]), "classes": len(set(labels[0]))}
-    print(json.dumps({**shape, "run": run.settings()["backbone"], "agreement": told, **describe_machine()}, indent=1))
+    print(
+        json.dumps(
+            {**shape, "run": read_run_info(run).settings.backbone, "agreement": told, **describe_machine()}, indent=1
+        )
+    )
 
 
 if __name__ == "__main__":

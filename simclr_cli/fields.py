@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, fields
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -35,22 +35,26 @@ def setting(
     return field(default=default, metadata={"help": help, **taken, **bounds})
 
 
-def check(settings: Any) -> None:
+def check(settings: Any, *, paths: bool = True) -> None:
     """Check every value against its field's bounds; here, because it is before torch is imported.
+
+    Args:
+        paths: whether those that must be there are looked for.
 
     Raises:
         SettingsError: a value of another type, a number out of bounds, or a word that is no choice.
         InputError: a path that is not there.
     """
     hints = get_type_hints(type(settings))
-    for name, declared in settings.__dataclass_fields__.items():
-        value, bounds = getattr(settings, name), declared.metadata
+    for declared in fields(settings):
+        name, bounds = declared.name, declared.metadata
+        value = getattr(settings, name)
         option = "--" + name.replace("_", "-")
         if not any(_is_a(value, kind) for kind in _kinds(hints[name])):
             raise SettingsError(f"{option} is {value!r}, which is none of its values.", f"Give {option} another value.")
         if value is None:
             continue
-        if bounds["exists"]:
+        if paths and bounds["exists"]:
             for path in value if isinstance(value, tuple) else (value,):
                 if not os.path.lexists(path):
                     raise InputError(f"There is no {path}.", "Check the path.")

@@ -39,13 +39,13 @@ from simclr_cli.store.index import read_index
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, put_back
 from simclr_cli.store.rows import Rows, named, write_rows
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.runs import find_run
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file, write_vectors
 from simclr_cli.verbs.encoders import run_encoder
 from simclr_cli.verbs.predict import load_classifier
 from simclr_cli.verbs.pretrain import pretrain
 from simclr_cli.verbs.report import read_probe
-from simclr_cli.verbs.resume import kept_settings
 from simclr_cli.verbs.similar import similar
 
 SECONDS = 10.0  # for what takes milliseconds: a busy machine must not fail it, a wait for ever must
@@ -219,7 +219,7 @@ def f(run: Path) -> Any:
 
 
 def settings(run: Path) -> Any:
-    return kept_settings(RunFolder(run), {})
+    return read_run_info(RunFolder(run)).settings
 
 
 def classifier(run: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
@@ -27,8 +28,10 @@ SEED = "Every random choice follows from it; same seed, same machine, same resul
 class Settings:
     """Settings that are checked as they are made."""
 
+    resolved: ClassVar[bool] = False  # by a plan, perhaps long ago, so that what was there may have gone
+
     def __post_init__(self) -> None:
-        check(self)
+        check(self, paths=not self.resolved)
 
 
 @dataclass(frozen=True, kw_only=True)

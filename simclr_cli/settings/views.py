@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
@@ -66,6 +66,8 @@ class ViewSettings(Settings):
 @dataclass(frozen=True, kw_only=True)
 class ResolvedViews(ViewSettings):
     """The same after the plan: nothing is automatic any more."""
+
+    resolved: ClassVar[bool] = True
 
     if TYPE_CHECKING:
         images: Path

@@ -19,7 +19,17 @@ from simclr_cli.errors import RunError
 from simclr_cli.files import bind, make_folder, move, remove, write_bytes, write_json
 from simclr_cli.reading import MOST_OF_LIST, parse_json
 from simclr_cli.settings import RUNS
-from simclr_cli.store.models import FORMAT_VERSION, plain, read_description, read_model, write_model
+from simclr_cli.store.models import FORMAT_VERSION, plain, read_model, write_model
+
+
+class Within:
+    """The path of a file or folder in a run's folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: RunFolder, _: type[RunFolder]) -> Path:
+        return run.path / self.name
 
 
 @dataclass(frozen=True)
@@ -28,73 +38,23 @@ class RunFolder:
 
     path: Path
 
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def speed_file(self) -> Path:
-        return self.path / "speed.jsonl"
-
-    @property
-    def pictures_file(self) -> Path:
-        return self.path / "pictures.json"
-
-    @property
-    def refused_file(self) -> Path:
-        return self.path / "refused.json"
-
-    @property
-    def encoder(self) -> Path:
-        return self.path / "encoder"
-
-    @property
-    def weights_file(self) -> Path:
-        return self.encoder / "model.safetensors"
-
-    @property
-    def projector_file(self) -> Path:
-        return self.path / "projector.safetensors"
-
-    @property
-    def report_file(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def pages(self) -> Path:
-        return self.path / "pages"
-
-    @property
-    def outcome_file(self) -> Path:
-        return self.path / "outcome.json"
-
-    @property
-    def probe_folder(self) -> Path:
-        return self.path / "probe"
-
-    @property
-    def event_files(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoint"
-
-    @property
-    def vectors(self) -> Path:
-        return self.path / "vectors"
-
-    @property
-    def failure_file(self) -> Path:
-        return self.path / "failed-batch.json"
-
-    @property
-    def last_good(self) -> Path:
-        return self.path / "last-good"
+    config_file = Within("config.json")
+    metrics_file = Within("metrics.jsonl")
+    speed_file = Within("speed.jsonl")
+    pictures_file = Within("pictures.json")
+    refused_file = Within("refused.json")
+    encoder = Within("encoder")
+    weights_file = Within("encoder/model.safetensors")
+    projector_file = Within("projector.safetensors")
+    report_file = Within("report.html")
+    pages = Within("pages")
+    outcome_file = Within("outcome.json")
+    probe_folder = Within("probe")
+    event_files = Within("tensorboard")
+    checkpoints = Within("checkpoint")
+    vectors = Within("vectors")
+    failure_file = Within("failed-batch.json")
+    last_good = Within("last-good")
 
     @property
     def finished(self) -> bool:
@@ -123,25 +83,6 @@ class RunFolder:
                 )
         return self
 
-    def config(self) -> dict[str, Any]:
-        """config.json, of a version that is known.
-
-        Raises:
-            RunError: missing, not JSON, or of a newer version.
-        """
-        return read_description(self.config_file, "Train a run with: simclr pretrain FOLDER")
-
-    def settings(self) -> dict[str, Any]:
-        """The settings in config.json; `images` is among them.
-
-        Raises:
-            RunError: as config, and a description without settings.
-        """
-        kept = self.config().get("settings")
-        if not isinstance(kept, dict) or not isinstance(kept.get("images"), str):
-            raise RunError(f"{self.config_file} does not hold a run's settings.", "Train again under another --run.")
-        return kept
-
     def begin(self) -> None:
         """From now on what is written in it is noted in digests.json, and damage is found."""
         if not (self.path / DIGESTS).exists():
@@ -167,19 +108,11 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
 
-    def write_failure(self, content: Mapping[str, Any]) -> None:
-        """Write failed-batch.json: the step whose loss was not finite, and its pictures."""
-        write_json(self.failure_file, content)
-
     def write_last_good(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         """Write last-good/, which is to --weights what another run's encoder/ is."""
         make_folder(self.last_good)
         write_bytes(self.last_good / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
         write_json(self.last_good / "config.json", config)
-
-    def write_outcome(self, content: Mapping[str, Any]) -> None:
-        """Write outcome.json: what came of the training, as a word and in sentences."""
-        write_json(self.outcome_file, content)
 
     def write_projector(self, state: Mapping[str, Tensor]) -> None:
         """Write the head g, for those who go on training."""

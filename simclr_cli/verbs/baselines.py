@@ -36,7 +36,7 @@ def baselines(ready: ReadyEncoder, settings: ProbeSettings, seed: int, report: R
     for name in settings.baseline:
         if name.endswith(".safetensors"):
             encoder = start_encoder(spec.architecture, name, spec.image_size, seed).eval().to(ready.device)
-            found[name] = ReadyEncoder(encoder, ready.device, name, "", None)
+            found[name] = ReadyEncoder(encoder, ready.device, name, "")
         else:
             found[name] = run_encoder(find_run(name, settings.runs), ready.device)
     if "imagenet" not in found and ready.run is not None:
@@ -89,9 +89,9 @@ def imagenet_on_machine(architecture: str, device: torch.device) -> ReadyEncoder
         return None
     encoder = create_encoder(pretrained_spec(name, config.input_size[-1]))
     load_backbone(encoder, read_weights(Path(path)), path)
-    return ReadyEncoder(encoder.eval().to(device), device, f"{name} (imagenet)", "", None)
+    return ReadyEncoder(encoder.eval().to(device), device, f"{name} (imagenet)", "")
 
 
 def _as_encoder(name: str, module: nn.Module, like: ReadyEncoder, middle: float) -> ReadyEncoder:
     spec = EncoderSpec(name, like.encoder.spec.image_size, mean=(middle,) * 3)
-    return ReadyEncoder(Encoder(module, spec).eval().to(like.device), like.device, name, "", None)
+    return ReadyEncoder(Encoder(module, spec).eval().to(like.device), like.device, name, "")

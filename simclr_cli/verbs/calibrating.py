@@ -20,10 +20,8 @@ from simclr_cli.images.pixels import NOT_STORED
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.store.calibrations import read_calibration, write_calibration
 from simclr_cli.store.index import Index
-from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.encoders import ReadyEncoder
 from simclr_cli.verbs.presets import view_recipe
-from simclr_cli.verbs.resume import kept_settings
 
 SAMPLED = 2_048  # pictures whose pairs are the random ones: two million
 VIEWED = 256  # pictures of which two views are made
@@ -32,7 +30,7 @@ AT_ONCE = 64  # pictures
 
 
 def calibration(
-    ready: ReadyEncoder, run: RunFolder, index: Index, census: Census | None, *, workers: int, report: Report
+    ready: ReadyEncoder, index: Index, census: Census | None, *, workers: int, report: Report
 ) -> Calibration:
     """What was kept of it, if it is of this model and of about these pictures; else taken now, and kept.
 
@@ -44,10 +42,9 @@ def calibration(
         near = abs(len(index) - kept["pictures"]) <= CHANGED * kept["pictures"]
         if near or census is None:
             return found
-    seed = kept_settings(run, {}).seed
-    drawn = numpy_generator(seed, Purpose.SIMILARITY).permutation(len(index))
+    drawn = numpy_generator(ready.info.settings.seed, Purpose.SIMILARITY).permutation(len(index))
     sample = index.h.take(np.sort(drawn[:SAMPLED]))
-    first, second = _views(ready, run, index, census, np.sort(drawn[:VIEWED]), workers, report)
+    first, second = _views(ready, index, census, np.sort(drawn[:VIEWED]), workers, report)
     taken = calibrate(sample, first, second)
     if census is not None:
         content = {
@@ -76,7 +73,6 @@ def _from(kept: Mapping[str, Any]) -> Calibration | None:
 
 def _views(
     ready: ReadyEncoder,
-    run: RunFolder,
     index: Index,
     census: Census | None,
     places: NDArray[np.int64],
@@ -89,7 +85,7 @@ def _views(
         return none, none
     by_name = {picture.name: picture for picture in census.pictures}
     names = [index.name(int(place)) for place in places]
-    chosen = kept_settings(run, {})
+    chosen = ready.info.settings
     sample = Census(census.root, tuple(by_name[name] for name in names if name in by_name), (), 0)
     sizes = np.array([(picture.height, picture.width) for picture in sample.pictures], np.int64).reshape(-1, 2)
     unstored = np.full(len(sizes), NOT_STORED, np.int64)

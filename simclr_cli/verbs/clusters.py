@@ -17,13 +17,11 @@ from simclr_cli.engine.density import hdbscan
 from simclr_cli.engine.silhouette import Separation, best, separations
 from simclr_cli.events import Report, progress, silent
 from simclr_cli.images.census import classes_of
-from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ClustersSettings
 from simclr_cli.store.index import Index
-from simclr_cli.store.runs import find_run
-from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.indexing import choose_run, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count
 
@@ -47,8 +45,9 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    out = page_of(settings, find_run(settings.run, settings.runs), "clusters")  # before long work
-    opened = open_index(settings, report)
+    chosen = choose_run(settings)
+    out = page_of(settings, chosen.run, "clusters")  # before long work
+    opened = open_index(chosen, report)
     index, names = opened.index, opened.index.names
     divided = divide(index, settings, report)
     folders = [name.split("/")[0] for name in names] if classes_of(names) else None
@@ -71,8 +70,7 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     if out is not None:
         groups = gallery(result) if out.suffix.lower() == ".html" else table(result)
         lead = f"{count(len(index), 'picture')} of {index.root}. {divided.reason}. {agreeing(result)}".strip()
-        workers = count_workers(settings.workers)
-        write_found(out, result, "Clusters", lead, groups, workers=workers, report=report)
+        write_found(out, result, "Clusters", lead, groups, workers=chosen.workers, report=report)
     return result
 
 

@@ -13,15 +13,13 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import Interrupted
 from simclr_cli.events import Report, progress, silent
 from simclr_cli.images.looks import NEAR_DUPLICATE_MAX_BITS
-from simclr_cli.images.workers import count_workers
 from simclr_cli.locks import locked
 from simclr_cli.results import Copy, DuplicateGroup, DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
-from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.copies import Copies, are_copies, find_copies
-from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.indexing import choose_run, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.wording import count
 
@@ -42,11 +40,12 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         return DuplicatesResult(None, 0, None, (), 0, 0, moved=done, moved_to=str(root), left=left)
     if settings.move_to is not None:
         check_free(settings.move_to)  # before long work
-    out = page_of(settings, find_run(settings.run, settings.runs), "duplicates")
-    opened = open_index(settings, report)
+    chosen = choose_run(settings)
+    out = page_of(settings, chosen.run, "duplicates")
+    opened = open_index(chosen, report)
     if settings.move_to is not None:
         check_destination(settings.move_to, opened.root)
-    index, workers = opened.index, count_workers(settings.workers)
+    index, workers = opened.index, chosen.workers
     threshold = least_similarity(settings, opened.calibration)
     looking = progress(report, "looking at what may be copies")
     found = find_copies(index, settings.kind, threshold or 0, workers=workers, progress=looking)

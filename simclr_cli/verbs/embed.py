@@ -34,7 +34,7 @@ from simclr_cli.store.vectors import (
     write_shards,
     write_vectors,
 )
-from simclr_cli.verbs.embedding import as_vectors, embed_census, nothing_decoded, pictures_of
+from simclr_cli.verbs.embedding import as_vectors, embed_census, nothing_decoded
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, ready_encoder
 
 
@@ -58,7 +58,7 @@ def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) 
         check_parquet()
     make_folder(settings.out.absolute().parent)
     ready = ready_encoder(settings, place)
-    root = settings.images or pictures_of(ready.run)
+    root = settings.images or ready.images
     report(Note(f"Embedding {root} with {ready.name}."))
     workers = count_workers(settings.workers, ranks.beside())
     census = take_census(root, workers=workers, progress=progress(report, "reading headers")) if ranks.first else None

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from simclr_cli.engine.compilation import folded
 from simclr_cli.engine.operations import upload
-from simclr_cli.errors import InputError, RunError
+from simclr_cli.errors import InputError
 from simclr_cli.events import Report, progress
 from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.decode import Refusal, evaluation_crop
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.workers import each
-from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import Vectors
 from simclr_cli.verbs.encoders import ReadyEncoder
 
@@ -30,27 +29,14 @@ def nothing_decoded(census: Census) -> InputError:
     return InputError(f"No picture in {census.root} could be decoded.", "Give a folder of whole pictures.")
 
 
-def embed_pictures(
+def embed_census(
     ready: ReadyEncoder, census: Census, *, batch_size: int, workers: int, report: Report, stage: str = "embedding"
 ) -> tuple[NDArray[np.float32], Census]:
     """h of every picture that can be decoded.
 
     Returns:
         (N, D) float32, not normalised, in the census's order; and the census without those that could not.
-
-    Raises:
-        InputError: not one could be decoded.
     """
-    h, decoded = embed_census(ready, census, batch_size=batch_size, workers=workers, report=report, stage=stage)
-    if not len(h):
-        raise nothing_decoded(census)
-    return h, decoded
-
-
-def embed_census(
-    ready: ReadyEncoder, census: Census, *, batch_size: int, workers: int, report: Report, stage: str = "embedding"
-) -> tuple[NDArray[np.float32], Census]:
-    """The same, where it is no error if there is none."""
     paths = [census.path(picture) for picture in census.pictures]
     h, refusals = embed_files(ready, paths, batch_size=batch_size, workers=workers, report=report, stage=stage)
     return h, census.without([Refused(census.pictures[i].name, refusal.reason) for i, refusal in refusals.items()])
@@ -118,21 +104,3 @@ def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, n
         source_fingerprint=census.fingerprint,
         refused=tuple({"name": entry.name, "reason": entry.reason} for entry in census.refused),
     )
-
-
-def trained_on(run: RunFolder) -> Path:
-    """Where the pictures of a run were when it was trained."""
-    return Path(run.settings()["images"])
-
-
-def pictures_of(run: RunFolder | None) -> Path:
-    """The folder that a run was trained on.
-
-    Raises:
-        RunError: it is no longer there.
-    """
-    assert run is not None  # settings see to it that a plain backbone comes with a folder
-    root = trained_on(run)
-    if not root.is_dir():
-        raise RunError(f"The pictures of {run.path} are no longer in {root}.", "Name their folder.")
-    return root

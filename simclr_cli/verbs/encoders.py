@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from simclr_cli.place import ALONE, Place
 from simclr_cli.settings import RUNS, EncoderSettings
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import RunInfo, read_run_info
 from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.export import spec_from_config
 
@@ -37,7 +39,33 @@ class ReadyEncoder:
     device: torch.device
     name: str  # the run's folder, or the timm name with its weights
     digest: str  # SHA-256 of the weights
-    run: RunFolder | None  # None for a plain timm model
+    run: RunFolder | None = None  # None for a plain timm model
+
+    @cached_property
+    def info(self) -> RunInfo:
+        """What its run is, read once.
+
+        Raises:
+            RunError: its config.json is missing or damaged.
+        """
+        assert self.run is not None
+        return read_run_info(self.run)
+
+    @property
+    def images(self) -> Path:
+        """The folder that its run was trained on.
+
+        Raises:
+            RunError: it is no longer there.
+        """
+        root = self.info.settings.images
+        if not root.is_dir():
+            raise RunError(f"The pictures of {self.name} are no longer in {root}.", "Name their folder.")
+        return root
+
+    def was_trained_on(self, folder: Path) -> bool:
+        """Return whether a folder is the one that its run was trained on."""
+        return self.run is not None and folder.resolve() == self.info.settings.images.resolve()
 
 
 def pick_device(name: str | None, place: Place = ALONE) -> torch.device:
@@ -101,7 +129,7 @@ def ready_encoder(settings: EncoderSettings, place: Place = ALONE) -> ReadyEncod
     encoder = start_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed).eval()
     state = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     digest = hashlib.sha256(to_safetensors(state)).hexdigest()
-    return ReadyEncoder(encoder.to(device), device, f"{settings.backbone} ({settings.weights})", digest, None)
+    return ReadyEncoder(encoder.to(device), device, f"{settings.backbone} ({settings.weights})", digest)
 
 
 def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
@@ -133,4 +161,4 @@ def untrained_twin(ready: ReadyEncoder, seed: int) -> ReadyEncoder:
     """The same architecture with the random weights that this seed gives: for a run's seed, what it began from."""
     spec = ready.encoder.spec
     encoder = create_encoder(spec, seed=seed).eval()
-    return ReadyEncoder(encoder.to(ready.device), ready.device, f"{spec.architecture} (untrained)", "", None)
+    return ReadyEncoder(encoder.to(ready.device), ready.device, f"{spec.architecture} (untrained)", "")

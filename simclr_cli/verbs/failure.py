@@ -10,6 +10,7 @@ from torch import Tensor
 
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.errors import TrainingError
+from simclr_cli.files import write_json
 from simclr_cli.images.batches import Batches
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
@@ -53,7 +54,7 @@ def keep_what_is_good(run: RunFolder, model: SimCLR, batches: Batches, step: int
         The end of a sentence about it.
     """
     names = [batches.decoded.census.pictures[row].name for row in batches.rows(step)]
-    run.write_failure({"step": step + 1, "loss": str(loss), "pictures": names})
+    write_json(run.failure_file, {"step": step + 1, "loss": str(loss), "pictures": names})
     found = load_checkpoint(run.checkpoints) if batches.device.type != "cpu" else None
     state = model.state_dict() if batches.device.type == "cpu" else found.model if found else {}
     good = {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}

@@ -31,6 +31,7 @@ from simclr_cli.results import FinetuneResult
 from simclr_cli.settings import FinetuneSettings
 from simclr_cli.store.classifiers import classifier_folder
 from simclr_cli.store.models import write_model
+from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.classifier import (
     FINE_TUNING,
     ClassifierRecipe,
@@ -39,7 +40,7 @@ from simclr_cli.verbs.classifier import (
     seconds_a_picture,
     train_classifier,
 )
-from simclr_cli.verbs.embedding import embed_pictures, pictures_of, trained_on
+from simclr_cli.verbs.embedding import embed_census, nothing_decoded
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
 from simclr_cli.verbs.export import classifier_card, classifier_config
 from simclr_cli.verbs.plan import MEMORY_SHARE, TAKEN_OVER_KEPT
@@ -66,19 +67,23 @@ def finetune(settings: FinetuneSettings, *, report: Report = silent) -> Finetune
 
 def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
     began = time.perf_counter()
-    ready = _start(settings)
-    out = _free_folder(settings, ready)
-    report(Note(f"Fine-tuning {ready.name} on {settings.images or pictures_of(ready.run)}."))
-    lesson = _lesson(settings, ready, report)
+    source = ready_encoder(settings)
+    ready = _start(settings, source)
+    out = _free_folder(settings, source.run)
+    root = settings.images or source.images
+    report(Note(f"Fine-tuning {ready.name} on {root}."))
+    lesson = _lesson(settings, source, root, report)
     recipe, batch_size, plan = _plan(settings, ready, lesson, out)
     report(plan)
     linear = train_classifier(
         ready.encoder, lesson.decoded, lesson.rows, lesson.labels, len(lesson.classes), recipe,
         batch_size=batch_size, seed=settings.seed, report=report,
     )  # fmt: skip
-    h, tested = embed_pictures(
+    h, tested = embed_census(
         ready, lesson.held_out, batch_size=EVALUATION_BATCH, workers=lesson.workers, report=report, stage="testing"
     )
+    if not len(h):
+        raise nothing_decoded(lesson.held_out)
     truth = torch.tensor([lesson.classes.index(lesson.names[picture.name]) for picture in tested.pictures])
     linear = linear.cpu()
     with torch.inference_mode():
@@ -120,45 +125,46 @@ class Lesson:
     workers: int
 
 
-def _start(settings: FinetuneSettings) -> ReadyEncoder:
+def _start(settings: FinetuneSettings, source: ReadyEncoder) -> ReadyEncoder:
     """The encoder to begin with; what cannot become a timm classifier ends here, before long work."""
-    ready = ready_encoder(settings)
+    ready = source
     if settings.scratch:
-        seed = ready.run.settings().get("seed", settings.seed) if ready.run else settings.seed
-        ready = dataclasses.replace(untrained_twin(ready, seed), run=ready.run)
+        ready = untrained_twin(source, source.info.settings.seed if source.run else settings.seed)
     check_joinable(ready.encoder.cpu(), 2)
     ready.encoder.to(ready.device)
     return ready
 
 
-def _free_folder(settings: FinetuneSettings, ready: ReadyEncoder) -> Path:
+def _free_folder(settings: FinetuneSettings, run: RunFolder | None) -> Path:
     """Where the classifier goes.
 
     Raises:
         RunError: something is there.
     """
-    where = ready.run.path if ready.run else Path()
-    out = settings.out or classifier_folder(where, settings.labels_fraction, scratch=settings.scratch)
+    out = settings.out or classifier_folder(
+        run.path if run else Path(), settings.labels_fraction, scratch=settings.scratch
+    )
     if os.path.lexists(out):
         raise RunError(f"{out} is there already, and a classifier is never overwritten.", "Give another --out FOLDER.")
     make_folder(out.absolute().parent)  # it can be written to
     return out
 
 
-def _lesson(settings: FinetuneSettings, ready: ReadyEncoder, report: Report) -> Lesson:
+def _lesson(settings: FinetuneSettings, source: ReadyEncoder, root: Path, report: Report) -> Lesson:
     """Census, labels, split, draw, and the decoded pictures.
 
     The split is that of `probe` by the same seed.
     """
     workers = count_workers(settings.workers)
-    root = settings.images or pictures_of(ready.run)
     whole = take_census(root, workers=workers, progress=progress(report, "reading headers"))
     census, names = labelled(whole, settings.labels)
     tests = None
     if settings.test is not None:
         tests = take_census(settings.test, workers=workers)
         held_out_names = labelled_like(tests, frozenset(names.values()))
-    decoded = decode_once(census, ready.encoder.spec.image_size, workers=workers, progress=progress(report, "decoding"))
+    decoded = decode_once(
+        census, source.encoder.spec.image_size, workers=workers, progress=progress(report, "decoding")
+    )
     pictures = decoded.census.pictures
     rows = np.arange(len(pictures))
     classes = tuple(sorted({names[picture.name] for picture in pictures}))
@@ -174,7 +180,7 @@ def _lesson(settings: FinetuneSettings, ready: ReadyEncoder, report: Report) -> 
         tests = dataclasses.replace(decoded.census, pictures=tuple(pictures[i] for i in rows[test]), refused=())
         rows, numbers = rows[~test], numbers[~test]
         split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
-        if ready.run and not settings.scratch and root.resolve() == trained_on(ready.run).resolve():
+        if not settings.scratch and source.was_trained_on(root):
             report(Note("The held-out pictures were among those trained on, without their labels."))
     else:
         names, split = {**names, **held_out_names}, f"held out in {settings.test}"

@@ -84,11 +84,12 @@ def _folder(path: Path) -> Folder:
 
 
 def _newer_runs(runs: Path) -> Iterator[str]:
+    from simclr_cli.store.run_info import read_run_info
     from simclr_cli.store.runs import list_runs
 
     for run in list_runs(runs):
         try:
-            run.config()
+            read_run_info(run)
         except RunError as error:
             if error.remedy == UPGRADE:
                 yield error.what

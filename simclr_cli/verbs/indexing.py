@@ -27,12 +27,32 @@ from simclr_cli.store.run import RunFolder
 from simclr_cli.store.runs import find_run
 from simclr_cli.store.segments import Unusable
 from simclr_cli.verbs.calibrating import calibration
-from simclr_cli.verbs.embedding import embed_files, pictures_of, unit_rows
+from simclr_cli.verbs.embedding import embed_files, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
 from simclr_cli.wording import count
 
 WAIT_SECONDS = 5  # for another process that brings the same vectors up to date
 KEPT_EVERY = 8_192  # pictures embedded before their vectors are put aside, which is what a crash may cost
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The run that is searched, and by what: resolved once, at the top of a command."""
+
+    run: RunFolder
+    ready: ReadyEncoder
+    workers: int
+    settings: IndexSettings
+
+
+def choose_run(settings: IndexSettings) -> Chosen:
+    """Find the run that the settings name, and load its encoder.
+
+    Raises:
+        RunError: no such run, or it is not finished or damaged.
+    """
+    run = find_run(settings.run, settings.runs)
+    return Chosen(run, run_encoder(run, pick_device(settings.device)), count_workers(settings.workers), settings)
 
 
 @dataclass(frozen=True)
@@ -50,22 +70,19 @@ class Opened:
         return Path(self.index.root)
 
 
-def open_index(settings: IndexSettings, report: Report) -> Opened:
+def open_index(chosen: Chosen, report: Report) -> Opened:
     """The vectors of the pictures as they are now, and what similarities mean among them.
 
     If the pictures are gone, or with `as_is`, the vectors that are there serve.
 
     Raises:
-        RunError: no such run, or neither pictures nor vectors.
+        RunError: neither pictures nor vectors.
         InputError: not one picture can be decoded.
     """
-    workers = count_workers(settings.workers)
-    ready = run_encoder(find_run(settings.run, settings.runs), pick_device(settings.device))
-    run = ready.run
-    assert run is not None
+    run, ready, workers, settings = chosen.run, chosen.ready, chosen.workers, chosen.settings
     report(Note(f"Searching the pictures of {run.path}."))
     stored, why = _stored(run, ready)
-    census = _census(run, stored, why, settings.as_is, workers, report)
+    census = _census(ready, why, settings.as_is, workers, report)
     if census is None:
         assert stored is not None
         index = stored
@@ -78,7 +95,7 @@ def open_index(settings: IndexSettings, report: Report) -> Opened:
     if left_out:
         name, reason = left_out[0]
         report(Note(f"Left out: {count(len(left_out), 'file')}, the first of them {name} ({reason}).", warning=True))
-    return Opened(run, ready, index, calibration(ready, run, index, census, workers=workers, report=report))
+    return Opened(run, ready, index, calibration(ready, index, census, workers=workers, report=report))
 
 
 def _updated(
@@ -113,7 +130,7 @@ def _stored(run: RunFolder, ready: ReadyEncoder) -> tuple[Index | None, str]:
     return found, "" if len(found) else "The vectors of this run were never finished"
 
 
-def _census(run: RunFolder, stored: Index | None, why: str, as_is: bool, workers: int, report: Report) -> Census | None:
+def _census(ready: ReadyEncoder, why: str, as_is: bool, workers: int, report: Report) -> Census | None:
     """The pictures as they are now; None where the vectors made before are to serve.
 
     Args:
@@ -124,7 +141,7 @@ def _census(run: RunFolder, stored: Index | None, why: str, as_is: bool, workers
             raise RunError(f"{why}.", "Leave out --as-is: they are made then.")
         return None
     try:
-        root = pictures_of(run)
+        root = ready.images
     except RunError as error:
         if why:
             raise

@@ -17,14 +17,13 @@ from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.thumbnails import each_thumbnail
-from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
 from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
 from simclr_cli.results import MapResult
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import MapSettings
 from simclr_cli.store.index import Index
-from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.indexing import choose_run, open_index
 from simclr_cli.wording import count
 
 UNLABELLED = "(no label)"
@@ -42,12 +41,13 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
         find_library()
     labels = None if settings.labels is None else read_labels(settings.labels)
     make_folder(settings.out.absolute().parent)
-    opened = open_index(settings, report)
+    chosen = choose_run(settings)
+    opened = open_index(chosen, report)
     mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings), report)
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
     paths = [mapped.root / name for name in mapped.names[::step]]
-    tell, workers = progress(report, "making thumbnails"), count_workers(settings.workers)
-    packed = list(sheets(each_thumbnail(paths, side, workers, oversampling=2, progress=tell), side))
+    tell = progress(report, "making thumbnails")
+    packed = list(sheets(each_thumbnail(paths, side, chosen.workers, oversampling=2, progress=tell), side))
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
         report(Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True))
     lead = f"{count(len(mapped.names), 'picture')}. {_in_words(settings, explained)}"

@@ -6,18 +6,19 @@ import dataclasses
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.engine.encoder import EncoderSpec, create_encoder, load_backbone, pretrained_spec, scratch_spec
 from simclr_cli.errors import RunError
-from simclr_cli.files import bind, remove, write_bytes
+from simclr_cli.files import bind, remove, write_bytes, write_json
 from simclr_cli.results import State
+from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint
 from simclr_cli.store.contents import source_of
 from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.models import read_description
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.verbs.export import model_card, spec_from_config, timm_config
 from simclr_cli.verbs.failure import BACKBONE
 from simclr_cli.verbs.outcome import outcome
@@ -35,7 +36,7 @@ def last_checkpoint(run: RunFolder, wrong: Collection[str]) -> Checkpoint | None
         return None
     try:
         found = load_checkpoint(run.checkpoints)
-        return found if found and len(found.metrics) == run.settings().get("epochs") else None
+        return found if found and len(found.metrics) == read_run_info(run).settings.epochs else None
     except RunError:
         return None
 
@@ -80,16 +81,16 @@ def mend(run: RunFolder, wrong: Mapping[str, State], *, bound: bool) -> tuple[st
 
 def _make_again(run: RunFolder, found: Checkpoint, names: Collection[str]) -> None:
     """Write files of a run as the end of its training did; those of encoder/ together."""
-    kept = run.settings()
+    info = read_run_info(run)
     state = {name.removeprefix(BACKBONE): part for name, part in found.model.items() if name.startswith(BACKBONE)}
     head = {name.removeprefix(HEAD): part for name, part in found.model.items() if name.startswith(HEAD)}
-    encoder = create_encoder(_spec(run, kept, names))
+    encoder = create_encoder(_spec(run, info.settings, names))
     load_backbone(encoder, state, str(run.checkpoints))
-    card = model_card(encoder, pictures=run.config()["census"]["pictures"], epochs=len(found.metrics))
+    card = model_card(encoder, pictures=info.census["pictures"], epochs=len(found.metrics))
     with tempfile.TemporaryDirectory(dir=run.path, prefix=TEMPORARY_PREFIX) as folder:
         aside = RunFolder(Path(folder))
         write_epochs(aside, found.metrics)
-        aside.write_outcome(dataclasses.asdict(outcome(found.metrics, kept["batch_size"], found.step)))
+        write_json(aside.outcome_file, dataclasses.asdict(outcome(found.metrics, info.settings.batch_size, found.step)))
         aside.write_projector(head)
         aside.write_encoder(encoder.backbone.state_dict(), timm_config(encoder), card)
         of_encoder = any(name.startswith(f"{run.encoder.name}/") for name in names)
@@ -99,14 +100,14 @@ def _make_again(run: RunFolder, found: Checkpoint, names: Collection[str]) -> No
                 write_bytes(run.path / name, file.read_bytes())
 
 
-def _spec(run: RunFolder, kept: Mapping[str, Any], wrong: Collection[str]) -> EncoderSpec:
+def _spec(run: RunFolder, kept: ResolvedSettings, wrong: Collection[str]) -> EncoderSpec:
     """What encoder/config.json says of f; if that is damaged, what it was written from."""
     described = run.encoder / "config.json"
     if described.relative_to(run.path).as_posix() not in wrong:
         return spec_from_config(described, read_description(described, "Train again."))
-    if kept["weights"] in ("none", "imagenet"):
-        make = scratch_spec if kept["weights"] == "none" else pretrained_spec
-        return make(kept["backbone"], kept["image_size"])
+    if kept.weights in ("none", "imagenet"):
+        make = scratch_spec if kept.weights == "none" else pretrained_spec
+        return make(kept.backbone, kept.image_size)
     raise RunError(
         f"{described} is damaged, and what it says stood beside the weights that training began from.",
         "Restore it from a copy, or train again: simclr pretrain FOLDER",

@@ -9,12 +9,10 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.engine.outliers import Oddness, oddness, percent_below, robust_z
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.images.workers import count_workers
 from simclr_cli.results import OddPicture, OutliersResult
 from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
-from simclr_cli.store.runs import find_run
-from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.indexing import choose_run, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.searching import within
 from simclr_cli.wording import closeness, count
@@ -30,8 +28,9 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    out = page_of(settings, find_run(settings.run, settings.runs), "outliers")  # before long work
-    opened = open_index(settings, report)
+    chosen = choose_run(settings)
+    out = page_of(settings, chosen.run, "outliers")  # before long work
+    opened = open_index(chosen, report)
     index = opened.index
     among, copies = contents(index, settings.within)
     if int(among.sum()) < 2:
@@ -50,8 +49,7 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
         lead = f"{count(result.searched, 'picture')} of {index.root}, each compared to its {found.neighbours} nearest."
         entries = tuple(Entry(one.path, told(one), _cells(one)) for one in result.pictures)
         group = Group("The oddest first", entries, standing_out(result))
-        workers = count_workers(settings.workers)
-        write_found(out, result, "Odd pictures", lead, [group], workers=workers, report=report)
+        write_found(out, result, "Odd pictures", lead, [group], workers=chosen.workers, report=report)
     return result
 
 

@@ -50,13 +50,12 @@ def compare(files: Mapping[str, tuple[int, int]], census: Census) -> Changes:
     )
 
 
-def find_folder(run: RunFolder, given: Path | None) -> Path:
-    """Where the pictures of a run are: where the person says, where they were, or near there or here.
+def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
+    """Where the pictures of a run are: where the person says, where they were before, or near there or here.
 
     Raises:
         RunError: nowhere.
     """
-    before = Path(run.settings()["images"])
     if given is not None:
         return given
     if before.is_dir():
@@ -71,9 +70,9 @@ def find_folder(run: RunFolder, given: Path | None) -> Path:
     )
 
 
-def is_of(run: RunFolder, folder: Path) -> bool:
-    """Whether a folder is the one that a run is of, also if it was moved."""
-    if run.settings()["images"] == str(folder.resolve()):
+def is_of(run: RunFolder, before: Path, folder: Path) -> bool:
+    """Whether a folder is the one that a run is of, also if it was moved from where it was before."""
+    if before == folder.resolve():
         return True
     try:
         return _holds(folder, read_pictures(run).files)
@@ -81,8 +80,11 @@ def is_of(run: RunFolder, folder: Path) -> bool:
         return False
 
 
-def check_pictures(run: RunFolder, census: Census, chosen: ResolvedSettings, report: Report) -> None:
+def check_pictures(run: RunFolder, root: Path, census: Census, chosen: ResolvedSettings, report: Report) -> None:
     """See to it that a folder holds the pictures that a run is of, or that the person accepts what has changed.
+
+    Args:
+        root: where they were.
 
     Raises:
         RunError: they have changed.
@@ -105,11 +107,11 @@ def check_pictures(run: RunFolder, census: Census, chosen: ResolvedSettings, rep
                 "Bring some back, or train under another --run.",
             )
         report(Note(f"From here on the batches are of the pictures as they are now: {changes.words}.", warning=True))
-    if (root := run.settings()["images"]) != str(census.root.resolve()):
+    if root != census.root.resolve():
         report(Note(f"The pictures of {run.path} are in {census.root} now; they were in {root}."))
 
 
-def keep_pictures(run: RunFolder, census: Census) -> None:
+def keep_pictures(run: RunFolder, census: Census) -> KeptPictures:
     """Write down which pictures a run is of from now on, and if they were others before, when that was.
 
     Args:
@@ -123,7 +125,8 @@ def keep_pictures(run: RunFolder, census: Census) -> None:
             counts = {name: len(names) for name, names in vars(found).items()}
             changes.append({"after_epochs": len(read_epochs(run)), **counts})
     files = {picture.name: (picture.bytes, picture.modified_ns) for picture in census.pictures}
-    write_pictures(run, KeptPictures(files, changes))
+    write_pictures(run, kept := KeptPictures(files, changes))
+    return kept
 
 
 def _near(run: RunFolder, before: Path) -> Iterator[Path]:

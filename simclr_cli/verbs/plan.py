@@ -195,6 +195,36 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
     return settings, tuple(choices)
 
 
+def fit_to_decoded(
+    chosen: ResolvedSettings, decoded: int, *, held_out_is_fixed: bool
+) -> tuple[ResolvedSettings, list[Choice]]:
+    """Give up what the images that could be decoded are too few for: the held-out ones, then a part of the batch.
+
+    Args:
+        held_out_is_fixed: their number was asked for, or is that of a run that goes on.
+
+    Returns:
+        The settings, and the lines of the plan that change.
+
+    Raises:
+        InputError: as many as asked for cannot be held out.
+    """
+    fewer: dict[str, Any] = {}
+    if chosen.held_out and decoded - chosen.held_out < chosen.batch_size:
+        if held_out_is_fixed:
+            raise InputError(
+                f"--held-out {chosen.held_out} of the {decoded} pictures that could be decoded leaves less than a "
+                f"batch of {chosen.batch_size}.",
+                "Give a smaller --held-out or --batch-size, or repair the pictures.",
+            )
+        fewer["held_out"] = 0
+    if decoded < chosen.batch_size:
+        fewer["batch_size"] = decoded
+    reason = f"only {decoded} pictures could be decoded"
+    lines = [_told(name, value, f"not {getattr(chosen, name)}: {reason}") for name, value in fewer.items()]
+    return dataclasses.replace(chosen, **fewer), lines
+
+
 def resolve_views(settings: PreviewSettings, here: Circumstances) -> tuple[ResolvedPreview, tuple[Choice, ...]]:
     """Fill in what was left open of the views, by the same rules."""
     resolved, choices = ResolvedPreview(**vars(settings)), []

@@ -88,7 +88,7 @@ def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
     except SettingsError as error:  # of the classifier's, not of what was typed
         raise RunError(error.what, error.remedy) from None
     digest = config["simclr"]["model_digest"]
-    return ReadyClassifier(ReadyEncoder(encoder.to(device), device, str(folder), digest, None), linear, labels)
+    return ReadyClassifier(ReadyEncoder(encoder.to(device), device, str(folder), digest), linear, labels)
 
 
 def write_predictions(out: Path, result: PredictResult) -> None:

@@ -17,7 +17,7 @@ from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.errors import CollapseError, InputError, MachineError
 from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Report, TrainingEnded, progress, silent
-from simclr_cli.files import make_folder
+from simclr_cli.files import make_folder, write_json
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
 from simclr_cli.images.folder import take_census
@@ -31,15 +31,16 @@ from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import write_run_info
 from simclr_cli.verbs.alone import alone
 from simclr_cli.verbs.copies import join_alike
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
 from simclr_cli.verbs.outcome import outcome
 from simclr_cli.verbs.pictures import check_pictures
-from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, resolve
+from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded, resolve
 from simclr_cli.verbs.report import try_report
-from simclr_cli.verbs.resume import begin, describe, explain, settle
+from simclr_cli.verbs.resume import begin, explain, settle
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import bytes_a_picture, lack_of_disk, seconds_a_picture
 from simclr_cli.verbs.watch import Watch, kept_out
@@ -88,17 +89,22 @@ def _pretrain(
     make_folder(run.path)
     decoded = _decode(work, settings, count_workers(chosen.workers, beside), ranks, report)
     census = decoded.census
-    if len(decoded) - chosen.held_out < chosen.batch_size:
-        chosen = dataclasses.replace(chosen, held_out=0)
-    if len(decoded) < chosen.batch_size:
-        report(Note(f"The batch shrinks from {chosen.batch_size} to {len(decoded)}: that many could be decoded."))
-        chosen = dataclasses.replace(chosen, batch_size=len(decoded))
-    if ranks.first:
-        settle(run, chosen, census, work.plan.choices if work.plan else (), work.census)
+    fixed = chosen.resume or settings.held_out is not None
+    chosen, amended = fit_to_decoded(chosen, len(decoded), held_out_is_fixed=fixed)
+    for choice in amended:
+        report(Note(f"The plan changes. {choice.name.capitalize()}: {choice.value}, {choice.reason}.", warning=True))
+    info, plan = None, work.plan
+    if plan is not None:
+        new = {choice.name: choice for choice in amended}
+        plan = dataclasses.replace(plan, choices=tuple(new.get(choice.name, choice) for choice in plan.choices))
+        info = settle(run, chosen, census, plan.choices, work.census, work.before)
     groups = _groups(decoded, chosen, ranks, report)
 
     def shrunk(micro_batch: int) -> None:
-        describe(run, dataclasses.replace(chosen, micro_batch=micro_batch), census)
+        assert info is not None  # with several processes it is an error instead
+        write_run_info(
+            run, dataclasses.replace(info, settings=dataclasses.replace(info.settings, micro_batch=micro_batch))
+        )
 
     model = work.model or build_model(chosen).to(device)
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)
@@ -110,10 +116,11 @@ def _pretrain(
     found = outcome(metrics, chosen.batch_size, chosen.epochs * batches.steps_per_epoch)
     digest, page = None, None
     if ranks.first:
-        run.write_outcome(dataclasses.asdict(found))
+        assert info is not None
+        write_json(run.outcome_file, dataclasses.asdict(found))
         digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
         report(TrainingEnded())
-        page = try_report(run, census=census, device=device, workers=chosen.workers, report=report)
+        page = try_report(run, info, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
         raise CollapseError(*found.sentences)
     return dataclasses.replace(
@@ -126,6 +133,7 @@ def _pretrain(
         images_per_second=statistics.median(row["images_per_second"] for row in metrics),
         seconds=time.perf_counter() - began,
         model_digest=digest,
+        plan=plan,
         census=census.summary(),
         state=found.state,
         outcome=found.words,
@@ -135,11 +143,11 @@ def _pretrain(
 
 def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report) -> Work:
     """Census and plan; whatever cannot work ends here, before any long work."""
-    run, wanted = begin(settings, restarted=ranks.restarted)
+    run, wanted, before = begin(settings, restarted=ranks.restarted)
     workers = count_workers(wanted.workers, beside)
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
-    if wanted.resume:
-        check_pictures(run, census, wanted, report)
+    if before is not None:
+        check_pictures(run, before.settings.images, census, wanted, report)
     if wanted.loss == "supcon" and not census.classes:
         raise InputError(
             f"--loss supcon takes the folders for classes, and those in {census.root} do not look like it.",
@@ -151,8 +159,8 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     memory = free_memory(device) // (beside if device.type == "cpu" else 1)
     here = Circumstances(len(census.pictures), summary["short_side"]["median"], device, ranks.count, memory)
     chosen, choices = resolve(wanted, here)
-    if wanted.resume:
-        choices = explain(run, chosen, choices)
+    if before is not None:
+        choices = explain(before, chosen, choices)
     chosen = dataclasses.replace(chosen, run=run.path.name)
     model = build_model(chosen).to(device)
     kept = bytes_a_picture(model, chosen)
@@ -168,7 +176,7 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
         report(Note(shortage, warning=True))
     if shortage := lack_of_disk(run.path, model, chosen):
         report(Note(shortage, warning=True))
-    return Work(run, chosen, census, plan, model)
+    return Work(run, chosen, census, plan, model, before)
 
 
 def _decode(work: Work, settings: PretrainSettings, workers: int, ranks: Ranks, report: Report) -> DecodedPictures:

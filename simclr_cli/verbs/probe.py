@@ -15,7 +15,6 @@ from simclr_cli.results import ProbeResult
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.baselines import baselines
 from simclr_cli.verbs.comparison import compare
-from simclr_cli.verbs.embedding import pictures_of, trained_on
 from simclr_cli.verbs.encoders import ready_encoder
 from simclr_cli.verbs.findings import confusion, few_labels, likely_mislabelled, per_class
 from simclr_cli.verbs.verdict import verdict
@@ -28,7 +27,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         SimclrError: one of its kinds, with what to do next.
     """
     ready = ready_encoder(settings)
-    root = settings.images or pictures_of(ready.run)
+    root = settings.images or ready.images
     report(Note(f"Probing {ready.name} on {root}."))
     workers = count_workers(settings.workers)
     census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
@@ -39,8 +38,8 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         labels = {**labels, **labelled_like(held_out, frozenset(labels.values()))}
     seed = settings.seed
     if ready.run is not None:
-        seed = ready.run.settings().get("seed", settings.seed)
-        if held_out is None and census.root.resolve() == trained_on(ready.run).resolve():
+        seed = ready.info.settings.seed
+        if held_out is None and ready.was_trained_on(root):
             report(Note("The held-out pictures were among those trained on, without their labels."))
     encoders = baselines(ready, settings, seed, report)
     if ready.run is not None or settings.weights != "none":  # else it is its own untrained twin

@@ -23,9 +23,9 @@ from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, Probe
 from simclr_cli.settings import ReportSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import RunInfo, read_run_info
 from simclr_cli.store.runs import find_begun_run
 from simclr_cli.verbs.encoders import pick_device, run_encoder
-from simclr_cli.verbs.resume import kept_settings
 from simclr_cli.verbs.samples import first_step, show_neighbours, show_views
 
 CONFUSION_SIDE = 1000  # px, at most
@@ -42,14 +42,16 @@ def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult
     """
     run = find_begun_run(settings.run, settings.runs)
     workers = count_workers(settings.workers)
-    size = write_report(run, device=pick_device(settings.device), workers=workers, report=report)
+    size = write_report(run, read_run_info(run), device=pick_device(settings.device), workers=workers, report=report)
     return ReportResult(str(run.path), str(run.report_file), run.finished, size)
 
 
-def try_report(run: RunFolder, *, census: Census, device: torch.device, workers: int, report: Report) -> str | None:
+def try_report(
+    run: RunFolder, info: RunInfo, *, census: Census, device: torch.device, workers: int, report: Report
+) -> str | None:
     """The page of a run that has just finished, or a note of why there is none: the run is finished all the same."""
     try:
-        write_report(run, device=device, workers=workers, report=report, census=census)
+        write_report(run, info, device=device, workers=workers, report=report, census=census)
     except Interrupted:  # there is nothing to lose any more, and a report of it would be the next one
         return None
     except Exception as error:  # whatever it is, hours of training end well
@@ -60,7 +62,7 @@ def try_report(run: RunFolder, *, census: Census, device: torch.device, workers:
 
 
 def write_report(
-    run: RunFolder, *, device: torch.device, workers: int, report: Report, census: Census | None = None
+    run: RunFolder, info: RunInfo, *, device: torch.device, workers: int, report: Report, census: Census | None = None
 ) -> int:
     """Write report.html.
 
@@ -75,12 +77,12 @@ def write_report(
     except RunError as error:
         refused = []
         report(Note(error.what, warning=True))
-    views, neighbours = _samples(run, refused, census, device, workers, report)
+    views, neighbours = _samples(run, info, refused, census, device, workers, report)
     confusion = run.probe_folder / "confusion.png"
     shown = RunShown(
         name=run.path.absolute().name,
         finished=run.finished,
-        config=run.config(),
+        config=info.described(),
         rows=read_epochs(run),
         refused=refused,
         views=views,
@@ -96,6 +98,7 @@ def write_report(
 
 def _samples(
     run: RunFolder,
+    info: RunInfo,
     refused: list[tuple[str, str]],
     census: Census | None,
     device: torch.device,
@@ -106,11 +109,11 @@ def _samples(
     lead = "Some pictures, each with the two views of it that the first step of training saw."
     try:
         if census is None:
-            root = Path(run.settings()["images"])
-            census = take_census(root, workers=workers).without([Refused(*entry) for entry in refused])
-            if census.fingerprint != run.config().get("census", {}).get("fingerprint"):
+            census = take_census(info.settings.images, workers=workers)
+            census = census.without([Refused(*entry) for entry in refused])
+            if census.fingerprint != info.census.get("fingerprint"):
                 lead = "The folder has changed since: two views each of pictures that are in it now."
-        chosen = kept_settings(run, {})
+        chosen = info.settings
         step = first_step(census, chosen, workers)
         ready = run_encoder(run, device) if run.finished else None
         views = show_views(step, census, ready, chosen, workers, lead)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import simclr_cli
 from simclr_cli.errors import RunError, SettingsError
@@ -16,22 +14,18 @@ from simclr_cli.images.census import Census
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
-from simclr_cli.store.pictures import read_pictures
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info, write_run_info
 from simclr_cli.store.runs import list_runs
 from simclr_cli.verbs.pictures import find_folder, is_of, keep_pictures
 from simclr_cli.wording import count
 
-NOT_KEPT = (
-    "resume", "accept_changes", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
-)  # of the command, not of the run  # fmt: skip
 ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
-ABSENT = {"held_out": 0, "turn": 0.0}  # what runs did from before there were these settings
 MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything else is the run's own
 
 
-def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFolder, ResolvedSettings]:
-    """The run and its settings, automatic ones still open if it is new.
+def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFolder, ResolvedSettings, RunInfo | None]:
+    """The run, its settings, automatic ones still open if it is new, and what it was before if it goes on.
 
     A run that goes on may be given more epochs than it was begun with, also when it is finished.
 
@@ -46,10 +40,12 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
         kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
         settings = PretrainSettings(**{**kept, "run": begun.path.name, "resume": True})
     if not settings.resume:
-        return _new_run(settings).checked(), ResolvedSettings(**vars(settings))
+        return _new_run(settings).checked(), ResolvedSettings(**vars(settings)), None
     run = _stopped_run(settings).checked()
+    before = read_run_info(run)
     command = {name: getattr(settings, name) for name in NOT_KEPT}
-    own = kept_settings(run, {**command, "images": find_folder(run, settings.images)})
+    images = find_folder(run, before.settings.images, settings.images)
+    own = dataclasses.replace(before.settings, **command, images=images)
     if settings.epochs is not None and (run.finished or settings.epochs != own.epochs):
         if settings.epochs <= (done := len(read_epochs(run))):
             raise SettingsError(
@@ -66,24 +62,7 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
                 f"Leave out {option}, or train under another --run.",
             )
     elsewhere = {name: given for name in ELSEWHERE if (given := getattr(settings, name)) is not None}
-    return run, dataclasses.replace(own, **elsewhere)
-
-
-def kept_settings(run: RunFolder, command: Mapping[str, Any]) -> ResolvedSettings:
-    """The settings that a run was begun with, and those of the command.
-
-    Raises:
-        RunError: they are not there, or not all of them are settings.
-        InputError: its pictures are gone.
-    """
-    kept = run.settings()
-    open_still = [name for name, value in kept.items() if value is None and name != "preset"]
-    try:
-        if open_still:
-            raise TypeError(f"{open_still[0]} is open still")
-        return ResolvedSettings(**{**ABSENT, **kept, "images": Path(kept["images"]), **command})
-    except (TypeError, SettingsError) as error:
-        raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
+    return run, dataclasses.replace(own, **elsewhere), before
 
 
 def _named_or_next(settings: PretrainSettings) -> RunFolder:
@@ -120,7 +99,7 @@ def _stopped_run(settings: PretrainSettings) -> RunFolder:
         stopped = [run for run in list_runs(settings.runs) if more or not run.finished]
         stopped.sort(key=lambda run: run.finished)  # those that are not come first
         if settings.images is not None:
-            stopped = [run for run in stopped if is_of(run, settings.images)]
+            stopped = [run for run in stopped if is_of(run, read_run_info(run).settings.images, settings.images)]
         if not stopped:
             of = f" of {settings.images}" if settings.images else ""
             raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")
@@ -132,20 +111,30 @@ def _stopped_run(settings: PretrainSettings) -> RunFolder:
     return run
 
 
-def explain(run: RunFolder, chosen: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+def explain(before: RunInfo, chosen: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
     """The choices of a run that goes on; if it is given other epochs than it had, what that means."""
-    if (before := run.settings().get("epochs")) == chosen.epochs:
+    if (had := before.settings.epochs) == chosen.epochs:
         return tuple(choices)
-    reason = f"it had {before}; from here on every step has the learning rate that it has in a run of {chosen.epochs}"
+    reason = f"it had {had}; from here on every step has the learning rate that it has in a run of {chosen.epochs}"
     return tuple(dataclasses.replace(c, reason=reason) if c.name == "epochs" else c for c in choices)
 
 
-def settle(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Sequence[Choice], full: Census) -> None:
+def settle(
+    run: RunFolder,
+    chosen: ResolvedSettings,
+    census: Census,
+    choices: Sequence[Choice],
+    full: Census,
+    before: RunInfo | None,
+) -> RunInfo:
     """Make the folder that of a run in training: which is its own if it was finished, and is given more epochs now.
 
+    What the run is stands in it from here on: settings, versions, census, and every file refused, with its reason.
+
     Args:
-        census, choices: see describe.
-        full: the census before decoding.
+        census, full: after decoding, and before.
+        choices: the plan's. Those that a run was begun with stay as they were, but for epochs.
+        before: what a run was that goes on.
 
     Raises:
         RunError: a finished run whose last checkpoint is gone or damaged; it stays as it is.
@@ -154,36 +143,26 @@ def settle(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Se
         if load_checkpoint(run.checkpoints) is None:
             raise RunError(f"There is no checkpoint in {run.checkpoints} to go on from.", "Train under another --run.")
         run.set_encoder_aside(len(read_epochs(run)))
-    keep_pictures(run, full)
-    describe(run, chosen, census, choices)
-
-
-def describe(run: RunFolder, chosen: ResolvedSettings, census: Census, choices: Sequence[Choice] = ()) -> None:
-    """Write down what the run is: settings as resolved, census, versions; and every file refused, with its reason.
-
-    Args:
-        choices: the plan's, with their reasons. What a run that goes on was begun with stays as it was, but for epochs.
-    """
-    before = run.config() if run.config_file.is_file() else {}
-    settings = {name: value for name, value in chosen.told().items() if name not in NOT_KEPT}
-    settings["images"] = str(census.root.resolve())
-    run.begin()
-    told = [dataclasses.asdict(choice) for choice in choices]
-    extended = before.get("extended", [])
-    if before and (had := before["settings"].get("epochs")) != chosen.epochs:
-        extended = [*extended, had]
-        new = {choice["name"]: choice for choice in told if choice["name"] == "epochs"}
-        before["choices"] = [new.get(choice["name"], choice) for choice in before.get("choices", [])]
-    run.write_refused([(entry.name, entry.reason) for entry in census.refused])
-    run.write_config(
-        {
-            "simclr_version": simclr_cli.__version__,
-            "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
+    extended: tuple[int, ...] = ()
+    if before is not None:
+        more = before.settings.epochs != chosen.epochs
+        extended = (*before.extended, before.settings.epochs) if more else before.extended
+        new = {choice.name: choice for choice in choices if more and choice.name == "epochs"}
+        choices = [new.get(choice.name, choice) for choice in before.choices] or choices
+    kept = keep_pictures(run, full)
+    info = RunInfo(
+        settings=dataclasses.replace(chosen, images=census.root.resolve()),
+        census=census.summary(),
+        versions={
+            "simclr": simclr_cli.__version__,
             "python": platform.python_version(),
-            "settings": settings,
-            "extended": extended,  # the epochs that it was to have before
-            "choices": before.get("choices") or told,
-            "census": census.summary(),
-            "picture_changes": list(read_pictures(run).changes),
-        }
+            **{name: version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
+        },
+        choices=tuple(choices),
+        extended=extended,
+        image_changes=kept.changes,
     )
+    run.begin()
+    run.write_refused([(entry.name, entry.reason) for entry in census.refused])
+    write_run_info(run, info)
+    return info

@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 
 from simclr_cli.engine.search import nearest
 from simclr_cli.events import Report, silent
-from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 from simclr_cli.settings import SimilarSettings
-from simclr_cli.store.runs import find_run
-from simclr_cli.verbs.embedding import trained_on
-from simclr_cli.verbs.indexing import Opened, open_index
+from simclr_cli.verbs.indexing import Opened, choose_run, open_index
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.queries import Query, embed_queries, read_queries
 from simclr_cli.verbs.searching import within
@@ -30,11 +27,11 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    workers = count_workers(settings.workers)
-    run = find_run(settings.run, settings.runs)
-    queries, refused = read_queries(settings.queries, trained_on(run), workers, report)  # before long work
-    out = page_of(settings, run, "similar")
-    opened = open_index(settings, report)
+    chosen = choose_run(settings)
+    workers, root = chosen.workers, chosen.ready.info.settings.images
+    queries, refused = read_queries(settings.queries, root, workers, report)  # before long work
+    out = page_of(settings, chosen.run, "similar")
+    opened = open_index(chosen, report)
     answered, h, failed = embed_queries(
         queries, opened.index, opened.ready, batch_size=settings.batch_size, workers=workers, report=report
     )

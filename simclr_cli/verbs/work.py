@@ -11,6 +11,7 @@ from simclr_cli.events import PlanMade
 from simclr_cli.images.census import Census
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import RunInfo
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,9 @@ class Work:
     run: RunFolder
     chosen: ResolvedSettings
     census: Census  # before decoding
-    plan: PlanMade | None = None  # these two the first one keeps to itself
+    plan: PlanMade | None = None  # these three the first one keeps to itself
     model: SimCLR | None = None
+    before: RunInfo | None = None  # of a run that goes on
 
     def told(self) -> list[Any]:
         """As JSON can hold it."""

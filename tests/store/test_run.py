@@ -15,6 +15,7 @@ from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.run import FORMAT_VERSION, RunFolder
+from simclr_cli.store.run_info import read_run_info
 
 NAMES = ["plain.png", "größe.png", "new\nline.png", os.fsdecode(b"caf\xe9\xff.png")]
 ENCODER = {"architecture": "resnet18", "num_classes": 0, "simclr": {"format_version": FORMAT_VERSION, "run": "r"}}
@@ -52,7 +53,7 @@ def test_config_comes_back_with_its_version(tmp_path: Path) -> None:
     assert not run.begun
     run.write_config({"settings": {"images": os.fsdecode(b"/caf\xe9"), "rate": 0.1}, "seed": 3})
     assert run.begun and not run.finished
-    assert run.config() == {
+    assert json.loads(run.config_file.read_bytes()) == {
         "format_version": FORMAT_VERSION, "settings": {"images": os.fsdecode(b"/caf\xe9"), "rate": 0.1}, "seed": 3,
     }  # fmt: skip
 
@@ -186,7 +187,7 @@ def test_newer_version_says_upgrade(tmp_path: Path, of_run: bool) -> None:
     (content if of_run else content["simclr"])["format_version"] = FORMAT_VERSION + 1
     path.write_text(json.dumps(content))
     with pytest.raises(RunError, match="Upgrade") as caught:
-        run.config() if of_run else run.read_encoder()
+        read_run_info(run) if of_run else run.read_encoder()
     assert f"version {FORMAT_VERSION + 1}" in caught.value.what
 
 
@@ -210,7 +211,7 @@ def test_description_with_something_else_under_simclr_is_a_run_error(tmp_path: P
 
 def test_missing_description_tells_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="simclr pretrain FOLDER"):
-        RunFolder(tmp_path).config()
+        read_run_info(RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"3", b"[3]", b'[{"name": "a"}]', b'{"name": "a"}'])

@@ -24,6 +24,7 @@ from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.moves import JOURNAL, read_journal
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 
 pytestmark = pytest.mark.long
 
@@ -108,7 +109,7 @@ def wrongs(work: Path, pictures: Counter[str], *, clean: bool) -> Iterator[str]:
         yield from (f"{folder / name} is moved, and cannot be put back" for name in strangers)
     for run in map(RunFolder, (work / "simclr-runs").iterdir()):
         if run.begun:
-            run.settings(), read_epochs(run), load_checkpoint(run.checkpoints)
+            read_run_info(run), read_epochs(run), load_checkpoint(run.checkpoints)
         if run.finished:
             digest = run.read_encoder()[0]["simclr"]["model_digest"]
             read_index(run.vectors, model_digest=digest)

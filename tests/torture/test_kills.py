@@ -18,6 +18,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.vectors import read_vectors
 
 pytestmark = pytest.mark.long
@@ -57,7 +58,7 @@ def train(work: Path, _: random.Random) -> list[str]:
 def trained(work: Path, _: Truth) -> str:
     run = RunFolder(work / "simclr-runs/new")
     if run.begun:
-        run.settings()
+        read_run_info(run)
     found, rows = load_checkpoint(run.checkpoints), read_epochs(run)
     if found is not None and found.step != STEPS * len(found.metrics) + len(found.losses):
         return "the checkpoint is mixed"

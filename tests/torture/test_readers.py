@@ -34,11 +34,11 @@ from simclr_cli.store.moves import JOURNAL, Moved, move_out, read_journal
 from simclr_cli.store.pictures import read_pictures
 from simclr_cli.store.rows import read_rows
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
 from simclr_cli.verbs.export import labels_from_config, spec_from_config
 from simclr_cli.verbs.pretrain import pretrain
 from simclr_cli.verbs.report import read_probe
-from simclr_cli.verbs.resume import kept_settings
 from simclr_cli.verbs.similar import similar
 
 pytestmark = pytest.mark.long
@@ -122,7 +122,7 @@ def read_caches(file: Path) -> Any:
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    "runs/r/config.json": lambda file: kept_settings(run_of(file), {}),
+    "runs/r/config.json": lambda file: read_run_info(run_of(file)).settings,
     "runs/r/metrics.jsonl": lambda file: read_epochs(run_of(file)),
     "runs/r/speed.jsonl": lambda file: read_epochs(run_of(file)),
     "runs/r/pictures.json": lambda file: read_pictures(run_of(file)),

@@ -28,7 +28,7 @@ def begun(tmp_path: Path, draw: Callable[..., Any]) -> RunFolder:
 
 def keep(run: RunFolder, folder: Path) -> RunFolder:
     keep_pictures(run, take_census(folder))
-    run.write_config({"settings": {"images": str(folder)}})
+    run.write_config({})
     return run
 
 
@@ -50,19 +50,19 @@ def test_a_folder_that_was_moved_is_found_and_a_decoy_is_not(
     shutil.copytree(before, tmp_path / "places" / "decoy")
     draw(tmp_path / "places" / "decoy" / "1" / "5.png", seed=1, side=64)
     before.rename(there)
-    assert find_folder(begun, None) == there
-    assert is_of(begun, there) and not is_of(begun, tmp_path / "places" / "decoy")
+    assert find_folder(begun, before, None) == there
+    assert is_of(begun, before, there) and not is_of(begun, before, tmp_path / "places" / "decoy")
 
 
 def test_what_the_person_says_goes_first_then_where_it_was(begun: RunFolder, tmp_path: Path) -> None:
-    assert find_folder(begun, None) == tmp_path / "places" / "pics"
-    assert find_folder(begun, tmp_path) == tmp_path
+    assert find_folder(begun, tmp_path / "places" / "pics", None) == tmp_path / "places" / "pics"
+    assert find_folder(begun, tmp_path / "places" / "pics", tmp_path) == tmp_path
 
 
 def test_a_folder_that_is_nowhere_is_asked_for(begun: RunFolder, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "places")
     with pytest.raises(RunError, match=r"are no longer in .*places/pics") as caught:
-        find_folder(begun, None)
+        find_folder(begun, tmp_path / "places" / "pics", None)
     assert "--images FOLDER" in caught.value.remedy
 
 

@@ -22,13 +22,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from simclr_cli.errors import InputError, MachineError, RunError, SettingsError, TrainingError
-from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Progress, StepDone
+from simclr_cli.events import CensusTaken, Choice, EpochDone, Event, Note, PlanMade, Progress, StepDone
 from simclr_cli.images.caches import cache_root, list_caches
 from simclr_cli.images.folder import take_census
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.epochs import TIMES
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
+from simclr_cli.verbs import plan as plan_module
 from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs.pretrain import pretrain
@@ -101,7 +103,7 @@ def test_result_says_what_the_run_folder_says(trained: Any) -> None:
 
 
 def test_config_holds_every_setting_resolved(trained: Any) -> None:
-    config = trained.run.config()
+    config = json.loads(trained.run.config_file.read_bytes())
     wanted = {field.name for field in dataclasses.fields(ResolvedSettings)} - {
         "resume",
         "accept_changes",
@@ -219,7 +221,7 @@ def test_on_a_disk_without_room_pictures_are_streamed_and_it_is_said(
 
 
 def test_on_a_cpu_nothing_is_compiled_and_the_run_says_so(trained: Any) -> None:
-    assert trained.run.settings()["compile"] == "off"
+    assert read_run_info(trained.run).settings.compile == "off"
     assert choice(trained.result.plan, "compile") == ("off", "it gains nothing on a CPU, and takes a minute")
     assert not [event for event in trained.events if isinstance(event, Note)]
 
@@ -232,7 +234,7 @@ def test_compiling_is_kept_with_the_run_and_changes_little(
     on = train(pictures, run="on", compile="on", report=events.append)
     off = train(pictures, run="off", compile="off")
     torch._dynamo.reset()
-    assert [RunFolder(Path(made.run)).settings()["compile"] for made in (on, off)] == ["on", "off"]
+    assert [read_run_info(RunFolder(Path(made.run))).settings.compile for made in (on, off)] == ["on", "off"]
     assert choice(on.plan, "compile") == ("on", "as set") and not [e for e in events if isinstance(e, Note)]
     assert losses_of(on.run) == pytest.approx(losses_of(off.run), rel=1e-3)
 
@@ -250,7 +252,7 @@ def test_without_a_compiler_training_goes_on_with_one_warning(
     (note,) = (event for event in events if isinstance(event, Note))
     assert note.warning and "torch.compile" in note.text and "working triton" in note.text
     assert made.model_digest == expected.model_digest
-    assert RunFolder(Path(made.run)).settings()["compile"] == "on"  # where it goes on, there may be a compiler
+    assert read_run_info(RunFolder(Path(made.run))).settings.compile == "on"  # there may be one where it goes on
 
 
 def test_the_users_pictures_stay_as_they_are_and_no_socket_is_opened(
@@ -424,8 +426,36 @@ def test_batch_shrinks_again_when_decoding_refuses_some(own: Any, train: Train) 
     (own.pictures / "bricks" / "0001.jpg").write_bytes(whole[: len(whole) * 3 // 4])
     notes: list[Event] = []
     made = train(own.pictures, batch_size=48, report=notes.append)
-    assert Note("The batch shrinks from 48 to 47: that many could be decoded.") in notes
+    assert any("Batch size: 47 pictures, not 48" in note.text for note in notes if isinstance(note, Note))
     assert made.finished and made.pictures == 47
+
+
+def cut(folder: Path, *names: str) -> None:
+    """Cut JPEGs short, whose headers say nothing of their ends: only a full decode finds it."""
+    for name in names:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-300])
+
+
+def test_held_out_pictures_that_cannot_be_kept_out_after_decoding_are_an_error(own: Any, train: Train) -> None:
+    """Asked for, they are not given up: the plan on screen would be false."""
+    cut(own.pictures, *(f"{kind}/0001.jpg" for kind in ("bricks", "dots")))
+    with pytest.raises(InputError, match="--held-out 16 of the 46 pictures that could be decoded leaves less than"):
+        train(own.pictures, batch_size=32, held_out=16)
+
+
+def test_held_out_pictures_are_given_up_visibly_where_they_were_not_asked_for(
+    own: Any, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut(own.pictures, *(f"{kind}/0001.jpg" for kind in ("bricks", "dots")))
+    monkeypatch.setitem(plan_module.RULES, "held_out", lambda *_: (16, "by the rule"))
+    notes: list[Event] = []
+    made = train(own.pictures, batch_size=32, report=notes.append)
+    info = read_run_info(RunFolder(Path(made.run)))
+    assert info.settings.held_out == 0 and made.finished
+    value, reason = choice(made.plan, "held out")
+    assert (value, reason) == ("0 pictures", "not 16: only 46 pictures could be decoded")
+    assert [c for c in info.choices if c.name == "held out"] == [Choice("held out", value, reason)]
+    assert any("Held out: 0 pictures, not 16" in note.text for note in notes if isinstance(note, Note))
 
 
 def test_one_picture_cannot_be_learned_from(tmp_path: Path, train: Train, draw: Callable[..., Any]) -> None:

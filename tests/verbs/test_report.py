@@ -25,11 +25,11 @@ from simclr_cli.results import Accuracy, ClassScore, Confusion, ProbeResult, Rep
 from simclr_cli.settings import PretrainSettings, ReportSettings, SimilarSettings
 from simclr_cli.store.index import read_index
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.verbs import report as module
 from simclr_cli.verbs.encoders import run_encoder
 from simclr_cli.verbs.pretrain import pretrain
 from simclr_cli.verbs.report import NO_PROBE, read_probe, report
-from simclr_cli.verbs.resume import kept_settings
 from simclr_cli.verbs.samples import compare, first_step, show_neighbours
 from simclr_cli.verbs.similar import similar
 
@@ -91,14 +91,14 @@ def test_views_are_those_of_the_first_step_of_training(
     given = seen[0]  # (2 * 16, 3, 40, 40)
     assert given.shape[0] == 32
     run = RunFolder(Path(result.run))
-    step = first_step(take_census(trained.pictures), kept_settings(run, {}), workers=2)
+    step = first_step(take_census(trained.pictures), read_run_info(run).settings, workers=2)
     assert len(step.names) == len(set(step.names)) == 8
     assert torch.equal(step.views, torch.cat([given[:8], given[16:24]]))
 
 
 def test_the_matrix_is_the_cosines_of_z_in_loops(trained: Any) -> None:
     ready = run_encoder(trained.run, CPU)
-    chosen = kept_settings(trained.run, {})
+    chosen = read_run_info(trained.run).settings
     step = first_step(take_census(trained.pictures), chosen, 2, most=3)
     similarity, of = compare(step.views, ready, chosen)
     from safetensors.torch import load_file
@@ -134,7 +134,9 @@ def test_neighbours_are_those_of_similar(own: Any) -> None:
     similar(SimilarSettings(queries=(sample,), run=str(own.run.path)))
     ready = run_encoder(own.run, CPU)
     index = read_index(own.run.vectors, model_digest=ready.digest)
-    shown = show_neighbours(ready, own.run, take_census(own.pictures), kept_settings(own.run, {}), 2, lambda _: None)
+    shown = show_neighbours(
+        ready, own.run, take_census(own.pictures), read_run_info(own.run).settings, 2, lambda _: None
+    )
     assert not isinstance(shown, str) and "all 48 pictures" in shown.lead and len(shown.rows) == 6
     for first, *others in shown.rows:
         found = similar(SimilarSettings(queries=(own.pictures / first.name,), run=str(own.run.path), top=6)).queries[0]
@@ -224,7 +226,7 @@ def test_damaged_metrics_are_a_run_error(own: Any) -> None:
 
 
 def test_config_without_choices_is_that_of_an_earlier_version(own: Any) -> None:
-    config = own.run.config()
+    config = json.loads(own.run.config_file.read_bytes())
     assert {"name": "epochs", "value": "2", "reason": "as set"} in config["choices"]
     del config["choices"]
     own.run.write_config(config)
@@ -288,6 +290,6 @@ def test_choices_of_a_run_stay_those_it_was_begun_with(
     with pytest.raises(Interrupted):
         train(trained.pictures, report=stop, epochs=2, run="two")
     run = RunFolder(tmp_path / "runs" / "two")
-    begun = run.config()["choices"]
+    begun = read_run_info(run).choices
     pretrain(PretrainSettings(resume=True, run="two", runs=tmp_path / "runs"))
-    assert run.config()["choices"] == begun and any(choice["reason"] != "as set" for choice in begun)
+    assert read_run_info(run).choices == begun and any(choice.reason != "as set" for choice in begun)

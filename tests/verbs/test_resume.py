@@ -25,10 +25,11 @@ from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.runs import find_run, list_runs
 from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.resume import kept_settings, settle
+from simclr_cli.verbs.resume import settle
 
 Train = Callable[..., PretrainResult]
 
@@ -78,12 +79,12 @@ def test_a_run_of_before_there_were_turns_and_presets_goes_on_to_the_same_weight
     with pytest.raises(Interrupted):
         train(pictures, run="old", epochs=2, report=stop_at(StepDone, 4))
     run = RunFolder(tmp_path / "runs" / "old")
-    config = run.config()
+    config = json.loads(run.config_file.read_bytes())
     assert config["settings"].pop("turn") == 0.0 and config["settings"].pop("preset") is None
     run.write_config(config)
     result = resume(tmp_path / "runs")
     assert result.model_digest == trained.result.model_digest
-    assert run.settings()["turn"] == 0.0
+    assert read_run_info(run).settings.turn == 0.0
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5], ids=["first epoch", "end of an epoch", "second epoch"])
@@ -120,7 +121,7 @@ def test_resumed_run_is_the_same_whatever_part_of_its_pictures_is_stored_before_
     assert result.model_digest == undisturbed_lars.model_digest
     losses = [[row["loss"] for row in metrics(Path(run))] for run in (undisturbed_lars.run, result.run)]
     assert losses[0] == losses[1]
-    assert "cache_gb" not in RunFolder(Path(result.run)).settings()
+    assert "cache_gb" not in json.loads(RunFolder(Path(result.run)).config_file.read_bytes())["settings"]
 
 
 def test_stop_during_the_last_step_leaves_only_the_export_to_do(trained: Any, pictures: Path, train: Train) -> None:
@@ -201,7 +202,7 @@ def test_a_folder_that_was_moved_far_away_is_asked_for_and_known_again(
     events: list[Event] = []
     result = resume(stopped.parent, images=far, report=events.append)  # the run itself is not named
     assert result.model_digest == trained.result.model_digest
-    assert RunFolder(stopped).settings()["images"] == str(far)
+    assert read_run_info(RunFolder(stopped)).settings.images == far
     assert Note(f"The pictures of {stopped} are in {far} now; they were in {own.pictures}.") in events
     assert Note("Going on after step 5 of 6, in epoch 2 of 2.") in events
 
@@ -228,7 +229,7 @@ def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any)
     assert (kept / "probe" / "probe.json").read_bytes() == b"probed" and not run.probe_folder.exists()
     assert run.read_encoder()[0]["simclr"]["model_digest"] == result.model_digest != own.result.model_digest
     assert [row["loss"] for row in read_epochs(run)][:2] == [row["loss"] for row in rows]
-    config = run.config()
+    config = json.loads(run.config_file.read_bytes())
     assert (config["settings"]["epochs"], config["extended"], len(read_epochs(run))) == (3, [2], 3)
     choice = next(choice for choice in result.plan.choices if choice.name == "epochs")
     assert choice.value == "3" and choice.reason.startswith("it had 2; from here on every step has the learning rate")
@@ -250,7 +251,7 @@ def test_a_stopped_run_goes_on_to_more_epochs_as_the_finished_one_does(
     result = resume(tmp_path / "runs", epochs=3)
     assert result.model_digest == resume(own.runs, epochs=3).model_digest
     run = RunFolder(Path(result.run))
-    assert run.config()["extended"] == [2] and not list(run.path.glob("encoder-*"))
+    assert read_run_info(run).extended == (2,) and not list(run.path.glob("encoder-*"))
 
 
 def test_a_dry_run_to_more_epochs_changes_nothing(own: Any, digest: Callable[..., Any]) -> None:
@@ -273,7 +274,7 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
         pass
 
     census = take_census(own.pictures)
-    chosen = dataclasses.replace(kept_settings(own.run, {}), epochs=3)
+    chosen = dataclasses.replace(read_run_info(own.run).settings, epochs=3)
     projector = digest_file(own.run.projector_file)
 
     def settled(run: RunFolder, left: float) -> bool:
@@ -293,7 +294,7 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
             for name in ("replace", "rename"):
                 patch.setattr(Path, name, counted(getattr(Path, name)))
             try:
-                settle(run, chosen, census, (), census)
+                settle(run, chosen, census, (), census, read_run_info(run))
             except Killed:
                 return False
         return True
@@ -305,9 +306,9 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
             kept = run.encoder if run.finished else run.path / "encoder-2-epochs"
             assert digest_file(kept / "model.safetensors") == own.result.model_digest
             assert digest_file(run.projector_file if run.finished else kept / "projector.safetensors") == projector
-            assert run.settings()["epochs"] in (2, 3) and load_checkpoint(run.checkpoints) is not None
+            assert read_run_info(run).settings.epochs in (2, 3) and load_checkpoint(run.checkpoints) is not None
             assert settled(run, math.inf)
-        assert run.settings()["epochs"] == 3 and run.config()["extended"] == [2]
+        assert read_run_info(run).settings.epochs == 3 and read_run_info(run).extended == (2,)
         assert [path.name for path in run.path.glob("encoder*")] == ["encoder-2-epochs"]
         if ended:
             break
@@ -334,7 +335,8 @@ def test_changes_that_are_accepted_begin_the_epoch_again_whenever_it_is_stopped(
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3, 4]
     change = {"after_epochs": 1, "added": 20, "removed": 1, "changed": 0, "touched": 0}
     run = RunFolder(stopped)
-    assert run.config()["picture_changes"] == [change] and run.config()["census"]["pictures"] == 67
+    info = read_run_info(run)
+    assert list(info.image_changes) == [change] and info.census["pictures"] == 67
 
     class PowerCut(BaseException):
         pass
@@ -348,7 +350,7 @@ def test_changes_that_are_accepted_begin_the_epoch_again_whenever_it_is_stopped(
     with pytest.raises(Interrupted):
         resume(twin.parent, report=stop_at(StepDone, 3))
     assert resume(twin.parent).model_digest == result.model_digest
-    assert RunFolder(twin).config()["picture_changes"] == [change]
+    assert list(read_run_info(RunFolder(twin)).image_changes) == [change]
     assert RunFolder(twin).metrics_file.read_bytes() == run.metrics_file.read_bytes()
 
 
@@ -378,13 +380,13 @@ def test_a_copy_without_its_times_is_taken_if_that_is_accepted(
     with pytest.raises(RunError, match="48 of the same size but another time of change"):
         resume(stopped.parent, run="half", images=copied)
     assert resume(stopped.parent, run="half", images=copied, accept_changes=True).finished
-    assert RunFolder(stopped).settings()["images"] == str(copied)
+    assert read_run_info(RunFolder(stopped)).settings.images == copied
 
 
 def test_config_of_a_resumed_run_stays_that_of_the_first_start(stopped: Path) -> None:
-    before = RunFolder(stopped).config()["settings"]
+    before = read_run_info(RunFolder(stopped)).settings
     resume(stopped.parent)
-    assert RunFolder(stopped).config()["settings"] == before
+    assert read_run_info(RunFolder(stopped)).settings == before
 
 
 def test_stop_at_the_end_of_an_epoch_is_saved_too(pictures: Path, train: Train, tmp_path: Path) -> None:

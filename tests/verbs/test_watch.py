@@ -20,6 +20,7 @@ from simclr_cli.images.folder import take_census
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.verbs import outcome as outcome_module
 from simclr_cli.verbs import step as step_module
 from simclr_cli.verbs import watch as watch_module
@@ -32,7 +33,7 @@ Train = Callable[..., Any]
 
 
 def chosen_of(trained: Any) -> ResolvedSettings:
-    return ResolvedSettings.retold({**trained.run.settings(), "runs": str(trained.runs)})
+    return read_run_info(trained.run).settings
 
 
 def decoded_of(trained: Any) -> DecodedPictures:
