@@ -22,6 +22,8 @@ from simclr_cli.results.diagnosing import Diagnosis, diagnose
 OURS = "simclr-cli"
 PYTHON = shlex.quote(sys.executable)
 PIP = f"{PYTHON} -m pip install" if find_spec("pip") else f"uv pip install --python {PYTHON}"
+if (Path(sys.prefix) / "pipx_metadata.json").is_file():  # pipx may have made this environment by uv
+    PIP = f"pipx runpip {OURS} install"
 ANSWER_WITHIN_S = 120  # on a slow disk importing torch takes its time
 OLDEST_DRIVER = 525  # of NVIDIA, for which there is a build of a torch that is new enough
 # Measured: importing torch, torchvision and timm takes 0.84 GB; training by default on a CPU (resnet18, 64 px) 1.7 GB.
