@@ -15,7 +15,6 @@ from PIL import Image
 
 from simclr_cli.errors import InputError, Interrupted, SettingsError
 from simclr_cli.events import Event, Progress
-from simclr_cli.names import name_of
 from simclr_cli.results import DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.moves import JOURNAL
@@ -66,7 +65,7 @@ def test_planted_copies_are_found_and_the_best_comes_first(planted: Any) -> None
 
 
 def test_the_threshold_is_taken_from_views(planted: Any) -> None:
-    opened = module.open_index(DuplicatesSettings(runs=planted.runs), lambda _: None)
+    opened = module.open_index(module.choose_run(DuplicatesSettings(runs=planted.runs)), lambda _: None)
     result = find(planted)
     assert result.threshold == pytest.approx(min(0.999, opened.calibration.views_at(50)))
     assert names(result, planted) == [SCENE, BRICKS]
@@ -155,7 +154,7 @@ def test_a_copy_of_copies_is_shown_and_not_moved(own: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".json", ".csv", ".html"])
-def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) -> None:
+def test_what_was_found_is_written(name_of: Callable[[str], str], planted: Any, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"found{ending}"
     result = find(planted, min_similarity=0.8, out=out)
     assert result.out == str(out)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.views import TwoViews
@@ -126,7 +126,7 @@ def test_a_step_is_the_gradient_of_nt_xent_times_the_rate(step: int) -> None:
         parameter.grad = torch.ones_like(parameter)
     loss = Step(model, optimizer, chosen, silent)(as_batch(pixels, sizes, step))
 
-    expected = nt_xent(twin.head(twin.encoder(views_of(chosen, pixels, sizes, step))), 0.2)
+    expected = contrastive_loss(twin.head(twin.encoder(views_of(chosen, pixels, sizes, step))), 0.2)
     named = {name: parameter for name, parameter in twin.named_parameters() if parameter.requires_grad}
     gradients = torch.autograd.grad(expected, list(named.values()))
     assert loss.shape == () and loss.item() == expected.item() and not loss.requires_grad
