@@ -13,7 +13,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import IO
 
 TEMPORARY_PREFIX = ".simclr-tmp-"
@@ -23,11 +23,6 @@ ABANDONED_SECONDS = 86_400  # without a change; even a process that was suspende
 def temporary_beside(target: Path) -> Path:
     """Return a free name for what will be `target`."""
     return target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
-
-
-def is_temporary(path: Path, root: Path) -> bool:
-    """Whether a path below `root` is of something that is being written, or was when its writer was killed."""
-    return any(part.startswith(TEMPORARY_PREFIX) for part in PurePath(os.path.relpath(path, root)).parts)
 
 
 def remove_strays(folder: Path, older_than: float = ABANDONED_SECONDS) -> None:

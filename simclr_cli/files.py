@@ -1,4 +1,4 @@
-"""The one way to write: whole or not at all, durably, noted in the digests of a run; and what is told if it fails."""
+"""The one way to write: whole or not at all, and durably; and the error if the system refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,12 +17,10 @@ from simclr_cli.atomic import (
     TEMPORARY_PREFIX,
     ensure_folder,
     filled,
-    is_temporary,
     remove_strays,
     replace,
     sync_folder,
 )
-from simclr_cli.digests import DIGESTS, Table, bound, digest_file, encoded, files_in
 from simclr_cli.errors import MachineError
 
 FULL, FORBIDDEN = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -101,10 +99,10 @@ def write_bytes(target: Path, data: bytes) -> None:
 
 
 def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callable[[Path], object]) -> None:
+    remove_strays(target.parent)
     with filled(target, write) as temporary:
         before(temporary)
-        with bound(target, temporary):
-            replace(temporary, target)
+        replace(temporary, target)
 
 
 def move(source: Path, target: Path) -> None:
@@ -113,7 +111,7 @@ def move(source: Path, target: Path) -> None:
     Raises:
         NotWritten: the system refused.
     """
-    with _writing(target), bound(target, source):
+    with _writing(target):
         source.rename(target)
         sync_folder(target.parent)
 
@@ -124,7 +122,7 @@ def remove(file: Path) -> None:
     Raises:
         NotWritten: the system refused.
     """
-    with _writing(file), bound(file, None):
+    with _writing(file):
         file.unlink(missing_ok=True)
         if file.parent.is_dir():
             sync_folder(file.parent)
@@ -135,18 +133,6 @@ def discard(*files: Path) -> None:
     for file in files:
         with contextlib.suppress(MachineError):
             remove(file)
-
-
-def bind(root: Path, *, but: Collection[Path] = ()) -> None:
-    """Write digests.json of what is in a folder as it stands: from now on, what is written there is noted.
-
-    Raises:
-        MachineError: the system refused.
-    """
-    no = (root / DIGESTS, *but)
-    files = [f for f in files_in(root) if f not in no and not f.name.startswith(".") and not is_temporary(f, root)]
-    found: Table = {file.relative_to(root).as_posix(): [digest_file(file)] for file in files}
-    write_bytes(root / DIGESTS, encoded(found))
 
 
 def write_json(target: Path, content: Any) -> None:

@@ -141,7 +141,6 @@ CHANGING = {
 }  # fmt: skip
 ALLOWED = {  # what changes files, or could, outside files.py; and why it may
     "cli/app.py": {"os.open"},  # /dev/null
-    "digests.py": {"os.open"},  # a folder, to lock it
     "images/caches.py": {"path.unlink", "folder.rmdir"},  # what `simclr cache --clear` is asked for
     "images/pixels.py": {"np.memmap"},  # reads
     "locks.py": {"file.unlink"},  # an empty file, which only says something while it is locked
@@ -154,7 +153,6 @@ ALLOWED = {  # what changes files, or could, outside files.py; and why it may
     "store/rows.py": {"np.memmap"},  # reads
     "store/run.py": {"self.probe_folder.rmdir"},  # what was in it lies with the encoder that it is of
     "store/vectors.py": {"np.memmap"},  # reads
-    "verbs/mending.py": {"tempfile.TemporaryDirectory"},  # aside, to be put in place file by file
     "verbs/folder_checks.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to
 }  # fmt: skip
 

@@ -104,8 +104,8 @@ VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
     ),
     (
         "check", settings.CheckSettings,
-        "Say whether the files of a run are what was written, and for each that is not what to do.",
-        ("simclr check", "simclr check birds --mend"),
+        "Verify the files of a run, and say how to repair each damaged one.",
+        ("simclr check", "simclr check birds --json"),
     ),
     (
         "cache", settings.CacheSettings,

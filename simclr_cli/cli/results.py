@@ -157,10 +157,8 @@ def show_report(result: ReportResult, face: Face, data: Data) -> None:
 
 def show_check(result: CheckResult, face: Face, data: Data) -> None:
     """What is not as it should be, and what to do about each."""
-    for line in result.mended:
-        face.say(line)
-    if not result.bound:
-        face.say("digests.json is not there, or damaged: only what carries its own digest was checked.", "yellow")
+    if not result.finished:
+        face.say(f"The run is not finished: only its checkpoint is verified. Go on with: {result.resume}", "yellow")
     checked = f"{count(result.files, 'file')} of {result.run}, {result.bytes / 1e6:,.1f} MB"
     face.say(f"{checked}: {'all as written' if result.whole else 'not all as written'}.", "bold")
     for one in result.found:

@@ -10,7 +10,7 @@ from simclr_cli.results.finding import QueryResult
 from simclr_cli.results.judging import Score
 from simclr_cli.results.learning import PretrainResult
 
-State = Literal["damaged", "missing", "foreign", "unknown", "left over"]
+State = Literal["damaged", "missing", "foreign"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Finding:
     """A file of a run that is not as it should be."""
 
     path: str  # relative to the run
-    state: State  # unknown and left over are no damage
+    state: State
     what: str
     remedy: str
 
@@ -55,12 +55,12 @@ class CheckResult:
     """What `check` found in a run's folder."""
 
     run: str  # the folder
+    finished: bool  # else only its checkpoint is verified
     whole: bool  # nothing is damaged, missing or foreign
-    bound: bool  # digests.json is there and whole: else only what carries its own digest was checked
-    files: int
-    bytes: int
+    files: int  # verified
+    bytes: int  # of these
     found: tuple[Finding, ...]
-    mended: tuple[str, ...]  # what --mend did
+    resume: str | None  # the command that goes on with it; None: it is finished
 
     @property
     def exit_code(self) -> int:

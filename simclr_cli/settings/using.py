@@ -80,11 +80,6 @@ class CheckSettings(Settings):
         argument=True,
     )
     runs: Path = setting(RUNS, RUNS_HELP)
-    mend: bool = setting(
-        False,
-        "Make again what the last checkpoint holds, remove damaged vectors (the next search makes them again), and "
-        "forget what is gone and can be made again.",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

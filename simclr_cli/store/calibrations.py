@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.digests import Damaged, read_bound
 from simclr_cli.files import write_json
-from simclr_cli.reading import check_version, parse_json
+from simclr_cli.reading import check_version, read_json
 
 FORMAT_VERSION = 1
 
@@ -32,7 +31,7 @@ def read_calibration(vectors: Path, *, model_digest: str) -> dict[str, Any] | No
     """
     file = similarity_file(vectors)
     try:
-        kept = check_version(parse_json(read_bound(file)), FORMAT_VERSION, file)
-    except (OSError, Damaged, ValueError):
+        kept = check_version(read_json(file), FORMAT_VERSION, file)
+    except (OSError, ValueError):
         return None
     return kept if kept.get("model_digest") == model_digest else None

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.digests import read_bound
 from simclr_cli.errors import RunError
 from simclr_cli.files import write_bytes
-from simclr_cli.reading import parse_json
+from simclr_cli.reading import parse_json, read_bytes
 from simclr_cli.store.run import RunFolder
 
 TIMES = ("images_per_second", "seconds")
@@ -41,7 +40,7 @@ def _write(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _read(file: Path) -> list[dict[str, Any]]:
     try:
-        lines = read_bound(file).splitlines() if file.exists() else []
+        lines = read_bytes(file).splitlines() if file.exists() else []
         rows = [parse_json(line) for line in lines]
         if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
             raise ValueError("a line is not of an epoch")

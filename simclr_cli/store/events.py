@@ -80,39 +80,3 @@ def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         for name, value in part.items():
             if name not in NOT_DRAWN and isinstance(value, int | float):
                 yield prefix + name, float(value)
-
-
-def are_whole_records(file: Path) -> bool:
-    """Whether all checksums of an event file are right; one that ends within a record, as after a kill, may be.
-
-    A record: its length, a checksum of that, the data, a checksum of those; all little-endian.
-    """
-    data = memoryview(file.read_bytes())
-    while len(data) >= 12:
-        length = int.from_bytes(data[:8], "little")
-        if _checksum(data[:8]) != data[8:12]:
-            return False
-        if len(data) < 16 + length:
-            break
-        if _checksum(data[12 : 12 + length]) != data[12 + length : 16 + length]:
-            return False
-        data = data[16 + length :]
-    return True
-
-
-def _checksum(data: memoryview) -> bytes:
-    """CRC-32C, turned and shifted as TFRecord does, so that a checksum of a checksum is none that it would be."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = _CRC_OF_BYTE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    crc ^= 0xFFFFFFFF
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def _crc_of_byte(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)  # Castagnoli's polynomial, mirrored
-    return byte
-
-
-_CRC_OF_BYTE = [_crc_of_byte(byte) for byte in range(256)]

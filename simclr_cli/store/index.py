@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.digests import Damaged, read_bound
 from simclr_cli.files import discard, write_json
 from simclr_cli.reading import MOST_OF_LIST, check_version, parse_json, read_bytes
 from simclr_cli.store.rows import Rows
@@ -212,11 +211,9 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
     """
     while True:
         try:
-            content = read_bound(folder / INDEX, MOST_OF_LIST)
+            content = read_bytes(folder / INDEX, MOST_OF_LIST)
         except FileNotFoundError:
             return None
-        except Damaged as error:
-            raise Unusable(error.what, AGAIN) from None
         except (OSError, ValueError) as error:
             raise Unusable(f"{folder / INDEX} cannot be read ({error}).", AGAIN) from None
         try:

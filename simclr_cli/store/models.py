@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,26 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.atomic import temporary_beside
-from simclr_cli.digests import digest_file, read_bound
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
 from simclr_cli.files import make_folder, move, write_bytes, write_json
-from simclr_cli.reading import check_tensors, check_version, parse_json
+from simclr_cli.reading import check_tensors, check_version, read_json
 
 FORMAT_VERSION = 1
 
 
-def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
+def write_model(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    card: str,
+    *,
+    before: Callable[[Path], object] = lambda _: None,
+) -> str:
     """A folder in timm's `local-dir:` layout, whole or not at all; it must not be there yet.
+
+    Args:
+        before: called with the temporary folder, when all is in it and it has not taken its place.
 
     Returns:
         The model's digest: SHA-256 of model.safetensors.
@@ -34,6 +44,7 @@ def write_model(folder: Path, state: Mapping[str, Tensor], config: Mapping[str, 
         digest = digest_file(whole / "model.safetensors")
         write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
         write_bytes(whole / "README.md", card.encode("utf-8"))
+        before(whole)
         move(whole, folder)
     except BaseException:
         shutil.rmtree(whole, ignore_errors=True)
@@ -65,7 +76,7 @@ def read_description(path: Path, remedy: str) -> dict[str, Any]:
         RunError: missing, not JSON, or of a version that this simclr does not know.
     """
     try:
-        content = parse_json(read_bound(path))
+        content = read_json(path)
         # In an encoder's config.json timm's words stand around ours.
         check_version(content.get("simclr", content) if isinstance(content, dict) else None, FORMAT_VERSION, path)
     except FileNotFoundError:

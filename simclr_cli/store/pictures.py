@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from simclr_cli.digests import read_bound
 from simclr_cli.errors import RunError
 from simclr_cli.files import write_bytes
-from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, parse_json
+from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, read_json
 from simclr_cli.store.run import RunFolder
 
 FORMAT_VERSION = 1
@@ -37,7 +36,7 @@ def read_pictures(run: RunFolder) -> KeptPictures:
         RunError: missing, damaged, or of a newer version; or a name that leads out of a folder.
     """
     try:
-        content = parse_json(read_bound(run.pictures_file, MOST_OF_LIST))
+        content = read_json(run.pictures_file, MOST_OF_LIST)
         check_version(content, FORMAT_VERSION, run.pictures_file)
         files = {name: (bytes_, modified_ns) for name, bytes_, modified_ns in content["files"]}
         if not all(isinstance(n, str) and is_within(n) and type(a) is type(b) is int for n, (a, b) in files.items()):

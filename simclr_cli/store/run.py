@@ -14,11 +14,11 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from simclr_cli.digests import DIGESTS, read_bound
 from simclr_cli.errors import RunError
-from simclr_cli.files import bind, make_folder, move, remove, write_bytes, write_json
-from simclr_cli.reading import MOST_OF_LIST, parse_json
+from simclr_cli.files import make_folder, move, remove, write_bytes, write_json
+from simclr_cli.reading import MOST_OF_LIST, read_json
 from simclr_cli.settings import RUNS
+from simclr_cli.store.manifest import write_manifest
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_model, write_model
 
 
@@ -83,11 +83,6 @@ class RunFolder:
                 )
         return self
 
-    def begin(self) -> None:
-        """From now on what is written in it is noted in digests.json, and damage is found."""
-        if not (self.path / DIGESTS).exists():
-            bind(self.path)
-
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
@@ -103,7 +98,7 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            listed = parse_json(read_bound(self.refused_file, MOST_OF_LIST))
+            listed = read_json(self.refused_file, MOST_OF_LIST)
             return [(str(entry["name"]), str(entry["reason"])) for entry in listed]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
@@ -119,14 +114,14 @@ class RunFolder:
         write_bytes(self.projector_file, to_safetensors(plain(state)))
 
     def write_encoder(self, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
-        """Write encoder/ in timm's `local-dir:` layout, whole or not at all; this finishes the run.
+        """Write the manifest, and encoder/ in timm's `local-dir:` layout, whole or not at all; this finishes the run.
 
         Returns:
             The model's digest: SHA-256 of model.safetensors.
         """
         if self.encoder.exists():
             raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
-        return write_model(self.encoder, state, config, card)
+        return write_model(self.encoder, state, config, card, before=lambda whole: write_manifest(self.path, whole))
 
     def set_encoder_aside(self, epochs: int) -> None:
         """Keep the encoder that so many epochs made, with what belongs to it, as encoder-N-epochs/.

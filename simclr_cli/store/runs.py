@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simclr_cli.digests import DIGESTS
 from simclr_cli.errors import RunError
+from simclr_cli.store.manifest import MANIFEST
 from simclr_cli.store.run import RunFolder
 
 
@@ -34,7 +34,7 @@ def find_begun_run(name: str | None, runs: Path) -> RunFolder:
     """
     if name is not None:
         chosen = _named(name, runs)
-        if not chosen.begun and not (chosen.path / DIGESTS).is_file():
+        if not chosen.begun and not (chosen.path / MANIFEST).is_file():
             raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
         return chosen.checked()
     begun = list_runs(runs)

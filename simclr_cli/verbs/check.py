@@ -1,138 +1,142 @@
-"""Whether the files of a run are what was written; for each that is not, what to do about it."""
+"""Whether the files of a run are as they were written; for each that is not, what to do."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from simclr_cli.atomic import is_temporary
-from simclr_cli.digests import DIGESTS, Damaged, Table, digest_file, files_in, read_table
+from simclr_cli.digests import digest_file
+from simclr_cli.errors import RunError
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.locks import locked
+from simclr_cli.reading import MOST_OF_LIST, read_json
 from simclr_cli.results import CheckResult, Finding, State
 from simclr_cli.settings import CheckSettings
-from simclr_cli.store.contents import OTHER, RETRAIN, kind_of, source_of
-from simclr_cli.store.own_digests import contradicted
+from simclr_cli.store.checkpoint import is_whole_checkpoint
+from simclr_cli.store.index import INDEX, ROWS
+from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest
+from simclr_cli.store.models import read_model
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.runs import find_begun_run
-from simclr_cli.verbs.mending import can_be_forgotten, last_checkpoint, mend
 
-NO_DAMAGE: frozenset[State] = frozenset(("unknown", "left over"))
-TRIES = 5  # where another process writes in the run meanwhile
 WHAT: dict[State, str] = {
-    "damaged": "It is not what was written, or cannot be read.",
+    "damaged": "It is not as it was written.",
     "missing": "It was written, and is gone.",
-    "foreign": "It was not written by this run, and might be taken for a part of it.",
-    "unknown": "It is no file of a run.",
-    "left over": "A command that was writing it did not come to its end.",
+    "foreign": "It is of another run, and would be taken for a part of this one.",
 }
-REMEDY: dict[State, str] = {
-    "foreign": "Delete it, or move it elsewhere: {file}",
-    "unknown": "It may stay.",
-    "left over": "Delete it, unless a command is at work in this run: {file}",
+RETRAIN = "Restore it from a copy, or train again: simclr pretrain FOLDER"
+EXPORT = "Delete {encoder}, and make it again from the checkpoint: {resume}"
+REMEDIES = {  # by the pattern of a relative path
+    MANIFEST: EXPORT,
+    "config.json": RETRAIN,
+    "pictures.json": "Restore it from a copy. A finished run works without it.",
+    "refused.json": "Restore it from a copy. A finished run works without it.",
+    "checkpoint/*": "Restore it from a copy, or delete {file}. A finished run works without it; another goes on from "
+    "what is left: {resume}",
+    "encoder-*-epochs*": "Restore it from a copy, or delete {folder}: it is of fewer epochs.",
+    "classifier*": "Delete {folder}, and make it again: simclr finetune FOLDER --run {run}",
+    "vectors/*": "Delete {folder}, and the next search makes it again.",
+    "*": EXPORT,
 }
-RESUME = "It is written again when training goes on: {resume}"
-FORGET = "It is not needed, and can be forgotten: simclr check {run} --mend"
+REMOVE = "Move it out of the run, or delete it: {file}"
+NOT_MISSED = ("checkpoint/*", "encoder-*-epochs*")  # a finished run works without these
 
 
 def check(settings: CheckSettings, *, report: Report = silent) -> CheckResult:
-    """Compare every file of a run with what was written; with `mend`, put right what can be, and compare again.
+    """Verify what the manifest of a run lists, and what has a checksum of its own.
 
     Raises:
         RunError: no such run, or of a newer version.
-        MachineError: with `mend`, the system refused to write, or another process trains in the run.
     """
     run = find_begun_run(settings.run, settings.runs)
-    result = look(run, progress(report, "checking"))
-    if settings.mend and not (result.whole and result.bound):
-        wrong = {one.path: one.state for one in result.found if one.state not in NO_DAMAGE and one.path != DIGESTS}
-        with locked(run.path, report):
-            mended = mend(run, wrong, bound=result.bound)
-        result = look(run, progress(report, "checking"), mended)
-    return result
-
-
-def look(run: RunFolder, progress: Callable[[int, int], None], mended: tuple[str, ...] = ()) -> CheckResult:
-    """What is in a run's folder, compared with digests.json, or where there is none with what files say of themselves.
-
-    Raises:
-        RunError: of a newer version.
-    """
-    for _ in range(TRIES):
-        table = _table(run)
-        files = {file.relative_to(run.path).as_posix(): file for file in files_in(run.path)}
-        states = _states(run, table, files, progress)
-        if NO_DAMAGE.issuperset(states.values()) or _table(run) == table:
-            break  # else another process has changed a file meanwhile, and its entry
-    wrong = [name for name, state in states.items() if state not in NO_DAMAGE]
-    mendable = any(source_of(name) == "checkpoint" for name in wrong) and last_checkpoint(run, wrong) is not None
+    wrong: dict[str, State] = {}
+    listed: dict[str, str] = {}
+    if finished := run.encoder.is_dir():  # while encoder/ is not there, a manifest is of what comes or what was
+        try:
+            listed = read_manifest(run.path)
+        except Damaged:
+            wrong[MANIFEST] = "damaged" if (run.path / MANIFEST).exists() else "missing"
+    proving = {file.relative_to(run.path).as_posix() for pattern in PROOFS for file in run.path.glob(pattern)}
+    names = sorted({*listed, *proving})
+    tell, sizes = progress(report, "checking"), []
+    for done, name in enumerate(names, start=1):
+        file = run.path / name
+        if state := _state(file, name, listed):
+            wrong[name] = state
+        sizes += [file.stat().st_size] if file.exists() else []
+        tell(done, len(names))
+    if finished and not run.encoder.is_dir():
+        return check(settings, report=report)  # another process has begun to train it for more epochs
+    checkpoints = [file for file in run.checkpoints.glob("step-*") if f"checkpoint/{file.name}" not in wrong]
+    resumable = bool(checkpoints) and run.config_file.is_file() and "config.json" not in wrong
     return CheckResult(
         run=str(run.path),
+        finished=finished,
         whole=not wrong,
-        bound=table is not None,
-        files=len(files),
-        bytes=sum(file.stat().st_size for file in files.values() if file.exists()),
-        found=tuple(_finding(run, name, state, mendable) for name, state in sorted(states.items())),
-        mended=mended,
+        files=len(sizes),
+        bytes=sum(sizes),
+        found=tuple(
+            Finding(name, state, WHAT[state], _remedy(run, name, state, resumable=resumable))
+            for name, state in sorted(wrong.items())
+        ),
+        resume=None if finished else run.resume_command,
     )
 
 
-def _table(run: RunFolder) -> Table | None:
-    """What digests.json says; None: nothing."""
+def _state(file: Path, name: str, listed: dict[str, str]) -> State | None:
+    """Return what is wrong with one file; None: nothing."""
+    if not file.is_file():
+        return None if any(fnmatchcase(name, pattern) for pattern in NOT_MISSED) else "missing"
     try:
-        return read_table(run.path)
-    except Damaged:
-        return None
-
-
-def _states(
-    run: RunFolder, table: Table | None, files: dict[str, Path], progress: Callable[[int, int], None]
-) -> dict[str, State]:
-    """What is not as it should be, by relative path."""
-    found: dict[str, State] = {}
-    if table is None:
-        found[DIGESTS] = "damaged" if DIGESTS in files else "missing"
-    for done, (name, file) in enumerate(files.items(), start=1):
-        if name != DIGESTS and (state := _state(name, file, run, table)):
-            found[name] = state
-        progress(done, len(files))
-    for name, known in (table or {}).items():
-        if name not in files and None not in known:
-            found[name] = "missing"
-    return found
-
-
-def _state(name: str, file: Path, run: RunFolder, table: Table | None) -> State | None:
-    """What is not as it should be with one file that is there."""
-    if is_temporary(file, run.path):
-        return "left over"
-    if table is not None and name in table:
-        return None if _digest(file) in table[name] else "damaged"
-    if contradicted(file):
-        return "damaged"
-    if table is None:
-        return None
-    kind = kind_of(name)
-    return "unknown" if kind is None else "foreign" if kind.bound else None
-
-
-def _digest(file: Path) -> str:
-    try:
-        return digest_file(file)
+        if name in listed:
+            return None if digest_file(file) == listed[name] else "damaged"
+        if not all(proof(file) for pattern, proof in PROOFS.items() if file.match(pattern)):
+            return "damaged"
     except OSError:
-        return "unreadable"
+        return "damaged"
+    return "foreign" if listed and fnmatchcase(name, "checkpoint/*") else None
 
 
-def _finding(run: RunFolder, name: str, state: State, mendable: bool) -> Finding:
-    """What to say of it."""
-    kind = kind_of(name) or OTHER
-    remedy = REMEDY.get(state, kind.remedy)
-    if state == "missing" and kind.source in ("extra", "training") and can_be_forgotten(run, name):
-        remedy = FORGET
-    if state in ("damaged", "missing") and kind.source == "checkpoint" and not mendable:
-        remedy = RETRAIN if run.finished else RESUME
-    path = run.path / name
-    places = {"run": run.path, "file": path, "folder": path.parent, "stem": path.stem}
+def _remedy(run: RunFolder, name: str, state: State, *, resumable: bool) -> str:
+    """Return what to do about a file.
+
+    Args:
+        resumable: the checkpoint is there and whole, and so are the settings.
+    """
+    remedy = next(words for pattern, words in REMEDIES.items() if fnmatchcase(name, pattern))
+    if state == "foreign":
+        remedy = REMOVE
+    elif remedy == EXPORT and not resumable:
+        remedy = RETRAIN
+    folder = run.path / name.split("/")[0]
+    places = {"run": run.path, "file": run.path / name, "folder": folder, "encoder": run.encoder}
     quoted = {word: shlex.quote(str(place)) for word, place in places.items()}
-    return Finding(name, state, WHAT[state], remedy.format(**quoted, resume=run.resume_command))
+    return remedy.format(**quoted, resume=run.resume_command)
+
+
+def _is_model(weights: Path) -> bool:
+    """Return whether a model's weights are those that its config.json was written for."""
+    try:
+        read_model(weights.parent, RETRAIN)
+    except RunError:
+        return False
+    return True
+
+
+def _is_indexed(rows: Path) -> bool:
+    """Return whether a file of vectors is the one that the index names, as far as that can be read."""
+    try:
+        index = read_json(rows.with_name(INDEX), MOST_OF_LIST)
+        checksums = {entry["file"]: entry["digest"] for part in ("segments", "aside") for entry in index[part]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # the next search makes all of them again
+    return checksums.get(rows.name) in (None, digest_file(rows))
+
+
+PROOFS: dict[str, Callable[[Path], bool]] = {
+    "checkpoint/step-*.safetensors": is_whole_checkpoint,
+    "encoder/model.safetensors": _is_model,
+    "classifier*/model.safetensors": _is_model,
+    f"vectors/{ROWS}": _is_indexed,
+}

@@ -162,7 +162,6 @@ def settle(
         extended=extended,
         image_changes=kept.changes,
     )
-    run.begin()
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
     write_run_info(run, info)
     return info

@@ -91,6 +91,8 @@ def train(
         optimizer.load_state_dict(found.optimizer)
         begun_again = bool(found.losses) and found.pictures != fingerprint  # its steps were other batches
         metrics, losses = found.metrics, [] if begun_again else found.losses
+        if ranks.first and metrics:
+            write_epochs(run, metrics)
     saved = len(metrics), len(losses)
     start = len(metrics) * steps + len(losses)
     if len(set(ranks.collect(start))) > 1:

@@ -38,7 +38,7 @@ def test_from_a_folder_of_pictures_to_a_found_picture(
     run = tmp_path / "simclr-runs" / "images"
     assert {path.name for path in run.iterdir()} == {
         "config.json", "metrics.jsonl", "speed.jsonl", "pictures.json", "refused.json", "encoder",
-        "projector.safetensors", "checkpoint", "outcome.json", "report.html", "digests.json",
+        "projector.safetensors", "checkpoint", "outcome.json", "report.html", "manifest.json",
     }  # fmt: skip
 
     code, stdout, talk = forked("embed", "--out", "vecs.npy", cwd=tmp_path)

@@ -94,7 +94,7 @@ CATALOGUE = {
     "no run to embed with": ("embed --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
     "unfinished run to embed with": ("embed --run half --runs runs", 4, "is not finished.", "--resume --run half"),
-    "damaged run": ("embed --runs broken", 4, "config.json is not what was written", "simclr check"),
+    "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train"),
     "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.npy"),
     "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards are .npy, and --out is v.csv.", "give a .npy"),
     "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from simclr_cli.errors import MachineError
-from simclr_cli.store.events import EventFiles, are_whole_records, check_tensorboard, scalars
+from simclr_cli.store.events import EventFiles, check_tensorboard, scalars
 
 HEALTH = {"alignment": 0.5, "uniformity": -2.0, "pictures": 64, "held_out": True}
 
@@ -74,18 +74,3 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MachineError, match=r"simclr-cli\[tensorboard\]"):
         check_tensorboard()
-
-
-def test_checksums_of_records_tell_every_flipped_bit(tmp_path: Path) -> None:
-    write(tmp_path, [row(1, health=HEALTH)], 0)
-    (file,) = tmp_path.iterdir()
-    data = bytearray(file.read_bytes())
-    assert are_whole_records(file)
-    for bit in range(0, 8 * len(data), 13):
-        data[bit // 8] ^= 1 << bit % 8
-        file.write_bytes(data)
-        assert not are_whole_records(file), bit
-        data[bit // 8] ^= 1 << bit % 8
-    for length in range(0, len(data), 7):  # a kill may have left a part of a record
-        file.write_bytes(data[:length])
-        assert are_whole_records(file), length

@@ -77,7 +77,7 @@ def test_encoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
     for name, tensor in weights().items():
         assert state[name].dtype == tensor.dtype and torch.equal(state[name], tensor)
     assert (run.encoder / "README.md").read_text(encoding="utf-8") == "# größe\n"
-    assert sorted(path.name for path in run.path.iterdir()) == ["encoder"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["encoder", "manifest.json"]
 
 
 def test_encoder_of_the_same_weights_has_the_same_digest(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_crash_on_the_way_leaves_the_run_unfinished_and_the_next_try_succeeds(
             run.read_encoder()
     run.write_encoder(weights(), ENCODER, "x")
     run.read_encoder()
-    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "encoder"]
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "encoder", "manifest.json"]
 
 
 @pytest.mark.parametrize("place", [9, 200, -1])

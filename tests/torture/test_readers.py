@@ -16,7 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simclr_cli.digests import DIGESTS, digest_file, read_table
+from simclr_cli.digests import digest_file
 from simclr_cli.errors import SimclrError
 from simclr_cli.images.caches import list_caches
 from simclr_cli.images.drawing import draw_pictures
@@ -29,6 +29,7 @@ from simclr_cli.store.calibrations import read_calibration
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
+from simclr_cli.store.manifest import MANIFEST, read_manifest
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, read_journal
 from simclr_cli.store.pictures import read_pictures
@@ -84,7 +85,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_checkpoint(run.checkpoints, Checkpoint(1, state, optimizer.state_dict(), [], [1.0], "f" * 64))
     write_vectors(place / "v.npy", Vectors(np.zeros((2, 3), np.float32), ("a", "b"), "/p", MODEL, True, "f" * 64))
     (place / "noted").mkdir()
-    (run.path / DIGESTS).rename(place / "noted" / DIGESTS)  # else it would answer for the readers that it guards
     (place / "home").mkdir()
     (place / "away").mkdir()
     (place / "home/a.png").write_bytes(b"a")
@@ -138,7 +138,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
         file.parent, model_digest=digest_file(run_of(file).weights_file)
     ),
     f"away/{JOURNAL}": lambda file: read_journal(file.parent),
-    f"noted/{DIGESTS}": lambda file: read_table(file.parent),
+    f"runs/r/{MANIFEST}": lambda file: read_manifest(file.parent),
     "v.npy": lambda file: read_vectors(file, model_digest=MODEL),
     "v.rows.json": lambda file: read_vectors(file.with_name("v.npy"), model_digest=MODEL),
     "labels.csv": read_labels,

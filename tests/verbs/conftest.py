@@ -19,10 +19,10 @@ from PIL import Image
 
 from simclr_cli import events
 from simclr_cli.events import Event
-from simclr_cli.files import bind
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
+from simclr_cli.store.manifest import write_manifest
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs.pretrain import pretrain
@@ -92,7 +92,7 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
     config = json.loads((run / "config.json").read_text())
     config["settings"]["images"] = str(folder)
     (run / "config.json").write_text(json.dumps(config))
-    bind(run)
+    write_manifest(run, run / "encoder")
     return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
 
 

@@ -84,7 +84,7 @@ def add_bad_files(folder: Path, whole: Path) -> dict[str, str]:
 def test_run_folder_holds_what_the_plan_of_the_house_lists(trained: Any) -> None:
     names = {str(path.relative_to(trained.run.path)) for path in trained.run.path.rglob("*") if path.is_file()}
     expected = "config.json pictures.json refused.json metrics.jsonl speed.jsonl outcome.json report.html"
-    expected += " projector.safetensors digests.json"
+    expected += " projector.safetensors manifest.json"
     expected += " encoder/config.json encoder/model.safetensors encoder/README.md checkpoint/step-000000006.safetensors"
     assert {name for name in names if not name.startswith(("vectors/", "probe/"))} == set(expected.split())
 

@@ -1,0 +1,124 @@
+"""The manifest of a finished run: whole or not at all, and there when the run is finished, wherever a kill meets it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from simclr_cli.digests import digest_file
+from simclr_cli.errors import RunError
+from simclr_cli.files import write_bytes
+from simclr_cli.settings import CheckSettings
+from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest, write_manifest
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.check import check
+
+NAMES = ["config.json", "metrics.jsonl", "checkpoint/step-1.safetensors", "encoder-2-epochs/probe/caf\u00e9 \udcff"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder with files that are listed and others, and its manifest."""
+    folder = tmp_path / "run"
+    for name in (*NAMES, "report.html", "checkpoint/.simclr-tmp-1", "vectors/index.json", "encoder/config.json"):
+        write_bytes(folder / name, name.encode("utf-8", "surrogateescape"))
+    write_manifest(folder, folder / "encoder")
+    return folder
+
+
+@pytest.mark.parametrize("data", [b"", b"abc", bytes(300_000)])
+def test_a_files_checksum_is_sha256(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a").write_bytes(data)
+    assert digest_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+
+
+def test_what_training_made_is_listed(run: Path) -> None:
+    wanted = {*NAMES, "encoder/config.json"}
+    assert read_manifest(run) == {name: digest_file(run / name) for name in wanted}
+
+
+def test_any_flipped_bit_of_it_is_found(run: Path) -> None:
+    data = bytearray((run / MANIFEST).read_bytes())
+    for bit in range(0, 8 * len(data), 3):
+        data[bit // 8] ^= 1 << bit % 8
+        (run / MANIFEST).write_bytes(data)
+        with pytest.raises(RunError):
+            read_manifest(run)
+        data[bit // 8] ^= 1 << bit % 8
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format_version": 1, "files": 3}', "[" * 100_000])
+def test_what_is_no_manifest(run: Path, text: str) -> None:
+    (run / MANIFEST).write_text(text)
+    with pytest.raises(Damaged, match="cannot be read"):
+        read_manifest(run)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "encoder/../../x", "a\0"])
+def test_a_strangers_manifest_names_nothing_outside(run: Path, name: str) -> None:
+    listed = {name: "0" * 64}
+    content = {
+        "format_version": 1,
+        "checksum": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+        "files": listed,
+    }
+    (run / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+    with pytest.raises(Damaged, match="outside the run"):
+        read_manifest(run)
+
+
+def test_a_huge_one_is_not_read_and_a_newer_one_is_refused(run: Path) -> None:
+    (run / MANIFEST).write_text(json.dumps({"format_version": 2}))
+    with pytest.raises(RunError, match="newer format"):
+        read_manifest(run)
+    os.truncate(run / MANIFEST, 1 << 40)
+    with pytest.raises(Damaged, match="and may have"):
+        read_manifest(run)
+
+
+def test_killed_at_any_rename_a_finished_run_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def finish(run: RunFolder, renames: float) -> bool:
+        """Whether it came to its end."""
+
+        def counted(plain: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+            def rename(path: Path, target: Path) -> Path:
+                nonlocal renames
+                renames -= 1
+                if renames < 0:
+                    raise Killed
+                return plain(path, target)
+
+            return rename
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "rename"):
+                patch.setattr(Path, name, counted(getattr(Path, name)))
+            try:
+                run.write_outcome({"state": "well"})
+                config: dict[str, Any] = {"simclr": {"format_version": 1}}
+                run.write_encoder({"weight": torch.ones(2)}, config, "# Card")
+            except Killed:
+                return False
+        return True
+
+    for count in itertools.count():
+        run = RunFolder(tmp_path / str(count))
+        run.write_config({"settings": {}})
+        ended = finish(run, count)
+        result = check(CheckSettings(run=str(run.path)))
+        assert (result.finished, result.whole) == (ended, True), result.found
+        if ended:
+            break
+        assert finish(run, 99) and check(CheckSettings(run=str(run.path))).whole
+    assert count == 6
