@@ -7,6 +7,7 @@ import csv
 import errno
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -103,6 +104,18 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callabl
     with filled(target, write) as temporary:
         before(temporary)
         replace(temporary, target)
+
+
+def append_bytes(target: Path, data: bytes) -> None:
+    """Add to the end of a file, durably; a kill may leave a part of what is added.
+
+    Raises:
+        NotWritten: the system refused.
+    """
+    with _writing(target, len(data)), target.open("ab") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def move(source: Path, target: Path) -> None:

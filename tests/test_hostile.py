@@ -477,15 +477,23 @@ def test_strangers_vectors(tmp_path: Path, outside: Path, case: str) -> None:
     assert (case == "newer") == ("Upgrade" in caught.value.remedy)
 
 
+def relisted(change: Callable[[list[Any]], object]) -> Harm:
+    """Lines of JSON that are changed in place."""
+
+    def harm(folder: Path) -> None:
+        lines = [json.loads(line) for line in (folder / JOURNAL).read_bytes().splitlines()]
+        change(lines)
+        (folder / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    return harm
+
+
 def journal(**changes: Any) -> Harm:
-    return rewritten(JOURNAL, lambda content: content.update(changes))
+    return relisted(lambda lines: lines[0].update(changes))
 
 
-def journal_names(*names: Any) -> Harm:
-    def change(content: dict[str, Any]) -> None:
-        content["files"] = [{"from": "", "to": name, "digest": content["files"][0]["digest"]} for name in names]
-
-    return rewritten(JOURNAL, change)
+def journal_file(**changes: Any) -> Harm:
+    return relisted(lambda lines: lines[1].update(changes))
 
 
 def way(place: str) -> Harm:
@@ -504,10 +512,7 @@ def way(place: str) -> Harm:
 
 def rooted(folder: Path) -> None:
     """A stranger who knows the path, but not the numbers of the file system."""
-    target = folder.parent / "outside"
-    content = json.loads((folder / JOURNAL).read_bytes())
-    content.update(root=str(target), lies=[str(folder.resolve()), 1, 2])
-    (folder / JOURNAL).write_text(json.dumps(content))
+    journal(root=str(folder.parent / "outside"), inodes=[folder.stat().st_ino, 2])(folder)
 
 
 JOURNALS: dict[str, Harm] = {
@@ -520,14 +525,16 @@ JOURNALS: dict[str, Harm] = {
     "a root with NUL": journal(root="/a\0"),
     "a root that is a file": lambda folder: journal(root=str(folder.parent / "outside/secret.txt"))(folder),
     "a root that is a number": journal(root=7),
-    "not written there": journal(lies=["/elsewhere", 1, 2]),
-    "not said where written": journal(lies=None),
-    "a name that is absolute": journal_names("/etc/cron.d/x"),
-    "a name that leads up": journal_names("../outside/x.png"),
-    "a name with NUL": journal_names("a\0.png"),
-    "a name that is nothing": journal_names(""),
-    "files that are text": journal(files="abc"),
-    "files that are numbers": journal(files=[1]),
+    "not written there": journal(inodes=[1, 2]),
+    "not said where written": journal(inodes=None),
+    "a name that is absolute": journal_file(name="/etc/cron.d/x"),
+    "a name that leads up": journal_file(name="../outside/x.png"),
+    "a name with NUL": journal_file(name="a\0.png"),
+    "a name that is nothing": journal_file(name=""),
+    "a checksum that is a path": journal_file(checksum="../../outside/x"),
+    "a checksum that is a number": journal_file(checksum=7),
+    "a line that is text": relisted(lambda lines: lines.append("abc")),
+    "a line that is a number": relisted(lambda lines: lines.append(1)),
 }
 
 LEFT: dict[str, Harm] = {
@@ -536,7 +543,7 @@ LEFT: dict[str, Harm] = {
     "a file that is a link": linked("deep/a.png", "outside/secret.txt"),
     "a way from there that leads out": way("away"),
     "a way home that leads out": way("home"),
-    "a digest that is a number": journal_names("deep/a.png", "."),
+    "a name that is the folder": relisted(lambda lines: lines.append({**lines[1], "name": "."})),
 }
 
 

@@ -147,9 +147,8 @@ ALLOWED = {  # what changes files, or could, outside files.py; and why it may
     "store/events.py": {"SummaryWriter"},  # TensorBoard follows a file that grows; every record has a checksum
     "store/exports.py": {"archive.open"},  # a member of an archive that is an open stream
     "store/models.py": {"shutil.rmtree"},  # its own temporary folder
-    "store/moves.py": {"away.unlink", "temporary.unlink", "path.rmdir"},  # of what is whole in its other place
-    "store/relocation.py": {"os.link", "shutil.copystat", "source.unlink", "target.open",
-                            "target.unlink", "temporary.unlink"},  # moves a person's files
+    "store/moves.py": {"os.link", "os.removedirs", "shutil.copystat", "old.unlink", "temporary.open",
+                       "temporary.unlink"},  # moves a person's files
     "store/rows.py": {"np.memmap"},  # reads
     "store/run.py": {"self.probe_folder.rmdir"},  # what was in it lies with the encoder that it is of
     "store/vectors.py": {"np.memmap"},  # reads

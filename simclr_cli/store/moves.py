@@ -1,30 +1,32 @@
 """Files moved out of a folder into another, so that all of them can be put back.
 
-    FOLDER/simclr-moved.json    where they come from, their names and digests; written before the first of them moves
+    FOLDER/simclr-moved.jsonl   first where they come from; then a line for each file, written before that one moves
     FOLDER/<relative path>      each of them
 
-Whatever happens on the way, every file is whole in one of its two places, and the journal knows of both.
+Whatever happens on the way, every file is whole in one of its two places, and the list names it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
+import shutil
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
+from simclr_cli.atomic import TEMPORARY_PREFIX, ensure_folder, give_name, sync_folder
 from simclr_cli.digests import digest_file
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import make_folder, remove, write_json
-from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, read_json
-from simclr_cli.store.relocation import relocate
+from simclr_cli.files import append_bytes, make_folder, remove, write_bytes
+from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, parse_json, read_bytes
 
 FORMAT_VERSION = 1
-JOURNAL = "simclr-moved.json"
+JOURNAL = "simclr-moved.jsonl"
 
 Progress = Callable[[int, int], None]
 
@@ -36,17 +38,16 @@ class Moved(NamedTuple):
     digest: str  # SHA-256
 
 
-@dataclass(frozen=True)
-class Journal:
+class Journal(NamedTuple):
     """What was moved, and where from."""
 
     root: Path  # the folder that the files are of
     files: tuple[Moved, ...]
-    lies: Any  # where it was written: see _lies
+    inodes: Any  # of the folder that they were moved to and of the root, which no stranger knows
 
 
 def check_destination(folder: Path, root: Path) -> None:
-    """Whether files of `root` may be moved to `folder`, which is made.
+    """Make a folder that files of `root` may be moved to.
 
     Raises:
         SettingsError: one of the two lies in the other, or other files were moved there and not put back.
@@ -63,11 +64,7 @@ def check_destination(folder: Path, root: Path) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Whether no files were moved to a folder before that were not put back.
-
-    Raises:
-        SettingsError: some were.
-    """
+    """Raise SettingsError if files were moved to a folder before, and were not put back."""
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
             f"Files were moved to {folder} before, and are not put back.",
@@ -76,7 +73,7 @@ def check_free(folder: Path) -> None:
 
 
 def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progress) -> tuple[int, tuple[str, ...]]:
-    """Move files to the same relative paths below `folder`, each if it is still what its digest says.
+    """Move files to the same relative paths below `folder`, each if it is still what its checksum says.
 
     Args:
         progress: called with (files seen to, files in all).
@@ -85,70 +82,38 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
         How many were moved; and a line for each that was left where it is.
 
     Raises:
-        MachineError: the journal cannot be written; then nothing has moved.
+        MachineError: the list cannot be written; then a file that it does not name has not moved.
         SettingsError: another process moves files there.
     """
     check_free(folder)  # once more: another process may have begun meanwhile
-    _write(folder, root, files)
-    moved, left, there = 0, [], []
+    first = {"format_version": FORMAT_VERSION, "root": str(root.resolve()), "inodes": _inodes(folder, root)}
+    write_bytes(folder / JOURNAL, _line(first))
+    moved, left = 0, []
     for done, file in enumerate(files, start=1):
-        other = os.path.lexists(folder / file.name)
-        why = _move(root, folder, file)
-        if not other and os.path.lexists(folder / file.name):
-            there.append(file)  # perhaps it is in its old place too; if not, only the last sync has failed
-            why = why if os.path.lexists(root / file.name) else ""
-        if why:
+        line = _line({"name": file.name, "checksum": file.digest})
+        if why := _move(file, root, folder, partial(append_bytes, folder / JOURNAL, line)):
             left.append(f"{root / file.name}: {why}")
-        else:
-            moved += 1
+        moved += not why
         progress(done, len(files))
-    if not there:
+    if not any(os.path.lexists(folder / file.name) for file in read_journal(folder).files):
         remove(folder / JOURNAL)
-    elif len(there) < len(files):
-        _write(folder, root, there)
     return moved, tuple(left)
 
 
-def is_still(path: Path, digest: str) -> bool:
-    """Whether a file is there, and still what its digest says."""
-    try:
-        return digest_file(path) == digest
-    except OSError:
-        return False
-
-
-def _move(root: Path, folder: Path, file: Moved) -> str:
-    """Move one file; why that was not done, or nothing."""
-    source, target = root / file.name, folder / file.name
-    try:
-        if source.resolve(strict=True) != root.resolve() / file.name:
-            return "a link, which would not lead anywhere from there"
-        if not _reached(folder, file.name):
-            return f"{target.parent} leads out of {folder}"
-        if digest_file(source) != file.digest:
-            return "changed since its vector was made"
-        relocate(source, target)
-    except FileExistsError:
-        return f"{target} is there already"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return ""
-
-
 def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tuple[Path, int, tuple[str, ...]]:
-    """Move all files back to where they come from, never over another one; what is not possible stays in the journal.
+    """Move all files back to where they come from, never over another one; if one is left, the list stays.
 
-    A journal that was not written here is a stranger's, who must not choose where files go.
+    A list that was not written here is a stranger's, who must not choose where files go.
 
     Args:
-        into: the folder that they go back to, whatever the journal says.
+        into: the folder that they go back to, whatever the list says.
 
     Returns:
         The folder that they are of, how many were brought back, and a line for each that was not.
 
     Raises:
-        InputError: nothing was moved there, the journal is damaged or was not written here, or the folder that the
-            files are of is gone.
+        InputError: nothing was moved there, the list is damaged or was not written here, or the folder that the files
+            are of is gone.
     """
     journal = read_journal(folder)
     root = into or journal.root
@@ -158,107 +123,42 @@ def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tupl
             f"The files are of {root}, which is not there.",
             f"Bring that folder, or its disk, back, or name the one that they go to: {named}",
         )
-    if into is None and journal.lies != _lies(folder, root):
+    if into is None and journal.inodes != _inodes(folder, root):
         raise InputError(
             f"The {JOURNAL} in {folder} was not written there for {root}: one of the two was moved or copied, or it is "
             "a stranger's.",
             f"Look at it, and name the folder that the files go to: {named}",
         )
-    left: list[tuple[Moved, str]] = []
-    back = 0
+    back, left = 0, []
     for done, file in enumerate(journal.files, start=1):
-        away = os.path.lexists(folder / file.name)  # else it never left, or is back
-        if why := _return(folder, root, file):
-            left.append((file, why))
-        else:
-            back += away
+        away, home = folder / file.name, root / file.name
+        if os.path.lexists(away) or not os.path.lexists(home):  # else it never left, or is back
+            if why := _move(file, folder, root):
+                left.append(f"{away}: {why}")
+            back += not why
+        if _is_reached(folder, file.name):
+            with contextlib.suppress(OSError):
+                _temporary(away, file.digest).unlink(missing_ok=True)  # of a move that was killed
+                os.removedirs(away.parent)  # up to the first that is not empty: the list is in `folder`
         progress(done, len(journal.files))
-    _clean(folder, journal)
-    if left:
-        _write(folder, root, [file for file, _ in left])
-    else:
+    if not left:
         remove(folder / JOURNAL)
-    lines = tuple(f"{folder / file.name}: {why}" for file, why in left)
-    return root, back, lines
-
-
-def _return(folder: Path, root: Path, file: Moved) -> str:
-    """Bring one file back; why that was not done, or nothing."""
-    away, home = folder / file.name, root / file.name
-    try:
-        if not (_reached(folder, file.name) and _reached(root, file.name)):
-            return "a link on the way there leads elsewhere"
-        if not os.path.lexists(away):
-            return "" if os.path.lexists(home) else "gone, from there and from where it was"
-        if not _is_file(away) or digest_file(away) != file.digest:
-            return "changed since it was moved"
-        if os.path.lexists(home):
-            if not _is_file(home) or digest_file(home) != file.digest:
-                return f"{home} is there now"
-            away.unlink()  # a move was cut short between its two halves
-            return ""
-        relocate(away, home)
-    except FileExistsError:
-        return f"{home} is there now"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return ""
-
-
-def _clean(folder: Path, journal: Journal) -> None:
-    """Whatever the moves have left there: the folders that held the files, where nothing else is in them."""
-    names = {file.name for file in journal.files if _reached(folder, file.name)}
-    below = {folder / parent for name in names for parent in PurePosixPath(name).parents}
-    for path in sorted(below, key=lambda path: -len(path.parts)):
-        with contextlib.suppress(OSError):  # not empty
-            for temporary in path.glob(f"{TEMPORARY_PREFIX}*"):  # of a move that was killed
-                temporary.unlink()
-            if path != folder:
-                path.rmdir()
-
-
-def _reached(folder: Path, name: str) -> bool:
-    """Whether a file's path leads below a folder without a link on the way."""
-    return (folder / name).parent.resolve() == (folder.resolve() / name).parent
-
-
-def _is_file(path: Path) -> bool:
-    """Whether it is an ordinary file itself, and no link, pipe or device."""
-    return stat.S_ISREG(path.lstat().st_mode)
-
-
-def _lies(folder: Path, root: Path) -> list[Any]:
-    """What only this machine knows of two folders: where the one is, and the file system's numbers of both."""
-    return [str(folder.resolve()), folder.stat().st_ino, root.stat().st_ino]
-
-
-def _write(folder: Path, root: Path, files: Sequence[Moved]) -> None:
-    home = root.resolve()
-    content = {
-        "format_version": FORMAT_VERSION,
-        "root": str(home),
-        "lies": _lies(folder, root),
-        "files": [{"from": str(home / name), "to": name, "digest": digest} for name, digest in files],
-    }
-    write_json(folder / JOURNAL, content)
+    return root, back, tuple(left)
 
 
 def read_journal(folder: Path) -> Journal:
-    """What was moved to a folder.
+    """Return what was moved to a folder; a line that a kill cut short is of a file that had not moved.
 
     Raises:
         InputError: nothing, or it cannot be told.
     """
     path = folder / JOURNAL
     try:
-        content = check_version(read_json(path, MOST_OF_LIST), FORMAT_VERSION, path)
-        files = tuple(Moved(str(entry["to"]), str(entry["digest"])) for entry in content["files"])
-        journal = Journal(Path(content["root"]), files, content.get("lies"))
-        if (
-            not all(is_within(file.name) for file in files)
-            or not journal.root.is_absolute()
-            or "\0" in str(journal.root)
-        ):
+        first, *lines = map(parse_json, read_bytes(path, MOST_OF_LIST).split(b"\n")[:-1])
+        check_version(first, FORMAT_VERSION, path)
+        root, files = Path(first["root"]), tuple(Moved(str(line["name"]), str(line["checksum"])) for line in lines)
+        whole = all(is_within(name) and re.fullmatch("[0-9a-f]{64}", checksum) for name, checksum in files)
+        if not (whole and root.is_absolute() and "\0" not in str(root)):
             raise ValueError("it names files that were never moved")
     except FileNotFoundError:
         raise InputError(
@@ -266,4 +166,83 @@ def read_journal(folder: Path) -> Journal:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}).", "Move the files back by hand.") from None
-    return journal
+    return Journal(root, files, first.get("inodes"))
+
+
+def is_still(path: Path, digest: str) -> bool:
+    """Return whether there is an ordinary file, no link, pipe or device, with this checksum."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode) and digest_file(path) == digest
+    except OSError:
+        return False
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode("ascii") + b"\n"
+
+
+def _inodes(folder: Path, root: Path) -> list[int]:
+    return [folder.stat().st_ino, root.stat().st_ino]
+
+
+def _is_reached(folder: Path, name: str) -> bool:
+    """Return whether a file's path leads below a folder without a link on the way."""
+    return (folder / name).parent.resolve() == (folder.resolve() / name).parent
+
+
+def _temporary(target: Path, digest: str) -> Path:
+    """Return the name of an unfinished copy, the same at every try, so that one left by a kill is found."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{digest[:16]}")
+
+
+def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] | None = None) -> str:
+    """Move a file to where there is none, durably; return why that was not done, or "".
+
+    At any moment the whole file is in its old place, or in its new one, or in both.
+
+    Args:
+        source: the folder that it is below.
+        target: the folder that it goes to.
+        begin: called before anything is changed; without it the move may be one that was cut short.
+    """
+    old, new = source / file.name, target / file.name
+    try:
+        if not (_is_reached(source, file.name) and _is_reached(target, file.name)):
+            return "a link on the way leads elsewhere"
+        if not stat.S_ISREG(old.lstat().st_mode):
+            return "a link, or no ordinary file"
+        if digest_file(old) != file.digest:
+            return "changed since its vector was made" if begin else "changed since it was moved"
+        if os.path.lexists(new) and (begin or not is_still(new, file.digest)):
+            return f"{new} is there already"
+        if begin:
+            begin()
+        if not os.path.lexists(new):
+            ensure_folder(new.parent)
+            try:
+                os.link(old, new)  # a rename would overwrite
+            except OSError:  # another file system, or one without links
+                _copy(old, new, file.digest)
+            sync_folder(new.parent)
+        old.unlink()
+        sync_folder(old.parent)
+    except OSError as error:
+        return (error.strerror or str(error)).lower() if os.path.lexists(old) or not os.path.lexists(new) else ""
+    return ""
+
+
+def _copy(source: Path, target: Path, digest: str) -> None:
+    """Copy a file to where there is none, whole and durably, with its times and rights."""
+    temporary = _temporary(target, digest)
+    temporary.unlink(missing_ok=True)
+    try:
+        with source.open("rb") as stream, temporary.open("xb") as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        shutil.copystat(source, temporary)
+        if digest_file(temporary) != digest:
+            raise OSError("the copy is not what was copied")
+        give_name(temporary, target)  # fails where there is a file
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -135,7 +135,7 @@ CATALOGUE = {
     "one cluster": ("clusters --clusters 1", 2, "--clusters is 1, and must be at least 2.", "another value"),
     "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Leave one"),
     "copies that are put back from nowhere": (
-        "duplicates --put-back empty", 3, "There is no simclr-moved.json in empty", "Give the folder that --move-to",
+        "duplicates --put-back empty", 3, "There is no simclr-moved.jsonl in empty", "Give the folder that --move-to",
     ),
     "copies moved and put back": ("duplicates --put-back a --move-to b", 2, "--put-back finds", "Type it alone."),
     "copies of no run": ("duplicates --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),

@@ -15,7 +15,7 @@ import pytest
 
 from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.store import relocation
+from simclr_cli.store import moves
 from simclr_cli.store.moves import JOURNAL, Moved, check_destination, move_out, put_back, read_journal
 
 HOSTILE = [
@@ -81,10 +81,29 @@ def test_names_of_any_bytes_go_and_come_back(root: Path, tmp_path: Path) -> None
     assert {name: value for name, value in tree(folder).items() if name != JOURNAL.encode()} == {
         name: before[name] for name in HOSTILE
     }
-    entries = json.loads((folder / JOURNAL).read_bytes())["files"]
-    assert [os.fsencode(entry["from"]) for entry in entries] == [os.fsencode(root) + b"/" + name for name in HOSTILE]
+    first, *entries = map(json.loads, (folder / JOURNAL).read_bytes().splitlines())
+    assert first["root"] == str(root) and [os.fsencode(entry["name"]) for entry in entries] == HOSTILE
     assert put_back(folder, silent) == (root, len(HOSTILE), ())
     assert tree(root) == before and list(folder.iterdir()) == []
+
+
+def test_each_file_is_listed_before_it_moves_and_a_line_that_was_cut_short_is_of_none(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, link = tmp_path / "copies", os.link
+    check_destination(folder, root)
+
+    def noted(source: Path, target: Path) -> None:
+        assert str(target.relative_to(folder)) == read_journal(folder).files[-1].name
+        link(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", noted)
+        assert move_out(root, folder, wanted([b"a.png", b"b/c.png"]), silent)[0] == 2
+    with (folder / JOURNAL).open("ab") as stream:
+        stream.write(b'{"name": "line')
+    assert read_journal(folder).files == tuple(wanted([b"a.png", b"b/c.png"]))
+    assert put_back(folder, silent)[1:] == (2, ()) and not list(folder.iterdir())
 
 
 KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename", "digest_file"]
@@ -106,7 +125,7 @@ def test_killed_at_any_moment_all_can_be_put_back(
     def killing(work: Callable[[], Any]) -> None:
         owner, name = {
             "Path": (Path, step.split(".")[-1]), "os": (os, step.split(".")[-1]),
-            "shutil": (relocation.shutil, "copystat"), "digest_file": (relocation, "digest_file"),
+            "shutil": (moves.shutil, "copystat"), "digest_file": (moves, "digest_file"),
         }[step.split(".")[0]]  # fmt: skip
         plain, calls = getattr(owner, name), [0]
 
@@ -165,13 +184,13 @@ def test_what_cannot_be_put_back_stays_in_the_journal(root: Path, tmp_path: Path
     (folder / "-rf").unlink()
     _, done, left = put_back(folder, silent)
     assert done == 1 and [line.split(": ", 1)[1] for line in left] == [
-        f"{root / 'a.png'} is there now", "changed since it was moved", "gone, from there and from where it was",
+        f"{root / 'a.png'} is there already", "changed since it was moved", "no such file or directory",
     ]  # fmt: skip
     assert (root / "a.png").read_bytes() == b"another one" and (root / " .png").exists()
-    assert [file.name for file in read_journal(folder).files] == ["a.png", "b/c.png", "-rf"]
+    assert [file.name for file in read_journal(folder).files] == ["a.png", "b/c.png", " .png", "-rf"]
     (root / "a.png").unlink()
     (folder / "b" / "c.png").write_bytes(b"content of b/c.png")
-    assert put_back(folder, silent)[1] == 2
+    assert put_back(folder, silent)[1:] == (2, (f"{folder / '-rf'}: no such file or directory",))
 
 
 def test_destinations_that_are_refused(root: Path, tmp_path: Path) -> None:
@@ -190,13 +209,13 @@ def test_destinations_that_are_refused(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../b"])
 def test_a_journal_names_nothing_outside(root: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "copies").mkdir()
-    journal = {"format_version": 1, "root": str(root), "files": [{"from": "", "to": name, "digest": ""}]}
-    (tmp_path / "copies" / JOURNAL).write_text(json.dumps(journal))
+    lines = [{"format_version": 1, "root": str(root), "inodes": []}, {"name": name, "checksum": sha(b"")}]
+    (tmp_path / "copies" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match="never moved"):
         put_back(tmp_path / "copies", silent)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"format_version": 1, "root": "/x", "files": [{}]}'])
+@pytest.mark.parametrize("text", ["", "{\n", "[]\n", '{"root": "/x"}\n', '{"format_version": 1, "root": "/x"}\n{}\n'])
 def test_a_journal_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / JOURNAL).write_text(text)
     with pytest.raises(InputError, match="cannot be read"):
@@ -243,7 +262,7 @@ def test_a_sync_that_fails_leaves_nothing_that_cannot_be_put_back(
     """Of the folder that a file is moved to, or of the one that it came from: the file is there, and in the journal."""
     before, folder = tree(root), tmp_path / "copies"
     check_destination(folder, root)
-    sync, calls = relocation.sync_folder, [0]
+    sync, calls = moves.sync_folder, [0]
 
     def failing(path: Path) -> None:
         calls[0] += 1
@@ -252,7 +271,7 @@ def test_a_sync_that_fails_leaves_nothing_that_cannot_be_put_back(
         sync(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(relocation, "sync_folder", failing)
+        patch.setattr(moves, "sync_folder", failing)
         moved, left = move_out(root, folder, wanted(), silent)
     assert moved + len(left) == len(HOSTILE) and len(left) == (at % 2 == 0)
     assert put_back(folder, silent)[2] == () and tree(root) == before
