@@ -10,7 +10,6 @@ import pytest
 from simclr_cli.atomic import (
     ABANDONED_SECONDS,
     TEMPORARY_PREFIX,
-    is_temporary,
     remove_strays,
     sync_folder,
     temporary_beside,
@@ -64,4 +63,3 @@ def test_under_a_lock_it_goes_at_once(tmp_path: Path) -> None:
 def test_temporaries_are_known_by_their_names(tmp_path: Path) -> None:
     one, other = (temporary_beside(tmp_path / "a") for _ in range(2))
     assert one != other and one.parent == tmp_path
-    assert is_temporary(one / "config.json", tmp_path) and not is_temporary(tmp_path / "a", tmp_path)
