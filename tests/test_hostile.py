@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from simclr_cli.digests import digest_file
-from simclr_cli.errors import InputError, RunError, SimclrError
+from simclr_cli.errors import InputError, RunError
 from simclr_cli.images.decode import Refusal, decode
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census
@@ -666,15 +666,16 @@ def test_a_strangers_folder_of_pictures(tmp_path: Path, outside: Path, case: str
     assert not Path("/tmp/simclr-was-here").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of Pillow, and an error in tests only
 @pytest.mark.parametrize(
     "exif", [b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 99, b"MM", b"II*\0" + b"\xff" * 4, b"\0" * 60_000]
 )
 def test_metadata_that_is_none_harms_no_picture(tmp_path: Path, exif: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(jpeg_with(exif))
-    with contextlib.suppress(InputError):  # refused, where Pillow takes it for damaged
-        take_census(tmp_path)
-    with contextlib.suppress(Refusal):
-        assert decode(tmp_path / "x.jpg").size == (40, 40)
+    Image.new("RGB", (40, 40)).save(tmp_path / "plain.jpg")
+    census = take_census(tmp_path)
+    assert [picture.name for picture in census.pictures] == ["plain.jpg", "x.jpg"] and census.refused == ()
+    assert decode(tmp_path / "x.jpg").tobytes() == decode(tmp_path / "plain.jpg").tobytes()
 
 
 def _decodes(path: Path) -> bool:
@@ -694,8 +695,3 @@ def test_a_link_to_a_picture_is_read_and_never_written(tmp_path: Path, outside: 
     (tmp_path / "away").mkdir()
     moved, left = move_out(tmp_path / "pictures", tmp_path / "away", [Moved("x.png", digest)], lambda *_: None)
     assert moved == 0 and "a link" in left[0]
-
-
-def test_all_of_these_are_errors_that_a_person_can_mend() -> None:
-    assert min(map(len, (RUNS, INDEXES, VECTORS, PICTURES))) >= 20 and len(JOURNALS) + len(LEFT) >= 20
-    assert issubclass(RunError, SimclrError)
