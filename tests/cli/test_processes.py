@@ -1,10 +1,12 @@
 """Several processes as one: the same steps as one process, kills, failures and stops, on another number of them."""
 
 import contextlib
+import importlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from simclr_cli.ranks import Ranks
 
 WORKERS = Path(__file__).parents[1] / "workers"
 PATIENCE = 240  # seconds, of a test that is about to fail
@@ -27,6 +31,26 @@ PLAIN = (
 def torchrun(count: int, *options: str) -> list[str]:
     run = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={count}", "--standalone", *options]
     return [*run, "--"]  # before Python 3.12 torchrun takes our --run for one of its own
+
+
+def together(
+    count: int, command: list[str], cwd: Path, environment: Callable[[int], dict[str, str]]
+) -> list[tuple[str, str]]:
+    """What each of several processes printed on stdout and stderr; all of them ended well."""
+    with contextlib.ExitStack() as stack:
+        all_of_them = [stack.enter_context(started(command, cwd=cwd, env=environment(rank))) for rank in range(count)]
+        ended = [(process.communicate(timeout=PATIENCE), process.returncode) for process in all_of_them]
+    assert [code for _, code in ended] == [0] * count, ended
+    return [printed for printed, _ in ended]
+
+
+def by_torchrun(count: int, **more: str) -> Callable[[int], dict[str, str]]:
+    """The environment that torchrun gives to each of its processes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    all_of_them = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), **more}
+    return lambda rank: {**all_of_them, "RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 
 LONG = pytest.mark.long  # .ci/run has these too, after the suite
@@ -106,16 +130,12 @@ def weights(run: Path) -> bytes:
 # --- The same steps ---
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    sys.path.insert(0, str(WORKERS))
-    try:
-        from steps import run
-    finally:
-        sys.path.pop(0)
-    from simclr_cli.ranks import Ranks
-
-    return {loss: run(tmp_path_factory.mktemp(loss), 100, loss, Ranks()) for loss in ("nt-xent", "supcon")}
+def steps_of_one(folder: Path, loss: str) -> dict[str, Any]:
+    """What one process does and sees (workers/steps.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(WORKERS)
+        steps = importlib.import_module("steps")
+    return steps.run(folder, 100, loss, Ranks())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo and torchrun as on Linux")
@@ -123,14 +143,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     ("count", "most", "loss"), [pytest.param(2, 100, "nt-xent", marks=[LONG, FULL]), (4, 2, "supcon")]
 )
 def test_any_number_of_processes_takes_the_same_steps(
-    count: int, most: int, loss: str, tmp_path: Path, alone: dict[str, Any]
+    count: int, most: int, loss: str, command: str, tmp_path: Path
 ) -> None:
     """The same pictures in the same order with the same augmentations, losses, gradients and weights."""
-    command = [*torchrun(count), str(WORKERS / "steps.py"), str(tmp_path), str(most), loss]
-    with started(command) as process:
-        _, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, said
-    expected = alone[loss]
+    told = by_torchrun(count, SIMCLR_TEST_SCRIPT=str(WORKERS / "steps.py"))
+    together(count, [command, str(tmp_path), str(most), loss], tmp_path, told)
+    (tmp_path / "alone").mkdir()
+    expected = steps_of_one(tmp_path / "alone", loss)
     everyone = []
     for rank in range(count):
         with np.load(tmp_path / f"{rank}.npz") as one:
@@ -174,15 +193,13 @@ def test_devices_give_the_losses_of_one(forked, photos: Path, tmp_path: Path, by
 
 
 def test_srun_is_understood(command: str, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
-    said = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
-    arguments = [command, "pretrain", str(photos), "--run", "s", *tiny]
-    with started(arguments, cwd=tmp_path, env={**said, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}) as second:
-        with started(arguments, cwd=tmp_path, env={**said, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}) as first:
-            out, said_by_first = first.communicate(timeout=PATIENCE)
-            assert first.returncode == 0, said_by_first
-        assert out == "simclr-runs/s\n" and "Plan for" in said_by_first
-        quiet = second.communicate(timeout=PATIENCE)
-        assert second.returncode == 0 and quiet == ("", "")
+    told = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(os.getpid())}
+    first, second = together(
+        2, [command, "pretrain", str(photos), "--run", "s", *tiny], tmp_path,
+        lambda rank: {**told, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+    )  # fmt: skip
+    assert first[0] == "simclr-runs/s\n" and "Plan for" in first[1]
+    assert second == ("", "")
 
 
 # --- Ends ---
@@ -266,16 +283,13 @@ def test_a_stopped_run_goes_on_with_another_number_of_processes(
 
 
 def test_many_processes_embed_into_one_file_in_order(
-    simclr, forked, trained: Path, photos: Path, tmp_path: Path
+    simclr: Callable[..., Any], command: str, trained: Path, photos: Path, tmp_path: Path
 ) -> None:
-    command = ["embed", photos, "--runs", trained, "--out"]
-    answers = [
-        simclr(*command, tmp_path / "one.npy"),
-        forked(*command, tmp_path / "three.npy", "--devices", "3"),
-        forked(*command, tmp_path / "parts.npy", "--devices", "2", "--shards", "5"),
-    ]
-    assert [answer.code for answer in answers] == [0, 0, 0], answers
-    assert answers[2].stdout == f"{tmp_path}/parts.shards.json\n"
+    typed = ["embed", str(photos), "--runs", str(trained), "--out"]
+    assert simclr(*typed, tmp_path / "one.npy").code == 0
+    together(3, [command, *typed, f"{tmp_path}/three.npy"], tmp_path, by_torchrun(3))
+    answers = together(2, [command, *typed, f"{tmp_path}/parts.npy", "--shards", "5"], tmp_path, by_torchrun(2))
+    assert answers[0][0] == f"{tmp_path}/parts.shards.json\n"
     one, three = (np.load(tmp_path / f"{name}.npy") for name in ("one", "three"))
     assert one.shape[0] == 24
     np.testing.assert_allclose(three, one, atol=1e-6)

@@ -2,6 +2,7 @@
 
 A client connects to SOCKET, sends its stdin, stdout and stderr (SCM_RIGHTS), and a line of JSON: arguments, cwd, env,
 and optionally
+    script       a file of Python to run instead of the command
     kill_after   seconds, after which it gets a SIGKILL
     fault        [n, name of an error, roots]: the n-th operation, from 0, that changes something below the roots fails;
                  EIO once, ENOSPC and EACCES from then on, where a full disk or a right taken away would
@@ -18,6 +19,7 @@ import gc
 import io
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -137,7 +139,10 @@ def command(job: dict[str, Any], streams: list[int], told: int) -> None:
 
     code: Any = 0
     try:
-        app.main()
+        if script := job.get("script"):
+            runpy.run_path(script, run_name="__main__")
+        else:
+            app.main()
     except SystemExit as end:
         code = end.code or 0
     except BaseException:

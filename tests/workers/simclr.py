@@ -1,5 +1,7 @@
 """The command `simclr` as a fork of commands.py: the same streams, folder, environment, signals and exit code.
 
+$SIMCLR_TEST_SCRIPT, if that is set, is a file of Python that is run instead.
+
 python -S simclr.py SOCKET ARGUMENTS: in a twentieth of a second, where the command itself imports torch for seconds.
 """
 
@@ -15,7 +17,12 @@ signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)  # until there is somebody to 
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
 socket.send_fds(connection, [b"x"], [0, 1, 2])
-job = {"arguments": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}  # noqa: PTH109
+job = {
+    "arguments": sys.argv[2:],
+    "cwd": os.getcwd(),  # noqa: PTH109
+    "env": dict(os.environ),
+    "script": os.environ.get("SIMCLR_TEST_SCRIPT"),
+}
 connection.sendall(json.dumps(job).encode() + b"\n")
 answers = connection.makefile()
 pid = json.loads(answers.readline())["pid"]
