@@ -23,8 +23,8 @@ ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\x
 
 
 @pytest.fixture
-def place(tmp_path: Path, trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with every kind of bad input, and `runs` with a finished and an unfinished run."""
+def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with every kind of bad input but runs, which is worked in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
     (tmp_path / "empty").mkdir()
@@ -35,16 +35,26 @@ def place(tmp_path: Path, trained: Path, photos: Path, monkeypatch: pytest.Monke
     Image.new("RGB", (40, 40), "red").save(tmp_path / "one" / "a.png")
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "weights.safetensors").write_text("nothing of the kind")
-    shutil.copytree(photos, tmp_path / "photos")
-    shutil.copytree(trained / "photos", tmp_path / "runs" / "photos")
-    shutil.copytree(trained / "photos", tmp_path / "runs" / "half")
-    shutil.rmtree(tmp_path / "runs" / "half" / "encoder")
-    shutil.copytree(trained / "photos", tmp_path / "broken" / "photos")
-    (tmp_path / "broken" / "photos" / "encoder" / "config.json").write_text("{")
     (tmp_path / "folders.csv").write_text("name,class\na,b\n")
-    take_census(tmp_path / "one")  # a folder where a file should be: it cannot be deleted as one
-    (cache_of(tmp_path / "one") / "48" / "index.json").mkdir(parents=True)
     return tmp_path
+
+
+@pytest.fixture
+def pictured(plain: Path, photos: Path) -> Path:
+    """The same with pictures."""
+    shutil.copytree(photos, plain / "photos")
+    return plain
+
+
+@pytest.fixture
+def place(pictured: Path, trained: Path) -> Path:
+    """The same with `runs`, a finished and an unfinished one, and `broken`, which holds a damaged one."""
+    shutil.copytree(trained / "photos", pictured / "runs" / "photos")
+    shutil.copytree(trained / "photos", pictured / "runs" / "half")
+    shutil.rmtree(pictured / "runs" / "half" / "encoder")
+    shutil.copytree(trained / "photos", pictured / "broken" / "photos")
+    (pictured / "broken" / "photos" / "encoder" / "config.json").write_text("{")
+    return pictured
 
 
 PRETRAIN = "pretrain photos --backbone test_resnet --image-size 32 --epochs 1 --runs new"
@@ -152,16 +162,23 @@ CATALOGUE = {
 
 
 @pytest.mark.parametrize("row", CATALOGUE)
-def test_catalogue(simclr: Callable[..., Any], place: Path, row: str) -> None:
+def test_catalogue(simclr: Callable[..., Any], plain: Path, request: pytest.FixtureRequest, row: str) -> None:
     typed, code, what, remedy = CATALOGUE[row]
-    before = sorted(os.walk(place))
+    if {"runs", "broken"} & set(typed.split()):
+        request.getfixturevalue("place")
+    elif "photos" in typed.split():
+        request.getfixturevalue("pictured")
+    elif row == "cache that cannot be cleared":  # a folder where a file should be: it cannot be deleted as one
+        take_census(plain / "one")
+        (cache_of(plain / "one") / "48" / "index.json").mkdir(parents=True)
+    before = sorted(os.walk(plain))
     answer = simclr(*typed.split())
     assert (answer.code, answer.stdout) == (code, ""), answer.stderr
     *_, said, next_step = answer.stderr.splitlines()
     assert said.startswith("Error: ") and what in said and said.endswith(".")
     assert remedy in next_step
     assert "Traceback" not in answer.stderr
-    assert sorted(os.walk(place)) == before  # nothing made, nothing lost
+    assert sorted(os.walk(plain)) == before  # nothing made, nothing lost
 
 
 @pytest.mark.parametrize("typed", ["pretrain nowhere", "embed --out vecs.txt", "similar file --runs runs"])
@@ -187,7 +204,7 @@ def test_usage_errors_say_what_and_where_help_is(simclr: Callable[..., Any], typ
     assert words in " ".join(stderr.replace("│", " ").split()) and "--help' for help" in stderr
 
 
-def test_unreadable_folder(simclr: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder(simclr: Callable[..., Any], pictured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as chmod 000 does for anyone but root
     code, _, stderr = simclr("pretrain", "photos")
     assert code == 3 and stderr == (
@@ -195,7 +212,7 @@ def test_unreadable_folder(simclr: Callable[..., Any], place: Path, monkeypatch:
     )
 
 
-def test_fewer_pictures_than_a_batch_are_said(simclr: Callable[..., Any], place: Path) -> None:
+def test_fewer_pictures_than_a_batch_are_said(simclr: Callable[..., Any], pictured: Path) -> None:
     code, _, stderr = simclr(*PRETRAIN.split(), "--batch-size", 500, "--dry-run")
     assert code == 0 and "24 pictures  shrunk from 500: there are no more pictures" in stderr
 
