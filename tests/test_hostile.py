@@ -297,6 +297,7 @@ def test_a_strangers_run(run: Path, case: str) -> None:
     assert ("newer" in case) == ("Upgrade" in caught.value.remedy)
 
 
+@pytest.mark.xdist_group("clock")
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("harm", [replaced("x", HUGE), replaced("x", HUGE + b"\0" * 1000)])
 def test_a_claim_of_rows_is_refused_at_once(run: Path, harm: Harm) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from simclr_cli.ranks import Ranks
 
+pytestmark = pytest.mark.xdist_group("ports")
 WORKERS = Path(__file__).parents[1] / "workers"
 PATIENCE = 240  # seconds, of a test that is about to fail
 # No batch norm in this backbone; small rates, so that float32's rounding is not multiplied in 20 steps.

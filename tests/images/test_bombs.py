@@ -183,6 +183,7 @@ def test_memory_is_that_of_the_machine_or_of_its_container(tmp_path: Path, monke
     assert machine.whole_memory() == 12_345_678
 
 
+@pytest.mark.xdist_group("clock")
 def test_a_frame_that_is_larger_than_its_picture_is_refused_at_once(tmp_path: Path) -> None:
     """The screen is small, a later part claims to be huge: Pillow's own check, with our limit."""
     gif = saved("GIF")

@@ -464,6 +464,7 @@ def claiming(format: str, side: int) -> bytes:
     return f"P6 {side} {side} 255\n".encode() + bytes(100)
 
 
+@pytest.mark.xdist_group("clock")
 @pytest.mark.parametrize("format", ["PNG", "GIF", "GIF frame", "BMP", "TIFF", "JPEG", "PPM"])
 @pytest.mark.parametrize("function", [read_header, decode])
 def test_decompression_bomb_is_refused_at_once(tmp_path: Path, function: Callable[[Path], object], format: str) -> None:

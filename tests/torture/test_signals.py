@@ -28,7 +28,7 @@ from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.verbs.pretrain import pretrain
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clock")]
 
 PATIENCE = 600  # seconds, of a test that is about to fail
 PICTURES = 48

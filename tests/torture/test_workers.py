@@ -22,7 +22,10 @@ from simclr_cli.images.decode import Refusal, squashed
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import take_census
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(sys.platform != "linux", reason="processes are seen by /proc")]
+pytestmark = [
+    pytest.mark.long, pytest.mark.xdist_group("clock"),
+    pytest.mark.skipif(sys.platform != "linux", reason="processes are seen by /proc"),
+]  # fmt: skip
 
 # A decoder that does to itself what a file's name says, each time that it is asked for that file.
 STUCK = """
