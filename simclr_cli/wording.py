@@ -7,6 +7,8 @@ import math
 
 def safe(text: str) -> str:
     """Text that cannot move the cursor, change colours or reverse a line: what is not printable is escaped."""
+    if text.isprintable():  # nearly always, also where a page holds a megabyte
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
