@@ -130,13 +130,12 @@ def join_near_duplicates(
         pairs: i and j in these three, and their similarity, block by block.
     """
     for i, j, _ in pairs:
-        while len(i):
-            apart = ids[places[i]] != ids[places[j]]  # the others are of one group already
-            i, j = i[apart], j[apart]
-            a, b = i[:AT_ONCE], j[:AT_ONCE]
+        for start in range(0, len(i), AT_ONCE):
+            a, b = i[start : start + AT_ONCE], j[start : start + AT_ONCE]
+            apart = ids[places[a]] != ids[places[b]]  # the others are of one group already
+            a, b = a[apart], b[apart]
             near = are_near_duplicates(hashes, small, a, b)
             join_pairs(ids, places[a[near]], places[b[near]])
-            i, j = i[AT_ONCE:], j[AT_ONCE:]
 
 
 def join_alike(ids: NDArray[np.int64], pictures: DecodedPictures, progress: Progress = lambda *_: None) -> None:
@@ -164,7 +163,9 @@ def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look
     """Most pixels, then sharp ones, then most bytes; of equal files the oldest, a link after the file itself."""
     pixels = {place: int(index.size[place].astype(np.int64).prod()) for place in group.tolist()}
     sharp = {place: looks[place].sharpness if place in looks else 0.0 for place in pixels}
-    sharpest = {size: max(sharp[place] for place in pixels if pixels[place] == size) for size in pixels.values()}
+    sharpest: dict[int, float] = {}  # of each size
+    for place, size in pixels.items():
+        sharpest[size] = max(sharpest.get(size, 0.0), sharp[place])
 
     def worth(place: int) -> tuple[int, bool, int, bool, int, bytes]:
         blurred = sharp[place] < AS_SHARP * sharpest[pixels[place]]

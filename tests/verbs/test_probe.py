@@ -279,8 +279,17 @@ def test_the_papers_protocol_judges_networks_on_the_same_split(
         short = dataclasses.replace(recipe, epochs=2)
         return trainer(encoder, decoded, rows, labels, classes, short, **more)
 
+    opened: list[int] = []
+    decode_once = comparison.decode_once
+
+    def counted(census: Any, size: int, **more: Any) -> Any:
+        opened.append(size)
+        return decode_once(census, size, **more)
+
     monkeypatch.setattr(comparison, "train_classifier", few_epochs)
+    monkeypatch.setattr(comparison, "decode_once", counted)
     quick, paper = run_probe(own), run_probe(own, protocol="paper", out=tmp_path)
+    assert len(opened) == 1  # for both, which look at images of one size
     assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_pictures
     assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
     assert [score.knn_20 for score in paper.scores] == [score.knn_20 for score in quick.scores]
