@@ -37,7 +37,7 @@ from simclr_cli.engine.search import pairs_above
 from simclr_cli.events import silent
 from simclr_cli.images.looks import correlation, look
 from simclr_cli.settings import DuplicatesSettings
-from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.indexing import choose_run, open_index
 
 WIDTH, THRESHOLD, PLANTED = 512, 0.95, 0.02
 KINDS = ("half", "quality", "cut", "bright")
@@ -113,7 +113,7 @@ def among_photos(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     config = json.loads((run / "config.json").read_text())
     config["settings"]["images"] = str(place / "pictures")
     (run / "config.json").write_text(json.dumps(config))
-    opened = open_index(DuplicatesSettings(run=str(run)), silent)
+    opened = open_index(choose_run(DuplicatesSettings(run=str(run))), silent)
     index, calibration = opened.index, opened.calibration
     h, places = index.h[slice(0, len(index))], {name: i for i, name in enumerate(index.names)}
     looks = [look(index.path(i)) for i in range(len(index))]

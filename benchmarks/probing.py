@@ -27,8 +27,8 @@ from cifar import ARMS, links, told
 
 from simclr_cli.engine.accuracy import percent
 from simclr_cli.events import silent
-from simclr_cli.images.folder import take_census
-from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.images.labels import read_labelled
+from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import PretrainSettings, ProbeSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.classifier import LINEAR
@@ -47,13 +47,13 @@ def one_seed(seed: int, given: argparse.Namespace, place: Path) -> dict[str, Any
     )  # fmt: skip
     run = RunFolder(Path(pretrain(settings, report=silent).run))
     ready = run_encoder(run, pick_device(None))
-    census, labels = labelled(take_census(place / "train"))
-    test = take_census(place / "test")
-    labels = {**labels, **labelled_like(test, frozenset(labels.values()))}
+    workers = count_workers()
+    images = read_labelled(place / "train", ProbeSettings(test=place / "test"), workers, silent)
     row: dict[str, Any] = {"seed": seed, "weights": str(run.weights_file)}
     for protocol in ("quick", "paper"):
         began = time.perf_counter()
-        found = compare({"trained": ready}, census, test, labels, ProbeSettings(protocol=protocol, seed=seed)).first
+        asked = ProbeSettings(protocol=protocol, seed=seed)
+        found = compare({"trained": ready}, images, asked, workers=workers).first
         right = found.linear.argmax(dim=1) == found.test.labels if found.linear is not None else torch.zeros(1)
         row |= {protocol: round(percent(right), 2), f"{protocol}_s": round(time.perf_counter() - began, 2)}
     print(json.dumps(row), file=sys.stderr)

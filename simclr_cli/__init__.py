@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from simclr_cli.settings.finding import DuplicatesSettings as DuplicatesSettings
     from simclr_cli.settings.finding import SimilarSettings as SimilarSettings
     from simclr_cli.settings.grouping import ClustersSettings as ClustersSettings
+    from simclr_cli.settings.grouping import MapSettings as MapSettings
     from simclr_cli.settings.grouping import OutliersSettings as OutliersSettings
     from simclr_cli.settings.judging import ProbeSettings as ProbeSettings
-    from simclr_cli.settings.mapping import MapSettings as MapSettings
     from simclr_cli.settings.training import PretrainSettings as PretrainSettings
     from simclr_cli.settings.using import CacheSettings as CacheSettings
     from simclr_cli.settings.using import CheckSettings as CheckSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -27,16 +28,20 @@ def peak_learning_rate(base: float, rule: LearningRateRule, batch_size: int) -> 
     return base
 
 
-def learning_rate(step: int, *, total_steps: int, warmup_steps: int, peak: float) -> float:
-    """Linear from 0 to `peak` over the warm-up, then cosine to 0 without restarts; stepped every batch.
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of every step: linear from 0 over the warm-up, then cosine to 0 without restarts."""
 
-    Args:
-        step: 0 for the first update. At step 0 of a warm-up the rate is 0, as in the paper's code.
-    """
-    if step < warmup_steps:
-        return peak * step / warmup_steps
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    peak: float
+    total_steps: int
+    warmup_steps: int = 0
+
+    def __call__(self, step: int) -> float:
+        """Return the rate of a step, 0 for the first. At step 0 of a warm-up it is 0, as in the paper's code."""
+        if step < self.warmup_steps:
+            return self.peak * step / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -73,6 +73,13 @@ class DecodedPictures:
         return pixels
 
 
+def undecoded(census: Census, image_size: int, workers: int) -> DecodedPictures:
+    """Return all images of a census as what has no room in the cache: each is decoded when it is read."""
+    sizes = np.array([(picture.height, picture.width) for picture in census.pictures], dtype=np.int64).reshape(-1, 2)
+    unstored = np.full(len(sizes), NOT_STORED, np.int64)
+    return DecodedPictures(census, stored_side(census, image_size), sizes, unstored, (), workers)
+
+
 def stored_side(census: Census, image_size: int) -> int:
     """The side of the stored squares: half as much again as is trained on, but no more than any picture has."""
     largest = max(max(picture.height, picture.width) for picture in census.pictures)

@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from simclr_cli.errors import InputError
+from simclr_cli.events import Report, progress
 from simclr_cli.images.census import Census
+from simclr_cli.images.folder import take_census
 from simclr_cli.names import as_cell
 from simclr_cli.reading import check_file
+from simclr_cli.settings.shared import LabelledSettings
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The labelled images of a folder, and those held out."""
+
+    census: Census  # of the labelled ones
+    labels: Mapping[str, str]  # class by name, of both
+    held_out: Census | None = None  # None: some of the others are
+    split: str = ""  # how they are set apart, in words
+
+
+def read_labelled(root: Path, settings: LabelledSettings, workers: int, report: Report) -> LabelledImages:
+    """Take the census of a folder and its labels, and of the held-out images if they lie elsewhere.
+
+    Raises:
+        InputError: see `labelled` and `labelled_like`.
+    """
+    census, labels = labelled(
+        take_census(root, workers=workers, progress=progress(report, "reading headers")), settings.labels
+    )
+    if settings.test is None:
+        split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
+        return LabelledImages(census, labels, None, split)
+    tests = take_census(settings.test, workers=workers)
+    labels = {**labels, **labelled_like(tests, frozenset(labels.values()))}
+    return LabelledImages(census, labels, tests, f"held out in {settings.test}")
 
 
 def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping[str, str]]:

@@ -7,6 +7,7 @@ from simclr_cli.results.grouping import (
     Cluster,
     ClustersResult,
     FolderShare,
+    MapResult,
     Member,
     OddPicture,
     OutliersResult,
@@ -14,7 +15,6 @@ from simclr_cli.results.grouping import (
 )
 from simclr_cli.results.judging import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 from simclr_cli.results.learning import PretrainResult, PreviewResult
-from simclr_cli.results.mapping import MapResult
 from simclr_cli.results.using import (
     CacheKept,
     CacheResult,

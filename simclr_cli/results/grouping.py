@@ -1,4 +1,4 @@
-"""What the verbs that look at all pictures of a run together return."""
+"""What the verbs that look at all pictures of a run together return, and the one that draws a map of them."""
 
 from __future__ import annotations
 
@@ -85,3 +85,17 @@ class ClustersResult:
     rand: float | None  # adjusted Rand index with the folders, 0 by chance, 1 the same
     pictures: tuple[Member, ...]  # all of them, cluster by cluster, the nearest to the centre first
     out: str | None = None
+
+
+@dataclass(frozen=True)
+class MapResult:
+    """The page that `map` made."""
+
+    run: str
+    out: str
+    pictures: int
+    layout: str  # pca or tsne
+    explained: float | None  # share of the variance in the map's two directions; null for tsne
+    groupings: tuple[str, ...]  # what it can be coloured by
+    bytes: int
+    seconds: float

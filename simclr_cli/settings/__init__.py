@@ -6,9 +6,8 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
 from simclr_cli.settings.diagnosing import DoctorSettings
 from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
-from simclr_cli.settings.grouping import ClustersSettings, OutliersSettings
+from simclr_cli.settings.grouping import ClustersSettings, Layout, MapSettings, OutliersSettings
 from simclr_cli.settings.judging import ProbeSettings
-from simclr_cli.settings.mapping import Layout, MapSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings
 from simclr_cli.settings.training import (
     Copies,

@@ -14,9 +14,8 @@ from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
 from simclr_cli.files import NotWritten
-from simclr_cli.images.cache import DecodedPictures, stored_side
+from simclr_cli.images.cache import undecoded
 from simclr_cli.images.census import Census
-from simclr_cli.images.pixels import NOT_STORED
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.store.calibrations import read_calibration, write_calibration
 from simclr_cli.store.index import Index
@@ -87,9 +86,8 @@ def _views(
     names = [index.name(int(place)) for place in places]
     chosen = ready.info.settings
     sample = Census(census.root, tuple(by_name[name] for name in names if name in by_name), (), 0)
-    sizes = np.array([(picture.height, picture.width) for picture in sample.pictures], np.int64).reshape(-1, 2)
-    unstored = np.full(len(sizes), NOT_STORED, np.int64)
-    decoded = DecodedPictures(sample, stored_side(sample, chosen.image_size), sizes, unstored, (), workers)
+    decoded = undecoded(sample, chosen.image_size, workers)
+    sizes = decoded.sizes
     views = TwoViews(chosen.image_size, view_recipe(chosen))
     drawn = views.draw(torch.from_numpy(sizes), torch_generator(chosen.seed, Purpose.SIMILARITY))
     parts = []

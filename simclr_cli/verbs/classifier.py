@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 import time
 from collections.abc import Callable, Generator
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from simclr_cli.engine.compilation import folded
 from simclr_cli.engine.encoder import Encoder
-from simclr_cli.engine.optim import learning_rate, peak_learning_rate, set_learning_rate
+from simclr_cli.engine.optim import Schedule, peak_learning_rate, set_learning_rate
 from simclr_cli.engine.views import ViewRecipe, draw_parameters, make_view
 from simclr_cli.errors import MachineError
 from simclr_cli.events import EpochDone, Report, StepDone
@@ -28,10 +27,10 @@ from simclr_cli.images.workers import ahead
 from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
 from simclr_cli.settings import Precision
 from simclr_cli.trouble import is_out_of_memory
-from simclr_cli.verbs.failure import read_losses
+from simclr_cli.verbs.failure import TELL_SECONDS, read_losses
+from simclr_cli.verbs.trial import seconds_a_step
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grey=0.0, blur=0.0)
-TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
 TRIAL_PICTURES = 32  # what the estimate of the time is made from
 
 
@@ -99,7 +98,7 @@ def train_classifier(
     batch_size = min(batch_size or automatic_batch_size(len(rows), device), len(rows))
     steps = len(batch_bounds(len(rows), batch_size))
     total = recipe.epochs * steps
-    peak = peak_learning_rate(recipe.learning_rate, "linear", batch_size)
+    rate_of = Schedule(peak_learning_rate(recipe.learning_rate, "linear", batch_size), total)
     update = Update(encoder, classes, recipe, seed)
     losses: list[float] = []  # of the epoch under way, as far as they are read
     unread: list[Tensor] = []  # on the device still
@@ -110,8 +109,7 @@ def train_classifier(
             for step, (places, pixels) in enumerate(coming):
                 epoch, done = step // steps + 1, step % steps + 1
                 sizes = torch.from_numpy(decoded.sizes[rows[places]])
-                rate = learning_rate(step, total_steps=total, warmup_steps=0, peak=peak)
-                unread.append(update(pixels, sizes, labels[torch.from_numpy(places)], step, rate))
+                unread.append(update(pixels, sizes, labels[torch.from_numpy(places)], step, rate_of(step)))
                 seen += len(places)
                 if device.type != "cpu" and done < steps and time.monotonic() - told < TELL_SECONDS:
                     continue
@@ -120,7 +118,7 @@ def train_classifier(
                 speed = seen / max(told - began, 1e-9)
                 report(StepDone(epoch, recipe.epochs, done, steps, losses[-1], speed))
                 if done == steps:
-                    report(EpochDone(epoch, statistics.fmean(losses), rate, speed, told - began))
+                    report(EpochDone(epoch, statistics.fmean(losses), rate_of(step), speed, told - began))
                     losses, seen, began = [], 0, time.monotonic()
     finally:
         encoder.eval()
@@ -204,12 +202,8 @@ def seconds_a_picture(encoder: Encoder, classes: int, recipe: ClassifierRecipe, 
     count = min(batch_size, TRIAL_PICTURES)
     update = Update(copy.deepcopy(encoder), classes, recipe, seed=0)
     pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator())
-    seconds = math.inf
-    for step in range(2):  # the first is slow: kernels are chosen, memory is taken
-        began = time.perf_counter()
-        float(update(pixels, torch.full((count, 2), side), torch.zeros(count, dtype=torch.int64), step, 0.0))
-        seconds = min(seconds, time.perf_counter() - began)
-    return seconds / count
+    sizes, labels = torch.full((count, 2), side), torch.zeros(count, dtype=torch.int64)
+    return seconds_a_step(update(pixels, sizes, labels, step, 0.0) for step in range(2)) / count
 
 
 def _batches(

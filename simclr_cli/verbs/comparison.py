@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census, Refused
-from simclr_cli.images.workers import count_workers
+from simclr_cli.images.labels import LabelledImages
 from simclr_cli.results import Score
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.classifier import LINEAR, train_classifier
@@ -97,11 +98,10 @@ class Comparison:
 
 def compare(
     encoders: Mapping[str, ReadyEncoder],
-    census: Census,
-    held_out: Census | None,
-    labels: Mapping[str, str],
+    images: LabelledImages,
     settings: ProbeSettings,
     *,
+    workers: int,
     linear: bool = True,
     report: Report = silent,
 ) -> Comparison:
@@ -110,15 +110,15 @@ def compare(
     The paper's protocol is for networks: what has no weights is then judged by kNN alone.
 
     Args:
-        held_out: the test pictures; without them the census is split, stratified, by the settings' seed.
-        labels: class by picture name, of both.
+        images: if none of them are held out they are split, stratified, by the settings' seed.
 
     Raises:
         InputError: no picture could be decoded, or none can be held out.
     """
-    classes = tuple(sorted(set(labels.values())))
-    rows, refused = labelled_rows(encoders, census, labels, classes, settings, report)
-    if held_out is None:
+    classes = tuple(sorted(set(images.labels.values())))
+    rows_of = partial(_labelled_rows, encoders, images.labels, classes, settings.batch_size, workers, report)
+    rows, refused = rows_of(images.census)
+    if images.held_out is None:
         some = next(iter(rows.values())).labels
         test = torch.from_numpy(stratified(some.numpy(), settings.test_fraction, settings.seed))
         if not test.any():
@@ -127,12 +127,12 @@ def compare(
             )
         split = {name: (every.of(~test), every.of(test)) for name, every in rows.items()}
     else:
-        held, more = labelled_rows(encoders, held_out, labels, classes, settings, report)
+        held, more = rows_of(images.held_out)
         split, refused = {name: (rows[name], held[name]) for name in rows}, refused + more
     quick = linear and settings.protocol == "quick"
     judged = [judge(name, *parts, len(classes), settings, linear=quick) for name, parts in split.items()]
     if linear and not quick:
-        judged = _by_protocol(judged, encoders, census, len(classes), settings, report)
+        judged = _by_protocol(judged, encoders, images.census, len(classes), settings.seed, workers, report)
     return Comparison(classes, tuple(judged), refused)
 
 
@@ -141,7 +141,8 @@ def _by_protocol(
     encoders: Mapping[str, ReadyEncoder],
     census: Census,
     classes: int,
-    settings: ProbeSettings,
+    seed: int,
+    workers: int,
     report: Report,
 ) -> list[Judged]:
     """Each with the logits of the paper's linear evaluation, where it has weights (section 3, appendix B.6).
@@ -156,12 +157,11 @@ def _by_protocol(
             report(Note(f"The paper's linear protocol, {one.name}: {LINEAR.epochs} epochs of crops and flips."))
             size = ready.encoder.spec.image_size
             if size not in decoded:
-                workers = count_workers(settings.workers)
                 decoded[size] = decode_once(census, size, workers=workers, progress=progress(report, "decoding"))
             places = {picture.name: row for row, picture in enumerate(decoded[size].census.pictures)}
             rows = np.array([places[name] for name in train.names], dtype=np.int64)
             linear = train_classifier(
-                ready.encoder, decoded[size], rows, train.labels, classes, LINEAR, seed=settings.seed, report=report
+                ready.encoder, decoded[size], rows, train.labels, classes, LINEAR, seed=seed, report=report
             ).cpu()
             with torch.inference_mode():
                 logits = linear(one.test.h)
@@ -169,13 +169,14 @@ def _by_protocol(
     return found
 
 
-def labelled_rows(
+def _labelled_rows(
     encoders: Mapping[str, ReadyEncoder],
-    census: Census,
     labels: Mapping[str, str],
     classes: tuple[str, ...],
-    settings: ProbeSettings,
+    batch_size: int,
+    workers: int,
     report: Report,
+    census: Census,
 ) -> tuple[dict[str, LabelledRows], int]:
     """h of every picture that can be decoded, by each encoder; and how many files of the folder cannot be used.
 
@@ -191,8 +192,8 @@ def labelled_rows(
         every, refusals = embed_together(
             [encoders[name] for name in names],
             paths,
-            batch_size=settings.batch_size,
-            workers=count_workers(settings.workers),
+            batch_size=batch_size,
+            workers=workers,
             report=report,
             stage=f"embedding, {', '.join(names)}",
         )

@@ -9,7 +9,8 @@ from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_json
 from simclr_cli.images.drawing import CLASSES, draw_pictures
 from simclr_cli.images.folder import take_census
-from simclr_cli.images.labels import labelled
+from simclr_cli.images.labels import LabelledImages, labelled
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import DemoResult
 from simclr_cli.settings import DemoSettings, PretrainSettings, ProbeSettings, SimilarSettings
 from simclr_cli.store.run import RunFolder
@@ -48,11 +49,13 @@ def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
     )
     ready = run_encoder(RunFolder(Path(trained.run)), pick_device(None))
     encoders = {"trained": ready, "untrained": untrained_twin(ready, settings.seed), "raw pixels": raw_pixels(ready)}
-    census, labels = labelled(take_census(pictures))
-    compared = compare(encoders, census, None, labels, ProbeSettings(seed=settings.seed), linear=False, report=report)
+    workers = count_workers()
+    images = LabelledImages(*labelled(take_census(pictures, workers=workers)))
+    chosen = ProbeSettings(seed=settings.seed)
+    compared = compare(encoders, images, chosen, workers=workers, linear=False, report=report)
     return DemoResult(
         folder=str(settings.out),
-        pictures=len(census.pictures),
+        pictures=len(images.census.pictures),
         classes=CLASSES,
         scores=compared.scores(settings.seed),
         query=found.queries[0],

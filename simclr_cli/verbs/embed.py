@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
 from simclr_cli.events import Note, Report, progress, silent
@@ -34,7 +33,7 @@ from simclr_cli.store.vectors import (
     write_shards,
     write_vectors,
 )
-from simclr_cli.verbs.embedding import as_vectors, embed_census, nothing_decoded
+from simclr_cli.verbs.embedding import embed_census, nothing_decoded, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, ready_encoder
 
 
@@ -92,15 +91,20 @@ class Embedding:
     workers: int
     report: Report
 
-    def of(self, census: Census) -> tuple[NDArray[np.float32], Census]:
-        """h of every picture that can be decoded, there may be none, and the census without the others."""
-        return embed_census(
+    def of(self, census: Census) -> Vectors:
+        """h of every picture that can be decoded, there may be none, as it is written."""
+        h, census = embed_census(
             self.ready, census, batch_size=self.settings.batch_size, workers=self.workers, report=self.report
         )
-
-    def vectors(self, census: Census, h: NDArray[np.float32]) -> Vectors:
-        """Both, as they are written."""
-        return as_vectors(self.ready, census, h, normalise=not self.settings.raw)
+        return Vectors(
+            values=h if self.settings.raw else unit_rows(h),
+            rows=tuple(picture.name for picture in census.pictures),
+            root=str(census.root.resolve()),
+            model_digest=self.ready.digest,
+            normalised=not self.settings.raw,
+            source_fingerprint=census.fingerprint,
+            refused=tuple(vars(entry) for entry in census.refused),
+        )
 
 
 @dataclass(frozen=True)
@@ -114,17 +118,21 @@ class Written:
 
 def _in_one(how: Embedding, census: Census, ranks: Ranks) -> Written:
     """One file, in the census's order; each process embeds a part, the first one writes."""
-    pictures = census.pictures[ranks.part(len(census.pictures))]
-    h, decoded = how.of(replace(census, pictures=pictures, refused=()))
-    refused = [Refused(*entry) for some in ranks.collect([list(vars(r).values()) for r in decoded.refused])
-               for entry in some]  # fmt: skip
+    own = how.of(replace(census, pictures=census.pictures[ranks.part(len(census.pictures))], refused=()))
+    refused = [Refused(**entry) for some in ranks.collect(own.refused) for entry in some]
     if len(refused) == len(census.pictures):
         raise nothing_decoded(census)
     census = census.without(refused)
-    every = ranks.rows_in_order(torch.from_numpy(h))
-    rows = [part.numpy() for part in every]
+    rows = [part.numpy() for part in ranks.rows_in_order(torch.from_numpy(own.values))]
     if ranks.first:
-        _write(how, census, how.vectors(census, rows[0] if ranks.alone else np.concatenate(rows)))
+        described = replace(
+            own,
+            values=rows[0] if ranks.alone else np.concatenate(rows),
+            rows=tuple(picture.name for picture in census.pictures),
+            source_fingerprint=census.fingerprint,
+            refused=tuple(vars(entry) for entry in census.refused),
+        )
+        _write(how, census, described)
     return Written(len(census.pictures), len(refused), len(census.pictures))
 
 
@@ -151,10 +159,9 @@ def _in_shards(how: Embedding, census: Census, count: int, ranks: Ranks) -> Writ
                        refused=())  # fmt: skip
         file = shard_file(how.settings.out, number, count)
         if (there := _is_there(how, file, part)) is None:
-            h, decoded = how.of(part)
-            there = replace(how.vectors(decoded, h), source_fingerprint=part.fingerprint)
+            there = replace(how.of(part), source_fingerprint=part.fingerprint)
             write_vectors(file, there)
-            embedded += len(h)
+            embedded += len(there.rows)
         own.append([number, len(there.rows), len(there.refused)])
     shards = sorted(shard for some in ranks.collect(own) for shard in some)
     rows, refused = (sum(shard[i] for shard in shards) for i in (1, 2))

@@ -18,7 +18,6 @@ from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.decode import Refusal, evaluation_crop
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.workers import each
-from simclr_cli.store.vectors import Vectors
 from simclr_cli.verbs.encoders import ReadyEncoder
 
 FOLD_FROM = 256  # pictures, from which on folding (a second for ResNet-18) pays
@@ -91,16 +90,3 @@ def unit_rows(h: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, D) rows scaled to length 1; a row of zeros stays what it is."""
     scaled: NDArray[np.float32] = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
     return scaled
-
-
-def as_vectors(ready: ReadyEncoder, census: Census, h: NDArray[np.float32], *, normalise: bool) -> Vectors:
-    """Rows of h, of length 1 if wanted, with all that describes them."""
-    return Vectors(
-        values=np.ascontiguousarray(unit_rows(h) if normalise else h, dtype=np.float32),
-        rows=tuple(picture.name for picture in census.pictures),
-        root=str(census.root.resolve()),
-        model_digest=ready.digest,
-        normalised=normalise,
-        source_fingerprint=census.fingerprint,
-        refused=tuple({"name": entry.name, "reason": entry.reason} for entry in census.refused),
-    )

@@ -31,9 +31,6 @@ with torch.inference_mode():
     picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
     h = encoder.eval()(transform(picture)[None])  # (1, {width})
 ```
-
-Pictures are upright RGB in [0, 1], {normalisation}.
-Short side resized to {resized} px (bicubic), centre crop of {size} px.
 """
 
 CLASSIFIER_CARD = """\
@@ -58,7 +55,9 @@ with torch.inference_mode():
     probabilities = classifier.eval()(transform(picture)[None]).softmax(1)[0]  # ({classes},)
 print(names[int(probabilities.argmax())], float(probabilities.max()))
 ```
+"""
 
+PREPARED = """
 Pictures are upright RGB in [0, 1], {normalisation}.
 Short side resized to {resized} px (bicubic), centre crop of {size} px.
 """
@@ -71,21 +70,13 @@ LOAD_SMALL_STEM = """\
 from safetensors.torch import load_file
 
 {name} = timm.create_model("{architecture}", num_classes={classes})
-{name}.conv1 = torch.nn.Conv2d(3, {name}.conv1.out_channels, 3, padding=1, bias=False)
+{name}.{stem}
 {name}.maxpool = torch.nn.Identity()
 {name}.load_state_dict(load_file("THIS/FOLDER/model.safetensors"))
 {name}.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {crop}, "interpolation": "bicubic",
                                "mean": (0, 0, 0), "std": (1, 1, 1)}})"""
-
-LOAD_SMALL_DEEP_STEM = """\
-from safetensors.torch import load_file
-
-{name} = timm.create_model("{architecture}", num_classes={classes})
-{name}.conv1[0].stride = (1, 1)
-{name}.maxpool = torch.nn.Identity()
-{name}.load_state_dict(load_file("THIS/FOLDER/model.safetensors"))
-{name}.pretrained_cfg.update({{"input_size": (3, {size}, {size}), "crop_pct": {crop}, "interpolation": "bicubic",
-                               "mean": (0, 0, 0), "std": (1, 1, 1)}})"""
+STEM = "conv1 = torch.nn.Conv2d(3, {name}.conv1.out_channels, 3, padding=1, bias=False)"
+DEEP_STEM = "conv1[0].stride = (1, 1)"
 
 
 def timm_config(encoder: Encoder) -> dict[str, Any]:
@@ -143,18 +134,7 @@ def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
 
 def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:
     """README.md of encoder/."""
-    spec = encoder.spec
-    architecture = spec.architecture.split(".")[0]
-    return CARD.format(
-        architecture=architecture,
-        pictures=pictures,
-        epochs=epochs,
-        size=spec.image_size,
-        width=encoder.width,
-        load=_load("encoder", encoder, 0),
-        normalisation=_normalisation(spec),
-        resized=int(spec.image_size / spec.crop),
-    )
+    return _card(CARD, encoder, "encoder", pictures=pictures, epochs=epochs)
 
 
 def classifier_config(encoder: Encoder, labels: Sequence[str], training: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,30 +166,26 @@ def classifier_card(encoder: Encoder, labels: Sequence[str], *, pictures: int, t
     Args:
         told: percent of the held-out pictures.
     """
-    spec = encoder.spec
-    return CLASSIFIER_CARD.format(
-        architecture=spec.architecture.split(".")[0],
-        classes=len(labels),
-        pictures=pictures,
-        test_pictures=test_pictures,
-        told=told,
-        size=spec.image_size,
-        load=_load("classifier", encoder, len(labels)),
-        normalisation=_normalisation(spec),
-        resized=int(spec.image_size / spec.crop),
-    )
+    figures = {"pictures": pictures, "test_pictures": test_pictures, "told": told}
+    return _card(CLASSIFIER_CARD, encoder, "classifier", len(labels), **figures)
 
 
-def _load(name: str, encoder: Encoder, classes: int) -> str:
-    """Code that makes `name` the model in THIS/FOLDER, by timm alone."""
+def _card(card: str, encoder: Encoder, name: str, classes: int = 0, **figures: float) -> str:
+    """A card with the code that makes `name` the model in THIS/FOLDER, by timm alone."""
     spec = encoder.spec
-    code = LOAD
+    words = {
+        "name": name,
+        "architecture": spec.architecture.split(".")[0],
+        "classes": classes,
+        "size": spec.image_size,
+        "crop": spec.crop,
+        "resized": int(spec.image_size / spec.crop),
+        "width": encoder.width,
+        "normalisation": f"normalised by mean {spec.mean} and std {spec.std}" if spec.normalises else "not normalised",
+        **figures,
+    }
+    load = LOAD
     if spec.small_stem:
-        deep = not hasattr(encoder.backbone.conv1, "out_channels")
-        code = LOAD_SMALL_DEEP_STEM if deep else LOAD_SMALL_STEM
-    architecture = spec.architecture.split(".")[0]
-    return code.format(name=name, classes=classes, architecture=architecture, size=spec.image_size, crop=spec.crop)
-
-
-def _normalisation(spec: EncoderSpec) -> str:
-    return f"normalised by mean {spec.mean} and std {spec.std}" if spec.normalises else "not normalised"
+        stem = STEM if hasattr(encoder.backbone.conv1, "out_channels") else DEEP_STEM
+        load = LOAD_SMALL_STEM.replace("{stem}", stem)
+    return (card + PREPARED).format(load=load.format(**words), **words)

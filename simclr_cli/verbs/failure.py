@@ -17,6 +17,7 @@ from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.export import timm_config
 
 BACKBONE = "encoder.backbone."
+TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
 
 
 def read_losses(

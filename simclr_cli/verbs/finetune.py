@@ -23,8 +23,7 @@ from simclr_cli.events import Choice, Note, PlanMade, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census
-from simclr_cli.images.folder import take_census
-from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.images.labels import read_labelled
 from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory
 from simclr_cli.results import FinetuneResult
@@ -156,15 +155,9 @@ def _lesson(settings: FinetuneSettings, source: ReadyEncoder, root: Path, report
     The split is that of `probe` by the same seed.
     """
     workers = count_workers(settings.workers)
-    whole = take_census(root, workers=workers, progress=progress(report, "reading headers"))
-    census, names = labelled(whole, settings.labels)
-    tests = None
-    if settings.test is not None:
-        tests = take_census(settings.test, workers=workers)
-        held_out_names = labelled_like(tests, frozenset(names.values()))
-    decoded = decode_once(
-        census, source.encoder.spec.image_size, workers=workers, progress=progress(report, "decoding")
-    )
+    images = read_labelled(root, settings, workers, report)
+    names, tests, size = images.labels, images.held_out, source.encoder.spec.image_size
+    decoded = decode_once(images.census, size, workers=workers, progress=progress(report, "decoding"))
     pictures = decoded.census.pictures
     rows = np.arange(len(pictures))
     classes = tuple(sorted({names[picture.name] for picture in pictures}))
@@ -179,15 +172,11 @@ def _lesson(settings: FinetuneSettings, source: ReadyEncoder, root: Path, report
             )
         tests = dataclasses.replace(decoded.census, pictures=tuple(pictures[i] for i in rows[test]), refused=())
         rows, numbers = rows[~test], numbers[~test]
-        split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
         if not settings.scratch and source.was_trained_on(root):
             report(Note("The held-out pictures were among those trained on, without their labels."))
-    else:
-        names, split = {**names, **held_out_names}, f"held out in {settings.test}"
     used = some_labels(numbers, float(settings.labels_fraction), settings.seed, draw=0)
-    return Lesson(
-        decoded, rows[used], torch.from_numpy(numbers[used]), classes, len(rows), tests, names, split, workers
-    )
+    labels = torch.from_numpy(numbers[used])
+    return Lesson(decoded, rows[used], labels, classes, len(rows), tests, names, images.split, workers)
 
 
 def _plan(

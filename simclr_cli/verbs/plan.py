@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -46,6 +46,7 @@ class Circumstances:
         return "a GPU" if self.gpu else "a CPU"
 
 
+V = TypeVar("V", bound=ResolvedViews)
 Rule = Callable[[ResolvedSettings, Circumstances], tuple[Any, str]]
 ViewRule = Callable[[ResolvedViews, Circumstances], tuple[Any, str]]
 
@@ -173,14 +174,7 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             "There are fewer than two pictures, and SimCLR learns by telling pictures apart.",
             "Give a folder of at least 2; a few hundred are a sensible least.",
         )
-    choices = []
-    for name, rule in RULES.items():
-        given = getattr(settings, name)
-        value, reason = rule(settings, here) if given is None else (given, "as set")
-        if name == "batch_size" and value > here.pictures:
-            value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
-        settings = dataclasses.replace(settings, **{name: value})
-        choices.append(_told(name, value, reason))
+    settings, choices = _by_rules(settings, RULES, here)
     if here.pictures - settings.held_out < settings.batch_size and settings.held_out:
         raise SettingsError(
             f"--held-out {settings.held_out} of {here.pictures} pictures leaves less than a batch of "
@@ -192,7 +186,7 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             f"A batch of {settings.batch_size} pictures is too small for {here.processes} processes.",
             "Give a larger --batch-size, or fewer --devices.",
         )
-    return settings, tuple(choices)
+    return settings, choices
 
 
 def fit_to_decoded(
@@ -227,13 +221,22 @@ def fit_to_decoded(
 
 def resolve_views(settings: PreviewSettings, here: Circumstances) -> tuple[ResolvedPreview, tuple[Choice, ...]]:
     """Fill in what was left open of the views, by the same rules."""
-    resolved, choices = ResolvedPreview(**vars(settings)), []
-    for name, rule in VIEW_RULES.items():
-        given = getattr(resolved, name)
-        value, reason = rule(resolved, here) if given is None else (given, "as set")
-        resolved = dataclasses.replace(resolved, **{name: value})
+    return _by_rules(ResolvedPreview(**vars(settings)), VIEW_RULES, here)
+
+
+def _by_rules(
+    settings: V, rules: Mapping[str, Callable[[V, Circumstances], tuple[Any, str]]], here: Circumstances
+) -> tuple[V, tuple[Choice, ...]]:
+    """What was left open is chosen by its rule, and every choice told."""
+    choices = []
+    for name, rule in rules.items():
+        given = getattr(settings, name)
+        value, reason = rule(settings, here) if given is None else (given, "as set")
+        if name == "batch_size" and value > here.pictures:
+            value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
+        settings = dataclasses.replace(settings, **{name: value})
         choices.append(_told(name, value, reason))
-    return resolved, tuple(choices)
+    return settings, tuple(choices)
 
 
 def _told(name: str, value: Any, reason: str) -> Choice:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from simclr_cli.events import Note, Report, progress, silent
+from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_bytes, write_json
-from simclr_cli.images.folder import take_census
-from simclr_cli.images.labels import labelled, labelled_like
+from simclr_cli.images.labels import read_labelled
 from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.matrix import confusion_png
 from simclr_cli.results import ProbeResult
@@ -30,21 +29,16 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     root = settings.images or ready.images
     report(Note(f"Probing {ready.name} on {root}."))
     workers = count_workers(settings.workers)
-    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
-    census, labels = labelled(census, settings.labels)
-    held_out, split = None, f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
-    if settings.test is not None:
-        held_out, split = take_census(settings.test, workers=workers), f"held out in {settings.test}"
-        labels = {**labels, **labelled_like(held_out, frozenset(labels.values()))}
+    images = read_labelled(root, settings, workers, report)
     seed = settings.seed
     if ready.run is not None:
         seed = ready.info.settings.seed
-        if held_out is None and ready.was_trained_on(root):
+        if images.held_out is None and ready.was_trained_on(root):
             report(Note("The held-out pictures were among those trained on, without their labels."))
     encoders = baselines(ready, settings, seed, report)
     if ready.run is not None or settings.weights != "none":  # else it is its own untrained twin
         encoders = {"trained": ready, **encoders}
-    found = compare(encoders, census, held_out, labels, settings, report=report)
+    found = compare(encoders, images, settings, workers=workers, report=report)
     scores = found.scores(settings.seed)
     result = ProbeResult(
         encoder=ready.name,
@@ -53,7 +47,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         classes=found.classes,
         chance=found.chance,
         scores=scores,
-        split=split,
+        split=images.split,
         knn_temperature=settings.knn_temperature,
         refused=found.refused,
         model_digest=ready.digest,

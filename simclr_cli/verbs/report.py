@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -19,7 +20,7 @@ from simclr_cli.images.workers import count_workers
 from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
 from simclr_cli.reading import read_json
-from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ReportResult, Score, Suspect
+from simclr_cli.results import ProbeResult, ReportResult
 from simclr_cli.settings import ReportSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder
@@ -30,8 +31,6 @@ from simclr_cli.verbs.samples import first_step, show_neighbours, show_views
 
 CONFUSION_SIDE = 1000  # px, at most
 NO_PROBE = "There was none. It says how good the encoder is where labels exist: simclr probe FOLDER"
-
-T = TypeVar("T")
 
 
 def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult:
@@ -129,31 +128,22 @@ def read_probe(file: Path) -> ProbeResult | str:
     if not file.is_file():
         return NO_PROBE
     try:
-        kept = read_json(file)
-        scores = [
-            {
-                **score,
-                **{key: score.get(key) and _made(Accuracy, score[key]) for key in ("knn_20", "knn_200", "linear")},
-            }
-            for score in kept["scores"]
-        ]
-        parts = {
-            "classes": tuple(kept["classes"]),
-            "scores": tuple(_made(Score, score) for score in scores),
-            "per_class": tuple(_made(ClassScore, entry) for entry in kept.get("per_class", ())),
-            "confusion": tuple(_made(Confusion, entry) for entry in kept.get("confusion", ())),
-            "suspects": tuple(_made(Suspect, entry) for entry in kept.get("suspects", ())),
-            "few_labels": tuple(_made(FewLabels, entry) for entry in kept.get("few_labels", ())),
-        }
-        return _made(ProbeResult, {**kept, **parts})
+        found: ProbeResult = _made(ProbeResult, read_json(file))
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "The file probe/probe.json cannot be read. Probe again with: simclr probe"
 
 
-def _made(kind: type[T], kept: Any) -> T:
+def _made(kind: Any, kept: Any) -> Any:
     """A result from what was kept of it; keys that it does not know are of a later version."""
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in kept.items() if name in known})
+    if isinstance(kind, type) and is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return kind(**{name: _made(kinds[name], value) for name, value in kept.items() if name in kinds})
+    if get_origin(kind) is tuple:
+        return tuple(_made(get_args(kind)[0], one) for one in kept)
+    if get_origin(kind) is UnionType and kept is not None:
+        return _made(get_args(kind)[0], kept)
+    return kept
 
 
 def _outcome(file: Path) -> dict[str, str] | None:

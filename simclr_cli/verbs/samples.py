@@ -18,9 +18,8 @@ from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import RunError
 from simclr_cli.events import Report
 from simclr_cli.images.batches import Batches
-from simclr_cli.images.cache import DecodedPictures, stored_side
+from simclr_cli.images.cache import undecoded
 from simclr_cli.images.census import Census
-from simclr_cli.images.pixels import NOT_STORED
 from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
@@ -58,14 +57,12 @@ def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int
     Raises:
         InputError: a picture can no longer be decoded.
     """
-    side = stored_side(census, chosen.image_size)
-    sizes = np.array([(picture.height, picture.width) for picture in census.pictures], np.int64)
-    decoded = DecodedPictures(census, side, sizes, np.full(len(sizes), NOT_STORED, np.int64), (), workers)
-    out = kept_out(len(sizes), chosen.held_out or 0, chosen.seed)
-    batches = Batches(decoded, min(chosen.batch_size, len(sizes)), chosen.seed, torch.device("cpu"), out=out)
+    decoded = undecoded(census, chosen.image_size, workers)
+    out = kept_out(len(decoded), chosen.held_out, chosen.seed)
+    batches = Batches(decoded, min(chosen.batch_size, len(decoded)), chosen.seed, torch.device("cpu"), out=out)
     rows = batches.rows(0)
     two_views = TwoViews(chosen.image_size, view_recipe(chosen))
-    true_sizes = torch.from_numpy(sizes[rows])
+    true_sizes = torch.from_numpy(decoded.sizes[rows])
     first, second = two_views.draw(true_sizes, torch_generator(chosen.seed, Purpose.VIEWS, 0))
     part = slice(0, most)
     pixels = torch.from_numpy(decoded.read(rows[part]))

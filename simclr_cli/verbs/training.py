@@ -16,7 +16,7 @@ from torch import Tensor
 
 from simclr_cli.engine.encoder import synchronise_norms
 from simclr_cli.engine.model import ProjectionHead, SimCLR
-from simclr_cli.engine.optim import create_optimizer, learning_rate, peak_learning_rate, set_learning_rate
+from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate, set_learning_rate
 from simclr_cli.errors import Interrupted, MachineError, Terminated
 from simclr_cli.events import EpochDone, Event, Health, Note, Report, StepDone, TrainingBegun
 from simclr_cli.images.batches import Batches
@@ -28,10 +28,9 @@ from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.encoders import start_encoder
-from simclr_cli.verbs.failure import keep_what_is_good, read_losses
+from simclr_cli.verbs.failure import TELL_SECONDS, keep_what_is_good, read_losses
 from simclr_cli.verbs.step import Step
 
-TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
 STOPS = (Interrupted, Terminated)
 
 Look = Callable[[SimCLR, int], tuple[Health | None, float | None]]
@@ -82,6 +81,7 @@ def train(
     optimizer = create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay)
     steps, total = batches.steps_per_epoch, chosen.epochs * batches.steps_per_epoch
     peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
+    rate_of = Schedule(peak, total, chosen.warmup_epochs * steps)
     metrics: list[dict[str, Any]] = []  # a row for every epoch done
     losses: list[float] = []  # one for every step done of the epoch under way, but for those not read yet
     fingerprint = batches.decoded.census.fingerprint
@@ -120,12 +120,6 @@ def train(
     def failed(step: int, loss: float) -> str:
         return keep_what_is_good(run, model, batches, step, loss) if ranks.first else ""
 
-    def rate_of(step: int) -> float:
-        return learning_rate(step, total_steps=total, warmup_steps=chosen.warmup_epochs * steps, peak=peak)
-
-    def prepare(step: int) -> None:
-        set_learning_rate(optimizer, rate_of(step))
-
     if chosen.resume and start < total:
         where = f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}."
         why = " The pictures are no longer those that it was of, so this epoch begins again." if begun_again else ""
@@ -137,7 +131,7 @@ def train(
         raise stopped(type(stop)) from None
     last_save = told = time.monotonic()
     pause = 1  # steps from one look at the losses to the next
-    with contextlib.closing(_updates(step_of, batches, start, total, prepare, report, shrunk)) as coming:
+    with contextlib.closing(_updates(step_of, batches, start, total, rate_of, report, shrunk)) as coming:
         for epoch in range(len(metrics), chosen.epochs):
             began, first = time.perf_counter(), len(losses)
             speed = 0.0  # of an epoch that was stopped after its last step
@@ -183,7 +177,7 @@ def _updates(
     batches: Batches,
     start: int,
     total: int,
-    prepare: Callable[[int], object],
+    rate_of: Schedule,
     report: Report,
     shrunk: Callable[[int], None],
 ) -> Generator[int, None, None]:
@@ -196,7 +190,7 @@ def _updates(
         lacking = False
         with contextlib.closing(batches.run(start, total, most)) as coming:
             for batch in coming:
-                prepare(batch.step)
+                set_learning_rate(step_of.optimizer, rate_of(batch.step))
                 try:
                     step_of(batch)
                 except RuntimeError as error:

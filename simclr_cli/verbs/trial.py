@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,12 +76,21 @@ def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictur
             count = min(8 * count, most)
             pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
             sizes = torch.full((count, 2), side)
-            seconds = math.inf
-            for i in range(2):  # the first of a size is slow: kernels are chosen, memory is taken
-                began = time.perf_counter()
-                float(step(Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels]))))
-                seconds = min(seconds, time.perf_counter() - began)
+            batches = [Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels])) for i in range(2)]
+            seconds = seconds_a_step(step(batch) for batch in batches)
     return seconds / count
+
+
+def seconds_a_step(losses: Iterable[Tensor]) -> float:
+    """Time the quickest of some steps, each of which is done when its loss is asked for.
+
+    The first of a size is slow: kernels are chosen, memory is taken.
+    """
+    seconds, began = math.inf, time.perf_counter()
+    for loss in losses:
+        float(loss)
+        seconds, began = min(seconds, time.perf_counter() - began), time.perf_counter()
+    return seconds
 
 
 def lack_of_disk(folder: Path, model: SimCLR, chosen: ResolvedSettings) -> str | None:

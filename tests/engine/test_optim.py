@@ -14,8 +14,8 @@ from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import (
     LearningRateRule,
     OptimizerName,
+    Schedule,
     create_optimizer,
-    learning_rate,
     parameter_groups,
     peak_learning_rate,
     set_learning_rate,
@@ -42,7 +42,7 @@ def test_the_rules_give_the_papers_rates(base: float, rule: LearningRateRule, ba
 @pytest.mark.parametrize(("total", "warmup"), [(100, 10), (37, 5), (20, 0), (8, 8), (1, 0)])
 def test_warm_up_from_zero_then_cosine_to_zero_at_every_step(total: int, warmup: int) -> None:
     peak = 4.8
-    rates = [learning_rate(step, total_steps=total, warmup_steps=warmup, peak=peak) for step in range(total + 1)]
+    rates = [Schedule(peak, total, warmup)(step) for step in range(total + 1)]
     for step, rate in enumerate(rates[:-1]):
         if step < warmup:
             expected = peak * step / warmup
@@ -57,7 +57,7 @@ def test_warm_up_from_zero_then_cosine_to_zero_at_every_step(total: int, warmup:
 
 
 def test_the_rate_is_zero_past_the_end() -> None:
-    assert learning_rate(150, total_steps=100, warmup_steps=10, peak=1.0) == pytest.approx(0)
+    assert Schedule(1.0, 100, warmup_steps=10)(150) == pytest.approx(0)
 
 
 def small_model() -> SimCLR:

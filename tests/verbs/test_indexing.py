@@ -25,7 +25,7 @@ from simclr_cli.store.index import Index, read_index
 from simclr_cli.store.vectors import read_vectors
 from simclr_cli.verbs import indexing
 from simclr_cli.verbs.embed import embed
-from simclr_cli.verbs.indexing import open_index
+from simclr_cli.verbs.indexing import choose_run, open_index
 
 ANY = Path("dots/0000.png")
 
@@ -45,7 +45,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def opened(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> Index:
-    return open_index(SimilarSettings(queries=(ANY,), runs=own.runs, **values), report).index
+    return open_index(choose_run(SimilarSettings(queries=(ANY,), runs=own.runs, **values)), report).index
 
 
 def check(own: Any, index: Index, tmp_path: Path) -> None:
@@ -195,17 +195,17 @@ def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..
 def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) -> None:
     kept = own.run.vectors / "similarity.json"
     settings = SimilarSettings(queries=(ANY,), runs=own.runs)
-    first = open_index(settings, lambda _: None).calibration
+    first = open_index(choose_run(settings), lambda _: None).calibration
     written = kept.read_bytes()
     shutil.copy(own.pictures / "dots" / "0000.png", own.pictures / "one-more.png")
-    assert open_index(settings, lambda _: None).calibration.random.tolist() == first.random.tolist()
+    assert open_index(choose_run(settings), lambda _: None).calibration.random.tolist() == first.random.tolist()
     assert kept.read_bytes() == written
     shutil.rmtree(own.pictures / "bricks")
     shutil.rmtree(own.pictures / "zigzag")
-    now = open_index(settings, lambda _: None).calibration
+    now = open_index(choose_run(settings), lambda _: None).calibration
     assert now.random_pairs < first.random_pairs and kept.read_bytes() != written
     kept.write_text("{}")
-    again = open_index(settings, lambda _: None).calibration
+    again = open_index(choose_run(settings), lambda _: None).calibration
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
 
 
