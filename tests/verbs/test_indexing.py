@@ -22,6 +22,8 @@ from simclr_cli.files import NotWritten, write_json
 from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.settings import EmbedSettings, SimilarSettings
 from simclr_cli.store.index import Index, read_index
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.runs import find_run
 from simclr_cli.store.vectors import read_vectors
 from simclr_cli.verbs import indexing
 from simclr_cli.verbs.embed import embed
@@ -207,6 +209,14 @@ def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) ->
     kept.write_text("{}")
     again = open_index(choose_run(settings), lambda _: None).calibration
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
+
+
+def test_the_run_is_found_once_though_another_finishes_meanwhile(own: Any) -> None:
+    chosen = choose_run(SimilarSettings(queries=(ANY,), runs=own.runs))
+    newer = RunFolder(Path(shutil.copytree(own.run.path, own.runs / "newer")))
+    os.utime(newer.weights_file, ns=(2**62, 2**62))
+    assert find_run(None, own.runs) == newer
+    assert open_index(chosen, lambda _: None).run == chosen.run == own.run
 
 
 def test_vectors_that_were_never_finished_do_not_serve(

@@ -1,0 +1,68 @@
+"""What a run is comes back as it was written, typed; what is no whole description of one is a RunError."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simclr_cli.errors import RunError
+from simclr_cli.events import Choice
+from simclr_cli.settings import ResolvedSettings
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info, write_run_info
+
+INFO = RunInfo(
+    settings=ResolvedSettings(
+        images=Path("/gone/caf\udce9"), image_size=40, crop_min=0.08, color_strength=1.0, grey=0.2, flip=0.5, turn=0.0,
+        blur=0.5, workers=2, run="r", backbone="resnet18", batch_size=16, micro_batch=16, held_out=3, epochs=2,
+        temperature=0.1, optimizer="adamw", learning_rate=0.002, lr_rule="none", weight_decay=0.01, warmup_epochs=0,
+        precision="float32", compile="off", device="cpu",
+    ),
+    census={"pictures": 48, "classes": ["a", "b"]},
+    versions={"simclr": "0.1.0", "python": "3.12.1", "torch": "2.10.0"},
+    choices=(Choice("epochs", "2", "as set"),),
+    extended=(1,),
+    image_changes=({"after_epochs": 1, "added": 2},),
+)  # fmt: skip
+
+
+def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """Also where the folder of its images has gone, and its name is not UTF-8."""
+    write_run_info(RunFolder(tmp_path), INFO)
+    assert read_run_info(RunFolder(tmp_path)) == INFO
+
+
+def test_what_is_of_the_command_is_not_kept(tmp_path: Path) -> None:
+    command = {"runs": Path("elsewhere"), "resume": True, "accept_changes": True, "dry_run": True, "cache_gb": 3.0}
+    settings = dataclasses.replace(INFO.settings, **command, devices=4, checkpoint_seconds=1.0, tensorboard=True)
+    write_run_info(RunFolder(tmp_path), dataclasses.replace(INFO, settings=settings))
+    assert not set(NOT_KEPT) & json.loads(RunFolder(tmp_path).config_file.read_bytes())["settings"].keys()
+    assert read_run_info(RunFolder(tmp_path)) == INFO
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda content: content.pop("settings"), "settings"),
+        (lambda content: content["settings"].pop("images"), "images"),
+        (lambda content: content["settings"].update(epochs=None), "epochs is open still"),
+        (lambda content: content["settings"].update(epochs=0), "--epochs is 0"),
+        (lambda content: content["settings"].update(colour="red"), "colour"),
+        (lambda content: content.update(settings=[1]), "list"),
+        (lambda content: content.update(choices=[{"name": "epochs"}]), "missing"),
+        (lambda content: content.update(census=3), "int"),
+    ],
+)
+def test_what_is_no_whole_description_is_a_run_error(tmp_path: Path, change: Any, told: str) -> None:
+    run = RunFolder(tmp_path)
+    write_run_info(run, INFO)
+    content = json.loads(run.config_file.read_bytes())
+    change(content)
+    run.write_config(content)
+    with pytest.raises(RunError, match="does not hold a run's settings") as caught:
+        read_run_info(run)
+    assert told in caught.value.what
