@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from simclr_cli.errors import SimclrError as SimclrError
     from simclr_cli.settings.classifying import FinetuneSettings as FinetuneSettings
     from simclr_cli.settings.classifying import PredictSettings as PredictSettings
-    from simclr_cli.settings.diagnosing import DoctorSettings as DoctorSettings
     from simclr_cli.settings.finding import DuplicatesSettings as DuplicatesSettings
     from simclr_cli.settings.finding import SimilarSettings as SimilarSettings
     from simclr_cli.settings.grouping import ClustersSettings as ClustersSettings
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from simclr_cli.settings.using import CacheSettings as CacheSettings
     from simclr_cli.settings.using import CheckSettings as CheckSettings
     from simclr_cli.settings.using import DemoSettings as DemoSettings
+    from simclr_cli.settings.using import DoctorSettings as DoctorSettings
     from simclr_cli.settings.using import EmbedSettings as EmbedSettings
     from simclr_cli.settings.using import ReportSettings as ReportSettings
     from simclr_cli.settings.views import PreviewSettings as PreviewSettings

@@ -4,7 +4,6 @@ A setting of None is automatic: the verb resolves it once, shows the choice and 
 """
 
 from simclr_cli.settings.classifying import FinetuneSettings, PredictSettings
-from simclr_cli.settings.diagnosing import DoctorSettings
 from simclr_cli.settings.finding import CopyKind, DuplicatesSettings, FindSettings, IndexSettings, SimilarSettings
 from simclr_cli.settings.grouping import ClustersSettings, Layout, MapSettings, OutliersSettings
 from simclr_cli.settings.judging import ProbeSettings
@@ -19,5 +18,12 @@ from simclr_cli.settings.training import (
     ResolvedSettings,
     Switch,
 )
-from simclr_cli.settings.using import CacheSettings, CheckSettings, DemoSettings, EmbedSettings, ReportSettings
+from simclr_cli.settings.using import (
+    CacheSettings,
+    CheckSettings,
+    DemoSettings,
+    DoctorSettings,
+    EmbedSettings,
+    ReportSettings,
+)
 from simclr_cli.settings.views import Preset, PreviewSettings

@@ -99,3 +99,13 @@ class DemoSettings(Settings):
     epochs: int = setting(20, "Epochs to train for.", at_least=1)
     image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings(Settings):
+    """Settings of `simclr doctor`."""
+
+    images: Path | None = setting(
+        None, "A folder of pictures to look at too. Auto: the machine and the runs only.", argument=True, exists=True
+    )
+    runs: Path = setting(RUNS, RUNS_HELP)

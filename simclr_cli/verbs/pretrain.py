@@ -8,6 +8,9 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from simclr_cli.events import CensusTaken, EpochDone, Event, Note, PlanMade, Rep
 from simclr_cli.files import make_folder, write_json
 from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
+from simclr_cli.images.census import Census
 from simclr_cli.images.folder import take_census
 from simclr_cli.images.groups import group
 from simclr_cli.images.workers import count_workers
@@ -31,7 +35,7 @@ from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles, check_tensorboard
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import write_run_info
+from simclr_cli.store.run_info import RunInfo, write_run_info
 from simclr_cli.verbs.alone import alone
 from simclr_cli.verbs.copies import join_alike
 from simclr_cli.verbs.encoders import pick_device
@@ -44,9 +48,29 @@ from simclr_cli.verbs.resume import begin, explain, settle
 from simclr_cli.verbs.training import build_model, train
 from simclr_cli.verbs.trial import bytes_a_picture, lack_of_disk, seconds_a_picture
 from simclr_cli.verbs.watch import Watch, kept_out
-from simclr_cli.verbs.work import Work
 
 FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is to do, as the first of several processes has found out and tells the others."""
+
+    run: RunFolder
+    chosen: ResolvedSettings
+    census: Census  # before decoding
+    plan: PlanMade | None = None  # these three the first one keeps to itself
+    model: SimCLR | None = None
+    before: RunInfo | None = None  # of a run that goes on
+
+    def told(self) -> list[Any]:
+        """As JSON can hold it."""
+        return [str(self.run.path.absolute()), self.chosen.told(), self.census.told()]
+
+    @staticmethod
+    def retold(told: list[Any]) -> Work:
+        """The work that `told` told of."""
+        return Work(RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2]))
 
 
 def pretrain(settings: PretrainSettings, *, report: Report = silent) -> PretrainResult:
