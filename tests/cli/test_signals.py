@@ -57,12 +57,13 @@ def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
     assert "Stopping (again: at once)" in talk and "Traceback" not in talk
     assert talk.endswith("Go on with: simclr pretrain --resume --run photos\n")
     assert "Error: Stopped after step" in talk and f"of {3 * EPOCHS}; all of it is saved." in talk
+    assert not list((tmp_path / "simclr-runs").rglob(".*"))  # no lock, nothing unfinished
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
     code, stdout, talk = simclr("pretrain", "--resume", "--run", "photos")
     assert (code, stdout) == (0, "simclr-runs/photos\n"), talk
-    assert "\nepoch 1 " not in talk and f"\nepoch {EPOCHS} " in talk
+    assert "\nepoch 1 " not in talk and f"\nepoch {EPOCHS} " in talk and "lock" not in talk
     options = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": EPOCHS}
     undisturbed = pretrain(PretrainSettings(images=photos, run="calm", **options))
     for file in ("encoder/model.safetensors", "projector.safetensors"):

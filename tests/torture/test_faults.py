@@ -170,7 +170,8 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         if name in ("pretrain", "resume", "finetune") and (work / COMMANDS[name].made[0]).exists():
             return []  # nothing but the last sync has failed
         answer = forks(typed, work)
-        wrong = [f"{path} is still there" for path in work.rglob(f"{TEMPORARY_PREFIX}*")]
+        left = [path for path in work.rglob(f"{TEMPORARY_PREFIX}*") if path.parent.name == "checkpoint"]
+        wrong = [f"{path} is still there" for path in left]  # elsewhere it goes after a day
         if answer["code"] != 0 and "nothing was moved there" not in answer["said"]:
             wrong.append(f"and it does not go on: {answer['said']}")
         return wrong
