@@ -32,10 +32,9 @@ from machine import describe_machine, spread
 
 from simclr_cli.engine.search import nearest
 from simclr_cli.images.census import Census, Picture
-from simclr_cli.store.index import Index, read_index, update
+from simclr_cli.store.index import IMAGE, Index, Rows, append, read_index, save
 from simclr_cli.store.models import read_description
-from simclr_cli.store.rows import Rows, named
-from simclr_cli.verbs.indexing import compare, places_by_content
+from simclr_cli.verbs.indexing import differences, places_by_content
 
 WIDTH, TOP, MODEL = 512, 10, "0" * 64
 
@@ -93,10 +92,16 @@ def unit(rng: np.random.Generator, rows: int) -> np.ndarray:
 def as_rows(h: np.ndarray, start: int) -> Rows:
     """Rows of an index, of pictures that there are not."""
     count = len(h)
-    names, ends = named([f"folder-{i // 1000:04}/picture-{i:08}.jpg" for i in range(start, start + count)])
-    digest = np.random.default_rng(start).integers(0, 256, (count, 32), dtype=np.uint8)
-    place = np.arange(start, start + count, dtype=np.int64)
-    return Rows(h, names, ends, place, place, digest, np.full((count, 2), 64, np.int32))
+    images = np.zeros(count, IMAGE)
+    images["digest"] = np.random.default_rng(start).integers(0, 256, (count, 32), dtype=np.uint8)
+    images["bytes"] = images["modified_ns"] = np.arange(start, start + count)
+    images["size"] = 64
+    return Rows(h, [f"folder-{i // 1000:04}/picture-{i:08}.jpg" for i in range(start, start + count)], images)
+
+
+def extended(index: Index, rows: Rows) -> Index:
+    """An index with some more rows, as an update leaves it."""
+    return save(append(index, rows).settled(np.empty(0, np.int64), [], index.root))
 
 
 def ours_and_faiss(index: Index, vectors: Path, queries: Path, python: str, rounds: int) -> dict[str, Any]:
@@ -144,13 +149,13 @@ def ours_and_faiss(index: Index, vectors: Path, queries: Path, python: str, roun
 
 
 def first_query(run: Path, query: Path, rows: int, rounds: int, where: Path) -> dict[str, Any]:
-    """The whole verb on a copy of a run whose index has so many random rows besides its own similarity.json."""
-    copy = Path(shutil.copytree(run, where / run.name, ignore=shutil.ignore_patterns("rows-*", "checkpoint")))
-    kept = read_description(copy / "encoder" / "config.json", "")
-    folder, digest = copy / "vectors", kept["simclr"]["model_digest"]
-    (folder / "index.json").unlink(missing_ok=True)
-    index = Index(folder, str(copy), digest, WIDTH)
-    update(index, np.empty(0, np.int64), as_rows(unit(np.random.default_rng(3), rows), 0), [], str(copy))
+    """The whole verb on a copy of a run whose index has so many random rows instead of its own."""
+    copy = Path(shutil.copytree(run, where / run.name, ignore=shutil.ignore_patterns("checkpoint")))
+    digest = read_description(copy / "encoder" / "config.json", "")["simclr"]["model_digest"]
+    own = read_index(copy / "vectors", model_digest=digest)
+    assert own is not None
+    index = Index(own.folder, str(copy), digest, WIDTH, similarity=own.similarity)
+    extended(index, as_rows(unit(np.random.default_rng(3), rows), 0))
     told = [
         json.loads(subprocess.check_output([sys.executable, "-c", FIRST, str(copy), str(query)])) for _ in range(rounds)
     ]
@@ -167,7 +172,7 @@ def compared(index: Index, rounds: int) -> dict[str, Any]:
         read = read_index(index.folder, model_digest=MODEL)
         assert read is not None
         began = time.perf_counter()
-        assert len(compare(read, census).new) == 10_000
+        assert len(differences(read, census).new) == 10_000
         assert len(places_by_content(read)) > 0
         times.append(time.perf_counter() - began)
     return spread(times)
@@ -186,8 +191,7 @@ def main() -> None:
         folder, queries = Path(where) / "index", Path(where) / "queries.npy"
         np.save(queries, unit(rng, 64))
         index = Index(folder, "/nowhere", MODEL, WIDTH)
-        none = np.empty(0, np.int64)
-        index = update(index, none, as_rows(unit(rng, args.rows), 0), [], index.root)
+        index = extended(index, as_rows(unit(rng, args.rows), 0))
         vectors = Path(where) / "vectors.npy"
         np.save(vectors, index.h[:])
         told: dict[str, Any] = {"rows": args.rows, "width": WIDTH}
@@ -204,13 +208,12 @@ def main() -> None:
             began = time.perf_counter()
             read = read_index(folder, model_digest=MODEL)
             assert read is not None
-            update(read, none, added, [], read.root)
+            extended(read, added)
             adding.append(time.perf_counter() - began)
         told["add_seconds"] = spread(adding)
         told["compare_seconds"] = compared(read, args.rounds)
         if args.run:
             told["first_query"] = first_query(args.run, args.query, args.rows, args.rounds, Path(where))
-        told["largest_file_kept"] = max(len(s) for s in read.segments) == args.rows
     print(json.dumps({**told, **describe_machine()}, indent=1))
 
 

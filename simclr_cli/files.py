@@ -106,16 +106,30 @@ def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callabl
         replace(temporary, target)
 
 
-def append_bytes(target: Path, data: bytes) -> None:
-    """Add to the end of a file, durably; a kill may leave a part of what is added.
+def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
+    """Write bytes at `start` of a file, durably, by default at its end; what was behind goes. A kill may leave a part.
+
+    Args:
+        start: 0 makes the file.
+
+    Returns:
+        The file's time of change, ns.
 
     Raises:
-        NotWritten: the system refused.
+        NotWritten: the system refused; what was before `start` is as it was.
     """
-    with _writing(target, len(data)), target.open("ab") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with _writing(target, len(data)):
+        ensure_folder(target.parent)
+        with target.open("xb" if start == 0 else "r+b") as stream:
+            stream.seek(*(0, os.SEEK_END) if start is None else (start,))
+            stream.truncate()
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+            modified_ns = os.fstat(stream.fileno()).st_mtime_ns
+        if start == 0:
+            sync_folder(target.parent)
+    return modified_ns
 
 
 def move(source: Path, target: Path) -> None:

@@ -32,16 +32,15 @@ from simclr_cli.images.decode import Refusal, decode
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census
 from simclr_cli.settings import PretrainSettings, SimilarSettings
-from simclr_cli.store.calibrations import read_calibration
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, put_back
-from simclr_cli.store.rows import Rows, named, write_rows
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.runs import find_run
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file, write_vectors
+from simclr_cli.verbs.calibrating import calibration_of
 from simclr_cli.verbs.encoders import run_encoder
 from simclr_cli.verbs.predict import load_classifier
 from simclr_cli.verbs.pretrain import pretrain
@@ -317,13 +316,7 @@ def test_a_claim_of_rows_is_refused_at_once(run: Path, harm: Harm) -> None:
 
 
 def test_what_can_be_made_again_is_no_error(run: Path, outside: Path) -> None:
-    """similarity.json: anything but a newer version counts as nothing."""
-    for harm in json_harms("similarity.json").values():
-        shutil.rmtree(run / "vectors/similarity.json") if (run / "vectors/similarity.json").is_dir() else None
-        (run / "vectors/similarity.json").unlink(missing_ok=True)
-        (run / "vectors/similarity.json").write_bytes(b'{"format_version": 1, "model_digest": "a", "pictures": 3}')
-        harm(run / "vectors")
-        assert read_calibration(run / "vectors", model_digest="a" * 64) is None
+    """A probe's findings: the page says so instead."""
     (run / "probe").mkdir(exist_ok=True)
     for harm in json_harms("probe.json").values():
         (run / "probe/probe.json").unlink(missing_ok=True)
@@ -334,67 +327,91 @@ def test_what_can_be_made_again_is_no_error(run: Path, outside: Path) -> None:
             (run / "probe/probe.json").rmdir()
 
 
-def segment_says(**changes: Any) -> Harm:
-    return rewritten("index.json", lambda content: content["segments"][0].update(changes))
+def part_says(kind: str, **changes: Any) -> Harm:
+    return rewritten("index.json", lambda content: content["parts"][kind].update(changes))
 
 
-def rows_of(file: Path) -> Path:
-    return next(file.glob("rows-*"))
+def index_says(**changes: Any) -> Harm:
+    return rewritten("index.json", lambda content: content.update(changes))
 
 
-def rows_are(content: bytes | Callable[[bytes], bytes]) -> Harm:
-    return lambda folder: replaced(rows_of(folder).name, content)(folder)
+def part(folder: Path, kind: str) -> str:
+    return next(folder.glob(f"{kind}-*")).name
 
 
-def rows_named(*names: str) -> Harm:
-    """A whole file of rows, with its digest, whose names lead elsewhere."""
+def part_is(kind: str, content: bytes | Callable[[bytes], bytes]) -> Harm:
+    """A file of the index, with its size and checksum."""
 
     def harm(folder: Path) -> None:
-        blob, ends = named(names)
-        count = len(names)
-        h = np.ones((count, json.loads((folder / "index.json").read_bytes())["width"]), np.float32)
-        zeros = np.zeros(count, np.int64)
-        rows = Rows(h, blob, ends, zeros, zeros, np.zeros((count, 32), np.uint8), np.ones((count, 2), np.int32))
-        digest = write_rows(rows_of(folder), [(rows, None)])
-        segment_says(rows=count, digest=digest, modified_ns=rows_of(folder).stat().st_mtime_ns)(folder)
+        replaced(part(folder, kind), content)(folder)
+        data = (folder / part(folder, kind)).read_bytes()
+        part_says(kind, bytes=len(data), crc32=zlib.crc32(data))(folder)
 
     return harm
 
 
+def first_name(name: bytes) -> Harm:
+    return part_is("names", lambda old: name + b"\0" + old.split(b"\0", 1)[1])
+
+
 INDEXES: dict[str, Harm] = {
     **json_harms("index.json"),
-    "newer": rewritten("index.json", lambda content: content.update(format_version=2)),
-    "rows of elsewhere": segment_says(file="/etc/passwd"),
-    "rows above": segment_says(file="../encoder/model.safetensors"),
-    "rows of no name": segment_says(file=""),
-    "rows named with NUL": segment_says(file="a\0b"),
-    "rows named by a number": segment_says(file=7),
-    "rows a pipe": lambda folder: pipe(rows_of(folder).name)(folder),
-    "rows a device": lambda folder: linked(rows_of(folder).name, "/dev/zero")(folder),
-    "rows a link to a secret": lambda folder: linked(rows_of(folder).name, "outside/secret.txt")(folder),
-    "rows of a long header": lambda folder: long_header(rows_of(folder).name)(folder),
-    "10^12 rows": rows_are(HUGE),
-    "rows nested deep": rows_are((9_000).to_bytes(8, "little") + b"[" * 9_000),
-    "rows of other bytes": rows_are(lambda old: old[:-1] + bytes([old[-1] ^ 1])),
-    "rows pickled": rows_are(pickle.dumps(Evil())),
-    "a name that is absolute": rows_named("/etc/passwd"),
-    "a name that leads up": rows_named("a.png", "../../outside/picture.png"),
-    "a name with NUL": rows_named("a\0.png"),
-    "gone rows of 10^30": segment_says(gone=[10**30]),
-    "gone rows of -1": segment_says(gone=[-1]),
-    "gone rows in disorder": segment_says(gone=[1, 0]),
-    "gone rows that are text": segment_says(gone=["x"]),
-    "10^12 rows said": segment_says(rows=10**12),
-    "a width of 10^12": rewritten("index.json", lambda content: content.update(width=10**12)),
-    "a width of text": rewritten("index.json", lambda content: content.update(width="x")),
-    "a root that is relative": rewritten("index.json", lambda content: content.update(root="../..")),
-    "a root with NUL": rewritten("index.json", lambda content: content.update(root="/a\0")),
-    "a root that is a number": rewritten("index.json", lambda content: content.update(root=7)),
-    "segments that are no list": rewritten("index.json", lambda content: content.update(segments=7)),
-    "a segment that is null": rewritten("index.json", lambda content: content.update(segments=[None])),
-    "refused files that are numbers": rewritten("index.json", lambda content: content.update(refused=[[1]])),
-    "a model that is a list": rewritten("index.json", lambda content: content.update(model_digest=["a"])),
+    "newer": index_says(format_version=2),
+    "rows of elsewhere": part_says("embeddings", file="/etc/passwd"),
+    "rows above": part_says("embeddings", file="../encoder/model.safetensors"),
+    "rows of no name": part_says("embeddings", file=""),
+    "rows named with NUL": part_says("embeddings", file="a\0b"),
+    "rows named by a number": part_says("embeddings", file=7),
+    "rows a pipe": lambda folder: pipe(part(folder, "embeddings"))(folder),
+    "rows a device": lambda folder: linked(part(folder, "embeddings"), "/dev/zero")(folder),
+    "rows a link to a secret": lambda folder: linked(part(folder, "embeddings"), "outside/secret.txt")(folder),
+    "rows of other bytes": lambda folder: replaced(
+        part(folder, "embeddings"), lambda old: old[:-1] + bytes([old[-1] ^ 1])
+    )(folder),
+    "rows pickled": part_is("embeddings", pickle.dumps(Evil())),
+    "names pickled": part_is("names", pickle.dumps(Evil())),
+    "a row more": part_is("embeddings", lambda old: old + old[:4]),
+    "names that do not end": part_is("names", lambda old: old[:-1]),
+    "names of one byte each": part_is("names", lambda old: b"\0" * len(old)),
+    "a name that is absolute": first_name(b"/etc/passwd"),
+    "a name that leads up": first_name(b"../../outside/picture.png"),
+    "a name that leads up at its end": first_name(b"a/.."),
+    "a name with NUL": first_name(b"a\0.png"),
+    "gone rows of 10^30": index_says(gone=[10**30]),
+    "gone rows of -1": index_says(gone=[-1]),
+    "gone rows in disorder": index_says(gone=[1, 0]),
+    "gone rows that are text": index_says(gone=["x"]),
+    "10^12 rows": part_says("embeddings", bytes=512 * 10**12),
+    "10^12 images": part_says("images", bytes=56 * 10**12),
+    "10^12 rows searched": index_says(searched=10**12),
+    "-1 bytes": part_says("names", bytes=-1),
+    "a checksum of text": part_says("names", crc32="x"),
+    "a width of 10^12": index_says(width=10**12),
+    "a width of text": index_says(width="x"),
+    "a width of 0": index_says(width=0),
+    "a root that is relative": index_says(root="../.."),
+    "a root with NUL": index_says(root="/a\0"),
+    "a root that is a number": index_says(root=7),
+    "parts that are no object": index_says(parts=7),
+    "a part that is null": index_says(parts={"embeddings": None}),
+    "skipped files that are numbers": index_says(skipped=[[1]]),
+    "a model that is a list": index_says(model_digest=["a"]),
 }
+
+
+SIMILARITIES: tuple[Any, ...] = (
+    None, 7, [], {}, "x", {"images": 3}, {"images": 3, "random": [0], "views": [0], "view_pairs": 1},
+    {"images": 48, "random": [[0]], "views": ["x"], "random_pairs": 1, "view_pairs": 1},
+    {"images": 48, "random": [*range(550), 0], "views": [0] * 551, "random_pairs": 1, "view_pairs": 1},
+    {"images": 48, "random": [0] * 551, "views": [10**400] * 551, "random_pairs": 1, "view_pairs": 1},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_what_is_said_of_similarities_and_is_not_true_counts_as_nothing(run: Path, similarity: Any) -> None:
+    index_says(similarity=similarity)(run / "vectors")
+    index = read_index(run / "vectors", model_digest=digest_file(run / "encoder/model.safetensors"))
+    assert index is not None and calibration_of(index) is None
 
 
 @pytest.mark.usefixtures("outside")

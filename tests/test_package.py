@@ -149,7 +149,7 @@ ALLOWED = {  # what changes files, or could, outside files.py; and why it may
     "store/models.py": {"shutil.rmtree"},  # its own temporary folder
     "store/moves.py": {"os.link", "os.removedirs", "shutil.copystat", "old.unlink", "temporary.open",
                        "temporary.unlink"},  # moves a person's files
-    "store/rows.py": {"np.memmap"},  # reads
+    "store/index.py": {"np.memmap"},  # reads
     "store/run.py": {"self.probe_folder.rmdir"},  # what was in it lies with the encoder that it is of
     "store/vectors.py": {"np.memmap"},  # reads
     "verbs/folder_checks.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to

@@ -6,10 +6,11 @@ Whatever a form has no room for (which model, which pictures were refused) stand
 from __future__ import annotations
 
 import json
+import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from simclr_cli.files import write_file
 from simclr_cli.names import as_cell
 from simclr_cli.store.parquet import write_parquet
-from simclr_cli.store.rows import header, named
 from simclr_cli.store.vectors import Vectors, about, write_described, write_vectors
 
 BLOCK = 256  # rows made into text, or names into an array, at once
+ALIGNED = 64  # bytes: a row of h begins where a line of the processor's cache does
+WORDS = {"<i8": "I64", "<f4": "F32", "|u1": "U8"}  # of .safetensors
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the members of an .npz, so that the same vectors are the same bytes
 
 
@@ -62,14 +64,17 @@ def _member(archive: zipfile.ZipFile, name: str, compression: int) -> IO[bytes]:
 
 
 def write_safetensors(out: Path, vectors: Vectors) -> None:
-    """`h` (N, D) float32; `names` (B,) uint8 and `ends` (N,) int64, as in store/rows.py; `simclr` in its metadata.
+    """`h` (N, D) float32; `names` (B,) uint8, one after the other, and `ends` (N,) int64 of each; `simclr` in metadata.
 
     That is JSON within JSON, because the format's header must be valid UTF-8, and a folder's name need not be.
     """
-    names, ends = named(vectors.rows)
-    columns = {"ends": ends.astype("<i8"), "h": vectors.values.astype("<f4", copy=False), "names": names}
-    first = header({name: (array.dtype, array.shape) for name, array in columns.items()},
-                   {"simclr": json.dumps(about(vectors))})  # fmt: skip
+    names = [os.fsencode(name) for name in vectors.rows]
+    columns = {
+        "ends": np.cumsum([len(name) for name in names], dtype="<i8"),
+        "h": vectors.values.astype("<f4", copy=False),
+        "names": np.frombuffer(b"".join(names), np.uint8),
+    }
+    first = _header(columns, {"simclr": json.dumps(about(vectors))})
 
     def write(stream: IO[bytes]) -> None:
         stream.write(first)
@@ -77,6 +82,23 @@ def write_safetensors(out: Path, vectors: Vectors) -> None:
             stream.write(np.ascontiguousarray(array).data)
 
     write_file(out, write)
+
+
+def _header(columns: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
+    """What a .safetensors begins with, padded so that h begins at a multiple of ALIGNED.
+
+    By hand, for the library holds a copy of all arrays while it writes.
+    """
+    described: dict[str, Any] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name, array in columns.items():
+        stop = start + array.nbytes
+        described[name] = {"dtype": WORDS[array.dtype.str], "shape": array.shape, "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(described).encode("ascii")
+    to_h: int = described["h"]["data_offsets"][0]
+    text += b" " * (-(8 + len(text) + to_h) % ALIGNED)
+    return len(text).to_bytes(8, "little") + text
 
 
 def write_csv(out: Path, vectors: Vectors) -> None:

@@ -1,20 +1,25 @@
-"""The vectors of a run's own pictures, kept up to date at the cost of what has changed.
+"""The embeddings of a run's images, kept up to date at the cost of what has changed.
 
     vectors/
-      index.json                which files of rows, which of their rows are no more, which pictures are refused
-      rows-<random>.safetensors vectors and what they are of (store/rows.py)
+      index.json           how much of the other files counts, which rows are gone, which images are skipped
+      embeddings-<id>.bin  (M, D) float32, each row of length 1
+      images-<id>.bin      (M,) IMAGE: what is known of the file of each row
+      names-<id>.bin       M relative paths, a NUL after each
 
-Files of rows never change. An update writes one more, and then index.json, so that at any moment the index is the old
-one or the new one. Small files are merged as they come, so that there are few: about as many as the rows' number has
-binary digits.
+An update appends rows, and then replaces index.json: at any moment the index is the old one or the new one, and what
+lies behind the ends that index.json names does not count. Rows never change. Those whose image is gone are passed
+over, and left behind in the old files once they are more than half. One process writes at a time (`locks`); those that
+read need no lock and no right to write.
 """
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import os
+import secrets
+import stat
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,20 +27,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.files import discard, write_json
-from simclr_cli.reading import MOST_OF_LIST, check_version, parse_json, read_bytes
-from simclr_cli.store.rows import Rows
-from simclr_cli.store.segments import AGAIN, LiveVectors, Segment, Unusable, open_segment, write_segment
+from simclr_cli.errors import RunError
+from simclr_cli.files import append_bytes, discard, write_json
+from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, parse_json, read_bytes
 
 FORMAT_VERSION = 1
-EMPTY = {"bytes": (0,), "modified_ns": (0,), "digest": (0, 32), "size": (0, 2)}  # the columns' shapes
-INDEX, ROWS = "index.json", "rows-*.safetensors"
-STRAY_SECONDS = 3_600  # after which a file that no index names is no one's
+INDEX, KINDS = "index.json", ("embeddings", "images", "names")
+FLOAT = np.dtype("<f4")
+IMAGE = np.dtype([
+    ("bytes", "<i8"), ("modified_ns", "<i8"),
+    ("digest", "u1", 32),  # SHA-256
+    ("size", "<i4", 2),  # upright height and width, px
+])  # fmt: skip
+ROWS_PER_BLOCK = 16_384  # copied at once
+BYTES_PER_BLOCK = 1 << 22  # read at once
+AGAIN = "Run the command again without --as-is: the vectors are made anew."
+
+
+class Unusable(RunError):
+    """Vectors that are damaged, or of another model: they can be made anew."""
 
 
 @dataclass(frozen=True)
-class RefusedFile:
-    """A picture that cannot be decoded: not tried again as long as it stays as it is."""
+class SkippedFile:
+    """An image that cannot be decoded: not tried again as long as it stays as it is."""
 
     name: str
     reason: str
@@ -43,55 +58,129 @@ class RefusedFile:
     modified_ns: int
 
 
-@dataclass(frozen=True, eq=False)
-class Index:
-    """The vectors of a folder of pictures. A place, from 0 to N - 1, is that of a picture in all that it gives."""
+@dataclass(frozen=True)
+class Part:
+    """The first bytes of a file, which count."""
 
-    folder: Path  # that it lies in
-    root: str  # the folder of the pictures
-    model_digest: str  # of the encoder that made the vectors
-    width: int
-    segments: tuple[Segment, ...] = ()
-    refused: tuple[RefusedFile, ...] = ()
-    aside: tuple[Segment, ...] = ()  # made by an update that has not come to its end: not searched, but known
+    file: str
+    bytes: int = 0
+    crc32: int = 0
+    modified_ns: int = 0  # of the file; as long as it is that, its bytes are not read to verify them
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Embeddings, each with the image that it is of."""
+
+    h: NDArray[np.float32]  # (M, D), each row of length 1
+    names: Sequence[str]
+    images: NDArray[np.void]  # (M,) IMAGE
+
+
+class Embeddings:
+    """(N, D) float32: some rows of a map, in order, read by slices and by places."""
+
+    def __init__(self, rows: NDArray[np.float32], live: NDArray[np.int64]) -> None:
+        self._rows, self._live = rows, live
+        self.shape = len(live), rows.shape[1]
 
     def __len__(self) -> int:
-        return sum(map(len, self.segments))
+        return len(self._live)
 
-    def with_aside(self) -> Index:
-        """As if what was put aside belonged to it."""
-        return replace(self, segments=(*self.segments, *self.aside), aside=()) if self.aside else self
+    def __getitem__(self, places: slice) -> NDArray[np.float32]:
+        """(n, D): a part of the map itself, where none of its rows is passed over."""
+        live = self._live[places]
+        unbroken = len(live) > 0 and live[-1] - live[0] + 1 == len(live)
+        return self._rows[live[0] : live[-1] + 1] if unbroken else self._rows[live]
+
+    def take(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(n,) places -> (n, D), a copy."""
+        return self._rows[self._live[places]]
+
+
+def _new_parts() -> dict[str, Part]:
+    number = secrets.token_hex(8)
+    return {kind: Part(f"{kind}-{number}.bin") for kind in KINDS}
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The embeddings of a folder of images. A place, from 0 to N - 1, is that of an image in all that it gives."""
+
+    folder: Path  # that it lies in
+    root: str  # the folder of the images
+    model_digest: str  # of the encoder that made the embeddings
+    width: int
+    parts: Mapping[str, Part] = field(default_factory=_new_parts)
+    searched: int = 0  # so many rows: those behind them are of an update that has not come to its end
+    gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # of those searched, rising
+    skipped: tuple[SkippedFile, ...] = ()
+    similarity: Mapping[str, Any] | None = None  # what similarities mean here (verbs/calibrating.py)
+    _rows: NDArray[np.float32] = field(init=False)  # (M, D), mapped at once: another process may remove the files
+    _images: NDArray[np.void] = field(init=False)  # (M,)
+    _names: NDArray[np.uint8] = field(init=False)  # (B,)
+
+    def __post_init__(self) -> None:
+        rows, images, names = (_map(self.folder, self.parts[kind]) for kind in KINDS)
+        object.__setattr__(self, "_rows", rows.view(FLOAT).reshape(-1, self.width))
+        object.__setattr__(self, "_images", images.view(IMAGE))
+        object.__setattr__(self, "_names", names)
+
+    def __len__(self) -> int:
+        return self.searched - len(self.gone)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether an update has appended rows and has not come to its end."""
+        return len(self._images) > self.searched
+
+    @property
+    def known(self) -> Index:
+        """The same with the rows of an update that has not come to its end."""
+        return replace(self, searched=len(self._images))
+
+    def settled(self, gone: NDArray[np.int64], skipped: Sequence[SkippedFile], root: str) -> Index:
+        """The same at the end of an update: all rows are searched, but for those at the places `gone` in `known`."""
+        known = self.known
+        return replace(
+            known, root=root, skipped=tuple(skipped), gone=np.sort(np.concatenate([known.gone, known.live[gone]]))
+        )
 
     @cached_property
-    def h(self) -> LiveVectors:
+    def live(self) -> NDArray[np.int64]:
+        """(N,) the row of each place."""
+        return np.delete(np.arange(self.searched), self.gone)
+
+    @cached_property
+    def h(self) -> Embeddings:
         """(N, D) float32, each row of length 1."""
-        return LiveVectors(self.segments, self.width)
+        return Embeddings(self._rows, self.live)
 
     def name(self, place: int) -> str:
-        """The relative path of one picture."""
-        for segment in self.segments:
-            if place < len(segment):
-                return segment.rows.name(segment.row(place))
-            place -= len(segment)
-        raise IndexError(place)
+        """The relative path of one image; bytes that are not UTF-8 as surrogates."""
+        row = int(self.live[place])
+        start = int(self._ends[row - 1]) + 1 if row else 0
+        return os.fsdecode(self._names[start : int(self._ends[row])].tobytes())
 
     def place(self, name: str) -> int | None:
         """Where a relative path is, without a list of all of them; None: not here."""
-        first = 0
-        for segment in self.segments:
-            if (within := segment.place(name)) is not None:
-                return first + within
-            first += len(segment)
+        whole, wanted, at = b"\0" + self._names.tobytes(), b"\0" + os.fsencode(name) + b"\0", -1
+        while (at := whole.find(wanted, at + 1)) >= 0:
+            row = int(np.searchsorted(self._ends, at))
+            place = int(np.searchsorted(self.live, row))
+            if place < len(self) and self.live[place] == row:
+                return place
         return None
 
     def path(self, place: int) -> Path:
-        """The file of one picture."""
+        """The file of one image."""
         return Path(self.root) / self.name(place)
 
     @cached_property
     def names(self) -> list[str]:
         """All relative paths: takes a while for a million."""
-        return [name for segment in self.segments for name in segment.names()]
+        names = self._names.tobytes().split(b"\0")
+        return [os.fsdecode(names[row]) for row in self.live.tolist()]
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -101,105 +190,114 @@ class Index:
     @cached_property
     def bytes(self) -> NDArray[np.int64]:
         """(N,) of the files."""
-        return self._column("bytes")
+        return self._images["bytes"][self.live]
 
     @cached_property
     def modified_ns(self) -> NDArray[np.int64]:
         """(N,) of the files."""
-        return self._column("modified_ns")
+        return self._images["modified_ns"][self.live]
 
     @cached_property
     def digest(self) -> NDArray[np.uint8]:
         """(N, 32) SHA-256 of the files."""
-        return self._column("digest")
+        return self._images["digest"][self.live]
 
     @cached_property
     def size(self) -> NDArray[np.int32]:
-        """(N, 2) upright height and width of the pictures, px."""
-        return self._column("size")
+        """(N, 2) upright height and width of the images, px."""
+        return self._images["size"][self.live]
 
-    def _column(self, name: str) -> NDArray[Any]:
-        columns = [getattr(s.rows, name) if s.live is None else getattr(s.rows, name)[s.live] for s in self.segments]
-        return np.concatenate(columns) if columns else np.empty(EMPTY[name], np.int64)
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """(M,) where in `_names` each one ends."""
+        return np.flatnonzero(self._names == 0)
+
+    def check(self) -> None:
+        """Prove that the parts fit one another, and that no name leads out of the folder of the images.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if not len(self._rows) == len(self._images) == len(self._ends):
+            raise ValueError("its files do not fit one another")
+        if type(self.searched) is not int or not 0 <= self.searched <= len(self._rows):
+            raise ValueError(f"{self.searched} rows are not there")
+        if self.gone.ndim != 1 or not (np.diff(self.gone, prepend=-1, append=self.searched) > 0).all():
+            raise ValueError("the rows that are gone are not among its rows")
+        if not (Path(self.root).is_absolute() and "\0" not in self.root):
+            raise ValueError("it does not say where the images are")
+        names, starts = self._names, np.append(0, self._ends[:-1] + 1)[: len(self._ends)]
+        dots = names == ord(".")
+        outside = len(names) > 0 and (names[-1] != 0 or np.isin(names[starts], (0, ord("/"))).any())
+        if not outside and (dots[1:] & dots[:-1]).any():
+            outside = any(b".." in name.split(b"/") for name in names.tobytes().split(b"\0"))
+        if outside:
+            raise ValueError("it names files outside the folder of the images")
 
 
-def update(
-    index: Index, gone: NDArray[np.int64], added: Rows | None, refused: Sequence[RefusedFile], root: str
-) -> Index:
-    """Take rows out, put rows in, durably: whatever happens on the way, there is the old index or this one.
-
-    Args:
-        gone: places whose picture is no more, or no longer what it was.
-        added: what there is instead, or anew.
+def append(index: Index, rows: Rows) -> Index:
+    """Keep rows of an update that goes on, durably: they are `known`, and searched once it is `settled`.
 
     Raises:
         MachineError: no right to write, or no space.
     """
-    kept = [s for s in _without(index.segments, gone) if len(s)]
-    merged = _to_merge(kept, len(added) if added else 0)
-    parts = [(segment.rows, segment.live) for segment in merged] + ([(added, None)] if added and len(added) else [])
-    kept = [segment for segment in kept if segment not in merged]
-    if parts:
-        kept.append(write_segment(index.folder, parts))
-    new = Index(index.folder, root, index.model_digest, index.width, tuple(kept), tuple(refused))
-    write_json(index.folder / INDEX, _described(new))
-    _clean(new, index)
-    return new
+    if not all(_is_own(index.folder / part.file) for part in index.parts.values() if part.bytes):
+        index = _copied(index)
+    return save(_extended(index, rows))
 
 
-def set_aside(index: Index, added: Rows) -> Index:
-    """Keep rows of an update that goes on: the index stays what it is, but knows them (`Index.with_aside`).
+def save(index: Index) -> Index:
+    """Make an index the one that is read, durably: whatever happens on the way, it is the old one or this one.
 
     Raises:
         MachineError: no right to write, or no space.
     """
-    new = replace(index, aside=(*index.aside, write_segment(index.folder, [(added, None)])))
-    write_json(index.folder / INDEX, _described(new))
-    return new
-
-
-def _without(segments: Sequence[Segment], gone: NDArray[np.int64]) -> Iterator[Segment]:
-    first = 0
-    for segment in segments:
-        within = gone[(gone >= first) & (gone < first + len(segment))] - first
-        first += len(segment)
-        lost = within if segment.live is None else segment.live[within]
-        yield Segment(segment.file, segment.digest, segment.rows, np.union1d(segment.gone, lost).astype(np.int64))
-
-
-def _to_merge(segments: Sequence[Segment], added: int) -> list[Segment]:
-    """What is mostly gone, and, from the newest back, what is no larger than twice all that is newer."""
-    wasteful = [segment for segment in segments if len(segment) < len(segment.gone)]
-    total = added + sum(map(len, wasteful))
-    merged = []
-    for segment in reversed([segment for segment in segments if segment not in wasteful]):
-        if len(segment) > 2 * total:
-            break
-        merged.append(segment)
-        total += len(segment)
-    chosen = [*wasteful, *merged]
-    return [segment for segment in segments if segment in chosen]
-
-
-def _described(index: Index) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "root": index.root,
-        "model_digest": index.model_digest,
-        "width": index.width,
-        "segments": [segment.described(index.folder) for segment in index.segments],
-        "aside": [segment.described(index.folder) for segment in index.aside],
-        "refused": [list(vars(entry).values()) for entry in index.refused],
+    if len(index.gone) > len(index):
+        index = _copied(index)
+    content = {
+        "format_version": FORMAT_VERSION, "root": index.root, "model_digest": index.model_digest, "width": index.width,
+        "parts": {kind: asdict(part) for kind, part in index.parts.items()}, "searched": index.searched,
+        "gone": index.gone.tolist(), "skipped": [astuple(file) for file in index.skipped],
+        "similarity": index.similarity,
     }  # fmt: skip
+    write_json(index.folder / INDEX, content)
+    named = {part.file for part in index.parts.values()}
+    discard(*(path for kind in KINDS for path in index.folder.glob(f"{kind}-*.bin") if path.name not in named))
+    return index
 
 
-def _clean(*indexes: Index) -> None:
-    """Remove what neither the new index nor the last one names (another process may have that open)."""
-    named = {segment.file for index in indexes for segment in (*index.segments, *index.aside)}
-    for path in indexes[0].folder.glob(ROWS):
-        with contextlib.suppress(OSError):
-            if path.name not in named and time.time() - path.stat().st_mtime > STRAY_SECONDS:
-                discard(path)
+def _extended(index: Index, rows: Rows) -> Index:
+    """The same with some more rows, which no index.json names yet."""
+    names = b"".join(os.fsencode(name) + b"\0" for name in rows.names)
+    content = (rows.h.astype(FLOAT, copy=False).tobytes(), rows.images.tobytes(), names)
+    parts = {}
+    for (kind, part), data in zip(index.parts.items(), content, strict=True):
+        modified_ns = append_bytes(index.folder / part.file, data, part.bytes) if data else part.modified_ns
+        parts[kind] = Part(part.file, part.bytes + len(data), zlib.crc32(data, part.crc32), modified_ns)
+    return replace(index, parts=parts)
+
+
+def _copied(index: Index) -> Index:
+    """The same in files of its own, without the rows that are gone; no index.json names them yet."""
+    known = index.known
+    new = replace(index, parts=_new_parts(), searched=0, gone=np.empty(0, np.int64))
+    for start in range(0, len(known), ROWS_PER_BLOCK):
+        block = slice(start, start + ROWS_PER_BLOCK)
+        new = _extended(new, Rows(known.h[block], known.names[block], known._images[known.live[block]]))
+    return replace(new, searched=len(index))
+
+
+def _is_own(file: Path) -> bool:
+    """Whether a file may be appended to: it has no other name, so that no one else's file grows with it."""
+    status = file.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
+def _map(folder: Path, part: Part) -> NDArray[np.uint8]:
+    """The bytes of a part, mapped; what is changed in them stays in this process."""
+    if not part.bytes:
+        return np.empty(0, np.uint8)
+    return np.asarray(np.memmap(folder / part.file, np.uint8, "c", 0, (part.bytes,)))
 
 
 def read_index(folder: Path, *, model_digest: str) -> Index | None:
@@ -238,16 +336,42 @@ def _read(folder: Path, whole: bytes, model_digest: str) -> Index:
         made_by = str(content["model_digest"])
         if made_by != model_digest:
             raise Unusable(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
-        if not (isinstance(root := content["root"], str) and Path(root).is_absolute() and "\0" not in root):
-            raise ValueError("it does not say where the pictures are")
-        segments, aside = (
-            tuple(open_segment(folder, entry) for entry in content[key]) for key in ("segments", "aside")
-        )
-        refused = tuple(RefusedFile(str(name), str(why), int(size), int(time)) for name, why, size, time in
-                        content["refused"])  # fmt: skip
-        index = Index(folder, root, made_by, int(content["width"]), segments, refused, aside)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        parts = {kind: Part(**content["parts"][kind]) for kind in KINDS}
+        for part in parts.values():
+            _verify(folder, part)
+        skipped = tuple(SkippedFile(str(name), str(why), int(size), int(time)) for name, why, size, time in
+                        content["skipped"])  # fmt: skip
+        index = Index(folder, content["root"], made_by, content["width"], parts, content["searched"],
+                      np.array(content["gone"], np.int64), skipped, content["similarity"])  # fmt: skip
+        index.check()
+    except FileNotFoundError as error:
+        raise Unusable(f"There is no {error.filename}.", AGAIN) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Unusable(f"{path} does not describe vectors ({error}).", AGAIN) from None
-    if any(segment.rows.h.shape[1] != index.width for segment in (*segments, *aside)):
-        raise Unusable(f"{folder} holds vectors of different widths.", AGAIN)
     return index
+
+
+def _verify(folder: Path, part: Part) -> None:
+    """Prove that a part is there and is what was saved.
+
+    A file that was not touched since then is trusted; else its bytes are read.
+
+    Raises:
+        OSError, ValueError: it is not.
+    """
+    if [type(value) for value in astuple(part)] != [str, int, int, int] or Path(part.file).name != part.file:
+        raise ValueError("it names no part of a file")
+    file = folder / part.file
+    if not 0 <= part.bytes <= (check_file(file) if part.bytes else 0):
+        raise ValueError(f"{part.file} is cut short")
+    if part.bytes and file.stat().st_mtime_ns != part.modified_ns and checksum(file, part.bytes) != part.crc32:
+        raise ValueError(f"{part.file} is not what was saved: its checksum differs")
+
+
+def checksum(file: Path, most: int) -> int:
+    """CRC-32 of the first bytes of a file."""
+    found = 0
+    with file.open("rb") as stream:
+        while most > 0 and (block := stream.read(min(most, BYTES_PER_BLOCK))):
+            found, most = zlib.crc32(block, found), most - len(block)
+    return found

@@ -1,4 +1,4 @@
-"""What similarities mean, taken from a run's own pictures when they are indexed."""
+"""What similarities mean, taken from a run's own images when they are indexed, and kept with the index."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from simclr_cli.engine.calibration import LEVELS, Calibration, calibrate
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
-from simclr_cli.files import NotWritten
 from simclr_cli.images.cache import undecoded
 from simclr_cli.images.census import Census
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
-from simclr_cli.store.calibrations import read_calibration, write_calibration
 from simclr_cli.store.index import Index
 from simclr_cli.verbs.encoders import ReadyEncoder
 from simclr_cli.verbs.presets import view_recipe
@@ -28,60 +26,46 @@ CHANGED = 0.1  # share of the pictures by which an index may grow or shrink befo
 AT_ONCE = 64  # pictures
 
 
-def calibration(
-    ready: ReadyEncoder, index: Index, census: Census | None, *, workers: int, report: Report
-) -> Calibration:
-    """What was kept of it, if it is of this model and of about these pictures; else taken now, and kept.
-
-    Args:
-        census: the pictures of the index; None where they are not at hand: then what was kept serves, however old.
-    """
-    kept = read_calibration(index.folder, model_digest=index.model_digest)
-    if kept is not None and (found := _from(kept)) is not None:
-        near = abs(len(index) - kept["pictures"]) <= CHANGED * kept["pictures"]
-        if near or census is None:
-            return found
-    drawn = numpy_generator(ready.info.settings.seed, Purpose.SIMILARITY).permutation(len(index))
-    sample = index.h.take(np.sort(drawn[:SAMPLED]))
-    first, second = _views(ready, index, census, np.sort(drawn[:VIEWED]), workers, report)
-    taken = calibrate(sample, first, second)
-    if census is not None:
-        content = {
-            "random_pairs": taken.random_pairs,
-            "view_pairs": taken.view_pairs,
-            "random": taken.random.tolist(),
-            "views": taken.views.tolist(),
-        }
-        try:
-            write_calibration(index.folder, model_digest=index.model_digest, pictures=len(index), content=content)
-        except NotWritten as error:  # it is taken anew the next time
-            report(Note(f"What similarities mean here is not kept: {error.what}", warning=True))
-    return taken
-
-
-def _from(kept: Mapping[str, Any]) -> Calibration | None:
-    """A calibration out of similarity.json, or None if it is not one."""
+def calibration_of(index: Index) -> Calibration | None:
+    """Return what an index says of similarities, or None if it says nothing that could be used."""
+    kept = index.similarity or {}
     try:
         random, views = (np.array(kept[key], dtype=np.float64) for key in ("random", "views"))
         found = Calibration(random, views, int(kept["random_pairs"]), int(kept["view_pairs"]))
+        whole = type(kept["images"]) is int and random.shape == views.shape == LEVELS.shape
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    whole = isinstance(kept.get("pictures"), int) and random.shape == views.shape == LEVELS.shape
     return found if whole and (np.diff(random) >= 0).all() and (np.diff(views) >= 0).all() else None
+
+
+def calibrated(
+    index: Index, census: Census, ready: ReadyEncoder, *, workers: int, report: Report
+) -> Mapping[str, Any]:
+    """Return what an index is to keep of similarities: what it kept, if that is of about these images; else anew."""
+    kept = index.similarity
+    if kept and calibration_of(index) and abs(len(index) - kept["images"]) <= CHANGED * kept["images"]:
+        return kept
+    drawn = numpy_generator(ready.info.settings.seed, Purpose.SIMILARITY).permutation(len(index))
+    sample = index.h.take(np.sort(drawn[:SAMPLED]))
+    taken = calibrate(sample, *_views(ready, index, census, np.sort(drawn[:VIEWED]), workers, report))
+    return {
+        "images": len(index),
+        "random_pairs": taken.random_pairs,
+        "view_pairs": taken.view_pairs,
+        "random": taken.random.tolist(),
+        "views": taken.views.tolist(),
+    }
 
 
 def _views(
     ready: ReadyEncoder,
     index: Index,
-    census: Census | None,
+    census: Census,
     places: NDArray[np.int64],
     workers: int,
     report: Report,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(V, D) each: h, of length 1, of two views as the run was trained on; none where the pictures are not at hand."""
-    none = np.empty((0, index.width), np.float32)
-    if census is None:
-        return none, none
+    """(V, D) each: h, of length 1, of two views as the run was trained on; none if an image has gone meanwhile."""
     by_name = {picture.name: picture for picture in census.pictures}
     names = [index.name(int(place)) for place in places]
     chosen = ready.info.settings
@@ -101,6 +85,6 @@ def _views(
             parts.append(h.reshape(2, -1, index.width).cpu().numpy())  # (2, n, D)
     except InputError as error:  # a picture has gone meanwhile: the next start sees it
         report(Note(f"What two views of a picture are like is not known: {error.what}", warning=True))
-        return none, none
+        return (none := np.empty((0, index.width), np.float32)), none
     first, second = np.concatenate(parts, axis=1)
     return first, second

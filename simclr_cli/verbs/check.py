@@ -14,7 +14,7 @@ from simclr_cli.reading import MOST_OF_LIST, read_json
 from simclr_cli.results import CheckResult, Finding, State
 from simclr_cli.settings import CheckSettings
 from simclr_cli.store.checkpoint import is_whole_checkpoint
-from simclr_cli.store.index import INDEX, ROWS
+from simclr_cli.store.index import INDEX, checksum
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest
 from simclr_cli.store.models import read_model
 from simclr_cli.store.run import RunFolder
@@ -124,19 +124,18 @@ def _is_model(weights: Path) -> bool:
     return True
 
 
-def _is_indexed(rows: Path) -> bool:
-    """Return whether a file of vectors is the one that the index names, as far as that can be read."""
+def _is_part(file: Path) -> bool:
+    """Return whether a file of vectors is as the index says, as far as that can be read."""
     try:
-        index = read_json(rows.with_name(INDEX), MOST_OF_LIST)
-        checksums = {entry["file"]: entry["digest"] for part in ("segments", "aside") for entry in index[part]}
+        part = read_json(file.with_name(INDEX), MOST_OF_LIST)["parts"][file.name.split("-")[0]]
+        return bool(part["crc32"] == checksum(file, part["bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return True  # the next search makes all of them again
-    return checksums.get(rows.name) in (None, digest_file(rows))
 
 
 PROOFS: dict[str, Callable[[Path], bool]] = {
     "checkpoint/step-*.safetensors": is_whole_checkpoint,
     "encoder/model.safetensors": _is_model,
     "classifier*/model.safetensors": _is_model,
-    f"vectors/{ROWS}": _is_indexed,
+    "vectors/*-*.bin": _is_part,
 }

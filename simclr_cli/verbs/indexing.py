@@ -1,9 +1,11 @@
-"""The vectors of a run's own pictures, up to date: what was added, changed, moved or removed costs only itself."""
+"""The vectors of a run's own images, up to date: what was added, changed, moved or removed costs only itself."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import translate
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +23,17 @@ from simclr_cli.images.groups import content_digest
 from simclr_cli.images.workers import count_workers, each
 from simclr_cli.locks import Busy, locked
 from simclr_cli.settings import IndexSettings
-from simclr_cli.store.index import Index, RefusedFile, read_index, set_aside, update
-from simclr_cli.store.rows import Rows, named
+from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile, Unusable, append, read_index, save
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.runs import find_run
-from simclr_cli.store.segments import Unusable
-from simclr_cli.verbs.calibrating import calibration
-from simclr_cli.verbs.embedding import embed_files, unit_rows
+from simclr_cli.verbs.calibrating import calibrated, calibration_of
+from simclr_cli.verbs.embedding import embed_files, nothing_decoded, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
+from simclr_cli.verbs.pictures import compare
 from simclr_cli.wording import count
 
 WAIT_SECONDS = 5  # for another process that brings the same vectors up to date
-KEPT_EVERY = 8_192  # pictures embedded before their vectors are put aside, which is what a crash may cost
+KEPT_EVERY = 8_192  # images embedded before their vectors are saved, which is what a crash may cost
 
 
 @dataclass(frozen=True)
@@ -66,43 +67,41 @@ class Opened:
 
     @property
     def root(self) -> Path:
-        """The folder of the pictures."""
+        """The folder of the images."""
         return Path(self.index.root)
 
 
 def open_index(chosen: Chosen, report: Report) -> Opened:
-    """The vectors of the pictures as they are now, and what similarities mean among them.
+    """Return the vectors of the images as they are now, and what similarities mean among them.
 
-    If the pictures are gone, or with `as_is`, the vectors that are there serve.
+    If the images are gone, or with `as_is`, the vectors that are there serve.
 
     Raises:
-        RunError: neither pictures nor vectors.
-        InputError: not one picture can be decoded.
+        RunError: neither images nor vectors.
+        InputError: not one image can be decoded.
     """
     run, ready, workers, settings = chosen.run, chosen.ready, chosen.workers, chosen.settings
     report(Note(f"Searching the pictures of {run.path}."))
-    stored, why = _stored(run, ready)
+    index, why = _stored(run, ready)
     census = _census(ready, why, settings.as_is, workers, report)
-    if census is None:
-        assert stored is not None
-        index = stored
-    elif stored is not None and is_current(stored, census):
-        index = stored
-    else:
-        index = _updated(run, stored, census, ready, settings.batch_size, workers, report)
-    left_out = [(entry.name, entry.reason) for entry in census.refused] if census else []
-    left_out += [(entry.name, entry.reason) for entry in index.refused]
-    if left_out:
-        name, reason = left_out[0]
-        report(Note(f"Left out: {count(len(left_out), 'file')}, the first of them {name} ({reason}).", warning=True))
-    return Opened(run, ready, index, calibration(ready, index, census, workers=workers, report=report))
+    if census is not None and (index is None or why or differences(index, census)):
+        index = _updated(run, index if not why else None, census, ready, settings.batch_size, workers, report)
+    assert index is not None
+    skipped = [(entry.name, entry.reason) for entry in census.refused] if census else []
+    skipped += [(entry.name, entry.reason) for entry in index.skipped]
+    if skipped:
+        name, reason = skipped[0]
+        report(Note(f"Left out: {count(len(skipped), 'file')}, the first of them {name} ({reason}).", warning=True))
+    calibration = calibration_of(index)
+    assert calibration is not None
+    return Opened(run, ready, index, calibration)
 
 
 def _updated(
-    run: RunFolder, stored: Index | None, census: Census, ready: ReadyEncoder, batch_size: int, workers: int,
+    run: RunFolder, usable: Index | None, census: Census, ready: ReadyEncoder, batch_size: int, workers: int,
     report: Report,
 ) -> Index:  # fmt: skip
-    """The vectors brought up to date, or as they stand where another process is at it or they may only be read."""
+    """Bring the vectors up to date; where another process is at it, or they may only be read, return what is usable."""
     try:
         with locked(run.vectors, report, wait=WAIT_SECONDS):
             remove_strays(run.vectors, 0)
@@ -113,28 +112,28 @@ def _updated(
                 found = Index(run.vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
             return bring_up_to_date(found, census, ready, batch_size=batch_size, workers=workers, report=report)
     except (Busy, NotWritten) as error:
-        if not stored or (isinstance(error, NotWritten) and not error.forbidden):
+        if usable is None or (isinstance(error, NotWritten) and not error.forbidden):
             raise
         report(Note(f"{error.what} The vectors made before are searched.", warning=True))
-        return stored
+        return usable
 
 
 def _stored(run: RunFolder, ready: ReadyEncoder) -> tuple[Index | None, str]:
-    """The vectors that lie there, or why there are none that could be used."""
+    """Return the vectors that lie there, and why they cannot be searched, if so."""
     try:
         found = read_index(run.vectors, model_digest=ready.digest)
     except Unusable as error:
         return None, error.what.rstrip(".")
-    if found is None:
+    if found is None or found.width != ready.encoder.width:
         return None, "There are no vectors of this run yet"
-    return found, "" if len(found) else "The vectors of this run were never finished"
+    return found, "" if len(found) and calibration_of(found) else "The vectors of this run were never finished"
 
 
 def _census(ready: ReadyEncoder, why: str, as_is: bool, workers: int, report: Report) -> Census | None:
-    """The pictures as they are now; None where the vectors made before are to serve.
+    """Return the images as they are now; None where the vectors made before are to serve.
 
     Args:
-        why: there are none that could, if so.
+        why: they cannot, if so.
     """
     if as_is:
         if why:
@@ -151,120 +150,125 @@ def _census(ready: ReadyEncoder, why: str, as_is: bool, workers: int, report: Re
 
 
 @dataclass(frozen=True)
-class Changes:
-    """How a folder differs from its index."""
+class Differences:
+    """What has to be done for an index to be that of its folder."""
 
     gone: NDArray[np.int64]  # places in the index
     new: tuple[Picture, ...]  # added, changed or moved
-    refused: tuple[RefusedFile, ...]  # as they were when they could not be decoded
+    skipped: tuple[SkippedFile, ...]  # as they were when they could not be decoded
+    others: bool  # the folder is another one, or the last update has not come to its end
+
+    def __bool__(self) -> bool:
+        return bool(len(self.gone) or self.new or self.others)
 
 
-def compare(index: Index, census: Census) -> Changes:
-    """By names, sizes in bytes and times of change."""
-    places = index.places
+def differences(index: Index, census: Census) -> Differences:
+    """Compare an index with the images as they are now, by names, sizes in bytes and times of change."""
     sizes, times = index.bytes.tolist(), index.modified_ns.tolist()
-    refused = {entry.name: entry for entry in index.refused}
-    kept, still, new = np.zeros(len(index), bool), [], []
-    for picture in census.pictures:
-        place, entry = places.get(picture.name), refused.get(picture.name)
-        now = (picture.bytes, picture.modified_ns)
-        if place is not None and (sizes[place], times[place]) == now:
-            kept[place] = True
-        elif entry is not None and (entry.bytes, entry.modified_ns) == now:
-            still.append(entry)
-        else:
-            new.append(picture)
-    return Changes(np.flatnonzero(~kept), tuple(new), tuple(still))
-
-
-def is_current(index: Index, census: Census) -> bool:
-    """Whether an index is that of the pictures as they are."""
-    if index.aside or index.root != str(census.root.resolve()):
-        return False
-    changes = compare(index, census)
-    return not (len(changes.gone) or changes.new) and changes.refused == index.refused
+    before = {name: (sizes[place], times[place]) for name, place in index.places.items()}
+    changes = compare(before | {entry.name: (entry.bytes, entry.modified_ns) for entry in index.skipped}, census)
+    again = {*changes.changed, *changes.touched}
+    lost, wanted = again.union(changes.removed), again.union(changes.added)
+    left = tuple(entry for entry in index.skipped if entry.name not in lost)
+    kept = np.zeros(len(index), bool)  # of a name that comes twice, after an interrupted update, the newer
+    kept[[place for name, place in index.places.items() if name not in lost]] = True
+    return Differences(
+        np.flatnonzero(~kept),
+        tuple(picture for picture in census.pictures if picture.name in wanted),
+        left,
+        index.root != str(census.root.resolve()) or index.is_unfinished or len(left) < len(index.skipped),
+    )
 
 
 def bring_up_to_date(
     index: Index, census: Census, ready: ReadyEncoder, *, batch_size: int, workers: int, report: Report
 ) -> Index:
-    """The index of the pictures as they are; what has an equal in content there already is not embedded again.
+    """Make an index that of the images as they are; what has an equal in content there already is not embedded again.
 
-    Until all is done the old index stands; vectors made by then are put aside, and found when it is done again.
+    Until all is done the old index stands; vectors made by then are saved, and known when it is done again.
 
     Raises:
-        InputError: not one picture can be decoded.
+        InputError: not one image can be decoded.
         MachineError: no right to write, or no space.
     """
-    if is_current(index, census):
+    known = index.known
+    found = differences(known, census)
+    if not found and not index.is_unfinished and calibration_of(index):
         return index
-    root = str(census.root.resolve())
-    known = index.with_aside()
-    changes = compare(known, census)
     if len(index):
-        _tell(known, changes, report)
-    refused = list(changes.refused)
-    by_content = places_by_content(known) if changes.new else {}
-    added = None
-    for start in range(0, len(changes.new), KEPT_EVERY):
-        if added is not None:
-            index = set_aside(index, added)
-        part = changes.new[start : start + KEPT_EVERY]
-        added, failed = _rows(known, by_content, part, census, ready, batch_size, workers, report)
-        refused += failed
-    if not len(index.with_aside()) - len(changes.gone) + (len(added) if added else 0):
-        raise InputError(f"No picture in {census.root} could be decoded.", "Give a folder of whole pictures.")
-    return update(index.with_aside(), changes.gone, added, refused, root)
+        _tell(known, found, report)
+    skipped = list(found.skipped)
+    by_content = places_by_content(known) if found.new else {}
+    for start in range(0, len(found.new), KEPT_EVERY):
+        part = found.new[start : start + KEPT_EVERY]
+        rows, failed = _embedded(known, by_content, part, census, ready, batch_size, workers, report)
+        index = append(index, rows)
+        skipped += failed
+    index = index.settled(found.gone, skipped, str(census.root.resolve()))
+    if not len(index):
+        raise nothing_decoded(census)
+    similarity = calibrated(index, census, ready, workers=workers, report=report)
+    return save(replace(index, similarity=similarity))
 
 
-def _tell(known: Index, changes: Changes, report: Report) -> None:
-    parts = [f"{count(len(changes.new), 'file')} new, changed or moved"] if changes.new else []
-    parts += [f"{len(changes.gone):,} of {len(known):,} gone, changed or moved away"] if len(changes.gone) else []
+def _tell(known: Index, found: Differences, report: Report) -> None:
+    parts = [f"{count(len(found.new), 'file')} new, changed or moved"] if found.new else []
+    parts += [f"{len(found.gone):,} of {len(known):,} gone, changed or moved away"] if len(found.gone) else []
     if parts:
         report(Note(f"The pictures have changed: {', '.join(parts)}. Only new content is embedded."))
 
 
 def places_by_content(index: Index) -> Mapping[bytes, int]:
-    """The place of every picture by the digest of its file."""
-    whole = np.ascontiguousarray(index.digest).tobytes()
+    """Return the place of every image by the digest of its file."""
+    whole = index.digest.tobytes()
     return {whole[32 * place : 32 * place + 32]: place for place in range(len(index))}
 
 
-def _rows(
+def _embedded(
     known: Index, by_content: Mapping[bytes, int], pictures: Sequence[Picture], census: Census,
     ready: ReadyEncoder, batch_size: int, workers: int, report: Report,
-) -> tuple[Rows, list[RefusedFile]]:  # fmt: skip
-    """Rows of some pictures: copied where a picture of the same content is known, embedded where not."""
+) -> tuple[Rows, list[SkippedFile]]:  # fmt: skip
+    """Return rows of some images: copied where an image of the same content is known, embedded where not."""
     paths = [census.path(picture) for picture in pictures]
-    digests = [found if isinstance(found, Refusal) else bytes.fromhex(found)
-               for found in each(content_digest, paths, workers)]  # fmt: skip
-    h = np.empty((len(pictures), known.width), np.float32)
-    failed = {i: found for i, found in enumerate(digests) if isinstance(found, Refusal)}
-    places = [by_content.get(found, -1) if isinstance(found, bytes) else -1 for found in digests]
-    same = [i for i, place in enumerate(places) if place >= 0]
-    h[same] = known.h.take(np.array([places[i] for i in same], dtype=np.int64))
-    others = [i for i, place in enumerate(places) if place < 0 and i not in failed]
+    failed: dict[int, Refusal] = {}
+    digests: dict[int, bytes] = {}
+    for i, found in enumerate(each(content_digest, paths, workers)):
+        if isinstance(found, Refusal):
+            failed[i] = found
+        else:
+            digests[i] = bytes.fromhex(found)
+    same = {i: by_content[digest] for i, digest in digests.items() if digest in by_content}
+    others = [i for i in range(len(pictures)) if i not in same and i not in failed]
     made, refusals = embed_files(
         ready, [paths[i] for i in others], batch_size=batch_size, workers=workers, report=report, stage="embedding"
     )
     failed |= {others[i]: refusal for i, refusal in refusals.items()}
-    whole = [i for i in others if i not in failed]
-    h[whole] = unit_rows(made)
+    h = np.empty((len(pictures), known.width), np.float32)
+    h[list(same)] = known.h.take(np.array(list(same.values()), np.int64))
+    h[[i for i in others if i not in failed]] = unit_rows(made)
     kept = [i for i in range(len(pictures)) if i not in failed]
-    names, ends = named([pictures[i].name for i in kept])
-    rows = Rows(
-        h=h[kept],
-        names=names,
-        ends=ends,
-        bytes=np.array([pictures[i].bytes for i in kept], np.int64),
-        modified_ns=np.array([pictures[i].modified_ns for i in kept], np.int64),
-        digest=np.frombuffer(b"".join(digests[i] for i in kept), np.uint8).reshape(-1, 32),  # type: ignore[misc]
-        size=np.array([(pictures[i].height, pictures[i].width) for i in kept], np.int32).reshape(-1, 2),
-    )
-    return rows, [_left_out(pictures[i], refusal) for i, refusal in sorted(failed.items())]
+    images = [(pictures[i].bytes, pictures[i].modified_ns, list(digests[i]), (pictures[i].height, pictures[i].width))
+              for i in kept]  # fmt: skip
+    rows = Rows(h[kept], [pictures[i].name for i in kept], np.array(images, IMAGE))
+    return rows, [_skipped(pictures[i], refusal) for i, refusal in sorted(failed.items())]
 
 
-def _left_out(picture: Picture, refusal: Refusal) -> RefusedFile:
-    """A picture that is tried again when it has changed, or, if the refusal is of this time only, the next time."""
+def _skipped(picture: Picture, refusal: Refusal) -> SkippedFile:
+    """Describe an image that is tried again when it has changed, or, if refused for now only, the next time."""
     modified_ns = NEVER if isinstance(refusal, NotNow) else picture.modified_ns
-    return RefusedFile(picture.name, refusal.reason, picture.bytes, modified_ns)
+    return SkippedFile(picture.name, refusal.reason, picture.bytes, modified_ns)
+
+
+def within(index: Index, pattern: str) -> NDArray[np.bool_] | None:
+    """Return (N,) which images' relative paths fit a shell's pattern; None: all, where there is no pattern.
+
+    Raises:
+        InputError: none fits.
+    """
+    if not pattern:
+        return None
+    fits = re.compile(translate(pattern)).match
+    among = np.array([fits(name) is not None for name in index.names], dtype=bool)
+    if not among.any():
+        raise InputError(f"No picture of {index.root} fits --within {pattern}.", "Try another pattern.")
+    return among

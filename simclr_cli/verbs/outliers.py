@@ -12,9 +12,8 @@ from simclr_cli.events import Report, progress, silent
 from simclr_cli.results import OddPicture, OutliersResult
 from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
-from simclr_cli.verbs.indexing import choose_run, open_index
+from simclr_cli.verbs.indexing import choose_run, open_index, within
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
-from simclr_cli.verbs.searching import within
 from simclr_cli.wording import closeness, count
 
 STANDS_OUT = 3.5  # robust z above which a picture is one: Iglewicz & Hoaglin 1993

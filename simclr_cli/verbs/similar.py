@@ -12,10 +12,9 @@ from simclr_cli.engine.search import nearest
 from simclr_cli.events import Report, silent
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 from simclr_cli.settings import SimilarSettings
-from simclr_cli.verbs.indexing import Opened, choose_run, open_index
+from simclr_cli.verbs.indexing import Opened, choose_run, open_index, within
 from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
 from simclr_cli.verbs.queries import Query, embed_queries, read_queries
-from simclr_cli.verbs.searching import within
 from simclr_cli.wording import closeness
 
 SPARE = 4  # more hits than are wanted: the query's own file may be among them, under several names

@@ -25,7 +25,6 @@ from simclr_cli.images.labels import read_labels
 from simclr_cli.images.pixels import PixelFolder
 from simclr_cli.names import as_cell, name_of
 from simclr_cli.settings import PretrainSettings, SimilarSettings
-from simclr_cli.store.calibrations import read_calibration
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
@@ -33,10 +32,10 @@ from simclr_cli.store.manifest import MANIFEST, read_manifest
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, read_journal
 from simclr_cli.store.pictures import read_pictures
-from simclr_cli.store.rows import read_rows
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
+from simclr_cli.verbs.calibrating import calibration_of
 from simclr_cli.verbs.export import labels_from_config, spec_from_config
 from simclr_cli.verbs.pretrain import pretrain
 from simclr_cli.verbs.report import read_probe
@@ -100,7 +99,7 @@ def run_of(file: Path) -> RunFolder:
 
 def read_index_of(file: Path) -> Any:
     found = read_index(file.parent, model_digest=digest_file(run_of(file).weights_file))
-    return found and (found.names, [found.path(place) for place in range(len(found))], found.h[0 : len(found)])
+    return found and (calibration_of(found), found.names, found.path(0), found.h[0 : len(found)], found.known.size)
 
 
 def read_encoder_config(file: Path) -> Any:
@@ -108,11 +107,6 @@ def read_encoder_config(file: Path) -> Any:
     with contextlib.suppress(SimclrError):
         labels_from_config(file, config)
     return spec_from_config(file, config)
-
-
-def read_all_of_rows(file: Path) -> Any:
-    rows = read_rows(file)
-    return [rows.name(row) for row in range(len(rows))], np.asarray(rows.h).sum()
 
 
 def read_caches(file: Path) -> Any:
@@ -133,10 +127,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "runs/r/encoder/model.safetensors": read_weights,
     "runs/r/checkpoint/step-*.safetensors": lambda file: load_checkpoint(file.parent),
     "runs/r/vectors/index.json": read_index_of,
-    "runs/r/vectors/rows-*.safetensors": read_all_of_rows,
-    "runs/r/vectors/similarity.json": lambda file: read_calibration(
-        file.parent, model_digest=digest_file(run_of(file).weights_file)
-    ),
+    "runs/r/vectors/images-*.bin": read_index_of,
+    "runs/r/vectors/names-*.bin": read_index_of,
     f"away/{JOURNAL}": lambda file: read_journal(file.parent),
     f"runs/r/{MANIFEST}": lambda file: read_manifest(file.parent),
     "v.npy": lambda file: read_vectors(file, model_digest=MODEL),

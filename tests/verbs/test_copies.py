@@ -25,8 +25,7 @@ from simclr_cli.images.looks import (
     correlation,
     look,
 )
-from simclr_cli.store.index import Index, update
-from simclr_cli.store.rows import Rows, named
+from simclr_cli.store.index import IMAGE, Index, Rows, append
 from simclr_cli.verbs import copies as copies_module
 from simclr_cli.verbs.copies import AS_SHARP, find_copies, join_alike
 
@@ -36,13 +35,11 @@ WIDTH = 40
 def index_of(
     folder: Path, root: Path, names: list[str], h: NDArray[np.float64], digests: list[bytes], size: Any
 ) -> Index:
-    bytes_, ends = named(names)
-    rows = Rows(
-        h=(h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32), names=bytes_, ends=ends,
-        bytes=np.arange(len(names)), modified_ns=np.zeros(len(names), np.int64),
-        digest=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32), size=np.array(size, np.int32),
-    )  # fmt: skip
-    return update(Index(folder, str(root), "f" * 64, h.shape[1]), np.empty(0, np.int64), rows, [], str(root))
+    images = np.zeros(len(names), IMAGE)
+    images["bytes"], images["size"] = np.arange(len(names)), size
+    images["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    rows = Rows((h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32), names, images)
+    return append(Index(folder, str(root), "f" * 64, h.shape[1]), rows).known
 
 
 @pytest.fixture

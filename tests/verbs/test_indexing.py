@@ -112,7 +112,7 @@ def test_many_changes_one_after_another(own: Any, tmp_path: Path, embedded: list
         shutil.copy(next(own.pictures.rglob("*.png")), own.pictures / f"more-{turn}.png")
         index = opened(own)
     check(own, index, tmp_path)
-    assert len(embedded) == 48 and len(index.segments) <= 7
+    assert len(embedded) == 48 and len(list(own.run.vectors.iterdir())) == 4
 
 
 def test_broken_pictures_are_tried_once(own: Any, embedded: list[str]) -> None:
@@ -120,10 +120,10 @@ def test_broken_pictures_are_tried_once(own: Any, embedded: list[str]) -> None:
     cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
     (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     assert len(opened(own)) == 47
-    assert [entry.name for entry in opened(own).refused] == ["dots/0001.jpg"]
+    assert [entry.name for entry in opened(own).skipped] == ["dots/0001.jpg"]
     assert embedded.count("dots/0001.jpg") == 1
     (own.pictures / "dots" / "0001.jpg").write_bytes(cut)
-    assert len(opened(own)) == 48 and opened(own).refused == ()
+    assert len(opened(own)) == 48 and opened(own).skipped == ()
 
 
 def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
@@ -143,10 +143,10 @@ def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
     with pytest.raises(Interrupted):
         opened(own, stop)
     stopped = read_index(own.run.vectors, model_digest=ready_digest)
-    assert stopped is not None and sorted(stopped.names) == old and sum(map(len, stopped.aside)) == 4
+    assert stopped is not None and sorted(stopped.names) == old and len(stopped.known) == len(old) + 4
     assert sorted(opened(own, as_is=True).names) == old
     index = opened(own)
-    assert len(embedded) == 48 + 6 + 4 and len(index) == 56 and index.aside == ()
+    assert len(embedded) == 48 + 6 + 4 and len(index) == 56 and not index.is_unfinished
     check(own, index, tmp_path)
 
 
@@ -161,12 +161,12 @@ def test_all_gone_is_an_error_and_the_old_vectors_stand(own: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["index cut", "index gone", "rows cut", "rows gone", "a bit of a row", "no segments"]
+    "damage", ["index cut", "index gone", "rows cut", "rows gone", "a bit of a row", "no parts", "no similarity"]
 )
 def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -> None:
     opened(own)
     folder = own.run.vectors
-    (rows,) = folder.glob("rows-*.safetensors")
+    (rows,) = folder.glob("embeddings-*")
     if damage == "index cut":
         (folder / "index.json").write_text("{")
     elif damage == "index gone":
@@ -180,7 +180,9 @@ def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -
         whole[5000] ^= 1
         rows.write_bytes(whole)
     else:
-        (folder / "index.json").write_text(json.dumps({"format_version": 1, "segments": 3}))
+        content = json.loads((folder / "index.json").read_text())
+        content.update({"parts": 3} if damage == "no parts" else {"similarity": {"images": 3, "random": [1]}})
+        (folder / "index.json").write_text(json.dumps(content))
     check(own, opened(own), tmp_path)
 
 
@@ -195,18 +197,16 @@ def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..
 
 
 def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) -> None:
-    kept = own.run.vectors / "similarity.json"
     settings = SimilarSettings(queries=(ANY,), runs=own.runs)
     first = open_index(choose_run(settings), lambda _: None).calibration
-    written = kept.read_bytes()
     shutil.copy(own.pictures / "dots" / "0000.png", own.pictures / "one-more.png")
     assert open_index(choose_run(settings), lambda _: None).calibration.random.tolist() == first.random.tolist()
-    assert kept.read_bytes() == written
     shutil.rmtree(own.pictures / "bricks")
     shutil.rmtree(own.pictures / "zigzag")
     now = open_index(choose_run(settings), lambda _: None).calibration
-    assert now.random_pairs < first.random_pairs and kept.read_bytes() != written
-    kept.write_text("{}")
+    assert now.random_pairs < first.random_pairs
+    index = own.run.vectors / "index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "similarity": None}))
     again = open_index(choose_run(settings), lambda _: None).calibration
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
 
@@ -238,7 +238,7 @@ def test_vectors_that_were_never_finished_do_not_serve(
 def test_as_is_says_what_is_wrong_with_the_vectors(own: Any) -> None:
     opened(own)
     (own.run.vectors / "index.json").write_text("{")
-    with pytest.raises(RunError, match="is not what was written") as caught:
+    with pytest.raises(RunError, match=r"cannot be read|does not describe") as caught:
         opened(own, as_is=True)
     assert "--as-is" in caught.value.remedy
 
@@ -273,11 +273,9 @@ def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
 
 def test_a_run_that_may_only_be_read_is_searched_as_it_stands(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     old = opened(own)
-    (own.run.vectors / "similarity.json").unlink()
     read_only(own.run.path, monkeypatch)
     index, warnings = warnings_of(own)
-    assert index.names == old.names
-    assert len(warnings) == 1 and "What similarities mean here is not kept: Cannot write" in warnings[0]
+    assert index.names == old.names and warnings == []
     draw_at(own.pictures / "bricks" / "new.png")
     index, warnings = warnings_of(own)
     assert index.names == old.names and any("vectors made before are searched" in text for text in warnings)
@@ -310,7 +308,7 @@ def test_two_at_once_make_one_index(own: Any, tmp_path: Path) -> None:
         one, other = threads.map(lambda _: opened(own), range(2))
     assert one.names == other.names
     check(own, opened(own), tmp_path)
-    assert len(list(own.run.vectors.glob("rows-*"))) == 1 and not (own.run.vectors / LOCK).exists()
+    assert len(list(own.run.vectors.glob("embeddings-*"))) == 1 and not (own.run.vectors / LOCK).exists()
 
 
 def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,6 +329,6 @@ def test_a_right_taken_away_is_not_remembered_of_a_picture(own: Any, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", closed)
-        assert [entry.reason for entry in opened(own).refused] == ["permission denied"]
+        assert [entry.reason for entry in opened(own).skipped] == ["permission denied"]
     index = opened(own)  # its size and time of change are the same
-    assert len(index) == 49 and index.refused == ()
+    assert len(index) == 49 and index.skipped == ()

@@ -21,8 +21,7 @@ from simclr_cli.events import Event, Note, Progress
 from simclr_cli.results import MapResult
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import MapSettings
-from simclr_cli.store.index import Index, read_index, update
-from simclr_cli.store.rows import Rows, named
+from simclr_cli.store.index import IMAGE, Index, Rows, append, read_index
 from simclr_cli.verbs.encoders import run_encoder
 from simclr_cli.verbs.map import groupings, place
 from simclr_cli.verbs.map import map as draw_map
@@ -129,11 +128,7 @@ def small(folder: Path, names: Sequence[str]) -> Index:
     rng = np.random.default_rng(0)
     h = rng.normal(size=(len(names), 8)).astype(np.float32)
     h /= np.linalg.norm(h, axis=1, keepdims=True)
-    whole, ends = named(names)
-    zeros = np.zeros(len(names), np.int64)
-    rows = Rows(h, whole, ends, zeros, zeros, np.zeros((len(names), 32), np.uint8), np.ones((len(names), 2), np.int32))
-    folder.mkdir(exist_ok=True)
-    return update(Index(folder, "/pics", "0" * 64, 8), np.empty(0, np.int64), rows, [], "/pics")
+    return append(Index(folder, "/pics", "0" * 64, 8), Rows(h, names, np.zeros(len(names), IMAGE))).known
 
 
 @pytest.mark.parametrize(

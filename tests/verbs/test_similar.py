@@ -240,7 +240,7 @@ def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest
     first = find(own, query, said=said)
     assert "There are no vectors of this run yet: embedding 48 pictures." in notes(said)
     kept = sorted(path.name for path in own.run.vectors.iterdir())
-    assert [name.split("-")[0] for name in kept] == ["index.json", "rows", "similarity.json"]
+    assert [name.split("-")[0] for name in kept] == ["embeddings", "images", "index.json", "names"]
     monkeypatch.setattr(indexing, "embed_files", lambda *_, **__: pytest.fail("embedded again"))
     assert find(own, query) == find(own, query, as_is=True) == first
 
