@@ -85,6 +85,6 @@ def _views(
             parts.append(h.reshape(2, -1, index.width).cpu().numpy())  # (2, n, D)
     except InputError as error:  # a picture has gone meanwhile: the next start sees it
         report(Note(f"What two views of a picture are like is not known: {error.what}", warning=True))
-        return (none := np.empty((0, index.width), np.float32)), none
+        return np.empty((0, index.width), np.float32), np.empty((0, index.width), np.float32)
     first, second = np.concatenate(parts, axis=1)
     return first, second

@@ -164,17 +164,17 @@ class Differences:
 
 def differences(index: Index, census: Census) -> Differences:
     """Compare an index with the images as they are now, by names, sizes in bytes and times of change."""
-    sizes, times = index.bytes.tolist(), index.modified_ns.tolist()
-    before = {name: (sizes[place], times[place]) for name, place in index.places.items()}
+    before = dict(zip(index.names, zip(index.bytes.tolist(), index.modified_ns.tolist(), strict=True), strict=True))
     changes = compare(before | {entry.name: (entry.bytes, entry.modified_ns) for entry in index.skipped}, census)
     again = {*changes.changed, *changes.touched}
     lost, wanted = again.union(changes.removed), again.union(changes.added)
     left = tuple(entry for entry in index.skipped if entry.name not in lost)
-    kept = np.zeros(len(index), bool)  # of a name that comes twice, after an interrupted update, the newer
-    kept[[place for name, place in index.places.items() if name not in lost]] = True
+    kept = np.zeros(len(index), bool)
+    kept[list(index.places.values())] = True  # of a name that comes twice, after an interrupted update, the newer
+    kept[[index.places[name] for name in lost if name in index.places]] = False
     return Differences(
         np.flatnonzero(~kept),
-        tuple(picture for picture in census.pictures if picture.name in wanted),
+        tuple(picture for picture in census.pictures if picture.name in wanted) if wanted else (),
         left,
         index.root != str(census.root.resolve()) or index.is_unfinished or len(left) < len(index.skipped),
     )

@@ -39,15 +39,19 @@ class Changes:
 
 
 def compare(files: Mapping[str, tuple[int, int]], census: Census) -> Changes:
-    """By names, sizes in bytes and times of change, as they were and as they are."""
-    now = {picture.name: (picture.bytes, picture.modified_ns) for picture in census.pictures}
-    both = [name for name in now if name in files and now[name] != files[name]]
-    return Changes(
-        added=tuple(name for name in now if name not in files),
-        removed=tuple(name for name in files if name not in now),
-        changed=tuple(name for name in both if now[name][0] != files[name][0]),
-        touched=tuple(name for name in both if now[name][0] == files[name][0]),
-    )
+    """Compare images as they were and as they are, by names, sizes in bytes and times of change."""
+    added, changed, touched = [], [], []
+    for picture in census.pictures:
+        before = files.get(picture.name)
+        if before is None:
+            added.append(picture.name)
+        elif before[0] != picture.bytes:
+            changed.append(picture.name)
+        elif before[1] != picture.modified_ns:
+            touched.append(picture.name)
+    there = {picture.name for picture in census.pictures}
+    removed = tuple(name for name in files if name not in there)
+    return Changes(tuple(added), removed, tuple(changed), tuple(touched))
 
 
 def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
