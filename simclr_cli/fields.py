@@ -46,7 +46,8 @@ def check(settings: Any, *, paths: bool = True) -> None:
         SettingsError: a value of another type, a number out of bounds, or a word that is no choice.
         InputError: a path that is not there.
     """
-    hints = _hints(type(settings))
+    kind: type[object] = type(settings)
+    hints = _hints(kind)
     for declared in fields(settings):
         name, bounds = declared.name, declared.metadata
         value = getattr(settings, name)

@@ -38,9 +38,7 @@ def calibration_of(index: Index) -> Calibration | None:
     return found if whole and (np.diff(random) >= 0).all() and (np.diff(views) >= 0).all() else None
 
 
-def calibrated(
-    index: Index, census: Census, ready: ReadyEncoder, *, workers: int, report: Report
-) -> Mapping[str, Any]:
+def calibrated(index: Index, census: Census, ready: ReadyEncoder, *, workers: int, report: Report) -> Mapping[str, Any]:
     """Return what an index is to keep of similarities: what it kept, if that is of about these images; else anew."""
     kept = index.similarity
     if kept and calibration_of(index) and abs(len(index) - kept["images"]) <= CHANGED * kept["images"]:
