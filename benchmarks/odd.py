@@ -21,11 +21,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from simclr_cli.engine.clustering import k_means, sampled
+from simclr_cli.engine.clustering import best_number, k_means, sampled, similarity_to_centre, try_numbers
 from simclr_cli.engine.outliers import oddness
-from simclr_cli.engine.silhouette import best, separations
 from simclr_cli.verbs.clusters import CHOOSING
 
 PARTS = ("outliers", "k-means", "number")
@@ -51,11 +49,12 @@ def measure(part: str, file: Path, rows: int, width: int, clusters: int) -> dict
     if part == "outliers":
         oddness(vectors, 10)
     elif part == "k-means":
-        labels, _, similarity = k_means(vectors, clusters, torch.Generator().manual_seed(0))
+        labels = k_means(vectors, clusters, np.random.default_rng(0))
+        similarity = similarity_to_centre(vectors, labels)
         told = {"clusters": int(labels.max()) + 1, "mean_similarity": round(float(similarity.mean()), 4)}
     else:
-        sample = sampled(vectors, CHOOSING, torch.Generator().manual_seed(0))
-        chosen = best(separations(sample, torch.Generator().manual_seed))
+        sample = sampled(vectors, CHOOSING, np.random.default_rng(0))
+        chosen = best_number(try_numbers(sample, np.random.default_rng))
         told = {"clusters": chosen.clusters if chosen else 1}
     seconds = round(time.perf_counter() - began, 2)
     status = Path("/proc/self/status").read_text()  # getrusage would count what this process was before it began

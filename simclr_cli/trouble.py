@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,23 @@ def check_reachable(error: OSError, file: Path | None = None) -> None:
     """
     if (machine := _unreachable(error, file)) is not None:
         raise machine from None
+
+
+def require_extra(library: str, extra: str, what: str) -> None:
+    """Make sure that there is a library that is no dependency of ours.
+
+    Args:
+        extra: of this package, which brings it.
+        what: needs it, as the subject of a sentence.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    if find_spec(library) is None:
+        raise MachineError(
+            f"{what} needs the library {library}, which is not installed.",
+            f'Install it with: pipx inject simclr-cli {library} (or pip install "simclr-cli[{extra}]").',
+        )
 
 
 def _unreachable(error: OSError, file: Path | None = None) -> MachineError | None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simclr_cli.errors import MachineError
-from simclr_cli.trouble import is_out_of_memory, trouble
+from simclr_cli.trouble import is_out_of_memory, require_extra, trouble
 
 CPU = "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 
@@ -75,3 +75,12 @@ def test_what_is_ours_stays_ours(error: Exception) -> None:
 def test_what_takes_less_memory_is_an_option_that_the_command_has(given: dict[str, object], words: str) -> None:
     told = trouble(MemoryError(), given)
     assert told is not None and words in told.remedy
+
+
+def test_a_library_of_an_extra_is_named_with_the_extra_where_it_is_not_there() -> None:
+    require_extra("torch", "x", "--x")
+    with pytest.raises(MachineError) as caught:
+        require_extra("no_such_library", "map", "--layout tsne")
+    assert caught.value.what == "--layout tsne needs the library no_such_library, which is not installed."
+    assert caught.value.remedy.startswith("Install it with: pipx inject simclr-cli no_such_library")
+    assert '"simclr-cli[map]"' in caught.value.remedy

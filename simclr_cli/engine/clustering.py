@@ -1,169 +1,170 @@
-"""Rows that belong together: spherical k-means, in blocks, so that the vectors need not fit in memory."""
+"""Rows that belong together, by scikit-learn: k-means, how many clusters, and HDBSCAN."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
+from simclr_cli.engine.components import principal_components
 from simclr_cli.engine.search import Vectors
+from simclr_cli.results import TriedNumber
 
 BLOCK = 8_192  # rows at once
-SAMPLE = 10_000  # rows on which starts are tried
-STARTS = 3  # of which the best goes on
-MOST_ROUNDS = 100
-SETTLED = 1e-5  # a round that adds no more than this to the mean similarity is the last
-APART = 1e-6  # a cosine of 1 less this is that of equal rows
+SAMPLE, ROWS_PER_CLUSTER = 20_000, 50  # rows that k-means is fitted on, at most: the larger of these
+STARTS = 2  # of k-means, of which the best is taken
+LEAST_ROWS = 4  # rows a cluster, on average, that must be there for a number to be tried
+TRIED = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
+MOST_DIMENSIONS = 50  # in more of them all densities are about the same, and the search for neighbours is slow
 
 
-@dataclass(frozen=True, eq=False)
-class Assigned:
-    """What one pass over the rows gives: which centre each is nearest to."""
+def k_means(vectors: Vectors, count: int, draw: np.random.Generator) -> NDArray[np.int64]:
+    """Cluster rows by the direction of their clusters' means (spherical k-means, Dhillon & Modha 2001).
 
-    labels: Tensor  # (N,) int64
-    similarity: Tensor  # (N,) float32, cosine to the own centre
-    sums: Tensor  # (k, D) float64, of the rows of each cluster
-    counts: Tensor  # (k,) int64
-
-
-def k_means(
-    vectors: Vectors, count: int, generator: torch.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Spherical k-means (Dhillon & Modha 2001): clusters whose rows are similar to the direction of their mean.
-
-    Starts by k-means++ (Arthur & Vassilvitskii 2007) are tried on a random sample of the rows; the best goes on with
-    all of them, by Lloyd's rounds. An empty cluster is given the row that fits its own the least.
+    k-means by scikit-learn finds the means, on a random sample where there are many rows; then every row goes to the
+    most similar one, block by block, so that the vectors need not fit in memory.
 
     Args:
         vectors: (N, D), rows of length 1.
         count: how many clusters; fewer are found where there are fewer different rows.
 
     Returns:
-        Labels (N,) int64 from 0 to k - 1, each of them used; centres (k, D) float32, rows of length 1; and the cosine
-        of each row to its own centre (N,) float32.
+        (N,) labels from 0, as `by_size` numbers them.
     """
-    sample = sampled(vectors, SAMPLE, generator)
-    tried = [_settle(sample, plus_plus(sample, count, generator)) for _ in range(STARTS)]
-    best = max(tried, key=lambda pair: float(pair[0].similarity.mean()))
-    done, centres = best if len(sample) == len(vectors) else _settle(vectors, best[1])
-    return done.labels.numpy(), centres.numpy(), done.similarity.numpy()
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    sample = sampled(vectors, max(SAMPLE, ROWS_PER_CLUSTER * count), draw)
+    seed = int(draw.integers(2**32))
+    model = KMeans(min(count, len(sample)), n_init=STARTS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
+        model.fit(sample.astype(np.float64))  # so that the order in which threads add up changes no label
+    centres = _unit(model.cluster_centers_)
+    return by_size(np.concatenate([(rows @ centres.T).argmax(axis=1) for _, rows in _blocks(vectors)]))
 
 
-def sampled(vectors: Vectors, most: int, generator: torch.Generator) -> NDArray[np.float32]:
-    """(n, D) `most` random rows in the order of the rows, or all where there are no more."""
+def sampled(vectors: Vectors, most: int, draw: np.random.Generator) -> NDArray[np.float32]:
+    """Return (n, D) `most` random rows in the order of the rows, or all where there are no more."""
     if len(vectors) <= most:
         return vectors[slice(0, len(vectors))]
-    places = torch.randperm(len(vectors), generator=generator)[:most].sort().values.tolist()
+    places = np.sort(draw.choice(len(vectors), most, replace=False)).tolist()
     return np.concatenate([vectors[slice(place, place + 1)] for place in places])
 
 
-def plus_plus(rows: NDArray[np.float32], count: int, generator: torch.Generator) -> Tensor:
-    """(k, D) rows to begin with, far from one another: greedy k-means++.
-
-    Each is drawn by its squared distance to those before (Arthur & Vassilvitskii 2007, section 2.2), which of unit
-    vectors is 2 - 2 cosine; of 2 + log k draws the one that leaves the least distance is taken (their last section).
-    k is at most the number of different rows.
-
-    Args:
-        rows: (N, D) of length 1.
-    """
-    x = torch.from_numpy(rows)
-    chosen = [int(torch.randint(len(x), (), generator=generator))]
-    distance = torch.full((len(x),), torch.inf)
-    while True:
-        distance = torch.minimum(distance, _distance(x, x[chosen[-1:]])[:, 0])
-        if len(chosen) == count or not bool(distance.any()):
-            return x[chosen].clone()
-        candidates = drawn_by(distance, 2 + int(math.log(count)), generator)
-        left = torch.minimum(distance[:, None], _distance(x, x[candidates])).sum(dim=0)
-        chosen.append(int(candidates[left.argmin()]))
-
-
-def _distance(x: Tensor, centres: Tensor) -> Tensor:
-    """(N, k) squared, 0 where rounding leaves next to nothing."""
-    squared = 2 - 2 * x @ centres.T
-    return torch.where(squared > APART, squared, 0)
-
-
-def drawn_by(weight: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count,) places drawn with probabilities in proportion to (N,) weights, not all 0; one may come twice."""
-    total = weight.double().cumsum(0)
-    aims = torch.rand(count, generator=generator, dtype=torch.float64) * total[-1]
-    return torch.searchsorted(total, aims, right=True).clamp(max=int(weight.nonzero().max()))
-
-
-def _settle(vectors: Vectors, centres: Tensor) -> tuple[Assigned, Tensor]:
-    """Lloyd's rounds from these centres until no row changes its cluster, or next to nothing is gained."""
-    done = assigned(vectors, centres)
-    for _ in range(MOST_ROUNDS):
-        moved = _moved(vectors, centres, done)
-        after = assigned(vectors, moved)
-        gained = float(after.similarity.mean() - done.similarity.mean())
-        same = len(moved) == len(centres) and torch.equal(after.labels, done.labels)
-        done, centres = after, moved
-        if (same or gained <= SETTLED) and int(done.counts.min()) > 0:
-            break
-    if int(done.counts.min()) == 0:  # nothing was found to fill it with
-        centres = centres[done.counts > 0]
-        done = assigned(vectors, centres)
-    return done, centres
-
-
-def assigned(vectors: Vectors, centres: Tensor) -> Assigned:
-    """Every row to its most similar centre, of equal ones the first."""
-    labels, similarity = torch.empty(len(vectors), dtype=torch.int64), torch.empty(len(vectors))
-    sums = torch.zeros(centres.shape, dtype=torch.float64)
-    for start in range(0, len(vectors), BLOCK):
-        rows = torch.from_numpy(vectors[slice(start, start + BLOCK)])
-        part = slice(start, start + len(rows))
-        similarity[part], labels[part] = (rows @ centres.T).max(dim=1)
-        sums += torch.zeros_like(centres).index_add_(0, labels[part], rows)
-    return Assigned(labels, similarity, sums, torch.bincount(labels, minlength=len(centres)))
-
-
-def _moved(vectors: Vectors, centres: Tensor, done: Assigned) -> Tensor:
-    """(k, D) each centre in the direction of its rows' mean; those without rows at the rows that fit the least."""
-    centres = torch.where(done.sums.norm(dim=1, keepdim=True) > APART, F.normalize(done.sums, dim=1).float(), centres)
-    empty = (done.counts == 0).nonzero().squeeze(1).tolist()
-    worst = done.similarity.topk(min(len(empty), len(done.labels)), largest=False).indices.tolist() if empty else []
-    for cluster, row in zip(empty, worst, strict=False):
-        if done.similarity[row] < 1 - APART:
-            centres[cluster] = torch.from_numpy(vectors[slice(row, row + 1)])[0]
-    return centres
-
-
-def centres_of(vectors: Vectors, labels: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The centres of clusters that something else has found.
+def similarity_to_centre(vectors: Vectors, labels: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return (N,) the cosine of each row to the mean of its cluster; 0 for a row in none.
 
     Args:
         vectors: (N, D), rows of length 1.
-        labels: (N,) from 0 to k - 1; -1: in none.
-
-    Returns:
-        (k, D) float32, the directions of the means; and each row's cosine to its own (N,) float32, 0 where it has none.
+        labels: (N,) from 0; -1: in none.
     """
     count = int(labels.max(initial=-1)) + 1
-    sums = torch.zeros(count, vectors.shape[1])
-    own = torch.from_numpy(labels)
-    for start in range(0, len(vectors), BLOCK):
-        rows, of = torch.from_numpy(vectors[slice(start, start + BLOCK)]), own[start : start + BLOCK]
-        sums.index_add_(0, of[of >= 0], rows[of >= 0])
-    centres = F.normalize(sums, dim=1)
-    similarity = torch.zeros(len(vectors))
-    for start in range(0, len(vectors), BLOCK):
-        rows, of = torch.from_numpy(vectors[slice(start, start + BLOCK)]), own[start : start + BLOCK]
-        similarity[start : start + len(rows)][of >= 0] = (rows[of >= 0] * centres[of[of >= 0]]).sum(dim=1)
-    return centres.numpy(), similarity.numpy()
+    own = np.where(labels < 0, count, labels)
+    sums = torch.zeros(count + 1, vectors.shape[1], dtype=torch.float64)  # the last one is of the rows in none
+    for part, rows in _blocks(vectors):
+        sums.index_add_(0, torch.from_numpy(own[part]), torch.from_numpy(rows).double())
+    sums[count] = 0
+    centres = _unit(sums.numpy())
+    return np.concatenate([(rows * centres[own[part]]).sum(axis=1) for part, rows in _blocks(vectors)])
 
 
 def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(N,) the same clusters numbered from 0 by falling size, of equal ones the one that begins first; -1 stays."""
+    """Number the same clusters from 0 by falling size, of equal ones the one that begins first; -1 stays."""
     values, first, counts = np.unique(labels[labels >= 0], return_index=True, return_counts=True)
     number = np.full(int(labels.max(initial=-1)) + 2, -1)  # the last one is that of -1
     number[values[np.lexsort((first, -counts))]] = np.arange(len(values))
     return number[labels]
+
+
+def without_clusters(rows: NDArray[np.float32], draw: np.random.Generator) -> NDArray[np.float32]:
+    """Draw (n, D) rows of length 1 that have no clusters: normal, with the mean and the covariance of the rows given.
+
+    Args:
+        rows: (n, D) of length 1.
+    """
+    mean = rows.mean(axis=0)
+    noise = draw.standard_normal((len(rows), len(rows)), dtype=np.float32)
+    return _unit(mean + noise @ (rows - mean) / math.sqrt(len(rows)))
+
+
+def try_numbers(
+    rows: NDArray[np.float32],
+    draw: Callable[[int], np.random.Generator],
+    tried: Sequence[int] = TRIED,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[TriedNumber]:
+    """Measure how far apart each number of clusters is, and how far where there are none.
+
+    By the mean silhouette (Rousseeuw 1987) of cosine distances. Alone it falls with their number whatever the rows
+    are like, so that two would nearly always be best; as in the gap statistic (Tibshirani et al. 2001) it is held
+    against that of a reference.
+
+    Args:
+        rows: (n, D) of length 1, a sample.
+        draw: from a number of clusters to its randomness; of 0: to that of the reference.
+
+    Returns:
+        As many as there are rows and different ones enough for.
+    """
+    from sklearn.metrics import silhouette_score
+
+    wanted = [count for count in tried if count * LEAST_ROWS <= len(rows)]
+    arms = [rows, without_clusters(rows, draw(0))] if wanted else []
+    distances = [_distances(arm) for arm in arms]
+    found = []
+    for done, count in enumerate(wanted, start=1):
+        labels = [k_means(arm, count, draw(count)) for arm in arms]
+        if all(len(np.unique(own)) == count for own in labels):
+            means = [silhouette_score(*pair, metric="precomputed") for pair in zip(distances, labels, strict=True)]
+            found.append(TriedNumber(count, *map(float, means)))
+        progress(done, len(wanted))
+    return found
+
+
+def best_number(tried: Sequence[TriedNumber]) -> TriedNumber | None:
+    """Return the one furthest above chance, of equals the first; None of none."""
+    return max(tried, key=lambda one: one.silhouette - one.chance, default=None)
+
+
+def hdbscan(vectors: Vectors, smallest: int) -> NDArray[np.int64]:
+    """Cluster rows where they are dense; clusters may have any shape (Campello et al. 2013; 2015).
+
+    By Euclidean distance, which orders unit rows as the cosine does, in at most MOST_DIMENSIONS principal components.
+
+    Args:
+        vectors: (N, D), rows of length 1.
+        smallest: how many rows make a cluster, at least 2.
+
+    Returns:
+        (N,) labels from 0, as `by_size` numbers them; -1: in no cluster.
+    """
+    from sklearn.cluster import HDBSCAN
+
+    if len(vectors) < smallest:
+        return np.full(len(vectors), -1)
+    rows, _ = principal_components(vectors, min(MOST_DIMENSIONS, vectors.shape[1]))
+    found = HDBSCAN(min_cluster_size=smallest, min_samples=min(5, smallest), copy=True).fit_predict(rows)
+    return by_size(found.astype(np.int64))
+
+
+def _blocks(vectors: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    for start in range(0, len(vectors), BLOCK):
+        part = slice(start, start + BLOCK)
+        yield part, vectors[part]
+
+
+def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return np.asarray(rows / length, np.float32)
+
+
+def _distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n, n) 1 - cosine, exactly 0 of a row to itself."""
+    distances = np.asarray(np.maximum(1 - rows @ rows.T, 0), np.float32)
+    np.fill_diagonal(distances, 0)
+    return distances

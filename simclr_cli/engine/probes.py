@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Transfer protocol (appendix B.8.1): 45 values, log-spaced, chosen on a validation split.
 L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
@@ -17,6 +23,7 @@ L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))
 L2_PATIENCE = 10
 L2_UNCHOSEN = 1.0  # where there are too few labels to choose one: scikit-learn's default
 STEPS, SEARCH_STEPS = 100, 50  # of L-BFGS; to choose l2 each fit goes on from the one before
+TOLERANCE = 1e-6  # of the largest entry of the gradient, over the rows
 CHUNK = 1024  # test rows compared at once
 
 
@@ -64,7 +71,7 @@ class LinearProbe:
 def fit_probe(
     train: Tensor, labels: Tensor, *, classes: int, validation: Tensor | None = None, l2: float | None = None
 ) -> LinearProbe:
-    """Multinomial logistic regression by L-BFGS; l2 chosen on a validation split, then refitted on all train rows.
+    """Fit multinomial logistic regression; l2 is chosen on a validation split, then all train rows are fitted.
 
     Columns are standardised by the train rows' statistics first (not in the paper: without it the raw scale of h,
     which differs between encoders, would decide which l2 values are sensible).
@@ -79,18 +86,17 @@ def fit_probe(
     if l2 is None and validation is not None and validation.any():
         l2 = choose_l2(x, labels, validation, classes)
     l2 = L2_UNCHOSEN if l2 is None else l2
-    nothing = torch.zeros(classes, x.shape[1] + 1, device=x.device)
-    return LinearProbe(mean, std, fit_logistic(x, labels, l2=l2, start=nothing), l2)
+    return LinearProbe(mean, std, fit_logistic(regression(STEPS), x, labels, l2=l2, classes=classes), l2)
 
 
 def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> float:
-    """The l2 that does best on the validation rows, the strongest of equals; as in fit_probe."""
+    """Choose the l2 that does best on the validation rows, the strongest of equals; as in fit_probe."""
     fitting = ~validation
     best_l2: float = L2_VALUES[-1]
     best_accuracy, in_vain = -math.inf, 0
-    weights = torch.zeros(classes, x.shape[1] + 1, device=x.device)
+    model = regression(SEARCH_STEPS)
     for l2 in reversed(L2_VALUES):  # from the strongest: each fit is a good start for the next
-        weights = fit_logistic(x[fitting], labels[fitting], l2=l2, start=weights, steps=SEARCH_STEPS)
+        weights = fit_logistic(model, x[fitting], labels[fitting], l2=l2, classes=classes)
         predicted = _scores(weights, x[validation]).argmax(dim=1)
         accuracy = float((predicted == labels[validation]).float().mean())
         if accuracy > best_accuracy:
@@ -102,27 +108,35 @@ def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> fl
     return best_l2
 
 
-def fit_logistic(x: Tensor, labels: Tensor, *, l2: float, start: Tensor, steps: int = STEPS) -> Tensor:
-    """Minimise sum of cross entropies + l2 / 2 |W|^2 (the intercept is free) by L-BFGS.
+def regression(steps: int) -> LogisticRegression:
+    """Return what is fitted, by L-BFGS; each fit begins where the last one ended."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(tol=TOLERANCE, max_iter=steps, warm_start=True)
+
+
+def fit_logistic(model: LogisticRegression, x: Tensor, labels: Tensor, *, l2: float, classes: int) -> Tensor:
+    """Minimise sum of cross entropies + l2 / 2 |W|^2 (the intercept is free).
 
     Args:
-        x: (N, D); labels: (N,) int64; start: (C, D + 1) weights with the intercept in the last column.
+        model: as `regression` gives it.
+        x: (N, D); labels: (N,) int64.
 
     Returns:
-        (C, D + 1) weights.
+        (classes, D + 1) weights with the intercept in the last column.
     """
-    weights = start.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([weights], max_iter=steps, history_size=10, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        penalty = 0.5 * l2 * weights[:, :-1].square().sum() / len(x)
-        loss = F.cross_entropy(_scores(weights, x), labels) + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call, unused-ignore]
-    return weights.detach()
+    absent = torch.arange(max(classes, 2))
+    absent = absent[~torch.isin(absent, labels)]  # of each a row that weighs nothing, so that it has weights too
+    rows = torch.cat([x, x.new_zeros(len(absent), x.shape[1])]).numpy()
+    weight = np.repeat([1.0, 0.0], [len(x), len(absent)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "lbfgs failed to converge")  # as many steps as wanted
+        model.set_params(C=(1 if classes > 2 else 2) / l2)
+        model.fit(rows, torch.cat([labels, absent]).numpy(), weight)
+    weights = np.column_stack([model.coef_, model.intercept_])
+    if classes <= 2:  # scikit-learn has weights for the second class only, those of the first being 0
+        weights = np.concatenate([-weights, weights])[:classes] / 2
+    return torch.from_numpy(np.ascontiguousarray(weights, np.float32))
 
 
 def _scores(weights: Tensor, x: Tensor) -> Tensor:

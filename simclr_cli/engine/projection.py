@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import MachineError
-
 PERPLEXITY = 30.0  # of t-SNE: about how many neighbours count
 EARLY, LATE = 250, 500  # iterations with the attraction exaggerated, and without
 EXAGGERATION = 12.0
@@ -18,21 +16,6 @@ CURVE_BITS = 12  # of a coordinate, by which places are put in order
 def neighbours_wanted(count: int) -> int:
     """How many neighbours of each of so many vectors t-SNE reads: three times its perplexity, or all there are."""
     return min(count - 1, int(3 * PERPLEXITY))
-
-
-def find_library() -> None:
-    """Make sure that there is what t-SNE is done by.
-
-    Raises:
-        MachineError: there is not.
-    """
-    try:
-        import openTSNE  # noqa: F401
-    except ImportError:
-        raise MachineError(
-            "--layout tsne needs the library openTSNE, which is not installed.",
-            'Install it with: pipx inject simclr-cli openTSNE (or pip install "simclr-cli[map]").',
-        ) from None
 
 
 def t_sne(
@@ -49,11 +32,7 @@ def t_sne(
 
     Returns:
         (N, 2) float32.
-
-    Raises:
-        MachineError: the library is not there.
     """
-    find_library()
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors

@@ -2,33 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-
-FOLDS = 5
-
-
-def out_of_fold(h: Tensor, labels: Tensor, folds: Tensor, fit: Callable[[Tensor, Tensor], Callable[[Tensor], Tensor]]
-                ) -> Tensor:  # fmt: skip
-    """Probabilities of each row's classes by a probe that was fitted without its fold.
-
-    Args:
-        h: (N, D); labels: (N,) int64; folds: (N,) int64, which fold a row is in.
-        fit: from rows and labels to a function that gives logits (M, classes).
-
-    Returns:
-        (N, classes).
-    """
-    parts = []
-    for fold in torch.unique(folds):
-        out = folds == fold
-        parts.append((out, fit(h[~out], labels[~out])(h[out]).softmax(dim=1)))
-    probabilities = torch.zeros(len(h), parts[0][1].shape[1], device=h.device)
-    for out, found in parts:
-        probabilities[out] = found
-    return probabilities
 
 
 def suspects(probabilities: Tensor, labels: Tensor) -> Tensor:

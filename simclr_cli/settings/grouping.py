@@ -32,7 +32,7 @@ class ClustersSettings(FindSettings):
     method: Method = setting(
         "k-means",
         "k-means: every picture in one of --clusters. hdbscan: as many as are dense, the rest in none; for some ten "
-        "thousand pictures, with the extra clusters.",
+        "thousand pictures.",
     )
     clusters: int | None = setting(
         None, "How many clusters k-means makes. Auto: what separates them most, by the silhouette.", at_least=2

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simclr_cli.errors import MachineError
-
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 NOT_DRAWN = ("epoch", "health", "pictures", "held_out")
-
-
-def check_tensorboard() -> None:
-    """Raise MachineError where the library that writes event files is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MachineError(
-            "--tensorboard needs the library tensorboard, which is not installed.",
-            "Install it with: pipx inject simclr-cli tensorboard (or pip install 'simclr-cli[tensorboard]').",
-        )
 
 
 class EventFiles:

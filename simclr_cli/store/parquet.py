@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import IO
 
-from simclr_cli.errors import MachineError
 from simclr_cli.files import write_file
 from simclr_cli.names import as_text
 from simclr_cli.store.vectors import Vectors, about
 
 ROW_GROUP = 16_384  # rows
-
-
-def check_parquet() -> None:
-    """Raise MachineError where the library that writes Parquet is not installed."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MachineError(
-            "A .parquet needs the library pyarrow, which is not installed.",
-            "Install it with: pipx inject simclr-cli pyarrow (or pip install 'simclr-cli[parquet]').",
-        )
 
 
 def write_parquet(out: Path, vectors: Vectors) -> None:

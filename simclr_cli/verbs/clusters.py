@@ -11,14 +11,11 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.engine.agreement import adjusted_rand, contingency, normalised_information
-from simclr_cli.engine.clustering import by_size, centres_of, k_means, sampled
-from simclr_cli.engine.density import hdbscan
-from simclr_cli.engine.silhouette import Separation, best, separations
+from simclr_cli.engine.clustering import best_number, hdbscan, k_means, sampled, similarity_to_centre, try_numbers
 from simclr_cli.events import Report, progress, silent
 from simclr_cli.images.census import classes_of
 from simclr_cli.results import Cluster, ClustersResult, FolderShare, Member, TriedNumber
-from simclr_cli.seeds import Purpose, torch_generator
+from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import ClustersSettings
 from simclr_cli.store.index import Index
 from simclr_cli.verbs.indexing import choose_run, open_index
@@ -36,7 +33,7 @@ class Division:
     labels: NDArray[np.int64]  # (N,) from 0, the largest first; -1: in none
     similarity: NDArray[np.float32]  # (N,) cosine to the own centre
     reason: str  # why so many clusters
-    tried: list[Separation]  # numbers among which one was chosen
+    tried: list[TriedNumber]  # numbers among which one was chosen
 
 
 def clusters(settings: ClustersSettings, *, report: Report = silent) -> ClustersResult:
@@ -59,7 +56,7 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
         run=str(opened.run.path),
         method=settings.method,
         reason=divided.reason,
-        tried=tuple(TriedNumber(**vars(one)) for one in divided.tried),
+        tried=tuple(divided.tried),
         clusters=found,
         unclustered=len(alone),
         information=information,
@@ -75,43 +72,35 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
 
 
 def divide(index: Index, settings: ClustersSettings, report: Report = silent) -> Division:
-    """Cluster all pictures of an index as the settings say.
-
-    Raises:
-        MachineError: hdbscan is asked for without the extra that has it.
-    """
-    tried: list[Separation] = []
+    """Cluster all pictures of an index as the settings say."""
+    tried: list[TriedNumber] = []
     if settings.method == "hdbscan":
         smallest = settings.smallest or max(5, round(math.sqrt(len(index)) / 2))
         labels = hdbscan(index.h, smallest)
-        similarity = centres_of(index.h, labels)[1]
         reason = f"{count(int(labels.max(initial=-1)) + 1, 'dense cluster')} of at least {smallest} pictures"
     else:
         number, reason = settings.clusters, "As many clusters as asked for"
         if number is None:
             number, tried, reason = _automatic(index, settings.seed, report)
-        labels, _, similarity = k_means(index.h, number, torch_generator(settings.seed, Purpose.CLUSTERS, number))
-        if len(np.unique(labels)) < number:
-            reason = f"{len(np.unique(labels))} instead of {number} clusters: no more pictures differ"
-    return Division(by_size(labels), similarity, reason, tried)
+        labels = k_means(index.h, number, numpy_generator(settings.seed, Purpose.CLUSTERS, number))
+        if (made := int(labels.max()) + 1) < number:
+            reason = f"{made} instead of {number} clusters: no more pictures differ"
+    return Division(labels, similarity_to_centre(index.h, labels), reason, tried)
 
 
-def _automatic(index: Index, seed: int, report: Report) -> tuple[int, list[Separation], str]:
+def _automatic(index: Index, seed: int, report: Report) -> tuple[int, list[TriedNumber], str]:
     """A number of clusters, those that it was chosen from, and why, in words."""
-    sample = sampled(index.h, CHOOSING, torch_generator(seed, Purpose.CLUSTERS))
-    found = separations(
-        sample, lambda number: torch_generator(seed, Purpose.CLUSTERS, number, 0), progress=progress(report, "trying")
+    sample = sampled(index.h, CHOOSING, numpy_generator(seed, Purpose.CLUSTERS))
+    found = try_numbers(
+        sample, lambda number: numpy_generator(seed, Purpose.CLUSTERS, number, 0), progress=progress(report, "trying")
     )
-    chosen = best(found)
+    chosen = best_number(found)
     if chosen is None:
         return 1, found, "One cluster: too few different pictures to try more"
     of = "" if len(sample) == len(index) else f", on a sample of {count(len(sample), 'picture')},"
     why = f"of {found[0].clusters} to {found[-1].clusters} their mean silhouette{of} is the furthest above chance"
-    return (
-        chosen.clusters,
-        found,
-        f"{chosen.clusters} clusters: {why} ({chosen.silhouette:.3f} and {chosen.chance:.3f})",
-    )
+    figures = f"({chosen.silhouette:.3f} and {chosen.chance:.3f})"
+    return chosen.clusters, found, f"{chosen.clusters} clusters: {why} {figures}"
 
 
 def _in_order(divided: Division, label: int) -> NDArray[np.int64]:
@@ -165,8 +154,9 @@ def _agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tupl
     """Normalised mutual information and adjusted Rand index with the folders; pictures in no cluster are one part."""
     if folders is None:
         return None, None
-    pairs = contingency(labels + 1, np.unique(folders, return_inverse=True)[1].reshape(-1))
-    return normalised_information(pairs), adjusted_rand(pairs)
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(folders, labels)), float(adjusted_rand_score(folders, labels))
 
 
 def agreeing(result: ClustersResult) -> str:

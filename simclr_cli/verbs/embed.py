@@ -22,7 +22,6 @@ from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import EmbedResult
 from simclr_cli.settings import EmbedSettings
 from simclr_cli.store.exports import write_export
-from simclr_cli.store.parquet import check_parquet
 from simclr_cli.store.projector import sprite_file, write_projector
 from simclr_cli.store.vectors import (
     Vectors,
@@ -33,6 +32,7 @@ from simclr_cli.store.vectors import (
     write_shards,
     write_vectors,
 )
+from simclr_cli.trouble import require_extra
 from simclr_cli.verbs.embedding import embed_census, nothing_decoded, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, ready_encoder
 
@@ -54,7 +54,7 @@ def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
 def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) -> EmbedResult:
     began = time.perf_counter()
     if settings.out.suffix == ".parquet":
-        check_parquet()
+        require_extra("pyarrow", "parquet", "A .parquet")
     make_folder(settings.out.absolute().parent)
     ready = ready_encoder(settings, place)
     root = settings.images or ready.images

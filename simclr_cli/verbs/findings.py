@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from simclr_cli.engine.accuracy import percent
 from simclr_cli.engine.probes import fit_probe
-from simclr_cli.engine.suspects import FOLDS, out_of_fold, suspects
+from simclr_cli.engine.suspects import suspects
 from simclr_cli.events import Report, progress
 from simclr_cli.results import ClassScore, Confusion, FewLabels, Suspect
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.comparison import VALIDATION_SHARE, Comparison, Judged, LabelledRows
 from simclr_cli.verbs.splits import folds_of, some_labels, stratified
 
+FOLDS = 5
 MOST_SUSPECTS = 100
 VALIDATE_FROM = 5  # labels of the rarest class, from which on some of them choose l2
 
@@ -60,12 +60,7 @@ def likely_mislabelled(found: Comparison, seed: int) -> tuple[Suspect, ...]:
         torch.cat([first.train.labels, first.test.labels]),
         (*first.train.names, *first.test.names),
     )
-    folds = torch.from_numpy(folds_of(rows.labels.numpy(), FOLDS, seed))
-
-    def fit(h: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        return fit_probe(h, labels, l2=first.l2, classes=len(found.classes)).scores
-
-    probabilities = out_of_fold(rows.h, rows.labels, folds, fit)
+    probabilities = out_of_fold(rows, first.l2, len(found.classes), seed)
     told = probabilities.argmax(dim=1)
     return tuple(
         Suspect(
@@ -76,6 +71,18 @@ def likely_mislabelled(found: Comparison, seed: int) -> tuple[Suspect, ...]:
         )
         for row in suspects(probabilities, rows.labels)[:MOST_SUSPECTS].tolist()
     )
+
+
+def out_of_fold(rows: LabelledRows, l2: float | None, classes: int, seed: int) -> Tensor:
+    """Return (N, classes) probabilities of each row's classes by a linear probe that was fitted without its fold."""
+    folds = torch.from_numpy(folds_of(rows.labels.numpy(), FOLDS, seed))
+    probabilities = torch.zeros(len(folds), classes)
+    for fold in range(FOLDS):
+        out = folds == fold
+        if out.any():
+            probe = fit_probe(rows.h[~out], rows.labels[~out], l2=l2, classes=classes)
+            probabilities[out] = probe.scores(rows.h[out]).softmax(dim=1)
+    return probabilities
 
 
 def few_labels(found: Comparison, settings: ProbeSettings, report: Report) -> tuple[FewLabels, ...]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from simclr_cli.engine.clustering import by_size, k_means
+from simclr_cli.engine.clustering import k_means
 from simclr_cli.engine.components import principal_components
 from simclr_cli.engine.neighbours import nearest_others
-from simclr_cli.engine.projection import along_a_curve, find_library, neighbours_wanted, t_sne
+from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, t_sne
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes
@@ -20,9 +20,10 @@ from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
 from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
 from simclr_cli.results import MapResult
-from simclr_cli.seeds import Purpose, torch_generator
+from simclr_cli.seeds import Purpose, numpy_generator
 from simclr_cli.settings import MapSettings
 from simclr_cli.store.index import Index
+from simclr_cli.trouble import require_extra
 from simclr_cli.verbs.indexing import choose_run, open_index
 from simclr_cli.wording import count
 
@@ -38,7 +39,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     """
     started = time.monotonic()
     if settings.layout == "tsne":  # before long work, as the labels
-        find_library()
+        require_extra("openTSNE", "map", "--layout tsne")
     labels = None if settings.labels is None else read_labels(settings.labels)
     make_folder(settings.out.absolute().parent)
     chosen = choose_run(settings)
@@ -118,9 +119,8 @@ def groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSetti
     if len(set(folders)) > 1:
         found["folder"] = folders
     if settings.clusters is not None:
-        generator = torch_generator(settings.seed, Purpose.CLUSTERS, settings.clusters)  # as `simclr clusters` does
-        numbers, _, _ = k_means(index.h, settings.clusters, generator)
-        found["cluster"] = [str(number + 1) for number in by_size(numbers).tolist()]
+        draw = numpy_generator(settings.seed, Purpose.CLUSTERS, settings.clusters)  # as `simclr clusters` does
+        found["cluster"] = [str(number + 1) for number in k_means(index.h, settings.clusters, draw).tolist()]
     return found
 
 

@@ -33,9 +33,10 @@ from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.epochs import read_epochs
-from simclr_cli.store.events import EventFiles, check_tensorboard
+from simclr_cli.store.events import EventFiles
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo, write_run_info
+from simclr_cli.trouble import require_extra
 from simclr_cli.verbs.alone import alone
 from simclr_cli.verbs.copies import join_alike
 from simclr_cli.verbs.encoders import pick_device
@@ -93,7 +94,7 @@ def _pretrain(
 ) -> PretrainResult:
     began = time.perf_counter()
     if settings.tensorboard:
-        check_tensorboard()
+        require_extra("tensorboard", "tensorboard", "--tensorboard")
     beside = ranks.beside()
     work = _prepare(settings, device, ranks, beside, report) if ranks.first else None
     if work and not settings.dry_run:

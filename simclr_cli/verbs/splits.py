@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,8 +14,7 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
     """(N,) which rows are held out: of every class the share, rounded, at least one and never all; by seed."""
     generator = numpy_generator(seed, Purpose.SPLIT)
     held_out = np.zeros(len(labels), dtype=bool)
-    for one in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == one))
+    for rows in _by_class(labels, generator):
         held_out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
     return held_out
 
@@ -21,12 +22,9 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
 def folds_of(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """(N,) in 0..count-1: folds that each have their part of every class."""
     generator = numpy_generator(seed, Purpose.SPLIT, 1)
-    folds = np.zeros(len(labels), dtype=np.int64)
-    start = 0  # where the last class ended, so that small classes do not all lie in the first folds
-    for one in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == one))
-        folds[rows] = (start + np.arange(len(rows))) % count
-        start += len(rows)
+    rows = np.concatenate(list(_by_class(labels, generator)))  # all classes in one row, so that folds are of one size
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[rows] = np.arange(len(rows)) % count
     return folds
 
 
@@ -38,7 +36,12 @@ def some_labels(labels: NDArray[np.int64], wanted: float | int, seed: int, draw:
     """
     generator = numpy_generator(seed, Purpose.LABELS, draw)
     used = np.zeros(len(labels), dtype=bool)
-    for one in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == one))
+    for rows in _by_class(labels, generator):
         used[rows[: max(1, round(wanted * len(rows)) if isinstance(wanted, float) else wanted)]] = True
     return used
+
+
+def _by_class(labels: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of each class, shuffled."""
+    for one in np.unique(labels):
+        yield generator.permutation(np.flatnonzero(labels == one))

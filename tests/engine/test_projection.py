@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +10,6 @@ from simclr_cli.engine import projection
 from simclr_cli.engine.components import principal_components
 from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, t_sne
 from simclr_cli.engine.search import nearest
-from simclr_cli.errors import MachineError
 
 
 def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
@@ -39,13 +36,6 @@ def test_too_little_for_t_sne_stays_where_it_was() -> None:
     pytest.importorskip("openTSNE")
     start = np.array([[0, 0], [1, 0]], np.float32)
     assert t_sne(np.ones((2, 1), np.float32), np.array([[1], [0]]), start) is start
-
-
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "openTSNE", None)
-    with pytest.raises(MachineError, match="openTSNE, which is not installed") as caught:
-        t_sne(np.ones((5, 4), np.float32), np.zeros((5, 4), np.int64), np.eye(5, 2, dtype=np.float32))
-    assert "simclr-cli[map]" in caught.value.remedy
 
 
 def test_the_curve_goes_from_square_to_square_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from simclr_cli.errors import MachineError
-from simclr_cli.store.events import EventFiles, check_tensorboard, scalars
+from simclr_cli.store.events import EventFiles, scalars
 
 HEALTH = {"alignment": 0.5, "uniformity": -2.0, "pictures": 64, "held_out": True}
 
@@ -68,9 +66,3 @@ def test_a_start_that_wrote_no_events_is_made_up_for(tmp_path: Path) -> None:
 def test_a_start_that_does_no_epoch_writes_nothing(tmp_path: Path) -> None:
     EventFiles(tmp_path / "events", print).close()
     assert not (tmp_path / "events").exists()
-
-
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(MachineError, match=r"simclr-cli\[tensorboard\]"):
-        check_tensorboard()

@@ -22,7 +22,6 @@ from simclr_cli.errors import MachineError
 from simclr_cli.names import name_of
 from simclr_cli.settings.using import FORMS
 from simclr_cli.store.exports import WRITERS, as_numbers, write_export
-from simclr_cli.store.parquet import check_parquet
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file
 
 Read = tuple[NDArray[np.float32], list[str], dict[str, Any]]
@@ -169,9 +168,3 @@ def test_h_is_aligned_in_a_safetensors(tmp_path: Path, vectors: Vectors) -> None
     data = (tmp_path / "v.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     assert (8 + length + json.loads(data[8 : 8 + length])["h"]["data_offsets"][0]) % 64 == 0
-
-
-def test_parquet_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(MachineError, match=r"simclr-cli\[parquet\]"):
-        check_parquet()

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from simclr_cli.engine.clustering import by_size
 from simclr_cli.results import ClustersResult
 from simclr_cli.settings import ClustersSettings
 from simclr_cli.verbs.clusters import clusters
@@ -107,9 +106,3 @@ def test_tables_have_all_pictures_and_the_gallery_representatives(own: Any, tmp_
     assert [(row["group"], row["path"]) for row in rows] == told
     page = (tmp_path / "c.html").read_text()
     assert page.count("<img") == 6
-
-
-def test_numbers_go_by_size_and_then_by_place() -> None:
-    labels = np.array([4, 0, 2, 2, -1, 0, 7, 7, 7])
-    assert by_size(labels).tolist() == [3, 1, 2, 2, -1, 1, 0, 0, 0]
-    assert by_size(np.array([-1, -1])).tolist() == [-1, -1]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,7 +319,7 @@ def test_other_forms_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: 
 def test_parquet_without_its_library_is_refused_before_long_work(
     run_embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simclr_cli.store.parquet.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("simclr_cli.verbs.embed.ready_encoder", lambda *_: pytest.fail("work began"))
     with pytest.raises(MachineError, match="needs the library pyarrow"):
         run_embed(out=tmp_path / "v.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def test_without_the_switch_there_are_none(trained: Any) -> None:
 def test_without_the_library_nothing_is_begun(
     trained: Any, train: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("simclr_cli.store.events.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     events: list[Event] = []
     with pytest.raises(MachineError, match="tensorboard"):
         train(trained.pictures, tensorboard=True, report=events.append)

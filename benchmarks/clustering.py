@@ -1,0 +1,91 @@
+"""What `clusters`, `map` and `probe` compute of many vectors: seconds of each part, and of the processor.
+
+    OMP_NUM_THREADS=1 python benchmarks/clustering.py [--rows 100000] [--width 512]
+
+The vectors are those of odd.py; HDBSCAN has a twentieth of the rows. To compare two checkouts, run this file by the
+Python of each: it knows the functions of before scikit-learn too. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+from machine import describe_machine  # before torch: see there
+
+# isort: split
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from odd import write_vectors
+
+from simclr_cli.engine import clustering
+from simclr_cli.engine.components import principal_components
+from simclr_cli.engine.probes import fit_probe
+
+
+def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name."""
+    generator = np.random.default_rng
+    if not hasattr(clustering, "try_numbers"):  # before scikit-learn did it
+        from simclr_cli.engine.density import hdbscan
+        from simclr_cli.engine.silhouette import separations
+
+        generator, numbers = torch.Generator().manual_seed, separations
+    else:
+        hdbscan, numbers = clustering.hdbscan, clustering.try_numbers
+    few = vectors[: len(vectors) // 20]
+    draw = torch.Generator().manual_seed(0)
+    classes = torch.arange(5_000) % 10
+    h = (torch.randn(10, 64, generator=draw)[classes] * 0.25 + torch.randn(5_000, 64, generator=draw)) @ (
+        torch.randn(64, width, generator=draw) / 8
+    ) + 0.1 * torch.randn(5_000, width, generator=draw)
+    return {
+        **{f"k-means, {k}": (lambda k=k: clustering.k_means(vectors, k, generator(0))) for k in (20, 50)},
+        "the number of clusters": lambda: numbers(clustering.sampled(vectors, 2_000, generator(0)), generator),
+        **{f"{d} components": (lambda d=d: principal_components(vectors, d)) for d in (2, 50)},
+        f"hdbscan, {len(few):,} rows": lambda: hdbscan(few, 35),
+        "linear probe, 5,000 rows": lambda: fit_probe(
+            h.relu(), classes, classes=10, validation=torch.arange(5_000) < 1_000
+        ),
+    }
+
+
+def main() -> None:
+    """Time each part once, after a small one has imported what it needs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=512)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "h.f4"
+        write_vectors(file, given.rows, given.width)
+        vectors = np.memmap(file, "<f4", "c", shape=(given.rows, given.width))
+        for run in parts(vectors[:2_000], given.width).values():
+            run()
+        found = {}
+        for name, run in parts(vectors, given.width).items():
+            began, used = time.perf_counter(), time.process_time()
+            told = run()
+            found[name] = {"seconds": round(time.perf_counter() - began, 2)}
+            found[name]["processor_seconds"] = round(time.process_time() - used, 2)
+            if name.startswith("k-means"):
+                found[name]["mean_similarity"] = round(mean_similarity(vectors, told), 4)
+    print(json.dumps({**vars(given), **found, **describe_machine()}, indent=1))
+
+
+def mean_similarity(vectors: np.memmap, told: Any) -> float:
+    """How close rows are to the direction of the mean of their cluster; `told` is labels, or first of all labels."""
+    labels = told[0] if isinstance(told, tuple) else told
+    sums = torch.zeros(int(labels.max()) + 1, vectors.shape[1]).index_add_(
+        0, torch.from_numpy(labels), torch.from_numpy(np.asarray(vectors))
+    )
+    return float(sums.norm(dim=1).sum()) / len(labels)  # of rows of length 1
+
+
+if __name__ == "__main__":
+    main()
