@@ -68,7 +68,9 @@ COMMANDS: dict[str, Command] = {
 def is_whole(file: Path) -> bool:
     """Whether a file can be read to its end by what reads such files."""
     try:
-        if file.suffix == ".json":
+        if file.name == JOURNAL:
+            read_journal(file.parent)  # a line that was cut short is of a file that has not moved
+        elif file.suffix == ".json":
             json.loads(file.read_bytes())
         elif file.suffix == ".jsonl":
             [json.loads(line) for line in file.read_bytes().splitlines()]
