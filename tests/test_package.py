@@ -193,7 +193,7 @@ from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, FinetuneSetti
 from simclr_cli import DuplicatesSettings, PretrainSettings, ProbeSettings
 from simclr_cli import SimclrError, SimilarSettings
 import simclr_cli.cli.app, simclr_cli.events, simclr_cli.errors, simclr_cli.settings
-sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
+sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL", "sklearn"} & sys.modules.keys())))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []
@@ -205,7 +205,7 @@ def test_the_caches_are_shown_and_cleared_without_torch() -> None:
 import json, sys
 from simclr_cli import CacheSettings, cache
 assert cache(CacheSettings()).caches == () == cache(CacheSettings(clear=True)).caches
-sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys())))
+sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL", "sklearn"} & sys.modules.keys())))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []

@@ -70,7 +70,7 @@ for arguments in json.load(sys.stdin):
     try:
         face.main()
     except SystemExit as end:
-        answers.append([end.code or 0, sorted({"torch", "timm", "numpy", "PIL"} & sys.modules.keys())])
+        answers.append([end.code or 0, sorted({"torch", "timm", "numpy", "PIL", "sklearn"} & sys.modules.keys())])
 sys.__stdout__.flush()
 sys.stderr.write("\\n" + json.dumps(answers))
 """
