@@ -88,7 +88,7 @@ def is_whole(file: Path) -> bool:
         elif file.suffix in (".csv", ".tsv", ".md"):
             return file.read_bytes().endswith(b"\n")
         else:
-            return file.suffix == ".u8"
+            return file.suffix in (".u8", ".bin")
     except Exception:
         return False
     return True
