@@ -106,6 +106,13 @@ def no_power_cuts() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without the trial steps that estimate its time."""
+    for verb in ("pretrain", "finetune"):
+        monkeypatch.setattr(f"simclr_cli.verbs.{verb}.seconds_a_picture", lambda *_: 0.01)
+
+
 NASTY = (
     b"<img src=x onerror=alert(1)>.png", b'"><script>alert(\'2\')<\\script>.png',
     b"' onmouseover='alert(3)' & more.png", b"<\\title><\\style><\\script>.png", b"javascript:alert(4)",

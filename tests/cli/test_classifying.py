@@ -21,9 +21,7 @@ def fields(kind: type[Any]) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.verbs.finetune.seconds_a_picture", lambda *_: 0.01)
+pytestmark = pytest.mark.usefixtures("no_trial")
 
 
 @pytest.fixture

@@ -23,10 +23,9 @@ ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\x
 
 
 @pytest.fixture
-def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def plain(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every kind of bad input but runs, which is worked in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("words")

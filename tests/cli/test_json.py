@@ -39,8 +39,7 @@ def answer(simclr: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
+def quick(no_trial: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simclr_cli.engine.probes.L2_VALUES", (1e-2, 1e1))
 
 

@@ -50,7 +50,12 @@ def stop_training(command: str, photos: Path, cwd: Path, number: signal.Signals)
 
 
 def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
-    command: str, photos: Path, tmp_path: Path, simclr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    command: str,
+    photos: Path,
+    tmp_path: Path,
+    simclr: Callable[..., Any],
+    no_trial: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, stdout, talk = stop_training(command, photos, tmp_path, signal.SIGINT)
     assert (code, stdout) == (130, ""), talk
@@ -60,7 +65,6 @@ def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
     assert not list((tmp_path / "simclr-runs").rglob(".*"))  # no lock, nothing unfinished
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
     code, stdout, talk = simclr("pretrain", "--resume", "--run", "photos")
     assert (code, stdout) == (0, "simclr-runs/photos\n"), talk
     assert "\nepoch 1 " not in talk and f"\nepoch {EPOCHS} " in talk and "lock" not in talk

@@ -24,7 +24,6 @@ from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.manifest import write_manifest
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs.pretrain import pretrain
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": 2}
@@ -94,12 +93,6 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
     (run / "config.json").write_text(json.dumps(config))
     write_manifest(run, run / "encoder")
     return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
-
-
-@pytest.fixture
-def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training without the trial steps that estimate its time."""
-    monkeypatch.setattr(pretrain_module, "seconds_a_picture", lambda *_: 0.01)
 
 
 @pytest.fixture

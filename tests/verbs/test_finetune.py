@@ -26,6 +26,8 @@ from simclr_cli.settings import FinetuneSettings, PredictSettings
 from simclr_cli.verbs.finetune import finetune
 from simclr_cli.verbs.predict import load_classifier, predict
 
+pytestmark = pytest.mark.usefixtures("no_trial")
+
 # In another process: the code of a card up to the transform, then what it does with each picture.
 PLAIN_TIMM = """
 import json, sys
@@ -41,12 +43,6 @@ for job in json.load(sys.stdin):
 json.dump(answers, sys.stderr)
 """
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
-
-
-@pytest.fixture(autouse=True)
-def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the steps that estimate its time."""
-    monkeypatch.setattr("simclr_cli.verbs.finetune.seconds_a_picture", lambda *_: 0.01)
 
 
 def tuned(own: Any, *, said: list[Event] | None = None, **values: Any) -> FinetuneResult:
