@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from simclr_cli.machine import count_cores, share_cores
+from simclr_cli.machine import count_cores, free_ram, share_cores
 
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
 share_cores()
@@ -28,20 +28,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-MOST_WORKERS = 8  # each takes 1 GB, and 6 seconds to import and collect
+MOST_WORKERS = 8  # each imports and collects for 6 seconds
+BYTES_PER_WORKER = 2 * 10**9
 COMMANDS = Path(__file__).parent / "workers" / "commands.py"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One a core, and none for a single file, whose tests are run by one process anyway."""
-    named = [Path(argument.partition("::")[0]) for argument in config.args]
-    files = {path for path in named if not path.is_dir()}
-    workers = min(count_cores(), MOST_WORKERS, len(files) if len(files) == len(set(named)) else MOST_WORKERS)
+    """Return one a core, as far as there is memory; and none for a single file, whose tests stay together anyway."""
+    named = {Path(argument.partition("::")[0]) for argument in config.args}
+    files = MOST_WORKERS if any(path.is_dir() for path in named) else len(named)
+    workers = min(count_cores(), free_ram() // BYTES_PER_WORKER, MOST_WORKERS, files)
     return workers if workers > 1 else 0
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The tests of a file, or of an xdist_group, are run by one process, in the order of collection."""
+    """Let one process run the tests of a file, or of an xdist_group, in the order of collection."""
     from xdist.scheduler import LoadGroupScheduling
 
     class ByFile(LoadGroupScheduling):
