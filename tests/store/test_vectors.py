@@ -1,6 +1,5 @@
 """Vectors come back with their rows, or not at all if anything is not of one writing."""
 
-import contextlib
 import dataclasses
 import errno
 import json
@@ -100,7 +99,7 @@ def test_vectors_of_another_model_are_refused(out: Path) -> None:
     assert_refused(out, "another model", model="b" * 64)
 
 
-@pytest.mark.parametrize("change", range(4))
+@pytest.mark.parametrize("change", range(3))
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 def test_a_crash_at_any_change_leaves_the_old_vectors_or_the_new(
     out: Path, monkeypatch: pytest.MonkeyPatch, change: int, after: bool
@@ -120,7 +119,7 @@ def test_a_crash_at_any_change_leaves_the_old_vectors_or_the_new(
 
     for _ in range(2):  # a second crash, over what the first one left
         done[0] = 0
-        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Path, "replace", crash)
             write_vectors(out, new)
         again = read_vectors(out, model_digest=MODEL)
