@@ -135,7 +135,8 @@ def join_near_duplicates(
             apart = ids[places[a]] != ids[places[b]]  # the others are of one group already
             a, b = a[apart], b[apart]
             near = are_near_duplicates(hashes, small, a, b)
-            join_pairs(ids, places[a[near]], places[b[near]])
+            if near.any():  # joining goes through all ids
+                join_pairs(ids, places[a[near]], places[b[near]])
 
 
 def join_alike(ids: NDArray[np.int64], pictures: DecodedPictures, progress: Progress = lambda *_: None) -> None:
