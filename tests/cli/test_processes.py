@@ -1,7 +1,7 @@
 """Several processes as one: the same steps as one process, kills, failures and stops, on another number of them."""
 
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import re
@@ -246,9 +246,13 @@ def test_a_killed_process_ends_all_with_a_word(
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=LONG)])
-def test_a_failing_process_ends_all_with_its_own_error(victim: int, photos: Path, tmp_path: Path) -> None:
-    arguments = [str(WORKERS / "failing.py"), str(victim), "pretrain", str(photos), *SLOW, "--run", "f"]
-    with started([*torchrun(2), *arguments], cwd=tmp_path) as process:
+def test_a_failing_process_ends_all_with_its_own_error(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
+    """Under torchrun, which is a fork itself, as its processes are."""
+    failing = ["env", f"SIMCLR_TEST_SCRIPT={WORKERS / 'failing.py'}", command]
+    arguments = [*failing, str(victim), "pretrain", str(photos), *SLOW, "--run", "f"]
+    run = [command, "--nproc-per-node=2", "--standalone", "--no-python", "--"]
+    told = {"SIMCLR_TEST_SCRIPT": str(importlib.util.find_spec("torch.distributed.run").origin)}
+    with started([*run, *arguments], cwd=tmp_path, env=told) as process:
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert said.count("Error: The GPU fell off the bus.\nPut it back.") == 1
