@@ -7,6 +7,7 @@ r"""Names of files as text that every table can hold, from which the very same n
 
 from __future__ import annotations
 
+import os
 import re
 
 ESCAPED = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -34,6 +35,12 @@ def as_words(value: Cell) -> Cell:
     if not isinstance(value, str):
         return value
     return f"'{as_text(value)}" if value.startswith(FORMULA) else as_text(value)
+
+
+def name_of(text: str) -> str:
+    """Return the relative path that `as_text` or `as_cell` was given."""
+    escaped = text.removeprefix("./").encode()
+    return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), escaped))
 
 
 def _bytes(character: str) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -195,14 +194,3 @@ def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
     yield go
     for context in contexts:
         context.close()
-
-
-@pytest.fixture
-def name_of() -> Callable[[str], str]:
-    """`name_of(text)`: the name that `as_text` or `as_cell` wrote so, read as docs/use-elsewhere.md says."""
-
-    def read(text: str) -> str:
-        escaped = text.removeprefix("./").encode()
-        return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), escaped))
-
-    return read

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simclr_cli.files import write_csv
-from simclr_cli.names import as_cell, as_text, as_words
+from simclr_cli.names import as_cell, as_text, as_words, name_of
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def hostile(nasty_names: Callable[[int], list[bytes]]) -> tuple[str, ...]:
     return tuple(os.fsdecode(name) for name in (*nasty_names(600), *folders))
 
 
-def test_hostile_names_come_back_exactly(name_of: Callable[[str], str], hostile: tuple[str, ...]) -> None:
+def test_hostile_names_come_back_exactly(hostile: tuple[str, ...]) -> None:
     for name in hostile:
         for text in (as_text(name), as_cell(name)):
             assert name_of(text) == name and os.fsencode(name_of(text)) == os.fsencode(name)
@@ -33,9 +33,7 @@ def test_other_text_is_no_formula_either() -> None:
     ]  # fmt: skip
 
 
-def test_pandas_reads_them_back_from_a_table(
-    name_of: Callable[[str], str], hostile: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_pandas_reads_them_back_from_a_table(hostile: tuple[str, ...], tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     write_csv(tmp_path / "t.csv", ["path"], [[as_cell(name)] for name in hostile])
     read = pandas.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)["path"]

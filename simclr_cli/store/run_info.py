@@ -57,6 +57,8 @@ def read_run_info(run: RunFolder) -> RunInfo:
         kept = content["settings"]
         if open_still := [name for name, value in kept.items() if value is None and name != "preset"]:
             raise TypeError(f"{open_still[0]} is open still")
+        if "\0" in kept["images"]:
+            raise ValueError("its folder of images is none")
         return RunInfo(
             ResolvedSettings(**{**ABSENT, **kept, "images": Path(kept["images"])}),
             dict(content.get("census", {})),

@@ -15,7 +15,7 @@ import torch
 
 from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
-from simclr_cli.files import write_bytes
+from simclr_cli.files import write_bytes, write_json
 from simclr_cli.settings import CheckSettings
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest, write_manifest
 from simclr_cli.store.run import RunFolder
@@ -105,7 +105,7 @@ def test_killed_at_any_rename_a_finished_run_is_whole(tmp_path: Path, monkeypatc
             for name in ("replace", "rename"):
                 patch.setattr(Path, name, counted(getattr(Path, name)))
             try:
-                run.write_outcome({"state": "well"})
+                write_json(run.outcome_file, {"state": "well"})
                 config: dict[str, Any] = {"simclr": {"format_version": 1}}
                 run.write_encoder({"weight": torch.ones(2)}, config, "# Card")
             except Killed:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from simclr_cli.errors import InputError, Interrupted, SettingsError
 from simclr_cli.events import Event, Progress
+from simclr_cli.names import name_of
 from simclr_cli.results import DuplicatesResult
 from simclr_cli.settings import DuplicatesSettings
 from simclr_cli.store.moves import JOURNAL
@@ -154,7 +155,7 @@ def test_a_copy_of_copies_is_shown_and_not_moved(own: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".json", ".csv", ".html"])
-def test_what_was_found_is_written(name_of: Callable[[str], str], planted: Any, tmp_path: Path, ending: str) -> None:
+def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"found{ending}"
     result = find(planted, min_similarity=0.8, out=out)
     assert result.out == str(out)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from simclr_cli.errors import Interrupted, MachineError
 from simclr_cli.events import Progress, silent
+from simclr_cli.names import name_of
 from simclr_cli.settings import SimilarSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs import outputs
@@ -88,7 +89,7 @@ def write(out: Path, *groups: Group, result: Any = Result(()), report: Callable[
 # Names
 
 
-def test_csv_holds_every_name(name_of: Callable[[str], str], many: list[str], tmp_path: Path) -> None:
+def test_csv_holds_every_name(many: list[str], tmp_path: Path) -> None:
     write(tmp_path / "out.csv", Group("near", entries(many[:300])), Group("far", entries(many[300:])))
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
@@ -115,7 +116,7 @@ def test_html_links_to_every_file(many: list[str], tmp_path: Path) -> None:
 
 
 def test_names_are_links_from_wherever_the_command_runs(
-    name_of: Callable[[str], str], many: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    many: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path / "pictures")
     relative = [os.path.basename(path) for path in many]  # noqa: PTH119

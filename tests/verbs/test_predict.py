@@ -19,7 +19,7 @@ from simclr_cli.engine.classifier import join_classifier
 from simclr_cli.errors import InputError, RunError, SettingsError
 from simclr_cli.images.decode import evaluation_crop
 from simclr_cli.images.labels import read_labels
-from simclr_cli.names import as_cell, as_words
+from simclr_cli.names import as_cell, as_words, name_of
 from simclr_cli.results import PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.classifiers import classifier_folder, find_classifier
@@ -125,9 +125,7 @@ def hostile(folder: Path, draw: Callable[..., Any]) -> list[Path]:
     return paths
 
 
-def test_csv_holds_every_name(
-    name_of: Callable[[str], str], own: Any, classifier: Path, tmp_path: Path, draw: Callable[..., Any]
-) -> None:
+def test_csv_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw: Callable[..., Any]) -> None:
     paths = hostile(tmp_path / "odd", draw)
     result = run(own, *paths, out=tmp_path / "out.csv", top=2)
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
