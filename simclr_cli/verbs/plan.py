@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -47,119 +47,81 @@ class Circumstances:
 
 
 V = TypeVar("V", bound=ResolvedViews)
-Rule = Callable[[ResolvedSettings, Circumstances], tuple[Any, str]]
-ViewRule = Callable[[ResolvedViews, Circumstances], tuple[Any, str]]
+
+# The settings that have a rule, in order: a rule sees what was chosen before it.
+VIEW_RULES = ("image_size", "crop_min", "color_strength", "grey", "flip", "turn", "blur", "workers")
+RULES = (
+    "device", "image_size", "backbone", "batch_size", "held_out", "epochs", "warmup_epochs", "temperature",
+    "optimizer", "lr_rule", "learning_rate", "weight_decay", "precision", *VIEW_RULES[1:],
+)  # fmt: skip
 
 
-def _device(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
-    return str(here.device), "the first GPU" if here.gpu else "no GPU found"
-
-
-def _image_size(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
+def _view_rule(name: str, chosen: ResolvedViews, here: Circumstances) -> tuple[Any, str]:
+    """Choose a setting of the views, and say why."""
+    if name == "workers":
+        return count_workers(), "one a core"
+    if name != "image_size":
+        return choose_view(name, chosen)
     most = LARGEST_ON_GPU if here.gpu else LARGEST_ON_CPU
     fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
     size = max(fitting, default=IMAGE_SIZES[0])
-    median = f"the pictures' median short side is {here.short_side} px"
     limit = f", and {most} is what {here.place} trains in good time" if size == most < here.short_side else ""
-    return size, median + limit
+    return size, f"the pictures' median short side is {here.short_side} px{limit}"
 
 
-def _backbone(chosen: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
-    if here.gpu and here.pictures >= 50_000 and chosen.image_size >= 128:
-        return "resnet50", f"{here.pictures:,} pictures of some size, and a GPU"
-    return "resnet18", f"enough for {here.pictures:,} pictures on {here.place}"
-
-
-def _batch_size(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
-    if here.pictures < 16:
-        return here.pictures, "all of them"
-    # The paper wants thousands. In the few epochs of a CPU, more steps seem to count for more (docs/decisions.md).
-    most = 512 if here.gpu else 64
-    size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
-    return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"
-
-
-def _held_out(chosen: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
-    count = min(HELD_OUT_MOST, here.pictures // HELD_OUT_ONE_IN)
-    if here.pictures < HELD_OUT_FROM or here.pictures - count < chosen.batch_size:
-        return 0, "too few pictures to keep some out of training"
-    return count, f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}, to measure on what it does not learn from"
-
-
-def _epochs(_: ResolvedSettings, here: Circumstances) -> tuple[int, str]:
-    seen, least, most = (20_000_000, 100, 800) if here.gpu else (150_000, 10, 100)
-    epochs = max(least, min(most, round(seen / here.pictures)))
-    return epochs, f"to see about {seen:,} pictures, within {least} to {most} epochs on {here.place}"
-
-
-def _warmup_epochs(chosen: ResolvedSettings, _: Circumstances) -> tuple[int, str]:
-    return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
-
-
-def _temperature(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
-    if chosen.image_size <= SMALL_IMAGE:
-        return 0.5, f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
-    return 0.1, f"the paper's above {SMALL_IMAGE} px (ImageNet)"
-
-
-def _view(name: str) -> ViewRule:
-    return lambda chosen, _: choose_view(name, chosen)
-
-
-def _optimizer(chosen: ResolvedSettings, _: Circumstances) -> tuple[str, str]:
-    if chosen.batch_size >= 1024:
-        return "lars", "the paper's, made for large batches"
-    return "adamw", "learns faster in few steps; lars, the paper's, pays from batches of 1,024 on"
-
-
-def _lr_rule(chosen: ResolvedSettings, _: Circumstances) -> tuple[str, str]:
-    if chosen.optimizer == "adamw":
-        return "none", "adamw's rate is taken as it stands"
-    return "sqrt", "better than linear at small batches and few epochs (table B.1), equal at 4,096"
-
-
-def _learning_rate(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
-    base = LEARNING_RATE_BASES[chosen.lr_rule]
-    peak = peak_learning_rate(base, chosen.lr_rule, chosen.batch_size)
-    return base, f"the base of the rule {chosen.lr_rule}; the peak is {peak:.4g}"
-
-
-def _weight_decay(chosen: ResolvedSettings, _: Circumstances) -> tuple[float, str]:
-    return (0.01, "torch's for adamw") if chosen.optimizer == "adamw" else (1e-6, "the paper's")
-
-
-def _precision(_: ResolvedSettings, here: Circumstances) -> tuple[str, str]:
-    if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bfloat16", "this GPU computes it faster; the loss stays in float32"
-    return "float32", f"the safe choice on {here.place} without fast bfloat16"
-
-
-def _workers(_: ResolvedViews, here: Circumstances) -> tuple[int, str]:
-    return count_workers(), "one a core"
-
-
-# In order: a rule sees what was chosen before it.
-VIEW_RULES: dict[str, ViewRule] = {
-    "image_size": _image_size,
-    **{name: _view(name) for name in ("crop_min", "color_strength", "grey", "flip", "turn", "blur")},
-    "workers": _workers,
-}
-RULES: dict[str, Rule] = {
-    "device": _device,
-    "image_size": VIEW_RULES["image_size"],
-    "backbone": _backbone,
-    "batch_size": _batch_size,
-    "held_out": _held_out,
-    "epochs": _epochs,
-    "warmup_epochs": _warmup_epochs,
-    "temperature": _temperature,
-    "optimizer": _optimizer,
-    "lr_rule": _lr_rule,
-    "learning_rate": _learning_rate,
-    "weight_decay": _weight_decay,
-    "precision": _precision,
-    **VIEW_RULES,
-}
+def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any, str]:
+    """Choose a setting of `pretrain`, and say why."""
+    adamw = chosen.optimizer == "adamw"
+    match name:
+        case "device":
+            return str(here.device), "the first GPU" if here.gpu else "no GPU found"
+        case "backbone" if here.gpu and here.pictures >= 50_000 and chosen.image_size >= 128:
+            return "resnet50", f"{here.pictures:,} pictures of some size, and a GPU"
+        case "backbone":
+            return "resnet18", f"enough for {here.pictures:,} pictures on {here.place}"
+        case "batch_size" if here.pictures < 16:
+            return here.pictures, "all of them"
+        case "batch_size":
+            # The paper wants thousands. In the few epochs of a CPU, more steps seem to count for more
+            # (docs/decisions.md).
+            most = 512 if here.gpu else 64
+            size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
+            return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"
+        case "held_out":
+            count = min(HELD_OUT_MOST, here.pictures // HELD_OUT_ONE_IN)
+            if here.pictures < HELD_OUT_FROM or here.pictures - count < chosen.batch_size:
+                return 0, "too few pictures to keep some out of training"
+            why = f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}, to measure on what it does not learn from"
+            return count, why
+        case "epochs":
+            seen, least, most = (20_000_000, 100, 800) if here.gpu else (150_000, 10, 100)
+            epochs = max(least, min(most, round(seen / here.pictures)))
+            return epochs, f"to see about {seen:,} pictures, within {least} to {most} epochs on {here.place}"
+        case "warmup_epochs":
+            return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
+        case "temperature" if chosen.image_size <= SMALL_IMAGE:
+            return 0.5, f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
+        case "temperature":
+            return 0.1, f"the paper's above {SMALL_IMAGE} px (ImageNet)"
+        case "optimizer" if chosen.batch_size >= 1024:
+            return "lars", "the paper's, made for large batches"
+        case "optimizer":
+            return "adamw", "learns faster in few steps; lars, the paper's, pays from batches of 1,024 on"
+        case "lr_rule" if adamw:
+            return "none", "adamw's rate is taken as it stands"
+        case "lr_rule":
+            return "sqrt", "better than linear at small batches and few epochs (table B.1), equal at 4,096"
+        case "learning_rate":
+            base = LEARNING_RATE_BASES[chosen.lr_rule]
+            peak = peak_learning_rate(base, chosen.lr_rule, chosen.batch_size)
+            return base, f"the base of the rule {chosen.lr_rule}; the peak is {peak:.4g}"
+        case "weight_decay":
+            return (0.01, "torch's for adamw") if adamw else (1e-6, "the paper's")
+        case "precision":
+            if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+                return "bfloat16", "this GPU computes it faster; the loss stays in float32"
+            return "float32", f"the safe choice on {here.place} without fast bfloat16"
+    return _view_rule(name, chosen, here)
 
 
 def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSettings, tuple[Choice, ...]]:
@@ -174,7 +136,7 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
             "There are fewer than two pictures, and SimCLR learns by telling pictures apart.",
             "Give a folder of at least 2; a few hundred are a sensible least.",
         )
-    settings, choices = _by_rules(settings, RULES, here)
+    settings, choices = _by_rules(settings, RULES, _rule, here)
     if here.pictures - settings.held_out < settings.batch_size and settings.held_out:
         raise SettingsError(
             f"--held-out {settings.held_out} of {here.pictures} pictures leaves less than a batch of "
@@ -221,17 +183,17 @@ def fit_to_decoded(
 
 def resolve_views(settings: PreviewSettings, here: Circumstances) -> tuple[ResolvedPreview, tuple[Choice, ...]]:
     """Fill in what was left open of the views, by the same rules."""
-    return _by_rules(ResolvedPreview(**vars(settings)), VIEW_RULES, here)
+    return _by_rules(ResolvedPreview(**vars(settings)), VIEW_RULES, _view_rule, here)
 
 
 def _by_rules(
-    settings: V, rules: Mapping[str, Callable[[V, Circumstances], tuple[Any, str]]], here: Circumstances
+    settings: V, names: Sequence[str], rule: Callable[[str, V, Circumstances], tuple[Any, str]], here: Circumstances
 ) -> tuple[V, tuple[Choice, ...]]:
     """What was left open is chosen by its rule, and every choice told."""
     choices = []
-    for name, rule in rules.items():
+    for name in names:
         given = getattr(settings, name)
-        value, reason = rule(settings, here) if given is None else (given, "as set")
+        value, reason = rule(name, settings, here) if given is None else (given, "as set")
         if name == "batch_size" and value > here.pictures:
             value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
         settings = dataclasses.replace(settings, **{name: value})

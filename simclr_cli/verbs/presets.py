@@ -53,8 +53,6 @@ PRESETS: dict[Preset, dict[str, tuple[float, str]]] = {
     },
 }
 
-PAPERS = {"crop_min": 0.08, "grey": 0.2, "flip": 0.5}  # at every size
-
 
 def choose_view(name: str, chosen: ResolvedViews) -> tuple[float, str]:
     """The automatic value of a setting of the views, and its reason: the preset's, else the paper's by size.
@@ -65,13 +63,14 @@ def choose_view(name: str, chosen: ResolvedViews) -> tuple[float, str]:
     if chosen.preset is not None:
         value, reason = PRESETS[chosen.preset][name]
         return value, f"the preset {chosen.preset}: {reason}"
-    if name == "turn":
-        return 0.0, "the paper turns nothing; presets for pictures without an up and a down do"
-    if name in PAPERS:
-        return PAPERS[name], "the paper's (appendix A)"
     small = chosen.image_size <= SMALL_IMAGE
+    value = PRESETS["small" if small else "photo"][name][0]
+    if name == "turn":
+        return value, "the paper turns nothing; presets for pictures without an up and a down do"
+    if name not in ("color_strength", "blur"):  # the same at every size
+        return value, "the paper's (appendix A)"
     where = f"at {SMALL_IMAGE} px and below (CIFAR-10)" if small else f"above {SMALL_IMAGE} px (ImageNet)"
-    return PRESETS["small" if small else "photo"][name][0], f"the paper's {where}"
+    return value, f"the paper's {where}"
 
 
 def view_recipe(settings: ResolvedViews) -> ViewRecipe:

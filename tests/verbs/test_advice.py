@@ -11,7 +11,7 @@ import torch
 from simclr_cli.engine.views import ViewRecipe, draw_parameters
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings.views import ResolvedViews
-from simclr_cli.verbs.advice import advise, all_grey, blank_views, enlarged_share
+from simclr_cli.verbs.preview import advise, all_grey, blank_views, enlarged_share
 
 WHOLE = ViewRecipe(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0))
 
