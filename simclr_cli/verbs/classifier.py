@@ -27,7 +27,7 @@ from simclr_cli.images.workers import ahead
 from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
 from simclr_cli.settings import Precision
 from simclr_cli.trouble import is_out_of_memory
-from simclr_cli.verbs.failure import TELL_SECONDS, read_losses
+from simclr_cli.verbs.outcome import TELL_SECONDS, read_losses
 from simclr_cli.verbs.trial import seconds_a_step
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grey=0.0, blur=0.0)

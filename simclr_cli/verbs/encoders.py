@@ -24,7 +24,7 @@ from simclr_cli.engine.encoder import (
 from simclr_cli.errors import MachineError, RunError, SettingsError
 from simclr_cli.place import ALONE, Place
 from simclr_cli.settings import RUNS, EncoderSettings
-from simclr_cli.store.models import read_description, read_weights
+from simclr_cli.store.models import plain, read_description, read_weights
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo, read_run_info
 from simclr_cli.store.runs import find_run
@@ -127,8 +127,7 @@ def ready_encoder(settings: EncoderSettings, place: Place = ALONE) -> ReadyEncod
     if settings.backbone is None:
         return run_encoder(find_run(settings.run, settings.runs), device)
     encoder = start_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed).eval()
-    state = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
-    digest = hashlib.sha256(to_safetensors(state)).hexdigest()
+    digest = hashlib.sha256(to_safetensors(plain(encoder.backbone.state_dict()))).hexdigest()
     return ReadyEncoder(encoder.to(device), device, f"{settings.backbone} ({settings.weights})", digest)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import time
@@ -208,7 +207,7 @@ def _plan(
 def _batch(count: int, ready: ReadyEncoder) -> tuple[int, str]:
     """B for so many labels, and why: a CPU that runs out of memory ends the process, and says nothing."""
     wanted = automatic_batch_size(count, ready.device)
-    kept = bytes_a_view(copy.deepcopy(ready.encoder).train(), "float32")
+    kept = bytes_a_view(ready.encoder, "float32")
     room = int(MEMORY_SHARE * free_memory(ready.device) / max(1, kept * TAKEN_OVER_KEPT))
     if wanted <= room:
         return wanted, "all of them" if wanted == count else "a power of two, at most a quarter of them"

@@ -1,13 +1,23 @@
-"""What came of a training, in words: learning, still improving, unchanged, or collapsed."""
+"""What came of a training: in words, or what is kept of one whose loss is not finite, and which pictures it met."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
+from simclr_cli.engine.model import SimCLR
+from simclr_cli.errors import TrainingError
 from simclr_cli.events import Health
+from simclr_cli.files import write_json
+from simclr_cli.images.batches import Batches
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.run import RunFolder
+from simclr_cli.verbs.export import timm_config
 
 State = Literal["learning", "improving", "unchanged", "collapsed"]
 
@@ -17,6 +27,8 @@ NO_GAIN = 0.98  # of log(2N - 1), the loss of a model that tells nothing apart
 STILL = 0.05  # of all that was gained, gained in the last quarter: it goes on
 BEGUN = 50  # steps, before which all pictures look about the same to any model
 QUARTER_FROM = 8  # epochs, below which a quarter says little
+BACKBONE = "encoder.backbone."
+TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
 
 
 @dataclass(frozen=True)
@@ -25,17 +37,6 @@ class Outcome:
 
     state: State
     words: str
-
-    @property
-    def sentences(self) -> tuple[str, str]:
-        """The two, each whole."""
-        what, _, remedy = self.words.partition(". ")
-        return f"{what}.", remedy
-
-
-def collapsed(health: Health) -> bool:
-    """Whether the model gives all pictures about the same vector, as one that has barely begun does too."""
-    return health.negative > SAME or health.rank_h < FLAT
 
 
 def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> Outcome:
@@ -50,7 +51,7 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
     health = Health(**measured[-1]["health"]) if measured else None
     nothing = math.log(2 * batch_size - 1)
     tells_nothing = losses[-1] > NO_GAIN * nothing
-    if tells_nothing and steps >= BEGUN and health is not None and collapsed(health):
+    if health is not None and (health.negative > SAME or health.rank_h < FLAT) and tells_nothing and steps >= BEGUN:
         return Outcome(
             "collapsed",
             f"The encoder has collapsed: the z of different pictures have a mean cosine of {health.negative:.2f}, and "
@@ -93,3 +94,48 @@ def _late_share(losses: Sequence[float], nothing: float) -> float:
     start = max(losses[0], nothing)  # what it falls from, which the first epoch's mean hides
     fall, late = start - losses[-1], losses[-1 - len(losses) // 4] - losses[-1]
     return late / fall if fall > 0 and late / fall > STILL else 0.0
+
+
+def read_losses(
+    unread: list[Tensor],
+    last: int,
+    total: int,
+    epoch: int,
+    failed: Callable[[int, float], str] = lambda *_: "",
+    remedy: str = "Train under another --run with a lower --learning-rate or a higher --temperature.",
+) -> list[float]:
+    """The losses of the steps up to `last`, from the device.
+
+    Args:
+        last, epoch: from 0.
+        failed: told of the first step whose loss is not finite, and what it is; says what is kept.
+
+    Raises:
+        TrainingError: one of them is not finite.
+    """
+    losses: list[float] = torch.stack(unread).tolist()
+    for step, loss in enumerate(losses, start=last + 1 - len(losses)):
+        if not math.isfinite(loss):
+            where = f"in step {step + 1} of {total} (epoch {epoch + 1})"
+            raise TrainingError(f"The loss became {loss} {where}{failed(step, loss)}.", remedy)
+    return losses
+
+
+def keep_what_is_good(run: RunFolder, model: SimCLR, batches: Batches, step: int, loss: float) -> str:
+    """Write down the names of a step's pictures, and the last good weights of the backbone.
+
+    On a CPU the failed step changed nothing, so that they are the model's. Elsewhere the weights are no longer good by
+    the time that the loss is read; those of the last checkpoint are.
+
+    Returns:
+        The end of a sentence about it.
+    """
+    names = [batches.decoded.census.pictures[row].name for row in batches.rows(step)]
+    write_json(run.failure_file, {"step": step + 1, "loss": str(loss), "pictures": names})
+    found = load_checkpoint(run.checkpoints) if batches.device.type != "cpu" else None
+    state = model.state_dict() if batches.device.type == "cpu" else found.model if found else {}
+    good = {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
+    if good:
+        run.write_last_good(good, timm_config(model.encoder))
+    kept = f", and the last good weights are in {run.last_good}" if good else ""
+    return f"; its pictures are named in {run.failure_file}{kept}"

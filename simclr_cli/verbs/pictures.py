@@ -40,18 +40,19 @@ class Changes:
 
 def compare(files: Mapping[str, tuple[int, int]], census: Census) -> Changes:
     """Compare images as they were and as they are, by names, sizes in bytes and times of change."""
-    added, changed, touched = [], [], []
-    for picture in census.pictures:
-        before = files.get(picture.name)
-        if before is None:
-            added.append(picture.name)
-        elif before[0] != picture.bytes:
-            changed.append(picture.name)
-        elif before[1] != picture.modified_ns:
-            touched.append(picture.name)
-    there = {picture.name for picture in census.pictures}
-    removed = tuple(name for name in files if name not in there)
-    return Changes(tuple(added), removed, tuple(changed), tuple(touched))
+    now = _files(census)
+    others = [name for name in now if name in files and now[name] != files[name]]
+    return Changes(
+        added=tuple(name for name in now if name not in files),
+        removed=tuple(name for name in files if name not in now),
+        changed=tuple(name for name in others if now[name][0] != files[name][0]),
+        touched=tuple(name for name in others if now[name][0] == files[name][0]),
+    )
+
+
+def _files(census: Census) -> dict[str, tuple[int, int]]:
+    """Sizes in bytes and times of change, by name."""
+    return {picture.name: (picture.bytes, picture.modified_ns) for picture in census.pictures}
 
 
 def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
@@ -115,22 +116,24 @@ def check_pictures(run: RunFolder, root: Path, census: Census, chosen: ResolvedS
         report(Note(f"The pictures of {run.path} are in {census.root} now; they were in {root}."))
 
 
-def keep_pictures(run: RunFolder, census: Census) -> KeptPictures:
+def keep_pictures(run: RunFolder, census: Census) -> list[Mapping[str, int]]:
     """Write down which pictures a run is of from now on, and if they were others before, when that was.
 
     Args:
         census: with those that could not be decoded, for one of them may be mended later.
+
+    Returns:
+        All changes so far (see store.pictures).
     """
-    changes = []
+    changes: list[Mapping[str, int]] = []
     if run.begun:
         before = read_pictures(run)
-        changes = list(before.changes)
+        changes += before.changes
         if found := compare(before.files, census):
             counts = {name: len(names) for name, names in vars(found).items()}
             changes.append({"after_epochs": len(read_epochs(run)), **counts})
-    files = {picture.name: (picture.bytes, picture.modified_ns) for picture in census.pictures}
-    write_pictures(run, kept := KeptPictures(files, changes))
-    return kept
+    write_pictures(run, KeptPictures(_files(census), changes))
+    return changes
 
 
 def _near(run: RunFolder, before: Path) -> Iterator[Path]:
@@ -143,14 +146,10 @@ def _near(run: RunFolder, before: Path) -> Iterator[Path]:
 
 def _holds(folder: Path, files: Mapping[str, tuple[int, int]]) -> bool:
     """Whether all of these files are in a folder as they were; usually the first one tells."""
-    try:
-        for name, status in files.items():
-            found = (folder / name).stat()
-            if (found.st_size, found.st_mtime_ns) != status:
-                return False
-    except OSError:
-        return False
-    return True
+    with contextlib.suppress(OSError):
+        found = ((status, (folder / name).stat()) for name, status in files.items())
+        return all((now.st_size, now.st_mtime_ns) == status for status, now in found)
+    return False
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -7,10 +7,7 @@ import dataclasses
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +34,6 @@ from simclr_cli.store.events import EventFiles
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo, write_run_info
 from simclr_cli.trouble import require_extra
-from simclr_cli.verbs.alone import alone
 from simclr_cli.verbs.copies import join_alike
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.export import model_card, timm_config
@@ -45,33 +41,12 @@ from simclr_cli.verbs.outcome import outcome
 from simclr_cli.verbs.pictures import check_pictures
 from simclr_cli.verbs.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded, resolve
 from simclr_cli.verbs.report import try_report
-from simclr_cli.verbs.resume import begin, explain, settle
+from simclr_cli.verbs.resume import alone, begin, explain, settle
 from simclr_cli.verbs.training import build_model, train
-from simclr_cli.verbs.trial import bytes_a_picture, lack_of_disk, seconds_a_picture
+from simclr_cli.verbs.trial import bytes_a_view, lack_of_disk, seconds_a_picture
 from simclr_cli.verbs.watch import Watch, kept_out
 
 FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
-
-
-@dataclass(frozen=True)
-class Work:
-    """What there is to do, as the first of several processes has found out and tells the others."""
-
-    run: RunFolder
-    chosen: ResolvedSettings
-    census: Census  # before decoding
-    plan: PlanMade | None = None  # these three the first one keeps to itself
-    model: SimCLR | None = None
-    before: RunInfo | None = None  # of a run that goes on
-
-    def told(self) -> list[Any]:
-        """As JSON can hold it."""
-        return [str(self.run.path.absolute()), self.chosen.told(), self.census.told()]
-
-    @staticmethod
-    def retold(told: list[Any]) -> Work:
-        """The work that `told` told of."""
-        return Work(RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2]))
 
 
 def pretrain(settings: PretrainSettings, *, report: Report = silent) -> PretrainResult:
@@ -96,33 +71,39 @@ def _pretrain(
     if settings.tensorboard:
         require_extra("tensorboard", "tensorboard", "--tensorboard")
     beside = ranks.beside()
-    work = _prepare(settings, device, ranks, beside, report) if ranks.first else None
-    if work and not settings.dry_run:
-        held.enter_context(alone(work.run, report, resumed=work.chosen.resume))
-    if not ranks.alone:
-        told = ranks.share(work.told() if work else None)
-    work = work or Work.retold(told)
-    run, chosen, census = work.run, work.chosen, work.census
+    plan: PlanMade | None = None
+    model: SimCLR | None = None
+    before: RunInfo | None = None
+    told = None
+    if ranks.first:
+        run, chosen, census, plan, model, before = _prepare(settings, device, ranks, beside, report)
+        if not settings.dry_run:
+            held.enter_context(alone(run, report, resumed=chosen.resume))
+        if not ranks.alone:
+            told = [str(run.path.absolute()), chosen.told(), census.told()]
+    told = ranks.share(told)
+    if not ranks.first:
+        run, chosen, census = RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2])
     result = PretrainResult(
         run=str(run.path), finished=False, epochs=chosen.epochs, pictures=len(census.pictures),
         refused=len(census.refused), first_loss=None, last_loss=None, images_per_second=None,
-        seconds=time.perf_counter() - began, model_digest=None, plan=work.plan, census=census.summary(),
+        seconds=time.perf_counter() - began, model_digest=None, plan=plan, census=census.summary(),
     )  # fmt: skip
     if settings.dry_run:
         return result
 
     make_folder(run.path)
-    decoded = _decode(work, settings, count_workers(chosen.workers, beside), ranks, report)
-    census = decoded.census
+    decoded = _decode(census, chosen, count_workers(chosen.workers, beside), ranks, report)
+    listed, census = census, decoded.census
     fixed = chosen.resume or settings.held_out is not None
     chosen, amended = fit_to_decoded(chosen, len(decoded), held_out_is_fixed=fixed)
     for choice in amended:
         report(Note(f"The plan changes. {choice.name.capitalize()}: {choice.value}, {choice.reason}.", warning=True))
-    info, plan = None, work.plan
+    info = None
     if plan is not None:
         new = {choice.name: choice for choice in amended}
         plan = dataclasses.replace(plan, choices=tuple(new.get(choice.name, choice) for choice in plan.choices))
-        info = settle(run, chosen, census, plan.choices, work.census, work.before)
+        info = settle(run, chosen, census, plan.choices, listed, before)
     groups = _groups(decoded, chosen, ranks, report)
 
     def shrunk(micro_batch: int) -> None:
@@ -131,23 +112,27 @@ def _pretrain(
             run, dataclasses.replace(info, settings=dataclasses.replace(info.settings, micro_batch=micro_batch))
         )
 
-    model = work.model or build_model(chosen).to(device)
+    model = model or build_model(chosen).to(device)
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)
     batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks, out)
     watch = Watch(decoded, out, chosen)
-    with _event_files(run, wanted=settings.tensorboard and ranks.first, report=report) as told:
-        metrics = train(model, batches, chosen, run, told, groups=groups, shrunk=shrunk, look=watch.look)
+    telling = _to_event_files(run, report, held) if settings.tensorboard and ranks.first else report
+    metrics = train(model, batches, chosen, run, telling, groups=groups, shrunk=shrunk, look=watch.look)
 
     found = outcome(metrics, chosen.batch_size, chosen.epochs * batches.steps_per_epoch)
     digest, page = None, None
     if ranks.first:
         assert info is not None
         write_json(run.outcome_file, dataclasses.asdict(found))
-        digest = _export(run, model.cpu(), pictures=len(decoded), epochs=chosen.epochs)
+        encoder = model.cpu().encoder
+        run.write_projector(model.head.state_dict())
+        card = model_card(encoder, pictures=len(decoded), epochs=chosen.epochs)
+        digest = run.write_encoder(encoder.backbone.state_dict(), timm_config(encoder), card)  # the run is finished
         report(TrainingEnded())
         page = try_report(run, info, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
-        raise CollapseError(*found.sentences)
+        what, _, remedy = found.words.partition(". ")
+        raise CollapseError(f"{what}.", remedy)
     return dataclasses.replace(
         result,
         finished=True,
@@ -166,8 +151,10 @@ def _pretrain(
     )
 
 
-def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report) -> Work:
-    """Census and plan; whatever cannot work ends here, before any long work."""
+def _prepare(
+    settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report
+) -> tuple[RunFolder, ResolvedSettings, Census, PlanMade, SimCLR, RunInfo | None]:
+    """Census and plan, and of a run that goes on what it was; whatever cannot work ends here, before any long work."""
     run, wanted, before = begin(settings, restarted=ranks.restarted)
     workers = count_workers(wanted.workers, beside)
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
@@ -188,7 +175,7 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
         choices = explain(before, chosen, choices)
     chosen = dataclasses.replace(chosen, run=run.path.name)
     model = build_model(chosen).to(device)
-    kept = bytes_a_picture(model, chosen)
+    kept = 2 * bytes_a_view(model.encoder, chosen.precision)
     chosen, micro_batch = choose_micro_batch(chosen, here, kept, has_batch_norm(model.encoder))
     steps = chosen.epochs * ((len(census.pictures) - chosen.held_out) // chosen.batch_size)
     seen = steps * chosen.batch_size
@@ -197,31 +184,20 @@ def _prepare(settings: PretrainSettings, device: torch.device, ranks: Ranks, bes
     chosen, compiling = choose_compile(chosen, here, estimate)
     plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, estimate)
     report(plan)
-    if shortage := lack_of_room(census, chosen.image_size, _budget(chosen)):
+    room = lack_of_room(census, chosen.image_size, _budget(chosen))
+    for shortage in filter(None, (room, lack_of_disk(run.path, model, chosen))):
         report(Note(shortage, warning=True))
-    if shortage := lack_of_disk(run.path, model, chosen):
-        report(Note(shortage, warning=True))
-    return Work(run, chosen, census, plan, model, before)
+    return run, chosen, census, plan, model, before
 
 
-def _decode(work: Work, settings: PretrainSettings, workers: int, ranks: Ranks, report: Report) -> DecodedPictures:
-    """The pictures, which must be the same to all processes.
-
-    Raises:
-        InputError: there is only one.
-        MachineError: some process does not see what the others see.
-    """
+def _decode(census: Census, chosen: ResolvedSettings, workers: int, ranks: Ranks, report: Report) -> DecodedPictures:
+    """The pictures, which must be the same to all processes, and more than one."""
+    told = progress(report, "decoding")
     with ranks.in_turn():
-        decoded = decode_once(
-            work.census,
-            work.chosen.image_size,
-            workers=workers,
-            progress=progress(report, "decoding"),
-            budget=_budget(settings),
-        )
+        decoded = decode_once(census, chosen.image_size, workers=workers, progress=told, budget=_budget(chosen))
     if len(set(ranks.collect(decoded.census.fingerprint))) > 1:
         raise MachineError(
-            f"The processes of this run do not all see the same pictures in {work.census.root}.",
+            f"The processes of this run do not all see the same pictures in {census.root}.",
             "Give each machine the same folder under the same path.",
         )
     if len(decoded) < 2:
@@ -234,11 +210,11 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
     if chosen.loss == "supcon":
         return torch.from_numpy(np.unique(decoded.census.labels, return_inverse=True)[1])
     found = None
-    if ranks.first:
-        ids = group(decoded.census, chosen.group_by, chosen.copies, decoded.workers)
-        if ids is not None and chosen.copies == "near":
+    ids = group(decoded.census, chosen.group_by, chosen.copies, decoded.workers) if ranks.first else None
+    if ids is not None:
+        if chosen.copies == "near":
             join_alike(ids, decoded, progress(report, "looking for copies"))
-        found = None if ids is None else ids.tolist()
+        found = ids.tolist()
     if (found := ranks.share(found)) is None:
         return None
     sizes = sorted(size for size in Counter(found).values() if size > 1)
@@ -251,27 +227,17 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
     return torch.tensor(found)
 
 
-@contextlib.contextmanager
-def _event_files(run: RunFolder, *, wanted: bool, report: Report) -> Iterator[Report]:
+def _to_event_files(run: RunFolder, report: Report, held: contextlib.ExitStack) -> Report:
     """The same report, which writes every epoch to event files first."""
     files = EventFiles(run.event_files, lambda text: report(Note(text, warning=True)))
+    held.callback(files.close)
 
     def told(event: Event) -> None:
         if isinstance(event, EpochDone):
             files.write(read_epochs(run))  # train has just written them, with this one
         report(event)
 
-    try:
-        yield told if wanted else report
-    finally:
-        files.close()
-
-
-def _export(run: RunFolder, model: SimCLR, *, pictures: int, epochs: int) -> str:
-    """Write head and encoder, which makes the run a finished one; the encoder's digest."""
-    run.write_projector(model.head.state_dict())
-    card = model_card(model.encoder, pictures=pictures, epochs=epochs)
-    return run.write_encoder(model.encoder.backbone.state_dict(), timm_config(model.encoder), card)
+    return told
 
 
 def _budget(settings: PretrainSettings) -> int | None:

@@ -1,16 +1,20 @@
-"""Which run: a new one under a free name, or one that was stopped, with its own settings."""
+"""Which run: a new one under a free name, or one that was stopped, with its own settings; for one process at a time."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 import simclr_cli
+from simclr_cli.atomic import remove_strays
 from simclr_cli.errors import RunError, SettingsError
-from simclr_cli.events import Choice
+from simclr_cli.events import Choice, Report
+from simclr_cli.files import NotWritten
 from simclr_cli.images.census import Census
+from simclr_cli.locks import locked
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
@@ -36,11 +40,20 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
         RunError: nothing to resume, a name that is taken, or pictures that are nowhere.
         SettingsError: a resumed run given other settings than its own, or no more epochs than it has done.
     """
-    if restarted and not settings.resume and (begun := _named_or_next(settings)).begun and not begun.finished:
-        kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
-        settings = PretrainSettings(**{**kept, "run": begun.path.name, "resume": True})
     if not settings.resume:
-        return _new_run(settings).checked(), ResolvedSettings(**vars(settings)), None
+        new = _named_or_next(settings)
+        if restarted and new.begun and not new.finished:
+            kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
+            settings = PretrainSettings(**{**kept, "run": new.path.name, "resume": True})
+        elif settings.dry_run or not new.begun:
+            return new.checked(), ResolvedSettings(**vars(settings)), None
+        elif new.finished:
+            raise RunError(f"The run {new.path} is finished, and is never overwritten.", "Choose another --run.")
+        else:
+            raise RunError(
+                f"The run {new.path} was begun and is not finished.",
+                f"Go on with: {new.resume_command}; or choose another name with --run.",
+            )
     run = _stopped_run(settings).checked()
     before = read_run_info(run)
     command = {name: getattr(settings, name) for name in NOT_KEPT}
@@ -77,38 +90,24 @@ def _named_or_next(settings: PretrainSettings) -> RunFolder:
     return run
 
 
-def _new_run(settings: PretrainSettings) -> RunFolder:
-    run = _named_or_next(settings)
-    if run.finished and not settings.dry_run:
-        raise RunError(f"The run {run.path} is finished, and is never overwritten.", "Choose another --run.")
-    if run.begun and not run.finished and not settings.dry_run:
-        raise RunError(
-            f"The run {run.path} was begun and is not finished.",
-            f"Go on with: {run.resume_command}; or choose another name with --run.",
-        )
-    return run
-
-
 def _stopped_run(settings: PretrainSettings) -> RunFolder:
+    """The run that is named, or else the newest that can go on, those that are not finished first."""
     if settings.run is not None:
         run = RunFolder(settings.runs / settings.run)
         if not run.begun:
             raise RunError(f"There is no run {run.path} to go on with.", "Leave out --resume to begin one.")
-    else:
-        more = settings.epochs is not None
-        stopped = [run for run in list_runs(settings.runs) if more or not run.finished]
-        stopped.sort(key=lambda run: run.finished)  # those that are not come first
-        if settings.images is not None:
-            stopped = [run for run in stopped if is_of(run, read_run_info(run).settings.images, settings.images)]
-        if not stopped:
-            of = f" of {settings.images}" if settings.images else ""
-            raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")
-        run = stopped[0]
-    if run.finished and settings.epochs is None:
-        raise RunError(
-            f"The run {run.path} is finished.", "Use it, go on to more --epochs, or train under another --run."
-        )
-    return run
+        if run.finished and settings.epochs is None:
+            raise RunError(
+                f"The run {run.path} is finished.", "Use it, go on to more --epochs, or train under another --run."
+            )
+        return run
+    for run in sorted(list_runs(settings.runs), key=lambda run: run.finished):
+        if run.finished and settings.epochs is None:
+            break
+        if settings.images is None or is_of(run, read_run_info(run).settings.images, settings.images):
+            return run
+    of = f" of {settings.images}" if settings.images else ""
+    raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")
 
 
 def explain(before: RunInfo, chosen: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
@@ -149,7 +148,7 @@ def settle(
         extended = (*before.extended, before.settings.epochs) if more else before.extended
         new = {choice.name: choice for choice in choices if more and choice.name == "epochs"}
         choices = [new.get(choice.name, choice) for choice in before.choices] or choices
-    kept = keep_pictures(run, full)
+    changes = keep_pictures(run, full)
     info = RunInfo(
         settings=dataclasses.replace(chosen, images=census.root.resolve()),
         census=census.summary(),
@@ -160,8 +159,30 @@ def settle(
         },
         choices=tuple(choices),
         extended=extended,
-        image_changes=kept.changes,
+        image_changes=changes,
     )
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
     write_run_info(run, info)
     return info
+
+
+@contextlib.contextmanager
+def alone(run: RunFolder, report: Report, *, resumed: bool) -> Iterator[None]:
+    """Within, no other process trains in this folder.
+
+    Raises:
+        Busy: another one does.
+        RunError: another one has begun the run since this one found its name free.
+        NotWritten: from within, with the command that goes on with the run.
+    """
+    with locked(run.path, report):
+        if run.begun and not resumed:
+            raise RunError(f"The run {run.path} was begun by another process.", "Type the command again.")
+        remove_strays(run.checkpoints, 0)
+        try:
+            yield
+        except NotWritten as error:
+            if not run.begun or run.finished:
+                raise
+            remedy = f"Make room or give back the right to write, then go on with: {run.resume_command}"
+            raise NotWritten(error.what, remedy, forbidden=error.forbidden) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Step:
         self.views = TwoViews(chosen.image_size, view_recipe(chosen))
         self.losses: list[Tensor] = []  # of the steps done, on the device, until someone reads them and takes them out
         self.lock = threading.Lock()  # of what the last whole step left: model, optimizer and losses
-        self._buffers: Buffers | None = None  # as that step left them; None: they are as the model has them
+        self._buffers: dict[Tensor, Tensor] = {}  # those of the model that have changed since -> as that step left them
         self._left: torch.cuda.Event | None = None  # when a GPU has come to there
         self.encode: Forward = model.encoder
         if self.device.type == "cuda":
@@ -73,14 +73,14 @@ class Step:
         """
         drawn = self.views.draw(batch.sizes, torch_generator(self.chosen.seed, Purpose.VIEWS, batch.step))
         *early, last = batch.parts
-        kept = Buffers(self.model)
+        kept = {buffer: buffer.clone() for buffer in self.model.buffers()}  # the running statistics of norms
         with self.lock:  # who saves is still reading what the forward passes will change
             self._leave(kept)
         self.optimizer.zero_grad()
         try:
             h = [self._represent(batch, part, drawn, graph=False) for part in early]
             if early:
-                kept.restore(self.model.encoder)  # they are to see each picture once
+                _restore(self.model.encoder, kept)  # they are to see each picture once
             h.append(self._represent(batch, last, drawn, graph=True))
             loss, slopes = self._contrast(h, batch)
             h.pop().backward(slopes[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ class Step:
                 again = self._represent(batch, part, drawn, graph=True)
                 again.backward(slopes[:, part].flatten(0, 1))  # type: ignore[no-untyped-call]
         except RuntimeError:
-            kept.restore(self.model)
+            _restore(self.model, kept)
             self.optimizer.zero_grad()
             raise
         self._add_gradients()
@@ -96,7 +96,7 @@ class Step:
             if self.device.type != "cpu" or bool(loss.isfinite()):  # a GPU would have to be waited for
                 self.optimizer.step()
             self.losses.append(loss)
-            self._leave(None)
+            self._leave({})
         return loss
 
     @contextlib.contextmanager
@@ -111,11 +111,10 @@ class Step:
                 stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
                 stream.wait_event(self._left)
                 aside.enter_context(torch.cuda.stream(stream))
-            before = self._buffers.before if self._buffers else {}
             state = self.model.state_dict(keep_vars=True)
-            yield {name: before.get(tensor, tensor).detach() for name, tensor in state.items()}
+            yield {name: self._buffers.get(tensor, tensor).detach() for name, tensor in state.items()}
 
-    def _leave(self, buffers: Buffers | None) -> None:
+    def _leave(self, buffers: dict[Tensor, Tensor]) -> None:
         self._buffers = buffers
         if self.device.type == "cuda":
             self._left = torch.cuda.current_stream(self.device).record_event()
@@ -160,13 +159,6 @@ class Step:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.chosen.precision == "bfloat16")
 
 
-class Buffers:
-    """A model's buffers (the running statistics of its norms) as they were."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self.before = {buffer: buffer.clone() for buffer in model.buffers()}
-
-    def restore(self, module: torch.nn.Module) -> None:
-        """Those of a part of the model."""
-        for buffer in module.buffers():
-            buffer.copy_(self.before[buffer])
+def _restore(module: torch.nn.Module, before: Mapping[Tensor, Tensor]) -> None:
+    for buffer in module.buffers():
+        buffer.copy_(before[buffer])

@@ -28,7 +28,7 @@ from simclr_cli.store.epochs import write_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.encoders import start_encoder
-from simclr_cli.verbs.failure import TELL_SECONDS, keep_what_is_good, read_losses
+from simclr_cli.verbs.outcome import TELL_SECONDS, keep_what_is_good, read_losses
 from simclr_cli.verbs.step import Step
 
 STOPS = (Interrupted, Terminated)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,9 @@ KEPT_A_WEIGHT = {"adamw": 2, "lars": 1, "sgd": 1}  # numbers that an optimizer k
 SHORT_RUN = 120  # seconds; of such a run a rough estimate is enough
 
 
-def bytes_a_picture(model: SimCLR, chosen: ResolvedSettings) -> int:
-    """What autograd keeps of the two views of one picture from forward to backward: most of what a step takes."""
-    with _as_it_was(model):
-        return 2 * bytes_a_view(model.encoder, chosen.precision)
-
-
 def bytes_a_view(encoder: Encoder, precision: Precision) -> int:
-    """The same of one view by f as it is, in train mode or not, whose norms' statistics then have seen noise."""
+    """What autograd keeps of one view from forward to backward, by a copy of f: most of what a step takes."""
+    encoder = copy.deepcopy(encoder).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in encoder.parameters()}
     device, size = encoder.mean.device, encoder.spec.image_size
 
@@ -58,26 +53,25 @@ def bytes_a_view(encoder: Encoder, precision: Precision) -> int:
 
 
 def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictures: int) -> float:
-    """Time a step on random pictures: few first, more as long as that is quick and the run is not.
+    """Time a step of a copy of the model on random pictures: few first, more while that is quick and the run is not.
 
     Args:
         side: of the stored pictures, px.
         pictures: that the run will see, through all epochs.
     """
-    with _as_it_was(model):
-        model.train()
-        eager = dataclasses.replace(chosen, compile="off", loss="nt-xent")
-        step = Step(model, create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay), eager, silent)
-        most = min(chosen.batch_size, chosen.micro_batch or chosen.batch_size)
-        if step.device.type == "cpu":
-            most = min(most, TRIAL_PICTURES)
-        count, seconds = 1, 0.0
-        while count < most and seconds * 8 < TRIAL_SECONDS and (count == 1 or pictures * seconds / count > SHORT_RUN):
-            count = min(8 * count, most)
-            pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
-            sizes = torch.full((count, 2), side)
-            batches = [Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels])) for i in range(2)]
-            seconds = seconds_a_step(step(batch) for batch in batches)
+    model = copy.deepcopy(model).train()
+    eager = dataclasses.replace(chosen, compile="off", loss="nt-xent")
+    step = Step(model, create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay), eager, silent)
+    most = min(chosen.batch_size, chosen.micro_batch or chosen.batch_size)
+    if step.device.type == "cpu":
+        most = min(most, TRIAL_PICTURES)
+    count, seconds = 1, 0.0
+    while count < most and seconds * 8 < TRIAL_SECONDS and (count == 1 or pictures * seconds / count > SHORT_RUN):
+        count = min(8 * count, most)
+        pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
+        sizes = torch.full((count, 2), side)
+        batches = [Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels])) for i in range(2)]
+        seconds = seconds_a_step(step(batch) for batch in batches)
     return seconds / count
 
 
@@ -104,14 +98,3 @@ def lack_of_disk(folder: Path, model: SimCLR, chosen: ResolvedSettings) -> str |
         f"To save this run needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in {folder.parent}: "
         "make room there, or it will stop when it saves."
     )
-
-
-@contextlib.contextmanager
-def _as_it_was(model: SimCLR) -> Iterator[None]:
-    """Whatever is done to the model meanwhile, afterwards it is as it was: it is to be trained in earnest."""
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    try:
-        yield
-    finally:
-        model.zero_grad()
-        model.load_state_dict(before)

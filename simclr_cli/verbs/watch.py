@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.engine.accuracy import percent
-from simclr_cli.engine.health import (
-    alignment,
-    effective_rank,
-    found_other_view,
-    normalised,
-    similarities,
-    uniformity,
-)
+from simclr_cli.engine.health import alignment, effective_rank, found_other_view, normalised, similarities, uniformity
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.probes import knn_votes
 from simclr_cli.engine.views import TwoViews, centre_crop, make_view
@@ -66,8 +59,6 @@ class Watch:
         last = epoch == self.chosen.epochs
         health = last or epoch % self.every == 0 or epoch == 1
         knn = len(self.labelled) > 0 and (last or epoch % self.knn_every == 0)
-        if not health and not knn:
-            return None, None
         model.eval()
         try:
             with torch.inference_mode():

@@ -12,7 +12,7 @@ from simclr_cli.events import silent
 from simclr_cli.files import NotWritten
 from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.alone import alone
+from simclr_cli.verbs.resume import alone
 
 
 @pytest.fixture

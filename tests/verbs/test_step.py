@@ -24,7 +24,7 @@ from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.plan import Circumstances, resolve
 from simclr_cli.verbs.step import Step
 from simclr_cli.verbs.training import build_model, train
-from simclr_cli.verbs.trial import bytes_a_picture
+from simclr_cli.verbs.trial import bytes_a_view
 
 PICTURES, SIDE, BATCH, CPU = 26, 24, 12, torch.device("cpu")
 
@@ -199,7 +199,7 @@ def test_other_errors_are_no_want_of_memory(tmp_path: Path) -> None:
         train(model, Batches(decoded(), BATCH, 0, CPU), chosen, RunFolder(tmp_path), silent)
 
 
-def test_bytes_a_picture_are_those_of_the_activations() -> None:
+def test_bytes_a_view_are_those_of_the_activations() -> None:
     """By a closed form: a convolution keeps its input, ReLU its output."""
     chosen = dataclasses.replace(settings(), image_size=20)
     model = build_model(chosen)
@@ -207,9 +207,9 @@ def test_bytes_a_picture_are_those_of_the_activations() -> None:
         nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()
     )
     before = copy.deepcopy(model.state_dict())
-    floats = 2 * 20 * 20 * (3 + 5)  # both views: what goes into the convolution, what comes out of ReLU
-    indices = 2 * 5  # of the maxima, int64
-    assert bytes_a_picture(model, chosen) == 4 * floats + 8 * indices
+    floats = 20 * 20 * (3 + 5)  # what goes into the convolution, what comes out of ReLU
+    indices = 5  # of the maxima, int64
+    assert bytes_a_view(model.encoder, chosen.precision) == 4 * floats + 8 * indices
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
