@@ -19,8 +19,6 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.export import timm_config
 
-State = Literal["learning", "improving", "unchanged", "collapsed"]
-
 SAME = 0.98  # mean cosine of the z of different pictures from which on they are all alike
 FLAT = 1.5  # effective rank of h below which all pictures lie on a line
 NO_GAIN = 0.98  # of log(2N - 1), the loss of a model that tells nothing apart
@@ -35,7 +33,7 @@ TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets i
 class Outcome:
     """A word for scripts, and sentences for a person: what came of it, and what to do next, if anything."""
 
-    state: State
+    state: Literal["learning", "improving", "unchanged", "collapsed"]
     words: str
 
 
@@ -65,14 +63,16 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
             f"Little was learned{seen}: the loss is {losses[-1]:.2f}, and that of telling nothing apart {nothing:.2f}. "
             "Train longer, or with another --learning-rate.",
         )
-    if share := _late_share(losses, nothing):
-        return Outcome(
-            "improving",
-            f"It has learned{seen}, and was still improving: the last quarter of the epochs brought {100 * share:.0f} "
-            f"% of all that the loss fell by. Train longer: --epochs {2 * len(losses)}.",
-        )
     if len(losses) < QUARTER_FROM:
         return Outcome("learning", f"It has learned{seen}; whether it would go on cannot be told from so few epochs.")
+    start = max(losses[0], nothing)  # what the loss falls from, which the first epoch's mean hides
+    late = (losses[-1 - len(losses) // 4] - losses[-1]) / (start - losses[-1])
+    if late > STILL:
+        return Outcome(
+            "improving",
+            f"It has learned{seen}, and was still improving: the last quarter of the epochs brought {100 * late:.0f} "
+            f"% of all that the loss fell by. Train longer: --epochs {2 * len(losses)}.",
+        )
     return Outcome("learning", f"It has learned{seen}, and had come to rest by the end.")
 
 
@@ -85,15 +85,6 @@ def _seen(health: Health | None) -> str:
         f" (of two views each of {health.pictures:,} pictures {where}, {health.found:.0f} % find their other one, by "
         f"chance {chance:.1f} %; h spreads over {health.rank_h:.0f} dimensions)"
     )
-
-
-def _late_share(losses: Sequence[float], nothing: float) -> float:
-    """The share of the loss's whole fall that the last quarter brought, if it is worth speaking of; else 0."""
-    if len(losses) < QUARTER_FROM:
-        return 0.0
-    start = max(losses[0], nothing)  # what it falls from, which the first epoch's mean hides
-    fall, late = start - losses[-1], losses[-1 - len(losses) // 4] - losses[-1]
-    return late / fall if fall > 0 and late / fall > STILL else 0.0
 
 
 def read_losses(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +61,14 @@ def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
     Raises:
         RunError: nowhere.
     """
-    if given is not None:
-        return given
-    if before.is_dir():
-        return before
+    if given is not None or before.is_dir():
+        return given or before
+    runs = run.path.absolute().parent
+    near = [place / before.name for place in (runs, runs.parent, Path.cwd(), before.parent.parent)]
+    with contextlib.suppress(OSError):
+        near += sorted(before.parent.iterdir())
     files = read_pictures(run).files
-    for folder in _near(run, before):
+    for folder in near:
         if _holds(folder, files):
             return folder.resolve()
     raise RunError(
@@ -77,12 +79,9 @@ def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
 
 def is_of(run: RunFolder, before: Path, folder: Path) -> bool:
     """Whether a folder is the one that a run is of, also if it was moved from where it was before."""
-    if before == folder.resolve():
-        return True
-    try:
-        return _holds(folder, read_pictures(run).files)
-    except RunError:
-        return False
+    with contextlib.suppress(RunError):
+        return before == folder.resolve() or _holds(folder, read_pictures(run).files)
+    return False
 
 
 def check_pictures(run: RunFolder, root: Path, census: Census, chosen: ResolvedSettings, report: Report) -> None:
@@ -134,14 +133,6 @@ def keep_pictures(run: RunFolder, census: Census) -> list[Mapping[str, int]]:
             changes.append({"after_epochs": len(read_epochs(run)), **counts})
     write_pictures(run, KeptPictures(_files(census), changes))
     return changes
-
-
-def _near(run: RunFolder, before: Path) -> Iterator[Path]:
-    """Folders of the same name near the run, here, and one further up; then whatever lies where it was."""
-    runs = run.path.absolute().parent
-    yield from (place / before.name for place in (runs, runs.parent, Path.cwd(), before.parent.parent))
-    with contextlib.suppress(OSError):
-        yield from sorted(before.parent.iterdir())
 
 
 def _holds(folder: Path, files: Mapping[str, tuple[int, int]]) -> bool:

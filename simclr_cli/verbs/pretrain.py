@@ -108,9 +108,8 @@ def _pretrain(
 
     def shrunk(micro_batch: int) -> None:
         assert info is not None  # with several processes it is an error instead
-        write_run_info(
-            run, dataclasses.replace(info, settings=dataclasses.replace(info.settings, micro_batch=micro_batch))
-        )
+        smaller = dataclasses.replace(info.settings, micro_batch=micro_batch)
+        write_run_info(run, dataclasses.replace(info, settings=smaller))
 
     model = model or build_model(chosen).to(device)
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)
@@ -219,11 +218,8 @@ def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, re
         return None
     sizes = sorted(size for size in Counter(found).values() if size > 1)
     within = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} pictures" if sizes else ""
-    report(
-        Note(
-            f"Groups that are not pushed apart: {len(sizes):,}{within}; {len(found) - sum(sizes):,} pictures are alone."
-        )
-    )
+    others = len(found) - sum(sizes)
+    report(Note(f"Groups that are not pushed apart: {len(sizes):,}{within}; {others:,} pictures are alone."))
     return torch.tensor(found)
 
 

@@ -57,8 +57,9 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
     run = _stopped_run(settings).checked()
     before = read_run_info(run)
     command = {name: getattr(settings, name) for name in NOT_KEPT}
+    elsewhere = {name: given for name in ELSEWHERE if (given := getattr(settings, name)) is not None}
     images = find_folder(run, before.settings.images, settings.images)
-    own = dataclasses.replace(before.settings, **command, images=images)
+    own = dataclasses.replace(before.settings, **command, **elsewhere, images=images)
     if settings.epochs is not None and (run.finished or settings.epochs != own.epochs):
         if settings.epochs <= (done := len(read_epochs(run))):
             raise SettingsError(
@@ -74,8 +75,7 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
                 f"The run {run.path} has {option} {getattr(own, field.name)}, and goes on with its own settings.",
                 f"Leave out {option}, or train under another --run.",
             )
-    elsewhere = {name: given for name in ELSEWHERE if (given := getattr(settings, name)) is not None}
-    return run, dataclasses.replace(own, **elsewhere), before
+    return run, own, before
 
 
 def _named_or_next(settings: PretrainSettings) -> RunFolder:

@@ -31,8 +31,6 @@ from simclr_cli.verbs.encoders import start_encoder
 from simclr_cli.verbs.outcome import TELL_SECONDS, keep_what_is_good, read_losses
 from simclr_cli.verbs.step import Step
 
-STOPS = (Interrupted, Terminated)
-
 Look = Callable[[SimCLR, int], tuple[Health | None, float | None]]
 
 
@@ -93,7 +91,7 @@ def train(
         metrics, losses = found.metrics, [] if begun_again else found.losses
         if ranks.first and metrics:
             write_epochs(run, metrics)
-    saved = len(metrics), len(losses)
+    saved, last_save = (len(metrics), len(losses)), time.monotonic()
     start = len(metrics) * steps + len(losses)
     if len(set(ranks.collect(start))) > 1:
         raise MachineError(
@@ -102,7 +100,7 @@ def train(
         )
 
     def save() -> int:
-        nonlocal saved
+        nonlocal saved, last_save
         with step_of.whole() as model_state:
             every = losses + [float(loss) for loss in step_of.losses]
             done = len(metrics), len(every)
@@ -112,6 +110,7 @@ def train(
                     state = Checkpoint(step, model_state, optimizer.state_dict(), metrics, every, fingerprint)
                     save_checkpoint(run.checkpoints, state)
                 saved = done
+            last_save = time.monotonic()
             return saved[0] * steps + saved[1]
 
     def stopped(kind: type[Interrupted]) -> Interrupted:
@@ -121,15 +120,14 @@ def train(
         return keep_what_is_good(run, model, batches, step, loss) if ranks.first else ""
 
     if chosen.resume and start < total:
-        where = f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}."
         why = " The pictures are no longer those that it was of, so this epoch begins again." if begun_again else ""
-        report(Note(where + why))
+        report(Note(f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}.{why}"))
     model.train()
     step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
     unread = step_of.losses  # still on the device
     if stop := _tell(report, TrainingBegun(save, stopped)):
         raise stopped(type(stop)) from None
-    last_save = told = time.monotonic()
+    told = time.monotonic()
     pause = 1  # steps from one look at the losses to the next
     with contextlib.closing(_updates(step_of, batches, start, total, rate_of, report, shrunk)) as coming:
         for epoch in range(len(metrics), chosen.epochs):
@@ -152,7 +150,6 @@ def train(
                     break
                 if done < steps and told - last_save > chosen.checkpoint_seconds:
                     save()
-                    last_save = time.monotonic()
             if len(losses) == steps:  # a stop at the last step leaves a whole epoch
                 seconds = time.perf_counter() - began
                 seen = look(model, epoch + 1) if ranks.first else (None, None)
@@ -168,7 +165,6 @@ def train(
                 raise stopped(type(stop)) from None
             if time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
                 save()
-                last_save = time.monotonic()
     return metrics
 
 
@@ -208,21 +204,20 @@ def _updates(
 def _smaller(batches: Batches, most: int | None, step: int, report: Report) -> int:
     """Half of the micro-batch that the memory was too small for."""
     largest: int = max(part.stop - part.start for part in batches.parts(most))
+    half = largest // 2
     remedy = "Give a smaller --image-size or --backbone, or close what else is running."
     if largest == 1:
         raise MachineError("The memory is too small to train on a single picture at a time.", remedy)
     if not batches.ranks.alone:
         raise MachineError(
             f"The memory of a device is too small for a micro-batch of {largest} pictures.",
-            f"Go on with --resume --micro-batch {largest // 2}.",
+            f"Go on with --resume --micro-batch {half}.",
         )
     if batches.device.type == "cuda":
         torch.cuda.empty_cache()
-    text = (
-        f"Step {step + 1}: the memory was too small for {largest} pictures at a time; done again with {largest // 2}."
-    )
+    text = f"Step {step + 1}: the memory was too small for {largest} pictures at a time; done again with {half}."
     report(Note(text, warning=True))
-    return largest // 2
+    return half
 
 
 def _pause(steps: int, seconds: float) -> int:
@@ -235,9 +230,9 @@ def _agree(ranks: Ranks, stop: Interrupted | None, pause: int) -> tuple[Interrup
     if ranks.alone:
         return stop, pause
     said = ranks.collect([stop.exit_code if stop else 0, pause])
-    kinds = {kind.exit_code: kind for kind in STOPS}
     code = max(code for code, _ in said)
-    return (stop or kinds[code]("Stopped.", "") if code else None), said[0][1]
+    kind = Terminated if code == Terminated.exit_code else Interrupted
+    return (stop or kind("Stopped.", "") if code else None), said[0][1]
 
 
 def _tell(report: Report, event: Event) -> Interrupted | None:

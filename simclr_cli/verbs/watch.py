@@ -47,7 +47,7 @@ class Watch:
         self.held_out = len(out) > 0
         count = len(decoded)
         some = numpy_generator(chosen.seed, Purpose.HEALTH).permutation(count)
-        self.rows = out[:MOST] if self.held_out else np.sort(some[: min(count, max(LEAST, min(MOST, count // 25)))])
+        self.rows = out[:MOST] if self.held_out else np.sort(some[: max(LEAST, min(MOST, count // 25))])
         trained = count - len(out)
         self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * HEALTH_SHARE)))
         classes = decoded.census.classes

@@ -447,7 +447,8 @@ def test_held_out_pictures_are_given_up_visibly_where_they_were_not_asked_for(
     own: Any, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut(own.pictures, *(f"{kind}/0001.jpg" for kind in ("bricks", "dots")))
-    monkeypatch.setitem(plan_module.RULES, "held_out", lambda *_: (16, "by the rule"))
+    monkeypatch.setattr(plan_module, "HELD_OUT_FROM", 48)
+    monkeypatch.setattr(plan_module, "HELD_OUT_ONE_IN", 3)  # of 48: 16
     notes: list[Event] = []
     made = train(own.pictures, batch_size=32, report=notes.append)
     info = read_run_info(RunFolder(Path(made.run)))
