@@ -37,7 +37,7 @@ from simclr_cli.settings import ResolvedSettings
 from simclr_cli.verbs.plan import Circumstances, resolve
 from simclr_cli.verbs.step import Step
 from simclr_cli.verbs.training import build_model
-from simclr_cli.verbs.trial import bytes_a_picture
+from simclr_cli.verbs.trial import bytes_a_view
 
 CPU = torch.device("cpu")
 PEAK = """
@@ -66,7 +66,7 @@ def prepared(batch: int, backbone: str = "resnet18", size: int = 64, device: tor
     asked = ResolvedSettings(images=Path(), backbone=backbone, image_size=size, batch_size=batch, compile="off")
     chosen = resolve(asked, Circumstances(10_000, size, device))[0]
     model = build_model(chosen).to(device).train()
-    kept = bytes_a_picture(model, chosen)
+    kept = 2 * bytes_a_view(model.encoder, chosen.precision)
     return Step(model, create_optimizer(model, chosen.optimizer, weight_decay=0.01), chosen, silent), kept
 
 

@@ -56,7 +56,13 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
             f"h spreads over {health.rank_h:.1f} dimensions. Train under another --run with a lower --learning-rate, "
             "or a larger batch or temperature.",
         )
-    seen = _seen(health)
+    seen = ""
+    if health is not None:
+        where = "kept out of training" if health.held_out else "that it was trained on"
+        seen = (
+            f" (of two views each of {health.pictures:,} pictures {where}, {health.found:.0f} % find their other one, "
+            f"by chance {100 / (2 * health.pictures - 1):.1f} %; h spreads over {health.rank_h:.0f} dimensions)"
+        )
     if tells_nothing:
         return Outcome(
             "unchanged",
@@ -74,17 +80,6 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
             f"% of all that the loss fell by. Train longer: --epochs {2 * len(losses)}.",
         )
     return Outcome("learning", f"It has learned{seen}, and had come to rest by the end.")
-
-
-def _seen(health: Health | None) -> str:
-    if health is None:
-        return ""
-    where = "kept out of training" if health.held_out else "that it was trained on"
-    chance = 100 / (2 * health.pictures - 1)
-    return (
-        f" (of two views each of {health.pictures:,} pictures {where}, {health.found:.0f} % find their other one, by "
-        f"chance {chance:.1f} %; h spreads over {health.rank_h:.0f} dimensions)"
-    )
 
 
 def read_losses(

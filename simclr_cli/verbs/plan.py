@@ -16,7 +16,7 @@ from simclr_cli.events import Choice, gigabytes
 from simclr_cli.images.workers import count_workers
 from simclr_cli.settings import PreviewSettings, ResolvedSettings
 from simclr_cli.settings.views import LARGEST_ON_CPU, LARGEST_ON_GPU, ResolvedPreview, ResolvedViews
-from simclr_cli.verbs.presets import choose_view
+from simclr_cli.verbs.presets import PRESETS
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
@@ -24,6 +24,8 @@ MEMORY_SHARE = 0.6  # of what is free, that the pictures of a micro-batch may ta
 TAKEN_OVER_KEPT = 1.5  # of a step: all that it takes, over what it keeps from forward to backward
 COMPILE_PAYS = 600  # seconds of training from which on torch.compile's minute pays, at a gain of a tenth
 HELD_OUT_FROM, HELD_OUT_ONE_IN, HELD_OUT_MOST = 640, 25, 256  # pictures
+OF_SMALL = f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
+OF_LARGE = f"the paper's above {SMALL_IMAGE} px (ImageNet)"
 UNITS = {"image_size": " px", "batch_size": " pictures", "held_out": " pictures"}
 
 
@@ -60,13 +62,22 @@ def _view_rule(name: str, chosen: ResolvedViews, here: Circumstances) -> tuple[A
     """Choose a setting of the views, and say why."""
     if name == "workers":
         return count_workers(), "one a core"
-    if name != "image_size":
-        return choose_view(name, chosen)
-    most = LARGEST_ON_GPU if here.gpu else LARGEST_ON_CPU
-    fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
-    size = max(fitting, default=IMAGE_SIZES[0])
-    limit = f", and {most} is what {here.place} trains in good time" if size == most < here.short_side else ""
-    return size, f"the pictures' median short side is {here.short_side} px{limit}"
+    if name == "image_size":
+        most = LARGEST_ON_GPU if here.gpu else LARGEST_ON_CPU
+        fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
+        size = max(fitting, default=IMAGE_SIZES[0])
+        limit = f", and {most} is what {here.place} trains in good time" if size == most < here.short_side else ""
+        return size, f"the pictures' median short side is {here.short_side} px{limit}"
+    if chosen.preset is not None:
+        value, reason = PRESETS[chosen.preset][name]
+        return value, f"the preset {chosen.preset}: {reason}"
+    small = chosen.image_size <= SMALL_IMAGE
+    value = PRESETS["small" if small else "photo"][name][0]
+    if name == "turn":
+        return value, "the paper turns nothing; presets for pictures without an up and a down do"
+    if name not in ("color_strength", "blur"):  # the same at every size
+        return value, "the paper's (appendix A)"
+    return value, OF_SMALL if small else OF_LARGE
 
 
 def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any, str]:
@@ -82,8 +93,7 @@ def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any
         case "batch_size" if here.pictures < 16:
             return here.pictures, "all of them"
         case "batch_size":
-            # The paper wants thousands. In the few epochs of a CPU, more steps seem to count for more
-            # (docs/decisions.md).
+            # The paper wants thousands. In a CPU's few epochs more steps seem to count for more (docs/decisions.md).
             most = 512 if here.gpu else 64
             size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
             return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"
@@ -91,18 +101,16 @@ def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any
             count = min(HELD_OUT_MOST, here.pictures // HELD_OUT_ONE_IN)
             if here.pictures < HELD_OUT_FROM or here.pictures - count < chosen.batch_size:
                 return 0, "too few pictures to keep some out of training"
-            why = f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}, to measure on what it does not learn from"
-            return count, why
+            of = f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}"
+            return count, f"{of}, to measure on what it does not learn from"
         case "epochs":
             seen, least, most = (20_000_000, 100, 800) if here.gpu else (150_000, 10, 100)
             epochs = max(least, min(most, round(seen / here.pictures)))
             return epochs, f"to see about {seen:,} pictures, within {least} to {most} epochs on {here.place}"
         case "warmup_epochs":
             return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
-        case "temperature" if chosen.image_size <= SMALL_IMAGE:
-            return 0.5, f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
         case "temperature":
-            return 0.1, f"the paper's above {SMALL_IMAGE} px (ImageNet)"
+            return (0.5, OF_SMALL) if chosen.image_size <= SMALL_IMAGE else (0.1, OF_LARGE)
         case "optimizer" if chosen.batch_size >= 1024:
             return "lars", "the paper's, made for large batches"
         case "optimizer":

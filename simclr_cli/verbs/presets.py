@@ -1,8 +1,7 @@
-"""Views for kinds of pictures: each value with its reason, and the rules that choose it (docs/presets.md)."""
+"""Views for kinds of pictures: each value with its reason (docs/presets.md)."""
 
 from __future__ import annotations
 
-from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.views import ViewRecipe
 from simclr_cli.settings import Preset
 from simclr_cli.settings.views import ResolvedViews
@@ -52,25 +51,6 @@ PRESETS: dict[Preset, dict[str, tuple[float, str]]] = {
         "blur": (0.5, "at any size: with colour gone, few differences are left"),
     },
 }
-
-
-def choose_view(name: str, chosen: ResolvedViews) -> tuple[float, str]:
-    """The automatic value of a setting of the views, and its reason: the preset's, else the paper's by size.
-
-    Args:
-        chosen: with the size of the views chosen.
-    """
-    if chosen.preset is not None:
-        value, reason = PRESETS[chosen.preset][name]
-        return value, f"the preset {chosen.preset}: {reason}"
-    small = chosen.image_size <= SMALL_IMAGE
-    value = PRESETS["small" if small else "photo"][name][0]
-    if name == "turn":
-        return value, "the paper turns nothing; presets for pictures without an up and a down do"
-    if name not in ("color_strength", "blur"):  # the same at every size
-        return value, "the paper's (appendix A)"
-    where = f"at {SMALL_IMAGE} px and below (CIFAR-10)" if small else f"above {SMALL_IMAGE} px (ImageNet)"
-    return value, f"the paper's {where}"
 
 
 def view_recipe(settings: ResolvedViews) -> ViewRecipe:

@@ -182,8 +182,7 @@ def _updates(
     A step that the memory was too small for is done again in smaller micro-batches, and so are those that follow.
     """
     most = step_of.chosen.micro_batch
-    while start < total:
-        lacking = False
+    while True:
         with contextlib.closing(batches.run(start, total, most)) as coming:
             for batch in coming:
                 set_learning_rate(step_of.optimizer, rate_of(batch.step))
@@ -192,13 +191,13 @@ def _updates(
                 except RuntimeError as error:
                     if not is_out_of_memory(error):
                         raise
-                    lacking = True
                     break
                 start = batch.step + 1
                 yield batch.step
-        if lacking:  # here what the failed step held is free again
-            most = _smaller(batches, most, start, report)
-            shrunk(most)
+            else:
+                return
+        most = _smaller(batches, most, start, report)  # here what the failed step held is free again
+        shrunk(most)
 
 
 def _smaller(batches: Batches, most: int | None, step: int, report: Report) -> int:
