@@ -24,8 +24,7 @@ from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import labelled
 from simclr_cli.images.workers import count_workers
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import read_run_info
-from simclr_cli.verbs.baselines import colour_histogram, raw_pixels
+from simclr_cli.verbs.baselines import without_weights
 from simclr_cli.verbs.embedding import embed_together
 from simclr_cli.verbs.encoders import pick_device, run_encoder, untrained_twin
 
@@ -40,9 +39,8 @@ def main() -> None:
     ready = run_encoder(run, pick_device(None))
     arms = {
         "trained": ready,
-        "untrained": untrained_twin(ready, read_run_info(run).settings.seed),
-        "colour histogram": colour_histogram(ready),
-        "raw pixels": raw_pixels(ready),
+        "untrained": untrained_twin(ready, 0),
+        **without_weights(ready),
     }
     rows, labels = [], []
     for folder in (given.train, given.test):
@@ -66,11 +64,7 @@ def main() -> None:
         for name, one in right.items()
     }
     shape = {"train": len(labels[0]), "test": len(labels[1]), "classes": len(set(labels[0]))}
-    print(
-        json.dumps(
-            {**shape, "run": read_run_info(run).settings.backbone, "agreement": told, **describe_machine()}, indent=1
-        )
-    )
+    print(json.dumps({**shape, "run": ready.info.settings.backbone, "agreement": told, **describe_machine()}, indent=1))
 
 
 if __name__ == "__main__":

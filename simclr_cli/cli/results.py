@@ -210,6 +210,6 @@ def _cells(score: Score) -> list[str]:
 
 def _row(score: Score, five: bool) -> list[str]:
     """The interval, balanced accuracy and top-5 are those of the linear probe, or of 20 neighbours without one."""
-    of = score.linear or score.knn_20
+    of = score.deciding
     cells = [*_cells(score), f"{of.low:.1f} to {of.high:.1f}", f"{of.balanced:.1f}"]
     return [*cells, f"{of.top_5:.1f}"] if five else cells

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, create_encoder, shapes, use_small_stem
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, create_encoder, create_model, shapes
 from simclr_cli.errors import SettingsError
 from simclr_cli.seeds import Purpose, seeded
 
@@ -27,16 +26,12 @@ def join_classifier(encoder: Encoder, linear: nn.Linear) -> nn.Module:
         SettingsError: the architecture's head is something else than one linear layer on h.
     """
     model, head = _with_head(encoder.spec, linear.out_features)
-    if head.in_features != linear.in_features:
-        raise _unlike(encoder.spec)
-    own = model.state_dict()
-    state = encoder.backbone.state_dict()
-    if len(own) != len(state) + 2 or not own.keys() > state.keys():  # the head's weight and bias
+    own, state = model.state_dict(), encoder.backbone.state_dict()
+    added = len(own) - len(state)  # the head's weight and bias
+    if head.in_features != linear.in_features or added != 2 or not own.keys() > state.keys():
         raise _unlike(encoder.spec)
     model.load_state_dict({**own, **state})
-    with torch.no_grad():
-        head.weight.copy_(linear.weight)
-        head.bias.copy_(linear.bias)
+    head.load_state_dict(linear.state_dict())
     return model.eval()
 
 
@@ -48,43 +43,41 @@ def split_classifier(spec: EncoderSpec, classes: int, state: Mapping[str, Tensor
     """
     check_name(spec.architecture)
     with seeded(0, Purpose.ENCODER), torch.device("meta"):  # no memory is taken for what may not fit
-        wanted, _ = _with_head(spec, classes)
-    if shapes(wanted.state_dict()) != shapes(state):
+        model, head = _with_head(spec, classes)
+    if shapes(model.state_dict()) != shapes(state):
         raise SettingsError(
             f"The weights are not those of a {spec.architecture} with {classes} classes.",
             "Restore the classifier from a copy, or train it again.",
         )
-    model, head = _with_head(spec, classes)
-    model.load_state_dict(dict(state))
+    model.load_state_dict(dict(state), assign=True)
     encoder = create_encoder(spec)
     encoder.backbone.load_state_dict({name: state[name] for name in encoder.backbone.state_dict()})
     return encoder.eval(), head.eval()
 
 
-def check_joinable(encoder: Encoder, classes: int) -> None:
-    """Whether the joined model computes what the two do, tried before anything is trained.
+def check_joinable(encoder: Encoder) -> None:
+    """Check that the joined model will compute what the two do, before anything is trained.
 
     Raises:
         SettingsError: its head does more than one linear layer on h.
     """
-    spec = encoder.spec
+    spec, device = encoder.spec, encoder.mean.device
     generator = torch.Generator().manual_seed(0)
-    linear = nn.Linear(encoder.width, classes)
+    linear = nn.Linear(encoder.width, 2)
     x = torch.rand(2, 3, spec.image_size, spec.image_size, generator=generator)
     with torch.no_grad():
         linear.weight.normal_(generator=generator)
         linear.bias.normal_(generator=generator)
-        twin = join_classifier(encoder, linear)
+        twin = join_classifier(encoder.cpu(), linear)
         expected = linear(encoder(x))
         found = twin((x - encoder.mean) / encoder.std)
+    encoder.to(device)
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
         raise _unlike(spec)
 
 
 def _with_head(spec: EncoderSpec, classes: int) -> tuple[nn.Module, nn.Linear]:
-    model = timm.create_model(spec.architecture, pretrained=False, num_classes=classes, **spec.model_args)
-    if spec.small_stem:
-        use_small_stem(model)
+    model = create_model(spec, classes=classes)
     head = cast(Any, model).get_classifier()
     if not isinstance(head, nn.Linear) or head.bias is None:
         raise _unlike(spec)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from simclr_cli.engine.encoder import Encoder
+from simclr_cli.engine.encoder import Encoder, first_line
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -30,7 +30,7 @@ def compiled(
         out.float().sum().backward()  # type: ignore[no-untyped-call]
         return forward, ""
     except Exception as error:  # each backend, and each missing tool, has its own kind
-        return model, (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        return model, first_line(error)
     finally:
         model.zero_grad()
         model.load_state_dict(before)

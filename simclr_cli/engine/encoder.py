@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import timm
@@ -27,8 +27,8 @@ class EncoderSpec:
 
     architecture: str  # a timm name
     image_size: int  # px, square
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # per channel, of pictures in [0, 1]
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # per channel, of pictures in [0, 1]
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     small_stem: bool = False  # 3x3 stride-1 convolution without pooling in place of timm's own stem
     model_args: Mapping[str, Any] = field(default_factory=dict)  # further arguments to timm.create_model
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
                 h = self.backbone.eval()(torch.zeros(1, 3, size, size, device=device))
         except Exception as error:  # each family has its own way to fail at a size
             raise SettingsError(
-                f"{self.spec.architecture} cannot take pictures of {size} px ({_first_line(error)}).",
+                f"{self.spec.architecture} cannot take pictures of {size} px ({first_line(error)}).",
                 "Choose another --image-size (many transformers want a multiple of 16 or 32) or --backbone.",
             ) from error
         self.backbone.train(training)
@@ -115,10 +115,9 @@ def check_name(name: str) -> None:
 def scratch_spec(name: str, image_size: int) -> EncoderSpec:
     """The spec of an encoder that starts from random weights: small-image stem where it fits, no normalisation."""
     check_name(name)
-    model_args = image_size_args(name, image_size)
+    spec = EncoderSpec(name, image_size, model_args=image_size_args(name, image_size))
     with seeded(0, Purpose.ENCODER):  # a look only: no random number of anyone's is used up
-        small = image_size <= SMALL_IMAGE and use_small_stem(_create(name, model_args))
-    return EncoderSpec(name, image_size, small_stem=small, model_args=model_args)
+        return replace(spec, small_stem=image_size <= SMALL_IMAGE and use_small_stem(create_model(spec)))
 
 
 def pretrained_spec(name: str, image_size: int) -> EncoderSpec:
@@ -127,13 +126,8 @@ def pretrained_spec(name: str, image_size: int) -> EncoderSpec:
     config = timm.get_pretrained_cfg(name)
     if config is None:
         raise SettingsError(f"timm has no mean and std for {name}.", "Use --weights none, or another --backbone.")
-    mean, std = config.mean, config.std
     return EncoderSpec(
-        name,
-        image_size,
-        mean=(mean[0], mean[1], mean[2]),
-        std=(std[0], std[1], std[2]),
-        model_args=image_size_args(name, image_size),
+        name, image_size, tuple(config.mean), tuple(config.std), model_args=image_size_args(name, image_size)
     )
 
 
@@ -146,38 +140,18 @@ def create_encoder(spec: EncoderSpec, *, seed: int = 0, imagenet: bool = False) 
     """
     check_name(spec.architecture)
     with seeded(seed, Purpose.ENCODER):
-        backbone = _create_pretrained(spec) if imagenet else _create(spec.architecture, spec.model_args)
-        if spec.small_stem:
-            use_small_stem(backbone)
-    return Encoder(backbone, spec)
+        return Encoder(_create_pretrained(spec) if imagenet else create_model(spec), spec)
 
 
-def load_backbone(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy weights into the backbone; a classifier among them is left out, anything else must fit exactly.
+def create_encoder_of(spec: EncoderSpec, state: Mapping[str, Tensor], source: str) -> Encoder:
+    """Build f with given weights; a classifier among them is skipped, anything else must fit exactly.
 
     Raises:
-        SettingsError: the weights belong to another architecture.
-    """
-    encoder.backbone.load_state_dict(_fitting(encoder.spec, encoder.backbone, state, source))
-
-
-def check_weights(spec: EncoderSpec, state: Mapping[str, Tensor], source: str) -> None:
-    """Whether weights are those of an architecture; found out before any memory is taken for it.
-
-    Raises:
-        SettingsError: they are not, or timm does not know it.
+        SettingsError: unknown name, or the weights belong to another architecture; no memory has been taken for it.
     """
     check_name(spec.architecture)
     with seeded(0, Purpose.ENCODER), torch.device("meta"):
-        backbone = _create(spec.architecture, spec.model_args)
-        if spec.small_stem:
-            use_small_stem(backbone)
-    _fitting(spec, backbone, state, source)
-
-
-def _fitting(spec: EncoderSpec, backbone: nn.Module, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Those of the weights that are the backbone's."""
-    own, given = shapes(backbone.state_dict()), shapes(state)
+        own, given = shapes(create_model(spec).state_dict()), shapes(state)
     missing = sorted(own.keys() - state.keys())
     odd = sorted(key for key in own.keys() & state.keys() if own[key] != given[key])
     classifier = timm.get_pretrained_cfg_value(spec.architecture, "classifier") or ()
@@ -189,7 +163,9 @@ def _fitting(spec: EncoderSpec, backbone: nn.Module, state: Mapping[str, Tensor]
             f"{len(odd)} have another shape, {len(surplus)} are too many ({(missing or odd or surplus)[0]}, for one).",
             "Name the architecture that they belong to with --backbone.",
         )
-    return {key: state[key] for key in own}
+    encoder = create_encoder(spec)
+    encoder.backbone.load_state_dict({key: state[key] for key in own})
+    return encoder
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
@@ -234,14 +210,18 @@ def image_size_args(name: str, image_size: int) -> dict[str, Any]:
     return {"img_size": image_size} if config is not None and config.fixed_input_size else {}
 
 
-def _create(name: str, model_args: Mapping[str, Any]) -> nn.Module:
+def create_model(spec: EncoderSpec, *, classes: int = 0) -> nn.Module:
+    """Create timm's model with random weights, and with a classifier of its own if there are classes."""
     try:
-        return timm.create_model(name, pretrained=False, num_classes=0, **model_args)
+        model = timm.create_model(spec.architecture, pretrained=False, num_classes=classes, **spec.model_args)
     except Exception as error:  # each family has its own way to fail at a size
         raise SettingsError(
-            f"timm cannot build {name} with {dict(model_args)} ({_first_line(error)}).",
+            f"timm cannot build {spec.architecture} with {dict(spec.model_args)} ({first_line(error)}).",
             "Choose another --image-size or --backbone.",
         ) from error
+    if spec.small_stem:
+        use_small_stem(model)
+    return model
 
 
 def _create_pretrained(spec: EncoderSpec) -> nn.Module:
@@ -254,10 +234,11 @@ def _create_pretrained(spec: EncoderSpec) -> nn.Module:
     except Exception as error:  # the hub's client raises its own and its libraries' kinds
         raise MachineError(
             f"The trained weights of {spec.architecture} are not on this machine and could not be downloaded "
-            f"({_first_line(error)}).",
+            f"({first_line(error)}).",
             "Connect to the network (they are kept for later), or pass them as --weights FILE.safetensors.",
         ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what an error says in its first line, cut short; its kind, if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
-
-from simclr_cli.engine.lars import Lars
+from torch import Tensor, nn
 
 OptimizerName = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
@@ -21,11 +20,7 @@ def peak_learning_rate(base: float, rule: LearningRateRule, batch_size: int) -> 
     linear: base * B / 256 (the paper's base is 0.3); sqrt: base * sqrt(B) (0.075, not scaled from 256: better at
     small batches and few epochs); none: base as it stands.
     """
-    if rule == "linear":
-        return base * batch_size / 256
-    if rule == "sqrt":
-        return base * math.sqrt(batch_size)
-    return base
+    return base * {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size), "none": 1.0}[rule]
 
 
 @dataclass(frozen=True)
@@ -50,37 +45,71 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: weights, which decay; norms' gains and biases, which do not (and are not adapted by LARS).
+def create_optimizer(model: nn.Module, name: OptimizerName, *, weight_decay: float) -> torch.optim.Optimizer:
+    """Create LARS, SGD or AdamW over two parameter groups; the rate is set every step.
 
-    By number of dimensions, not by names: gains and biases have at most one, in every framework.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def create_optimizer(
-    model: nn.Module, name: OptimizerName, *, weight_decay: float, momentum: float = 0.9
-) -> torch.optim.Optimizer:
-    """LARS, SGD or AdamW over the model's two parameter groups; the rate is set every step.
+    Weights decay; norms' gains and biases do not, and are not adapted by LARS. They are told apart by number of
+    dimensions, not by names: gains and biases have at most one, in every framework.
 
     All of them in few kernels: torch's fused ones where it has them for the device, LARS by torch's _foreach functions.
     """
-    groups = parameter_groups(model, weight_decay)
-    fused = all(p.device.type in ("cpu", "cuda") for group in groups for p in group["params"])
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    fused = all(p.device.type in ("cpu", "cuda") for p in trained)
     optimizer: torch.optim.Optimizer
     if name == "lars":
         groups[1]["adapt"] = False
-        optimizer = Lars(groups, momentum=momentum)
+        optimizer = Lars(groups)
     elif name == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=fused)
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=fused)
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, fused=fused)
     optimizer.register_load_state_dict_post_hook(_lay_out_as_weights)
     return optimizer
+
+
+class Lars(torch.optim.Optimizer):
+    """LARS, layer-wise adaptive rate scaling (You et al. 2017), as the paper's code has it, in few kernels.
+
+    g = g + decay w; trust = eta |w| / |g|, or 1 where a norm is 0; v = m v + rate trust g; w = w - v.
+
+    That is: decay enters before the norms, the rate is inside the momentum, and there is no Nesterov step. A group with
+    `adapt` False (gains and biases) has trust 1. All tensors of a group go through each operation together.
+
+    Args:
+        groups: dicts of params, weight_decay and adapt.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float = 0.9, eta: float = 0.001) -> None:
+        super().__init__(groups, {"lr": 0.0, "momentum": momentum, "eta": eta, "weight_decay": 0.0, "adapt": True})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update the weights once; closures are not supported."""
+        assert closure is None
+        for group in self.param_groups:
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            gradients: list[Tensor] = [weight.grad for weight in weights]
+            if group["weight_decay"]:
+                gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+            if group["adapt"]:
+                sizes, slopes = (torch.stack(torch._foreach_norm(x)) for x in (weights, gradients))
+                trust = torch.where((sizes > 0) & (slopes > 0), group["eta"] * sizes / slopes, 1)
+                steps = torch._foreach_mul(gradients, list((group["lr"] * trust).unbind()))
+            else:
+                steps = torch._foreach_mul(gradients, group["lr"])
+            for weight in weights:
+                if "momentum" not in self.state[weight]:
+                    self.state[weight]["momentum"] = torch.zeros_like(weight)
+            momenta = [self.state[weight]["momentum"] for weight in weights]
+            torch._foreach_mul_(momenta, group["momentum"])
+            torch._foreach_add_(momenta, steps)
+            torch._foreach_sub_(weights, momenta)
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:

@@ -25,6 +25,11 @@ class LabelledImages:
     held_out: Census | None = None  # None: some of the others are
     split: str = ""  # how they are set apart, in words
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the classes in the order of their names."""
+        return tuple(sorted(set(self.labels.values())))
+
 
 def read_labelled(root: Path, settings: LabelledSettings, workers: int, report: Report) -> LabelledImages:
     """Take the census of a folder and its labels, and of the held-out images if they lie elsewhere.

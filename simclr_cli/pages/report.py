@@ -98,8 +98,7 @@ def _summary(run: RunShown) -> Markup:
         figures.append(("Training", duration(sum(row.get("seconds") or 0 for row in rows)), "without what was before"))
     if not isinstance(run.probe, str) and run.probe.scores:
         score = run.probe.scores[0]
-        best = score.linear or score.knn_20
-        figures.append(("Probe", f"{best.top_1:.1f} %", "linear" if score.linear else "kNN, k = 20"))
+        figures.append(("Probe", f"{score.deciding.top_1:.1f} %", "linear" if score.linear else "kNN, k = 20"))
     outcome = run.outcome or {}
     return render(
         "summary.html", figures=figures, words=outcome.get("words", ""), tone=STATES.get(outcome.get("state", ""), "")

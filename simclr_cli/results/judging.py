@@ -28,6 +28,11 @@ class Score:
     gain_low: float | None = None  # with `gain_high`, its 95 % interval, paired by picture
     gain_high: float | None = None
 
+    @property
+    def deciding(self) -> Accuracy:
+        """Return the linear probe's accuracy, or without one that of 20 neighbours."""
+        return self.linear or self.knn_20
+
 
 @dataclass(frozen=True)
 class ClassScore:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, load_backbone, pretrained_spec
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder_of, pretrained_spec
 from simclr_cli.events import Note, Report
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.store.models import read_weights
@@ -21,7 +21,7 @@ PIXEL_SIDE = 32  # px; raw pixels are compared as 32 x 32 x 3 numbers about thei
 BINS = 8  # of each channel; 512 colours
 
 
-def baselines(ready: ReadyEncoder, settings: ProbeSettings, seed: int, report: Report) -> dict[str, ReadyEncoder]:
+def baselines(ready: ReadyEncoder, settings: ProbeSettings, report: Report) -> dict[str, ReadyEncoder]:
     """All that an encoder is held against, by name, in the order in which it is shown.
 
     Raises:
@@ -29,13 +29,12 @@ def baselines(ready: ReadyEncoder, settings: ProbeSettings, seed: int, report: R
         SettingsError: its weights are of another architecture.
     """
     spec = ready.encoder.spec
-    found = {"untrained": untrained_twin(ready, seed), "raw pixels": raw_pixels(ready)}
-    found["colour histogram"] = colour_histogram(ready)
+    found = {"untrained": untrained_twin(ready, settings.seed)} | without_weights(ready)
     if settings.weights != "imagenet" and (imagenet := imagenet_on_machine(spec.architecture, ready.device)):
         found["imagenet"] = imagenet
     for name in settings.baseline:
         if name.endswith(".safetensors"):
-            encoder = start_encoder(spec.architecture, name, spec.image_size, seed).eval().to(ready.device)
+            encoder = start_encoder(spec.architecture, name, spec.image_size, settings.seed).eval().to(ready.device)
             found[name] = ReadyEncoder(encoder, ready.device, name, "")
         else:
             found[name] = run_encoder(find_run(name, settings.runs), ready.device)
@@ -65,14 +64,14 @@ class ColourHistogram(nn.Module):
         return (counts / colours.shape[1]).sqrt()
 
 
-def raw_pixels(like: ReadyEncoder) -> ReadyEncoder:
-    """The pictures themselves as vectors, scored by the same code as encoders, on the same crop."""
-    return _as_encoder("raw pixels", RawPixels(), like, middle=0.5)  # about which cosine says something
-
-
-def colour_histogram(like: ReadyEncoder) -> ReadyEncoder:
-    """Which colours a picture has, and how much of each."""
-    return _as_encoder("colour histogram", ColourHistogram(), like, middle=0.0)
+def without_weights(like: ReadyEncoder) -> dict[str, ReadyEncoder]:
+    """Return raw pixels and colour histograms as encoders, scored by the same code, on the same crop."""
+    found = {}
+    # Of pixels cosine says something about their middle.
+    for name, module, middle in (("raw pixels", RawPixels(), 0.5), ("colour histogram", ColourHistogram(), 0.0)):
+        spec = EncoderSpec(name, like.encoder.spec.image_size, mean=(middle,) * 3)
+        found[name] = ReadyEncoder(Encoder(module, spec).eval().to(like.device), like.device, name, "")
+    return found
 
 
 def imagenet_on_machine(architecture: str, device: torch.device) -> ReadyEncoder | None:
@@ -87,11 +86,5 @@ def imagenet_on_machine(architecture: str, device: torch.device) -> ReadyEncoder
     path = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
     if not isinstance(path, str):
         return None
-    encoder = create_encoder(pretrained_spec(name, config.input_size[-1]))
-    load_backbone(encoder, read_weights(Path(path)), path)
+    encoder = create_encoder_of(pretrained_spec(name, config.input_size[-1]), read_weights(Path(path)), path)
     return ReadyEncoder(encoder.eval().to(device), device, f"{name} (imagenet)", "")
-
-
-def _as_encoder(name: str, module: nn.Module, like: ReadyEncoder, middle: float) -> ReadyEncoder:
-    spec = EncoderSpec(name, like.encoder.spec.image_size, mean=(middle,) * 3)
-    return ReadyEncoder(Encoder(module, spec).eval().to(like.device), like.device, name, "")

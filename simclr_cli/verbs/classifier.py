@@ -25,12 +25,12 @@ from simclr_cli.images.batches import AHEAD
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.workers import ahead
 from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
-from simclr_cli.settings import Precision
 from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.outcome import TELL_SECONDS, read_losses
 from simclr_cli.verbs.trial import seconds_a_step
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grey=0.0, blur=0.0)
+MOMENTUM = 0.9
 TRIAL_PICTURES = 32  # what the estimate of the time is made from
 
 
@@ -41,9 +41,6 @@ class ClassifierRecipe:
     frozen: bool  # f is left as it is, batch norm's statistics included
     learning_rate: float  # times B / 256
     epochs: int
-    momentum: float = 0.9
-    views: ViewRecipe = CROP_AND_FLIP
-    precision: Precision = "float32"  # of f and the classifier; the loss is float32 always
 
 
 LINEAR = ClassifierRecipe(frozen=True, learning_rate=0.1, epochs=90)
@@ -96,7 +93,8 @@ def train_classifier(
     """
     device = encoder.mean.device
     batch_size = min(batch_size or automatic_batch_size(len(rows), device), len(rows))
-    steps = len(batch_bounds(len(rows), batch_size))
+    starts = batch_starts(len(rows), batch_size)
+    steps = len(starts) + 1
     total = recipe.epochs * steps
     rate_of = Schedule(peak_learning_rate(recipe.learning_rate, "linear", batch_size), total)
     update = Update(encoder, classes, recipe, seed)
@@ -105,7 +103,7 @@ def train_classifier(
     began = told = time.monotonic()
     seen = 0
     try:
-        with closing(_batches(decoded, rows, batch_size, recipe.epochs, seed)) as coming:
+        with closing(_batches(decoded, rows, starts, recipe.epochs, seed)) as coming:
             for step, (places, pixels) in enumerate(coming):
                 epoch, done = step // steps + 1, step % steps + 1
                 sizes = torch.from_numpy(decoded.sizes[rows[places]])
@@ -130,37 +128,27 @@ class Update:
 
     def __init__(self, encoder: Encoder, classes: int, recipe: ClassifierRecipe, seed: int) -> None:
         self.device, self.size = encoder.mean.device, encoder.spec.image_size
-        self.recipe, self.seed = recipe, seed
+        self.frozen, self.seed = recipe.frozen, seed
         self.linear = nn.Linear(encoder.width, classes).to(self.device)
         nn.init.zeros_(self.linear.weight)  # as in the paper's code: the first loss is log(classes)
         nn.init.zeros_(self.linear.bias)
         # Frozen, f is what `embed` uses: in eval mode, its norms folded in, which changes h by rounding only.
         self.encode: Callable[[Tensor], Tensor] = folded(encoder.eval()) if recipe.frozen else encoder.train()
         trained = [*self.linear.parameters(), *([] if recipe.frozen else encoder.parameters())]
-        self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=recipe.momentum, nesterov=True)
+        self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=MOMENTUM, nesterov=True)
 
     def __call__(self, pixels: Tensor, sizes: Tensor, labels: Tensor, step: int, rate: float) -> Tensor:
-        """Train on a batch.
+        """Train on (B, 3, H, W) uint8 squashed pictures of (B, 2) true sizes; return the mean loss before.
 
-        Args:
-            pixels: (B, 3, H, W) uint8, squashed pictures, on any device.
-            sizes: (B, 2) their true heights and widths, on the CPU.
-            labels: (B,) int64.
-
-        Returns:
-            The mean loss before the update, a scalar without graph, on the device.
-
-        Raises:
-            MachineError: the memory is too small for so many pictures.
+        The loss is a scalar without graph, on the device.
         """
-        drawn = draw_parameters(sizes, self.recipe.views, torch_generator(self.seed, Purpose.AUGMENT, step))
+        drawn = draw_parameters(sizes, CROP_AND_FLIP, torch_generator(self.seed, Purpose.AUGMENT, step))
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad()
         try:
             x = make_view(pixels.to(self.device, non_blocking=True), sizes, drawn, self.size)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-                logits = self.linear(self._represent(x, step))
-            loss = F.cross_entropy(logits.float(), labels.to(self.device, non_blocking=True))
+            logits = self.linear(self._represent(x, step))
+            loss = F.cross_entropy(logits, labels.to(self.device, non_blocking=True))
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -174,7 +162,7 @@ class Update:
 
     def _represent(self, x: Tensor, step: int) -> Tensor:
         """(B, width) h; a frozen f is computed without a graph, so that nothing can flow back into it."""
-        if not self.recipe.frozen:
+        if not self.frozen:
             torch.manual_seed(seed_for(self.seed, Purpose.STEP, step))  # dropout and the like
             return self.encode(x)
         with torch.inference_mode():
@@ -182,15 +170,12 @@ class Update:
         return h.clone()  # one that autograd may keep, for the gradient by the weights
 
 
-def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
-    """From where to where in an epoch's order each batch goes; a remainder of one joins the batch before.
+def batch_starts(count: int, batch_size: int) -> list[int]:
+    """Return where each batch but the first begins in an epoch's order; a remainder of one joins the batch before.
 
     Of a single picture batch norm has no variance to learn, and where it is 1 x 1 by then it refuses.
     """
-    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-    if len(bounds) > 1 and count - bounds[-1][0] == 1:
-        bounds[-2:] = [(bounds[-2][0], count)]
-    return bounds
+    return list(range(batch_size, count - 1, batch_size))
 
 
 def seconds_a_picture(encoder: Encoder, classes: int, recipe: ClassifierRecipe, side: int, batch_size: int) -> float:
@@ -207,23 +192,14 @@ def seconds_a_picture(encoder: Encoder, classes: int, recipe: ClassifierRecipe, 
 
 
 def _batches(
-    decoded: DecodedPictures, rows: NDArray[np.int64], batch_size: int, epochs: int, seed: int
+    decoded: DecodedPictures, rows: NDArray[np.int64], starts: list[int], epochs: int, seed: int
 ) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
-    """(B,) places among `rows` and (B, 3, side, side) uint8 of every step, the next ones read ahead.
-
-    Raises:
-        InputError: a picture that is decoded anew each time cannot be any more.
-    """
-    bounds = batch_bounds(len(rows), batch_size)
+    """Yield (B,) places among `rows` and (B, 3, side, side) uint8 of every step, the next ones read ahead."""
+    orders = (numpy_generator(seed, Purpose.CLASSIFIER, epoch).permutation(len(rows)) for epoch in range(epochs))
     pinned = torch.cuda.is_available()
-
-    def places_of() -> Generator[NDArray[np.int64], None, None]:
-        for epoch in range(epochs):
-            order = numpy_generator(seed, Purpose.CLASSIFIER, epoch).permutation(len(rows))
-            yield from (order[start:stop] for start, stop in bounds)
 
     def make(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor]:
         pixels = torch.from_numpy(decoded.read(rows[places]))
         return places, pixels.pin_memory() if pinned else pixels
 
-    yield from ahead(make, places_of(), AHEAD)
+    return ahead(make, (places for order in orders for places in np.split(order, starts)), AHEAD)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,17 +13,17 @@ from torch import Tensor
 
 from simclr_cli.engine.accuracy import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
-from simclr_cli.errors import InputError
-from simclr_cli.events import Note, Report, progress, silent
+from simclr_cli.events import Note, Report, progress
 from simclr_cli.images.cache import DecodedPictures, decode_once
-from simclr_cli.images.census import Census, Refused
+from simclr_cli.images.census import Census
 from simclr_cli.images.labels import LabelledImages
+from simclr_cli.images.workers import count_workers
 from simclr_cli.results import Score
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.classifier import LINEAR, train_classifier
 from simclr_cli.verbs.embedding import embed_together, nothing_decoded
 from simclr_cli.verbs.encoders import ReadyEncoder
-from simclr_cli.verbs.splits import stratified
+from simclr_cli.verbs.splits import hold_out, stratified
 
 NEIGHBOURS = (20, 200)
 VALIDATION_SHARE = 0.2  # of the train pictures, to choose l2 on
@@ -83,31 +84,21 @@ class Comparison:
         scores = []
         for one in self.judged:
             truth = one.test.labels
-            score = Score(
-                one.name,
-                accuracy_of(one.knn_20, truth, seed),
-                accuracy_of(one.knn_200, truth, seed),
-                None if one.linear is None else accuracy_of(one.linear, truth, seed),
-            )
+            knn_20, knn_200 = (accuracy_of(votes, truth, seed) for votes in (one.knn_20, one.knn_200))
+            linear = None if one.linear is None else accuracy_of(one.linear, truth, seed)
+            gain: tuple[float, ...] = ()
             if one is not self.first and (one.linear is None) == (self.first.linear is None):
-                gain, low, high = gain_of(self.first.deciding == truth, one.deciding == truth, seed)
-                score = replace(score, gain=gain, gain_low=low, gain_high=high)
-            scores.append(score)
+                gain = gain_of(self.first.deciding == truth, one.deciding == truth, seed)
+            scores.append(Score(one.name, knn_20, knn_200, linear, *gain))
         return tuple(scores)
 
 
 def compare(
-    encoders: Mapping[str, ReadyEncoder],
-    images: LabelledImages,
-    settings: ProbeSettings,
-    *,
-    workers: int,
-    linear: bool = True,
-    report: Report = silent,
+    encoders: Mapping[str, ReadyEncoder], images: LabelledImages, settings: ProbeSettings, linear: bool, report: Report
 ) -> Comparison:
     """Judge each encoder by kNN, and by the settings' linear probe if wanted, on held-out pictures.
 
-    The paper's protocol is for networks: what has no weights is then judged by kNN alone.
+    The paper's protocol (section 3, appendix B.6) is for networks: what has no weights is then judged by kNN alone.
 
     Args:
         images: if none of them are held out they are split, stratified, by the settings' seed.
@@ -115,107 +106,80 @@ def compare(
     Raises:
         InputError: no picture could be decoded, or none can be held out.
     """
-    classes = tuple(sorted(set(images.labels.values())))
-    rows_of = partial(_labelled_rows, encoders, images.labels, classes, settings.batch_size, workers, report)
-    rows, refused = rows_of(images.census)
+    classes, seed = images.classes, settings.seed
+    rows, refused = _labelled_rows(encoders, images, images.census, settings, report)
     if images.held_out is None:
-        some = next(iter(rows.values())).labels
-        test = torch.from_numpy(stratified(some.numpy(), settings.test_fraction, settings.seed))
-        if not test.any():
-            raise InputError(
-                "No class has two pictures, so none can be held out.", "Label more, or give --test FOLDER."
-            )
-        split = {name: (every.of(~test), every.of(test)) for name, every in rows.items()}
+        labels = next(iter(rows.values())).labels
+        out = torch.from_numpy(hold_out(labels.numpy(), settings.test_fraction, seed))
+        split = {name: (every.of(~out), every.of(out)) for name, every in rows.items()}
     else:
-        held, more = rows_of(images.held_out)
+        held, more = _labelled_rows(encoders, images, images.held_out, settings, report)
         split, refused = {name: (rows[name], held[name]) for name in rows}, refused + more
-    quick = linear and settings.protocol == "quick"
-    judged = [judge(name, *parts, len(classes), settings, linear=quick) for name, parts in split.items()]
-    if linear and not quick:
-        judged = _by_protocol(judged, encoders, images.census, len(classes), settings.seed, workers, report)
+
+    @cache
+    def decoded_at(size: int) -> DecodedPictures:
+        workers = count_workers(settings.workers)
+        return decode_once(images.census, size, workers=workers, progress=progress(report, "decoding"))
+
+    def by_protocol(name: str, train: LabelledRows, test: LabelledRows) -> Tensor:
+        report(Note(f"The paper's linear protocol, {name}: {LINEAR.epochs} epochs of crops and flips."))
+        encoder = encoders[name].encoder
+        decoded = decoded_at(encoder.spec.image_size)
+        places = {picture.name: row for row, picture in enumerate(decoded.census.pictures)}
+        chosen = np.array([places[name] for name in train.names], dtype=np.int64)
+        fitted = train_classifier(
+            encoder, decoded, chosen, train.labels, len(classes), LINEAR, seed=seed, report=report
+        )
+        with torch.inference_mode():
+            return cast(Tensor, fitted.cpu()(test.h))
+
+    judged = []
+    for name, (train, test) in split.items():
+        knn_20, knn_200 = knn_votes(
+            train.h, train.labels, test.h,
+            neighbours=NEIGHBOURS, temperature=settings.knn_temperature, classes=len(classes),
+        )  # fmt: skip
+        one = Judged(name, train, test, knn_20, knn_200)
+        if linear and settings.protocol == "quick":
+            validation = torch.from_numpy(stratified(train.labels.numpy(), VALIDATION_SHARE, seed))
+            fitted = fit_probe(train.h, train.labels, validation=validation, classes=len(classes))
+            one = replace(one, linear=fitted.scores(test.h), l2=fitted.l2)
+        elif linear and any(True for _ in encoders[name].encoder.parameters()):
+            one = replace(one, linear=by_protocol(name, train, test))
+        judged.append(one)
     return Comparison(classes, tuple(judged), refused)
-
-
-def _by_protocol(
-    judged: Sequence[Judged],
-    encoders: Mapping[str, ReadyEncoder],
-    census: Census,
-    classes: int,
-    seed: int,
-    workers: int,
-    report: Report,
-) -> list[Judged]:
-    """Each with the logits of the paper's linear evaluation, where it has weights (section 3, appendix B.6).
-
-    Images are decoded once for each size that the encoders see.
-    """
-    decoded: dict[int, DecodedPictures] = {}
-    found = []
-    for one in judged:
-        ready, train, logits = encoders[one.name], one.train, None
-        if any(True for _ in ready.encoder.parameters()):
-            report(Note(f"The paper's linear protocol, {one.name}: {LINEAR.epochs} epochs of crops and flips."))
-            size = ready.encoder.spec.image_size
-            if size not in decoded:
-                decoded[size] = decode_once(census, size, workers=workers, progress=progress(report, "decoding"))
-            places = {picture.name: row for row, picture in enumerate(decoded[size].census.pictures)}
-            rows = np.array([places[name] for name in train.names], dtype=np.int64)
-            linear = train_classifier(
-                ready.encoder, decoded[size], rows, train.labels, classes, LINEAR, seed=seed, report=report
-            ).cpu()
-            with torch.inference_mode():
-                logits = linear(one.test.h)
-        found.append(replace(one, linear=logits))
-    return found
 
 
 def _labelled_rows(
     encoders: Mapping[str, ReadyEncoder],
-    labels: Mapping[str, str],
-    classes: tuple[str, ...],
-    batch_size: int,
-    workers: int,
-    report: Report,
+    images: LabelledImages,
     census: Census,
+    settings: ProbeSettings,
+    report: Report,
 ) -> tuple[dict[str, LabelledRows], int]:
     """h of every picture that can be decoded, by each encoder; and how many files of the folder cannot be used.
 
     Encoders that look at the same crop are given it at once.
     """
-    together: dict[int, list[str]] = {}
-    for name, ready in encoders.items():
-        together.setdefault(ready.encoder.spec.image_size, []).append(name)
+    sizes = {name: ready.encoder.spec.image_size for name, ready in encoders.items()}
     paths = [census.path(picture) for picture in census.pictures]
-    numbers = torch.tensor([classes.index(labels[picture.name]) for picture in census.pictures])
+    number_of = {name: number for number, name in enumerate(images.classes)}
+    numbers = torch.tensor([number_of[images.labels[picture.name]] for picture in census.pictures])
     found: dict[str, LabelledRows] = {}
-    for names in together.values():
+    for size in dict.fromkeys(sizes.values()):
+        names = [name for name in sizes if sizes[name] == size]
         every, refusals = embed_together(
             [encoders[name] for name in names],
             paths,
-            batch_size=batch_size,
-            workers=workers,
+            batch_size=settings.batch_size,
+            workers=count_workers(settings.workers),
             report=report,
             stage=f"embedding, {', '.join(names)}",
         )
         kept = [i for i in range(len(paths)) if i not in refusals]
         if not kept:
             raise nothing_decoded(census)
-        rest = census.without([Refused(census.pictures[i].name, why.reason) for i, why in refusals.items()])
+        rows = tuple(census.pictures[i].name for i in kept)
         for name, h in zip(names, every, strict=True):
-            rows = tuple(picture.name for picture in rest.pictures)
             found[name] = LabelledRows(torch.from_numpy(h), numbers[kept], rows)
-    return {name: found[name] for name in encoders}, len(rest.refused)
-
-
-def judge(
-    name: str, train: LabelledRows, test: LabelledRows, classes: int, settings: ProbeSettings, *, linear: bool
-) -> Judged:
-    """What one representation tells of the held-out pictures."""
-    knn_20, knn_200 = knn_votes(
-        train.h, train.labels, test.h, neighbours=NEIGHBOURS, temperature=settings.knn_temperature, classes=classes
-    )
-    if not linear:
-        return Judged(name, train, test, knn_20, knn_200)
-    validation = torch.from_numpy(stratified(train.labels.numpy(), VALIDATION_SHARE, settings.seed))
-    fitted = fit_probe(train.h, train.labels, validation=validation, classes=classes)
-    return Judged(name, train, test, knn_20, knn_200, linear=fitted.scores(test.h), l2=fitted.l2)
+    return {name: found[name] for name in encoders}, len(census.refused) + len(refusals)

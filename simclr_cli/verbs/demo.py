@@ -14,7 +14,7 @@ from simclr_cli.images.workers import count_workers
 from simclr_cli.results import DemoResult
 from simclr_cli.settings import DemoSettings, PretrainSettings, ProbeSettings, SimilarSettings
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.baselines import raw_pixels
+from simclr_cli.verbs.baselines import without_weights
 from simclr_cli.verbs.comparison import compare
 from simclr_cli.verbs.encoders import pick_device, run_encoder, untrained_twin
 from simclr_cli.verbs.pretrain import pretrain
@@ -48,11 +48,10 @@ def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
         SimilarSettings(queries=(query,), run=Path(trained.run).name, runs=settings.out / "runs", top=5), report=report
     )
     ready = run_encoder(RunFolder(Path(trained.run)), pick_device(None))
-    encoders = {"trained": ready, "untrained": untrained_twin(ready, settings.seed), "raw pixels": raw_pixels(ready)}
-    workers = count_workers()
-    images = LabelledImages(*labelled(take_census(pictures, workers=workers)))
-    chosen = ProbeSettings(seed=settings.seed)
-    compared = compare(encoders, images, chosen, workers=workers, linear=False, report=report)
+    pixels = without_weights(ready)["raw pixels"]
+    encoders = {"trained": ready, "untrained": untrained_twin(ready, settings.seed), "raw pixels": pixels}
+    images = LabelledImages(*labelled(take_census(pictures, workers=count_workers())))
+    compared = compare(encoders, images, ProbeSettings(seed=settings.seed), linear=False, report=report)
     return DemoResult(
         folder=str(settings.out),
         pictures=len(images.census.pictures),

@@ -14,10 +14,9 @@ from simclr_cli.engine.encoder import (
     Encoder,
     EncoderSpec,
     check_name,
-    check_weights,
     create_encoder,
+    create_encoder_of,
     image_size_args,
-    load_backbone,
     pretrained_spec,
     scratch_spec,
 )
@@ -93,7 +92,7 @@ def start_encoder(backbone: str, weights: str, image_size: int, seed: int) -> En
     """The encoder that training starts from: random, timm's trained weights, or a file's.
 
     Raises:
-        SettingsError, MachineError: see create_encoder and load_backbone.
+        SettingsError, MachineError: see create_encoder and create_encoder_of.
     """
     if weights == "none":
         return create_encoder(scratch_spec(backbone, image_size), seed=seed)
@@ -102,9 +101,7 @@ def start_encoder(backbone: str, weights: str, image_size: int, seed: int) -> En
     path = Path(weights)
     if path.suffix != ".safetensors":
         raise SettingsError(f"--weights is {weights!r}.", "Give none, imagenet, or the path of a .safetensors file.")
-    encoder = create_encoder(_spec_beside(path, backbone, image_size), seed=seed)
-    load_backbone(encoder, read_weights(path), str(path))
-    return encoder
+    return create_encoder_of(_spec_beside(path, backbone, image_size), read_weights(path), str(path))
 
 
 def _spec_beside(weights: Path, backbone: str, image_size: int) -> EncoderSpec:
@@ -140,11 +137,9 @@ def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
     config, state = run.read_encoder()
     spec = spec_from_config(run.encoder / "config.json", config)
     try:
-        check_weights(spec, state, str(run.weights_file))
-        encoder = create_encoder(spec)
+        encoder = create_encoder_of(spec, state, str(run.weights_file))
     except SettingsError as error:  # of the run's, not of what was typed
         raise RunError(error.what, "Restore the run from a copy, or train it again.") from None
-    load_backbone(encoder, state, str(run.weights_file))
     return ReadyEncoder(encoder.eval().to(device), device, str(run.path), config["simclr"]["model_digest"], run)
 
 
@@ -157,7 +152,7 @@ def load_encoder(run: str | Path | None = None, *, runs: Path = RUNS, device: st
 
 
 def untrained_twin(ready: ReadyEncoder, seed: int) -> ReadyEncoder:
-    """The same architecture with the random weights that this seed gives: for a run's seed, what it began from."""
+    """Return the same architecture with random weights: what its run began from, or else what the seed gives."""
     spec = ready.encoder.spec
-    encoder = create_encoder(spec, seed=seed).eval()
+    encoder = create_encoder(spec, seed=ready.info.settings.seed if ready.run else seed).eval()
     return ReadyEncoder(encoder.to(ready.device), ready.device, f"{spec.architecture} (untrained)", "")

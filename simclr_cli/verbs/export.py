@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, image_size_args
 from simclr_cli.errors import RunError, SettingsError
@@ -117,8 +117,8 @@ def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
         spec = EncoderSpec(
             architecture=str(config["simclr"]["architecture"]),
             image_size=int(preprocessing["input_size"][1]),
-            mean=cast(tuple[float, float, float], mean),
-            std=cast(tuple[float, float, float], std),
+            mean=mean,
+            std=std,
             small_stem=bool(config["simclr"]["small_stem"]),
             model_args=dict(config["model_args"]),
         )
@@ -130,11 +130,6 @@ def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
         raise RunError(f"{path} does not describe an encoder ({error}).", "Restore it, or train again.") from None
     return spec
-
-
-def model_card(encoder: Encoder, *, pictures: int, epochs: int) -> str:
-    """README.md of encoder/."""
-    return _card(CARD, encoder, "encoder", pictures=pictures, epochs=epochs)
 
 
 def classifier_config(encoder: Encoder, labels: Sequence[str], training: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,19 +155,16 @@ def labels_from_config(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]
     return tuple(names)
 
 
-def classifier_card(encoder: Encoder, labels: Sequence[str], *, pictures: int, test_pictures: int, told: float) -> str:
-    """README.md of a classifier. The classes' names, which may be any text, stand in config.json alone.
+def model_card(encoder: Encoder, classes: int = 0, **figures: float) -> str:
+    """Write README.md of an encoder, or of a classifier, with the code that loads it by timm alone.
+
+    The classes' names, which may be any text, stand in config.json alone.
 
     Args:
-        told: percent of the held-out pictures.
+        figures: the words of CARD or CLASSIFIER_CARD that do not follow from the encoder.
     """
-    figures = {"pictures": pictures, "test_pictures": test_pictures, "told": told}
-    return _card(CLASSIFIER_CARD, encoder, "classifier", len(labels), **figures)
-
-
-def _card(card: str, encoder: Encoder, name: str, classes: int = 0, **figures: float) -> str:
-    """A card with the code that makes `name` the model in THIS/FOLDER, by timm alone."""
     spec = encoder.spec
+    card, name = (CLASSIFIER_CARD, "classifier") if classes else (CARD, "encoder")
     words = {
         "name": name,
         "architecture": spec.architecture.split(".")[0],

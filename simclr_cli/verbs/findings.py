@@ -1,21 +1,23 @@
-"""What else a comparison tells: class by class, what is taken for what, labels that are likely wrong, few labels."""
+"""What else a comparison tells: was it worth it, class by class, what is taken for what, likely wrong, few labels."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from simclr_cli.engine.accuracy import percent
-from simclr_cli.engine.probes import fit_probe
-from simclr_cli.engine.suspects import suspects
+from simclr_cli.engine.probes import fit_probe, suspects
 from simclr_cli.events import Report, progress
-from simclr_cli.results import ClassScore, Confusion, FewLabels, Suspect
+from simclr_cli.results import ClassScore, Confusion, FewLabels, Score, Suspect
 from simclr_cli.settings import ProbeSettings
-from simclr_cli.verbs.comparison import VALIDATION_SHARE, Comparison, Judged, LabelledRows
+from simclr_cli.verbs.comparison import VALIDATION_SHARE, Comparison, Judged
 from simclr_cli.verbs.splits import folds_of, some_labels, stratified
 
+NAMES = {"untrained": "the untrained encoder", "raw pixels": "raw pixels", "colour histogram": "a colour histogram",
+         "imagenet": "timm's ImageNet encoder"}  # of representations, in a sentence  # fmt: skip
 FOLDS = 5
 MOST_SUSPECTS = 100
 VALIDATE_FROM = 5  # labels of the rarest class, from which on some of them choose l2
@@ -23,21 +25,13 @@ VALIDATE_FROM = 5  # labels of the rarest class, from which on some of them choo
 
 def per_class(judged: Judged, classes: tuple[str, ...]) -> tuple[ClassScore, ...]:
     """How each class fared."""
-    told, truth = judged.deciding, judged.test.labels
-    train = torch.bincount(judged.train.labels, minlength=len(classes))
-    rows = []
-    for number, name in enumerate(classes):
-        of_it, told_it = truth == number, told == number
-        rows.append(
-            ClassScore(
-                name,
-                int(train[number]),
-                int(of_it.sum()),
-                percent(told_it[of_it]) if of_it.any() else None,
-                percent(of_it[told_it]) if told_it.any() else None,
-            )
-        )
-    return tuple(rows)
+    truth, told = judged.test.labels, judged.deciding
+    counted = (judged.train.labels, truth, told, truth[truth == told])
+    counts = [torch.bincount(labels, minlength=len(classes)).tolist() for labels in counted]
+    return tuple(
+        ClassScore(name, train, test, 100 * (right / test) if test else None, 100 * (right / of_it) if of_it else None)
+        for name, train, test, of_it, right in zip(classes, *counts, strict=True)
+    )
 
 
 def confusion(judged: Judged, classes: tuple[str, ...]) -> tuple[Confusion, ...]:
@@ -55,33 +49,24 @@ def likely_mislabelled(found: Comparison, seed: int) -> tuple[Suspect, ...]:
     first = found.first
     if first.linear is None:
         return ()
-    rows = LabelledRows(
-        torch.cat([first.train.h, first.test.h]),
-        torch.cat([first.train.labels, first.test.labels]),
-        (*first.train.names, *first.test.names),
-    )
-    probabilities = out_of_fold(rows, first.l2, len(found.classes), seed)
+    names, classes = (*first.train.names, *first.test.names), found.classes
+    labels = torch.cat([first.train.labels, first.test.labels])
+    probabilities = out_of_fold(torch.cat([first.train.h, first.test.h]), labels, first.l2, len(classes), seed)
     told = probabilities.argmax(dim=1)
     return tuple(
-        Suspect(
-            rows.names[row],
-            found.classes[rows.labels[row]],
-            found.classes[told[row]],
-            float(probabilities[row, rows.labels[row]]),
-        )
-        for row in suspects(probabilities, rows.labels)[:MOST_SUSPECTS].tolist()
+        Suspect(names[row], classes[labels[row]], classes[told[row]], float(probabilities[row, labels[row]]))
+        for row in suspects(probabilities, labels)[:MOST_SUSPECTS].tolist()
     )
 
 
-def out_of_fold(rows: LabelledRows, l2: float | None, classes: int, seed: int) -> Tensor:
+def out_of_fold(h: Tensor, labels: Tensor, l2: float | None, classes: int, seed: int) -> Tensor:
     """Return (N, classes) probabilities of each row's classes by a linear probe that was fitted without its fold."""
-    folds = torch.from_numpy(folds_of(rows.labels.numpy(), FOLDS, seed))
+    folds = torch.from_numpy(folds_of(labels.numpy(), FOLDS, seed))
     probabilities = torch.zeros(len(folds), classes)
-    for fold in range(FOLDS):
+    for fold in range(min(FOLDS, len(labels))):  # none is empty
         out = folds == fold
-        if out.any():
-            probe = fit_probe(rows.h[~out], rows.labels[~out], l2=l2, classes=classes)
-            probabilities[out] = probe.scores(rows.h[out]).softmax(dim=1)
+        probe = fit_probe(h[~out], labels[~out], l2=l2, classes=classes)
+        probabilities[out] = probe.scores(h[out]).softmax(dim=1)
     return probabilities
 
 
@@ -98,21 +83,68 @@ def few_labels(found: Comparison, settings: ProbeSettings, report: Report) -> tu
         for one in found.judged:
             if one.linear is None:
                 continue
-            labels = one.train.labels.numpy()
-            accuracies, used = [], 0
+            accuracies = []
             for draw in range(settings.draws):
-                chosen = one.train.of(torch.from_numpy(some_labels(labels, size, settings.seed, draw)))
-                used = len(chosen.labels)
-                accuracies.append(_linear(chosen, one.test, len(found.classes), settings.seed))
-            spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-            rows.append(FewLabels(one.name, used, name, statistics.fmean(accuracies), spread, settings.draws))
+                used = torch.from_numpy(some_labels(one.train.labels.numpy(), size, settings.seed, draw))
+                accuracies.append(_linear(one, used, len(found.classes), settings.seed))
+            mean, spread = statistics.fmean(accuracies), statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+            rows.append(FewLabels(one.name, int(used.sum()), name, mean, spread, settings.draws))
     say(len(wanted), len(wanted))
     return tuple(rows)
 
 
-def _linear(train: LabelledRows, test: LabelledRows, classes: int, seed: int) -> float:
+def _linear(one: Judged, used: Tensor, classes: int, seed: int) -> float:
     """Percent told right by a linear probe; where labels are very few none of them is spent on choosing l2."""
-    enough = int(train.labels.bincount()[train.labels].min()) >= VALIDATE_FROM
-    validation = torch.from_numpy(stratified(train.labels.numpy(), VALIDATION_SHARE, seed)) if enough else None
-    fitted = fit_probe(train.h, train.labels, classes=classes, validation=validation)
-    return percent(fitted.scores(test.h).argmax(dim=1) == test.labels)
+    h, labels = one.train.h[used], one.train.labels[used]
+    enough = int(labels.bincount()[labels].min()) >= VALIDATE_FROM
+    validation = torch.from_numpy(stratified(labels.numpy(), VALIDATION_SHARE, seed)) if enough else None
+    fitted = fit_probe(h, labels, classes=classes, validation=validation)
+    return percent(fitted.scores(one.test.h).argmax(dim=1) == one.test.labels)
+
+
+def verdict(scores: Sequence[Score], test_pictures: int) -> str:
+    """Say what the first score is worth beside the others, of which those differ whose 95 % interval excludes 0."""
+    first, *others = scores
+    is_run = first.representation == "trained"
+    begun = "Training" if is_run else _capital(_name(first))
+    found = f"{first.deciding.top_1:.1f} % {'by the linear probe' if first.linear else 'by 20 nearest neighbours'}"
+    compared = sorted((one for one in others if one.gain is not None), key=lambda one: -one.deciding.top_1)
+    if not compared:
+        return f"{begun}: {found}, with nothing to compare it to."
+    untrained = next((one for one in compared if one.representation == "untrained"), None)
+    better = next((one for one in compared if (one.gain_high or 0) < 0), None)
+    if better is not None:
+        text = f"{_name(better)} does better: {better.deciding.top_1:.1f} % against {found}."
+        if untrained is not None and _low(untrained) > 0:
+            return f"{begun} gained {_points(untrained)} over the untrained encoder, but {text}"
+        return _capital(text)
+    if untrained is not None and _low(untrained) <= 0:
+        return (
+            f"{begun} made no difference that {test_pictures:,} held-out pictures could show: {found}, "
+            f"{_points(untrained)} over the untrained encoder."
+        )
+    rival, near = compared[0], next((one for one in compared if _low(one) <= 0), None)
+    against = untrained or rival
+    also = ""
+    if near:
+        also = f"; {_name(near)} may do as well"
+    elif rival is not against:
+        also = f", and {_points(rival)} over {_name(rival)}, the best of the others"
+    lead = "helped" if is_run else "is of use"
+    return f"{begun} {lead}: {found}, {_points(against)} over {_name(against)}{also}."
+
+
+def _low(score: Score) -> float:
+    return score.gain_low or 0.0
+
+
+def _points(score: Score) -> str:
+    return f"{score.gain:+.1f} points (95 % interval {score.gain_low:+.1f} to {score.gain_high:+.1f})"
+
+
+def _name(score: Score) -> str:
+    return NAMES.get(score.representation, score.representation)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from simclr_cli.events import Choice, Note, PlanMade, Report, progress, silent
 from simclr_cli.files import make_folder
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census
-from simclr_cli.images.labels import read_labelled
+from simclr_cli.images.labels import LabelledImages, read_labelled
 from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory
 from simclr_cli.results import FinetuneResult
@@ -34,15 +33,15 @@ from simclr_cli.verbs.classifier import (
     FINE_TUNING,
     ClassifierRecipe,
     automatic_batch_size,
-    batch_bounds,
+    batch_starts,
     seconds_a_picture,
     train_classifier,
 )
 from simclr_cli.verbs.embedding import embed_census, nothing_decoded
 from simclr_cli.verbs.encoders import ReadyEncoder, ready_encoder, untrained_twin
-from simclr_cli.verbs.export import classifier_card, classifier_config
+from simclr_cli.verbs.export import classifier_config, model_card
 from simclr_cli.verbs.plan import MEMORY_SHARE, TAKEN_OVER_KEPT
-from simclr_cli.verbs.splits import some_labels, stratified
+from simclr_cli.verbs.splits import hold_out, some_labels
 from simclr_cli.verbs.trial import bytes_a_view
 
 FEW_LABELS, EPOCHS_OF_FEW = 0.01, 60  # the paper's 60 epochs on 1 %; 30 on 10 %
@@ -66,11 +65,13 @@ def finetune(settings: FinetuneSettings, *, report: Report = silent) -> Finetune
 def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
     began = time.perf_counter()
     source = ready_encoder(settings)
-    ready = _start(settings, source)
+    ready = untrained_twin(source, settings.seed) if settings.scratch else source
+    check_joinable(ready.encoder)
     out = _free_folder(settings, source.run)
     root = settings.images or source.images
     report(Note(f"Fine-tuning {ready.name} on {root}."))
-    lesson = _lesson(settings, source, root, report)
+    workers = count_workers(settings.workers)
+    lesson = _lesson(settings, source, root, workers, report)
     recipe, batch_size, plan = _plan(settings, ready, lesson, out)
     report(plan)
     linear = train_classifier(
@@ -78,11 +79,11 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
         batch_size=batch_size, seed=settings.seed, report=report,
     )  # fmt: skip
     h, tested = embed_census(
-        ready, lesson.held_out, batch_size=EVALUATION_BATCH, workers=lesson.workers, report=report, stage="testing"
+        ready, lesson.held_out, batch_size=EVALUATION_BATCH, workers=workers, report=report, stage="testing"
     )
     if not len(h):
         raise nothing_decoded(lesson.held_out)
-    truth = torch.tensor([lesson.classes.index(lesson.names[picture.name]) for picture in tested.pictures])
+    truth = torch.tensor([lesson.classes.index(lesson.images.labels[picture.name]) for picture in tested.pictures])
     linear = linear.cpu()
     with torch.inference_mode():
         accuracy = accuracy_of(linear(torch.from_numpy(h)), truth)
@@ -94,7 +95,7 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
         labels=len(lesson.rows),
         train_pictures=lesson.train_pictures,
         test_pictures=len(truth),
-        split=lesson.split,
+        split=lesson.images.split,
         chance=percent(lesson.labels.mode().values == truth),
         accuracy=accuracy,
         epochs=recipe.epochs,
@@ -112,70 +113,48 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
 class Lesson:
     """Labelled pictures to train on, and others to be tested by."""
 
+    images: LabelledImages  # all of them
     decoded: DecodedPictures
     rows: NDArray[np.int64]  # (N,) places in `decoded`, of the pictures whose labels are used
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
     train_pictures: int  # of which they were drawn
     held_out: Census
-    names: Mapping[str, str]  # class by picture name, of both
-    split: str  # how they were set apart
-    workers: int
-
-
-def _start(settings: FinetuneSettings, source: ReadyEncoder) -> ReadyEncoder:
-    """The encoder to begin with; what cannot become a timm classifier ends here, before long work."""
-    ready = source
-    if settings.scratch:
-        ready = untrained_twin(source, source.info.settings.seed if source.run else settings.seed)
-    check_joinable(ready.encoder.cpu(), 2)
-    ready.encoder.to(ready.device)
-    return ready
 
 
 def _free_folder(settings: FinetuneSettings, run: RunFolder | None) -> Path:
-    """Where the classifier goes.
-
-    Raises:
-        RunError: something is there.
-    """
-    out = settings.out or classifier_folder(
-        run.path if run else Path(), settings.labels_fraction, scratch=settings.scratch
-    )
+    """Return where the classifier goes, and nothing is yet."""
+    where = run.path if run else Path()
+    out = settings.out or classifier_folder(where, settings.labels_fraction, scratch=settings.scratch)
     if os.path.lexists(out):
         raise RunError(f"{out} is there already, and a classifier is never overwritten.", "Give another --out FOLDER.")
     make_folder(out.absolute().parent)  # it can be written to
     return out
 
 
-def _lesson(settings: FinetuneSettings, source: ReadyEncoder, root: Path, report: Report) -> Lesson:
+def _lesson(settings: FinetuneSettings, source: ReadyEncoder, root: Path, workers: int, report: Report) -> Lesson:
     """Census, labels, split, draw, and the decoded pictures.
 
     The split is that of `probe` by the same seed.
     """
-    workers = count_workers(settings.workers)
     images = read_labelled(root, settings, workers, report)
-    names, tests, size = images.labels, images.held_out, source.encoder.spec.image_size
+    size, tests = source.encoder.spec.image_size, images.held_out
     decoded = decode_once(images.census, size, workers=workers, progress=progress(report, "decoding"))
     pictures = decoded.census.pictures
     rows = np.arange(len(pictures))
-    classes = tuple(sorted({names[picture.name] for picture in pictures}))
+    names = [images.labels[picture.name] for picture in pictures]
+    classes = tuple(sorted(set(names)))
     if len(classes) < 2:
         raise InputError(f"Fewer than two classes in {root} have a whole picture.", "Give whole pictures of two.")
-    numbers = np.array([classes.index(names[picture.name]) for picture in pictures], dtype=np.int64)
+    numbers = np.array([classes.index(name) for name in names], dtype=np.int64)
     if tests is None:
-        test = stratified(numbers, settings.test_fraction, settings.seed)
-        if not test.any():
-            raise InputError(
-                "No class has two pictures, so none can be held out.", "Label more, or give --test FOLDER."
-            )
+        test = hold_out(numbers, settings.test_fraction, settings.seed)
         tests = dataclasses.replace(decoded.census, pictures=tuple(pictures[i] for i in rows[test]), refused=())
         rows, numbers = rows[~test], numbers[~test]
         if not settings.scratch and source.was_trained_on(root):
             report(Note("The held-out pictures were among those trained on, without their labels."))
     used = some_labels(numbers, float(settings.labels_fraction), settings.seed, draw=0)
-    labels = torch.from_numpy(numbers[used])
-    return Lesson(decoded, rows[used], labels, classes, len(rows), tests, names, images.split, workers)
+    return Lesson(images, decoded, rows[used], torch.from_numpy(numbers[used]), classes, len(rows), tests)
 
 
 def _plan(
@@ -194,13 +173,13 @@ def _plan(
     choices = (
         Choice("start", ready.name, start),
         Choice("labels", f"{count:,} of {lesson.train_pictures:,}", f"{share}, drawn by seed {settings.seed}"),
-        Choice("held out", f"{len(lesson.held_out.pictures):,} pictures", lesson.split),
+        Choice("held out", f"{len(lesson.held_out.pictures):,} pictures", lesson.images.split),
         Choice("epochs", str(epochs), "as set" if settings.epochs else of_paper.format(1 if few else 10)),
         Choice("batch size", f"{batch_size} pictures", why),
         Choice("learning rate", f"{peak:.4g}", f"{recipe.learning_rate:g} x batch / 256, cosine to 0, no warm-up"),
     )
     seconds = seconds_a_picture(ready.encoder, len(lesson.classes), recipe, lesson.decoded.side, batch_size)
-    steps = epochs * len(batch_bounds(count, batch_size))
+    steps = epochs * (len(batch_starts(count, batch_size)) + 1)
     return recipe, batch_size, PlanMade(str(out), choices, steps, seconds * epochs * count)
 
 
@@ -229,8 +208,7 @@ def _write(
         "accuracy": dataclasses.asdict(result.accuracy),
     }  # fmt: skip
     encoder = ready.encoder.cpu()
-    card = classifier_card(
-        encoder, result.classes, pictures=result.labels, test_pictures=result.test_pictures, told=result.accuracy.top_1
-    )
+    told = {"pictures": result.labels, "test_pictures": result.test_pictures, "told": result.accuracy.top_1}
+    card = model_card(encoder, len(result.classes), **told)
     state = join_classifier(encoder, linear).state_dict()
     return write_model(out, state, classifier_config(encoder, result.classes, training), card)

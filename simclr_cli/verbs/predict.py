@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.errors import InputError, RunError, SettingsError
@@ -58,14 +58,16 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     with torch.inference_mode():
         probabilities = classifier.linear(torch.from_numpy(h)).softmax(dim=1)
     whole = [path for i, path in enumerate(paths) if i not in refusals]
+    labels, predictions = classifier.labels, []
+    for path, row in zip(whole, probabilities, strict=True):
+        order = row.argsort(descending=True, stable=True)[: settings.top].tolist()  # ties in the classes' order
+        likely = tuple(ClassProbability(labels[i], float(row[i])) for i in order)
+        predictions.append(Prediction(str(path), likely[0].label, likely[0].probability, likely))
     result = PredictResult(
         classifier=str(folder),
         model_digest=classifier.ready.digest,
-        labels=classifier.labels,
-        predictions=tuple(
-            _prediction(path, row, classifier.labels, settings.top)
-            for path, row in zip(whole, probabilities, strict=True)
-        ),
+        labels=labels,
+        predictions=tuple(predictions),
         refused=tuple(refused),
         out=str(settings.out) if settings.out else None,
     )
@@ -95,26 +97,13 @@ def write_predictions(out: Path, result: PredictResult) -> None:
     """The whole result as JSON, or a table: path, label, probability, label_2, probability_2, ...
 
     In the table names and labels are as `names` writes them.
-
-    Raises:
-        MachineError: the system refused.
     """
     if out.suffix.lower() == ".json":
         return write_json(out, dataclasses.asdict(result))
     ranks = range(2, len(result.predictions[0].classes) + 1)
     columns = ["path", "label", "probability", *(f"{name}_{i}" for i in ranks for name in ("label", "probability"))]
-    rows = (
-        [
-            as_cell(one.path),
-            *(cell for each in one.classes for cell in (as_words(each.label), f"{each.probability:.6f}")),
-        ]
-        for one in result.predictions
-    )
+    rows = []
+    for one in result.predictions:
+        cells = ((as_words(each.label), f"{each.probability:.6f}") for each in one.classes)
+        rows.append([as_cell(one.path), *chain(*cells)])
     return write_csv(out, columns, rows)
-
-
-def _prediction(path: Path, probabilities: Tensor, labels: Sequence[str], top: int) -> Prediction:
-    """(classes,) probabilities, ties in the classes' order."""
-    order = probabilities.argsort(descending=True, stable=True)[:top].tolist()
-    classes = tuple(ClassProbability(labels[i], float(probabilities[i])) for i in order)
-    return Prediction(str(path), classes[0].label, classes[0].probability, classes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from simclr_cli.events import Note, Report, silent
 from simclr_cli.files import make_folder, write_bytes, write_json
@@ -15,8 +14,7 @@ from simclr_cli.settings import ProbeSettings
 from simclr_cli.verbs.baselines import baselines
 from simclr_cli.verbs.comparison import compare
 from simclr_cli.verbs.encoders import ready_encoder
-from simclr_cli.verbs.findings import confusion, few_labels, likely_mislabelled, per_class
-from simclr_cli.verbs.verdict import verdict
+from simclr_cli.verbs.findings import confusion, few_labels, likely_mislabelled, per_class, verdict
 
 
 def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
@@ -28,18 +26,15 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     ready = ready_encoder(settings)
     root = settings.images or ready.images
     report(Note(f"Probing {ready.name} on {root}."))
-    workers = count_workers(settings.workers)
-    images = read_labelled(root, settings, workers, report)
-    seed = settings.seed
-    if ready.run is not None:
-        seed = ready.info.settings.seed
-        if images.held_out is None and ready.was_trained_on(root):
-            report(Note("The held-out pictures were among those trained on, without their labels."))
-    encoders = baselines(ready, settings, seed, report)
+    images = read_labelled(root, settings, count_workers(settings.workers), report)
+    if images.held_out is None and ready.was_trained_on(root):
+        report(Note("The held-out pictures were among those trained on, without their labels."))
+    encoders = baselines(ready, settings, report)
     if ready.run is not None or settings.weights != "none":  # else it is its own untrained twin
         encoders = {"trained": ready, **encoders}
-    found = compare(encoders, images, settings, workers=workers, report=report)
+    found = compare(encoders, images, settings, linear=True, report=report)
     scores = found.scores(settings.seed)
+    folder = settings.out or (ready.run.probe_folder if ready.run else None)
     result = ProbeResult(
         encoder=ready.name,
         train_pictures=len(found.first.train.labels),
@@ -57,15 +52,10 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         confusion=confusion(found.first, found.classes),
         suspects=likely_mislabelled(found, settings.seed),
         few_labels=few_labels(found, settings, report),
+        folder=str(folder) if folder else None,
     )
-    folder = settings.out or (ready.run.probe_folder if ready.run else None)
-    return result if folder is None else keep(result, folder)
-
-
-def keep(result: ProbeResult, folder: Path) -> ProbeResult:
-    """Write probe.json and the picture of the confusion matrix."""
-    make_folder(folder)
-    result = dataclasses.replace(result, folder=str(folder))
-    write_bytes(folder / "confusion.png", confusion_png(result.classes, result.confusion))
-    write_json(folder / "probe.json", dataclasses.asdict(result))
+    if folder is not None:
+        make_folder(folder)
+        write_bytes(folder / "confusion.png", confusion_png(result.classes, result.confusion))
+        write_json(folder / "probe.json", dataclasses.asdict(result))
     return result

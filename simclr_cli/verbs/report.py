@@ -27,7 +27,7 @@ from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo, read_run_info
 from simclr_cli.store.runs import find_begun_run
 from simclr_cli.verbs.encoders import pick_device, run_encoder
-from simclr_cli.verbs.samples import first_step, show_neighbours, show_views
+from simclr_cli.verbs.samples import show_neighbours, show_views
 
 CONFUSION_SIDE = 1000  # px, at most
 NO_PROBE = "There was none. It says how good the encoder is where labels exist: simclr probe FOLDER"
@@ -63,21 +63,19 @@ def try_report(
 def write_report(
     run: RunFolder, info: RunInfo, *, device: torch.device, workers: int, report: Report, census: Census | None = None
 ) -> int:
-    """Write report.html.
-
-    Args:
-        census: of the run's pictures without those refused, if it is known already.
-
-    Returns:
-        Its size in bytes.
-    """
+    """Write report.html, and return its size; `census` is of the pictures that are not refused, if it is known."""
     try:
         refused = run.read_refused() if run.refused_file.exists() else []
     except RunError as error:
         refused = []
         report(Note(error.what, warning=True))
     views, neighbours = _samples(run, info, refused, census, device, workers, report)
-    confusion = run.probe_folder / "confusion.png"
+    try:
+        confusion = as_data_uri(
+            apart(small, workers)(run.probe_folder / "confusion.png", CONFUSION_SIDE, CONFUSION_SIDE)
+        )
+    except Refusal:  # most often there is none
+        confusion = None
     shown = RunShown(
         name=run.path.absolute().name,
         finished=run.finished,
@@ -87,7 +85,7 @@ def write_report(
         views=views,
         neighbours=neighbours,
         probe=read_probe(run.probe_folder / "probe.json"),
-        confusion=_picture(confusion, workers),
+        confusion=confusion,
         outcome=_outcome(run.outcome_file),
     )
     data = report_page(shown).encode("utf-8")
@@ -113,9 +111,8 @@ def _samples(
             if census.fingerprint != info.census.get("fingerprint"):
                 lead = "The folder has changed since: two views each of pictures that are in it now."
         chosen = info.settings
-        step = first_step(census, chosen, workers)
         ready = run_encoder(run, device) if run.finished else None
-        views = show_views(step, census, ready, chosen, workers, lead)
+        views = show_views(census, ready, chosen, workers, lead)
         if ready is None:
             return views, "They come with the finished encoder."
         return views, show_neighbours(ready, run, census, chosen, workers, report)
@@ -151,11 +148,4 @@ def _outcome(file: Path) -> dict[str, str] | None:
         kept = read_json(file)
         return {"state": str(kept["state"]), "words": str(kept["words"])}
     except (OSError, ValueError, KeyError, TypeError):  # most often there is none
-        return None
-
-
-def _picture(file: Path, workers: int) -> str | None:
-    try:
-        return as_data_uri(apart(small, workers)(file, CONFUSION_SIDE, CONFUSION_SIDE))
-    except Refusal:  # most often there is none
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from simclr_cli.pages.pictures import as_data_uri, thumbnail
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.store.index import Index, read_index
+from simclr_cli.store.index import read_index
 from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.embedding import embed_census, unit_rows
@@ -40,19 +39,14 @@ SIDE = 112  # of a thumbnail, px
 BATCH = 64  # pictures embedded at once
 
 
-@dataclass(frozen=True)
-class FirstStep:
-    """The first pictures of the first step of training."""
-
-    names: tuple[str, ...]  # n
-    views: Tensor  # (2n, 3, S, S) float32 in [0, 1]: first views, then second views
-
-
-def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int = VIEWED) -> FirstStep:
-    """The views that the first step of this seed draws for its first `most` pictures: what `Step` gives the model.
+def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int = VIEWED) -> tuple[list[str], Tensor]:
+    """Draw the views that the first step of this seed sees of its first `most` pictures: what `Step` gives the model.
 
     Args:
         census: as it was after decoding, without what was refused.
+
+    Returns:
+        The names of the n pictures; and (2n, 3, S, S) float32 in [0, 1], first views, then second views.
 
     Raises:
         InputError: a picture can no longer be decoded.
@@ -67,38 +61,32 @@ def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int
     part = slice(0, most)
     pixels = torch.from_numpy(decoded.read(rows[part]))
     views = two_views.make(pixels, true_sizes[part], (first[part], second[part]))
-    return FirstStep(tuple(census.pictures[row].name for row in rows[part]), views)
+    return [census.pictures[row].name for row in rows[part]], views
 
 
 def show_views(
-    step: FirstStep, census: Census, ready: ReadyEncoder | None, chosen: ResolvedSettings, workers: int, lead: str
+    census: Census, ready: ReadyEncoder | None, chosen: ResolvedSettings, workers: int, lead: str
 ) -> ViewsShown:
-    """The views of a step as thumbnails, and how alike the trained model finds them."""
-    count = len(step.names)
-    pixels = (step.views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    own = thumbnails([census.root / name for name in step.names], step.names, workers)
+    """Return the views of the first step as thumbnails, and how similar the trained model finds them."""
+    names, views = first_step(census, chosen, workers)
+    count = len(names)
+    pixels = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    own = thumbnails(census.root, names, workers)
     shown = [as_data_uri(thumbnail(view, SIDE)) for view in pixels]
     triples = tuple(
         (own[i], Thumbnail(f"{name}, view 1", shown[i]), Thumbnail(f"{name}, view 2", shown[count + i]))
-        for i, name in enumerate(step.names)
+        for i, name in enumerate(names)
     )
     if ready is None:
         return ViewsShown(lead, triples)
-    similarity, of = compare(step.views, ready, chosen)
+    similarity, of = compare(views, ready, chosen)
     together = np.arange(2 * count).reshape(2, count).T.reshape(-1)  # both views of a picture side by side
     return ViewsShown(lead, triples, similarity[np.ix_(together, together)], of)
 
 
 @torch.no_grad()
 def compare(views: Tensor, ready: ReadyEncoder, chosen: ResolvedSettings) -> tuple[NDArray[np.float32], str]:
-    """Cosine similarities of views by the trained model.
-
-    Args:
-        views: (M, 3, S, S) float32 in [0, 1].
-
-    Returns:
-        (M, M) float32; and what they are of: z, or h where the run has kept no head.
-    """
+    """Compute the (M, M) cosines of views by the trained model, of z, or of h where the run has kept no head."""
     vectors = ready.encoder(views.to(ready.device)).float()  # (M, width)
     of = "h"
     if ready.run is not None and ready.run.projector_file.is_file():
@@ -122,8 +110,11 @@ def show_neighbours(
     What is a sample follows from the run's seed.
     """
     generator = numpy_generator(chosen.seed, Purpose.ORDER, 0)
-    index = _stored(run, ready)
     h: Vectors
+    try:
+        index = read_index(run.vectors, model_digest=ready.digest)
+    except RunError:  # they are damaged
+        index = None
     if index is not None:
         h, names, root = index.h, index.names, Path(index.root)
         among = f"all {len(names):,} pictures"
@@ -134,8 +125,7 @@ def show_neighbours(
         made, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
         h = unit_rows(made)
         names, root = [picture.name for picture in sample.pictures], sample.root
-        everything = len(drawn) == len(census.pictures)
-        among = f"{'all' if everything else 'a sample of'} {len(names):,} pictures"
+        among = f"{'all' if len(drawn) == len(census.pictures) else 'a sample of'} {len(names):,} pictures"
     if len(names) < 2:
         return "There are too few pictures to compare."
     rows = []
@@ -143,22 +133,14 @@ def show_neighbours(
         (similarity,), (places,) = nearest(h, h[slice(query, query + 1)], NEIGHBOURS + 1)
         others = [(s, i) for s, i in zip(similarity.tolist(), places.tolist(), strict=True) if i != query][:NEIGHBOURS]
         shown = [names[i] for i in (query, *(i for _, i in others))]
-        rows.append(tuple(thumbnails([root / name for name in shown], shown, workers, [None, *(s for s, _ in others)])))
+        rows.append(tuple(thumbnails(root, shown, workers, [None, *(s for s, _ in others)])))
     lead = f"On the left a picture, then those nearest to it by the cosine similarity of h, among {among}."
     return NeighboursShown(lead, tuple(rows))
 
 
 def thumbnails(
-    paths: Sequence[Path], names: Sequence[str], workers: int, similarities: Sequence[float | None] = ()
+    root: Path, names: Sequence[str], workers: int, similarities: Sequence[float | None] = ()
 ) -> list[Thumbnail]:
-    """Small pictures of files; without one where a file cannot be decoded."""
-    uris = each_thumbnail(paths, SIDE, workers, oversampling=2, make=as_data_uri)
+    """Return thumbnails of files, without an image where a file cannot be decoded."""
+    uris = each_thumbnail([root / name for name in names], SIDE, workers, oversampling=2, make=as_data_uri)
     return [Thumbnail(*one) for one in zip(names, uris, similarities or [None] * len(names), strict=True)]
-
-
-def _stored(run: RunFolder, ready: ReadyEncoder) -> Index | None:
-    """The run's own vectors, if they are there and whole."""
-    try:
-        return read_index(run.vectors, model_digest=ready.digest)
-    except RunError:
-        return None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.errors import InputError
 from simclr_cli.seeds import Purpose, numpy_generator
 
 
@@ -16,6 +17,18 @@ def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np
     held_out = np.zeros(len(labels), dtype=bool)
     for rows in _by_class(labels, generator):
         held_out[rows[: min(max(1, round(share * len(rows))), len(rows) - 1)]] = True
+    return held_out
+
+
+def hold_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
+    """Return the same, of which there must be some.
+
+    Raises:
+        InputError: no class has two pictures.
+    """
+    held_out = stratified(labels, share, seed)
+    if not held_out.any():
+        raise InputError("No class has two pictures, so none can be held out.", "Label more, or give --test FOLDER.")
     return held_out
 
 

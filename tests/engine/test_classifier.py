@@ -40,7 +40,7 @@ def made(name: str) -> tuple[Encoder, nn.Linear]:
 @pytest.mark.parametrize("name", SPECS)
 def test_joined_model_gives_the_logits_of_both(name: str) -> None:
     encoder, linear = made(name)
-    check_joinable(encoder, 7)
+    check_joinable(encoder)
     model = join_classifier(encoder, linear)
     size = encoder.spec.image_size
     x = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -60,7 +60,7 @@ def test_head_of_another_kind_is_refused() -> None:
     """DeiT with distillation has two, one for each of its tokens."""
     encoder = create_encoder(EncoderSpec("deit_tiny_distilled_patch16_224", 32, model_args={"img_size": 32}))
     with pytest.raises(SettingsError, match="is not one linear layer on h"):
-        check_joinable(encoder.eval(), 3)
+        check_joinable(encoder.eval())
 
 
 def test_weights_of_another_model_are_refused() -> None:

@@ -69,7 +69,7 @@ def fails_in_the_backward(model: nn.Module) -> Any:
 
 
 FAILURES = {
-    no_compiler: "Cannot find a working triton installation.",
+    no_compiler: "Cannot find a working triton installation",
     fails_when_called: "Unsupported:",
     fails_in_the_backward: "NotImplementedError",
 }

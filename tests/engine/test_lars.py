@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simclr_cli.engine.lars import Lars
+from simclr_cli.engine.optim import Lars
 
 ETA, MOMENTUM = 0.001, 0.9  # the paper's code
 RATES = (0.0, 2.4, 4.8, 4.0, 3.0, 0.5)  # warm-up from 0, peak, fall

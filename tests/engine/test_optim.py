@@ -16,7 +16,6 @@ from simclr_cli.engine.optim import (
     OptimizerName,
     Schedule,
     create_optimizer,
-    parameter_groups,
     peak_learning_rate,
     set_learning_rate,
 )
@@ -67,7 +66,8 @@ def small_model() -> SimCLR:
 
 def test_every_trained_parameter_is_in_exactly_one_group_and_frozen_ones_in_none() -> None:
     model = small_model()
-    grouped = [id(p) for group in parameter_groups(model, 1e-4) for p in group["params"]]
+    optimizer = create_optimizer(model, "sgd", weight_decay=1e-4)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert len(grouped) == len(set(grouped))
     assert set(grouped) == {id(p) for p in model.parameters() if p.requires_grad}
     assert id(model.head.layers[-1].bias) not in grouped

@@ -2,7 +2,7 @@
 
 import torch
 
-from simclr_cli.engine.suspects import suspects
+from simclr_cli.engine.probes import suspects
 
 
 def test_the_rule_in_loops() -> None:

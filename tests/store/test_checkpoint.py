@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simclr_cli.engine.lars import Lars
-from simclr_cli.engine.optim import create_optimizer, set_learning_rate
+from simclr_cli.engine.optim import Lars, create_optimizer, set_learning_rate
 from simclr_cli.errors import RunError
 from simclr_cli.store.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpoint, save_checkpoint
 

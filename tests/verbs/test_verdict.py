@@ -3,7 +3,7 @@
 import pytest
 
 from simclr_cli.results import Accuracy, Score
-from simclr_cli.verbs.verdict import verdict
+from simclr_cli.verbs.findings import verdict
 
 
 def score(name: str, top_1: float, gain: tuple[float, float, float] | None = None, linear: bool = True) -> Score:
