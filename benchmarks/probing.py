@@ -53,7 +53,7 @@ def one_seed(seed: int, given: argparse.Namespace, place: Path) -> dict[str, Any
     for protocol in ("quick", "paper"):
         began = time.perf_counter()
         asked = ProbeSettings(protocol=protocol, seed=seed)
-        found = compare({"trained": ready}, images, asked, workers=workers).first
+        found = compare({"trained": ready}, images, asked, linear=True, report=silent).first
         right = found.linear.argmax(dim=1) == found.test.labels if found.linear is not None else torch.zeros(1)
         row |= {protocol: round(percent(right), 2), f"{protocol}_s": round(time.perf_counter() - began, 2)}
     print(json.dumps(row), file=sys.stderr)

@@ -138,7 +138,6 @@ def create_encoder(spec: EncoderSpec, *, seed: int = 0, imagenet: bool = False) 
         SettingsError: unknown name, or a size that it cannot take.
         MachineError: `imagenet` weights that are neither on this machine nor to be had.
     """
-    check_name(spec.architecture)
     with seeded(seed, Purpose.ENCODER):
         return Encoder(_create_pretrained(spec) if imagenet else create_model(spec), spec)
 
@@ -149,7 +148,6 @@ def create_encoder_of(spec: EncoderSpec, state: Mapping[str, Tensor], source: st
     Raises:
         SettingsError: unknown name, or the weights belong to another architecture; no memory has been taken for it.
     """
-    check_name(spec.architecture)
     with seeded(0, Purpose.ENCODER), torch.device("meta"):
         own, given = shapes(create_model(spec).state_dict()), shapes(state)
     missing = sorted(own.keys() - state.keys())
@@ -212,6 +210,7 @@ def image_size_args(name: str, image_size: int) -> dict[str, Any]:
 
 def create_model(spec: EncoderSpec, *, classes: int = 0) -> nn.Module:
     """Create timm's model with random weights, and with a classifier of its own if there are classes."""
+    check_name(spec.architecture)
     try:
         model = timm.create_model(spec.architecture, pretrained=False, num_classes=classes, **spec.model_args)
     except Exception as error:  # each family has its own way to fail at a size

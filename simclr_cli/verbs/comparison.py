@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import compress
 from typing import cast
 
 import numpy as np
@@ -39,8 +40,7 @@ class LabelledRows:
 
     def of(self, chosen: Tensor) -> LabelledRows:
         """Those that a (N,) mask chooses."""
-        names = tuple(name for name, one in zip(self.names, chosen.tolist(), strict=True) if one)
-        return LabelledRows(self.h[chosen], self.labels[chosen], names)
+        return LabelledRows(self.h[chosen], self.labels[chosen], tuple(compress(self.names, chosen.tolist())))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -26,15 +25,6 @@ from simclr_cli.verbs.export import labels_from_config, spec_from_config
 from simclr_cli.verbs.queries import gather
 
 
-@dataclass(frozen=True)
-class ReadyClassifier:
-    """A classifier in eval mode."""
-
-    ready: ReadyEncoder  # f
-    linear: nn.Linear  # on the CPU
-    labels: tuple[str, ...]  # of its outputs
-
-
 def predict(settings: PredictSettings, *, report: Report = silent) -> PredictResult:
     """The most probable classes of every picture given, each prepared as for `embed`.
 
@@ -42,7 +32,7 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
         SimclrError: one of its kinds, with what to do next.
     """
     folder = settings.classifier or find_classifier(settings.run, settings.runs)
-    classifier = load_classifier(folder, pick_device(settings.device))
+    ready, linear, labels = load_classifier(folder, pick_device(settings.device))
     if settings.out is not None:
         make_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting by {folder}."))
@@ -50,22 +40,22 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     gathered, refused = gather(settings.queries, workers, report, strict=False)
     paths = [path for some in gathered for path in some]
     h, refusals = embed_files(
-        classifier.ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
+        ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
     )
     refused += [f"{paths[i]}: {refusal.reason}" for i, refusal in refusals.items()]
     if not len(h):
         raise InputError(f"No picture could be decoded ({refused[0]}).", "Give whole pictures.")
     with torch.inference_mode():
-        probabilities = classifier.linear(torch.from_numpy(h)).softmax(dim=1)
+        probabilities = linear(torch.from_numpy(h)).softmax(dim=1)
     whole = [path for i, path in enumerate(paths) if i not in refusals]
-    labels, predictions = classifier.labels, []
+    predictions = []
     for path, row in zip(whole, probabilities, strict=True):
         order = row.argsort(descending=True, stable=True)[: settings.top].tolist()  # ties in the classes' order
         likely = tuple(ClassProbability(labels[i], float(row[i])) for i in order)
         predictions.append(Prediction(str(path), likely[0].label, likely[0].probability, likely))
     result = PredictResult(
         classifier=str(folder),
-        model_digest=classifier.ready.digest,
+        model_digest=ready.digest,
         labels=labels,
         predictions=tuple(predictions),
         refused=tuple(refused),
@@ -76,8 +66,8 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     return result
 
 
-def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
-    """The classifier in a folder that `finetune` wrote.
+def load_classifier(folder: Path, device: torch.device) -> tuple[ReadyEncoder, nn.Linear, tuple[str, ...]]:
+    """Load f, the linear classifier (on the CPU) and the names of its outputs from a folder that `finetune` wrote.
 
     Raises:
         RunError: it is none, or damaged, or of a newer version.
@@ -90,7 +80,7 @@ def load_classifier(folder: Path, device: torch.device) -> ReadyClassifier:
     except SettingsError as error:  # of the classifier's, not of what was typed
         raise RunError(error.what, error.remedy) from None
     digest = config["simclr"]["model_digest"]
-    return ReadyClassifier(ReadyEncoder(encoder.to(device), device, str(folder), digest), linear, labels)
+    return ReadyEncoder(encoder.to(device), device, str(folder), digest), linear, labels
 
 
 def write_predictions(out: Path, result: PredictResult) -> None:

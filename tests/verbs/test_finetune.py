@@ -102,7 +102,7 @@ def test_scratch_begins_at_the_runs_random_weights_and_not_at_its_trained_ones(o
     tiny = {"learning_rate": 1e-12, "epochs": 1}
     made = {scratch: Path(tuned(own, scratch=scratch, **tiny).out) for scratch in (True, False)}
     trained, _ = own.run.read_encoder()[1], None
-    state = {scratch: load_classifier(out, torch.device("cpu")).ready.encoder.backbone.state_dict()
+    state = {scratch: load_classifier(out, torch.device("cpu"))[0].encoder.backbone.state_dict()
              for scratch, out in made.items()}  # fmt: skip
     assert torch.allclose(state[False]["conv1.0.weight"], trained["conv1.0.weight"], atol=1e-6)
     assert not torch.allclose(state[True]["conv1.0.weight"], trained["conv1.0.weight"], atol=1e-3)
@@ -171,8 +171,8 @@ def test_card_in_plain_timm_gives_the_probabilities_of_predict(own: Any, tmp_pat
 def test_timm_fills_the_head_and_knows_the_names(own: Any) -> None:
     result = tuned(own)
     model = timm.create_model(f"local-dir:{result.out}", pretrained=True)
-    classifier = load_classifier(Path(result.out), torch.device("cpu"))
-    assert torch.equal(model.get_classifier().weight, classifier.linear.weight)
+    _, linear, _ = load_classifier(Path(result.out), torch.device("cpu"))
+    assert torch.equal(model.get_classifier().weight, linear.weight)
     assert model.get_classifier().weight.abs().max() > 0
     assert model.pretrained_cfg["label_names"] == list(CLASSES)
 
@@ -184,7 +184,7 @@ def test_table_of_labels_and_names_of_any_kind(own: Any, tmp_path: Path) -> None
         csv.writer(stream).writerows([("path", "label"), *((name, names[i % 3]) for i, name in enumerate(pictures))])
     result = tuned(own, labels=tmp_path / "labels.csv", epochs=1)
     assert result.classes == tuple(sorted(names)) and result.labels + result.test_pictures == 30
-    assert load_classifier(Path(result.out), torch.device("cpu")).labels == result.classes
+    assert load_classifier(Path(result.out), torch.device("cpu"))[2] == result.classes
 
 
 def test_held_out_folder(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:

@@ -57,13 +57,13 @@ def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classi
     from simclr_cli.verbs.predict import load_classifier
 
     result = run(own, own.pictures / "dots", top=6)
-    loaded = load_classifier(classifier, torch.device("cpu"))
-    assert result.labels == LABELS == loaded.labels and result.classifier == str(classifier)
+    ready, linear, labels = load_classifier(classifier, torch.device("cpu"))
+    assert result.labels == LABELS == labels and result.classifier == str(classifier)
     assert len(result.predictions) == len(list((own.pictures / "dots").iterdir()))
     for one in result.predictions:
         pixels = torch.tensor(evaluation_crop(Path(one.path), 40, 0.875)).permute(2, 0, 1)[None]
         with torch.no_grad():
-            expected = loaded.linear(loaded.ready.encoder.represent(pixels)).softmax(1)[0]
+            expected = linear(ready.encoder.represent(pixels)).softmax(1)[0]
         ours = {each.label: each.probability for each in one.classes}
         assert [ours[name] for name in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
         ordered = [each.probability for each in one.classes]
