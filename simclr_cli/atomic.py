@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -33,13 +33,9 @@ def remove_strays(folder: Path, older_than: float = ABANDONED_SECONDS) -> None:
     """
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
-            if is_stray(path, older_than):
+            # By a time that copies of files do not keep.
+            if time.time() - path.lstat().st_ctime >= older_than:
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
-
-
-def is_stray(path: Path, older_than: float = ABANDONED_SECONDS) -> bool:
-    """Whether an unfinished file has not changed for so many seconds, by a time that copies of files do not keep."""
-    return time.time() - path.lstat().st_ctime >= older_than
 
 
 def ensure_folder(folder: Path) -> None:
@@ -50,9 +46,8 @@ def ensure_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-@contextlib.contextmanager
-def filled(target: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]:
-    """A temporary file beside the target, all in it and durable; afterwards it is gone, or has another name."""
+def replace(target: Path, write: Callable[[IO[bytes]], object], before: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside the target, and put it in its place, durably; `before`, call that."""
     ensure_folder(target.parent)
     temporary = temporary_beside(target)
     try:
@@ -61,16 +56,12 @@ def filled(target: Path, write: Callable[[IO[bytes]], object]) -> Iterator[Path]
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        yield temporary
+        before(temporary)
+        temporary.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error counts; the next start removes it
             temporary.unlink(missing_ok=True)
         raise
-
-
-def replace(temporary: Path, target: Path) -> None:
-    """Put a file that is filled in the target's place, durably."""
-    temporary.replace(target)
     sync_folder(target.parent)
 
 

@@ -1,4 +1,4 @@
-"""The one way to write: whole or not at all, and durably; and the error if the system refuses."""
+"""The one way to write: whole or not at all, and durably. If the system refuses, whatever writes raises NotWritten."""
 
 from __future__ import annotations
 
@@ -14,14 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from simclr_cli.atomic import (
-    TEMPORARY_PREFIX,
-    ensure_folder,
-    filled,
-    remove_strays,
-    replace,
-    sync_folder,
-)
+from simclr_cli.atomic import TEMPORARY_PREFIX, ensure_folder, remove_strays, replace, sync_folder
 from simclr_cli.errors import MachineError
 
 FULL, FORBIDDEN = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -45,13 +38,11 @@ def _writing(target: Path, needed: int | None = None) -> Iterator[None]:
         if error.errno in FULL:
             remedy = "Make room there, or choose another place."
             with contextlib.suppress(OSError):
-                reason += f" ({_shortage(needed, free_bytes(target))})"
+                free = _size(free_bytes(target))
+                needs = f"it needs {_size(needed)}, and {free} are free" if needed else f"it needs more than {free}"
+                reason += f" ({needs})"
         forbidden = error.errno in FORBIDDEN
         raise NotWritten(f"Cannot write {target}: {reason}.", remedy, forbidden=forbidden) from error
-
-
-def _shortage(needed: int | None, free: int) -> str:
-    return f"it needs {_size(needed)}, and {_size(free)} are free" if needed else f"it needs more than {_size(free)}"
 
 
 def _size(count: int) -> str:
@@ -64,11 +55,7 @@ def free_bytes(path: Path) -> int:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder, prove that files can be made in it, and remove what was never finished in it.
-
-    Raises:
-        NotWritten: it cannot be created or written to.
-    """
+    """Create a folder, prove that files can be made in it, and remove what was never finished in it."""
     with _writing(folder):
         ensure_folder(folder)
         with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
@@ -85,38 +72,27 @@ def write_file(
 
     Args:
         before: called with the temporary file, when all is in it and it has not taken its place.
-
-    Raises:
-        NotWritten: the system refused (no right, no space, not a folder).
     """
     with _writing(target):
-        _replace(target, write, before)
+        remove_strays(target.parent)
+        replace(target, write, before)
 
 
 def write_bytes(target: Path, data: bytes) -> None:
     """Write bytes atomically and durably."""
     with _writing(target, len(data)):
-        _replace(target, lambda stream: stream.write(data), lambda _: None)
-
-
-def _replace(target: Path, write: Callable[[IO[bytes]], object], before: Callable[[Path], object]) -> None:
-    remove_strays(target.parent)
-    with filled(target, write) as temporary:
-        before(temporary)
-        replace(temporary, target)
+        remove_strays(target.parent)
+        replace(target, lambda stream: stream.write(data), lambda _: None)
 
 
 def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
     """Write bytes at `start` of a file, durably, by default at its end; what was behind goes. A kill may leave a part.
 
     Args:
-        start: 0 makes the file.
+        start: 0 makes the file; what was before it stays as it was, also if the system refuses.
 
     Returns:
         The file's time of change, ns.
-
-    Raises:
-        NotWritten: the system refused; what was before `start` is as it was.
     """
     with _writing(target, len(data)):
         ensure_folder(target.parent)
@@ -133,22 +109,14 @@ def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename within a folder, durably.
-
-    Raises:
-        NotWritten: the system refused.
-    """
+    """Rename within a folder, durably."""
     with _writing(target):
         source.rename(target)
         sync_folder(target.parent)
 
 
 def remove(file: Path) -> None:
-    """Remove a file, durably; it may be gone already.
-
-    Raises:
-        NotWritten: the system refused.
-    """
+    """Remove a file, durably; it may be gone already."""
     with _writing(file):
         file.unlink(missing_ok=True)
         if file.parent.is_dir():

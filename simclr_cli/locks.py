@@ -31,7 +31,6 @@ def locked(folder: Path, report: Report, *, wait: float = 0) -> Iterator[None]:
 
     Raises:
         Busy: another process has the lock.
-        NotWritten: the system refused.
     """
     from filelock import FileLock, Timeout
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from simclr_cli.errors import MachineError, SettingsError
 
+# What torchrun and srun say in the environment: rank, count, which of those on this machine, how often begun again.
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT")
+SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_RESTART_COUNT")
+
 
 class PeerLost(MachineError):
     """Another of the processes that work as one is gone."""
@@ -34,22 +38,16 @@ class Place:
             SettingsError: what the environment says cannot be, or is something else.
         """
         try:
-            if "RANK" in environment and "WORLD_SIZE" in environment:
+            by_torchrun = "RANK" in environment and "WORLD_SIZE" in environment
+            place = Place()
+            if by_torchrun or int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+                rank, count, local, restarts = TORCHRUN if by_torchrun else SRUN
                 place = Place(
-                    int(environment["RANK"]),
-                    int(environment["WORLD_SIZE"]),
-                    int(environment.get("LOCAL_RANK", environment["RANK"])),
-                    int(environment.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0,
+                    int(environment[rank]),
+                    int(environment[count]),
+                    int(environment.get(local, environment[rank])),
+                    int(environment.get(restarts, 0)) > 0,
                 )
-            elif int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-                place = Place(
-                    int(environment["SLURM_PROCID"]),
-                    int(environment["SLURM_STEP_NUM_TASKS"]),
-                    int(environment["SLURM_LOCALID"]),
-                    int(environment.get("SLURM_RESTART_COUNT", 0)) > 0,
-                )
-            else:
-                place = Place()
         except (KeyError, ValueError) as error:
             raise SettingsError(
                 f"The environment does not say which of several processes this is ({error}).",
@@ -77,9 +75,8 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> dict[str, str]
     # node[017-020,033],other -> node017
     first = re.sub(r"\[(\w+).*", r"\1", nodes if "[" in nodes.split(",")[0] else nodes.split(",")[0])
     port = 20_000 + int(environment.get("SLURM_JOB_ID", 0)) % 10_000
-    return {
-        name: environment.get(name, default) for name, default in (("MASTER_ADDR", first), ("MASTER_PORT", str(port)))
-    }
+    defaults = {"MASTER_ADDR": first, "MASTER_PORT": str(port)}
+    return {name: environment.get(name, default) for name, default in defaults.items()}
 
 
 def attempt(environment: Mapping[str, str] = os.environ) -> str:

@@ -11,14 +11,16 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from simclr_cli.errors import MachineError
 from simclr_cli.place import ALONE, PeerLost, Place, attempt, meeting_point
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 PATIENCE = datetime.timedelta(days=1)  # while the first process reads a large folder, the others wait for it
 AT_ONCE = 2**24  # values that are sent in one message
@@ -60,28 +62,18 @@ class Ranks:
         """
         if self.alone:
             return own
-        import torch.distributed as dist
-
-        lengths = [_length(self.part(total, rank)) for rank in range(self.count)]
-        most = max(lengths)
-        padded = own.new_zeros(most, *own.shape[1:])  # collectives want equal shapes
+        lengths = [len(range(total)[self.part(total, rank)]) for rank in range(self.count)]
+        padded = own.new_zeros(max(lengths), *own.shape[1:])  # collectives want equal shapes
         padded[: len(own)] = own
-        everyone = own.new_empty(self.count * most, *own.shape[1:])
+        everyone = own.new_empty(self.count, *padded.shape)
         with _together():
             dist.all_gather_into_tensor(everyone, padded)
-        if len(set(lengths)) == 1:
-            return everyone
-        import torch
-
-        return torch.cat([part[:n] for part, n in zip(torch.split(everyone, most), lengths, strict=True)])
+        return torch.cat([part[:length] for part, length in zip(everyone, lengths, strict=True)])
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         if self.alone:
             return
-        import torch
-        import torch.distributed as dist
-
         for some in _in_messages(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in some])
             with _together():
@@ -93,9 +85,6 @@ class Ranks:
         """The largest of everyone's numbers."""
         if self.alone:
             return number
-        import torch
-        import torch.distributed as dist
-
         value = torch.tensor([number])
         with _together():
             dist.all_reduce(value, dist.ReduceOp.MAX)
@@ -105,8 +94,6 @@ class Ranks:
         """What the first process has, on all of them; anything that JSON can hold."""
         if self.alone:
             return value
-        import torch.distributed as dist
-
         message = self._as_bytes(value if self.first else None)
         with _together():
             dist.broadcast(message, src=0)
@@ -116,9 +103,6 @@ class Ranks:
         """Everyone's value, in order, on everyone; anything that JSON can hold."""
         if self.alone:
             return [value]
-        import torch
-        import torch.distributed as dist
-
         message = self._as_bytes(value)
         everyone = message.new_empty(self.count * len(message))
         with _together():
@@ -127,9 +111,6 @@ class Ranks:
 
     def _as_bytes(self, value: Any) -> Tensor:
         """(n,) uint8 of JSON, n the same on all processes."""
-        import numpy as np
-        import torch
-
         said = json.dumps(value).encode("ascii")  # names that are not UTF-8 survive as escapes
         message = torch.full((self.most(len(said)),), ord(" "), dtype=torch.uint8)
         message[: len(said)] = torch.from_numpy(np.frombuffer(said, np.uint8).copy())
@@ -144,22 +125,18 @@ class Ranks:
         if self.alone:
             yield own
             return
-        import torch
-        import torch.distributed as dist
-
         lengths = self.collect(len(own))
         at_once = max(1, AT_ONCE // own.shape[1])
         for rank, length in enumerate(lengths):
             for start in range(0, length, at_once):
-                part = own[start : start + at_once] if rank == self.rank else None
+                part = own[start : start + at_once]
                 with _together():
-                    if part is None and self.first:
+                    if self.first and rank:
                         part = torch.empty(min(at_once, length - start), own.shape[1], dtype=own.dtype)
                         dist.recv(part, src=rank)
-                    elif part is not None and not self.first:
+                    elif rank and rank == self.rank:
                         dist.send(part, dst=0)
                 if self.first:
-                    assert part is not None
                     yield part
 
     @contextlib.contextmanager
@@ -177,10 +154,6 @@ class Ranks:
 
 def _from_bytes(message: Tensor) -> Any:
     return json.loads(message.numpy().tobytes())
-
-
-def _length(part: slice) -> int:
-    return int(part.stop - part.start)
 
 
 def _in_messages(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -222,10 +195,6 @@ def connected(place: Place, device: torch.device) -> Iterator[Ranks]:
     if place.count == 1:
         yield Ranks(place)
         return
-    import torch
-    import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
-
     if device.type == "cuda":
         torch.cuda.set_device(device)
     os.environ.update(meeting_point())

@@ -21,11 +21,7 @@ UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
 
 
 def check_file(path: Path) -> int:
-    """The size of an ordinary file; a pipe or a device, whose reading may never end, is refused.
-
-    Raises:
-        OSError, ValueError: it is none.
-    """
+    """The size of an ordinary file; a pipe or a device, whose reading may never end, is refused."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no ordinary file")
@@ -33,11 +29,7 @@ def check_file(path: Path) -> int:
 
 
 def read_bytes(path: Path, most: int = MOST) -> bytes:
-    """A whole file.
-
-    Raises:
-        OSError, ValueError: it is no ordinary file, or larger than `most` bytes.
-    """
+    """A whole file; one that is no ordinary file, or larger than `most` bytes, is refused."""
     if (size := check_file(path)) > most:
         raise ValueError(f"it has {size:,} bytes, and may have {most:,}")
     with path.open("rb") as stream:
@@ -45,22 +37,15 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
 
 
 def read_json(path: Path, most: int = MOST) -> Any:
-    """The JSON in a file.
-
-    Raises:
-        OSError, ValueError: as read_bytes and parse_json.
-    """
+    """The JSON in a file, read as by read_bytes and parse_json."""
     return parse_json(read_bytes(path, most))
 
 
 def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
-    """JSON in which no key comes twice.
+    """JSON in which no key comes twice, in UTF-8, and not nested too deep.
 
     Args:
         finite: whether every number must be.
-
-    Raises:
-        ValueError: it is none, or not UTF-8, or nested too deep.
     """
     try:
         return json.loads(
@@ -90,7 +75,6 @@ def check_version(content: Any, known: int, path: Path) -> dict[str, Any]:
     """The object in a file, if it says a `format_version` that this simclr knows.
 
     Raises:
-        ValueError: it is no object, or says none.
         RunError: it is of a newer version, and left as it is.
     """
     version = content.get("format_version") if isinstance(content, dict) else None
@@ -105,9 +89,6 @@ def check_tensors(path: Path) -> None:
     """Whether the header of a .safetensors is within the file, and not huge; the rest is the library's to check.
 
     The library finds columns that are larger than the file before it reads any, but takes any header that there is.
-
-    Raises:
-        OSError, ValueError: it is not, or this is no ordinary file.
     """
     size = check_file(path)
     with path.open("rb") as stream:

@@ -10,12 +10,9 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
 class Purpose(IntEnum):
@@ -48,16 +45,12 @@ def seed_for(seed: int, purpose: Purpose, *position: int) -> int:
 
 def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:
     """A CPU generator: the same numbers whatever device the pictures are on."""
-    import torch
-
     return torch.Generator().manual_seed(seed_for(seed, purpose, *position))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, purpose: Purpose) -> Iterator[None]:
     """Let whatever draws from torch's global CPU generator draw by this key; afterwards the generator is as before."""
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_for(seed, purpose))
         yield

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simclr_cli.engine.components import principal_components
-from simclr_cli.engine.search import Vectors
+from simclr_cli.engine.projection import principal_components
+from simclr_cli.engine.search import Vectors, blocks
 from simclr_cli.results import TriedNumber
 
 BLOCK = 8_192  # rows at once
@@ -45,7 +45,7 @@ def k_means(vectors: Vectors, count: int, draw: np.random.Generator) -> NDArray[
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
         model.fit(sample.astype(np.float64))  # so that the order in which threads add up changes no label
     centres = _unit(model.cluster_centers_)
-    return by_size(np.concatenate([(rows @ centres.T).argmax(axis=1) for _, rows in _blocks(vectors)]))
+    return by_size(np.concatenate([(rows @ centres.T).argmax(axis=1) for _, rows in blocks(vectors, BLOCK)]))
 
 
 def sampled(vectors: Vectors, most: int, draw: np.random.Generator) -> NDArray[np.float32]:
@@ -66,11 +66,11 @@ def similarity_to_centre(vectors: Vectors, labels: NDArray[np.int64]) -> NDArray
     count = int(labels.max(initial=-1)) + 1
     own = np.where(labels < 0, count, labels)
     sums = torch.zeros(count + 1, vectors.shape[1], dtype=torch.float64)  # the last one is of the rows in none
-    for part, rows in _blocks(vectors):
+    for part, rows in blocks(vectors, BLOCK):
         sums.index_add_(0, torch.from_numpy(own[part]), torch.from_numpy(rows).double())
     sums[count] = 0
     centres = _unit(sums.numpy())
-    return np.concatenate([(rows * centres[own[part]]).sum(axis=1) for part, rows in _blocks(vectors)])
+    return np.concatenate([(rows * centres[own[part]]).sum(axis=1) for part, rows in blocks(vectors, BLOCK)])
 
 
 def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -150,12 +150,6 @@ def hdbscan(vectors: Vectors, smallest: int) -> NDArray[np.int64]:
     rows, _ = principal_components(vectors, min(MOST_DIMENSIONS, vectors.shape[1]))
     found = HDBSCAN(min_cluster_size=smallest, min_samples=min(5, smallest), copy=True).fit_predict(rows)
     return by_size(found.astype(np.int64))
-
-
-def _blocks(vectors: Vectors) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    for start in range(0, len(vectors), BLOCK):
-        part = slice(start, start + BLOCK)
-        yield part, vectors[part]
 
 
 def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:

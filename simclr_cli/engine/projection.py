@@ -1,16 +1,49 @@
-"""Vectors -> places in the plane by t-SNE, which begins at their principal components; and an order along the plane."""
+"""Vectors -> places in the plane by principal components, and by t-SNE that begins there; an order along the plane."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.engine.search import Vectors, blocks
+
+BLOCK = 8_192  # rows read at once
 PERPLEXITY = 30.0  # of t-SNE: about how many neighbours count
 EARLY, LATE = 250, 500  # iterations with the attraction exaggerated, and without
 EXAGGERATION = 12.0
 LEAST_RATE = 50.0  # of learning, which else is the number of vectors over the exaggeration (Belkina et al. 2019)
 START_SPREAD = 1e-4  # standard deviation of the first axis at the start
 CURVE_BITS = 12  # of a coordinate, by which places are put in order
+
+
+def principal_components(vectors: Vectors, dimensions: int) -> tuple[NDArray[np.float32], float | None]:
+    """The directions in which the vectors vary most, and where each vector lies along them.
+
+    The covariance is summed up block by block in float64, so that the vectors need not fit in memory. Of each
+    direction the largest entry is positive: the same vectors give the same map on every machine.
+
+    Args:
+        vectors: (N, D).
+        dimensions: how many, d; where D is less, the rest is 0.
+
+    Returns:
+        (N, d) float32, and the share of the variance that these hold, 0 to 1; None where there is no variance.
+    """
+    count, width = vectors.shape
+    sums = (rows.astype(np.float64).sum(0) for _, rows in blocks(vectors, BLOCK))
+    mean = sum(sums, np.zeros(width)) / max(count, 1)
+    covariance = np.zeros((width, width))
+    for _, rows in blocks(vectors, BLOCK):
+        centred = rows - mean
+        covariance += centred.T @ centred
+    variances, directions = np.linalg.eigh(covariance)  # rising
+    chosen = directions[:, ::-1][:, :dimensions]  # (D, d)
+    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(0), np.arange(chosen.shape[1])])
+    places = np.zeros((count, dimensions), np.float32)
+    for part, rows in blocks(vectors, BLOCK):
+        places[part, : chosen.shape[1]] = (rows - mean) @ chosen
+    total = float(variances.sum())
+    return places, float(variances[-dimensions:].sum()) / total if total > 1e-12 * count else None
 
 
 def neighbours_wanted(count: int) -> int:

@@ -6,7 +6,7 @@ that gives its rows by slices will do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch import Tensor
 FIRST_BLOCK = 1_024  # rows; the first block tells what the next ones must exceed, and each is twice as long
 SCORES = 4_194_304  # similarities computed at once, at most: 16 MB
 MOST_QUERIES = 512  # at once
+BLOCK = 2_048  # rows a side of a block of rows and their neighbours: 16 MB of similarities
+FIRST_STEP = 128  # rows, the first that a row is compared to; what is nearer than they are is little
 PAIRED = 1_024  # rows a side of a block of pairs: 4 MB of similarities
 OUTLINED = 63  # dimensions of most of the length, by which pairs are compared first
 SAMPLED = 8_192  # rows that say which dimensions those are
@@ -33,6 +35,13 @@ class Vectors(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]: ...
+
+
+def blocks(vectors: Vectors, size: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """All rows, so many at a time, and which ones they are."""
+    for start in range(0, len(vectors), size):
+        part = slice(start, start + size)
+        yield part, vectors[part]
 
 
 def nearest(
@@ -92,6 +101,64 @@ def merged(best: Tensor, where: Tensor, found: Tensor, place: Tensor, similarity
     return wide.gather(1, order), places.gather(1, order)
 
 
+def nearest_others(
+    vectors: Vectors,
+    neighbours: int,
+    places: NDArray[np.int64] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The nearest others of all rows at once: each pair of blocks is compared once, for the rows of both.
+
+    A row is left out of its own neighbours by its place, so that its copies stay among them.
+
+    Args:
+        vectors: (N, D), rows of length 1.
+        neighbours: k, or the number of the others if that is less.
+        places: (M,) which rows, rising; None: all.
+        progress: told how many rows are done, of how many.
+
+    Returns:
+        Cosines (M, k) float32, falling, of equal ones the earlier row first; and which of the M rows (M, k) int64.
+    """
+    places = np.arange(len(vectors)) if places is None else places
+    k = max(0, min(neighbours, len(places) - 1))
+    best = torch.full((len(places), k), -torch.inf)
+    where = torch.full((len(places), k), -1, dtype=torch.int64)
+    for first in range(0, len(places) if k else 0, BLOCK):
+        rows = _rows(vectors, places[first : first + BLOCK])
+        for second in range(first, len(places), BLOCK):
+            others = rows if second == first else _rows(vectors, places[second : second + BLOCK])
+            similarity = rows @ others.T
+            if second == first:
+                similarity.fill_diagonal_(-torch.inf)
+            else:
+                _take(best, where, second, similarity.T, first)
+            _take(best, where, first, similarity, second)
+        progress(min(first + BLOCK, len(places)), len(places))
+    return best.numpy(), where.numpy()
+
+
+def _rows(vectors: Vectors, places: NDArray[np.int64]) -> Tensor:
+    """(n, D) some rows that are near one another in the file."""
+    first = int(places[0])
+    return torch.from_numpy(vectors[slice(first, int(places[-1]) + 1)][places - first])
+
+
+def _take(best: Tensor, where: Tensor, first: int, similarity: Tensor, second: int) -> None:
+    """Put what is nearer into the best (M, k) of the rows from `first` on, given (n, m) similarities to those from
+    `second` on."""
+    own = slice(first, first + len(similarity))
+    start, step = 0, FIRST_STEP if bool((best[own, -1] == -torch.inf).any()) else similarity.shape[1]
+    while start < similarity.shape[1]:
+        part = similarity[:, start : start + step]
+        rows = (part.amax(dim=1) > best[own, -1]).nonzero().squeeze(1)  # the others have nothing to gain
+        if len(rows):
+            chosen, at = part[rows], rows + first
+            found, place = (chosen > best[at, -1:]).nonzero(as_tuple=True)
+            best[at], where[at] = merged(best[at], where[at], found, place + second + start, chosen[found, place])
+        start, step = start + step, 2 * step
+
+
 def pairs_above(
     vectors: Vectors, threshold: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
@@ -138,9 +205,9 @@ def _outlines(vectors: Vectors) -> Tensor:
     sample = torch.from_numpy(np.concatenate([vectors[slice(start, start + PAIRED)] for start in starts]))
     directions = torch.linalg.eigh((sample.T @ sample).double())[1][:, -OUTLINED:].float()
     outlines = torch.empty((count, OUTLINED + 1))
-    for start in range(0, count, PAIRED):
-        rows = torch.from_numpy(vectors[slice(start, start + PAIRED)])
-        part = rows @ directions
-        left = (rows.square().sum(dim=1) - part.square().sum(dim=1)).clamp(min=0) + ROUNDING / 10
-        outlines[start : start + PAIRED] = torch.cat([part, left.sqrt()[:, None]], dim=1)
+    for part, block in blocks(vectors, PAIRED):
+        rows = torch.from_numpy(block)
+        along = rows @ directions
+        left = (rows.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0) + ROUNDING / 10
+        outlines[part] = torch.cat([along, left.sqrt()[:, None]], dim=1)
     return outlines

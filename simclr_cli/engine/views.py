@@ -129,35 +129,32 @@ def make_view(pixels: Tensor, sizes: Tensor, parameters: ViewParameters, size: i
     """
     device = pixels.device
     x = resized_crop(pixels, parameters.crop, sizes, parameters.flip, size)
+
+    def places(which: Tensor) -> Tensor | None:
+        rows = which.nonzero().squeeze(1)
+        return upload(rows, device) if len(rows) else None
+
     for turns in (1, 2, 3):
-        rows = (parameters.turn == turns).nonzero().squeeze(1)
-        if len(rows):
-            where = upload(rows, device)
+        if (where := places(parameters.turn == turns)) is not None:
             x[where] = torch.rot90(x.index_select(0, where), turns, (2, 3))
     factors = upload(parameters.factors, device)
     for slot in range(4):
         for operation, apply in enumerate(COLOUR_OPERATIONS):
-            rows = (parameters.order[:, slot] == operation).nonzero().squeeze(1)
-            if len(rows):
-                where = upload(rows, device)
+            if (where := places(parameters.order[:, slot] == operation)) is not None:
                 x[where] = apply(x.index_select(0, where), factors[where, operation].view(-1, 1, 1, 1))
-    rows = parameters.grey.nonzero().squeeze(1)
-    if len(rows):
-        where = upload(rows, device)
+    if (where := places(parameters.grey)) is not None:
         x[where] = to_grey(x.index_select(0, where)).expand(-1, 3, -1, -1)
-    rows = parameters.sigma.nonzero().squeeze(1)
-    if len(rows):
-        where = upload(rows, device)
-        x[where] = gaussian_blur(x.index_select(0, where), upload(parameters.sigma[rows], device))
+    if (where := places(parameters.sigma)) is not None:
+        x[where] = gaussian_blur(x.index_select(0, where), upload(parameters.sigma, device)[where])
     return x.clamp_(0, 1)
 
 
+@dataclass(frozen=True)
 class TwoViews:
     """A batch of pictures -> both views of each, stacked for one pass through the encoder."""
 
-    def __init__(self, size: int, recipe: ViewRecipe) -> None:
-        self.size = size
-        self.recipe = recipe
+    size: int
+    recipe: ViewRecipe
 
     def __call__(self, pixels: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
         """(N, 3, H, W) uint8 and (N, 2) true sizes on the CPU -> (2N, 3, S, S): first views, then second views."""

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.components import principal_components
-from simclr_cli.engine.neighbours import nearest_others
-from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, t_sne
+from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, principal_components, t_sne
+from simclr_cli.engine.search import nearest_others
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report, progress, silent
 from simclr_cli.files import make_folder, write_bytes

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.engine import components
-from simclr_cli.engine.components import principal_components
+from simclr_cli.engine import projection
+from simclr_cli.engine.projection import principal_components
 
 
 def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
@@ -22,7 +22,7 @@ def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
 def test_components_are_those_of_scikit_learn(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.decomposition import PCA
 
-    monkeypatch.setattr(components, "BLOCK", 64)  # 300 rows in five blocks, the last one short
+    monkeypatch.setattr(projection, "BLOCK", 64)  # 300 rows in five blocks, the last one short
     vectors = rows(300, 24)
     places, explained = principal_components(vectors, kept)
     oracle = PCA(kept, svd_solver="full").fit(vectors.astype(np.float64))

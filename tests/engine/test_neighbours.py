@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simclr_cli.engine import neighbours
-from simclr_cli.engine.neighbours import nearest_others
+from simclr_cli.engine import search
+from simclr_cli.engine.search import nearest_others
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 700])
 def test_they_leave_out_only_the_row_itself(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "BLOCK", 64)
-    monkeypatch.setattr(neighbours, "FIRST_STEP", 8)
+    monkeypatch.setattr(search, "BLOCK", 64)
+    monkeypatch.setattr(search, "FIRST_STEP", 8)
     rng = np.random.default_rng(4)
     vectors = rng.normal(size=(count, 6)).astype(np.float32)
     vectors[count // 2 :] = vectors[0]  # more copies of one another than are asked for

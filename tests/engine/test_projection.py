@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine import projection
-from simclr_cli.engine.components import principal_components
-from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, t_sne
+from simclr_cli.engine.projection import along_a_curve, neighbours_wanted, principal_components, t_sne
 from simclr_cli.engine.search import nearest
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.engine.neighbours import nearest_others
+from simclr_cli.engine.search import nearest_others
 from simclr_cli.pages.gallery import opens
 from simclr_cli.pages.map import Mapped, map_page
 from simclr_cli.pages.sprites import sheets

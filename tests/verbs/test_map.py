@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.components import principal_components
+from simclr_cli.engine.projection import principal_components
 from simclr_cli.errors import InputError, MachineError
 from simclr_cli.events import Event, Note, Progress
 from simclr_cli.results import MapResult
