@@ -65,10 +65,11 @@ class Ranks:
         lengths = [len(range(total)[self.part(total, rank)]) for rank in range(self.count)]
         padded = own.new_zeros(max(lengths), *own.shape[1:])  # collectives want equal shapes
         padded[: len(own)] = own
-        everyone = own.new_empty(self.count, *padded.shape)
+        everyone = own.new_empty(self.count * len(padded), *own.shape[1:])
         with _together():
             dist.all_gather_into_tensor(everyone, padded)
-        return torch.cat([part[:length] for part, length in zip(everyone, lengths, strict=True)])
+        parts = everyone.view(self.count, *padded.shape)
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""

@@ -60,13 +60,10 @@ class Batches:
         self.steps_per_epoch = (len(decoded) - len(self.out)) // batch_size
         fits = decoded.bytes <= RESIDENT_SHARE * own_memory(device)
         self.resident = self._move_in() if fits else None  # (N, 3, side, side) uint8
-        self._order = lru_cache(2)(self._permutation)  # one epoch is made while the last is at work
+        self.order = lru_cache(2)(self._order)  # one epoch is made while the last is at work
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         """(N,) the epoch's permutation of the pictures in training: a function of (seed, epoch) alone."""
-        return self._order(epoch)
-
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
         order = numpy_generator(self.seed, Purpose.ORDER, epoch).permutation(len(self.decoded))
         return order[~np.isin(order, self.out)] if len(self.out) else order
 

@@ -87,12 +87,7 @@ def stored_side(census: Census, image_size: int) -> int:
 
 
 def decode_once(
-    census: Census,
-    image_size: int,
-    *,
-    workers: int,
-    progress: Progress,
-    budget: int | None = None,
+    census: Census, image_size: int, *, workers: int, progress: Progress, budget: int | None = None
 ) -> DecodedPictures:
     """Open the folder's cache for this training size, and decode what is not in it yet.
 
@@ -198,12 +193,7 @@ def _each_squashed(
 
 
 def _as_seen(census: Census, picture: Picture, pixels: Pixels) -> Pixels:
-    """The pixels, if the picture's file is what it was.
-
-    Raises:
-        NotNow: it is not.
-        MachineError: the disk or the share that holds it fails.
-    """
+    """The pixels, if the picture's file is what it was; else NotNow."""
     path = census.path(picture)
     try:
         status = path.stat()

@@ -38,6 +38,12 @@ FORMATS = {
     "GIF": GifImagePlugin, "BMP": BmpImagePlugin, "TIFF": TiffImagePlugin, "PPM": PpmImagePlugin,
 }  # fmt: skip
 
+BEGINNINGS = {  # of files of each format, those that are not allowed included
+    "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8[79]a", "BMP": rb"BM",
+    "TIFF": rb"II[*+]\0|MM\0[*+]", "WEBP": rb"RIFF.{4}WEBP", "PPM": rb"P[1-6fF]\s",
+    "AVIF": rb".{4}ftyp(.{8,})?avi[fs]", "HEIC": rb".{4}ftyp(hei[cx]|hevc|mif1|msf1)",
+}  # fmt: skip
+
 BYTES_A_PIXEL = 32  # that decoding takes at most while it lasts: RGBA from WebP; tests/images/test_bombs.py measures
 MEMORY_SHARE = 1 / 2  # of the machine's memory, that one picture may take
 # Two and a half times a 70-megapixel camera; Pillow's own limit for an error.
@@ -82,23 +88,7 @@ class Header(NamedTuple):
 
 def looks_like(start: bytes) -> str | None:
     """The format that a file's first 32 bytes promise, allowed or not; None if they promise no picture."""
-    for magic, name in (
-        (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
-        (b"BM", "BMP"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
-    ):  # fmt: skip
-        if start.startswith(magic):
-            return name
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    if start[4:8] == b"ftyp":
-        brands = start[8:12] + start[16:32]
-        if b"avif" in brands or b"avis" in brands:
-            return "AVIF"
-        if start[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
-            return "HEIC"
-    if start[:1] == b"P" and start[1:2] in b"123456fF" and start[2:3].isspace():
-        return "PPM"
-    return None
+    return next((name for name, begin in BEGINNINGS.items() if re.match(begin, start, re.DOTALL)), None)
 
 
 def read_header(path: Path) -> Header:
@@ -115,7 +105,8 @@ def read_header(path: Path) -> Header:
         lies_on_its_side = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         if lies_on_its_side and image.format != "TIFF":  # Pillow has already turned the size of a TIFF
             width, height = height, width
-        return Header(_format_name(image), height, width)
+        # MPO is a JPEG with further pictures behind it.
+        return Header("JPEG" if image.format == "MPO" else image.format or "?", height, width)
 
 
 def decode(path: Path, *, at_least: int | None = None) -> Image.Image:
@@ -241,7 +232,3 @@ def _refusing(path: Path) -> Iterator[None]:
         raise Refusal(error.strerror or f"damaged: {message}") from None
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, EOFError, IndexError ...
         raise Refusal(f"damaged: {error or type(error).__name__}") from None
-
-
-def _format_name(image: Image.Image) -> str:
-    return "JPEG" if image.format == "MPO" else image.format or "?"  # MPO: a JPEG with further pictures behind it

@@ -96,11 +96,7 @@ class _Decoder:
             _watch()
 
     def ask(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
-        """What came of the calls.
-
-        Raises:
-            _Ended: the process.
-        """
+        """What came of the calls; _Ended is raised where the process has."""
         paths = [str(path.absolute()) for path, *_ in calls]  # wherever it was started
         self.seconds = allowed = SECONDS + math.ceil(sum(map(_bytes, paths)) / 2**20)
         asked = [[path, *arguments] for path, (_, *arguments) in zip(paths, calls, strict=True)]

@@ -87,17 +87,9 @@ def _plaid(u: Plane, v: Plane, rng: Generator) -> Plane:
 
 
 PATTERNS: dict[str, Callable[[Plane, Plane, Generator], Mask | Plane]] = {
-    "bricks": _bricks,
-    "checks": _checks,
-    "dots": _dots,
-    "honeycomb": _honeycomb,
-    "plaid": _plaid,
-    "rings": _rings,
-    "scales": _scales,
-    "stripes": _stripes,
-    "triangles": _triangles,
-    "zigzag": _zigzag,
-}
+    "bricks": _bricks, "checks": _checks, "dots": _dots, "honeycomb": _honeycomb, "plaid": _plaid,
+    "rings": _rings, "scales": _scales, "stripes": _stripes, "triangles": _triangles, "zigzag": _zigzag,
+}  # fmt: skip
 CLASSES: tuple[str, ...] = tuple(PATTERNS)
 
 

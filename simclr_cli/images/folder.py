@@ -32,7 +32,7 @@ CAMERA_RAW = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .pef .srw .raf".split
 
 
 def take_census(
-    root: Path, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+    root: Path, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Census:
     """Walk a folder and read the header of every file that could be a picture.
 
@@ -62,9 +62,6 @@ def take_census(
             f"The folder {root} cannot be read: {error.strerror}.", "Change its rights, or give another."
         ) from None
     names = sorted(_walk(root), key=os.fsencode)
-    pictures: list[Picture] = []
-    refused: list[Refused] = []
-    others = 0
     remembered = _remembered(root)
     workers = count_workers(workers)
     headers = apart_many(read_header, workers)
@@ -79,19 +76,16 @@ def take_census(
 
     parts = [names[i : i + AT_ONCE] for i in range(0, len(names), AT_ONCE)]
     looked = (one for part in each(look_at, parts, workers) if not isinstance(part, Refusal) for one in part)
-    for done, (name, found) in enumerate(zip(names, looked, strict=True), start=1):
-        if isinstance(found, Picture):
-            pictures.append(found)
-        elif isinstance(found, Refusal):
-            refused.append(Refused(name, found.reason))
-        else:
-            others += 1
-        if progress:
-            progress(done, len(names))
-    census = Census(root, tuple(pictures), tuple(refused), others)
+    found = {}
+    for done, (name, one) in enumerate(zip(names, looked, strict=True), start=1):
+        found[name] = one
+        progress(done, len(names))
+    pictures = tuple(one for one in found.values() if isinstance(one, Picture))
+    refused = tuple(Refused(name, one.reason) for name, one in found.items() if isinstance(one, Refusal))
+    census = Census(root, pictures, refused, len(found) - len(pictures) - len(refused))
     if not pictures:
         raise InputError(f"There is no picture in {root}: {_what_was_found(census)}.", "Give a folder of pictures.")
-    if len(remembered) != len(pictures) or any(remembered.get(picture.name) != picture for picture in pictures):
+    if tuple(remembered.values()) != pictures:
         _remember(census)
     return census
 
@@ -101,10 +95,8 @@ def _remembered(root: Path) -> dict[str, Picture]:
     file = cache_of(root) / HEADERS
     try:
         kept = json.loads(file.read_bytes())
-        if kept["version"] != VERSION:
-            return {}
         pictures = [Picture(*fields) for fields in kept["pictures"]]
-        if not all(_believable(picture) for picture in pictures):
+        if kept["version"] != VERSION or not all(_believable(picture) for picture in pictures):
             return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}

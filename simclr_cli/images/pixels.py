@@ -81,16 +81,13 @@ class PixelFolder:
 
     def split(self, pictures: Iterable[Picture]) -> tuple[list[Picture], list[Picture], list[Picture]]:
         """Return the pictures that are not known, those known to be whole that are not stored, and the stored ones."""
-        unknown: list[Picture] = []
-        unstored: list[Picture] = []
-        stored: list[Picture] = []
-        for picture in pictures:
-            entry = self.entry(picture)
-            if entry is None:
-                unknown.append(picture)
-            elif entry.reason is None:
-                (unstored if entry.row == NOT_STORED else stored).append(picture)
-        return unknown, unstored, stored
+        known = [(picture, self.entry(picture)) for picture in pictures]
+        whole = [(picture, entry.row) for picture, entry in known if entry and entry.reason is None]
+        return (
+            [picture for picture, entry in known if entry is None],
+            [picture for picture, row in whole if row == NOT_STORED],
+            [picture for picture, row in whole if row != NOT_STORED],
+        )
 
     def add(self, pictures: Iterator[tuple[Picture, Found]]) -> bool:
         """Enter pictures as they come, in one more file, until they end or COMMIT_SECONDS have passed.
@@ -209,8 +206,8 @@ class PixelFolder:
         }
         rows = [entry.row for entry in entries.values() if entry.row != NOT_STORED]
         within = all(0 <= row < sum(rows for _, rows in files) for row in rows) and len(set(rows)) == len(rows)
-        reasons = [entry for entry in entries.values() if entry.reason is not None]
-        if within and all(isinstance(entry.reason, str) and entry.row == NOT_STORED for entry in reasons):
+        refused = [entry for entry in entries.values() if entry.reason is not None]
+        if within and all(isinstance(entry.reason, str) and entry.row == NOT_STORED for entry in refused):
             self.files, self.entries = files, entries
 
 
