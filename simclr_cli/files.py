@@ -1,4 +1,10 @@
-"""The one way to write: whole or not at all, and durably. If the system refuses, whatever writes raises NotWritten."""
+"""The one way to write: whole or not at all, and durably.
+
+A temporary file beside the target, fsync, rename, fsync the folder. What is not finished is called
+`.simclr-tmp-<random>`; once nothing has been written to it for a day, the next process that makes ready to write in the
+folder removes it. If the system refuses, whatever writes raises NotWritten, and the tools for it, which stand at the
+end, OSError.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,18 @@ import errno
 import io
 import json
 import os
+import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from simclr_cli.atomic import TEMPORARY_PREFIX, ensure_folder, remove_strays, replace, sync_folder
 from simclr_cli.errors import MachineError
 
+TEMPORARY_PREFIX = ".simclr-tmp-"
+ABANDONED_SECONDS = 86_400  # without a change; even a process that was suspended overnight may go on
 FULL, FORBIDDEN = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -64,7 +73,11 @@ def make_folder(folder: Path) -> None:
 
 
 def write_file(
-    target: Path, write: Callable[[IO[bytes]], object], *, before: Callable[[Path], object] = lambda _: None
+    target: Path,
+    write: Callable[[IO[bytes]], object],
+    *,
+    before: Callable[[Path], object] = lambda _: None,
+    needed: int | None = None,
 ) -> None:
     """Let `write` fill a temporary file beside `target`, then put it in place whole and durably.
 
@@ -72,24 +85,37 @@ def write_file(
 
     Args:
         before: called with the temporary file, when all is in it and it has not taken its place.
+        needed: bytes, if they are known, to be named where there is no room for them.
     """
-    with _writing(target):
+    with _writing(target, needed):
         remove_strays(target.parent)
-        replace(target, write, before)
+        ensure_folder(target.parent)
+        temporary = temporary_beside(target)
+        try:
+            # Not mkstemp, whose 0600 would lock out colleagues: opened so, the file gets the rights that any file gets.
+            with temporary.open("xb") as stream:
+                write(stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            before(temporary)
+            temporary.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error counts; the next start removes it
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
 
 
 def write_bytes(target: Path, data: bytes) -> None:
     """Write bytes atomically and durably."""
-    with _writing(target, len(data)):
-        remove_strays(target.parent)
-        replace(target, lambda stream: stream.write(data), lambda _: None)
+    write_file(target, lambda stream: stream.write(data), needed=len(data))
 
 
 def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
     """Write bytes at `start` of a file, durably, by default at its end; what was behind goes. A kill may leave a part.
 
     Args:
-        start: 0 makes the file; what was before it stays as it was, also if the system refuses.
+        start: 0 makes the file. What lies before it stays as it was, also if the system refuses.
 
     Returns:
         The file's time of change, ns.
@@ -142,3 +168,55 @@ def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str 
     table.writerow(columns)
     table.writerows(rows)
     write_bytes(target, stream.getvalue().encode("utf-8"))
+
+
+def temporary_beside(target: Path) -> Path:
+    """Return a free name for what will be `target`."""
+    return target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+
+
+def remove_strays(folder: Path, older_than: float = ABANDONED_SECONDS) -> None:
+    """Remove the unfinished files of a folder.
+
+    Args:
+        older_than: seconds without a change; 0 only under a lock that whoever writes there has.
+    """
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            # By a time that copies of files do not keep.
+            if time.time() - path.lstat().st_ctime >= older_than:
+                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
+
+
+def ensure_folder(folder: Path) -> None:
+    """A folder and all above it, durably."""
+    if not folder.is_dir():
+        ensure_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def give_name(temporary: Path, target: Path) -> None:
+    """Give a file its name, if nothing has that name."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        temporary.rename(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable; a no-op where folders cannot be opened (Windows)."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -5,6 +5,7 @@ Whatever is wrong is an OSError or a ValueError; who reads knows what to do abou
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -34,6 +35,12 @@ def read_bytes(path: Path, most: int = MOST) -> bytes:
         raise ValueError(f"it has {size:,} bytes, and may have {most:,}")
     with path.open("rb") as stream:
         return stream.read(most)
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_json(path: Path, most: int = MOST) -> Any:

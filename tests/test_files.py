@@ -12,9 +12,8 @@ from typing import IO, Any
 import pytest
 
 from simclr_cli import files
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import MachineError
-from simclr_cli.files import NotWritten, free_bytes, make_folder, write_bytes, write_file, write_json
+from simclr_cli.files import TEMPORARY_PREFIX, NotWritten, free_bytes, make_folder, write_bytes, write_file, write_json
 
 
 def names(folder: Path) -> list[str]:

@@ -26,11 +26,11 @@ import pytest
 import torch
 from PIL import Image
 
-from simclr_cli.digests import digest_file
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.images.decode import Refusal, decode
 from simclr_cli.images.drawing import draw_pictures
 from simclr_cli.images.folder import take_census
+from simclr_cli.reading import digest_file
 from simclr_cli.settings import PretrainSettings, SimilarSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed
 from simclr_cli.images.decoders import apart_many
 from simclr_cli.images.folder import NEVER
 from simclr_cli.images.pixels import NOT_STORED, Found, PixelFolder, read_rows
-from simclr_cli.images.workers import attempt, each, in_parts
+from simclr_cli.images.workers import each, in_parts
 from simclr_cli.trouble import check_reachable
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
@@ -179,11 +180,8 @@ def _each_squashed(
     square = apart_many(squashed, workers)
 
     def some(part: Sequence[Picture]) -> list[Pixels | Refusal]:
-        found = square([(census.path(picture), side) for picture in part])
-        return [
-            one if isinstance(one, Refusal) else attempt(_as_seen, census, picture, one)
-            for picture, one in zip(part, found, strict=True)
-        ]
+        paths = [census.path(picture) for picture in part]
+        return list(map(_as_seen, square([(path, side) for path in paths]), paths, part))
 
     most = min(AT_ONCE, len(pictures) // (2 * max(1, workers)))
     with closing(each(some, in_parts(pictures, lambda picture: picture.bytes, most, BYTES_AT_ONCE), workers)) as parts:
@@ -192,14 +190,14 @@ def _each_squashed(
             yield from part
 
 
-def _as_seen(census: Census, picture: Picture, pixels: Pixels) -> Pixels:
-    """The pixels, if the picture's file is what it was; else NotNow."""
-    path = census.path(picture)
+def _as_seen(found: Pixels | Refusal, path: Path, picture: Picture) -> Pixels | Refusal:
+    """What came of a picture, if its file still is what the census saw."""
+    if isinstance(found, Refusal):
+        return found
     try:
         status = path.stat()
     except OSError as error:
         check_reachable(error, path)
-        raise NotNow((error.strerror or str(error)).lower()) from None
-    if (status.st_size, status.st_mtime_ns) != (picture.bytes, picture.modified_ns):
-        raise NotNow("changed since its folder was looked at")
-    return pixels
+        return NotNow((error.strerror or str(error)).lower())
+    same = (status.st_size, status.st_mtime_ns) == (picture.bytes, picture.modified_ns)
+    return found if same else NotNow("changed since its folder was looked at")

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import MachineError
+from simclr_cli.files import TEMPORARY_PREFIX
 
 HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
 

@@ -134,11 +134,7 @@ def decode(path: Path, *, at_least: int | None = None) -> Image.Image:
 
 
 def squashed(path: Path, side: int) -> Pixels:
-    """A picture squashed to a square, for training: the crop, drawn in true coordinates, undoes it.
-
-    Returns:
-        (side, side, 3) uint8.
-    """
+    """A picture squashed to a square (side, side, 3), for training: the crop, drawn in true coordinates, undoes it."""
     image = decode(path, at_least=SCALED_OVER_STORED * side)
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=SCALED_OVER_STORED)
@@ -146,13 +142,10 @@ def squashed(path: Path, side: int) -> Pixels:
 
 
 def evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
-    """A picture for evaluation: short side resized (bicubic), centre crop.
+    """A picture for evaluation, (size, size, 3): short side resized (bicubic), centre crop.
 
     The same pixels as timm's evaluation transform for (size, crop): short side to floor(size / crop), the long side
     rounded down, the centre cut out.
-
-    Returns:
-        (size, size, 3) uint8.
     """
     image = decode(path)
     width, height = image.size
@@ -168,18 +161,14 @@ def evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
 
 
 def small(path: Path, side: int, at_least: int) -> Pixels:
-    """A picture within a square of `side` px, in its own shape; a smaller one stays as it is.
-
-    Args:
-        at_least: see decode.
-    """
+    """A picture within a square of `side` px, in its own shape; a smaller one stays. `at_least`: see decode."""
     image = decode(path, at_least=at_least)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 def middle(path: Path, side: int) -> Pixels:
-    """The middle square of a picture: (side, side, 3) uint8."""
+    """The middle square of a picture: (side, side, 3)."""
     image = decode(path, at_least=SCALED_OVER_STORED * side)
     return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.digests import digest_file
 from simclr_cli.images.census import Census
 from simclr_cli.images.decode import NotNow
 from simclr_cli.images.workers import each
+from simclr_cli.reading import digest_file
 from simclr_cli.settings import Copies
 from simclr_cli.trouble import check_reachable
 

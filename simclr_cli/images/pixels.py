@@ -97,9 +97,6 @@ class PixelFolder:
 
         Returns:
             Whether the time is over, so that more may come.
-
-        Raises:
-            MachineError: no space, or no right to write.
         """
         name, first = f"pixels-{secrets.token_hex(8)}.u8", self.rows
         rows, late, stop = first, False, None
@@ -138,7 +135,6 @@ class PixelFolder:
 
         Raises:
             FileNotFoundError: another process has put other files in the place of these.
-            MachineError: no space, or no right to write.
         """
         week, names = this_week(), {picture.name for picture in pictures}
         unknown, unstored, stored = self.split(pictures)

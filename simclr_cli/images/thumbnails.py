@@ -55,11 +55,7 @@ def tile_side(count: int) -> int:
 def write_sprite(
     target: Path, paths: Sequence[Path], *, workers: int, progress: Callable[[int, int], None] = lambda *_: None
 ) -> None:
-    """Write the sheet as PNG: the middle square of every image, line by line; gray where one cannot be decoded.
-
-    Raises:
-        MachineError: the system refused.
-    """
+    """Write the sheet as PNG: the middle square of every image, line by line; gray where one cannot be decoded."""
     across, side = _across(len(paths)), tile_side(len(paths))
     sheet = Image.new("RGB", (across * side, across * side), "grey")
     for i, tile in enumerate(each_thumbnail(paths, side, workers, square=True, progress=progress)):

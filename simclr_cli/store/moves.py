@@ -19,11 +19,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simclr_cli.atomic import TEMPORARY_PREFIX, ensure_folder, give_name, sync_folder
-from simclr_cli.digests import digest_file
 from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import append_bytes, make_folder, remove, write_bytes
-from simclr_cli.reading import MOST_OF_LIST, check_version, is_within, parse_json, read_bytes
+from simclr_cli.files import (
+    TEMPORARY_PREFIX,
+    append_bytes,
+    ensure_folder,
+    give_name,
+    make_folder,
+    remove,
+    sync_folder,
+    write_bytes,
+)
+from simclr_cli.reading import MOST_OF_LIST, check_version, digest_file, is_within, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.jsonl"

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
 from simclr_cli.events import Report, progress, silent
-from simclr_cli.reading import MOST_OF_LIST, read_json
+from simclr_cli.reading import MOST_OF_LIST, digest_file, read_json
 from simclr_cli.results import CheckResult, Finding, State
 from simclr_cli.settings import CheckSettings
 from simclr_cli.store.checkpoint import is_whole_checkpoint

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.atomic import remove_strays
 from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
-from simclr_cli.files import NotWritten
+from simclr_cli.files import NotWritten, remove_strays
 from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.decode import NotNow, Refusal
 from simclr_cli.images.folder import NEVER, take_census

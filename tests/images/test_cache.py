@@ -21,8 +21,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import InputError, Interrupted, MachineError, Terminated
+from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.images import cache, pixels
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
 from simclr_cli.images.caches import cache_of, cache_root

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import MachineError
+from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.images import caches
 from simclr_cli.images.cache import decode_once
 from simclr_cli.images.caches import CacheOfFolder, cache_of, cache_root, clear, list_caches

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from simclr_cli.digests import digest_file
 from simclr_cli.errors import RunError
 from simclr_cli.files import write_bytes, write_json
+from simclr_cli.reading import digest_file
 from simclr_cli.settings import CheckSettings
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest, write_manifest
 from simclr_cli.store.run import RunFolder

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import MachineError
 from simclr_cli.events import EpochDone, Event, Note, silent
+from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.settings import EmbedSettings, PretrainSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder

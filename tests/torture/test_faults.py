@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
-from simclr_cli.digests import digest_file
+from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.locks import LOCK
+from simclr_cli.reading import digest_file
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index

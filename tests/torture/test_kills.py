@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
-from simclr_cli.digests import digest_file
+from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.locks import LOCK
+from simclr_cli.reading import digest_file
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index

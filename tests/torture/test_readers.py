@@ -16,7 +16,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simclr_cli.digests import digest_file
 from simclr_cli.errors import SimclrError
 from simclr_cli.images.caches import list_caches
 from simclr_cli.images.drawing import draw_pictures
@@ -24,6 +23,7 @@ from simclr_cli.images.folder import take_census
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.pixels import PixelFolder
 from simclr_cli.names import as_cell, name_of
+from simclr_cli.reading import digest_file
 from simclr_cli.settings import PretrainSettings, SimilarSettings
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.epochs import read_epochs

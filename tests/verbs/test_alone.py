@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from simclr_cli.atomic import TEMPORARY_PREFIX
 from simclr_cli.errors import RunError
 from simclr_cli.events import silent
-from simclr_cli.files import NotWritten
+from simclr_cli.files import TEMPORARY_PREFIX, NotWritten
 from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.resume import alone

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from simclr_cli.digests import digest_file
 from simclr_cli.engine.encoder import create_encoder
+from simclr_cli.reading import digest_file
 from simclr_cli.settings import EmbedSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.embed import embed

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli import atomic, files
+from simclr_cli import files
 from simclr_cli.errors import InputError, Interrupted, RunError
 from simclr_cli.events import Event, Note, Progress
 from simclr_cli.files import NotWritten, write_json
@@ -254,15 +254,14 @@ def test_what_is_left_out_is_said(own: Any) -> None:
 
 def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
-    make = atomic.ensure_folder
+    make = files.ensure_folder
 
     def refused(path: Path) -> None:
         if path.is_relative_to(folder):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         make(path)
 
-    for room in (atomic, files):
-        monkeypatch.setattr(room, "ensure_folder", refused)
+    monkeypatch.setattr(files, "ensure_folder", refused)
 
 
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:

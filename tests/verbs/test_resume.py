@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simclr_cli.digests import digest_file
 from simclr_cli.errors import InputError, Interrupted, RunError, SettingsError
 from simclr_cli.events import EpochDone, Event, Note, StepDone, silent
 from simclr_cli.images.folder import take_census
+from simclr_cli.reading import digest_file
 from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.checkpoint import load_checkpoint

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.atomic import (
+from simclr_cli.files import (
     ABANDONED_SECONDS,
     TEMPORARY_PREFIX,
+    make_folder,
     remove_strays,
     sync_folder,
     temporary_beside,
 )
-from simclr_cli.files import make_folder
 
 
 def names(folder: Path) -> list[str]:
