@@ -111,9 +111,7 @@ class Census:
             "pictures": len(self.pictures),
             "bytes": sum(picture.bytes for picture in self.pictures),
             "formats": dict(formats.most_common()),
-            "short_side": {"least": shorts[0], "median": shorts[len(shorts) // 2], "most": shorts[-1]}
-            if shorts
-            else None,
+            "short_side": {"least": shorts[0], "median": shorts[len(shorts) // 2], "most": shorts[-1]},
             "classes": list(self.classes),
             "refused": len(self.refused),
             "refused_because": dict(reasons.most_common()),
