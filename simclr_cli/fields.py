@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import field, fields
 from functools import cache
+from operator import ge, gt, le
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -92,10 +93,7 @@ def _unmet(value: Any, bounds: Mapping[str, Any]) -> str | None:
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return "finite"
-    if bounds["at_least"] is not None and value < bounds["at_least"]:
-        return f"at least {bounds['at_least']}"
-    if bounds["above"] is not None and value <= bounds["above"]:
-        return f"more than {bounds['above']}"
-    if bounds["at_most"] is not None and value > bounds["at_most"]:
-        return f"at most {bounds['at_most']}"
+    for bound, words, met in (("at_least", "at least", ge), ("above", "more than", gt), ("at_most", "at most", le)):
+        if bounds[bound] is not None and not met(value, bounds[bound]):
+            return f"{words} {bounds[bound]}"
     return None

@@ -14,24 +14,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from simclr_cli.errors import MachineError
 from simclr_cli.files import TEMPORARY_PREFIX
+from simclr_cli.results import CacheKept
 
 HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
-
-
-@dataclass(frozen=True)
-class CacheOfFolder:
-    """What is kept of one folder of pictures."""
-
-    path: Path
-    folder: str  # the pictures'
-    sides: tuple[int, ...]  # of the stored squares, px
-    bytes: int
-    used: float  # when last, seconds since 1970
 
 
 def cache_root() -> Path:
@@ -50,9 +40,9 @@ def cache_of(folder: Path) -> Path:
     return cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
-def list_caches() -> list[CacheOfFolder]:
+def list_caches() -> list[CacheKept]:
     """All that there are and say whose they are, the one used last first."""
-    found = []
+    found: list[tuple[float, CacheKept]] = []
     for headers in cache_root().glob(f"*/{HEADERS}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             folder = str(json.loads(headers.read_bytes())["folder"])
@@ -60,24 +50,25 @@ def list_caches() -> list[CacheOfFolder]:
             sides = sorted(int(path.name) for path in _side_folders(headers.parent) if (path / INDEX).is_file())
             used = max(status.st_mtime for status in statuses)
             size = sum(status.st_size for status in statuses)
-            found.append(CacheOfFolder(headers.parent, folder, tuple(sides), size, used))
-    return sorted(found, key=lambda cache: -cache.used)
+            last = datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds")
+            found.append((used, CacheKept(str(headers.parent), folder, tuple(sides), size, last)))
+    return [cache for _, cache in sorted(found, key=lambda one: -one[0])]
 
 
-def clear(cache: CacheOfFolder) -> None:
+def clear(cache: Path) -> None:
     """Delete a cache: the files that simclr made, by their names, and what folders are empty then.
 
     Raises:
         MachineError: the system refused.
     """
     try:
-        for path in _files(cache.path):
+        for path in _files(cache):
             path.unlink(missing_ok=True)
-        for folder in (*_side_folders(cache.path), cache.path):
+        for folder in (*_side_folders(cache), cache):
             with contextlib.suppress(OSError):  # something else lies in it: not ours
                 folder.rmdir()
     except OSError as error:
-        raise MachineError(f"Cannot clear {cache.path}: {error.strerror}.", "Change its rights.") from None
+        raise MachineError(f"Cannot clear {cache}: {error.strerror}.", "Change its rights.") from None
 
 
 def _side_folders(cache: Path) -> list[Path]:

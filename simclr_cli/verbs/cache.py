@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from pathlib import Path
 
 from simclr_cli.events import Report, silent
 from simclr_cli.images.caches import cache_of, cache_root, clear, list_caches
-from simclr_cli.results import CacheKept, CacheResult
+from simclr_cli.results import CacheResult
 from simclr_cli.settings import CacheSettings
 
 
@@ -16,16 +16,9 @@ def cache(settings: CacheSettings, *, report: Report = silent) -> CacheResult:
     Raises:
         MachineError: it cannot be deleted.
     """
-    wanted = None if settings.images is None else cache_of(settings.images)
-    found = [cache for cache in list_caches() if wanted in (None, cache.path)]
+    wanted = None if settings.images is None else str(cache_of(settings.images))
+    kept = tuple(cache for cache in list_caches() if wanted in (None, cache.path))
     if settings.clear:
-        for cache in found:
-            clear(cache)
-    kept = tuple(
-        CacheKept(str(cache.path), cache.folder, cache.sides, cache.bytes, _iso(cache.used)) for cache in found
-    )
+        for cache in kept:
+            clear(Path(cache.path))
     return CacheResult(str(cache_root()), settings.clear, sum(cache.bytes for cache in kept), kept)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,6 +1,7 @@
 """Where caches live: found, listed, and cleared of what simclr made and of nothing else."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from simclr_cli.errors import MachineError
 from simclr_cli.files import TEMPORARY_PREFIX
 from simclr_cli.images import caches
 from simclr_cli.images.cache import decode_once
-from simclr_cli.images.caches import CacheOfFolder, cache_of, cache_root, clear, list_caches
+from simclr_cli.images.caches import cache_of, cache_root, clear, list_caches
 from simclr_cli.images.folder import take_census
+from simclr_cli.results import CacheKept
 
 
 def pictures(folder: Path, count: int = 3) -> Path:
@@ -31,8 +33,13 @@ def use(folder: Path, *sizes: int) -> None:
         decode_once(census, size, workers=2, progress=lambda *_: None)
 
 
-def cache_for(folder: Path) -> CacheOfFolder:
+def cache_for(folder: Path) -> CacheKept:
     return next(cache for cache in list_caches() if cache.folder == str(folder.resolve()))
+
+
+def seconds(cache: CacheKept) -> float:
+    """When it was used last, since 1970."""
+    return datetime.fromisoformat(cache.used).timestamp()
 
 
 def below(folder: Path) -> list[str]:
@@ -110,9 +117,9 @@ def test_list_tells_what_a_census_and_decoding_left(tmp_path: Path) -> None:
     assert len(list_caches()) == 2
     for folder, sides in ((looked_at, ()), (trained_on, (12, 15))):
         cache = cache_for(folder)
-        assert (cache.path, cache.sides) == (cache_of(folder), sides)
-        assert cache.bytes == sum(path.stat().st_size for path in files_below(cache.path))
-        assert cache.used == max(path.stat().st_mtime for path in files_below(cache.path))
+        assert (Path(cache.path), cache.sides) == (cache_of(folder), sides)
+        assert cache.bytes == sum(path.stat().st_size for path in files_below(Path(cache.path)))
+        assert seconds(cache) == int(max(path.stat().st_mtime for path in files_below(Path(cache.path))))
     assert cache_for(trained_on).bytes > 3 * 3 * (12 * 12 + 15 * 15)
 
 
@@ -121,7 +128,7 @@ def test_what_was_used_last_comes_first(tmp_path: Path) -> None:
     for folder, when in zip(folders, (2_000_000, 3_000_000, 1_000_000), strict=True):
         use(folder, 8)
         used(folder, when)
-    assert [(Path(cache.folder).name, cache.used) for cache in list_caches()] == [
+    assert [(Path(cache.folder).name, seconds(cache)) for cache in list_caches()] == [
         ("b", 3_000_000), ("a", 2_000_000), ("c", 1_000_000),
     ]  # fmt: skip
     use(folders[2], 8)  # decodes nothing, and yet it is used
@@ -133,7 +140,7 @@ def test_census_from_memory_counts_as_use(tmp_path: Path) -> None:
     use(folder)
     used(folder, 1_000_000)
     use(folder)
-    assert cache_for(folder).used > 1_000_000
+    assert seconds(cache_for(folder)) > 1_000_000
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
@@ -183,7 +190,7 @@ def test_cleared_cache_is_gone_and_others_are_not(tmp_path: Path) -> None:
     (cache_of(folders[1]) / f"{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
     (cache_of(folders[1]) / f"12/{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
     before = {folder: below(cache_of(folder)) for folder in folders}
-    clear(cache_for(folders[1]))
+    clear(cache_of(folders[1]))
     assert not cache_of(folders[1]).exists()
     assert {Path(cache.folder) for cache in list_caches()} == {folders[0], folders[2]}
     for folder in (folders[0], folders[2]):
@@ -206,7 +213,7 @@ def test_what_simclr_did_not_make_survives_with_its_folder(tmp_path: Path) -> No
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / name).write_text("mine")
     (cache_root() / "notes.txt").write_text("mine")
-    clear(cache_for(folder))
+    clear(cache_of(folder))
     assert below(cache_root()) == sorted(
         [cache.name, "notes.txt"]
         + [f"{cache.name}/{name}" for name in (
@@ -224,7 +231,7 @@ def test_what_a_link_leads_to_survives(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/notes.txt").write_text("mine")
     (cache_of(folder) / "link").symlink_to(tmp_path / "outside")
-    clear(cache_for(folder))
+    clear(cache_of(folder))
     assert below(cache_of(folder)) == ["link"]
     assert below(tmp_path / "outside") == ["notes.txt"]
 
@@ -233,7 +240,7 @@ def test_cleared_cache_is_made_again(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "a")
     use(folder, 8)
     before = [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()]
-    clear(cache_for(folder))
+    clear(cache_of(folder))
     use(folder, 8)
     assert [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()] == before
 
@@ -243,7 +250,7 @@ def test_whoever_reads_a_cache_goes_on_when_it_is_cleared(tmp_path: Path) -> Non
     folder = pictures(tmp_path / "a")
     decoded = decode_once(take_census(folder), 8, workers=2, progress=lambda *_: None)
     before = decoded.read(np.arange(3)).copy()
-    clear(cache_for(folder))
+    clear(cache_of(folder))
     assert (decoded.read(np.arange(3)) == before).all()
 
 
@@ -257,17 +264,17 @@ def test_cache_that_may_not_be_cleared_is_a_machine_error(
 ) -> None:
     folder = pictures(tmp_path / "a")
     use(folder, 8)
-    cache = cache_for(folder)
+    cache = cache_of(folder)
     monkeypatch.setattr(Path, what, refusing)
     with pytest.raises(MachineError, match="Permission denied") as caught:
         clear(cache)
-    assert str(cache.path) in caught.value.what and caught.value.exit_code == 5
+    assert str(cache) in caught.value.what and caught.value.exit_code == 5
 
 
 def test_folder_that_may_not_be_removed_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = pictures(tmp_path / "a")
     use(folder, 8)
-    cache = cache_for(folder)
+    cache = cache_of(folder)
     monkeypatch.setattr(Path, "rmdir", refusing)
     clear(cache)
-    assert files_below(cache.path) == [] and list_caches() == []
+    assert files_below(cache) == [] and list_caches() == []

@@ -174,7 +174,7 @@ def test_pictures_that_are_decoded_again_in_every_epoch_give_the_same_run(
     """None of them stored, or some."""
     streamed = train(pictures, run="streamed", epochs=2, cache_gb=(stored + 0.5) * PICTURE_BYTES / 1e9)
     (cache,) = list_caches()
-    assert sum(path.stat().st_size for path in cache.path.rglob("*.u8")) == stored * PICTURE_BYTES
+    assert sum(path.stat().st_size for path in Path(cache.path).rglob("*.u8")) == stored * PICTURE_BYTES
     kept = train(pictures, run="kept", epochs=2)
     assert same_weights(streamed.run, kept.run) and streamed.model_digest == kept.model_digest
     assert losses_of(streamed.run) == losses_of(kept.run)
