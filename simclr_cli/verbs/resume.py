@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 
 import simclr_cli
-from simclr_cli.atomic import remove_strays
 from simclr_cli.errors import RunError, SettingsError
 from simclr_cli.events import Choice, Report
-from simclr_cli.files import NotWritten
+from simclr_cli.files import NotWritten, remove_strays
 from simclr_cli.images.census import Census
 from simclr_cli.locks import locked
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
