@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from simclr_cli.pages.page import Section, page, render
 from simclr_cli.wording import count, safe
 
@@ -34,16 +32,6 @@ class Found:
     by_pixels: bool = False  # so small that it is enlarged by whole pixels
 
     @property
-    def image(self) -> Markup | None:
-        """The thumbnail, which is no one's text: base64."""
-        return None if self.uri is None else Markup(self.uri)
-
-    @property
-    def opens(self) -> bool:
-        """Whether a click may open the file."""
-        return opens(self.name)
-
-    @property
     def parts(self) -> tuple[str, str]:
         """The name as its beginning, which may be cut short, and its end."""
         label = safe(self.label)
@@ -63,13 +51,9 @@ class Part:
 
 def gallery_page(title: str, lead: str, parts: Sequence[Part]) -> str:
     """HTML: a section a group, its pictures in a grid."""
-    return page(title, [Section(part.heading, part.lead, _grid(part), note=_note(part)) for part in parts], lead=lead)
-
-
-def _grid(part: Part) -> Markup:
-    return render("gallery.html", pictures=part.pictures, marked=part.marked)
-
-
-def _note(part: Part) -> str:
-    first = f"the first {len(part.pictures):,} of " if len(part.pictures) < part.total else ""
-    return first + count(part.total, "picture")
+    sections = []
+    for part in parts:
+        first = f"the first {len(part.pictures):,} of " if len(part.pictures) < part.total else ""
+        grid = render("gallery.html", pictures=part.pictures, marked=part.marked, opens=opens)
+        sections.append(Section(part.heading, part.lead, grid, note=first + count(part.total, "picture")))
+    return page(title, sections, lead=lead)

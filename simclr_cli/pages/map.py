@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -77,8 +76,6 @@ def map_page(title: str, lead: str, mapped: Mapped, sheets: Sequence[Sheet], sid
 
 def _upright(places: NDArray[np.float32]) -> NDArray[np.float32]:
     """In 0 to 1 along the longer side, proportions kept; y down, as on a screen."""
-    if not len(places):
-        return places
     low, high = places.min(0), places.max(0)
     scaled: NDArray[np.float32] = (places - low) / max(float((high - low).max()), 1e-12)
     scaled[:, 1] = scaled[:, 1].max() - scaled[:, 1]
@@ -118,7 +115,6 @@ def _as_json(content: Any) -> Markup:
     return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"}))
 
 
-@cache
 def _script() -> str:
     folder = files("simclr_cli.pages")
     parts = [(folder / name).read_text(encoding="utf-8") for name in SCRIPTS]

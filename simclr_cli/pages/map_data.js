@@ -1,4 +1,4 @@
-// What the page holds: places, neighbours, groups, thumbnails; and where things are in the plane.
+// What the page holds: places, neighbours, groups, thumbnails.
 
 const byId = (id) => document.getElementById(id);
 
@@ -25,36 +25,13 @@ for (let i = 0; i < count; i++) {
   extentY = Math.max(extentY, places[2 * i + 1]);
 }
 
-// A grid over the plane: which pictures lie in each cell, one cell after the other.
-const cells = Math.max(1, Math.ceil(Math.sqrt(count / 4)));
-const starts = new Uint32Array(cells * cells + 1);
-const inCells = new Uint32Array(count);
-const cellOf = (v) => Math.min(cells - 1, Math.max(0, Math.floor(v * cells)));
-{
-  const cell = (i) => cellOf(places[2 * i + 1]) * cells + cellOf(places[2 * i]);
-  for (let i = 0; i < count; i++) starts[cell(i) + 1]++;
-  for (let c = 0; c < cells * cells; c++) starts[c + 1] += starts[c];
-  const next = starts.slice();
-  for (let i = 0; i < count; i++) inCells[next[cell(i)]++] = i;
-}
-
-// Calls visit(i) for every picture in a rectangle of the plane, and for some around it.
-function within(left, top, right, bottom, visit) {
-  const first = cellOf(left), last = cellOf(right), end = cellOf(bottom);
-  for (let row = cellOf(top); row <= end; row++) {
-    const stop = starts[row * cells + last + 1];
-    for (let at = starts[row * cells + first]; at < stop; at++) visit(inCells[at]);
-  }
-}
-
 // The address of a picture's file: given where a name is not its own. None: a browser might take the file for a page.
 const address = (i) => (data.links[i] === "" ? null : data.root + (data.links[i] ?? names[i]));
 
 // Thumbnails: cut out of sheets, which are decoded when they are first needed.
 const perSheet = data.columns * data.columns;
-const sheets = new Map();
-const wanted = [];
-let loading = 0;
+const sheets = new Map(); // null: on its way
+let loaded = Promise.resolve(); // one after the other, so that the page stays quick
 
 // Where picture i has its thumbnail: {sheet, x, y, width, height}, or null; its sheet may still have to come.
 function thumbnail(i) {
@@ -68,23 +45,18 @@ function thumbnail(i) {
 function sheetOf(number) {
   if (!sheets.has(number)) {
     sheets.set(number, null);
-    wanted.push(number);
-    loadNext();
+    loaded = loaded.then(() => load(number));
   }
   return sheets.get(number);
 }
 
-async function loadNext() {
-  if (loading >= 2 || !wanted.length) return;
-  loading++;
-  const number = wanted.shift();
+async function load(number) {
   const image = new Image();
   image.src = "data:image/jpeg;base64," + byId(`sheet-${number}`).textContent;
   await image.decode();
   sheets.set(number, await createImageBitmap(image));
-  loading--;
-  sheetCame();
-  loadNext();
+  redraw();
+  refreshPictures();
 }
 
 // Draws a thumbnail into a canvas of its own, `most` px at its longer side. False: not there yet, or never.

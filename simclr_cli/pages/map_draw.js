@@ -6,6 +6,7 @@ const THUMB = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px, a
 const MOST_LARGER = 1.75; // times that, where there is room
 const GAP = 1.12; // from thumbnail to thumbnail, in sides of one
 const MOST_GROUPS = 9; // that have a colour of their own; the others share one
+const GROUPS = [...Array(MOST_GROUPS).keys(), "other"]; // as their colours are called
 const view = { x: extentX / 2, y: extentY / 2, scale: 1 }; // the middle, and px of the screen to the plane's unit
 let fitted = 1; // the scale at which all is in view
 let width = 0, height = 0, fine = 1; // px, and device pixels to one
@@ -14,32 +15,24 @@ let grouping = null; // what colours are by
 let chosen = -1, over = -1; // pictures
 let withPictures = true;
 let theme = {};
-let due = false;
-const times = []; // of the last frames: ms that each took to draw
+let due = 0; // the frame that is on its way
 
 // How a page of ours looks: its colours, as CSS and as a pixel.
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
-  const css = (name) => style.getPropertyValue(name).trim();
-  theme = {
-    ground: css("--ground"), ink: css("--ink"), accent: css("--accent"), faint: css("--faint"), none: css("--none"),
-    groups: [...Array(MOST_GROUPS).keys()].map((g) => css(`--group-${g}`)), other: css("--group-other"),
+  const read = (as) => {
+    const colour = (name) => as(style.getPropertyValue(`--${name}`).trim());
+    const [ground, ink, accent, faint, none] = ["ground", "ink", "accent", "faint", "none"].map(colour);
+    return { ground, ink, accent, faint, none, groups: GROUPS.map((group) => colour(`group-${group}`)) };
   };
   const word = (hex) => {
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
     return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   };
-  theme.words = {
-    ground: word(theme.ground), faint: word(theme.faint), none: word(theme.none), other: word(theme.other),
-    groups: theme.groups.map(word),
-  };
+  theme = { ...read((css) => css), words: read(word) };
 }
 
-const colourOf = (i, from) => {
-  if (!grouping) return from.none;
-  const group = grouping.which[i];
-  return group < MOST_GROUPS ? from.groups[group] : from.other;
-};
+const colourOf = (i, from) => (grouping ? from.groups[Math.min(grouping.which[i], MOST_GROUPS)] : from.none);
 
 function fit() {
   const margin = 0.5 * MOST_LARGER * THUMB + 8;
@@ -70,26 +63,21 @@ const thumbSide = () => THUMB * Math.min(MOST_LARGER, Math.max(1, (room() / (1.5
 const level = () => Math.floor(2 * Math.log2(view.scale / (thumbSide() * GAP)));
 const asThumbnail = (i) => withPictures && appears[i] <= level();
 
+// Calls visit(i) for every picture in view, and for those up to a margin of so many px around it.
 function inView(margin, visit) {
   const across = (width / 2 + margin) / view.scale, down = (height / 2 + margin) / view.scale;
-  within(view.x - across, view.y - down, view.x + across, view.y + down, visit);
+  for (let i = 0; i < count; i++) {
+    if (Math.abs(places[2 * i] - view.x) <= across && Math.abs(places[2 * i + 1] - view.y) <= down) visit(i);
+  }
 }
 
+// Once in the next frame, however often it is asked for.
 function redraw() {
-  if (due) return;
-  due = true;
-  requestAnimationFrame(() => {
-    due = false;
-    draw();
-  });
+  cancelAnimationFrame(due);
+  due = requestAnimationFrame(draw);
 }
-const sheetCame = () => {
-  redraw();
-  refreshPictures();
-};
 
 function draw() {
-  const began = performance.now();
   const now = level();
   if (withPictures) spread(now);
   const thumbs = drawDots(withPictures ? now : -1);
@@ -97,9 +85,6 @@ function draw() {
   for (const i of thumbs) drawThumbnail(i, side);
   if (chosen >= 0) drawChosen();
   if (over >= 0 && over !== chosen) ring(over, theme.ink, 2);
-  times.push(performance.now() - began);
-  if (times.length > 600) times.shift();
-  document.documentElement.dataset.drawn = "yes";
 }
 
 // A disc as offsets from its middle, and how much of each pixel it covers, 0 to 256; small ones, of which there are

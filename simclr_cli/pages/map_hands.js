@@ -158,9 +158,3 @@ readTheme();
 resize();
 if (groupings.length) byId("colour").value = groupings[0].name;
 colourBy(byId("colour").value);
-
-// For tests and measurements: where a picture is on the screen, how close the map is, what the frames took.
-window.simclrMap = {
-  point: (i) => [acrossTo(i) + canvas.getBoundingClientRect().left, downTo(i) + canvas.getBoundingClientRect().top],
-  closeness: () => view.scale / fitted, flying: () => goal !== null, thumbnails: () => [...appears.keys()].filter(asThumbnail), times,
-};

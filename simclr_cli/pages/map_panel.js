@@ -4,7 +4,7 @@ const tip = byId("tip"), panel = byId("panel"), query = byId("query"), found = b
 const TIP = 144, SMALL = 52; // px of thumbnails
 const shownSide = () => (panel.offsetWidth < width ? 192 : 112); // less where the panel covers the map
 const only = new Set(); // groups that the legend leaves lit; none: all
-let folded = null; // names in small letters, for the search
+const folded = names.map((name) => name.toLowerCase()); // for the search
 let matches = [];
 
 function element(kind, text = "", className = "") {
@@ -12,6 +12,16 @@ function element(kind, text = "", className = "") {
   made.textContent = text;
   if (className) made.className = className;
   return made;
+}
+
+// A button in a list, with what it does.
+function itemButton(title, content, act) {
+  const item = element("li"), button = element("button");
+  button.title = title;
+  button.append(...content);
+  button.addEventListener("click", () => act(button));
+  item.append(button);
+  return item;
 }
 
 function hover(i, x, y) {
@@ -40,22 +50,16 @@ function choose(i) {
     element("dt", grouping.name), element("dd", grouping.labels[grouping.which[i]], "name"),
   ]));
   byId("nearest").replaceChildren(...Array.from(nearestOf(i), (other, rank) => {
-    const item = element("li"), button = element("button"), small = element("canvas");
-    button.type = "button";
-    button.title = names[other];
+    const picture = element("span"), small = element("canvas");
     drawInto(small, other, SMALL);
     small.dataset.picture = other;
-    const similarity = similarities[i * data.nearest + rank].toFixed(3);
-    const picture = element("span");
     picture.append(small);
-    button.append(picture, element("span", names[other], "name"), element("b", similarity));
-    button.addEventListener("click", () => {
+    const similarity = element("b", similarities[i * data.nearest + rank].toFixed(3));
+    return itemButton(names[other], [picture, element("span", names[other], "name"), similarity], () => {
       choose(other);
       bring(other);
       byId("name").focus();
     });
-    item.append(button);
-    return item;
   }));
   panel.scrollTop = 0;
 }
@@ -77,7 +81,6 @@ function closePanel() {
 // What the search and the legend leave lit.
 function light() {
   const text = query.value.toLowerCase();
-  if (text && !folded) folded = names.map((name) => name.toLowerCase());
   matches = [];
   for (let i = 0; i < count; i++) {
     const group = grouping ? Math.min(grouping.which[i], MOST_GROUPS) : 0;
@@ -103,28 +106,23 @@ function colourBy(name) {
   const legend = byId("legend");
   legend.replaceChildren();
   if (grouping) {
-    const shown = grouping.labels.slice(0, MOST_GROUPS).map((label, group) => [group, label, grouping.counts[group]]);
-    const rest = grouping.counts.slice(MOST_GROUPS);
+    const labels = grouping.labels.slice(0, MOST_GROUPS), rest = grouping.counts.slice(MOST_GROUPS);
+    legend.append(...labels.map((label, group) => legendItem(group, label, grouping.counts[group])));
     const name = rest.length === 1 ? grouping.labels[MOST_GROUPS] : `${rest.length} others`;
-    if (rest.length) shown.push([MOST_GROUPS, name, rest.reduce((sum, more) => sum + more, 0)]);
-    legend.append(...shown.map(([group, label, pictures]) => legendItem(group, label, pictures)));
+    if (rest.length) legend.append(legendItem(MOST_GROUPS, name, rest.reduce((sum, more) => sum + more)));
   }
   light();
 }
 
 function legendItem(group, label, pictures) {
-  const item = element("li"), button = element("button"), mark = element("i");
-  button.type = "button";
-  button.title = label;
-  button.setAttribute("aria-pressed", "false");
-  mark.style.background = `var(--group-${group < MOST_GROUPS ? group : "other"})`;
-  button.append(mark, element("span", label, "label name"), element("small", pictures.toLocaleString("en")));
-  button.addEventListener("click", () => {
+  const mark = element("i"), number = element("small", pictures.toLocaleString("en"));
+  mark.style.background = `var(--group-${GROUPS[group]})`;
+  const item = itemButton(label, [mark, element("span", label, "label name"), number], (button) => {
     if (!only.delete(group)) only.add(group);
-    button.setAttribute("aria-pressed", String(only.has(group)));
+    button.ariaPressed = only.has(group);
     light();
   });
-  item.append(button);
+  item.firstChild.ariaPressed = false;
   return item;
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from simclr_cli.pages.pictures import encoded
 from simclr_cli.results import Confusion
 from simclr_cli.wording import safe
 
@@ -48,7 +48,7 @@ def confusion_png(classes: Sequence[str], cells: Sequence[Confusion]) -> bytes:
         middle = int((i + 0.5) * cell_side)
         draw.text((beside - MARGIN / 2, top + middle - 1), name, fill=INK, font=font, anchor="rm")
         image.paste(_upright(name, font), (beside + middle - 9, top + side + 4))
-    return _as_png(image)
+    return encoded(image, "PNG", optimize=True)
 
 
 def _short(name: str) -> str:
@@ -72,9 +72,3 @@ def _cells(shares: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
     for gap in (side - 1, *([side - 2] if side > 8 else [])):
         cells[gap::side], cells[:, gap::side] = PAPER[0], PAPER[0]
     return cells
-
-
-def _as_png(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()

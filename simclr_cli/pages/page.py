@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from simclr_cli.wording import safe
 
@@ -42,13 +42,8 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template of this package filled in: strings escaped (see `text`), `Markup` as it is."""
+    """A template of this package filled in: strings with markup inert and what is unprintable as escapes."""
     return Markup(_environment().get_template(template).render(values))
-
-
-def text(value: str) -> Markup:
-    """Anyone's text as it may stand in HTML: markup inert, unprintable characters and half bytes as escapes."""
-    return escape(safe(value))
 
 
 @cache

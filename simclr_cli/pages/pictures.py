@@ -9,42 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 QUALITY = 85  # of JPEG
 
 
-def as_data_uri(pixels: NDArray[np.uint8]) -> str:
+def as_data_uri(pixels: Pixels, *, only_jpeg: bool = False) -> str:
     """A picture as the `src` of an <img>: JPEG, or PNG where that is no longer, as with flat drawings.
 
     Args:
-        pixels: (H, W, 3) RGB.
+        only_jpeg: for photos by the hundred, since PNG takes a hundred times as long to try.
     """
     image = Image.fromarray(pixels)
-    kinds = {"jpeg": _encoded(image, "JPEG", quality=QUALITY), "png": _encoded(image, "PNG", optimize=True)}
-    kind = min(sorted(kinds, reverse=True), key=lambda name: len(kinds[name]))
-    return _uri(kind, kinds[kind])
+    kind, content = "jpeg", encoded(image, "JPEG", quality=QUALITY)
+    if not only_jpeg and len(png := encoded(image, "PNG", optimize=True)) <= len(content):
+        kind, content = "png", png
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def as_jpeg_uri(pixels: NDArray[np.uint8]) -> str:
-    """The same as JPEG whatever it shows: for photos by the hundred, since PNG takes a hundred times as long to try.
-
-    Args:
-        pixels: (H, W, 3) RGB.
-    """
-    return _uri("jpeg", _encoded(Image.fromarray(pixels), "JPEG", quality=QUALITY))
-
-
-def thumbnail(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def thumbnail(pixels: Pixels, side: int) -> Pixels:
     """The same picture within a square of `side` px; a smaller one stays as it is."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
-def _encoded(image: Image.Image, kind: str, **options: int | bool) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: int | str) -> bytes:
+    """The content of a file of this kind, by the name that Pillow has for it."""
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from simclr_cli.pages.charts import Curve, heat_map, line_chart
+from simclr_cli.pages.charts import heat_map, line_chart
 from simclr_cli.pages.page import Section, page, render
 from simclr_cli.results import Accuracy, ProbeResult
 from simclr_cli.wording import count, duration
@@ -111,7 +111,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Section:
     epochs = [int(row["epoch"]) for row in rows]
 
     def chart(title: str, note: str, *keys: tuple[str, str], unit: str = "", zero: bool = False) -> Markup:
-        curves = [Curve(name, [_value(row, key) for row in rows]) for key, name in keys]
+        curves = {name: [_value(row, key) for row in rows] for key, name in keys}
         return line_chart(title, epochs, curves, note=note, unit=unit, zero=zero)
 
     charts = [
@@ -171,8 +171,8 @@ def _probe(probe: ProbeResult | str, confusion: str | None) -> Section:
 
 def _plan(config: Mapping[str, Any]) -> Section:
     settings = config.get("settings", {})
-    choices = [(entry["name"], entry["value"], entry["reason"]) for entry in config.get("choices", [])]
-    planned = {name.replace(" ", "_") for name, _, _ in choices}
+    choices = config.get("choices", [])
+    planned = {choice["name"].replace(" ", "_") for choice in choices}
     others = [(name.replace("_", " "), str(value)) for name, value in sorted(settings.items())
               if name not in planned and value not in (None, "")]  # fmt: skip
     versions = {"simclr": config.get("simclr_version"), "python": config.get("python"), **config.get("versions", {})}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from simclr_cli.pages.pictures import Pixels, encoded
 from simclr_cli.wording import safe
-
-Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 
 GROUND, INK, QUIET, LINE = "#fbfaf8", "#1d1f23", "#5f6670", "#e2e0da"
 # Okabe and Ito's, told apart by colour-blind eyes; a crop's box and its view's edge have the same.
@@ -70,9 +68,7 @@ def contact_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> byte
             sheet.paste(at_side(view, cell), (x, top))
             pen.rectangle((x - 1, top - 1, x + cell, top + cell), outline=LINE)  # a white view has an edge too
             pen.rectangle((x, top + cell, x + cell - 1, top + cell + EDGE - 1), COLOURS[v % len(COLOURS)])
-    stream = io.BytesIO()
-    sheet.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
+    return encoded(sheet, "PNG", optimize=True)
 
 
 def boxed(row: Row, width: int, height: int) -> Image.Image:
@@ -117,13 +113,10 @@ def elided(text: str, type_size: int, width: int) -> str:
 
 def wrapped(text: str, type_size: int, width: int) -> list[str]:
     """Lines of at most `width` px, broken between words."""
-    font, lines = ImageFont.load_default(type_size), [""]
+    font, lines = ImageFont.load_default(type_size), list[str]()
     for word in safe(text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width:
+        if lines and font.getlength(longer := f"{lines[-1]} {word}") <= width:
             lines[-1] = longer
-        elif lines[-1]:
-            lines.append(elided(word, type_size, width))
         else:
-            lines[-1] = elided(word, type_size, width)
+            lines.append(elided(word, type_size, width))
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+from simclr_cli.pages.pictures import Pixels, encoded
+
 SHEET = 1_024  # px a side: 4 MB once a browser has decoded it
 ALL_PIXELS = 64 * SHEET * SHEET  # of all thumbnails of a page: 256 MB decoded, and at most about 40 MB of JPEG
 LARGEST, SMALLEST = 64, 24  # px a side of a thumbnail
@@ -62,11 +62,6 @@ def sheets(pictures: Iterable[Pixels | None], side: int) -> Iterator[Sheet]:
             # What is left of the square goes on as the picture ends, so that JPEG has no edge to smear.
             filled = np.pad(pixels, ((0, side - high), (0, side - wide), (0, 0)), mode="edge")
             whole[top : top + side, left : left + side] = filled
-        yield Sheet(_jpeg(whole), shapes)
-
-
-def _jpeg(pixels: Pixels) -> str:
-    stream = io.BytesIO()
-    # Colours at full resolution: at half of it, a block would reach into the next thumbnail.
-    Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY, subsampling="4:4:4", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+        # Colours at full resolution: at half of it, a block would reach into the next thumbnail.
+        jpeg = encoded(Image.fromarray(whole), "JPEG", quality=QUALITY, subsampling="4:4:4", optimize=True)
+        yield Sheet(base64.b64encode(jpeg).decode("ascii"), shapes)

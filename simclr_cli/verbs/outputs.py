@@ -16,7 +16,7 @@ from simclr_cli.images.decode import Pixels
 from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.names import Cell, as_cell, as_words
 from simclr_cli.pages.gallery import Found, Part, gallery_page
-from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri
+from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.settings import FindSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.wording import count
@@ -165,7 +165,7 @@ def _thumbnails(paths: Sequence[Path], workers: int, report: Report) -> list[tup
 
     def shown(pixels: Pixels) -> tuple[str, bool]:
         by_pixels = max(pixels.shape[:2]) <= BY_PIXELS
-        return (as_data_uri if by_pixels else as_jpeg_uri)(pixels), by_pixels
+        return as_data_uri(pixels, only_jpeg=not by_pixels), by_pixels
 
     made: list[tuple[str | None, bool]] = []
     room = MOST_BYTES

@@ -14,15 +14,12 @@ from simclr_cli.pages.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,
-    POINTS,
     RIGHT,
     TOUCHED,
     WIDTH,
-    Curve,
     heat_map,
     line_chart,
     round_ticks,
-    thinned,
     tick_labels,
 )
 
@@ -76,18 +73,18 @@ def test_labels_have_the_decimals_that_the_step_needs(ticks: list[float], labels
 
 def test_points_lie_where_their_values_are() -> None:
     """From 0 to 10 by epoch 1 to 3: the axis ends are the corners."""
-    ((first, middle, last),) = points(line_chart("t", [1, 2, 3], [Curve("c", [0.0, 5.0, 10.0])]))
+    ((first, middle, last),) = points(line_chart("t", [1, 2, 3], {"c": [0.0, 5.0, 10.0]}))
     assert first == (LEFT, HEIGHT - BOTTOM) and last[0] == WIDTH - RIGHT
     assert middle == pytest.approx(((first[0] + last[0]) / 2, (first[1] + last[1]) / 2), abs=0.1)
 
 
 def test_what_was_not_measured_is_left_out() -> None:
-    figure = line_chart("t", [1, 2, 3, 4, 5], [Curve("c", [1.0, None, math.nan, math.inf, 2.0])])
+    figure = line_chart("t", [1, 2, 3, 4, 5], {"c": [1.0, None, math.nan, math.inf, 2.0]})
     assert len(points(figure)[0]) == 2 and titles(figure) == ["epoch 1: 1", "epoch 5: 2"]
 
 
 def test_one_point_is_to_be_seen() -> None:
-    figure = line_chart("t", [7], [Curve("c", [0.25])])
+    figure = line_chart("t", [7], {"c": [0.25]})
     dots = [circle for circle in drawing(figure).iter("circle") if circle.get("class") != "touch"]
     assert (
         len(dots) == 1 and LEFT < float(dots[0].get("cx", "")) < WIDTH - RIGHT and titles(figure) == ["epoch 7: 0.25"]
@@ -95,30 +92,28 @@ def test_one_point_is_to_be_seen() -> None:
 
 
 def test_without_a_value_there_is_no_chart() -> None:
-    assert line_chart("t", [1, 2], [Curve("c", [None, None])]) == ""
+    assert line_chart("t", [1, 2], {"c": [None, None]}) == ""
 
 
 def test_curves_have_names_and_colours_of_their_own() -> None:
-    figure = line_chart("t", [1, 2], [Curve("<b>", [1.0, 2.0]), Curve("d", [None, None]), Curve("e", [3.0, 4.0])])
+    figure = line_chart("t", [1, 2], {"<b>": [1.0, 2.0], "d": [None, None], "e": [3.0, 4.0]})
     assert len(points(figure)) == 2 and "&lt;b&gt;" in figure and "<b>" not in figure
     assert titles(figure)[0] == "<b>, epoch 1: 1"
     assert [group.get("style") for group in drawing(figure).iter("g")] == [f"color: var(--series-{i})" for i in (1, 3)]
 
 
 def test_an_axis_from_zero_begins_there() -> None:
-    figure = line_chart("t", [1, 2], [Curve("c", [90.0, 100.0])], zero=True)
+    figure = line_chart("t", [1, 2], {"c": [90.0, 100.0]}, zero=True)
     assert next(text.text for text in drawing(figure).iter("text")) == "0"
 
 
-def test_long_runs_are_thinned_with_their_peaks_and_dips() -> None:
+def test_long_runs_have_every_point_and_few_that_say_their_value() -> None:
     values = np.sin(np.arange(20_000) / 900)
     values[7_777], values[12_345] = 9, -9
-    kept = thinned(list(enumerate(values.tolist())), POINTS)
-    assert len(kept) <= POINTS and kept[0][0] == 0 and kept[-1][0] == 19_999
-    assert (7_777, 9.0) in kept and (12_345, -9.0) in kept
-    assert [x for x, _ in kept] == sorted({x for x, _ in kept})
-    figure = line_chart("t", range(20_000), [Curve("c", values.tolist())])
-    assert len(titles(figure)) <= TOUCHED and len(figure) < 60_000
+    figure = line_chart("t", range(20_000), {"c": values.tolist()})
+    drawn = points(figure)[0]
+    assert len(drawn) == 20_000 and len(titles(figure)) <= TOUCHED
+    assert min(drawn, key=lambda at: at[1]) == drawn[7_777] and max(drawn, key=lambda at: at[1]) == drawn[12_345]
 
 
 def test_each_cell_of_a_map_says_and_shows_its_value() -> None:

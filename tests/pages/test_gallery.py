@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from simclr_cli.pages.gallery import Found, Part, gallery_page
-from simclr_cli.pages.pictures import as_data_uri, as_jpeg_uri
+from simclr_cli.pages.pictures import as_data_uri
 
 
 def uri(seed: int) -> str:
-    return as_jpeg_uri(np.random.default_rng(seed).integers(0, 256, (90, 60, 3), dtype=np.uint8))
+    return as_data_uri(np.random.default_rng(seed).integers(0, 256, (90, 60, 3), dtype=np.uint8), only_jpeg=True)
 
 
 def found(path: str, **values: Any) -> Found:

@@ -26,6 +26,7 @@ from simclr_cli.wording import safe
 SIDE = 6  # of the grid of pictures
 COUNT = SIDE * SIDE
 ROOT = Path("/pictures of a/folder")
+THUMBNAILS = "[...appears.keys()].filter(asThumbnail)"  # pictures that are shown as such
 HOSTILE = [
     b"<script>alert(1)</script>.png", b"</script><script>alert(1)</script>.png", b"<img src=x onerror=alert(1)>.png",
     b"--><script>alert(1)</script>", b"<!-- <script>.png", b"'\"><svg onload=alert(1)>.png", b"&lt;b&gt;.png", b"]]>",
@@ -57,7 +58,7 @@ def on(visit: Callable[..., Any]) -> Callable[..., Any]:
     def go(html: str, **how: Any) -> Any:
         seen = visit(html, **how)
         seen.page.emulate_media(reduced_motion="reduce")  # it goes where it goes in one step
-        wait(seen, "document.documentElement.dataset.drawn && sheets.size && ![...sheets.values()].includes(null)")
+        wait(seen, "sheets.size && ![...sheets.values()].includes(null)")
         settle(seen)
         return seen
 
@@ -79,8 +80,14 @@ def settle(seen: Any) -> None:
 
 
 def point(seen: Any, i: int) -> tuple[float, float]:
-    x, y = seen.ask(f"simclrMap.point({i})")
+    x, y = points(seen, [i])[0]
     return x, y
+
+
+def points(seen: Any, pictures: Sequence[int]) -> list[list[float]]:
+    """Where pictures are on the screen."""
+    places = f"{list(map(int, pictures))}.map((i) => [acrossTo(i) + box.left, downTo(i) + box.top])"
+    return seen.ask(f"((box) => {places})(canvas.getBoundingClientRect())")
 
 
 def colour_at(seen: Any, x: float, y: float) -> list[int]:
@@ -92,8 +99,8 @@ def colour_at(seen: Any, x: float, y: float) -> list[int]:
 
 
 def closeness(seen: Any) -> float:
-    wait(seen, "!simclrMap.flying()")
-    return float(seen.ask("simclrMap.closeness()"))
+    wait(seen, "goal === null")
+    return float(seen.ask("view.scale / fitted"))
 
 
 def quiet(seen: Any) -> bool:
@@ -143,7 +150,7 @@ def test_search_counts_dims_the_others_and_goes_from_one_to_the_next(on: Callabl
     wanted = [i for i, name in enumerate(mapped.names) if name.startswith("b/")]
     assert page.locator("#found").inner_text() == f"{len(wanted)} of {COUNT}"
     settle(seen)
-    assert seen.ask("simclrMap.thumbnails()") == wanted
+    assert seen.ask(THUMBNAILS) == wanted
     for i in [*wanted, wanted[0]]:
         page.press("#query", "Enter")
         assert page.locator("#name").inner_text() == mapped.names[i]
@@ -153,7 +160,7 @@ def test_search_counts_dims_the_others_and_goes_from_one_to_the_next(on: Callabl
     assert page.locator("#found").inner_text() == f"0 of {COUNT}"
     page.fill("#query", "")
     settle(seen)
-    assert len(seen.ask("simclrMap.thumbnails()")) == COUNT and page.locator("#colour-by").is_hidden()
+    assert len(seen.ask(THUMBNAILS)) == COUNT and page.locator("#colour-by").is_hidden()
 
 
 def test_zoom_by_wheel_buttons_and_keys_keeps_what_is_under_the_pointer(on: Callable[..., Any]) -> None:
@@ -163,7 +170,7 @@ def test_zoom_by_wheel_buttons_and_keys_keeps_what_is_under_the_pointer(on: Call
     x, y = point(seen, 8)
     page.mouse.move(x, y)
     page.mouse.wheel(0, -200)
-    wait(seen, "Math.abs(simclrMap.closeness() - Math.exp(0.4)) < 0.01")
+    wait(seen, "Math.abs(view.scale / fitted - Math.exp(0.4)) < 0.01")
     assert point(seen, 8) == pytest.approx((x, y), abs=0.5)
     page.click("#in")
     assert closeness(seen) == pytest.approx(1.6 * np.exp(0.4), rel=0.01)
@@ -182,7 +189,7 @@ def test_zoom_by_wheel_buttons_and_keys_keeps_what_is_under_the_pointer(on: Call
     page.mouse.move(x, y)
     for _ in range(10):
         page.mouse.wheel(0, 200)
-    wait(seen, "Math.abs(simclrMap.closeness() - 0.5) < 1e-6")  # and no further
+    wait(seen, "Math.abs(view.scale / fitted - 0.5) < 1e-6")  # and no further
     assert quiet(seen)
 
 
@@ -230,8 +237,8 @@ def test_no_two_thumbnails_overlap_and_those_shown_stay_when_zooming_in(on: Call
     seen = on(map_page("t", "l", mapped, list(sheets(flat, 64)), 64))
     before: set[int] = set()
     for _ in range(5):
-        shown = seen.ask("simclrMap.thumbnails()")
-        at = np.array(seen.ask("simclrMap.thumbnails().map(simclrMap.point)"))
+        shown = seen.ask(THUMBNAILS)
+        at = np.array(points(seen, shown))
         apart = np.abs(at[:, None] - at[None]).max(2) + 1e6 * np.eye(len(shown))
         assert apart.min() >= 48 and before <= set(shown)
         before = set(shown)

@@ -105,4 +105,4 @@ def test_short_text_stays_and_wrapping_loses_no_word() -> None:
     words = "crop 0.08 to 1, colour 1, grey 0.2, flip 0.5"
     lines = wrapped(words, 15, 120)
     assert len(lines) > 1 and " ".join(lines) == words
-    assert wrapped("", 15, 100) == [""]
+    assert wrapped("", 15, 100) == []

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simclr_cli.pages.pictures import Pixels
 from simclr_cli.pages.sprites import (
     ALL_PIXELS,
     BLOCK,
     SHEET,
-    Pixels,
     Sheet,
     columns,
     sheets,

@@ -181,7 +181,8 @@ def test_the_map_opens_in_a_browser_and_its_file_is_there(
 ) -> None:
     seen = visit(Path(shutil.copy(mapped[0].out, tmp_path / "m.html")))
     page = content(mapped[0])
-    seen.page.mouse.click(*seen.ask("simclrMap.point(17)"))
+    x, y = seen.ask("[acrossTo(17), downTo(17)]")
+    seen.page.locator("#map").click(position={"x": x, "y": y})
     assert seen.page.locator("#panel").is_visible() and not seen.complaints
     shown = page["names"].index(seen.page.locator("#name").inner_text())
     href = seen.page.locator("#file").get_attribute("href")
