@@ -124,8 +124,9 @@ def page() -> str:
         "decoded pictures, which otherwise lies in the platform's cache folder.",
         "",
     ]
-    for verb, settings_class, text, examples in VERBS:
-        lines += [f"## simclr {verb}", "", text, "", "```", *examples, "```", "", *options_table(settings_class)]
+    for verb, settings_class in VERBS.items():
+        lines += [f"## simclr {verb}", "", settings_class.about, "", "```", *settings_class.examples, "```", ""]
+        lines += options_table(settings_class)
         lines += [f"`--json` prints one object (`{RESULTS[verb].__name__}`):", "", *keys_table(RESULTS[verb])]
     lines += ["## Parts of the JSON", ""]
     for part in PARTS:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from simclr_cli.errors import SimclrError as SimclrError
-    from simclr_cli.settings.classifying import FinetuneSettings as FinetuneSettings
-    from simclr_cli.settings.classifying import PredictSettings as PredictSettings
+    from simclr_cli.settings.finding import ClustersSettings as ClustersSettings
     from simclr_cli.settings.finding import DuplicatesSettings as DuplicatesSettings
+    from simclr_cli.settings.finding import MapSettings as MapSettings
+    from simclr_cli.settings.finding import OutliersSettings as OutliersSettings
     from simclr_cli.settings.finding import SimilarSettings as SimilarSettings
-    from simclr_cli.settings.grouping import ClustersSettings as ClustersSettings
-    from simclr_cli.settings.grouping import MapSettings as MapSettings
-    from simclr_cli.settings.grouping import OutliersSettings as OutliersSettings
-    from simclr_cli.settings.judging import ProbeSettings as ProbeSettings
+    from simclr_cli.settings.labelled import FinetuneSettings as FinetuneSettings
+    from simclr_cli.settings.labelled import PredictSettings as PredictSettings
+    from simclr_cli.settings.labelled import ProbeSettings as ProbeSettings
     from simclr_cli.settings.training import PretrainSettings as PretrainSettings
     from simclr_cli.settings.using import CacheSettings as CacheSettings
     from simclr_cli.settings.using import CheckSettings as CheckSettings

@@ -46,10 +46,10 @@ def test_check_notices_a_page_that_is_not(
 
 def test_page_names_every_option_example_and_key() -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
-    for verb, settings_class, line, examples in VERBS:
+    for verb, settings_class in VERBS.items():
         _, _, rest = page.partition(f"## simclr {verb}\n")
         section = rest.partition("\n## ")[0]
-        assert line in section and all(example in section for example in examples)
+        assert settings_class.about in section and all(example in section for example in settings_class.examples)
         for field in dataclasses.fields(settings_class):
             name = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
             assert f"| `{name}" in section, name
@@ -59,8 +59,9 @@ def test_page_names_every_option_example_and_key() -> None:
 
 
 def test_every_command_has_two_examples_of_itself() -> None:
-    for verb, _, _, examples in VERBS:
-        assert len(examples) == 2 and all(f"{example} ".startswith(f"simclr {verb} ") for example in examples)
+    for verb, settings_class in VERBS.items():
+        assert len(settings_class.examples) == 2
+        assert all(f"{example} ".startswith(f"simclr {verb} ") for example in settings_class.examples)
 
 
 def test_every_key_of_a_result_that_needs_words_has_them(generator: ModuleType) -> None:
@@ -76,7 +77,7 @@ def test_commands_of_the_readme_are_commands() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     known = {
         verb: {"--" + field.name.replace("_", "-") for field in dataclasses.fields(settings_class)}
-        for verb, settings_class, _, _ in VERBS
+        for verb, settings_class in VERBS.items()
     }
     commands = re.findall(r"^(?:\$ )?(simclr [a-z]+[^#`\n]*)", readme, re.MULTILINE)
     commands += re.findall(r"`(simclr [a-z]+[^`\n]*)`", readme)

@@ -16,9 +16,8 @@ import typer
 
 from simclr_cli import __version__, settings
 from simclr_cli.cli.launch import launch
-from simclr_cli.cli.options import as_command
+from simclr_cli.cli.options import Commands, as_command
 from simclr_cli.cli.stopping import stoppable
-from simclr_cli.cli.usage import Commands
 from simclr_cli.errors import Interrupted, SimclrError
 from simclr_cli.machine import keep_freed_memory, share_cores
 from simclr_cli.place import PeerLost, Place
@@ -40,89 +39,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# Verb, settings, one line of help, two examples.
-VERBS: tuple[tuple[str, type[Any], str, tuple[str, str]], ...] = (
-    (
-        "pretrain", settings.PretrainSettings,
-        "Learn an encoder from a folder of pictures, without labels.",
-        ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds"),
-    ),
-    (
-        "preview", settings.PreviewSettings,
-        "Show the views that training would see, before any training.",
-        ("simclr preview ./images", "simclr preview ./images --preset microscopy --out views.html --open"),
-    ),
-    (
-        "embed", settings.EmbedSettings,
-        "Write a vector for every picture.",
-        ("simclr embed --out vecs.npy", "simclr embed ./other --run birds --raw --out h.npy"),
-    ),
-    (
-        "probe", settings.ProbeSettings,
-        "Say how good an encoder is where labels exist, beside the untrained one.",
-        ("simclr probe ./train --test ./test", "simclr probe ./images --labels labels.csv --json"),
-    ),
-    (
-        "finetune", settings.FinetuneSettings,
-        "Train a classifier with labels, from a run's encoder or from scratch.",
-        ("simclr finetune ./images", "simclr finetune ./train --test ./test --labels-fraction 0.1 --scratch"),
-    ),
-    (
-        "predict", settings.PredictSettings,
-        "Say which classes pictures are of, by a classifier that finetune made.",
-        ("simclr predict query.jpg", "simclr predict ./queries --top 3 --out predictions.csv"),
-    ),
-    (
-        "similar", settings.SimilarSettings,
-        "Print the most similar pictures.",
-        ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json"),
-    ),
-    (
-        "duplicates", settings.DuplicatesSettings,
-        "Find copies among the pictures, the best of each first; move the others out, and back, if asked.",
-        ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./copies"),
-    ),
-    (
-        "outliers", settings.OutliersSettings,
-        "Show the pictures that are least like the others.",
-        ("simclr outliers", "simclr outliers --top 200 --out odd.html --open"),
-    ),
-    (
-        "clusters", settings.ClustersSettings,
-        "Put the pictures into clusters, and show what is in each.",
-        ("simclr clusters --open", "simclr clusters --clusters 20 --out clusters.csv"),
-    ),
-    (
-        "map", settings.MapSettings,
-        "Show the pictures of a run as a map to explore in the browser.",
-        ("simclr map --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html"),
-    ),
-    (
-        "report", settings.ReportSettings,
-        "Make the page of a run: how it went, what it saw, what it takes for alike.",
-        ("simclr report --open", "simclr report birds --json"),
-    ),
-    (
-        "check", settings.CheckSettings,
-        "Verify the files of a run, and say how to repair each damaged one.",
-        ("simclr check", "simclr check birds --json"),
-    ),
-    (
-        "cache", settings.CacheSettings,
-        "Show or clear what is kept of folders of pictures to be quicker the next time.",
-        ("simclr cache", "simclr cache ./images --clear"),
-    ),
-    (
-        "doctor", settings.DoctorSettings,
-        "Say what is wrong with this machine, the installation or the folders, and what mends it.",
-        ("simclr doctor", "simclr doctor ./images --json"),
-    ),
-    (
-        "demo", settings.DemoSettings,
-        "Show all of it on pictures that it draws itself, in a few minutes.",
-        ("simclr demo", "simclr demo --seed 7 --out /tmp/demo"),
-    ),
-)  # fmt: skip
+VERBS: dict[str, type[settings.Settings]] = {
+    verb: getattr(settings, f"{verb.title()}Settings")
+    for verb in (
+        "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report check cache "
+        "doctor demo"
+    ).split()
+}  # in the order of the overview
 
 
 def _version(wanted: bool) -> None:
@@ -138,16 +61,16 @@ def _root(
     pass
 
 
-def _add(verb: str, settings_class: type[Any], text: str, examples: tuple[str, str]) -> None:
+def _add(verb: str, settings_class: type[settings.Settings]) -> None:
     def run(values: dict[str, Any], as_json: bool, debug: bool) -> None:
         raise typer.Exit(perform(verb, settings_class, values, as_json, debug))
 
-    lines = "\n\n".join(f"[bold]{example}[/bold]" for example in examples)
-    app.command(verb, help=text, epilog=f"Examples:\n\n{lines}")(as_command(settings_class, run))
+    lines = "\n\n".join(f"[bold]{example}[/bold]" for example in settings_class.examples)
+    app.command(verb, help=settings_class.about, epilog=f"Examples:\n\n{lines}")(as_command(settings_class, run))
 
 
-for _verb in VERBS:
-    _add(*_verb)
+for _verb, _settings_class in VERBS.items():
+    _add(_verb, _settings_class)
 
 
 def perform(
@@ -162,7 +85,6 @@ def perform(
         The exit code; the one place where errors become one.
     """
     from simclr_cli.cli import results
-    from simclr_cli.cli.browser import open_page
     from simclr_cli.cli.console import Data, Face
 
     data = Data()
@@ -171,7 +93,8 @@ def perform(
             chosen = settings_class(**values)  # wrong settings end here, before torch is imported
             place = Place.found()
             if place.count == 1 and getattr(chosen, "devices", 1) > 1:
-                return launch(chosen.devices, verb, settings_class, values, as_json, debug, face.report)
+                arguments = (verb, settings_class, values, as_json, debug)
+                return launch(chosen.devices, chosen.device, arguments, face.report)
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
@@ -181,7 +104,7 @@ def perform(
                 data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
                 sys.stdout.flush()
                 if getattr(chosen, "open", False) and result.out is not None:
-                    open_page(result.out, face)
+                    face.open_page(result.out)
         except PeerLost as error:  # let the one that failed be heard, and its exit code count
             time.sleep(PEER_SECONDS)
             if not face.quiet and not led:

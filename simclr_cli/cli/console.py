@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Sequence
-from types import TracebackType
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
@@ -14,24 +14,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from simclr_cli import events
 from simclr_cli.errors import Interrupted, SimclrError
-from simclr_cli.events import (
-    CensusTaken,
-    EpochDone,
-    Event,
-    Note,
-    PlanMade,
-    Progress,
-    StepDone,
-    TrainingBegun,
-    TrainingEnded,
-)
 from simclr_cli.results.diagnosing import Diagnosis
 from simclr_cli.wording import count, duration, safe
 
 if TYPE_CHECKING:  # imported when the first bar is drawn: an error must not wait for it
-    from rich.progress import Progress as ProgressBars
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 
 class Face:
@@ -40,43 +29,43 @@ class Face:
     def __init__(self, stderr: TextIO | None = None) -> None:
         self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
         self.stop: Interrupted | None = None
-        self.training: TrainingBegun | None = None  # that is under way, and that this process saves
+        self.training: events.TrainingBegun | None = None  # that is under way, and that this process saves
         self.quiet = False  # of several processes one talks; errors are shown all the same
-        self._bars: ProgressBars | None = None
+        self._bars: Progress | None = None
         self._stage: tuple[str, TaskID] | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end_stage()
 
-    def report(self, event: Event) -> None:
+    def report(self, event: events.Event) -> None:
         """Show one event."""
         if not self.quiet:
             self._show(event)
         if self.stop is not None:
             raise self.stop
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: events.Event) -> None:
         match event:
-            case Progress(stage, done, total):
+            case events.Progress(stage, done, total):
                 self._advance(stage, stage.capitalize(), done, total)
-            case StepDone(epoch, epochs, step, steps, loss, speed):
+            case events.StepDone(epoch, epochs, step, steps, loss, speed):
                 words = f"Epoch {epoch}/{epochs}  loss {loss:.3f}  {speed:,.0f} images/s"
                 self._advance("training", words, (epoch - 1) * steps + step, epochs * steps)
-            case EpochDone():
+            case events.EpochDone():
                 if not self.talk.is_terminal:  # a log: one line an epoch
                     self.say(_epoch_line(event))
-            case Note(text, warning):
+            case events.Note(text, warning):
                 self.say(text, "yellow" if warning else "")
-            case CensusTaken(summary):
+            case events.CensusTaken(summary):
                 self._census(summary)
-            case PlanMade():
+            case events.PlanMade():
                 self._plan(event)
-            case TrainingBegun():
+            case events.TrainingBegun():
                 self.training = event
-            case TrainingEnded():
+            case events.TrainingEnded():
                 self.training = None
 
     def say(self, text: str, style: str = "") -> None:
@@ -89,15 +78,25 @@ class Face:
         self.talk.print(Text.assemble(("Error: ", "bold red"), safe(error.what)), soft_wrap=True)
         self.talk.print(Text(safe(error.remedy)), soft_wrap=True)
 
+    def open_page(self, page: str) -> None:
+        """Open a file in the default browser, or say that there is none."""
+        import webbrowser
+
+        try:
+            opened = webbrowser.open(Path(page).absolute().as_uri())
+        except webbrowser.Error:
+            opened = False
+        if not opened:
+            self.say(f"There is no browser to open it with here. Open it yourself: {page}", "yellow")
+
     def _advance(self, stage: str, words: str, done: int, total: int) -> None:
         if not self.talk.is_terminal:
             return
         if self._stage is None or self._stage[0] != stage:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as ProgressBars
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._end_stage()
-            self._bars = ProgressBars(
+            self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                 console=self.talk, transient=stage != "training", speed_estimate_period=120,
             )  # fmt: skip
@@ -130,7 +129,7 @@ class Face:
         if summary["other_files"]:
             self.say(f"  {count(summary['other_files'], 'other file')} passed over")
 
-    def _plan(self, plan: PlanMade) -> None:
+    def _plan(self, plan: events.PlanMade) -> None:
         table = Table(title=f"Plan for {safe(plan.run)}", title_justify="left", box=None, pad_edge=False)
         for column in ("setting", "value", "why"):
             table.add_column(column, style="bold" if column == "value" else "")
@@ -141,7 +140,7 @@ class Face:
         self.say(f"{count(plan.steps, 'step')}{about}")
 
 
-def _epoch_line(done: EpochDone) -> str:
+def _epoch_line(done: events.EpochDone) -> str:
     parts = [f"epoch {done.epoch}", f"loss {done.loss:.4f}"]
     if done.health is not None:
         parts += [f"other view found {done.health.found:.1f} %", f"rank of h {done.health.rank_h:.1f}"]
@@ -177,7 +176,11 @@ class Data:
             for row in [columns, *rows]:
                 sys.stdout.write("\t".join(safe(cell) for cell in row) + "\n")
             return
-        seen = self._seen(pictures)
+        seen: list[Text] = []
+        if self.thumbnails and pictures:
+            from simclr_cli.cli.thumbnails import thumbnails
+
+            seen = thumbnails(pictures)
         table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
         if seen:
             table.padding = (0, 1, 1, 1)  # so that pictures do not touch
@@ -201,11 +204,3 @@ class Data:
             self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", colour), safe(one.what)))
             self.out.print(Padding(Text(safe(one.why)), (0, 0, 0, 2)))
             self.out.print(Text.assemble("  $ ", (safe(one.command), "bold")), soft_wrap=True)
-
-    def _seen(self, pictures: Sequence[str]) -> list[Text]:
-        """Thumbnails, if they are wanted and can be shown."""
-        if not (self.thumbnails and pictures):
-            return []
-        from simclr_cli.cli.thumbnails import thumbnails
-
-        return thumbnails(pictures)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+from simclr_cli import results
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.results import (
-    Cluster,
-    ClustersResult,
-    DuplicatesResult,
-    MapResult,
-    OutliersResult,
-    QueryResult,
-    SimilarResult,
-)
 from simclr_cli.wording import closeness, count
 
 
-def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
+def show_similar(result: results.SimilarResult, face: Face, data: Data) -> None:
     """A table a query, or the file that they were written to."""
     if result.out is not None:
         face.say(f"{count(len(result.queries), 'query', 'queries')} among {count(result.searched, 'picture')}.")
@@ -31,7 +23,7 @@ def show_similar(result: SimilarResult, face: Face, data: Data) -> None:
         face.say(f"Left out: {reason}", "yellow")
 
 
-def show_hits(query: QueryResult, data: Data) -> None:
+def show_hits(query: results.QueryResult, data: Data) -> None:
     """The neighbours of one query as a table."""
     rows = [
         [str(hit.rank), f"{hit.similarity:.4f}", closeness(hit.above_random, hit.above_views), hit.path]
@@ -41,7 +33,7 @@ def show_hits(query: QueryResult, data: Data) -> None:
     data.table(columns, rows, pictures=[hit.path for hit in query.neighbours])
 
 
-def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
+def show_outliers(result: results.OutliersResult, face: Face, data: Data) -> None:
     """A row a picture, the oddest first, or the file that they were written to."""
     compared = f"{count(result.searched, 'picture')}, each compared to its {result.neighbours} nearest others"
     stand = "" if result.standing_out is None else f"; {result.standing_out:,} stand out (robust z over 3.5)"
@@ -66,7 +58,7 @@ def show_outliers(result: OutliersResult, face: Face, data: Data) -> None:
     )
 
 
-def show_clusters(result: ClustersResult, face: Face, data: Data) -> None:
+def show_clusters(result: results.ClustersResult, face: Face, data: Data) -> None:
     """A row a cluster, the largest first, or the file that they were written to."""
     face.say(f"{result.reason}.")
     if result.unclustered:
@@ -83,13 +75,13 @@ def show_clusters(result: ClustersResult, face: Face, data: Data) -> None:
     data.table(columns, [_cluster_row(cluster, folders) for cluster in result.clusters], pictures=shown)
 
 
-def _cluster_row(cluster: Cluster, folders: bool) -> list[str]:
+def _cluster_row(cluster: results.Cluster, folders: bool) -> list[str]:
     shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders[:2])
     cells = [str(cluster.number), f"{cluster.pictures:,}", f"{cluster.cohesion:.4f}", *([shares] if folders else [])]
     return [*cells, cluster.representatives[0]]
 
 
-def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
+def show_duplicates(result: results.DuplicatesResult, face: Face, data: Data) -> None:
     """A row a copy, the best of each group first, or the file that they were written to; or what was put back."""
     if result.run is None:
         face.say(f"{count(result.moved, 'file')} put back into {result.moved_to}.")
@@ -112,7 +104,7 @@ def show_duplicates(result: DuplicatesResult, face: Face, data: Data) -> None:
         face.say(f"  simclr duplicates --put-back {result.moved_to}")
 
 
-def _show_groups(result: DuplicatesResult, data: Data) -> None:
+def _show_groups(result: results.DuplicatesResult, data: Data) -> None:
     rows = [
         [
             str(number), "best" if copy is group.copies[0] else "same file" if copy.exact else f"{copy.similarity:.4f}",
@@ -127,7 +119,7 @@ def _show_groups(result: DuplicatesResult, data: Data) -> None:
         data.table(["group", "similarity", "bits apart", "size", "kB", "path"], rows, pictures=shown)
 
 
-def show_map(result: MapResult, face: Face, data: Data) -> None:
+def show_map(result: results.MapResult, face: Face, data: Data) -> None:
     """What is on the map, and where it is."""
     colours = f", coloured by {' or '.join(result.groupings)}" if result.groupings else ""
     face.say(f"A map of {count(result.pictures, 'picture')}{colours}: {result.bytes / 1e6:.1f} MB; without network.")

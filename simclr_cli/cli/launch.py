@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simclr_cli.cli.signals import SAVE, held_back, on_signal
 from simclr_cli.cli.stopping import asked_for, say_stopping
 from simclr_cli.errors import MachineError
-from simclr_cli.events import Note, Report, silent
+from simclr_cli.events import Note, Report
 from simclr_cli.machine import lack_of_shared_memory
 
 if TYPE_CHECKING:
@@ -24,18 +24,13 @@ if TYPE_CHECKING:
 GRACE = 5  # seconds that the other processes have to end by themselves, when one has failed
 
 
-def launch(
-    count: int,
-    verb: str,
-    settings_class: type[Any],
-    values: dict[str, Any],
-    as_json: bool,
-    debug: bool,
-    report: Report = silent,
-) -> int:
+def launch(count: int, device: str | None, arguments: tuple[Any, ...], report: Report) -> int:
     """Run one verb in `count` processes; when one fails, the others are ended.
 
     On the first Ctrl-C or SIGTERM they stop by themselves, on the second they are ended; on SIGUSR1 the first saves.
+
+    Args:
+        arguments: of `perform` in each of them, but for the last, by which they know that they are led.
 
     Returns:
         The exit code of the first one that failed, or 0.
@@ -61,13 +56,12 @@ def launch(
     with on_signal(pass_on):
         from torch.multiprocessing.spawn import start_processes
 
-        meeting = _meeting(count, values.get("device"), report)
+        meeting = _meeting(count, device, report)
         if passed_on:
             raise asked_for(passed_on[0])
-        arguments = (verb, settings_class, values, as_json, debug, True)
         with held_back():  # what is sent to one that is still starting waits until it listens
             context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-                _work, arguments, nprocs=count, join=False, start_method="spawn"
+                _work, (*arguments, True), nprocs=count, join=False, start_method="spawn"
             )
         processes += context.processes
         for number in passed_on:  # while they were started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from simclr_cli import results
 from simclr_cli.cli.console import Data, Face
 from simclr_cli.cli.found import show_clusters as show_clusters
 from simclr_cli.cli.found import show_duplicates as show_duplicates
@@ -11,25 +12,11 @@ from simclr_cli.cli.found import show_hits
 from simclr_cli.cli.found import show_map as show_map
 from simclr_cli.cli.found import show_outliers as show_outliers
 from simclr_cli.cli.found import show_similar as show_similar
-from simclr_cli.results import (
-    CacheResult,
-    CheckResult,
-    DemoResult,
-    DoctorResult,
-    EmbedResult,
-    FinetuneResult,
-    PredictResult,
-    PretrainResult,
-    PreviewResult,
-    ProbeResult,
-    ReportResult,
-    Score,
-)
 from simclr_cli.settings import RUNS
 from simclr_cli.wording import count, duration
 
 
-def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
+def show_pretrain(result: results.PretrainResult, face: Face, data: Data) -> None:
     """What was made and what to type next."""
     if not result.finished:
         face.say("Stopped after the plan, as asked.")
@@ -53,7 +40,7 @@ def show_pretrain(result: PretrainResult, face: Face, data: Data) -> None:
     face.say(f"  simclr probe FOLDER{where}: how good it is, where the folders are classes")
 
 
-def show_preview(result: PreviewResult, face: Face, data: Data) -> None:
+def show_preview(result: results.PreviewResult, face: Face, data: Data) -> None:
     """Each setting with its reason, and where the sheet is."""
     for choice in result.choices:
         face.say(f"  {choice.name:<15} {choice.value:<8} {choice.reason}")
@@ -64,7 +51,7 @@ def show_preview(result: PreviewResult, face: Face, data: Data) -> None:
     face.say(f"Next: {' '.join(['simclr pretrain', result.images, *preset, *typed])}")
 
 
-def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
+def show_embed(result: results.EmbedResult, face: Face, data: Data) -> None:
     """The file, and its shape."""
     length = "length 1" if result.normalised else "as they are"
     face.say(
@@ -76,7 +63,7 @@ def show_embed(result: EmbedResult, face: Face, data: Data) -> None:
     data.line(result.out)
 
 
-def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
+def show_probe(result: results.ProbeResult, face: Face, data: Data) -> None:
     """The verdict, the scores beside those of the baselines, and what else was found."""
     face.say(
         f"{len(result.classes)} classes, {result.train_pictures:,} pictures with labels, "
@@ -100,7 +87,7 @@ def show_probe(result: ProbeResult, face: Face, data: Data) -> None:
         face.say(f"Class by class, what is taken for what, suspect labels: {result.folder}")
 
 
-def _say_classes(result: ProbeResult, face: Face) -> None:
+def _say_classes(result: results.ProbeResult, face: Face) -> None:
     """The classes that fared worst, what they are taken for, and the labels that look wrong."""
     told = [one for one in result.per_class if one.recall is not None]
     worst = sorted(told, key=lambda one: one.recall or 0.0)[:5]
@@ -114,7 +101,7 @@ def _say_classes(result: ProbeResult, face: Face) -> None:
         face.say(f"Labels worth a second look, the most suspect first: {first}")
 
 
-def show_finetune(result: FinetuneResult, face: Face, data: Data) -> None:
+def show_finetune(result: results.FinetuneResult, face: Face, data: Data) -> None:
     """How many held-out pictures it tells right, where it is, and what to type next."""
     told = result.accuracy
     face.say(
@@ -133,7 +120,7 @@ def show_finetune(result: FinetuneResult, face: Face, data: Data) -> None:
     face.say(f"  simclr predict PICTURE --classifier {result.out}: which class a picture is of")
 
 
-def show_predict(result: PredictResult, face: Face, data: Data) -> None:
+def show_predict(result: results.PredictResult, face: Face, data: Data) -> None:
     """A row a picture, or the file that they were written to."""
     for reason in result.refused:
         face.say(f"Left out: {reason}", "yellow")
@@ -148,14 +135,14 @@ def show_predict(result: PredictResult, face: Face, data: Data) -> None:
     data.table(["path", "label", "probability", "then"], rows)
 
 
-def show_report(result: ReportResult, face: Face, data: Data) -> None:
+def show_report(result: results.ReportResult, face: Face, data: Data) -> None:
     """Where the page is."""
     unfinished = "" if result.finished else " of a run that is not finished"
     face.say(f"A page{unfinished}, of {result.bytes / 1e6:.1f} MB; it needs no network.")
     data.line(result.out)
 
 
-def show_check(result: CheckResult, face: Face, data: Data) -> None:
+def show_check(result: results.CheckResult, face: Face, data: Data) -> None:
     """What is not as it should be, and what to do about each."""
     if not result.finished:
         face.say(f"The run is not finished: only its checkpoint is verified. Go on with: {result.resume}", "yellow")
@@ -165,7 +152,7 @@ def show_check(result: CheckResult, face: Face, data: Data) -> None:
         data.line(f"{one.path}: {one.state}. {one.what} {one.remedy}")
 
 
-def show_cache(result: CacheResult, face: Face, data: Data) -> None:
+def show_cache(result: results.CacheResult, face: Face, data: Data) -> None:
     """A row for each folder of pictures."""
     verb = "Cleared" if result.cleared else "Kept"
     face.say(f"{verb} in {result.root}: {result.bytes / 1e6:,.1f} MB for {count(len(result.caches), 'folder')}.")
@@ -175,7 +162,7 @@ def show_cache(result: CacheResult, face: Face, data: Data) -> None:
         data.table(["path", "decoded at px", "MB", "last used"], rows)
 
 
-def show_doctor(result: DoctorResult, face: Face, data: Data) -> None:
+def show_doctor(result: results.DoctorResult, face: Face, data: Data) -> None:
     """Each fault with what mends it, the worst first."""
     for line in result.seen:
         face.say(line, "dim")
@@ -188,7 +175,7 @@ def show_doctor(result: DoctorResult, face: Face, data: Data) -> None:
         face.say(f"{what}; {result.checks} kinds of fault were looked for.", "bold green")
 
 
-def show_demo(result: DemoResult, face: Face, data: Data) -> None:
+def show_demo(result: results.DemoResult, face: Face, data: Data) -> None:
     """The neighbours of one picture and the comparison."""
     data.line(f"Most similar to {result.query.query}:")
     show_hits(result.query, data)
@@ -203,12 +190,12 @@ def show_demo(result: DemoResult, face: Face, data: Data) -> None:
     face.say(f"Everything is in {result.folder}. Now try your own: simclr pretrain FOLDER")
 
 
-def _cells(score: Score) -> list[str]:
+def _cells(score: results.Score) -> list[str]:
     linear = "-" if score.linear is None else f"{score.linear.top_1:.1f}"
     return [score.representation, f"{score.knn_20.top_1:.1f}", f"{score.knn_200.top_1:.1f}", linear]
 
 
-def _row(score: Score, five: bool) -> list[str]:
+def _row(score: results.Score, five: bool) -> list[str]:
     """The interval, balanced accuracy and top-5 are those of the linear probe, or of 20 neighbours without one."""
     of = score.deciding
     cells = [*_cells(score), f"{of.low:.1f} to {of.high:.1f}", f"{of.balanced:.1f}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.color import Color
 from rich.console import Console
 from rich.style import Style
@@ -41,17 +42,11 @@ def as_characters(pixels: Pixels) -> Text:
     """Draw an image of at most COLUMNS x 2 ROWS px, in its own shape and centered."""
     height, width, _ = pixels.shape
     left, top = (COLUMNS - width) // 2, (2 * ROWS - height) // 2
-
-    def colour(x: int, y: int) -> Color | None:
-        if 0 <= x - left < width and 0 <= y - top < height:
-            return Color.from_rgb(*map(int, pixels[y - top, x - left]))
-        return None
-
-    lines = [
-        Text.assemble(*(_cell(colour(x, 2 * row), colour(x, 2 * row + 1)) for x in range(COLUMNS)))
-        for row in range(ROWS)
-    ]
-    return Text("\n").join(lines)
+    colours: list[list[Color | None]] = [[None] * COLUMNS for _ in range(2 * ROWS)]
+    for y, x in np.ndindex(height, width):
+        colours[top + y][left + x] = Color.from_rgb(*map(int, pixels[y, x]))
+    rows = zip(colours[::2], colours[1::2], strict=True)
+    return Text("\n").join(Text.assemble(*map(_cell, upper, lower)) for upper, lower in rows)
 
 
 def _cell(upper: Color | None, lower: Color | None) -> tuple[str, Style]:

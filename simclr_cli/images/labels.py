@@ -13,7 +13,7 @@ from simclr_cli.images.census import Census
 from simclr_cli.images.folder import take_census
 from simclr_cli.names import as_cell
 from simclr_cli.reading import check_file
-from simclr_cli.settings.shared import LabelledSettings
+from simclr_cli.settings.labelled import LabelledSettings
 
 
 @dataclass(frozen=True)

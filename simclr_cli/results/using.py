@@ -7,8 +7,7 @@ from typing import Literal
 
 from simclr_cli.errors import RunError
 from simclr_cli.results.finding import QueryResult
-from simclr_cli.results.judging import Score
-from simclr_cli.results.learning import PretrainResult
+from simclr_cli.results.learning import PretrainResult, Score
 
 State = Literal["damaged", "missing", "foreign"]
 

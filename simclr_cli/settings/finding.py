@@ -1,4 +1,4 @@
-"""Settings of what finds pictures."""
+"""Settings of what finds pictures, groups them, and shows them as a map."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Literal
 
 from simclr_cli.errors import InputError, SettingsError
 from simclr_cli.fields import setting
-from simclr_cli.settings.shared import DEVICE, EMBEDDED_AT_ONCE, RUN, RUNS, RUNS_HELP, WORKERS, Settings, check_out
+from simclr_cli.settings import shared
 
 WITHIN = "Only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
 
 CopyKind = Literal["exact", "near", "all"]
+Method = Literal["k-means", "hdbscan"]
+Layout = Literal["pca", "tsne"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexSettings(Settings):
+class IndexSettings(shared.Settings):
     """Which pictures are searched, and how their vectors are kept up to date: shared by the verbs that find."""
 
-    run: str | None = setting(None, RUN)
-    runs: Path = setting(RUNS, RUNS_HELP)
+    run: str | None = setting(None, shared.RUN)
+    runs: Path = setting(shared.RUNS, shared.RUNS_HELP)
     as_is: bool = setting(False, "Take the vectors as they are, without a look at whether the pictures have changed.")
-    device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=0)
-    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
+    device: str | None = setting(None, shared.DEVICE)
+    workers: int | None = setting(None, shared.WORKERS, at_least=0)
+    batch_size: int = setting(128, shared.EMBEDDED_AT_ONCE, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class FindSettings(IndexSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_out(self.out, ".html", ".csv", ".json")
+        shared.check_out(self.out, ".html", ".csv", ".json")
         if self.open and self.out is not None and self.out.suffix.lower() != ".html":
             raise SettingsError(
                 f"--open shows a gallery, and --out is {self.out}.", f"Try --out {self.out.with_suffix('.html')}"
@@ -53,6 +55,9 @@ class FindSettings(IndexSettings):
 @dataclass(frozen=True, kw_only=True)
 class SimilarSettings(FindSettings):
     """Settings of `simclr similar`."""
+
+    about = "Print the most similar pictures."
+    examples = ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json")
 
     queries: tuple[Path, ...] = setting(
         (),
@@ -78,6 +83,9 @@ class SimilarSettings(FindSettings):
 @dataclass(frozen=True, kw_only=True)
 class DuplicatesSettings(FindSettings):
     """Settings of `simclr duplicates`."""
+
+    about = "Find copies among the pictures, the best of each first; move the others out, and back, if asked."
+    examples = ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./copies")
 
     kind: CopyKind = setting(
         "all",
@@ -112,3 +120,69 @@ class DuplicatesSettings(FindSettings):
             raise SettingsError("--put-back finds nothing, and moves nothing out.", "Type it alone.")
         if self.into is not None and self.put_back is None:
             raise SettingsError("--into says where --put-back puts files.", "Give both, or neither.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutliersSettings(FindSettings):
+    """Settings of `simclr outliers`."""
+
+    about = "Show the pictures that are least like the others."
+    examples = ("simclr outliers", "simclr outliers --top 200 --out odd.html --open")
+
+    top: int = setting(50, "How many pictures, the oddest first.", at_least=1, short="n")
+    neighbours: int = setting(10, "To how many nearest others a picture is compared.", at_least=1)
+    within: str = setting("", WITHIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClustersSettings(FindSettings):
+    """Settings of `simclr clusters`."""
+
+    about = "Put the pictures into clusters, and show what is in each."
+    examples = ("simclr clusters --open", "simclr clusters --clusters 20 --out clusters.csv")
+
+    method: Method = setting(
+        "k-means",
+        "k-means: every picture in one of --clusters. hdbscan: as many as are dense, the rest in none; for some ten "
+        "thousand pictures.",
+    )
+    clusters: int | None = setting(
+        None, "How many clusters k-means makes. Auto: what separates them most, by the silhouette.", at_least=2
+    )
+    smallest: int | None = setting(
+        None, "How many pictures make a cluster for hdbscan. Auto: half the square root of their number.", at_least=2
+    )
+    top: int = setting(12, "How many pictures represent a cluster.", at_least=1, short="n")
+    seed: int = setting(0, shared.SEED, at_least=0, at_most=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == "hdbscan" and self.clusters is not None:
+            raise SettingsError("--clusters belongs to k-means; hdbscan finds their number.", "Leave one of them out.")
+        if self.method == "k-means" and self.smallest is not None:
+            raise SettingsError("--smallest belongs to --method hdbscan.", "Add --method hdbscan, or leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSettings(IndexSettings):
+    """Settings of `simclr map`."""
+
+    about = "Show the pictures of a run as a map to explore in the browser."
+    examples = ("simclr map --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html")
+
+    out: Path = setting(Path("map.html"), "The page to write, .html.", short="o")
+    layout: Layout = setting(
+        "pca",
+        "How pictures find their places: pca, the two directions in which their vectors differ most; or tsne, which "
+        "keeps neighbours together and needs the extra map.",
+    )
+    labels: Path | None = setting(
+        None, "CSV with the columns path,label, to colour by. Auto: by the folders.", exists=True
+    )
+    clusters: int | None = setting(None, "Colour by so many clusters of vectors too. Auto: no clusters.", at_least=2)
+    seed: int = setting(0, shared.SEED, at_least=0, at_most=2**63 - 1)
+    open: bool = setting(False, "Open the page in the browser.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shared.check_out(self.out, *shared.PAGES)

@@ -10,6 +10,7 @@ from simclr_cli.errors import SettingsError
 from simclr_cli.fields import check, setting
 
 RUNS = Path("simclr-runs")
+PAGES = (".html", ".htm")
 MOST_SIDE = 4_096  # px: a config.json that says more was not written by a run, and would take all memory
 
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
@@ -28,6 +29,8 @@ SEED = "Every random choice follows from it; same seed, same machine, same resul
 class Settings:
     """Settings that are checked as they are made."""
 
+    about: ClassVar[str]  # what the verb does, in a line of help
+    examples: ClassVar[tuple[str, str]]  # to be typed as they stand
     resolved: ClassVar[bool] = False  # by a plan, perhaps long ago, so that what was there may have gone
 
     def __post_init__(self) -> None:
@@ -58,29 +61,6 @@ class EncoderSettings(Settings):
             raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")
         if self.backbone is not None and self.images is None:
             raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder of pictures.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledSettings(EncoderSettings):
-    """Which pictures have which labels, and which are held out: shared by the verbs that learn from labels."""
-
-    images: Path | None = setting(
-        None, "The folder of labelled pictures. Auto: the run's own.", argument=True, exists=True
-    )
-    labels: Path | None = setting(None, "CSV with the columns path,label. Auto: the class folders.", exists=True)
-    test: Path | None = setting(
-        None, "Held-out pictures in the same classes. Auto: a stratified split by --seed.", exists=True
-    )
-    test_fraction: float = setting(
-        0.2, "Share of each class that is held out if there is no --test.", above=0.0, at_most=0.9
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels is not None and self.test is not None:
-            raise SettingsError(
-                "--labels names the classes of one folder only.", "Leave out --test, or use class folders."
-            )
 
 
 def check_out(out: Path | None, *endings: str) -> None:

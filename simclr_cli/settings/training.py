@@ -25,6 +25,9 @@ Copies = Literal["keep", "exact", "near"]
 class PretrainSettings(ViewSettings):
     """Settings of `simclr pretrain`."""
 
+    about = "Learn an encoder from a folder of pictures, without labels."
+    examples = ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds")
+
     run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.")
     runs: Path = setting(RUNS, RUNS_HELP)
     resume: bool = setting(

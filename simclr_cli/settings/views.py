@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from simclr_cli.errors import SettingsError
 from simclr_cli.fields import setting
-from simclr_cli.settings.shared import MOST_SIDE, SEED, WORKERS, Settings, check_out
+from simclr_cli.settings.shared import MOST_SIDE, PAGES, SEED, WORKERS, Settings, check_out
 
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
 
-PAGES = (".html", ".htm")
 LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
+
+
+def probability(of: str) -> Any:
+    """A setting from 0 to 1, automatic if it is not given."""
+    return setting(None, f"Probability of {of}", at_least=0.0, at_most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +47,13 @@ class ViewSettings(Settings):
         at_least=0.0,
         at_most=2.0,
     )
-    grey: float | None = setting(
-        None, "Probability of a grey view. Auto: the preset's, or 0.2.", at_least=0.0, at_most=1.0
+    grey: float | None = probability("a grey view. Auto: the preset's, or 0.2.")
+    flip: float | None = probability("a left-right flip. Auto: the preset's, or 0.5.")
+    turn: float | None = probability(
+        "a turn by 0, 90, 180 or 270 degrees, each as likely; with flips, all eight symmetries. "
+        "Auto: the preset's, or 0."
     )
-    flip: float | None = setting(
-        None, "Probability of a left-right flip. Auto: the preset's, or 0.5.", at_least=0.0, at_most=1.0
-    )
-    turn: float | None = setting(
-        None,
-        "Probability of a turn by 0, 90, 180 or 270 degrees, each as likely; with flips, all eight symmetries. "
-        "Auto: the preset's, or 0.",
-        at_least=0.0,
-        at_most=1.0,
-    )
-    blur: float | None = setting(
-        None, "Probability of blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.", at_least=0.0, at_most=1.0
-    )
+    blur: float | None = probability("blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.")
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     workers: int | None = setting(None, WORKERS, at_least=0)
 
@@ -84,6 +79,9 @@ class ResolvedViews(ViewSettings):
 @dataclass(frozen=True, kw_only=True)
 class PreviewSettings(ViewSettings):
     """Settings of `simclr preview`."""
+
+    about = "Show the views that training would see, before any training."
+    examples = ("simclr preview ./images", "simclr preview ./images --preset microscopy --out views.html --open")
 
     out: Path = setting(
         Path("preview.png"), "The sheet: .png, or .html with the reason of each setting as well.", short="o"

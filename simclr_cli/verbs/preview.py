@@ -25,7 +25,8 @@ from simclr_cli.pages.sheet import Row, contact_sheet
 from simclr_cli.results import PreviewResult
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import PreviewSettings
-from simclr_cli.settings.views import PAGES, ResolvedPreview, ResolvedViews
+from simclr_cli.settings.shared import PAGES
+from simclr_cli.settings.views import ResolvedPreview, ResolvedViews
 from simclr_cli.verbs.encoders import pick_device
 from simclr_cli.verbs.plan import Circumstances, resolve_views
 from simclr_cli.verbs.presets import view_recipe

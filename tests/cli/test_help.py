@@ -20,7 +20,7 @@ WITHOUT_TORCH = [
     (["--help"], 0),
     ([], 2),
     (["--version"], 0),
-    *((([verb, "--help"]), 0) for verb, *_ in VERBS),
+    *(([verb, "--help"], 0) for verb in VERBS),
     (["fly"], 2),
     (["pretrain", "--fly"], 2),
     (["pretrain", "a", "b"], 2),
@@ -102,26 +102,29 @@ def test_module_runs_as_the_command_does() -> None:
 def test_overview_names_every_command_and_where_to_begin(simclr: Callable[..., Any]) -> None:
     code, stdout, _ = simclr("--help")
     assert code == 0 and "Begin with: simclr demo" in stdout
-    assert all(f" {verb} " in stdout for verb, *_ in VERBS)
+    assert all(f" {verb} " in stdout for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", [verb for verb, *_ in VERBS])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_command_shows_every_option_and_two_examples(
     simclr: Callable[..., Any], verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     code, stdout, stderr = simclr(verb, "--help")
     words = " ".join(stdout.split())
-    _, settings_class, line, examples = next(entry for entry in VERBS if entry[0] == verb)
-    assert (code, stderr) == (0, "") and line in words
-    assert len(examples) == 2 and all(example in words for example in examples)
+    settings_class = VERBS[verb]
+    assert (code, stderr) == (0, "") and settings_class.about in words
+    assert len(settings_class.examples) == 2 and all(example in words for example in settings_class.examples)
     for field in dataclasses.fields(settings_class):
         shown = field.name if field.metadata["argument"] else "--" + field.name.replace("_", "-")
         assert shown in words.lower()
     assert "--json" in words and "--debug" in words
 
 
-@pytest.mark.parametrize(("verb", "settings_class", "example"), [(v[0], v[1], e) for v in VERBS for e in v[3]])
+@pytest.mark.parametrize(
+    ("verb", "settings_class", "example"),
+    [(verb, kind, example) for verb, kind in VERBS.items() for example in kind.examples],
+)
 def test_examples_can_be_typed_as_they_stand(
     verb: str, settings_class: type, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

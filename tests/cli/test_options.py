@@ -77,14 +77,14 @@ def test_values_of_another_type_are_usage_errors(parse: Any, arguments: list[str
 
 
 def test_every_setting_of_every_verb_has_help_that_ends_in_a_full_stop() -> None:
-    for _, settings_class, *_ in VERBS:
+    for settings_class in VERBS.values():
         for field in dataclasses.fields(settings_class):
             assert field.metadata["help"].endswith("."), field.name
 
 
 def test_options_of_the_same_name_mean_the_same_in_every_verb() -> None:
     types: dict[str, set[str]] = {}
-    for _, settings_class, *_ in VERBS:
+    for settings_class in VERBS.values():
         for field in dataclasses.fields(settings_class):
             types.setdefault(field.name, set()).add(str(field.type).removesuffix(" | None"))
     # A classifier is trained with one share of the labels; how far few labels go is probed with several.
