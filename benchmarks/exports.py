@@ -26,8 +26,7 @@ import pandas as pd
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from simclr_cli.store.exports import WRITERS
-from simclr_cli.store.projector import write_projector
+from simclr_cli.store.exports import WRITERS, write_projector
 from simclr_cli.store.vectors import Vectors
 
 

@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli.images.thumbnails import tile_side, write_sprite
-from simclr_cli.store.exports import WRITERS
-from simclr_cli.store.projector import sprite_file, write_projector
+from simclr_cli.store.exports import WRITERS, sprite_file, write_projector
 from simclr_cli.store.vectors import Vectors
 
 PAGE = (Path(__file__).parents[1] / "docs" / "use-elsewhere.md").read_text(encoding="utf-8")

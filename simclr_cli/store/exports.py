@@ -1,4 +1,4 @@
-"""Vectors in the forms that other tools read, each with what they are of: .npz, .safetensors, .csv; the others by name.
+"""Vectors in the forms that other tools read, each with what they are of: .npz, .safetensors, .csv, .parquet, .tsv.
 
 Whatever a form has no room for (which model, which pictures were refused) stands in a .rows.json beside it.
 """
@@ -8,26 +8,27 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.files import write_file
-from simclr_cli.names import as_cell
-from simclr_cli.store.parquet import write_parquet
+from simclr_cli.files import write_file, write_json
+from simclr_cli.names import as_cell, as_text
 from simclr_cli.store.vectors import Vectors, about, write_described, write_vectors
 
-BLOCK = 256  # rows made into text, or names into an array, at once
+BLOCK = 256  # rows made into text at once
+ROW_GROUP = 16_384  # rows of a Parquet file
 ALIGNED = 64  # bytes: a row of h begins where a line of the processor's cache does
 WORDS = {"<i8": "I64", "<f4": "F32", "|u1": "U8"}  # of .safetensors
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the members of an .npz, so that the same vectors are the same bytes
 
 
 def write_export(out: Path, vectors: Vectors) -> None:
-    """Write vectors in the form that the ending of `out` says; .tsv by store/projector.py, as it needs a sprite.
+    """Write vectors in the form that the ending of `out` says; .tsv by `write_projector`, as it needs a sprite.
 
     Raises:
         MachineError: the system refused.
@@ -37,68 +38,51 @@ def write_export(out: Path, vectors: Vectors) -> None:
 
 def write_npz(out: Path, vectors: Vectors) -> None:
     """`h` (N, D) float32, `names` (N,) text, `about` () text: JSON of what .rows.json would say. No pickle in it."""
-    names, most = vectors.rows, max(map(len, vectors.rows))
 
     def write(stream: IO[bytes]) -> None:
         with zipfile.ZipFile(stream, "w") as archive:
             # Numbers hardly get smaller, and mapped or not they are read at the speed of the disk; names do.
-            with _member(archive, "h", zipfile.ZIP_STORED) as member:
-                np.lib.format.write_array(member, vectors.values, allow_pickle=False)
-            with _member(archive, "names", zipfile.ZIP_DEFLATED) as member:
-                form = np.lib.format.dtype_to_descr(np.dtype(f"<U{most}"))
-                described = {"descr": form, "fortran_order": False, "shape": (len(names),)}
-                np.lib.format.write_array_header_1_0(member, described)
-                for start in range(0, len(names), BLOCK):
-                    member.write(np.array(names[start : start + BLOCK], f"<U{most}").tobytes())
-            with _member(archive, "about", zipfile.ZIP_DEFLATED) as member:
-                text = np.array(json.dumps(about(vectors)))
-                np.lib.format.write_array(member, text, allow_pickle=False)
+            _add(archive, "h", zipfile.ZIP_STORED, vectors.values)
+            _add(archive, "names", zipfile.ZIP_DEFLATED, np.array(vectors.rows))
+            _add(archive, "about", zipfile.ZIP_DEFLATED, np.array(json.dumps(about(vectors))))
 
     write_file(out, write)
 
 
-def _member(archive: zipfile.ZipFile, name: str, compression: int) -> IO[bytes]:
+def _add(archive: zipfile.ZipFile, name: str, compression: int, array: NDArray[Any]) -> None:
     info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
     info.compress_type = compression
-    return archive.open(info, "w", force_zip64=True)
+    with archive.open(info, "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def write_safetensors(out: Path, vectors: Vectors) -> None:
     """`h` (N, D) float32; `names` (B,) uint8, one after the other, and `ends` (N,) int64 of each; `simclr` in metadata.
 
-    That is JSON within JSON, because the format's header must be valid UTF-8, and a folder's name need not be.
+    That is JSON within JSON, because the format's header must be valid UTF-8, and a folder's name need not be. By hand,
+    for the library writes to no stream but as a copy of all arrays.
     """
     names = [os.fsencode(name) for name in vectors.rows]
     columns = {
         "ends": np.cumsum([len(name) for name in names], dtype="<i8"),
-        "h": vectors.values.astype("<f4", copy=False),
+        "h": np.ascontiguousarray(vectors.values, "<f4"),
         "names": np.frombuffer(b"".join(names), np.uint8),
     }
-    first = _header(columns, {"simclr": json.dumps(about(vectors))})
-
-    def write(stream: IO[bytes]) -> None:
-        stream.write(first)
-        for array in columns.values():
-            stream.write(np.ascontiguousarray(array).data)
-
-    write_file(out, write)
-
-
-def _header(columns: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """What a .safetensors begins with, padded so that h begins at a multiple of ALIGNED.
-
-    By hand, for the library holds a copy of all arrays while it writes.
-    """
-    described: dict[str, Any] = {"__metadata__": dict(metadata)}
+    described: dict[str, Any] = {"__metadata__": {"simclr": json.dumps(about(vectors))}}
     start = 0
     for name, array in columns.items():
         stop = start + array.nbytes
         described[name] = {"dtype": WORDS[array.dtype.str], "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
     text = json.dumps(described).encode("ascii")
-    to_h: int = described["h"]["data_offsets"][0]
-    text += b" " * (-(8 + len(text) + to_h) % ALIGNED)
-    return len(text).to_bytes(8, "little") + text
+    text += b" " * (-(8 + len(text) + columns["ends"].nbytes) % ALIGNED)
+
+    def write(stream: IO[bytes]) -> None:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for array in columns.values():
+            stream.write(array.data)
+
+    write_file(out, write)
 
 
 def write_csv(out: Path, vectors: Vectors) -> None:
@@ -123,6 +107,55 @@ def as_numbers(values: NDArray[np.float32], between: str) -> Iterator[str]:
     for start in range(0, len(values), BLOCK):
         for row in values[start : start + BLOCK].tolist():
             yield form % tuple(row)
+
+
+def write_parquet(out: Path, vectors: Vectors) -> None:
+    """The columns path (text) and h (a list of D float32); JSON of what they are of, `simclr`, in its metadata."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    width = vectors.values.shape[1]
+    columns = [pa.field("path", pa.string(), False), pa.field("h", pa.list_(pa.float32(), width), False)]
+    schema = pa.schema(columns, metadata={"simclr": json.dumps(about(vectors))})
+
+    paths = pa.array([as_text(name) for name in vectors.rows], pa.string())
+    h = pa.FixedSizeListArray.from_arrays(pa.array(vectors.values.reshape(-1)), width)
+    table = pa.table([paths, h], schema=schema)
+    # Numbers hardly get smaller, and hardly one comes twice: neither compressed nor looked up.
+    how = {"compression": {"path": "zstd", "h.list.element": "none"}, "use_dictionary": False}
+    write_file(out, lambda stream: parquet.write_table(table, stream, row_group_size=ROW_GROUP, **how))
+
+
+def sprite_file(out: Path) -> Path:
+    """The sheet of thumbnails beside a .tsv."""
+    return out.with_suffix(".sprite.png")
+
+
+def write_projector(out: Path, vectors: Vectors, side: int) -> None:
+    """Write all that the Embedding Projector reads, in a browser or in TensorBoard, but the sprite; and a .rows.json.
+
+    NAME.tsv            (N, D), tabs between the numbers, no header
+    NAME.metadata.tsv   name and folder of each row, with a header
+    NAME.sprite.png     thumbnails in the order of the rows, line by line (images/thumbnails.py)
+    NAME.config.json    which file is what, by names beside one another
+
+    Args:
+        side: of a thumbnail on the sprite, px.
+    """
+    metadata = out.with_suffix(".metadata.tsv")
+    cells = ((as_cell(name), as_cell(name.rpartition("/")[0] or ".")) for name in vectors.rows)
+    rows = (f"{name}\t{folder}\n".encode() for name, folder in chain([("name", "folder")], cells))
+    write_file(metadata, lambda stream: stream.writelines(rows))
+    shown = {
+        "tensorName": as_text(out.stem),
+        "tensorShape": list(vectors.values.shape),
+        "tensorPath": out.name,
+        "metadataPath": metadata.name,
+        "sprite": {"imagePath": sprite_file(out).name, "singleImageDim": [side, side]},
+    }
+    write_json(out.with_suffix(".config.json"), {"embeddings": [shown]})
+    numbers = (f"{row}\n".encode() for row in as_numbers(vectors.values, "\t"))
+    write_described(out, vectors, lambda stream: stream.writelines(numbers))
 
 
 WRITERS: dict[str, Callable[[Path, Vectors], None]] = {

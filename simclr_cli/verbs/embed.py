@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from simclr_cli.errors import RunError
 from simclr_cli.events import Note, Report, progress, silent
@@ -21,8 +22,7 @@ from simclr_cli.place import Place
 from simclr_cli.ranks import Ranks, connected
 from simclr_cli.results import EmbedResult
 from simclr_cli.settings import EmbedSettings
-from simclr_cli.store.exports import write_export
-from simclr_cli.store.projector import sprite_file, write_projector
+from simclr_cli.store.exports import sprite_file, write_export, write_projector
 from simclr_cli.store.vectors import (
     Vectors,
     read_vectors,
@@ -66,18 +66,19 @@ def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) 
     census = census or Census.retold(told)
     start = time.perf_counter()
     how = Embedding(ready, settings, workers, report)
-    written = _in_shards(how, census, settings.shards, ranks) if settings.shards else _in_one(how, census, ranks)
+    write = _in_shards if settings.shards else _in_one
+    rows, refused, embedded = write(how, census, ranks)
     return EmbedResult(
         out=str(shards_file(settings.out) if settings.shards else settings.out),
         rows_file=str(shards_file(settings.out) if settings.shards else rows_file(settings.out)),
-        rows=written.rows,
+        rows=rows,
         dimensions=ready.encoder.width,
         normalised=not settings.raw,
         encoder=ready.name,
         model_digest=ready.digest,
-        refused=len(census.refused) + written.refused,
+        refused=len(census.refused) + refused,
         seconds=time.perf_counter() - began,
-        images_per_second=written.embedded / (time.perf_counter() - start),
+        images_per_second=embedded / (time.perf_counter() - start),
         shards=settings.shards,
     )
 
@@ -91,49 +92,42 @@ class Embedding:
     workers: int
     report: Report
 
-    def of(self, census: Census) -> Vectors:
-        """h of every picture that can be decoded, there may be none, as it is written."""
+    def of(self, census: Census) -> tuple[NDArray[np.float32], Census]:
+        """h of every picture that can be decoded, there may be none, as it is written; and the census of these."""
         h, census = embed_census(
             self.ready, census, batch_size=self.settings.batch_size, workers=self.workers, report=self.report
         )
+        return h if self.settings.raw else unit_rows(h), census
+
+    def described(self, h: NDArray[np.float32], census: Census, fingerprint: str) -> Vectors:
+        """The vectors of a census, with what they are of."""
         return Vectors(
-            values=h if self.settings.raw else unit_rows(h),
+            values=h,
             rows=tuple(picture.name for picture in census.pictures),
             root=str(census.root.resolve()),
             model_digest=self.ready.digest,
             normalised=not self.settings.raw,
-            source_fingerprint=census.fingerprint,
+            source_fingerprint=fingerprint,
             refused=tuple(vars(entry) for entry in census.refused),
         )
 
 
-@dataclass(frozen=True)
-class Written:
-    """What there is now."""
+def _in_one(how: Embedding, census: Census, ranks: Ranks) -> tuple[int, int, int]:
+    """One file, in the census's order; each process embeds a part, the first one writes.
 
-    rows: int
-    refused: int  # pictures that could not be decoded
-    embedded: int  # rows that were not there before
-
-
-def _in_one(how: Embedding, census: Census, ranks: Ranks) -> Written:
-    """One file, in the census's order; each process embeds a part, the first one writes."""
-    own = how.of(replace(census, pictures=census.pictures[ranks.part(len(census.pictures))], refused=()))
-    refused = [Refused(**entry) for some in ranks.collect(own.refused) for entry in some]
+    Returns:
+        How many rows there are now, how many pictures could not be decoded, and how many rows were not there before.
+    """
+    h, own = how.of(replace(census, pictures=census.pictures[ranks.part(len(census.pictures))], refused=()))
+    refused = [Refused(**entry) for some in ranks.collect([vars(one) for one in own.refused]) for entry in some]
     if len(refused) == len(census.pictures):
         raise nothing_decoded(census)
     census = census.without(refused)
-    rows = [part.numpy() for part in ranks.rows_in_order(torch.from_numpy(own.values))]
+    rows = [part.numpy() for part in ranks.rows_in_order(torch.from_numpy(h))]
     if ranks.first:
-        described = replace(
-            own,
-            values=rows[0] if ranks.alone else np.concatenate(rows),
-            rows=tuple(picture.name for picture in census.pictures),
-            source_fingerprint=census.fingerprint,
-            refused=tuple(vars(entry) for entry in census.refused),
-        )
-        _write(how, census, described)
-    return Written(len(census.pictures), len(refused), len(census.pictures))
+        values = rows[0] if ranks.alone else np.concatenate(rows)
+        _write(how, census, how.described(values, census, census.fingerprint))
+    return len(census.pictures), len(refused), len(census.pictures)
 
 
 def _write(how: Embedding, census: Census, vectors: Vectors) -> None:
@@ -146,20 +140,20 @@ def _write(how: Embedding, census: Census, vectors: Vectors) -> None:
     return write_projector(out, vectors, tile_side(len(paths)))
 
 
-def _in_shards(how: Embedding, census: Census, count: int, ranks: Ranks) -> Written:
-    """So many files, each of a part of the census, and a list of them, written last; the processes take turns.
+def _in_shards(how: Embedding, census: Census, ranks: Ranks) -> tuple[int, int, int]:
+    """Several files, each of a part of the census, and a list of them, written last; the processes take turns.
 
-    A shard that is there already, of these pictures as they are now and by this model, is kept.
+    A shard that is there already, of these pictures as they are now and by this model, is kept. Returns the same.
     """
     own: list[list[Any]] = []
-    embedded = 0
+    count, embedded = how.settings.shards or 1, 0
     for number in range(ranks.rank, count, ranks.count):
         total = len(census.pictures)
         part = replace(census, pictures=census.pictures[number * total // count : (number + 1) * total // count],
                        refused=())  # fmt: skip
         file = shard_file(how.settings.out, number, count)
         if (there := _is_there(how, file, part)) is None:
-            there = replace(how.of(part), source_fingerprint=part.fingerprint)
+            there = how.described(*how.of(part), part.fingerprint)
             write_vectors(file, there)
             embedded += len(there.rows)
         own.append([number, len(there.rows), len(there.refused)])
@@ -169,7 +163,7 @@ def _in_shards(how: Embedding, census: Census, count: int, ranks: Ranks) -> Writ
         raise nothing_decoded(census)
     if ranks.first:
         write_shards(how.settings.out, [(shard_file(how.settings.out, number, count), n) for number, n, _ in shards])
-    return Written(rows, refused, sum(ranks.collect(embedded)))
+    return rows, refused, sum(ranks.collect(embedded))
 
 
 def _is_there(how: Embedding, file: Path, part: Census) -> Vectors | None:
