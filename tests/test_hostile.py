@@ -36,9 +36,8 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, put_back
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.run_info import read_run_info
-from simclr_cli.store.runs import find_run
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file, write_vectors
 from simclr_cli.verbs.calibrating import calibration_of
 from simclr_cli.verbs.encoders import run_encoder

@@ -1,4 +1,4 @@
-"""The run folder: where things stand in it, and which runs there are.
+"""The run folder: where things stand in it; which runs and classifiers there are, and which one is meant.
 
 A run is finished when it has `encoder/`, which appears whole, by one rename, at the end.
 """
@@ -18,8 +18,11 @@ from simclr_cli.errors import RunError
 from simclr_cli.files import make_folder, move, remove, write_bytes, write_json
 from simclr_cli.reading import MOST_OF_LIST, read_json
 from simclr_cli.settings import RUNS
-from simclr_cli.store.manifest import write_manifest
+from simclr_cli.store.manifest import MANIFEST, write_manifest
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_model, write_model
+
+CLASSIFIER = "classifier"  # with what sets one apart behind it
+SCRATCH = "-scratch"
 
 
 class Within:
@@ -149,3 +152,73 @@ class RunFolder:
         if not self.finished:
             raise RunError(f"The run {self.path} is not finished.", f"Go on with: {self.resume_command}")
         return read_model(self.encoder, "Train the run again.")
+
+
+def find_run(name: str | None, runs: Path) -> RunFolder:
+    """A finished run by name or path; without a name the one that finished last.
+
+    Raises:
+        RunError: there is none, or it is not finished.
+    """
+    if name is not None:
+        chosen = _named(name, runs)
+        if not chosen.finished:
+            raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
+        return chosen.checked()
+    finished = [run for run in list_runs(runs) if run.finished]
+    if not finished:
+        raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
+    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns).checked()
+
+
+def find_begun_run(name: str | None, runs: Path) -> RunFolder:
+    """A run, finished or not, by name or path; without a name the newest.
+
+    Raises:
+        RunError: there is none.
+    """
+    if name is not None:
+        chosen = _named(name, runs)
+        if not chosen.begun and not (chosen.path / MANIFEST).is_file():
+            raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
+        return chosen.checked()
+    begun = list_runs(runs)
+    if not begun:
+        raise RunError(f"There is no run under {runs}.", "Train one with: simclr pretrain FOLDER")
+    return begun[0].checked()
+
+
+def _named(name: str, runs: Path) -> RunFolder:
+    chosen = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
+    if not chosen.path.is_dir():
+        known = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
+        raise RunError(f"There is no run {name}.", f"Runs under {runs}: {known}.")
+    return chosen
+
+
+def list_runs(runs: Path) -> list[RunFolder]:
+    """All runs under a folder, the newest first."""
+    found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
+    begun = [run for run in found if run.begun]
+    dated = {run: run.config_file if run.config_file.is_file() else run.path for run in begun}
+    return sorted(begun, key=lambda run: dated[run].stat().st_mtime_ns, reverse=True)
+
+
+def classifier_folder(where: Path, labels_fraction: float, *, scratch: bool) -> Path:
+    """classifier, classifier-10-percent, classifier-1-percent-scratch ...: what makes the name, unless one is given."""
+    share = "" if labels_fraction == 1 else f"-{100 * labels_fraction:g}-percent"
+    return where / f"{CLASSIFIER}{share}{SCRATCH if scratch else ''}"
+
+
+def find_classifier(run: str | None, runs: Path) -> Path:
+    """The newest classifier of a run, or of any run; one that started from scratch only if there is no other.
+
+    Raises:
+        RunError: there is none.
+    """
+    within = [find_run(run, runs)] if run is not None else list_runs(runs)
+    found = [weights for one in within for weights in one.path.glob(f"{CLASSIFIER}*/model.safetensors")]
+    if not found:
+        where = f"in {within[0].path}" if run is not None else f"of a run under {runs}"
+        raise RunError(f"There is no classifier {where}.", "Make one with: simclr finetune FOLDER")
+    return max(found, key=lambda file: (not file.parent.name.endswith(SCRATCH), file.stat().st_mtime_ns)).parent

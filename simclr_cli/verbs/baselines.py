@@ -14,7 +14,7 @@ from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder_of, p
 from simclr_cli.events import Note, Report
 from simclr_cli.settings import ProbeSettings
 from simclr_cli.store.models import read_weights
-from simclr_cli.store.runs import find_run
+from simclr_cli.store.run import find_run
 from simclr_cli.verbs.encoders import ReadyEncoder, run_encoder, start_encoder, untrained_twin
 
 PIXEL_SIDE = 32  # px; raw pixels are compared as 32 x 32 x 3 numbers about their middle

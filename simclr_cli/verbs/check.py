@@ -16,8 +16,7 @@ from simclr_cli.store.checkpoint import is_whole_checkpoint
 from simclr_cli.store.index import INDEX, checksum
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest
 from simclr_cli.store.models import read_model
-from simclr_cli.store.run import RunFolder
-from simclr_cli.store.runs import find_begun_run
+from simclr_cli.store.run import RunFolder, find_begun_run
 
 WHAT: dict[State, str] = {
     "damaged": "It is not as it was written.",

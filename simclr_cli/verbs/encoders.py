@@ -24,9 +24,8 @@ from simclr_cli.errors import MachineError, RunError, SettingsError
 from simclr_cli.place import ALONE, Place
 from simclr_cli.settings import RUNS, EncoderSettings
 from simclr_cli.store.models import plain, read_description, read_weights
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.run_info import RunInfo, read_run_info
-from simclr_cli.store.runs import find_run
 from simclr_cli.verbs.export import spec_from_config
 
 

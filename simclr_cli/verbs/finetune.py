@@ -26,9 +26,8 @@ from simclr_cli.images.workers import count_workers
 from simclr_cli.machine import free_memory
 from simclr_cli.results import FinetuneResult
 from simclr_cli.settings import FinetuneSettings
-from simclr_cli.store.classifiers import classifier_folder
 from simclr_cli.store.models import write_model
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run import RunFolder, classifier_folder
 from simclr_cli.verbs.classifier import (
     FINE_TUNING,
     ClassifierRecipe,

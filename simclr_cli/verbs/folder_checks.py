@@ -84,8 +84,8 @@ def _folder(path: Path) -> Folder:
 
 
 def _newer_runs(runs: Path) -> Iterator[str]:
+    from simclr_cli.store.run import list_runs
     from simclr_cli.store.run_info import read_run_info
-    from simclr_cli.store.runs import list_runs
 
     for run in list_runs(runs):
         try:

@@ -17,8 +17,8 @@ from simclr_cli.images.workers import count_workers
 from simclr_cli.names import as_cell, as_words
 from simclr_cli.results import ClassProbability, Prediction, PredictResult
 from simclr_cli.settings import PredictSettings
-from simclr_cli.store.classifiers import find_classifier
 from simclr_cli.store.models import read_model
+from simclr_cli.store.run import find_classifier
 from simclr_cli.verbs.embedding import embed_files
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device
 from simclr_cli.verbs.export import labels_from_config, spec_from_config

@@ -23,9 +23,8 @@ from simclr_cli.reading import read_json
 from simclr_cli.results import ProbeResult, ReportResult
 from simclr_cli.settings import ReportSettings
 from simclr_cli.store.epochs import read_epochs
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run import RunFolder, find_begun_run
 from simclr_cli.store.run_info import RunInfo, read_run_info
-from simclr_cli.store.runs import find_begun_run
 from simclr_cli.verbs.encoders import pick_device, run_encoder
 from simclr_cli.verbs.samples import show_neighbours, show_views
 

@@ -17,9 +17,8 @@ from simclr_cli.locks import locked
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run import RunFolder, list_runs
 from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info, write_run_info
-from simclr_cli.store.runs import list_runs
 from simclr_cli.verbs.pictures import find_folder, is_of, keep_pictures
 from simclr_cli.wording import count
 

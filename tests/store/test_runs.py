@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from simclr_cli.errors import RunError
-from simclr_cli.store.run import FORMAT_VERSION, RunFolder
-from simclr_cli.store.runs import find_run, list_runs
+from simclr_cli.store.run import FORMAT_VERSION, RunFolder, find_run, list_runs
 
 
 def finished_run(path: Path, seed: int = 0, modified_ns: int | None = None) -> RunFolder:

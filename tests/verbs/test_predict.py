@@ -22,8 +22,8 @@ from simclr_cli.images.labels import read_labels
 from simclr_cli.names import as_cell, as_words, name_of
 from simclr_cli.results import PredictResult
 from simclr_cli.settings import PredictSettings
-from simclr_cli.store.classifiers import classifier_folder, find_classifier
 from simclr_cli.store.models import write_model
+from simclr_cli.store.run import classifier_folder, find_classifier
 from simclr_cli.verbs.encoders import load_encoder
 from simclr_cli.verbs.export import classifier_config
 from simclr_cli.verbs.predict import predict

@@ -24,9 +24,8 @@ from simclr_cli.results import PretrainResult
 from simclr_cli.settings import PretrainSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
-from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run import RunFolder, find_run, list_runs
 from simclr_cli.store.run_info import read_run_info
-from simclr_cli.store.runs import find_run, list_runs
 from simclr_cli.verbs import pretrain as pretrain_module
 from simclr_cli.verbs.pretrain import pretrain
 from simclr_cli.verbs.resume import settle
