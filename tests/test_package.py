@@ -151,7 +151,6 @@ ALLOWED = {  # what changes files, or could, outside files.py; and why it may
                        "temporary.unlink"},  # moves a person's files
     "store/index.py": {"np.memmap"},  # reads
     "store/run.py": {"self.probe_folder.rmdir"},  # what was in it lies with the encoder that it is of
-    "store/vectors.py": {"np.memmap"},  # reads
     "verbs/folder_checks.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from simclr_cli.errors import RunError
 from simclr_cli.files import discard, make_folder, write_bytes
 from simclr_cli.reading import check_tensors, check_version, parse_json
+from simclr_cli.store.models import plain
 
 FORMAT_VERSION = 2
 NO_DIGEST = "0" * 64  # what stands in place of a file's digest while that is taken: safetensors itself has no checksum
@@ -56,11 +57,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "optimizer_numbers": numbers,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
     }
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = to_safetensors(plain, metadata={"simclr": json.dumps(description), "digest": NO_DIGEST})
-    pieces = _around_digest(data)
+    data = to_safetensors(plain(tensors), metadata={"simclr": json.dumps(description), "digest": NO_DIGEST})
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
-    write_bytes(target, b"".join((pieces[0], _digest(pieces), pieces[1])))
+    write_bytes(target, _with_digest(data, hashlib.sha256(data).hexdigest()))
     discard(*(older for older in folder.glob("step-*.safetensors") if older != target))
 
 
@@ -99,7 +98,7 @@ def _read(path: Path) -> Checkpoint:
     data = path.read_bytes()
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
     description = check_version(parse_json(header["__metadata__"]["simclr"], finite=False), FORMAT_VERSION, path)
-    if header["__metadata__"]["digest"].encode() != _digest(_around_digest(data)):
+    if header["__metadata__"]["digest"] != hashlib.sha256(_with_digest(data, NO_DIGEST)).hexdigest():
         raise ValueError(f"{path} is not what was saved")
     tensors = from_safetensors(data)
     state: dict[int, dict[str, Any]] = {}
@@ -123,17 +122,6 @@ def _read(path: Path) -> Checkpoint:
     )
 
 
-def _around_digest(data: bytes) -> tuple[memoryview, memoryview]:
-    """All of a file before its digest, and all after it."""
-    found = DIGEST.search(data)
-    if found is None:
-        raise ValueError("there is no digest")
-    return memoryview(data)[: found.start(1)], memoryview(data)[found.end(1) :]
-
-
-def _digest(pieces: tuple[memoryview, memoryview]) -> bytes:
-    """SHA-256 of a file, NO_DIGEST in the place of the digest itself, as hexadecimal."""
-    digest = hashlib.sha256(pieces[0])
-    digest.update(NO_DIGEST.encode())
-    digest.update(pieces[1])
-    return digest.hexdigest().encode()
+def _with_digest(data: bytes, digest: str) -> bytes:
+    """A file with this digest in the place of its own."""
+    return DIGEST.sub(f'"digest":"{digest}"'.encode(), data, count=1)

@@ -31,35 +31,27 @@ class EventFiles:
         """The last of all rows so far, and at first those before it too; complains once if that is refused."""
         if self._refused:
             return
+        new = rows if self._writer is None else rows[-1:]
+        ended = time.time() - sum(row.get("seconds") or 0 for row in new)
         try:
-            self._write(rows)
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(self.folder), purge_step=1)
+            for row in new:
+                ended += row.get("seconds") or 0
+                for name, value in scalars(row):
+                    self._writer.add_scalar(name, value, row["epoch"], walltime=ended)
+            self._writer.flush()
         except OSError as error:
             self._refused = True
             self._complain(f"Event files are no longer written to {self.folder}: {error.strerror or error}.")
-
-    def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder), purge_step=1)
-            ended = time.time() - sum(row.get("seconds") or 0 for row in rows)
-            for row in rows:
-                ended += row.get("seconds") or 0
-                self._add(row, ended)
-        else:
-            self._add(rows[-1], time.time())
-        self._writer.flush()
 
     def close(self) -> None:
         """Close the file, if there is one."""
         if self._writer is not None:
             with contextlib.suppress(OSError):  # complained of already, or nothing was left to write
                 self._writer.close()
-
-    def _add(self, row: Mapping[str, Any], ended: float) -> None:
-        assert self._writer is not None
-        for name, value in scalars(row):
-            self._writer.add_scalar(name, value, row["epoch"], walltime=ended)
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

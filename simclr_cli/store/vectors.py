@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from simclr_cli.files import discard, write_file, write_json
 from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, digest_file, is_within, read_json
 
 FORMAT_VERSION = 1
+AGAIN = "Embed the pictures again."
 SELF_DESCRIBING = (".npz", ".parquet", ".safetensors")  # they hold names and all else themselves
 KEYS = {"vectors_digest": str, "rows_digest": str, "shape": list, "model_digest": str, "normalised": bool, "root": str,
         "rows": list, "refused": list, "source_fingerprint": str}  # fmt: skip
@@ -115,23 +115,21 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
         RunError: missing, damaged, the two files not of one writing, or vectors of another model.
     """
     description = _description(out)
-    made_by = description["model_digest"]
-    rows = tuple(description["rows"])
+    made_by, rows = description["model_digest"], tuple(description["rows"])
     if made_by != model_digest:
         raise RunError(
             f"{out} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).",
             "Embed the pictures again with this run.",
         )
+    if not _is_of(description, out) or _digest_rows(rows) != description["rows_digest"]:
+        raise RunError(f"{out} and {rows_file(out)} do not belong together.", AGAIN)
     try:
-        values = _map(out)
+        values = np.load(out, mmap_mode="r", allow_pickle=False)
+        shape = list(values.shape)
+        if values.dtype != np.float32 or not shape == description["shape"] == [len(rows), *shape[1:]]:
+            raise ValueError("it does not hold the rows that it says")
     except Exception as error:  # numpy's reader of headers has many ways to fail
-        raise RunError(f"{out} cannot be read ({error}).", "Embed the pictures again.") from None
-    whole = list(values.shape) == description["shape"] and len(values) == len(rows)
-    if not whole or (digest_file(out), _digest_rows(rows)) != (
-        description["vectors_digest"],
-        description["rows_digest"],
-    ):
-        raise RunError(f"{out} and {rows_file(out)} do not belong together.", "Embed the pictures again.")
+        raise RunError(f"{out} cannot be read ({error}).", AGAIN) from None
     return Vectors(
         values=values,
         rows=rows,
@@ -141,18 +139,6 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
         source_fingerprint=description["source_fingerprint"],
         refused=tuple(description["refused"]),
     )
-
-
-def _map(file: Path) -> NDArray[np.float32]:
-    """(N, D), mapped, of a .npy whose header says what the file holds."""
-    size = check_file(file)
-    with file.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        shape, by_columns, kind = np.lib.format.read_array_header_1_0(stream)
-        start = stream.tell()
-    if version != (1, 0) or by_columns or kind != np.float32 or start + 4 * math.prod(shape) != size:
-        raise ValueError("it does not hold the rows that it says")
-    return np.memmap(file, np.float32, "r", start, shape)
 
 
 def _description(out: Path) -> dict[str, Any]:
@@ -166,16 +152,17 @@ def _description(out: Path) -> dict[str, Any]:
         if not all(isinstance(name, str) and is_within(name) for name in description["rows"]):
             raise ValueError("it names files outside the folder of the pictures")
     except FileNotFoundError:
-        raise RunError(f"There is no {path} beside {out}.", "Embed the pictures again.") from None
+        raise RunError(f"There is no {path} beside {out}.", AGAIN) from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}).", "Embed the pictures again.") from None
+        raise RunError(f"{path} cannot be read ({error}).", AGAIN) from None
     return description
 
 
 def _is_of(description: Mapping[str, Any], out: Path) -> bool:
     try:
+        check_file(out)
         return digest_file(out) == description.get("vectors_digest")
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
