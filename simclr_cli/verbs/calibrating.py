@@ -10,20 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from simclr_cli.engine.calibration import LEVELS, Calibration, calibrate
-from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import InputError
 from simclr_cli.events import Note, Report
 from simclr_cli.images.cache import undecoded
 from simclr_cli.images.census import Census
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.store.index import Index
+from simclr_cli.verbs.embedding import embed_views
 from simclr_cli.verbs.encoders import ReadyEncoder
-from simclr_cli.verbs.presets import view_recipe
 
 SAMPLED = 2_048  # pictures whose pairs are the random ones: two million
 VIEWED = 256  # pictures of which two views are made
 CHANGED = 0.1  # share of the pictures by which an index may grow or shrink before all is taken anew
-AT_ONCE = 64  # pictures
 
 
 def calibration_of(index: Index) -> Calibration | None:
@@ -56,12 +54,7 @@ def calibrated(index: Index, census: Census, ready: ReadyEncoder, *, workers: in
 
 
 def _views(
-    ready: ReadyEncoder,
-    index: Index,
-    census: Census,
-    places: NDArray[np.int64],
-    workers: int,
-    report: Report,
+    ready: ReadyEncoder, index: Index, census: Census, places: NDArray[np.int64], workers: int, report: Report
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(V, D) each: h, of length 1, of two views as the run was trained on; none if an image has gone meanwhile."""
     by_name = {picture.name: picture for picture in census.pictures}
@@ -69,20 +62,12 @@ def _views(
     chosen = ready.info.settings
     sample = Census(census.root, tuple(by_name[name] for name in names if name in by_name), (), 0)
     decoded = undecoded(sample, chosen.image_size, workers)
-    sizes = decoded.sizes
-    views = TwoViews(chosen.image_size, view_recipe(chosen))
-    drawn = views.draw(torch.from_numpy(sizes), torch_generator(chosen.seed, Purpose.SIMILARITY))
-    parts = []
+    draw = torch_generator(chosen.seed, Purpose.SIMILARITY)
     try:
-        for start in range(0, len(sizes), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            pixels = torch.from_numpy(decoded.read(np.arange(len(sizes))[part])).to(ready.device)
-            made = views.make(pixels, torch.from_numpy(sizes[part]), (drawn[0][part], drawn[1][part]))
-            with torch.inference_mode():
-                h = torch.nn.functional.normalize(ready.encoder(made).float(), dim=1)
-            parts.append(h.reshape(2, -1, index.width).cpu().numpy())  # (2, n, D)
+        with torch.inference_mode():
+            h = embed_views(ready.encoder, chosen, decoded, np.arange(len(decoded)), draw)
     except InputError as error:  # a picture has gone meanwhile: the next start sees it
         report(Note(f"What two views of a picture are like is not known: {error.what}", warning=True))
         return np.empty((0, index.width), np.float32), np.empty((0, index.width), np.float32)
-    first, second = np.concatenate(parts, axis=1)
+    first, second = torch.nn.functional.normalize(h, dim=-1).cpu().numpy()
     return first, second

@@ -8,19 +8,25 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
 from simclr_cli.engine.compilation import folded
+from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.operations import upload
+from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import InputError
 from simclr_cli.events import Report, progress
+from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.census import Census, Refused
 from simclr_cli.images.decode import Refusal, evaluation_crop
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.workers import each
+from simclr_cli.settings import ResolvedSettings
 from simclr_cli.verbs.encoders import ReadyEncoder
+from simclr_cli.verbs.presets import view_recipe
 
 FOLD_FROM = 256  # pictures, from which on folding (a second for ResNet-18) pays
+VIEWED_AT_ONCE = 64  # pictures of which views are made
 
 
 def nothing_decoded(census: Census) -> InputError:
@@ -84,6 +90,22 @@ def embed_together(
         say(i + 1, len(paths))
     collect()
     return [np.concatenate(parts) for parts in rows], refusals
+
+
+def embed_views(
+    encoder: Encoder, chosen: ResolvedSettings, decoded: DecodedPictures, rows: NDArray[np.int64], draw: Generator
+) -> Tensor:
+    """(2, N, width): h of two views of each picture in some rows of `decoded`, as a run of such settings draws them."""
+    sizes = torch.from_numpy(decoded.sizes[rows])
+    views = TwoViews(chosen.image_size, view_recipe(chosen))
+    drawn = views.draw(sizes, draw)
+    parts = []
+    for start in range(0, len(rows), VIEWED_AT_ONCE):
+        part = slice(start, start + VIEWED_AT_ONCE)
+        pixels = torch.from_numpy(decoded.read(rows[part])).to(encoder.mean.device)
+        x = views.make(pixels, sizes[part], (drawn[0][part], drawn[1][part]))
+        parts.append(encoder(x).float().unflatten(0, (2, -1)))  # (2, n, width)
+    return torch.cat(parts, dim=1)
 
 
 def unit_rows(h: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,18 +11,17 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from simclr_cli.engine.accuracy import percent
 from simclr_cli.engine.health import alignment, effective_rank, found_other_view, normalised, similarities, uniformity
 from simclr_cli.engine.model import SimCLR
 from simclr_cli.engine.probes import knn_votes
-from simclr_cli.engine.views import TwoViews, centre_crop, make_view
+from simclr_cli.engine.views import centre_crop, make_view
 from simclr_cli.events import Health
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import ResolvedSettings
-from simclr_cli.verbs.presets import view_recipe
+from simclr_cli.verbs.embedding import embed_views
 from simclr_cli.verbs.splits import stratified
 
 LEAST, MOST = 32, 256  # pictures that health is measured on
@@ -30,7 +29,7 @@ HEALTH_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
 KNN_MOST = 1000  # pictures
 KNN_TEST = 0.2  # share of them that is told by the others
 NEIGHBOURS, TEMPERATURE = 20, 0.07
-AT_ONCE = 128  # views
+AT_ONCE = 128  # pictures
 
 
 def kept_out(count: int, held_out: int, seed: int) -> NDArray[np.int64]:
@@ -71,15 +70,8 @@ class Watch:
 
         Training goes by the loss: looking on must not end it.
         """
-        sizes = torch.from_numpy(self.decoded.sizes[self.rows])
-        views = TwoViews(self.chosen.image_size, view_recipe(self.chosen))
-        drawn = views.draw(sizes, torch_generator(self.chosen.seed, Purpose.HEALTH))
-        parts = []
-        for start in range(0, len(self.rows), AT_ONCE // 2):
-            part = slice(start, start + AT_ONCE // 2)
-            x = views.make(self._pixels(model, self.rows[part]), sizes[part], (drawn[0][part], drawn[1][part]))
-            parts.append(model.encoder(x).float().unflatten(0, (2, -1)))  # (2, n, width)
-        h = torch.cat(parts, dim=1).flatten(0, 1)  # (2N, width)
+        draw = torch_generator(self.chosen.seed, Purpose.HEALTH)
+        h = embed_views(model.encoder, self.chosen, self.decoded, self.rows, draw).flatten(0, 1)  # (2N, width)
         z = model.head(h)
         if not (h.isfinite().all() and z.isfinite().all()):
             return None
@@ -105,7 +97,7 @@ class Watch:
         size, parts = self.chosen.image_size, []
         for start in range(0, len(labels), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            pixels = self._pixels(model, self.labelled[part])
+            pixels = torch.from_numpy(self.decoded.read(self.labelled[part])).to(model.encoder.mean.device)
             parts.append(model.encoder(make_view(pixels, sizes[part], whole[part], size)).float())
         h, truth = torch.cat(parts), torch.from_numpy(labels).to(parts[0].device)
         test = torch.from_numpy(stratified(labels, KNN_TEST, self.chosen.seed)).to(h.device)
@@ -114,6 +106,3 @@ class Watch:
             neighbours=(NEIGHBOURS,), temperature=TEMPERATURE, classes=int(truth.max()) + 1,
         )  # fmt: skip
         return percent(votes.argmax(dim=1) == truth[test])
-
-    def _pixels(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.decoded.read(rows)).to(model.encoder.mean.device)
