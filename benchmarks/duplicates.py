@@ -113,8 +113,7 @@ def among_photos(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     config = json.loads((run / "config.json").read_text())
     config["settings"]["images"] = str(place / "pictures")
     (run / "config.json").write_text(json.dumps(config))
-    opened = open_index(choose_run(DuplicatesSettings(run=str(run))), silent)
-    index, calibration = opened.index, opened.calibration
+    index, calibration = open_index(choose_run(DuplicatesSettings(run=str(run))), silent)
     h, places = index.h[slice(0, len(index))], {name: i for i, name in enumerate(index.names)}
     looks = [look(index.path(i)) for i in range(len(index))]
     hashes, small = np.array([one.hash for one in looks], np.uint64), np.array([one.small for one in looks])

@@ -165,8 +165,8 @@ def first_query(run: Path, query: Path, rows: int, rounds: int, where: Path) -> 
 def compared(index: Index, rounds: int) -> dict[str, Any]:
     """Seconds of comparing an index with a census in which 10,000 pictures are new."""
     new = [Picture(f"new/{i}.jpg", "JPEG", 64, 64, 1, 1) for i in range(10_000)]
-    old = [Picture(name, "JPEG", 64, 64, size, time) for name, size, time in
-           zip(index.names, index.bytes.tolist(), index.modified_ns.tolist(), strict=True)]  # fmt: skip
+    old = [Picture(name, "JPEG", 64, 64, *status) for name, status in
+           zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True)]  # fmt: skip
     census, times = Census(Path(index.root), tuple(sorted(old + new, key=lambda one: one.name)), (), 0), []
     for _ in range(rounds):
         read = read_index(index.folder, model_digest=MODEL)

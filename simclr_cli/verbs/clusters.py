@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -44,24 +44,22 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     """
     chosen = choose_run(settings)
     out = page_of(settings, chosen.run, "clusters")  # before long work
-    opened = open_index(chosen, report)
-    index, names = opened.index, opened.index.names
+    index, _ = open_index(chosen, report)
     divided = divide(index, settings, report)
-    folders = [name.split("/")[0] for name in names] if classes_of(names) else None
+    folders = [name.split("/")[0] for name in index.names] if classes_of(index.names) else None
     places = [_in_order(divided, label) for label in range(int(divided.labels.max(initial=-1)) + 1)]
     alone = np.flatnonzero(divided.labels < 0)
-    found = tuple(described(index, divided, label, own, folders, settings.top) for label, own in enumerate(places))
     information, rand = _agreement(divided.labels, folders)
     result = ClustersResult(
-        run=str(opened.run.path),
+        run=str(chosen.run.path),
         method=settings.method,
         reason=divided.reason,
         tried=tuple(divided.tried),
-        clusters=found,
+        clusters=tuple(described(index, divided, own, folders, settings.top) for own in places),
         unclustered=len(alone),
         information=information,
         rand=rand,
-        pictures=tuple(_members(index, divided, [*places, alone])),
+        pictures=tuple(_member(index, divided, place) for place in np.concatenate([*places, alone]).tolist()),
         out=None if out is None else str(out),
     )
     if out is not None:
@@ -110,44 +108,29 @@ def _in_order(divided: Division, label: int) -> NDArray[np.int64]:
 
 
 def described(
-    index: Index, divided: Division, label: int, own: NDArray[np.int64], folders: Sequence[str] | None, top: int
+    index: Index, divided: Division, own: NDArray[np.int64], folders: Sequence[str] | None, top: int
 ) -> Cluster:
     """One cluster.
 
     Args:
         own: places of its pictures, the nearest to the centre first.
         folders: (N,) of each picture; None where they do not look like classes.
-        top: how many representatives.
+        top: how many representatives, none with the content of another.
     """
     shares = Counter(folders[place] for place in own.tolist()).most_common(FOLDERS) if folders else []
+    _, first = np.unique(index.contents(own), return_index=True)
     return Cluster(
-        number=label + 1,
+        number=int(divided.labels[own[0]]) + 1,
         pictures=len(own),
         cohesion=float(divided.similarity[own].mean()),
-        representatives=tuple(str(index.path(place)) for place in _different(index, own, top)),
+        representatives=tuple(str(index.path(place)) for place in own[np.sort(first)[:top]].tolist()),
         folders=tuple(FolderShare(folder, number, 100 * number / len(own)) for folder, number in shares),
     )
 
 
-def _different(index: Index, places: NDArray[np.int64], top: int) -> list[int]:
-    """The first of them, none with the content of another."""
-    chosen: dict[bytes, int] = {}
-    for place in places.tolist():
-        chosen.setdefault(index.digest[place].tobytes(), place)
-        if len(chosen) == top:
-            break
-    return list(chosen.values())
-
-
-def _members(index: Index, divided: Division, parts: Sequence[NDArray[np.int64]]) -> Iterator[Member]:
-    for place in np.concatenate(parts).tolist():
-        label = int(divided.labels[place])
-        inside = label >= 0
-        yield Member(
-            path=str(index.path(place)),
-            cluster=label + 1 if inside else None,
-            similarity=float(divided.similarity[place]) if inside else None,
-        )
+def _member(index: Index, divided: Division, place: int) -> Member:
+    path, label = str(index.path(place)), int(divided.labels[place])
+    return Member(path, None, None) if label < 0 else Member(path, label + 1, float(divided.similarity[place]))
 
 
 def _agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tuple[float | None, float | None]:
@@ -167,11 +150,6 @@ def agreeing(result: ClustersResult) -> str:
     return f"With the folders they agree by {agree} (1: the same, 0: unrelated)."
 
 
-def heading(cluster: Cluster) -> str:
-    """A cluster's number."""
-    return f"Cluster {cluster.number}"
-
-
 def about(cluster: Cluster) -> str:
     """What else there is to say of a cluster."""
     shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders)
@@ -182,20 +160,17 @@ def about(cluster: Cluster) -> str:
 def gallery(result: ClustersResult) -> list[Group]:
     """The clusters with their representatives."""
     similarity = {member.path: member.similarity for member in result.pictures}
-    return [
-        Group(heading(one), tuple(Entry(path, f"{similarity[path]:.3f}") for path in one.representatives), about(one))
-        for one in result.clusters
-    ]
+    groups = []
+    for one in result.clusters:
+        entries = tuple(Entry(path, f"{similarity[path]:.3f}") for path in one.representatives)
+        groups.append(Group(f"Cluster {one.number}", entries, about(one)))
+    return groups
 
 
 def table(result: ClustersResult) -> list[Group]:
     """All pictures, by the numbers of their clusters."""
-    parts = groupby(result.pictures, key=lambda member: member.cluster)
-    return [
-        Group("none" if number is None else str(number), tuple(_row(member) for member in members))
-        for number, members in parts
-    ]
-
-
-def _row(member: Member) -> Entry:
-    return Entry(member.path, "", {"similarity": member.similarity})
+    groups = []
+    for number, members in groupby(result.pictures, key=lambda member: member.cluster):
+        entries = tuple(Entry(member.path, "", {"similarity": member.similarity}) for member in members)
+        groups.append(Group(str(number or "none"), entries))
+    return groups

@@ -28,7 +28,7 @@ from simclr_cli.images.looks import (
 )
 from simclr_cli.images.workers import each
 from simclr_cli.settings import CopyKind
-from simclr_cli.store.index import Index
+from simclr_cli.store.index import Embeddings, Index
 
 AS_SHARP = 0.75  # of the sharpest: JPEG saved again has up to 1.21 times its sharpness, by the edges of its blocks
 AT_ONCE = 2_048  # pairs whose colours are compared
@@ -60,11 +60,6 @@ class Rows:
         return self.read(rows)
 
 
-def chosen(index: Index, places: NDArray[np.int64]) -> Rows:
-    """Return some of an index's vectors."""
-    return Rows(lambda rows: index.h.take(places[rows]), (len(places), index.width))
-
-
 def find_copies(
     index: Index, kind: CopyKind, threshold: float, *, workers: int, progress: Progress = lambda *_: None
 ) -> Copies:
@@ -78,13 +73,13 @@ def find_copies(
         progress: called with (pictures looked at, pictures to look at).
     """
     first = np.arange(len(index))
-    join_equal(first, enumerate(map(bytes, index.digest)))
+    join_equal(first, enumerate(map(bytes, index.images["digest"])))
     ids = first.copy()
     looks: dict[int, Look] = {}
     refused: list[str] = []
     if kind != "exact":
         kept = np.unique(first)
-        near = kept[_paired(chosen(index, kept), threshold)]
+        near = kept[_paired(index.h.only(kept), threshold)]
         paths = [index.path(place) for place in near.tolist()]
         with closing(each(apart(look, workers), paths, workers)) as seen:
             for done, (place, path, one) in enumerate(zip(near.tolist(), paths, seen, strict=True), start=1):
@@ -96,7 +91,7 @@ def find_copies(
         seen_at = np.array(list(looks), np.int64)
         hashes = np.array([one.hash for one in looks.values()], np.uint64)
         small = np.array([one.small for one in looks.values()], np.uint8)
-        join_near_duplicates(ids, seen_at, hashes, small, pairs_above(chosen(index, seen_at), threshold))
+        join_near_duplicates(ids, seen_at, hashes, small, pairs_above(index.h.only(seen_at), threshold))
     wanted = np.unique(first) if kind == "near" else np.arange(len(ids))
     order = wanted[np.argsort(ids[wanted], kind="stable")]
     parts = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
@@ -106,7 +101,7 @@ def find_copies(
     return Copies(tuple(groups), looks, tuple(refused))
 
 
-def _paired(vectors: Rows, threshold: float) -> NDArray[np.bool_]:
+def _paired(vectors: Embeddings, threshold: float) -> NDArray[np.bool_]:
     """(N,) which rows have another one that is so near."""
     found = np.zeros(len(vectors), bool)
     for i, j, _ in pairs_above(vectors, threshold):
@@ -162,7 +157,8 @@ def are_copies(first: Look | None, second: Look | None) -> bool:
 
 def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look]) -> NDArray[np.int64]:
     """Most pixels, then sharp ones, then most bytes; of equal files the oldest, a link after the file itself."""
-    pixels = {place: int(index.size[place].astype(np.int64).prod()) for place in group.tolist()}
+    images = {place: index.images[place] for place in group.tolist()}
+    pixels = {place: int(image["size"].prod(dtype=np.int64)) for place, image in images.items()}
     sharp = {place: looks[place].sharpness if place in looks else 0.0 for place in pixels}
     sharpest: dict[int, float] = {}  # of each size
     for place, size in pixels.items():
@@ -170,7 +166,7 @@ def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look
 
     def worth(place: int) -> tuple[int, bool, int, bool, int, bytes]:
         blurred = sharp[place] < AS_SHARP * sharpest[pixels[place]]
-        linked, age = index.path(place).is_symlink(), int(index.modified_ns[place])
-        return -pixels[place], blurred, -int(index.bytes[place]), linked, age, os.fsencode(index.name(place))
+        size, age = images[place][["bytes", "modified_ns"]].item()
+        return -pixels[place], blurred, -size, index.path(place).is_symlink(), age, os.fsencode(index.name(place))
 
     return np.array(sorted(group.tolist(), key=worth), np.int64)

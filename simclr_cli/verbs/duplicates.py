@@ -20,7 +20,7 @@ from simclr_cli.store.index import Index
 from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
 from simclr_cli.verbs.copies import Copies, are_copies, find_copies
 from simclr_cli.verbs.indexing import choose_run, open_index
-from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.verbs.outputs import Entry, Group, cells, page_of, write_found
 from simclr_cli.wording import count
 
 VIEWS_BELOW = 50  # percent of pairs of views of one picture that may be less similar than near copies
@@ -42,16 +42,15 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         check_free(settings.move_to)  # before long work
     chosen = choose_run(settings)
     out = page_of(settings, chosen.run, "duplicates")
-    opened = open_index(chosen, report)
+    index, calibration = open_index(chosen, report)
     if settings.move_to is not None:
-        check_destination(settings.move_to, opened.root)
-    index, workers = opened.index, chosen.workers
-    threshold = least_similarity(settings, opened.calibration)
+        check_destination(settings.move_to, Path(index.root))
+    threshold = least_similarity(settings, calibration)
     looking = progress(report, "looking at what may be copies")
-    found = find_copies(index, settings.kind, threshold or 0, workers=workers, progress=looking)
+    found = find_copies(index, settings.kind, threshold or 0, workers=chosen.workers, progress=looking)
     groups = tuple(described(group, index, found) for group in found.groups)
     result = DuplicatesResult(
-        run=str(opened.run.path),
+        run=str(chosen.run.path),
         searched=len(index),
         threshold=threshold,
         groups=groups,
@@ -63,7 +62,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     if out is not None:  # before anything moves: the gallery shows the pictures where they are
         numbers = out.suffix.lower() != ".html"  # a table is filtered by numbers, a page is looked at
         shown = as_groups(groups, numbers)
-        write_found(out, result, "Copies", lead_of(result), shown, workers=workers, report=report)
+        write_found(out, result, "Copies", lead_of(result), shown, workers=chosen.workers, report=report)
     if settings.move_to is None:
         return result
     with locked(settings.move_to, report):
@@ -81,22 +80,22 @@ def least_similarity(settings: DuplicatesSettings, calibration: Calibration) -> 
 
 def described(group: NDArray[np.int64], index: Index, found: Copies) -> DuplicateGroup:
     """One group in plain values, each copy beside the best."""
-    best = int(group[0])
     similarity = index.h.take(group) @ index.h.take(group[:1])[0]
+    first, best = index.images[group[0]], found.looks.get(int(group[0]))
     copies = []
     for place, cosine in zip(group.tolist(), similarity.tolist(), strict=True):
-        exact = bool((index.digest[place] == index.digest[best]).all())
-        one, other = found.looks.get(place), found.looks.get(best)
+        image, look = index.images[place], found.looks.get(place)
+        exact = bool((image["digest"] == first["digest"]).all())
         copies.append(
             Copy(
                 path=str(index.path(place)),
                 exact=exact,
                 similarity=1.0 if exact else cosine,
-                bits_apart=(one.hash ^ other.hash).bit_count() if one and other else None,
-                width=int(index.size[place, 1]),
-                height=int(index.size[place, 0]),
-                bytes=int(index.bytes[place]),
-                sharpness=one.sharpness if one else None,
+                bits_apart=(look.hash ^ best.hash).bit_count() if look and best else None,
+                width=int(image["size"][1]),
+                height=int(image["size"][0]),
+                bytes=int(image["bytes"]),
+                sharpness=look.sharpness if look else None,
             )
         )
     return DuplicateGroup(tuple(copies), sum(copy.bytes for copy in copies[1:]))
@@ -129,24 +128,26 @@ def as_groups(groups: Sequence[DuplicateGroup], numbers: bool = False) -> list[G
 def _entry(copy: Copy, *, best: bool) -> Entry:
     alike = "best copy" if best else "the same file" if copy.exact else f"{copy.similarity:.3f} similar"
     words = f"{alike}, {copy.width} x {copy.height}, {copy.bytes / 1e3:,.0f} kB"
-    values = {name: value for name, value in dataclasses.asdict(copy).items() if name != "path"}
-    return Entry(copy.path, words, {"best": best, **values})
+    return Entry(copy.path, words, {"best": best, **cells(copy)})
 
 
 def _moved(folder: Path, index: Index, found: Copies, result: DuplicatesResult, report: Report) -> DuplicatesResult:
     """All but the best copies moved out, where the best is still what it was, and they are copies of it themselves."""
     files: list[Moved] = []
     left: list[str] = []
-    for best, *others in found.groups:
-        kept = is_still(index.path(int(best)), _digest(index, int(best)))
-        for place in map(int, others):
-            same = _digest(index, place) == _digest(index, int(best))
+    for group in found.groups:
+        digests = (digest.tobytes().hex() for digest in index.images["digest"][group])
+        best, *others = map(Moved, map(index.name, group.tolist()), digests)
+        look, *looks = map(found.looks.get, group.tolist())
+        kept = is_still(Path(index.root) / best.name, best.digest)
+        for one, its_look in zip(others, looks, strict=True):
+            path = Path(index.root) / one.name
             if not kept:
-                left.append(f"{index.path(place)}: its best copy {index.name(int(best))} is gone, or has changed")
-            elif same or are_copies(found.looks.get(place), found.looks.get(int(best))):
-                files.append(Moved(index.name(place), _digest(index, place)))
+                left.append(f"{path}: its best copy {best.name} is gone, or has changed")
+            elif one.digest == best.digest or are_copies(its_look, look):
+                files.append(one)
             else:
-                left.append(f"{index.path(place)}: a copy of copies of {index.name(int(best))}, not of that itself")
+                left.append(f"{path}: a copy of copies of {best.name}, not of that itself")
     if not files:
         return dataclasses.replace(result, left=tuple(left))
     try:
@@ -156,7 +157,3 @@ def _moved(folder: Path, index: Index, found: Copies, result: DuplicatesResult, 
             "Stopped while files were moved.", f"Put them back with: simclr duplicates --put-back {folder}"
         ) from None
     return dataclasses.replace(result, moved=moved, moved_to=str(folder), left=(*left, *more))
-
-
-def _digest(index: Index, place: int) -> str:
-    return bytes(index.digest[place]).hex()

@@ -15,7 +15,7 @@ from simclr_cli.engine.calibration import Calibration
 from simclr_cli.errors import InputError, RunError
 from simclr_cli.events import Note, Report, progress
 from simclr_cli.files import NotWritten, remove_strays
-from simclr_cli.images.census import Census, Picture
+from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import NotNow, Refusal
 from simclr_cli.images.folder import NEVER, take_census
 from simclr_cli.images.groups import content_digest
@@ -23,8 +23,7 @@ from simclr_cli.images.workers import count_workers, each
 from simclr_cli.locks import Busy, locked
 from simclr_cli.settings import IndexSettings
 from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile, Unusable, append, read_index, save
-from simclr_cli.store.run import RunFolder
-from simclr_cli.store.runs import find_run
+from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.verbs.calibrating import calibrated, calibration_of
 from simclr_cli.verbs.embedding import embed_files, nothing_decoded, unit_rows
 from simclr_cli.verbs.encoders import ReadyEncoder, pick_device, run_encoder
@@ -44,6 +43,13 @@ class Chosen:
     workers: int
     settings: IndexSettings
 
+    def embed(
+        self, paths: Sequence[Path], report: Report, stage: str
+    ) -> tuple[NDArray[np.float32], dict[int, Refusal]]:
+        """h of every file that can be decoded, and the refusals of the others by their place in `paths`."""
+        size, workers = self.settings.batch_size, self.workers
+        return embed_files(self.ready, paths, batch_size=size, workers=workers, report=report, stage=stage)
+
 
 def choose_run(settings: IndexSettings) -> Chosen:
     """Find the run that the settings name, and load its encoder.
@@ -55,22 +61,7 @@ def choose_run(settings: IndexSettings) -> Chosen:
     return Chosen(run, run_encoder(run, pick_device(settings.device)), count_workers(settings.workers), settings)
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A run's vectors, ready to be searched."""
-
-    run: RunFolder
-    ready: ReadyEncoder
-    index: Index
-    calibration: Calibration
-
-    @property
-    def root(self) -> Path:
-        """The folder of the images."""
-        return Path(self.index.root)
-
-
-def open_index(chosen: Chosen, report: Report) -> Opened:
+def open_index(chosen: Chosen, report: Report) -> tuple[Index, Calibration]:
     """Return the vectors of the images as they are now, and what similarities mean among them.
 
     If the images are gone, or with `as_is`, the vectors that are there serve.
@@ -79,37 +70,33 @@ def open_index(chosen: Chosen, report: Report) -> Opened:
         RunError: neither images nor vectors.
         InputError: not one image can be decoded.
     """
-    run, ready, workers, settings = chosen.run, chosen.ready, chosen.workers, chosen.settings
-    report(Note(f"Searching the pictures of {run.path}."))
-    index, why = _stored(run, ready)
-    census = _census(ready, why, settings.as_is, workers, report)
+    report(Note(f"Searching the pictures of {chosen.run.path}."))
+    index, why = _stored(chosen)
+    census = _census(chosen, why, report)
     if census is not None and (index is None or why or differences(index, census)):
-        index = _updated(run, index if not why else None, census, ready, settings.batch_size, workers, report)
+        index = _updated(chosen, index if not why else None, census, report)
     assert index is not None
-    skipped = [(entry.name, entry.reason) for entry in census.refused] if census else []
-    skipped += [(entry.name, entry.reason) for entry in index.skipped]
+    skipped: list[Refused | SkippedFile] = [*(census.refused if census else ()), *index.skipped]
     if skipped:
-        name, reason = skipped[0]
-        report(Note(f"Left out: {count(len(skipped), 'file')}, the first of them {name} ({reason}).", warning=True))
+        first = f"the first of them {skipped[0].name} ({skipped[0].reason})"
+        report(Note(f"Left out: {count(len(skipped), 'file')}, {first}.", warning=True))
     calibration = calibration_of(index)
     assert calibration is not None
-    return Opened(run, ready, index, calibration)
+    return index, calibration
 
 
-def _updated(
-    run: RunFolder, usable: Index | None, census: Census, ready: ReadyEncoder, batch_size: int, workers: int,
-    report: Report,
-) -> Index:  # fmt: skip
+def _updated(chosen: Chosen, usable: Index | None, census: Census, report: Report) -> Index:
     """Bring the vectors up to date; where another process is at it, or they may only be read, return what is usable."""
+    vectors, ready = chosen.run.vectors, chosen.ready
     try:
-        with locked(run.vectors, report, wait=WAIT_SECONDS):
-            remove_strays(run.vectors, 0)
-            found, why = _stored(run, ready)  # the other process may have done it meanwhile
+        with locked(vectors, report, wait=WAIT_SECONDS):
+            remove_strays(vectors, 0)
+            found, why = _stored(chosen)  # the other process may have done it meanwhile
             if why:
                 report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
             if found is None:
-                found = Index(run.vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
-            return bring_up_to_date(found, census, ready, batch_size=batch_size, workers=workers, report=report)
+                found = Index(vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
+            return bring_up_to_date(found, census, chosen, report)
     except (Busy, NotWritten) as error:
         if usable is None or (isinstance(error, NotWritten) and not error.forbidden):
             raise
@@ -117,35 +104,35 @@ def _updated(
         return usable
 
 
-def _stored(run: RunFolder, ready: ReadyEncoder) -> tuple[Index | None, str]:
+def _stored(chosen: Chosen) -> tuple[Index | None, str]:
     """Return the vectors that lie there, and why they cannot be searched, if so."""
     try:
-        found = read_index(run.vectors, model_digest=ready.digest)
+        found = read_index(chosen.run.vectors, model_digest=chosen.ready.digest)
     except Unusable as error:
         return None, error.what.rstrip(".")
-    if found is None or found.width != ready.encoder.width:
+    if found is None or found.width != chosen.ready.encoder.width:
         return None, "There are no vectors of this run yet"
     return found, "" if len(found) and calibration_of(found) else "The vectors of this run were never finished"
 
 
-def _census(ready: ReadyEncoder, why: str, as_is: bool, workers: int, report: Report) -> Census | None:
+def _census(chosen: Chosen, why: str, report: Report) -> Census | None:
     """Return the images as they are now; None where the vectors made before are to serve.
 
     Args:
         why: they cannot, if so.
     """
-    if as_is:
+    if chosen.settings.as_is:
         if why:
             raise RunError(f"{why}.", "Leave out --as-is: they are made then.")
         return None
     try:
-        root = ready.images
+        root = chosen.ready.images
     except RunError as error:
         if why:
             raise
         report(Note(f"{error.what} The vectors made before are searched.", warning=True))
         return None
-    return take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    return take_census(root, workers=chosen.workers, progress=progress(report, "reading headers"))
 
 
 @dataclass(frozen=True)
@@ -163,7 +150,7 @@ class Differences:
 
 def differences(index: Index, census: Census) -> Differences:
     """Compare an index with the images as they are now, by names, sizes in bytes and times of change."""
-    before = dict(zip(index.names, zip(index.bytes.tolist(), index.modified_ns.tolist(), strict=True), strict=True))
+    before = dict(zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True))
     changes = compare(before | {entry.name: (entry.bytes, entry.modified_ns) for entry in index.skipped}, census)
     again = {*changes.changed, *changes.touched}
     lost, wanted = again.union(changes.removed), again.union(changes.added)
@@ -179,9 +166,7 @@ def differences(index: Index, census: Census) -> Differences:
     )
 
 
-def bring_up_to_date(
-    index: Index, census: Census, ready: ReadyEncoder, *, batch_size: int, workers: int, report: Report
-) -> Index:
+def bring_up_to_date(index: Index, census: Census, chosen: Chosen, report: Report) -> Index:
     """Make an index that of the images as they are; what has an equal in content there already is not embedded again.
 
     Until all is done the old index stands; vectors made by then are saved, and known when it is done again.
@@ -200,13 +185,13 @@ def bring_up_to_date(
     by_content = places_by_content(known) if found.new else {}
     for start in range(0, len(found.new), KEPT_EVERY):
         part = found.new[start : start + KEPT_EVERY]
-        rows, failed = _embedded(known, by_content, part, census, ready, batch_size, workers, report)
+        rows, failed = _embedded(known, by_content, part, census, chosen, report)
         index = append(index, rows)
         skipped += failed
     index = index.settled(found.gone, skipped, str(census.root.resolve()))
     if not len(index):
         raise nothing_decoded(census)
-    similarity = calibrated(index, census, ready, workers=workers, report=report)
+    similarity = calibrated(index, census, chosen.ready, workers=chosen.workers, report=report)
     return save(replace(index, similarity=similarity))
 
 
@@ -219,34 +204,28 @@ def _tell(known: Index, found: Differences, report: Report) -> None:
 
 def places_by_content(index: Index) -> Mapping[bytes, int]:
     """Return the place of every image by the digest of its file."""
-    whole = index.digest.tobytes()
+    whole = index.images["digest"].tobytes()
     return {whole[32 * place : 32 * place + 32]: place for place in range(len(index))}
 
 
 def _embedded(
-    known: Index, by_content: Mapping[bytes, int], pictures: Sequence[Picture], census: Census,
-    ready: ReadyEncoder, batch_size: int, workers: int, report: Report,
+    known: Index, by_content: Mapping[bytes, int], pictures: Sequence[Picture], census: Census, chosen: Chosen,
+    report: Report,
 ) -> tuple[Rows, list[SkippedFile]]:  # fmt: skip
     """Return rows of some images: copied where an image of the same content is known, embedded where not."""
     paths = [census.path(picture) for picture in pictures]
-    failed: dict[int, Refusal] = {}
-    digests: dict[int, bytes] = {}
-    for i, found in enumerate(each(content_digest, paths, workers)):
-        if isinstance(found, Refusal):
-            failed[i] = found
-        else:
-            digests[i] = bytes.fromhex(found)
-    same = {i: by_content[digest] for i, digest in digests.items() if digest in by_content}
-    others = [i for i in range(len(pictures)) if i not in same and i not in failed]
-    made, refusals = embed_files(
-        ready, [paths[i] for i in others], batch_size=batch_size, workers=workers, report=report, stage="embedding"
-    )
+    digests = list(each(content_digest, paths, chosen.workers))
+    failed = {i: found for i, found in enumerate(digests) if isinstance(found, Refusal)}
+    whole = {i: bytes.fromhex(found) for i, found in enumerate(digests) if not isinstance(found, Refusal)}
+    same = {i: by_content[digest] for i, digest in whole.items() if digest in by_content}
+    others = [i for i in whole if i not in same]
+    made, refusals = chosen.embed([paths[i] for i in others], report, "embedding")
     failed |= {others[i]: refusal for i, refusal in refusals.items()}
     h = np.empty((len(pictures), known.width), np.float32)
     h[list(same)] = known.h.take(np.array(list(same.values()), np.int64))
     h[[i for i in others if i not in failed]] = unit_rows(made)
-    kept = [i for i in range(len(pictures)) if i not in failed]
-    images = [(pictures[i].bytes, pictures[i].modified_ns, list(digests[i]), (pictures[i].height, pictures[i].width))
+    kept = [i for i in whole if i not in failed]
+    images = [(pictures[i].bytes, pictures[i].modified_ns, list(whole[i]), (pictures[i].height, pictures[i].width))
               for i in kept]  # fmt: skip
     rows = Rows(h[kept], [pictures[i].name for i in kept], np.array(images, IMAGE))
     return rows, [_skipped(pictures[i], refusal) for i, refusal in sorted(failed.items())]

@@ -116,26 +116,23 @@ def _answer() -> TorchFacts:
         import torch
         import torchvision  # noqa: F401  # fails where it was built for another torch
     except Exception as error:  # whatever a broken library raises
-        return TorchFacts(error=f"{type(error).__name__}: {_first_line(error)}")
+        line, _, _ = str(error).partition("\n")
+        return TorchFacts(error=f"{type(error).__name__}: {line}")
     gpus, gpu_errors, no_gpu = [], [], ""
     try:
         if torch.version.cuda:
             torch.cuda.init()  # type: ignore[no-untyped-call]
             gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     except (RuntimeError, AssertionError) as error:
-        no_gpu = _first_line(error)
+        no_gpu, _, _ = str(error).partition("\n")
     for number in range(len(gpus)):
         try:  # torch may have no kernels for it, or another process may have it for itself
             torch.ones(1, device=f"cuda:{number}").add_(1).item()
             gpu_errors.append("")
         except RuntimeError as error:
-            gpu_errors.append(_first_line(error))
+            gpu_errors.append(str(error).partition("\n")[0])
     version, cuda, threads = torch.__version__, torch.version.cuda, torch.get_num_threads()
     return TorchFacts(version, cuda, threads, tuple(gpus), tuple(gpu_errors), no_gpu)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
 
 
 def check_packages(facts: MachineFacts) -> Iterator[Diagnosis]:

@@ -42,8 +42,8 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     labels = None if settings.labels is None else read_labels(settings.labels)
     make_folder(settings.out.absolute().parent)
     chosen = choose_run(settings)
-    opened = open_index(chosen, report)
-    mapped, explained = place(opened.index, settings, groupings(opened.index, labels, settings), report)
+    index, _ = open_index(chosen, report)
+    mapped, explained = place(index, settings, groupings(index, labels, settings), report)
     side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
     paths = [mapped.root / name for name in mapped.names[::step]]
     tell = progress(report, "making thumbnails")
@@ -51,10 +51,10 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
         report(Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True))
     lead = f"{count(len(mapped.names), 'picture')}. {_in_words(settings, explained)}"
-    page = map_page(f"Map of {opened.run.path.name}", lead, mapped, packed, side, step).encode("utf-8")
+    page = map_page(f"Map of {chosen.run.path.name}", lead, mapped, packed, side, step).encode("utf-8")
     write_bytes(settings.out, page)
     return MapResult(
-        run=str(opened.run.path),
+        run=str(chosen.run.path),
         out=str(settings.out),
         pictures=len(mapped.names),
         layout=settings.layout,

@@ -13,7 +13,7 @@ from simclr_cli.results import OddPicture, OutliersResult
 from simclr_cli.settings import OutliersSettings
 from simclr_cli.store.index import Index
 from simclr_cli.verbs.indexing import choose_run, open_index, within
-from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.verbs.outputs import Entry, Group, cells, page_of, write_found
 from simclr_cli.wording import closeness, count
 
 STANDS_OUT = 3.5  # robust z above which a picture is one: Iglewicz & Hoaglin 1993
@@ -29,24 +29,23 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
     """
     chosen = choose_run(settings)
     out = page_of(settings, chosen.run, "outliers")  # before long work
-    opened = open_index(chosen, report)
-    index = opened.index
+    index, calibration = open_index(chosen, report)
     among, copies = contents(index, settings.within)
     if int(among.sum()) < 2:
         raise InputError("There are fewer than two different pictures.", "Compare more of them.")
     found = oddness(index.h, settings.neighbours, None if among.all() else among, progress(report, "comparing"))
     z = robust_z(found.score)
     result = OutliersResult(
-        run=str(opened.run.path),
+        run=str(chosen.run.path),
         searched=len(found.places),
         neighbours=found.neighbours,
         standing_out=None if z is None else int((z > STANDS_OUT).sum()),
-        pictures=oddest(index, found, z, copies, opened.calibration, settings.top),
+        pictures=oddest(index, found, z, copies, calibration, settings.top),
         out=None if out is None else str(out),
     )
     if out is not None:
         lead = f"{count(result.searched, 'picture')} of {index.root}, each compared to its {found.neighbours} nearest."
-        entries = tuple(Entry(one.path, told(one), _cells(one)) for one in result.pictures)
+        entries = tuple(Entry(one.path, told(one), cells(one)) for one in result.pictures)
         group = Group("The oddest first", entries, standing_out(result))
         write_found(out, result, "Odd pictures", lead, [group], workers=chosen.workers, report=report)
     return result
@@ -60,7 +59,7 @@ def contents(index: Index, pattern: str) -> tuple[NDArray[np.bool_], NDArray[np.
     """
     fits = within(index, pattern)
     places = np.arange(len(index)) if fits is None else np.flatnonzero(fits)
-    keys = np.ascontiguousarray(index.digest[places]).view("V32").reshape(-1)
+    keys = index.contents(places)
     _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
     among, copies = np.zeros(len(index), bool), np.zeros(len(index), np.int64)
     among[places[first]] = True
@@ -77,7 +76,7 @@ def oddest(
     top: int,
 ) -> tuple[OddPicture, ...]:
     """The `top` of them in words of the result, ties in the order of the index."""
-    percent = percent_below(found.score)
+    percent, similarity = percent_below(found.score), found.similarity.tolist()
     order = np.argsort(-found.score, kind="stable")[:top]
     return tuple(
         OddPicture(
@@ -87,9 +86,9 @@ def oddest(
             odder_than=float(percent[i]),
             z=None if z is None else float(z[i]),
             nearest=str(index.path(int(found.nearest[i]))),
-            similarity=float(found.similarity[i]),
-            above_random=calibration.above_random(float(found.similarity[i])),
-            above_views=calibration.above_views(float(found.similarity[i])),
+            similarity=similarity[i],
+            above_random=calibration.above_random(similarity[i]),
+            above_views=calibration.above_views(similarity[i]),
             copies=int(copies[found.places[i]]),
         )
         for rank, i in enumerate(order.tolist(), 1)
@@ -107,7 +106,3 @@ def standing_out(result: OutliersResult) -> str:
     if result.standing_out is None:
         return ""
     return f"{result.standing_out:,} stand out: more than {STANDS_OUT} robust standard deviations above the median."
-
-
-def _cells(one: OddPicture) -> dict[str, str | int | float | None]:
-    return {name: value for name, value in vars(one).items() if name != "path"}

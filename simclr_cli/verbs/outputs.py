@@ -52,6 +52,11 @@ class Group:
         return self.entries if self.sample is None else (self.sample, *self.entries)
 
 
+def cells(found: Any) -> dict[str, Cell]:
+    """The values of a dataclass of the result as further cells of its row; its path is there already."""
+    return {name: value for name, value in vars(found).items() if name != "path"}
+
+
 def page_of(settings: FindSettings, run: RunFolder, verb: str) -> Path | None:
     """Where what was found goes: --out, or with --open alone a page in the run's folder, or nowhere.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,14 @@ from simclr_cli.images.decode import Refusal, read_header
 from simclr_cli.images.decoders import apart
 from simclr_cli.images.folder import take_census
 from simclr_cli.store.index import Index
-from simclr_cli.verbs.embedding import embed_files, unit_rows
-from simclr_cli.verbs.encoders import ReadyEncoder
+from simclr_cli.verbs.embedding import unit_rows
+from simclr_cli.verbs.indexing import Chosen
 
 ONE_BY_ONE = 20  # names that are looked for in the index itself
 SIGNS = {"+": 1.0, "-": -1.0}
 
 
-@dataclass(frozen=True)
-class Term:
-    """A picture, or the mean of several, that is added or taken away."""
-
-    sign: float
-    pictures: tuple[Path, ...]
+Term = tuple[float, tuple[Path, ...]]  # +1 or -1, and pictures whose mean is added or taken away
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Query:
     @property
     def pictures(self) -> list[Path]:
         """Of all its terms."""
-        return [picture for term in self.terms for picture in term.pictures]
+        return [picture for _, pictures in self.terms for picture in pictures]
 
 
 def gather(
@@ -62,38 +58,31 @@ def gather(
     refused: list[str] = []
     header = apart(read_header, workers)
     for name in given:
-        path = among / name if among is not None and not _there(name) and _there(among / name) else name
-        if _there(path) and path.is_dir():
+        path = name
+        if among is not None and not lexists(name) and lexists(among / name):
+            path = among / name
+        if lexists(path) and path.is_dir():
             census = take_census(path, workers=workers, progress=progress(report, "reading headers"))
             gathered.append([census.path(picture) for picture in census.pictures])
             refused += [f"{path / entry.name}: {entry.reason}" for entry in census.refused]
             continue
-        gathered.append([path])
         try:
             header(path)
+            gathered.append([path])
         except Refusal as refusal:
-            if strict and not _there(path) and among is not None and not among.is_dir():
-                gathered[-1] = [among / name]  # the pictures are gone, and their vectors may serve
-            elif strict and not _there(path):
-                raise InputError(f"There is no {path}.", "Check the path.") from None
-            elif strict:
-                raise InputError(f"The query {path} is not used: {refusal.reason}.", "Give a picture.") from None
-            else:
-                gathered[-1] = []
+            if not strict:
+                gathered.append([])
                 refused.append(f"{path}: {refusal.reason}")
+            elif lexists(path):
+                raise InputError(f"The query {path} is not used: {refusal.reason}.", "Give a picture.") from None
+            elif among is None or among.is_dir():
+                raise InputError(f"There is no {path}.", "Check the path.") from None
+            else:
+                gathered.append([among / name])  # the pictures are gone, and their vectors may serve
     return gathered, refused
 
 
-def _there(path: Path) -> bool:
-    try:
-        return path.exists() or path.is_symlink()
-    except OSError:  # a name that no file can have
-        return False
-
-
-def read_queries(
-    given: Sequence[Path], among: Path | None, workers: int, report: Report
-) -> tuple[list[Query], list[str]]:
+def read_queries(given: Sequence[Path], among: Path, workers: int, report: Report) -> tuple[list[Query], list[str]]:
     """Each picture a query of its own; or, where + or - stands among them, one query: the sum.
 
     Returns:
@@ -106,11 +95,12 @@ def read_queries(
     names = [path for path, word in zip(given, words, strict=True) if word not in SIGNS]
     gathered, refused = gather(names, workers, report, among=among)
     if len(names) == len(given):
-        return [Query(str(path), (Term(1.0, (path,)),)) for paths in gathered for path in paths], refused
-    waiting, sign, terms = iter(gathered), 1.0, []
+        return [Query(str(path), ((1.0, (path,)),)) for paths in gathered for path in paths], refused
+    waiting, sign = iter(gathered), 1.0
+    terms: list[Term] = []
     for place, word in enumerate(words):
         if word not in SIGNS:
-            terms.append(Term(sign, tuple(next(waiting))))
+            terms.append((sign, tuple(next(waiting))))
             sign = 1.0
         elif place + 1 == len(words) or words[place + 1] in SIGNS:
             raise InputError(f"After the {word} comes no picture.", "Write it as: simclr similar a.jpg + b.jpg - c.jpg")
@@ -122,7 +112,7 @@ def read_queries(
 
 
 def embed_queries(
-    queries: Sequence[Query], index: Index, ready: ReadyEncoder, *, batch_size: int, workers: int, report: Report
+    queries: Sequence[Query], index: Index, chosen: Chosen, report: Report
 ) -> tuple[list[Query], NDArray[np.float32], list[str]]:
     """A vector of length 1 for each query; what the index has is not embedded again.
 
@@ -133,34 +123,27 @@ def embed_queries(
         InputError: not one can be answered.
     """
     paths = list(dict.fromkeys(picture for query in queries for picture in query.pictures))
-    many = len(paths) > ONE_BY_ONE  # then a table of all names pays
-    lookup = index.places.get if many else index.place
-    places = [place_of(path, index, lookup) for path in paths]
-    h = np.empty((len(paths), index.width), np.float32)
-    known = [i for i, place in enumerate(places) if place is not None]
-    h[known] = index.h.take(np.array([place for place in places if place is not None], np.int64))
-    others = [i for i, place in enumerate(places) if place is None]
-    made, refusals = embed_files(
-        ready, [paths[i] for i in others], batch_size=batch_size, workers=workers, report=report,
-        stage="embedding queries",
-    )  # fmt: skip
-    whole = [i for n, i in enumerate(others) if n not in refusals]
-    h[whole] = unit_rows(made)
-    refused = [f"{paths[others[n]]}: {refusal.reason}" for n, refusal in refusals.items()]
-    lost = {paths[others[n]] for n in refusals}
-    left = (Query(query.text, tuple(Term(term.sign, tuple(path for path in term.pictures if path not in lost))
-                                    for term in query.terms)) for query in queries)  # fmt: skip
-    answered = [query for query in left if all(term.pictures for term in query.terms)]
+    lookup = index.places.get if len(paths) > ONE_BY_ONE else index.place  # of many a table of all names pays
+    places = {path: place_of(path, index, lookup) for path in paths}
+    known = {path: place for path, place in places.items() if place is not None}
+    others = [path for path in paths if path not in known]
+    rows = dict(zip(known, index.h.take(np.array(list(known.values()), np.int64)), strict=True))
+    made, refusals = chosen.embed(others, report, "embedding queries")
+    rows |= zip((path for i, path in enumerate(others) if i not in refusals), unit_rows(made), strict=True)
+    refused = [f"{others[i]}: {refusal.reason}" for i, refusal in refusals.items()]
+    answered = []
+    for query in queries:
+        terms = tuple((sign, tuple(path for path in pictures if path in rows)) for sign, pictures in query.terms)
+        if all(pictures for _, pictures in terms):
+            answered.append(Query(query.text, terms))
     if not answered:
         raise InputError(f"No query could be decoded ({refused[0]}).", "Give whole pictures.")
-    rows = {path: h[i] for i, path in enumerate(paths)}
     return answered, np.stack([_sum(query, rows) for query in answered]), refused
 
 
 def _sum(query: Query, rows: dict[Path, NDArray[np.float32]]) -> NDArray[np.float32]:
-    total = np.sum(
-        [term.sign * np.mean([rows[path] for path in term.pictures], axis=0) for term in query.terms], axis=0
-    )
+    means = [sign * np.mean([rows[path] for path in pictures], axis=0) for sign, pictures in query.terms]
+    total = np.sum(means, axis=0)
     length = float(np.linalg.norm(total))
     if length < 1e-6:
         raise InputError(f"The sum {query.text} comes to nothing.", "Take away less than there is.")
@@ -185,5 +168,5 @@ def place_of(path: Path, index: Index, lookup: Callable[[str], int | None]) -> i
         status = path.stat()
     except OSError:
         return None
-    same = (status.st_size, status.st_mtime_ns) == (index.bytes[place], index.modified_ns[place])
-    return place if same else None
+    known = index.images[["bytes", "modified_ns"]][place].tolist()
+    return place if known == (status.st_size, status.st_mtime_ns) else None

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.engine.calibration import Calibration
 from simclr_cli.engine.search import nearest
 from simclr_cli.events import Report, silent
 from simclr_cli.results import Neighbour, QueryResult, SimilarResult
 from simclr_cli.settings import SimilarSettings
-from simclr_cli.verbs.indexing import Opened, choose_run, open_index, within
-from simclr_cli.verbs.outputs import Entry, Group, page_of, write_found
+from simclr_cli.store.index import Index
+from simclr_cli.verbs.indexing import choose_run, open_index, within
+from simclr_cli.verbs.outputs import Entry, Group, cells, page_of, write_found
 from simclr_cli.verbs.queries import Query, embed_queries, read_queries
 from simclr_cli.wording import closeness
 
@@ -30,22 +31,18 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     workers, root = chosen.workers, chosen.ready.info.settings.images
     queries, refused = read_queries(settings.queries, root, workers, report)  # before long work
     out = page_of(settings, chosen.run, "similar")
-    opened = open_index(chosen, report)
-    answered, h, failed = embed_queries(
-        queries, opened.index, opened.ready, batch_size=settings.batch_size, workers=workers, report=report
-    )
-    among = within(opened.index, settings.within)
-    found = tuple(
-        QueryResult(query.text, hits)
-        for query, hits in zip(answered, _hits(opened, answered, h, among, settings), strict=True)
-    )
-    searched = len(opened.index) if among is None else int(among.sum())
+    index, calibration = open_index(chosen, report)
+    answered, h, failed = embed_queries(queries, index, chosen, report)
+    among = within(index, settings.within)
+    hits = _hits(index, calibration, answered, h, among, settings)
+    found = tuple(QueryResult(query.text, own) for query, own in zip(answered, hits, strict=True))
+    searched = len(index) if among is None else int(among.sum())
     result = SimilarResult(
-        str(opened.run.path), searched, found, (*refused, *failed), out=str(out) if out is not None else None
+        str(chosen.run.path), searched, found, (*refused, *failed), out=str(out) if out is not None else None
     )
     if out is not None:
         groups = [_group(query, one) for query, one in zip(answered, found, strict=True)]
-        lead = f"Of {searched:,} pictures of {opened.run.path}, by the cosine similarity of h."
+        lead = f"Of {searched:,} pictures of {chosen.run.path}, by the cosine similarity of h."
         write_found(out, result, "Similar pictures", lead, groups, workers=workers, report=report)
     return result
 
@@ -53,16 +50,7 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
 def _group(query: Query, found: QueryResult) -> Group:
     """The hits of a query as a group of the gallery, the query itself first if it is one picture."""
     entries = tuple(
-        Entry(
-            hit.path,
-            f"{hit.similarity:.3f}: {closeness(hit.above_random, hit.above_views)}",
-            {
-                "rank": hit.rank,
-                "similarity": hit.similarity,
-                "above_random": hit.above_random,
-                "above_views": hit.above_views,
-            },
-        )
+        Entry(hit.path, f"{hit.similarity:.3f}: {closeness(hit.above_random, hit.above_views)}", cells(hit))
         for hit in found.neighbours
     )
     pictures = query.pictures
@@ -71,41 +59,28 @@ def _group(query: Query, found: QueryResult) -> Group:
 
 
 def _hits(
-    opened: Opened,
-    queries: Sequence[Query],
-    h: NDArray[np.float32],
-    among: NDArray[np.bool_] | None,
-    settings: SimilarSettings,
-) -> list[tuple[Neighbour, ...]]:
+    index: Index, calibration: Calibration, queries: Sequence[Query], h: NDArray[np.float32],
+    among: NDArray[np.bool_] | None, settings: SimilarSettings,
+) -> list[tuple[Neighbour, ...]]:  # fmt: skip
     """The neighbours of each query; its own files are left out, under whatever path they lie."""
+    least = -np.inf if settings.min_similarity is None else settings.min_similarity
     own = [{picture.resolve() for picture in query.pictures} for query in queries]
     wanted = settings.top + max(map(len, own)) + SPARE
     while True:
-        similarities, places = nearest(opened.index.h, h, wanted, among)
-        hits = [
-            _neighbours(opened, leave_out, row, where, settings)
-            for leave_out, row, where in zip(own, similarities, places, strict=True)
-        ]
-        if places.shape[1] < wanted or all(len(found) >= settings.top for found in hits):
-            return [found[: settings.top] for found in hits]
-        if settings.min_similarity is not None and float(similarities[:, -1].max()) < settings.min_similarity:
-            return [found[: settings.top] for found in hits]
-        wanted *= 2  # many links to the query
-
-
-def _neighbours(
-    opened: Opened,
-    leave_out: set[Path],
-    similarities: NDArray[np.float32],
-    places: NDArray[np.int64],
-    settings: SimilarSettings,
-) -> tuple[Neighbour, ...]:
-    hits: list[Neighbour] = []
-    for similarity, place in zip(similarities.tolist(), places.tolist(), strict=True):
-        path = opened.index.path(place)
-        if settings.min_similarity is not None and similarity < settings.min_similarity:
+        similarities, places = nearest(index.h, h, wanted, among)
+        hits = []
+        for leave_out, row, where in zip(own, similarities.tolist(), places.tolist(), strict=True):
+            near = [(one, index.path(place)) for one, place in zip(row, where, strict=True) if one >= least]
+            hits.append([(one, path) for one, path in near if path.resolve() not in leave_out][: settings.top])
+        if places.shape[1] < wanted or all(len(found) == settings.top for found in hits):
             break
-        if path.resolve() not in leave_out:
-            meaning = opened.calibration.above_random(similarity), opened.calibration.above_views(similarity)
-            hits.append(Neighbour(len(hits) + 1, str(path), similarity, *meaning))
-    return tuple(hits)
+        if float(similarities[:, -1].max()) < least:
+            break
+        wanted *= 2  # many links to the query
+    return [
+        tuple(
+            Neighbour(rank, str(path), one, calibration.above_random(one), calibration.above_views(one))
+            for rank, (one, path) in enumerate(found, start=1)
+        )
+        for found in hits
+    ]

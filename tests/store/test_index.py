@@ -61,7 +61,7 @@ def test_all_of_it_comes_back_also_to_other_tools(tmp_path: Path) -> None:
     assert found.names == NAMES and [found.name(place) for place in range(5)] == NAMES
     np.testing.assert_array_equal(found.h[:], added.h)
     for column in IMAGE.names or ():
-        np.testing.assert_array_equal(getattr(found, column), added.images[column])
+        np.testing.assert_array_equal(found.images[column], added.images[column])
     (embeddings,) = files(tmp_path, "embeddings")
     np.testing.assert_array_equal(np.fromfile(embeddings, "<f4").reshape(-1, WIDTH), added.h)
 
@@ -83,7 +83,8 @@ def test_it_is_what_a_dict_would_be(tmp_path: Path) -> None:
     for place, name in enumerate(names):
         assert index.name(place) == name and index.place(name) == place and index.path(place) == Path("/pics", name)
         np.testing.assert_array_equal(h[place], kept[name][0])
-        assert index.bytes[place] == kept[name][1]["bytes"] and (index.digest[place] == kept[name][1]["digest"]).all()
+        assert index.images["bytes"][place] == kept[name][1]["bytes"]
+        assert (index.images["digest"][place] == kept[name][1]["digest"]).all()
     chosen = rng.permutation(len(index))[:30]
     np.testing.assert_array_equal(index.h.take(chosen), h[chosen])
     for start, stop in ((0, 7), (3, 90), (100, 100), (len(index) - 2, len(index) + 9)):

@@ -92,7 +92,7 @@ def indexed(work: Path, truth: Truth) -> str:
     found = read_index(RunFolder(work / "simclr-runs/a").vectors, model_digest=model_of(work))
     if found is None or len(found) != 16:
         return "there is no index"
-    right = [np.allclose(truth[bytes(found.digest[place]).hex()], row, atol=1e-5)
+    right = [np.allclose(truth[bytes(found.images["digest"][place]).hex()], row, atol=1e-5)
              for place, row in enumerate(found.h[:])]  # fmt: skip
     return "" if all(right) else "vectors are of other pictures"
 

@@ -99,7 +99,7 @@ def run_of(file: Path) -> RunFolder:
 
 def read_index_of(file: Path) -> Any:
     found = read_index(file.parent, model_digest=digest_file(run_of(file).weights_file))
-    return found and (calibration_of(found), found.names, found.path(0), found.h[0 : len(found)], found.known.size)
+    return found and (calibration_of(found), found.names, found.path(0), found.h[0 : len(found)], found.known.images)
 
 
 def read_encoder_config(file: Path) -> Any:

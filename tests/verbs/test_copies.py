@@ -75,9 +75,9 @@ def oracle(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
     groups, same = Graph(), {}
     groups.add_nodes_from(range(len(index)))
     for place in range(len(index)):
-        same.setdefault(index.digest[place].tobytes(), []).append(place)
+        same.setdefault(index.images["digest"][place].tobytes(), []).append(place)
     for i, j in combinations(range(len(index)), 2):
-        exact = index.digest[i].tobytes() == index.digest[j].tobytes()
+        exact = index.images["digest"][i].tobytes() == index.images["digest"][j].tobytes()
         colours = correlation(looks[i].small[None], looks[j].small[None])[0]
         bits = (looks[i].hash ^ looks[j].hash).bit_count()
         near = (
@@ -104,13 +104,13 @@ def test_the_best_copy_is_first(scenes: Index) -> None:
     """Of one scene the whole picture, although the smaller one and the cut one would come first by name."""
     found = find_copies(scenes, "all", 0.9, workers=2)
     for group in found.groups:
-        pixels = scenes.size[group].prod(axis=1).tolist()
+        pixels = scenes.images["size"][group].prod(axis=1).tolist()
         assert pixels == sorted(pixels, reverse=True)
         for a, b in zip(group[:-1].tolist(), group[1:].tolist(), strict=True):
-            if scenes.size[a].prod() == scenes.size[b].prod():
+            if scenes.images["size"][a].prod() == scenes.images["size"][b].prod():
                 assert found.looks[a].sharpness >= AS_SHARP * found.looks[b].sharpness
-            if (scenes.digest[a] == scenes.digest[b]).all():
-                assert scenes.bytes[a] > scenes.bytes[b]
+            if (scenes.images["digest"][a] == scenes.images["digest"][b]).all():
+                assert scenes.images["bytes"][a] > scenes.images["bytes"][b]
 
 
 def test_a_link_is_never_the_best_of_its_file(tmp_path: Path, draw: Callable[..., Any]) -> None:

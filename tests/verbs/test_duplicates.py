@@ -66,9 +66,9 @@ def test_planted_copies_are_found_and_the_best_comes_first(planted: Any) -> None
 
 
 def test_the_threshold_is_taken_from_views(planted: Any) -> None:
-    opened = module.open_index(module.choose_run(DuplicatesSettings(runs=planted.runs)), lambda _: None)
+    _, calibration = module.open_index(module.choose_run(DuplicatesSettings(runs=planted.runs)), lambda _: None)
     result = find(planted)
-    assert result.threshold == pytest.approx(min(0.999, opened.calibration.views_at(50)))
+    assert result.threshold == pytest.approx(min(0.999, calibration.views_at(50)))
     assert names(result, planted) == [SCENE, BRICKS]
 
 

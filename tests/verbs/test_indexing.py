@@ -22,8 +22,7 @@ from simclr_cli.files import NotWritten, write_json
 from simclr_cli.locks import LOCK, Busy, locked
 from simclr_cli.settings import EmbedSettings, SimilarSettings
 from simclr_cli.store.index import Index, read_index
-from simclr_cli.store.run import RunFolder
-from simclr_cli.store.runs import find_run
+from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.vectors import read_vectors
 from simclr_cli.verbs import indexing
 from simclr_cli.verbs.embed import embed
@@ -47,7 +46,7 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def opened(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> Index:
-    return open_index(choose_run(SimilarSettings(queries=(ANY,), runs=own.runs, **values)), report).index
+    return open_index(choose_run(SimilarSettings(queries=(ANY,), runs=own.runs, **values)), report)[0]
 
 
 def check(own: Any, index: Index, tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def check(own: Any, index: Index, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.stack([by_name[name] for name in vectors.rows]), vectors.values, atol=1e-5)
     for place, name in enumerate(index.names):
         status = (own.pictures / name).stat()
-        assert (index.bytes[place], index.modified_ns[place]) == (status.st_size, status.st_mtime_ns)
+        assert index.images[["bytes", "modified_ns"]][place].tolist() == (status.st_size, status.st_mtime_ns)
         assert index.place(name) == place and index.name(place) == name
 
 
@@ -198,16 +197,16 @@ def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..
 
 def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) -> None:
     settings = SimilarSettings(queries=(ANY,), runs=own.runs)
-    first = open_index(choose_run(settings), lambda _: None).calibration
+    first = open_index(choose_run(settings), lambda _: None)[1]
     shutil.copy(own.pictures / "dots" / "0000.png", own.pictures / "one-more.png")
-    assert open_index(choose_run(settings), lambda _: None).calibration.random.tolist() == first.random.tolist()
+    assert open_index(choose_run(settings), lambda _: None)[1].random.tolist() == first.random.tolist()
     shutil.rmtree(own.pictures / "bricks")
     shutil.rmtree(own.pictures / "zigzag")
-    now = open_index(choose_run(settings), lambda _: None).calibration
+    now = open_index(choose_run(settings), lambda _: None)[1]
     assert now.random_pairs < first.random_pairs
     index = own.run.vectors / "index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "similarity": None}))
-    again = open_index(choose_run(settings), lambda _: None).calibration
+    again = open_index(choose_run(settings), lambda _: None)[1]
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
 
 
@@ -216,7 +215,7 @@ def test_the_run_is_found_once_though_another_finishes_meanwhile(own: Any) -> No
     newer = RunFolder(Path(shutil.copytree(own.run.path, own.runs / "newer")))
     os.utime(newer.weights_file, ns=(2**62, 2**62))
     assert find_run(None, own.runs) == newer
-    assert open_index(chosen, lambda _: None).run == chosen.run == own.run
+    assert open_index(chosen, lambda _: None)[0].folder == chosen.run.vectors == own.run.vectors
 
 
 def test_vectors_that_were_never_finished_do_not_serve(

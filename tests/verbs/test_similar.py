@@ -241,7 +241,7 @@ def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest
     assert "There are no vectors of this run yet: embedding 48 pictures." in notes(said)
     kept = sorted(path.name for path in own.run.vectors.iterdir())
     assert [name.split("-")[0] for name in kept] == ["embeddings", "images", "index.json", "names"]
-    monkeypatch.setattr(indexing, "embed_files", lambda *_, **__: pytest.fail("embedded again"))
+    monkeypatch.setattr(indexing, "bring_up_to_date", lambda *_: pytest.fail("embedded again"))
     assert find(own, query) == find(own, query, as_is=True) == first
 
 
