@@ -35,7 +35,7 @@ import torch
 from machine import describe_machine
 
 from simclr_cli.engine.encoder import create_encoder, scratch_spec
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.views import TwoViews, ViewRecipe
 from simclr_cli.events import EpochDone, Event
 from simclr_cli.settings import PretrainSettings, ProbeSettings
@@ -58,7 +58,7 @@ def agreement(device: torch.device) -> dict[str, Any]:
         encoder = create_encoder(scratch_spec("resnet18", 64)).eval().to(place)
         h.append(encoder.represent(pixels[:, :, :64, :64].to(place)).cpu())
         z = torch.randn(6000, 128, generator=torch.Generator().manual_seed(2)).to(place).requires_grad_()
-        loss = nt_xent(z, 0.1)
+        loss = contrastive_loss(z, 0.1)
         loss.backward()
         losses.append(loss.item())
         gradients.append(z.grad.cpu())
@@ -97,7 +97,7 @@ def loss(device: torch.device, pictures: int) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        nt_xent(z, 0.1).backward()
+        contrastive_loss(z, 0.1).backward()
         z.grad.sum().item()
         seconds.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None

@@ -36,9 +36,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from simclr_cli.engine.encoder import SMALL_IMAGE, Encoder, EncoderSpec, create_encoder
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.model import ProjectionHead, SimCLR
-from simclr_cli.engine.optim import create_optimizer, learning_rate, set_learning_rate
+from simclr_cli.engine.optim import Schedule, create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.engine.views import ViewRecipe, draw_parameters, make_view
 from simclr_cli.files import make_folder, write_file, write_json
@@ -143,8 +143,8 @@ def train(train_set: Pictures, trial: Trial, given: argparse.Namespace, most_ste
             for recipe in (trial.first, trial.second)
         ]
         warmup = round(WARMUP * total)
-        set_learning_rate(optimizer, learning_rate(step, total_steps=total, warmup_steps=warmup, peak=PEAK))
-        loss = nt_xent(model(torch.cat(views))[1], trial.temperature)
+        set_learning_rate(optimizer, Schedule(PEAK, total, warmup)(step))
+        loss = contrastive_loss(model(torch.cat(views))[1], trial.temperature)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.events import EpochDone, Event, PlanMade, silent
 from simclr_cli.settings import PretrainSettings, ResolvedSettings
@@ -58,7 +58,7 @@ class Synthetic:
         for _ in range(steps):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 z = self.forward(self.x)
-            loss = nt_xent(z, self.chosen.temperature)
+            loss = contrastive_loss(z, self.chosen.temperature)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

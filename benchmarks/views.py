@@ -22,9 +22,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from simclr_cli.engine.encoder import EncoderSpec, create_encoder
-from simclr_cli.engine.loss import nt_xent
+from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.model import ProjectionHead, SimCLR
-from simclr_cli.engine.optim import create_optimizer, learning_rate, set_learning_rate
+from simclr_cli.engine.optim import Schedule, create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import knn_votes
 from simclr_cli.engine.views import TwoViews, ViewRecipe
 
@@ -69,8 +69,8 @@ def train(pixels: Tensor, arm: str, seed: int, epochs: int) -> SimCLR:
             else:
                 x = torch.stack([THEIRS(pictures[i]) for _ in range(2) for i in rows])
             at, total = epoch * steps + step, epochs * steps
-            set_learning_rate(optimizer, learning_rate(at, total_steps=total, warmup_steps=steps, peak=PEAK))
-            loss = nt_xent(model(x)[1], TEMPERATURE)
+            set_learning_rate(optimizer, Schedule(PEAK, total, steps)(at))
+            loss = contrastive_loss(model(x)[1], TEMPERATURE)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -247,3 +247,12 @@ def test_version_is_that_of_the_installed_distribution() -> None:
     from importlib.metadata import version
 
     assert version("simclr-cli") == simclr_cli.__version__
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("benchmarks/*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_is_there(path: Path) -> None:
+    """They are not run with the tests, and would be found broken when they are needed."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simclr_cli"):
+            module = importlib.import_module(node.module)
+            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], node.module
