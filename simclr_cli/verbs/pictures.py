@@ -22,10 +22,10 @@ NAMED = 5  # pictures of each kind of change
 class Changes:
     """How the pictures of a folder differ from those of a run, by name."""
 
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[str, ...]  # of another size in bytes
-    touched: tuple[str, ...]  # of the same size, at another time
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # of another size in bytes
+    touched: tuple[str, ...] = ()  # of the same size, at another time
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
@@ -41,6 +41,8 @@ class Changes:
 def compare(files: Mapping[str, tuple[int, int]], census: Census) -> Changes:
     """Compare images as they were and as they are, by names, sizes in bytes and times of change."""
     now = _files(census)
+    if now == files:  # as nearly always, also of a million
+        return Changes()
     others = [name for name in now if name in files and now[name] != files[name]]
     return Changes(
         added=tuple(name for name in now if name not in files),

@@ -174,7 +174,13 @@ def advise(chosen: ResolvedViews, enlarged: float, grey: bool, blank: int, views
         enlarged: see enlarged_share.
         grey: whether all pictures looked at are; blank: how many of the `views` looked at are.
     """
-    told = [_of_crops(chosen, enlarged), _of_colour(chosen, grey)]
+    what = f"enlarged to more than twice its size to fill {chosen.image_size} px"
+    crops = f"No crop is {what}."
+    if enlarged:
+        remedy = " A larger --crop-min or a smaller --image-size makes them sharper." if enlarged > MANY else ""
+        share = _percent(enlarged).capitalize()
+        crops = f"{share} of the crops are {what.replace('its', 'their')}, and look blurred.{remedy}"
+    told = [crops, _of_colour(chosen, grey)]
     if blank:
         verb = "shows" if blank == 1 else "show"
         told.append(
@@ -182,15 +188,6 @@ def advise(chosen: ResolvedViews, enlarged: float, grey: bool, blank: int, views
             "--color-strength makes that rarer."
         )
     return tuple(told)
-
-
-def _of_crops(chosen: ResolvedViews, enlarged: float) -> str:
-    what = f"enlarged to more than twice its size to fill {chosen.image_size} px"
-    if not enlarged:
-        return f"No crop is {what}."
-    remedy = " A larger --crop-min or a smaller --image-size makes them sharper." if enlarged > MANY else ""
-    share = _percent(enlarged).capitalize()
-    return f"{share} of the crops are {what.replace('its', 'their')}, and look blurred.{remedy}"
 
 
 def _of_colour(chosen: ResolvedViews, grey: bool) -> str:

@@ -31,8 +31,6 @@ from simclr_cli.verbs.encoders import start_encoder
 from simclr_cli.verbs.outcome import TELL_SECONDS, keep_what_is_good, read_losses
 from simclr_cli.verbs.step import Step
 
-Look = Callable[[SimCLR, int], tuple[Health | None, float | None]]
-
 
 def build_model(chosen: ResolvedSettings) -> SimCLR:
     """Encoder and head as they are before the first step: a function of the settings alone."""
@@ -51,7 +49,7 @@ def train(
     *,
     groups: Tensor | None = None,
     shrunk: Callable[[int], None] = lambda _: None,
-    look: Look = lambda *_: (None, None),
+    look: Callable[[SimCLR, int], tuple[Health | None, float | None]] = lambda *_: (None, None),
 ) -> list[dict[str, Any]]:
     """Train `model` in place, on the device that it is on.
 
