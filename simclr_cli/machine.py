@@ -34,7 +34,11 @@ def free_memory(device: torch.device) -> int:
 
 def free_ram() -> int:
     """Bytes that this process could take of the machine's memory, or of what its container may."""
-    return min([_available(), *_left_to_containers()])
+    left = [_available()]
+    for limit, use in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            left.append(max(0, int(Path(limit).read_text()) - int(Path(use).read_text())))
+    return min(left)
 
 
 def count_cores() -> int:
@@ -124,11 +128,3 @@ def _available() -> int:
     with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of what there is
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return UNKNOWN_MEMORY
-
-
-def _left_to_containers() -> list[int]:
-    left = []
-    for limit, use in CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
-            left.append(max(0, int(Path(limit).read_text()) - int(Path(use).read_text())))
-    return left
