@@ -15,14 +15,7 @@ from simclr_cli.settings.finding import (
 )
 from simclr_cli.settings.labelled import FinetuneSettings, PredictSettings, ProbeSettings
 from simclr_cli.settings.shared import RUNS, EncoderSettings, Settings
-from simclr_cli.settings.training import (
-    Copies,
-    LearningRateRule,
-    Loss,
-    Precision,
-    PretrainSettings,
-    ResolvedSettings,
-)
+from simclr_cli.settings.training import Copies, LearningRateRule, Loss, Precision, PretrainSettings, ResolvedSettings
 from simclr_cli.settings.using import (
     CacheSettings,
     CheckSettings,

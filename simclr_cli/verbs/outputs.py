@@ -72,14 +72,7 @@ def page_of(settings: FindSettings, run: RunFolder, verb: str) -> Path | None:
 
 
 def write_found(
-    out: Path,
-    result: Any,
-    title: str,
-    lead: str,
-    groups: Sequence[Group],
-    *,
-    workers: int,
-    report: Report,
+    out: Path, result: Any, title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report
 ) -> None:
     """Write what was found as the ending of `out` says.
 

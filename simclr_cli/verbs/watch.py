@@ -49,8 +49,7 @@ class Watch:
         self.rows = out[:MOST] if self.held_out else np.sort(some[: max(LEAST, min(MOST, count // 25))])
         trained = count - len(out)
         self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * HEALTH_SHARE)))
-        classes = decoded.census.classes
-        self.labelled = np.sort(some[:KNN_MOST]) if classes else some[:0]
+        self.labelled = np.sort(some[:KNN_MOST]) if decoded.census.classes else some[:0]
         self.knn_every = max(1, math.ceil(len(self.labelled) / (6 * trained * KNN_SHARE)))
 
     def look(self, model: SimCLR, epoch: int) -> tuple[Health | None, float | None]:
