@@ -69,8 +69,3 @@ def read_run_info(run: RunFolder) -> RunInfo:
         )
     except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None
-
-
-def write_run_info(run: RunFolder, info: RunInfo) -> None:
-    """Write a run's config.json."""
-    run.write_config(info.described())

@@ -55,8 +55,8 @@ def calibrated(index: Index, census: Census, ready: ReadyEncoder, *, workers: in
 
 def _views(
     ready: ReadyEncoder, index: Index, census: Census, places: NDArray[np.int64], workers: int, report: Report
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(V, D) each: h, of length 1, of two views as the run was trained on; none if an image has gone meanwhile."""
+) -> NDArray[np.float32]:
+    """(2, V, D): h, of length 1, of two views as the run was trained on; none if an image has gone meanwhile."""
     by_name = {picture.name: picture for picture in census.pictures}
     names = [index.name(int(place)) for place in places]
     chosen = ready.info.settings
@@ -68,6 +68,6 @@ def _views(
             h = embed_views(ready.encoder, chosen, decoded, np.arange(len(decoded)), draw)
     except InputError as error:  # a picture has gone meanwhile: the next start sees it
         report(Note(f"What two views of a picture are like is not known: {error.what}", warning=True))
-        return np.empty((0, index.width), np.float32), np.empty((0, index.width), np.float32)
-    first, second = torch.nn.functional.normalize(h, dim=-1).cpu().numpy()
-    return first, second
+        return np.empty((2, 0, index.width), np.float32)
+    views: NDArray[np.float32] = torch.nn.functional.normalize(h, dim=-1).cpu().numpy()
+    return views

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +76,8 @@ def write_found(
 ) -> None:
     """Write what was found as the ending of `out` says.
 
-    .html: a gallery of the groups. .csv: a row a picture, of its group, its path and its values. .json: the result,
-    as --json prints it.
+    .html: a gallery of the groups. .csv: a row a picture, of its group, its path and its values, as `names` writes
+    them. .json: the result, as --json prints it.
 
     Args:
         result: a dataclass of plain values.
@@ -93,19 +93,13 @@ def write_found(
         return write_json(out, dataclasses.asdict(result))
     if kind == ".csv":
         columns = list(dict.fromkeys(name for group in groups for entry in group.pictures for name in entry.values))
-        return write_csv(out, ["group", "path", *columns], table_rows(groups, columns))
+        rows = (
+            [as_words(group.heading), as_cell(entry.path), *(as_words(entry.values.get(name)) for name in columns)]
+            for group in groups
+            for entry in group.pictures
+        )
+        return write_csv(out, ["group", "path", *columns], rows)
     return write_bytes(out, gallery_of(title, lead, groups, workers=workers, report=report).encode("utf-8"))
-
-
-def table_rows(groups: Sequence[Group], columns: Sequence[str]) -> Iterator[list[Cell]]:
-    """For every picture its group's heading, its path, and its values under these names.
-
-    Names and other text as `names` writes them.
-    """
-    for group in groups:
-        heading = as_words(group.heading)
-        for entry in group.pictures:
-            yield [heading, as_cell(entry.path), *(as_words(entry.values.get(name)) for name in columns)]
 
 
 def gallery_of(title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report) -> str:

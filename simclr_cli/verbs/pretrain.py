@@ -32,7 +32,7 @@ from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.events import EventFiles
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import RunInfo, write_run_info
+from simclr_cli.store.run_info import RunInfo
 from simclr_cli.trouble import require_extra
 from simclr_cli.verbs.copies import join_alike
 from simclr_cli.verbs.encoders import pick_device
@@ -109,7 +109,7 @@ def _pretrain(
     def shrunk(micro_batch: int) -> None:
         assert info is not None  # with several processes it is an error instead
         smaller = dataclasses.replace(info.settings, micro_batch=micro_batch)
-        write_run_info(run, dataclasses.replace(info, settings=smaller))
+        run.write_config(dataclasses.replace(info, settings=smaller).described())
 
     model = model or build_model(chosen).to(device)
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)

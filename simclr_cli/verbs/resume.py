@@ -18,7 +18,7 @@ from simclr_cli.settings import PretrainSettings, ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.epochs import read_epochs
 from simclr_cli.store.run import RunFolder, list_runs
-from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info, write_run_info
+from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
 from simclr_cli.verbs.pictures import find_folder, is_of, keep_pictures
 from simclr_cli.wording import count
 
@@ -160,7 +160,7 @@ def settle(
         image_changes=changes,
     )
     run.write_refused([(entry.name, entry.reason) for entry in census.refused])
-    write_run_info(run, info)
+    run.write_config(info.described())
     return info
 
 

@@ -13,7 +13,7 @@ from simclr_cli.errors import RunError
 from simclr_cli.events import Choice
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info, write_run_info
+from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
 
 INFO = RunInfo(
     settings=ResolvedSettings(
@@ -32,14 +32,14 @@ INFO = RunInfo(
 
 def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
     """Also where the folder of its images has gone, and its name is not UTF-8."""
-    write_run_info(RunFolder(tmp_path), INFO)
+    RunFolder(tmp_path).write_config(INFO.described())
     assert read_run_info(RunFolder(tmp_path)) == INFO
 
 
 def test_what_is_of_the_command_is_not_kept(tmp_path: Path) -> None:
     command = {"runs": Path("elsewhere"), "resume": True, "accept_changes": True, "dry_run": True, "cache_gb": 3.0}
     settings = dataclasses.replace(INFO.settings, **command, devices=4, checkpoint_seconds=1.0, tensorboard=True)
-    write_run_info(RunFolder(tmp_path), dataclasses.replace(INFO, settings=settings))
+    RunFolder(tmp_path).write_config(dataclasses.replace(INFO, settings=settings).described())
     assert not set(NOT_KEPT) & json.loads(RunFolder(tmp_path).config_file.read_bytes())["settings"].keys()
     assert read_run_info(RunFolder(tmp_path)) == INFO
 
@@ -59,7 +59,7 @@ def test_what_is_of_the_command_is_not_kept(tmp_path: Path) -> None:
 )
 def test_what_is_no_whole_description_is_a_run_error(tmp_path: Path, change: Any, told: str) -> None:
     run = RunFolder(tmp_path)
-    write_run_info(run, INFO)
+    run.write_config(INFO.described())
     content = json.loads(run.config_file.read_bytes())
     change(content)
     run.write_config(content)
