@@ -143,9 +143,11 @@ def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tupl
             if why := _move(file, folder, root):
                 left.append(f"{away}: {why}")
             back += not why
-        if _is_reached(folder, file.name):
-            with contextlib.suppress(OSError):
-                _temporary(away, file.digest).unlink(missing_ok=True)  # of a move that was killed
+        with contextlib.suppress(OSError):
+            if _is_reached(root, file.name):
+                _temporary(home, file.digest).unlink(missing_ok=True)  # of a move that was killed
+            if _is_reached(folder, file.name):
+                _temporary(away, file.digest).unlink(missing_ok=True)
                 os.removedirs(away.parent)  # up to the first that is not empty: the list is in `folder`
         progress(done, len(journal.files))
     if not left:

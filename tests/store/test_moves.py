@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,19 @@ def test_killed_at_any_moment_all_can_be_put_back(
         assert put_back(folder, silent)[2] == ()
     assert tree(root) == before
     assert [path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL] == []
+
+
+@pytest.mark.usefixtures("file_system")
+def test_a_copy_that_a_kill_left_on_the_way_back_goes(root: Path, tmp_path: Path) -> None:
+    """Killed between the two names of the copy: the file is there, and its unfinished name beside it."""
+    before, folder = tree(root), tmp_path / "copies"
+    check_destination(folder, root)
+    move_out(root, folder, wanted(), silent)
+    for name, digest in wanted():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(folder / name, root / name)
+        shutil.copy2(folder / name, (root / name).with_name(f"{TEMPORARY_PREFIX}{digest[:16]}"))
+    assert put_back(folder, silent)[2] == () and tree(root) == before
 
 
 def test_what_is_not_as_it_was_stays_and_is_named(root: Path, tmp_path: Path) -> None:
