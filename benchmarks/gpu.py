@@ -53,7 +53,8 @@ def agreement(device: torch.device) -> dict[str, Any]:
     sizes = torch.tensor([[400, 533]]).repeat(32, 1)
     views, h, gradients, losses = [], [], [], []
     for place in (cpu, device):
-        x = TwoViews(64, ViewRecipe())(pixels.to(place), sizes, torch.Generator().manual_seed(1))
+        both = TwoViews(64, ViewRecipe())
+        x = both.make(pixels.to(place), sizes, both.draw(sizes, torch.Generator().manual_seed(1)))
         views.append(x.cpu())
         encoder = create_encoder(scratch_spec("resnet18", 64)).eval().to(place)
         h.append(encoder.represent(pixels[:, :, :64, :64].to(place)).cpu())

@@ -65,7 +65,7 @@ def train(pixels: Tensor, arm: str, seed: int, epochs: int) -> SimCLR:
         for step in range(steps):
             rows = order[step * BATCH : (step + 1) * BATCH]
             if arm == "ours":
-                x = ours(pixels[rows], sizes, generator)
+                x = ours.make(pixels[rows], sizes, ours.draw(sizes, generator))
             else:
                 x = torch.stack([THEIRS(pictures[i]) for _ in range(2) for i in rows])
             at, total = epoch * steps + step, epochs * steps

@@ -98,7 +98,7 @@ class Ranks:
         message = self._as_bytes(value if self.first else None)
         with _together():
             dist.broadcast(message, src=0)
-        return _from_bytes(message)
+        return json.loads(message.numpy().tobytes())
 
     def collect(self, value: Any) -> list[Any]:
         """Everyone's value, in order, on everyone; anything that JSON can hold."""
@@ -108,7 +108,7 @@ class Ranks:
         everyone = message.new_empty(self.count * len(message))
         with _together():
             dist.all_gather_into_tensor(everyone, message)
-        return [_from_bytes(part) for part in torch.split(everyone, len(message))]
+        return [json.loads(part.numpy().tobytes()) for part in torch.split(everyone, len(message))]
 
     def _as_bytes(self, value: Any) -> Tensor:
         """(n,) uint8 of JSON, n the same on all processes."""
@@ -151,10 +151,6 @@ class Ranks:
             if now == turn:
                 yield
             self.most(0)  # wait for all
-
-
-def _from_bytes(message: Tensor) -> Any:
-    return json.loads(message.numpy().tobytes())
 
 
 def _in_messages(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -156,16 +156,12 @@ class TwoViews:
     size: int
     recipe: ViewRecipe
 
-    def __call__(self, pixels: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
-        """(N, 3, H, W) uint8 and (N, 2) true sizes on the CPU -> (2N, 3, S, S): first views, then second views."""
-        return self.make(pixels, sizes, self.draw(sizes, generator))
-
     def draw(self, sizes: Tensor, generator: torch.Generator) -> tuple[ViewParameters, ViewParameters]:
         """What the first and the second view of each picture shall be; sizes: (N, 2)."""
         return draw_parameters(sizes, self.recipe, generator), draw_parameters(sizes, self.recipe, generator)
 
     def make(self, pixels: Tensor, sizes: Tensor, drawn: tuple[ViewParameters, ViewParameters]) -> Tensor:
-        """(N, 3, H, W) uint8, (N, 2) true sizes and what was drawn for them -> (2N, 3, S, S) as above."""
+        """(N, 3, H, W) uint8, (N, 2) true sizes on the CPU and what was drawn -> (2N, 3, S, S): first, then second."""
         both = ViewParameters(*map(torch.cat, zip(*(vars(one).values() for one in drawn), strict=True)))
         pixels, sizes = torch.cat([pixels, pixels]), torch.cat([sizes, sizes])
         # Both views of all pictures in few kernels, but in parts where floats of all at once would be a burden.

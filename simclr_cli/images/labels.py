@@ -32,11 +32,7 @@ class LabelledImages:
 
 
 def read_labelled(root: Path, settings: LabelledSettings, workers: int, report: Report) -> LabelledImages:
-    """Take the census of a folder and its labels, and of the held-out images if they lie elsewhere.
-
-    Raises:
-        InputError: see `labelled` and `labelled_like`.
-    """
+    """Take the census of a folder and its labels, and of the held-out images if they lie elsewhere."""
     census, labels = labelled(
         take_census(root, workers=workers, progress=progress(report, "reading headers")), settings.labels
     )

@@ -30,11 +30,7 @@ class Look(NamedTuple):
 
 
 def look(path: Path) -> Look:
-    """Decode a file once, and look at it.
-
-    Raises:
-        Refusal: it cannot be decoded.
-    """
+    """Decode a file once, and look at it; a Refusal is that of `decode`."""
     picture = decode(path, at_least=2 * COMPARED)
     return Look(perceptual_hash(picture), small_colors(picture), sharpness(picture))
 

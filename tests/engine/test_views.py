@@ -25,6 +25,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def both_of(augment: TwoViews, pixels: Tensor, sizes: Tensor, draw: torch.Generator) -> Tensor:
+    """First views, then second views."""
+    return augment.make(pixels, sizes, augment.draw(sizes, draw))
+
+
 def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
     """uint8 noise: the hardest picture to resample alike; with grey, black and white patches."""
     pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator(seed))
@@ -280,21 +285,21 @@ def test_blur_is_uniform_in_sigma_where_it_happens() -> None:
 
 def test_each_picture_and_each_view_has_its_own_parameters() -> None:
     pixels = noise(1, 40, 40).expand(16, -1, -1, -1)  # the same picture 16 times
-    both = TwoViews(32, ViewRecipe())(pixels, size_of(pixels), generator())
+    both = both_of(TwoViews(32, ViewRecipe()), pixels, size_of(pixels), generator())
     assert len(torch.unique(both.flatten(1), dim=0)) == 32
 
 
 def test_row_i_and_row_i_plus_n_show_the_same_picture() -> None:
     colours = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [128, 128, 128]], dtype=torch.uint8)
     pixels = colours[:, :, None, None].expand(-1, -1, 20, 20)
-    both = TwoViews(16, ViewRecipe(jitter=0, grey=0))(pixels, size_of(pixels), generator())
+    both = both_of(TwoViews(16, ViewRecipe(jitter=0, grey=0)), pixels, size_of(pixels), generator())
     torch.testing.assert_close(both.mean((2, 3)), floats(colours).repeat(2, 1), **TOLERANCE)
 
 
 def test_the_same_generator_seed_gives_the_same_views_and_another_gives_others() -> None:
     pixels = noise(4, 40, 40)
     augment = TwoViews(32, ViewRecipe())
-    first, again, other = (augment(pixels, size_of(pixels), generator(seed)) for seed in (7, 7, 8))
+    first, again, other = (both_of(augment, pixels, size_of(pixels), generator(seed)) for seed in (7, 7, 8))
     assert torch.equal(first, again)
     assert not torch.isclose(first, other).flatten(1).all(1).any()
 
@@ -303,10 +308,10 @@ def test_the_global_random_state_has_no_say_and_is_left_alone() -> None:
     pixels = noise(2, 40, 40)
     augment = TwoViews(32, ViewRecipe())
     before = torch.get_rng_state()
-    first = augment(pixels, size_of(pixels), generator())
+    first = both_of(augment, pixels, size_of(pixels), generator())
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(3)
-    assert torch.equal(augment(pixels, size_of(pixels), generator()), first)
+    assert torch.equal(both_of(augment, pixels, size_of(pixels), generator()), first)
 
 
 def test_a_rows_view_does_not_depend_on_the_rest_of_the_batch() -> None:
@@ -323,7 +328,7 @@ def test_a_rows_view_does_not_depend_on_the_rest_of_the_batch() -> None:
 def test_views_are_float32_in_0_to_1_and_do_not_change_the_pixels() -> None:
     pixels = noise(16, 50, 50)
     kept = pixels.clone()
-    both = TwoViews(24, ViewRecipe(strength=2.0))(pixels, size_of(pixels), generator())
+    both = both_of(TwoViews(24, ViewRecipe(strength=2.0)), pixels, size_of(pixels), generator())
     assert both.shape == (32, 3, 24, 24) and both.dtype == torch.float32
     assert both.min() >= 0 and both.max() <= 1
     assert torch.equal(pixels, kept)
@@ -348,7 +353,7 @@ def each_by_itself(pixels: Tensor, sizes: Tensor, recipe: ViewRecipe, size: int,
 def test_both_views_are_what_each_would_be_by_itself() -> None:
     pixels, recipe = noise(24, 40, 36), ViewRecipe(turn=0.5)
     sizes = torch.randint(20, 400, (24, 2), generator=generator(8))
-    both = TwoViews(32, recipe)(pixels, sizes, generator(5))
+    both = both_of(TwoViews(32, recipe), pixels, sizes, generator(5))
     torch.testing.assert_close(both, each_by_itself(pixels, sizes, recipe, 32, seed=5), rtol=0, atol=2e-6)
 
 
@@ -357,7 +362,7 @@ def test_views_made_in_parts_equal_those_made_at_once(pictures: float, monkeypat
     """Parts of less than a picture, of one, across the border of the two views, of all but one, of all."""
     pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe(turn=0.5))
     sizes = torch.randint(20, 400, (7, 2), generator=generator(8))
-    at_once = augment(pixels, sizes, generator(5))
+    at_once = both_of(augment, pixels, sizes, generator(5))
     seen: list[int] = []
     plain = views.make_view
 
@@ -367,7 +372,7 @@ def test_views_made_in_parts_equal_those_made_at_once(pictures: float, monkeypat
 
     monkeypatch.setattr(views, "AT_ONCE", int(pictures * 3 * 40 * 36))
     monkeypatch.setattr(views, "make_view", watched)
-    assert torch.equal(augment(pixels, sizes, generator(5)), at_once)
+    assert torch.equal(both_of(augment, pixels, sizes, generator(5)), at_once)
     assert sum(seen) == 2 * pixels.numel()
     assert len(seen) == math.ceil(14 / max(1, int(pictures)))
     assert max(seen) <= max(views.AT_ONCE, pixels[0].numel())
@@ -385,7 +390,7 @@ def test_parts_hold_no_more_values_than_they_may_where_views_are_larger_than_pic
 
     monkeypatch.setattr(views, "AT_ONCE", 2 * 3 * 32 * 32)
     monkeypatch.setattr(views, "make_view", watched)
-    TwoViews(32, ViewRecipe())(pixels, size_of(pixels), generator())
+    both_of(TwoViews(32, ViewRecipe()), pixels, size_of(pixels), generator())
     assert max(view.numel() for view in made) <= views.AT_ONCE
 
 
@@ -401,7 +406,7 @@ def test_tiny_and_thread_thin_pictures_give_finite_views(stored: int) -> None:
     """A thin crop may fall between two stored pixels."""
     sizes = torch.tensor([[1, 1], [1, 5], [7, 1], [2, 3], [1, 4000], [4000, 1]]).repeat(4, 1)
     pixels = noise(24, 48, 48)[:, :, :stored, :stored]
-    both = TwoViews(16, ViewRecipe(blur=1.0))(pixels, sizes, generator())
+    both = both_of(TwoViews(16, ViewRecipe(blur=1.0)), pixels, sizes, generator())
     assert both.isfinite().all() and both.min() >= 0 and both.max() <= 1
 
 

@@ -96,8 +96,8 @@ def as_batch(pixels: Tensor, sizes: Tensor, step: int) -> Batch:
 
 def views_of(chosen: ResolvedSettings, pixels: Tensor, sizes: Tensor, step: int) -> Tensor:
     """What a step sees: a function of (seed, step)."""
-    generator = torch_generator(chosen.seed, Purpose.VIEWS, step)
-    return TwoViews(chosen.image_size, view_recipe(chosen))(pixels, sizes, generator)
+    views = TwoViews(chosen.image_size, view_recipe(chosen))
+    return views.make(pixels, sizes, views.draw(sizes, torch_generator(chosen.seed, Purpose.VIEWS, step)))
 
 
 def test_both_views_go_through_in_one_pass() -> None:

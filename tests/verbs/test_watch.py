@@ -94,8 +94,8 @@ def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Watch) ->
     model = build_model(chosen).eval()
     sizes = torch.from_numpy(watch.decoded.sizes[watch.rows])
     pixels = torch.from_numpy(watch.decoded.read(watch.rows))
-    generator = torch_generator(chosen.seed, Purpose.HEALTH)
-    x = TwoViews(chosen.image_size, view_recipe(chosen))(pixels, sizes, generator)
+    views = TwoViews(chosen.image_size, view_recipe(chosen))
+    x = views.make(pixels, sizes, views.draw(sizes, torch_generator(chosen.seed, Purpose.HEALTH)))
     with torch.inference_mode():
         expected = found_other_view(*normalised(model.encoder(x)))
         found = watch.health(model)
