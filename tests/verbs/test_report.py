@@ -85,7 +85,7 @@ def test_views_are_those_of_the_first_step_of_training(
         return made
 
     monkeypatch.setattr(TwoViews, "make", listening)
-    monkeypatch.setattr("simclr_cli.verbs.pretrain.bytes_a_picture", lambda *_: 1)
+    monkeypatch.setattr("simclr_cli.verbs.pretrain.bytes_a_view", lambda *_: 1)
     monkeypatch.setattr("simclr_cli.verbs.pretrain.try_report", lambda *_, **__: None)
     result = train(trained.pictures, seed=5)
     given = seen[0]  # (2 * 16, 3, 40, 40)
