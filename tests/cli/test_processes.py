@@ -155,9 +155,10 @@ def test_any_number_of_processes_takes_the_same_steps(
     for rank in range(count):
         with np.load(tmp_path / f"{rank}.npz") as one:
             everyone.append(dict(one))
-    assert len(expected["losses"]) == 20
+    steps = len(expected["losses"])
+    assert steps >= 8
     seen = {tuple(row) for one in everyone for row in one["seen"].tolist()}
-    assert seen == {tuple(row) for row in expected["seen"].tolist()} and len(seen) == 20 * 21
+    assert seen == {tuple(row) for row in expected["seen"].tolist()} and len(seen) == steps * 21
     for one in everyone:
         assert one["losses"] == pytest.approx(expected["losses"], abs=1e-10)
         for key in expected:
@@ -259,6 +260,7 @@ def test_a_failing_process_ends_all_with_its_own_error(victim: int, command: str
     assert "inside simclr" not in said and "exitcode  : 5" in said
 
 
+@LONG
 def test_an_error_that_all_meet_is_said_once(forked, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     answer = forked("pretrain", photos, *tiny, "--devices", "2", "--weights", "no.safetensors", cwd=tmp_path)
     assert answer.code == 4 and answer.stderr.count("no.safetensors") == 1
