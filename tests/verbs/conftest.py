@@ -96,12 +96,17 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
 
 
 @pytest.fixture
-def train(tmp_path: Path, no_trial: None) -> Callable[..., PretrainResult]:
-    """`train(folder, setting=value, ...)`: a run of one small epoch under the test's own folder."""
+def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PretrainResult]:
+    """`train(folder, setting=value, ...)`: a run of one small epoch under the test's own folder; a page if asked for."""
 
-    def run(folder: Path, *, report: Callable[[Event], None] = lambda _: None, **values: Any) -> PretrainResult:
+    def run(
+        folder: Path, *, report: Callable[[Event], None] = lambda _: None, page: bool = False, **values: Any
+    ) -> PretrainResult:
         chosen = {**SMALL, "epochs": 1, "runs": tmp_path / "runs", **values}
-        return pretrain(PretrainSettings(images=folder, **chosen), report=report)
+        with monkeypatch.context() as patch:
+            if not page:  # which takes as long as the training
+                patch.setattr("simclr_cli.verbs.pretrain.try_report", lambda *_, **__: None)
+            return pretrain(PretrainSettings(images=folder, **chosen), report=report)
 
     return run
 

@@ -241,7 +241,7 @@ def test_a_page_that_fails_does_not_fail_the_run(
 
     monkeypatch.setattr(module, "write_report", failing)
     events: list[Event] = []
-    result = train(trained.pictures, report=events.append)
+    result = train(trained.pictures, report=events.append, page=True)
     notes = [event.text for event in events if isinstance(event, Note) and event.warning]
     assert result.finished and result.report is None and RunFolder(Path(result.run)).finished
     (note,) = notes
@@ -253,7 +253,7 @@ def test_a_stop_while_the_page_is_made_leaves_a_finished_run(trained: Any, train
         if "report.html" in getattr(event, "stage", ""):
             raise Interrupted("Stopped by Ctrl-C.", "")
 
-    result = train(trained.pictures, report=stopping)
+    result = train(trained.pictures, report=stopping, page=True)
     assert result.finished and result.report is None
 
 
@@ -265,7 +265,7 @@ def test_names_that_are_no_utf_8_and_markup_come_through(
     for i, name in enumerate(names):
         draw(folder / os.fsdecode(name), i)
     (folder / "broken <i>.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    result = train(folder, batch_size=4)
+    result = train(folder, batch_size=4, page=True)
     visited = visit(Path(result.report))
     assert visited.complaints == [] and len(visited.requests) == 1
     words = visited.ask("document.documentElement.textContent")
