@@ -108,9 +108,10 @@ def no_power_cuts() -> Iterator[None]:
 
 @pytest.fixture
 def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training without the trial steps that estimate its time."""
+    """Training without the trial steps that estimate its time and its memory."""
     for verb in ("pretrain", "finetune"):
         monkeypatch.setattr(f"simclr_cli.verbs.{verb}.seconds_a_picture", lambda *_: 0.01)
+    monkeypatch.setattr("simclr_cli.verbs.pretrain.bytes_a_view", lambda *_: 1)
 
 
 NASTY = (

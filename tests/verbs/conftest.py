@@ -97,7 +97,7 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
 
 @pytest.fixture
 def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PretrainResult]:
-    """`train(folder, setting=value, ...)`: a run of one small epoch under the test's own folder; a page if asked for."""
+    """`train(folder, setting=value, ...)`: a run of one small epoch in the test's own folder; a page if asked for."""
 
     def run(
         folder: Path, *, report: Callable[[Event], None] = lambda _: None, page: bool = False, **values: Any
