@@ -99,8 +99,9 @@ def _join(context: ProcessContext, passed_on: Sequence[int]) -> int:
     from torch.multiprocessing.spawn import ProcessExitedException
 
     first, *others = context.processes
-    ended = wait([process.sentinel for process in context.processes])
-    if passed_on and first.sentinel in ended:  # it has saved, and the others are in the middle of a step
+    wait([process.sentinel for process in context.processes])
+    if passed_on:  # the first saves, however long the disk takes; the others may be in the middle of a step
+        first.join()
         _send(others, signal.SIGKILL)
     try:
         while not context.join(grace_period=GRACE):
