@@ -184,8 +184,8 @@ class Index:
     @cached_property
     def names(self) -> list[str]:
         """All relative paths: takes a while for a million."""
-        names = self._names.tobytes().split(b"\0")
-        return [os.fsdecode(names[row]) for row in self.live.tolist()]
+        names = os.fsdecode(self._names.tobytes()).split("\0")
+        return [names[row] for row in self.live.tolist()]
 
     @cached_property
     def places(self) -> dict[str, int]:

@@ -151,12 +151,15 @@ class Differences:
 def differences(index: Index, census: Census) -> Differences:
     """Compare an index with the images as they are now, by names, sizes in bytes and times of change."""
     before = dict(zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True))
-    changes = compare(before | {entry.name: (entry.bytes, entry.modified_ns) for entry in index.skipped}, census)
+    no_name_twice = len(before) == len(index)
+    before.update((entry.name, (entry.bytes, entry.modified_ns)) for entry in index.skipped)
+    changes = compare(before, census)
     again = {*changes.changed, *changes.touched}
     lost, wanted = again.union(changes.removed), again.union(changes.added)
     left = tuple(entry for entry in index.skipped if entry.name not in lost)
-    kept = np.zeros(len(index), bool)
-    kept[list(index.places.values())] = True  # of a name that comes twice, after an interrupted update, the newer
+    kept = np.full(len(index), no_name_twice)
+    if not no_name_twice:
+        kept[list(index.places.values())] = True  # after an interrupted update: the newer
     kept[[index.places[name] for name in lost if name in index.places]] = False
     return Differences(
         np.flatnonzero(~kept),

@@ -43,12 +43,14 @@ def compare(files: Mapping[str, tuple[int, int]], census: Census) -> Changes:
     now = _files(census)
     if now == files:  # as nearly always, also of a million
         return Changes()
-    others = [name for name in now if name in files and now[name] != files[name]]
+    others = [name for name, status in now.items() if files.get(name) != status]
+    added, known = [name for name in others if name not in files], [name for name in others if name in files]
+    some_removed = len(now) - len(added) < len(files)
     return Changes(
-        added=tuple(name for name in now if name not in files),
-        removed=tuple(name for name in files if name not in now),
-        changed=tuple(name for name in others if now[name][0] != files[name][0]),
-        touched=tuple(name for name in others if now[name][0] == files[name][0]),
+        added=tuple(added),
+        removed=tuple(name for name in files if name not in now) if some_removed else (),
+        changed=tuple(name for name in known if now[name][0] != files[name][0]),
+        touched=tuple(name for name in known if now[name][0] == files[name][0]),
     )
 
 
