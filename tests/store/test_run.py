@@ -112,6 +112,16 @@ def test_writing_leaves_the_callers_tensors_alone(tmp_path: Path) -> None:
 # Whole or not at all
 
 
+def test_encoders_of_as_many_epochs_are_kept_beside_one_another(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    for seed in range(3):
+        run.write_encoder(weights(seed), ENCODER, f"card {seed}")
+        run.set_encoder_aside(4)
+    names = ("encoder-4-epochs", "encoder-4-epochs-2", "encoder-4-epochs-3")
+    assert [(run.path / name / "README.md").read_text() for name in names] == ["card 0", "card 1", "card 2"]
+    assert not run.finished
+
+
 def test_finished_encoder_is_never_overwritten(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "r", seed=0)
     before = run.weights_file.read_bytes()

@@ -139,6 +139,16 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
     assert watch.every == 1 or not held
 
 
+@pytest.mark.parametrize("every", [1, 3])
+def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, watch: Watch, every: int) -> None:
+    watch.chosen = dataclasses.replace(watch.chosen, epochs=7)
+    watch.every = watch.knn_every = every
+    model = build_model(watch.chosen)
+    seen = [watch.look(model, epoch) for epoch in range(1, 8)]
+    assert [epoch for epoch in range(1, 8) if seen[epoch - 1][0]] == sorted({1, *range(every, 8, every), 7})
+    assert [epoch for epoch in range(1, 8) if seen[epoch - 1][1] is not None] == sorted({*range(every, 8, every), 7})
+
+
 def test_metrics_tell_health_in_the_first_and_last_epoch_and_knn_at_the_end(trained: Any) -> None:
     rows = [json.loads(line) for line in trained.run.metrics_file.read_text().splitlines()]
     assert rows[0]["health"] and rows[-1]["health"] and rows[-1]["knn"] is not None
