@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from simclr_cli.errors import RunError
+from simclr_cli.files import write_json
 from simclr_cli.reading import digest_file
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.run import FORMAT_VERSION, RunFolder
@@ -116,9 +117,14 @@ def test_encoders_of_as_many_epochs_are_kept_beside_one_another(tmp_path: Path) 
     run = RunFolder(tmp_path / "r")
     for seed in range(3):
         run.write_encoder(weights(seed), ENCODER, f"card {seed}")
+        write_json(run.outcome_file, {"state": str(seed)})
+        write_json(run.probe_folder / "probe.json", [seed])
         run.set_encoder_aside(4)
+        assert not run.outcome_file.exists() and not run.probe_folder.exists()
     names = ("encoder-4-epochs", "encoder-4-epochs-2", "encoder-4-epochs-3")
     assert [(run.path / name / "README.md").read_text() for name in names] == ["card 0", "card 1", "card 2"]
+    assert json.loads((run.path / names[1] / "probe" / "probe.json").read_text()) == [1]
+    assert json.loads((run.path / names[2] / "outcome.json").read_text()) == {"state": "2"}
     assert not run.finished
 
 

@@ -129,6 +129,8 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
     assert stages == {"reading headers", "decoding", "embedding some for report.html"}
     assert kinds.count(StepDone) == 6 and kinds.count(EpochDone) == 2
     assert all(math.isfinite(event.loss) for event in trained.events if isinstance(event, StepDone | EpochDone))
+    speeds = [event.images_per_second for event in trained.events if isinstance(event, StepDone | EpochDone)]
+    assert min(speeds) > 1 and max(speeds) < 1e5  # whatever the machine
 
 
 def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
