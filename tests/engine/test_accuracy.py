@@ -46,6 +46,12 @@ def test_the_interval_is_that_of_resampled_pictures() -> None:
     assert (found.low, found.high) == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=0.7)  # 1 picture is 0.67
 
 
+def test_the_interval_of_gains_and_losses_is_that_of_resampling() -> None:
+    outcomes = torch.tensor([-1] * 30 + [0] * 50 + [1] * 20)
+    drawn = np.random.default_rng(1).choice(outcomes.numpy(), (5_000, 100)).mean(axis=1)
+    assert interval(outcomes, 0) == pytest.approx(tuple(np.percentile(100 * drawn, [2.5, 97.5])), abs=1.5)
+
+
 def test_the_gain_is_paired_by_picture() -> None:
     generator = np.random.default_rng(1)
     first = torch.from_numpy(generator.random(200) < 0.8)
