@@ -165,7 +165,7 @@ def test_damaged_headers_hide_their_cache_and_no_other_until_the_next_census(tmp
 
 
 def test_what_is_no_cache_is_not_listed(tmp_path: Path) -> None:
-    (cache_root() / "other").mkdir()
+    (cache_root() / "other").mkdir(parents=True)
     (cache_root() / "other/notes.txt").write_text("mine")
     (cache_root() / "headers.json").write_text("{}")
     (cache_root() / "odd/headers.json").mkdir(parents=True)

@@ -95,6 +95,15 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
     return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
 
 
+PAGE = "simclr_cli.verbs.pretrain.try_report"  # takes as long as a small training
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run makes no page."""
+    monkeypatch.setattr(PAGE, lambda *_, **__: None)
+
+
 @pytest.fixture
 def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PretrainResult]:
     """`train(folder, setting=value, ...)`: a run of one small epoch in the test's own folder; a page if asked for."""
@@ -104,8 +113,8 @@ def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Ca
     ) -> PretrainResult:
         chosen = {**SMALL, "epochs": 1, "runs": tmp_path / "runs", **values}
         with monkeypatch.context() as patch:
-            if not page:  # which takes as long as the training
-                patch.setattr("simclr_cli.verbs.pretrain.try_report", lambda *_, **__: None)
+            if not page:
+                patch.setattr(PAGE, lambda *_, **__: None)
             return pretrain(PretrainSettings(images=folder, **chosen), report=report)
 
     return run

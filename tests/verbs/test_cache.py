@@ -48,6 +48,7 @@ def two_folders(tmp_path: Path, draw: Callable[..., Any]) -> tuple[Path, Path]:
 
 
 def test_nothing_kept_is_an_empty_answer_and_makes_nothing(root: Path, tmp_path: Path) -> None:
+    root.mkdir()
     for images in (None, tmp_path, tmp_path / "nowhere"):
         for clear in (False, True):
             assert look(images, clear=clear) == CacheResult(str(root), clear, 0, ())

@@ -1,11 +1,10 @@
-"""A run's encoder/ in plain timm, in a process that cannot import simclr_cli, gives what `embed --raw` gives."""
+"""A run's encoder/ in plain timm, where simclr_cli cannot be imported, gives what `embed --raw` gives."""
 
 from __future__ import annotations
 
+import importlib
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,40 +19,11 @@ from safetensors.torch import save_file
 
 from simclr_cli.engine.encoder import create_encoder
 from simclr_cli.reading import digest_file
-from simclr_cli.settings import EmbedSettings
+from simclr_cli.settings import EmbedSettings, PretrainSettings
 from simclr_cli.store.run import RunFolder
 from simclr_cli.verbs.embed import embed
 from simclr_cli.verbs.export import spec_from_config, timm_config
-
-# Runs in another process: a job is a name, the code of a model card, and pictures; each gives a row of h.
-PLAIN_TIMM = """
-import json, sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "simclr_cli":
-            raise ImportError("simclr_cli is blocked")
-
-sys.meta_path.insert(0, Blocked())
-try:
-    import simclr_cli
-except ImportError:
-    pass
-else:
-    raise SystemExit("simclr_cli could be imported")
-
-import numpy as np
-
-for job in json.load(sys.stdin):
-    names = {}
-    exec(job["load"], names)  # up to the transform
-    rows = []
-    for picture in job["pictures"]:
-        exec(job["use"].replace("picture.jpg", picture), names)
-        rows.append(names["h"][0].numpy())
-    np.save(job["out"], np.stack(rows))
-assert "simclr_cli" not in sys.modules
-"""
+from simclr_cli.verbs.pretrain import pretrain
 
 
 class Case(NamedTuple):
@@ -76,10 +46,11 @@ CASES = {
 
 class Exported(NamedTuple):
     ours: NDArray[np.float32]
-    timms: NDArray[np.float32]
+    pictures: list[Path]
     config: dict[str, Any]
     card: str
     folder: Path
+    timms: NDArray[np.float32] | None = None
 
 
 def snippet(card: str) -> tuple[str, str]:
@@ -89,23 +60,33 @@ def snippet(card: str) -> tuple[str, str]:
     return once, "with torch.inference_mode():" + each
 
 
+def by_timm(card: str, pictures: list[Path]) -> NDArray[np.float32]:
+    """What the code of a card gives for pictures: (N, width)."""
+    once, each = snippet(card)
+    names: dict[str, Any] = {}
+    exec(once, names)  # up to the transform
+    rows = []
+    for picture in pictures:
+        exec(each.replace("picture.jpg", str(picture)), names)
+        rows.append(names["h"][0].numpy())
+    return np.stack(rows)
+
+
 @pytest.fixture(scope="module")
 def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Every case trained for one step, embedded by us, and by plain timm in one other process."""
+    """Every case trained for one step, embedded by us, and by plain timm where simclr_cli cannot be imported."""
     place = tmp_path_factory.mktemp("exported")
     upright = [path for path in sorted(pictures.rglob("*.*")) if path.suffix in (".png", ".jpg")][:9]
     folder = place / "pictures"
     folder.mkdir()
     for i, path in enumerate(upright):
         (folder / f"{i}{path.suffix}").symlink_to(path)
-    ours: dict[str, Any] = {}
-    jobs = []
+    found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(place / "cache"))
         patch.setattr("simclr_cli.verbs.pretrain.seconds_a_picture", lambda *_: 0.01)
-        from simclr_cli.settings import PretrainSettings
-        from simclr_cli.verbs.pretrain import pretrain
-
+        patch.setattr("simclr_cli.verbs.pretrain.bytes_a_view", lambda *_: 1)
+        patch.setattr("simclr_cli.verbs.pretrain.try_report", lambda *_, **__: None)
         for name, case in CASES.items():
             slug = name.replace(" ", "-")
             values = dict(case.settings)
@@ -119,34 +100,19 @@ def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             )
             out = place / f"{slug}.npy"
             embed(EmbedSettings(images=folder, runs=place / "runs", run=slug, out=out, raw=True))
-            ours[name] = np.load(out)
             encoder = RunFolder(Path(made.run)).encoder
-            once, each = snippet((encoder / "README.md").read_text().replace("THIS/FOLDER", str(encoder)))
+            config, card = json.loads((encoder / "config.json").read_text()), (encoder / "README.md").read_text()
             names = json.loads(out.with_suffix(".rows.json").read_text())["rows"]
-            jobs.append(
-                {
-                    "load": once,
-                    "use": each,
-                    "pictures": [str(folder / row) for row in names],
-                    "out": str(place / f"{slug}-timm.npy"),
-                }
-            )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environment["HF_HUB_OFFLINE"] = "1"
-    subprocess.run(
-        [sys.executable, "-I", "-c", PLAIN_TIMM],
-        input=json.dumps(jobs),
-        text=True,
-        check=True,
-        env=environment,
-        cwd=place,
-    )
-    found = {}
-    for name, job in zip(CASES, jobs, strict=True):
-        encoder = place / "runs" / name.replace(" ", "-") / "encoder"
-        config, card = json.loads((encoder / "config.json").read_text()), (encoder / "README.md").read_text()
-        found[name] = Exported(ours[name], np.load(job["out"]), config, card, encoder)
-    return found
+            found[name] = Exported(np.load(out), [folder / row for row in names], config, card, encoder)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        for module in [module for module in sys.modules if module.partition(".")[0] == "simclr_cli"]:
+            patch.setitem(sys.modules, module, None)  # an import of it fails
+        with pytest.raises(ImportError):
+            importlib.import_module("simclr_cli")
+        return {
+            name: one._replace(timms=by_timm(one.card.replace("THIS/FOLDER", str(one.folder)), one.pictures))
+            for name, one in found.items()
+        }
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -159,7 +125,7 @@ def test_model_card_in_plain_timm_gives_the_raw_embedding(exported: dict[str, Ex
 
 @pytest.mark.parametrize("name", CASES)
 def test_encoder_folder_describes_itself(exported: dict[str, Exported], name: str) -> None:
-    _, _, config, card, folder = exported[name]
+    _, _, config, card, folder, _ = exported[name]
     settings, small_stem, weights = CASES[name]
     size = settings["image_size"]
     # A small stem is not timm's own: by the plain name timm would load the weights, and compute other things.

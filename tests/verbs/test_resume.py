@@ -31,6 +31,7 @@ from simclr_cli.verbs.pretrain import pretrain
 from simclr_cli.verbs.resume import settle
 
 Train = Callable[..., PretrainResult]
+pytestmark = pytest.mark.usefixtures("no_page")
 
 
 def stop_at(kind: type[Event], count: int) -> Callable[[Event], None]:
@@ -67,6 +68,7 @@ def undisturbed_lars(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("lars-cache")))
         patch.setattr(pretrain_module, "seconds_a_picture", lambda *_: 0.01)
+        patch.setattr(pretrain_module, "try_report", lambda *_, **__: None)
         runs = tmp_path_factory.mktemp("lars") / "runs"
         settings = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}
         return pretrain(PretrainSettings(images=pictures, runs=runs, **settings))
