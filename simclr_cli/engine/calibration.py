@@ -67,6 +67,5 @@ def _percent(quantiles: NDArray[np.float64], similarity: float, pairs: int) -> f
     most = 100 * (pairs - 1) / pairs
     if above == len(quantiles):
         return most
-    low, high = quantiles[above - 1], quantiles[above]
-    share = min(max((similarity - low) / (high - low), 0.0), 1.0)
-    return min(most, float(LEVELS[above - 1] + (LEVELS[above] - LEVELS[above - 1]) * share))
+    between = slice(above - 1, above + 1)
+    return min(most, float(np.interp(similarity, quantiles[between], LEVELS[between])))

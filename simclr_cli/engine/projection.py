@@ -74,7 +74,7 @@ def t_sne(
     spread = float(start[:, 0].std())
     if k < 2 or spread == 0:  # nothing to arrange
         return start
-    distances = np.clip(1 - similarities.astype(np.float64), 0, 2)
+    distances = np.maximum(1 - similarities.astype(np.float64), 0)  # rounding
     index = PrecomputedNeighbors(neighbours, distances)
     affinities = PerplexityBasedNN(perplexity=min(PERPLEXITY, k / 3), knn_index=index)
     begin = start.astype(np.float64) * (START_SPREAD / spread)

@@ -106,11 +106,11 @@ def _read(path: Path) -> Checkpoint:
         state.setdefault(int(index), {}).update(numbers)
     model: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        kind, rest = name.split(".", 1)
+        kind, _, rest = name.partition(".")
         if kind == "model":
             model[rest] = tensor
         else:
-            index, key = rest.split(".", 1)
+            index, _, key = rest.partition(".")
             state.setdefault(int(index), {})[key] = tensor
     return Checkpoint(
         step=int(description["step"]),

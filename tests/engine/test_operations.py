@@ -173,6 +173,11 @@ def test_crops_thinner_than_a_stored_pixel_show_the_pixel_that_they_lie_in() -> 
     torch.testing.assert_close(matrix, expected[:, None].expand(-1, 4, -1))
 
 
+def test_a_thin_crop_between_two_pixels_shows_the_middle_of_both() -> None:
+    matrix = resampling_matrix(torch.tensor([1.75]), torch.tensor([0.5]), pixels=4, size=1)
+    torch.testing.assert_close(matrix, torch.tensor([[[0.0, 0.5, 0.5, 0.0]]]))
+
+
 # --- Colours and blur ---
 
 

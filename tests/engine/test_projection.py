@@ -37,6 +37,14 @@ def test_too_little_for_t_sne_stays_where_it_was() -> None:
     assert t_sne(np.ones((2, 1), np.float32), np.array([[1], [0]]), start) is start
 
 
+def test_three_are_enough_to_be_arranged() -> None:
+    pytest.importorskip("openTSNE")
+    vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
+    similarity, found = nearest(vectors, vectors, 3)
+    a, b, c = t_sne(similarity[:, 1:], found[:, 1:], np.array([[0, 0], [1, 0], [0, 1]], np.float32))
+    assert 0 < np.linalg.norm(a - b) < np.linalg.norm(a - c)
+
+
 def test_the_curve_goes_from_square_to_square_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projection, "CURVE_BITS", 5)
     grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), -1).reshape(-1, 2).astype(np.float32)

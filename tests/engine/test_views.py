@@ -202,7 +202,7 @@ def test_a_crop_of_a_squashed_picture_shows_what_the_true_crop_shows(height: int
 # --- Distributions ---
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 100), (375, 500), (30, 210), (150, 20)])
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 100), (375, 500), (30, 210), (150, 20), (3, 4)])
 def test_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
     """Areas 0.08 to 1, aspects 3/4 to 4/3, and for pictures too long for them the fallback to the centre."""
     ours = drawn(ViewRecipe(), height, width).crop.T.double()
@@ -217,7 +217,7 @@ def test_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
         return {"area": h * w, "aspect": w / h, "y": top + h / 2, "x": left + w / 2, "top": top, "left": left}
 
     for name, values in figures(ours).items():
-        p = stats.ks_2samp(values.numpy(), figures(theirs)[name].numpy()).pvalue
+        p = stats.ks_2samp(values.numpy(), figures(theirs)[name].numpy(), method="asymp").pvalue
         assert p > P_LEAST, f"{name}: p = {p}"
 
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,11 @@ def test_newest_classifier_is_taken_and_one_from_scratch_only_alone(own: Any) ->
         then = time.time() - age
         os.utime(folder / "model.safetensors", (then, then))
     assert find_classifier(None, own.runs) == find_classifier(own.name, own.runs) == folders[1]
+    other = Path(shutil.copytree(own.run.path, own.runs / "other"))
+    os.utime(other / "classifier/model.safetensors")
+    assert find_classifier(None, own.runs) == other / "classifier"
+    assert find_classifier(own.name, own.runs) == folders[1]
+    shutil.rmtree(other)
     os.utime(folders[0] / "model.safetensors")
     assert find_classifier(None, own.runs) == folders[0]
     for folder in folders[:2]:

@@ -27,6 +27,7 @@ from simclr_cli.events import EpochDone, Event, Note, StepDone, TrainingBegun, s
 from simclr_cli.images.batches import Batch, Batches
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.census import Census, Picture
+from simclr_cli.ranks import Ranks
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.checkpoint import load_checkpoint
@@ -625,6 +626,49 @@ def test_a_loss_that_is_not_finite_ends_training_and_is_not_saved(tmp_path: Path
     assert "--learning-rate" in caught.value.remedy
     assert all(math.isfinite(loss) for loss in losses_of(events))
     assert load_checkpoint(tmp_path / "checkpoint") is None
+
+
+class WithAnother(Ranks):
+    """This process, which does all the work, and another one that says what it is told to."""
+
+    alone = False
+
+    def __init__(self, other: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.other = other
+
+    def collect(self, value: Any) -> list[Any]:
+        return [value, self.other(value)]
+
+    def gather(self, own: Tensor, total: int) -> Tensor:
+        return own
+
+    def add(self, tensors: Any) -> None:
+        """The other one has nothing to add."""
+
+
+@pytest.mark.parametrize("kind", [Interrupted, Terminated])
+def test_all_stop_where_another_process_is_told_to(kind: type[Interrupted], tmp_path: Path) -> None:
+    chosen, seen = settings(), []
+
+    def other(said: Any) -> Any:
+        if not isinstance(said, list):  # both begin at the same step
+            return said
+        seen.append(said)
+        return [kind.exit_code if len(seen) == 2 else 0, 10**9]  # how seldom it looks is the first one's business
+
+    batches = Batches(decoded(), BATCH, 0, CPU, ranks=WithAnother(other))
+    with pytest.raises(Interrupted, match="Stopped after step 2 of 6") as caught:
+        trained(chosen, tmp_path, batches=batches)
+    assert type(caught.value) is kind
+    _, rows = trained(chosen, tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2]
+
+
+def test_its_own_reason_to_stop_is_told_before_anothers(tmp_path: Path) -> None:
+    batches = Batches(decoded(), BATCH, 0, CPU, ranks=WithAnother(lambda said: said))
+    with pytest.raises(Terminated, match="Stopped after step 1 of 6"):
+        trained(settings(), tmp_path, stop_after(1, Terminated), batches)
 
 
 # --- Losses that are read from the device now and then ---

@@ -137,6 +137,11 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
     forward = 2 * len(watch.rows) / watch.every + len(watch.labelled) / watch.knn_every
     assert forward <= 0.02 * 6 * (count - held)
     assert watch.every == 1 or not held
+    seldom = watch.every, watch.knn_every
+    costs = 2 * len(watch.rows), len(watch.labelled)
+    shares = 6 * (count - held) * watch_module.HEALTH_SHARE, 6 * (count - held) * watch_module.KNN_SHARE
+    for every, cost, share in zip(seldom, costs, shares, strict=True):  # and no more seldom than that asks for
+        assert cost / every <= share and (every == 1 or cost / (every - 1) > share)
 
 
 @pytest.mark.parametrize("every", [1, 3])
