@@ -74,4 +74,5 @@ def test_robust_z_is_in_standard_deviations_where_scores_are_normal() -> None:
 
 def test_percent_below_counts_what_is_smaller_among_the_others() -> None:
     assert percent_below(np.array([3, 1, 2, 2, 9], np.float32)).tolist() == [75, 0, 25, 25, 100]
+    assert percent_below(np.array([3, 1], np.float32)).tolist() == [100, 0]
     assert percent_below(np.array([3], np.float32)).tolist() == [0]

@@ -37,6 +37,10 @@ def test_too_little_for_t_sne_stays_where_it_was() -> None:
     assert t_sne(np.ones((2, 1), np.float32), np.array([[1], [0]]), start) is start
 
 
+def test_no_more_neighbours_are_wanted_than_there_are() -> None:
+    assert [neighbours_wanted(count) for count in (1, 2, 90, 91, 92, 10**6)] == [0, 1, 89, 90, 90, 90]
+
+
 def test_three_are_enough_to_be_arranged() -> None:
     pytest.importorskip("openTSNE")
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from simclr_cli.engine import views
 from simclr_cli.engine.operations import resized_crop
-from simclr_cli.engine.views import TwoViews, ViewParameters, ViewRecipe, draw_parameters, make_view
+from simclr_cli.engine.views import TwoViews, ViewParameters, ViewRecipe, centre_crop, draw_parameters, make_view
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of pictures in [0, 1]; 1/255 is 0.004
 DRAWS = 4096
@@ -399,6 +399,13 @@ def test_parameters_of_some_pictures_are_theirs() -> None:
     part = parameters[2:5]
     for field in dataclasses.fields(parameters):
         assert torch.equal(getattr(part, field.name), getattr(parameters, field.name)[2:5])
+
+
+def test_a_centre_crop_is_the_middle_and_nothing_else() -> None:
+    sizes = torch.tensor([[100, 60], [40, 40], [7, 200]])
+    crop, flip, _, order, grey, sigma, turn = dataclasses.astuple(centre_crop(sizes, 0.5))
+    assert crop.tolist() == [[35, 15, 30, 30], [10, 10, 20, 20], [1.75, 98.25, 3.5, 3.5]]
+    assert (order == -1).all() and not any(each.any() for each in (flip, grey, sigma, turn))
 
 
 @pytest.mark.parametrize("stored", [1, 8, 48])

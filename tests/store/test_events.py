@@ -63,6 +63,16 @@ def test_a_start_that_wrote_no_events_is_made_up_for(tmp_path: Path) -> None:
     assert read(tmp_path) == wanted(rows)
 
 
+def test_a_refusal_is_complained_of_once_and_ends_no_training(tmp_path: Path) -> None:
+    (tmp_path / "events").write_text("no folder")
+    said: list[str] = []
+    files = EventFiles(tmp_path / "events", said.append)
+    for epoch in (1, 2):
+        files.write([row(1), row(epoch)])
+    files.close()
+    assert len(said) == 1 and said[0].startswith(f"Event files are no longer written to {tmp_path / 'events'}: ")
+
+
 def test_a_start_that_does_no_epoch_writes_nothing(tmp_path: Path) -> None:
     EventFiles(tmp_path / "events", print).close()
     assert not (tmp_path / "events").exists()

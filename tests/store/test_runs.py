@@ -65,9 +65,13 @@ def test_unfinished_run_is_not_found_silently(tmp_path: Path) -> None:
 
 
 def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
-    for i, name in enumerate(("b", "c", "a")):
-        RunFolder(tmp_path / name).write_config({})
-        os.utime(tmp_path / name, ns=(i, i))
+    """By their settings, which are written once; by the folder where those are lost."""
+    for i, name in enumerate(("b", "c", "a", "lost")):
+        run = finished_run(tmp_path / name)
+        os.utime(run.config_file, ns=(i, i))
+        os.utime(run.path, ns=(10 - i, 10 - i))
+    run.config_file.unlink()
+    os.utime(run.path, ns=(1, 1))
     (tmp_path / "no-run").mkdir()
-    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "c", "b"]
+    assert [run.path.name for run in list_runs(tmp_path)] in (["a", "c", "lost", "b"], ["a", "lost", "c", "b"])
     assert list_runs(tmp_path / "nowhere") == []

@@ -16,6 +16,7 @@ from simclr_cli.engine.health import found_other_view, normalised
 from simclr_cli.engine.views import TwoViews
 from simclr_cli.errors import SettingsError, TrainingError
 from simclr_cli.images.cache import DecodedPictures, decode_once
+from simclr_cli.images.census import Census
 from simclr_cli.images.folder import take_census
 from simclr_cli.seeds import Purpose, torch_generator
 from simclr_cli.settings import ResolvedSettings
@@ -119,21 +120,33 @@ def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained:
         assert off < 0.1 and off < 0.8 * mirrored
 
 
+@dataclasses.dataclass
+class Many:
+    """Decoded pictures of which only the number counts."""
+
+    census: Census
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@pytest.mark.parametrize(("count", "some"), [(30, 30), (100, 32), (3000, 120), (50_000, 256)])
+def test_of_what_is_trained_on_a_twenty_fifth_is_looked_at(count: int, some: int, trained: Any) -> None:
+    many = Many(decoded_of(trained).census, count)
+    rows = Watch(many, kept_out(count, 0, 0), chosen_of(trained)).rows  # type: ignore[arg-type]
+    assert len(rows) == some and (np.diff(rows) > 0).all()
+
+
 @pytest.mark.parametrize("count", [100, 640, 3000, 50_000, 1_000_000])
 def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
     count: int, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = decoded_of(trained)
 
-    class Many:
-        census = decoded.census
-
-        def __len__(self) -> int:
-            return count
-
     held = min(256, count // 25) if count >= 640 else 0
     chosen = dataclasses.replace(chosen_of(trained), held_out=held, epochs=1000)
-    watch = Watch(Many(), kept_out(count, held, 0), chosen)  # type: ignore[arg-type]
+    watch = Watch(Many(decoded.census, count), kept_out(count, held, 0), chosen)  # type: ignore[arg-type]
     forward = 2 * len(watch.rows) / watch.every + len(watch.labelled) / watch.knn_every
     assert forward <= 0.02 * 6 * (count - held)
     assert watch.every == 1 or not held
