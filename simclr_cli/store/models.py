@@ -13,7 +13,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, move, temporary_beside, write_bytes, write_json
+from simclr_cli.files import move, temporary_beside, write_bytes, write_json
 from simclr_cli.reading import check_tensors, check_version, digest_file, read_json
 
 FORMAT_VERSION = 1
@@ -37,7 +37,6 @@ def write_model(
     """
     whole = temporary_beside(folder)
     try:
-        make_folder(whole)
         write_bytes(whole / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
         digest = digest_file(whole / "model.safetensors")
         write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ def row(epoch: int, **values: Any) -> dict[str, Any]:
     return {"epoch": epoch, "loss": 4.0 / epoch, "seconds": 3.0, "health": None, "knn": None, **values}
 
 
-def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
+def accumulated(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(folder))
-    found.Reload()
+    return EventAccumulator(str(folder)).Reload()
+
+
+def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    found = accumulated(folder)
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
@@ -45,6 +50,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write(tmp_path, rows, 0)
     assert read(tmp_path) == wanted(rows)
     assert set(read(tmp_path)) == {"loss", "seconds", "knn", "health/alignment", "health/uniformity"}
+
+
+def test_epochs_of_before_are_as_far_apart_as_they_took(tmp_path: Path) -> None:
+    files = EventFiles(tmp_path, print)
+    files.write([row(1), row(2, seconds=7.0), row(3, seconds=None), row(4, seconds=0.5)])
+    files.close()
+    ended = [event.wall_time for event in accumulated(tmp_path).Scalars("loss")]
+    assert [late - early for early, late in itertools.pairwise(ended)] == pytest.approx([7, 0, 0.5], abs=1e-3)
+    assert ended[-1] == pytest.approx(time.time(), abs=60)
 
 
 def test_epochs_done_again_after_a_stop_count_once(tmp_path: Path) -> None:

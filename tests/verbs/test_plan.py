@@ -18,6 +18,7 @@ from simclr_cli.verbs.plan import (
     Circumstances,
     choose_compile,
     choose_micro_batch,
+    fit_to_decoded,
     resolve,
     resolve_views,
 )
@@ -138,6 +139,20 @@ def test_optimizer_rule_rate_and_decay_go_together(
     assert chosen == (optimizer, rule, rate, decay)
 
 
+@pytest.mark.parametrize(("decoded", "held_out", "batch"), [(48, 16, 32), (47, 0, 32), (32, 0, 32), (31, 0, 31)])
+def test_what_too_few_images_could_be_decoded_for_is_given_up(decoded: int, held_out: int, batch: int) -> None:
+    """First the held-out images, where what is left for training is less than a batch; then a part of the batch."""
+    wanted = ResolvedSettings(images=Path(), batch_size=32, held_out=16)
+    chosen, changed = fit_to_decoded(wanted, decoded, held_out_is_fixed=False)
+    assert (chosen.held_out, chosen.batch_size) == (held_out, batch)
+    assert [choice.name for choice in changed] == ["held out"] * (not held_out) + ["batch size"] * (batch < 32)
+    if held_out:
+        assert fit_to_decoded(wanted, decoded, held_out_is_fixed=True) == (wanted, [])
+    else:
+        with pytest.raises(InputError, match="leaves less than a batch of 32"):
+            fit_to_decoded(wanted, decoded, held_out_is_fixed=True)
+
+
 def test_the_reason_of_the_rate_names_the_peak() -> None:
     _, choices = plan(pictures=10**5, batch_size=4096)
     assert "4.8" in choices["learning rate"].reason  # 0.075 * sqrt(4096)
@@ -149,6 +164,7 @@ def test_the_reason_of_the_rate_names_the_peak() -> None:
         (50_000, 224, GPU, "resnet50"),
         (49_999, 224, GPU, "resnet18"),
         (50_000, 96, GPU, "resnet18"),
+        (50_000, 128, GPU, "resnet50"),
         (10**6, 500, CPU, "resnet18"),
     ],
 )
