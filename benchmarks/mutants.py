@@ -5,8 +5,8 @@
 A mutant changes one place: a comparison (< to <=), an arithmetic or boolean operator, a number, a condition, or a call
 whose result nobody takes (left out). Not mutated are texts, annotations, what is raised, and constants at the top of a
 module, whose values a test could only repeat. First the tests that mirror the module are run, up to the first that
-fails; if none does, three that mirror a module that imports it. The mirroring tests must pass without a mutant. A
-process that has loaded torch is forked for each mutant, in a copy of the checkout.
+fails; if none does, WIDER others that import the module, or mirror one that does. The mirroring tests must pass without
+a mutant. A process that has loaded torch is forked for each mutant, in a copy of the checkout.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from queue import Queue
 HERE = Path(__file__).resolve().parents[1]
 PACKAGE = "simclr_cli"
 ROOMS = ("engine", "store", "verbs/step.py", "verbs/training.py", "verbs/plan.py", "verbs/resume.py", "verbs/watch.py")
+WIDER = 6  # files
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -126,12 +127,15 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def tests_of(file: str, root: Path) -> tuple[list[str], list[str]]:
-    """List the test files that mirror or import a module; and those that mirror the modules that import it."""
+    """List the test files beside a module's that mirror or import it; and others that import it or mirror a user."""
     mirrored = _mirrors(Path(file), root)
     name = _imported(Path(file))
-    users = [path.relative_to(root) for path in sorted((root / PACKAGE).rglob("*.py")) if name in path.read_text()]
-    wider = dict.fromkeys(test for user in users for test in _mirrors(user, root))
-    return mirrored, [test for test in wider if test not in mirrored][:3]
+    sources = [*sorted((root / "tests").rglob("*.py")), *sorted((root / PACKAGE).rglob("*.py"))]
+    importing = [path.relative_to(root) for path in sources if name in path.read_text()]
+    tests = [path.as_posix() for path in importing if path.name.startswith("test_") and "torture" not in path.parts]
+    users = [path for path in importing if path.parts[0] == PACKAGE]
+    wider = dict.fromkeys([*tests, *(test for user in users for test in _mirrors(user, root))])
+    return mirrored, [test for test in wider if test not in mirrored][:WIDER]
 
 
 def _mirrors(path: Path, root: Path) -> list[str]:

@@ -15,7 +15,7 @@ class ProjectionHead(nn.Module):
     That is the head of the paper's code (section 2.1 draws it without norms). 2 layers are SimCLR v1, 3 are v2.
     """
 
-    def __init__(self, width: int, *, layers: int = 2, dimensions: int = 128) -> None:
+    def __init__(self, width: int, *, layers: int, dimensions: int) -> None:
         super().__init__()
         stack: list[nn.Module] = []
         for _ in range(layers - 1):

@@ -23,7 +23,7 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 def small_model() -> SimCLR:
     encoder = create_encoder(scratch_spec("test_resnet", SIDE))
-    return SimCLR(encoder, ProjectionHead(encoder.width, dimensions=8)).train()
+    return SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=8)).train()
 
 
 def pictures(count: int = 4, side: int = SIDE, seed: int = 0) -> Tensor:

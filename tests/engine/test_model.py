@@ -30,7 +30,7 @@ def test_no_linear_has_a_bias_and_the_last_norm_does_not_shift(layers: int) -> N
 
 
 def test_training_leaves_the_shift_of_the_last_norm_at_zero() -> None:
-    head = ProjectionHead(8, dimensions=4)
+    head = ProjectionHead(8, layers=2, dimensions=4)
     optimizer = torch.optim.SGD([p for p in head.parameters() if p.requires_grad], lr=0.1)
     (head(torch.randn(16, 8)) - 1).square().mean().backward()
     optimizer.step()
@@ -39,14 +39,14 @@ def test_training_leaves_the_shift_of_the_last_norm_at_zero() -> None:
 
 def test_projections_are_centred_and_take_both_signs() -> None:
     """Batch norm without shift ends the head: a ReLU after it would leave no negative number, a shift a mean."""
-    z = ProjectionHead(16, dimensions=6)(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)))
+    z = ProjectionHead(16, layers=2, dimensions=6)(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(z.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     assert (z < 0).any(0).all() and (z > 0).any(0).all()
 
 
 def test_h_comes_from_the_encoder_and_z_from_h() -> None:
     encoder = create_encoder(scratch_spec("test_resnet", 32)).eval()
-    model = SimCLR(encoder, ProjectionHead(encoder.width, dimensions=12)).eval()
+    model = SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=12)).eval()
     x = torch.rand(3, 3, 32, 32)
     h, z = model(x)
     assert h.shape == (3, encoder.width) and z.shape == (3, 12)

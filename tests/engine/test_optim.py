@@ -61,7 +61,7 @@ def test_the_rate_is_zero_past_the_end() -> None:
 
 def small_model() -> SimCLR:
     encoder = create_encoder(scratch_spec("test_resnet", 32))
-    return SimCLR(encoder, ProjectionHead(encoder.width, dimensions=16))
+    return SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=16))
 
 
 def test_every_trained_parameter_is_in_exactly_one_group_and_frozen_ones_in_none() -> None:

@@ -192,6 +192,15 @@ def test_content_of_a_wrong_kind_is_refused(out: Path, accident: str) -> None:
     assert_refused(out)
 
 
+@pytest.mark.parametrize("before", [False, True])
+def test_a_pipe_beside_a_strangers_description_is_not_waited_for(out: Path, before: bool) -> None:
+    description = json.loads(rows_file(out).read_text())
+    rows_file(out).write_text(json.dumps({**description, "before": description} if before else description))
+    out.unlink()
+    os.mkfifo(out)
+    assert_refused(out, "do not belong together")
+
+
 def test_newer_format_says_upgrade(out: Path) -> None:
     rewrite(out, format_version=FORMAT_VERSION + 1)
     assert_refused(out, "[Uu]pgrade")

@@ -628,6 +628,32 @@ def test_a_loss_that_is_not_finite_ends_training_and_is_not_saved(tmp_path: Path
     assert load_checkpoint(tmp_path / "checkpoint") is None
 
 
+@pytest.mark.filterwarnings("ignore:.*overflow.*:RuntimeWarning")
+def test_what_is_not_finite_is_not_saved_by_another_thread_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_pause", lambda *_: 10**9)
+    chosen, saves, saved = settings(optimizer="sgd", lr_rule="none", learning_rate=1e30, warmup_epochs=0), [], []
+    batches = OnAGpu(chosen)
+    plain = batches.run
+
+    def run(*given: Any) -> Iterator[Batch]:
+        for batch in plain(*given):
+            if batch.step == STEPS - 1:  # the last of the epoch: the losses of those before it are not read yet
+                saved.append(saves[0]())
+            yield batch
+
+    batches.run = run
+    with pytest.raises(TrainingError, match=r"became (nan|inf)"):
+        trained(
+            chosen,
+            tmp_path,
+            lambda event: saves.append(event.save) if isinstance(event, TrainingBegun) else None,
+            batches,
+        )
+    assert saved == [0] and load_checkpoint(tmp_path / "checkpoint") is None
+
+
 class WithAnother(Ranks):
     """This process, which does all the work, and another one that says what it is told to."""
 
