@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ class Circumstances:
     short_side: int  # the pictures' median, px
     device: torch.device
     processes: int = 1  # that work as one
-    memory: int = 2**63  # bytes that are free for each of them
+    memory: int = sys.maxsize  # bytes that are free for each of them
 
     @property
     def gpu(self) -> bool:

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -252,6 +253,14 @@ def test_all_damaged_is_a_run_error(tmp_path: Path, damage: str) -> None:
     with pytest.raises(RunError, match="damaged") as caught:
         load_checkpoint(tmp_path)
     assert str(file_of(tmp_path, 2)) in caught.value.what and caught.value.exit_code == 4
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    keep_both(tmp_path, 1, 2)
+    file_of(tmp_path, 2).unlink()
+    os.mkfifo(file_of(tmp_path, 2))
+    loaded = load_checkpoint(tmp_path)
+    assert loaded is not None and loaded.step == 1
 
 
 def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
