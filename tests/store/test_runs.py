@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from simclr_cli.errors import RunError
-from simclr_cli.store.run import FORMAT_VERSION, RunFolder, find_run, list_runs
+from simclr_cli.store.run import FORMAT_VERSION, RunFolder, classifier_folder, find_classifier, find_run, list_runs
 
 
 def finished_run(path: Path, seed: int = 0, modified_ns: int | None = None) -> RunFolder:
@@ -75,3 +75,36 @@ def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
     (tmp_path / "no-run").mkdir()
     assert [run.path.name for run in list_runs(tmp_path)] in (["a", "c", "lost", "b"], ["a", "lost", "c", "b"])
     assert list_runs(tmp_path / "nowhere") == []
+
+
+def test_newest_classifier_is_taken_and_one_from_scratch_only_alone(tmp_path: Path) -> None:
+    run, other = finished_run(tmp_path / "run"), finished_run(tmp_path / "other")
+
+    def add(name: str, modified_ns: int, to: RunFolder = run) -> Path:
+        weights = to.path / name / "model.safetensors"
+        weights.parent.mkdir(exist_ok=True)
+        weights.write_bytes(b"")
+        os.utime(weights, ns=(modified_ns, modified_ns))
+        return weights.parent
+
+    with pytest.raises(RunError, match="There is no classifier of a run under"):
+        find_classifier(None, tmp_path)
+    with pytest.raises(RunError, match=f"There is no classifier in {run.path}"):
+        find_classifier("run", tmp_path)
+    scratch = add("classifier-scratch", 3)
+    assert find_classifier(None, tmp_path) == find_classifier("run", tmp_path) == scratch
+    old, new = add("classifier", 1), add("classifier-1-percent", 2)
+    assert find_classifier(None, tmp_path) == find_classifier("run", tmp_path) == new
+    newest = add("classifier", 4, to=other)
+    assert find_classifier(None, tmp_path) == newest and find_classifier("run", tmp_path) == new
+    add("classifier", 5)
+    assert find_classifier(None, tmp_path) == old
+
+
+@pytest.mark.parametrize(
+    ("fraction", "scratch", "name"),
+    [(1.0, False, "classifier"), (0.1, False, "classifier-10-percent"), (0.01, True, "classifier-1-percent-scratch"),
+     (0.005, False, "classifier-0.5-percent"), (1.0, True, "classifier-scratch")],
+)  # fmt: skip
+def test_name_says_what_it_is(fraction: float, scratch: bool, name: str) -> None:
+    assert classifier_folder(Path("run"), fraction, scratch=scratch) == Path("run") / name

@@ -6,8 +6,6 @@ import csv
 import dataclasses
 import json
 import os
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from simclr_cli.names import as_cell, as_words, name_of
 from simclr_cli.results import PredictResult
 from simclr_cli.settings import PredictSettings
 from simclr_cli.store.models import write_model
-from simclr_cli.store.run import classifier_folder, find_classifier
 from simclr_cli.verbs.encoders import load_encoder
 from simclr_cli.verbs.export import classifier_config
 from simclr_cli.verbs.predict import predict
@@ -75,37 +72,6 @@ def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classi
 def test_more_classes_than_there_are_is_all_of_them(own: Any, classifier: Path) -> None:
     assert len(run(own, own.pictures / "dots", top=99).predictions[0].classes) == len(LABELS)
     assert len(run(own, own.pictures / "dots", top=1).predictions[0].classes) == 1
-
-
-def test_newest_classifier_is_taken_and_one_from_scratch_only_alone(own: Any) -> None:
-    with pytest.raises(RunError, match="There is no classifier of a run under"):
-        find_classifier(None, own.runs)
-    with pytest.raises(RunError, match="There is no classifier in"):
-        find_classifier(own.name, own.runs)
-    folders = [make(own, own.run.path / name) for name in ("classifier", "classifier-1-percent", "classifier-scratch")]
-    for age, folder in zip((30, 20, 10), folders, strict=True):
-        then = time.time() - age
-        os.utime(folder / "model.safetensors", (then, then))
-    assert find_classifier(None, own.runs) == find_classifier(own.name, own.runs) == folders[1]
-    other = Path(shutil.copytree(own.run.path, own.runs / "other"))
-    os.utime(other / "classifier/model.safetensors")
-    assert find_classifier(None, own.runs) == other / "classifier"
-    assert find_classifier(own.name, own.runs) == folders[1]
-    shutil.rmtree(other)
-    os.utime(folders[0] / "model.safetensors")
-    assert find_classifier(None, own.runs) == folders[0]
-    for folder in folders[:2]:
-        folder.rename(folder.with_name(f"old-{folder.name}"))
-    assert find_classifier(None, own.runs) == folders[2]
-
-
-@pytest.mark.parametrize(
-    ("fraction", "scratch", "name"),
-    [(1.0, False, "classifier"), (0.1, False, "classifier-10-percent"), (0.01, True, "classifier-1-percent-scratch"),
-     (0.005, False, "classifier-0.5-percent"), (1.0, True, "classifier-scratch")],
-)  # fmt: skip
-def test_name_says_what_it_is(fraction: float, scratch: bool, name: str) -> None:
-    assert classifier_folder(Path("run"), fraction, scratch=scratch) == Path("run") / name
 
 
 def test_what_is_no_picture_is_refused_with_its_reason(own: Any, classifier: Path, tmp_path: Path) -> None:
