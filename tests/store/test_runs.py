@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from simclr_cli.errors import RunError
-from simclr_cli.store.run import FORMAT_VERSION, RunFolder, classifier_folder, find_classifier, find_run, list_runs
+from simclr_cli.store.manifest import MANIFEST
+from simclr_cli.store.run import (
+    FORMAT_VERSION,
+    RunFolder,
+    classifier_folder,
+    find_begun_run,
+    find_classifier,
+    find_run,
+    list_runs,
+)
 
 
 def finished_run(path: Path, seed: int = 0, modified_ns: int | None = None) -> RunFolder:
@@ -62,6 +71,20 @@ def test_unfinished_run_is_not_found_silently(tmp_path: Path) -> None:
     for runs in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(RunError, match="There is no finished run"):
             find_run(None, runs)
+
+
+def test_a_begun_run_is_found_and_any_other_folder_is_none(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "begun").write_config({})
+    (tmp_path / "lost").mkdir()  # all but its manifest
+    (tmp_path / "lost" / MANIFEST).write_text("{}")
+    (tmp_path / "photos").mkdir()
+    for name in ("begun", "lost"):
+        assert find_begun_run(name, tmp_path).path == tmp_path / name
+    with pytest.raises(RunError, match="photos is not the folder of a run"):
+        find_begun_run("photos", tmp_path)
+    assert find_begun_run(None, tmp_path).path == tmp_path / "begun"
+    with pytest.raises(RunError, match="There is no run under"):
+        find_begun_run(None, tmp_path / "photos")
 
 
 def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:

@@ -164,7 +164,6 @@ def test_the_reason_of_the_rate_names_the_peak() -> None:
         (50_000, 224, GPU, "resnet50"),
         (49_999, 224, GPU, "resnet18"),
         (50_000, 96, GPU, "resnet18"),
-        (50_000, 128, GPU, "resnet50"),
         (10**6, 500, CPU, "resnet18"),
     ],
 )
@@ -172,6 +171,11 @@ def test_backbone_grows_with_the_data_on_a_gpu(
     pictures: int, short_side: int, device: torch.device, expected: str
 ) -> None:
     assert plan(pictures, short_side, device)[0].backbone == expected
+
+
+@pytest.mark.parametrize(("image_size", "backbone"), [(128, "resnet50"), (127, "resnet18")])
+def test_backbone_grows_with_the_image_size_that_is_asked_for(image_size: int, backbone: str) -> None:
+    assert plan(50_000, 224, GPU, image_size=image_size)[0].backbone == backbone
 
 
 @pytest.mark.parametrize(
