@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import itertools
 import os
 import random
@@ -27,6 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Else every process would compile torch's modules anew, for 8 seconds.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    atexit.register(os._exit, 0)  # last of all, instead of taking torch's modules apart for two seconds
 
 MOST_WORKERS = 8  # each imports and collects for 6 seconds
 BYTES_PER_WORKER = 2 * 10**9
@@ -56,6 +61,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, so that all processes end at about the same time."""
     items.sort(key=lambda item: "verbs" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Look no more for garbage among what was imported, which would take a twentieth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:

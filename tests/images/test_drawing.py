@@ -47,7 +47,7 @@ def knn_accuracy(vectors: NDArray[np.floating], labels: NDArray[np.intp], k: int
 
 def test_same_seed_same_files_and_other_seed_other_pictures(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        draw_pictures(tmp_path / name, seed=seed, pictures=200)
+        draw_pictures(tmp_path / name, seed=seed, pictures=60)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert not set(contents(tmp_path / "a").values()) & set(contents(tmp_path / "c").values())
 

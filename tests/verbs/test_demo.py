@@ -19,7 +19,7 @@ from simclr_cli.verbs.demo import demo
 def test_demo_goes_all_the_way_and_draws_only_once(
     tmp_path: Path, no_trial: None, digest: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = DemoSettings(out=tmp_path / "demo", pictures=100, epochs=1, image_size=16)
+    settings = DemoSettings(out=tmp_path / "demo", pictures=100, epochs=1, image_size=8)
     said: list[Any] = []
     result = demo(settings, report=said.append)
     drawn = tmp_path / "demo" / "pictures-100-seed-0"

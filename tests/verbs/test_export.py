@@ -96,7 +96,9 @@ def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
                 save_file(state, place / f"{slug}.safetensors")
                 values["weights"] = str(place / f"{slug}.safetensors")
             made = pretrain(
-                PretrainSettings(images=folder, runs=place / "runs", run=slug, epochs=1, batch_size=8, **values)
+                PretrainSettings(
+                    images=folder, runs=place / "runs", run=slug, epochs=1, batch_size=8, optimizer="sgd", **values
+                )
             )
             out = place / f"{slug}.npy"
             embed(EmbedSettings(images=folder, runs=place / "runs", run=slug, out=out, raw=True))
