@@ -30,7 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-if "PYTEST_XDIST_WORKER" in os.environ:
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:
     atexit.register(os._exit, 0)  # last of all, instead of taking torch's modules apart for two seconds
 
 MOST_WORKERS = 8  # each imports and collects for 6 seconds
@@ -65,8 +66,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Look no more for garbage among what was imported, which would take a twentieth of the time."""
-    gc.collect()
-    gc.freeze()
+    if WORKER:  # which ends at once; else libraries would complain of what is left
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,7 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """`once(name, make)`: a folder that `make` has filled, for all processes that run tests; not to be changed."""
     base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = base.parent if WORKER else base
 
     def get(name: str, make: Callable[[Path], object]) -> Path:
         folder = base / "once" / name
