@@ -2,8 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/clustering.py [--rows 100000] [--width 512]
 
-The vectors are those of odd.py; HDBSCAN has a twentieth of the rows. To compare two checkouts, run this file by the
-Python of each: it knows the functions of before scikit-learn too. Prints one JSON object.
+The vectors are those of odd.py; HDBSCAN has a twentieth of the rows. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -31,13 +30,6 @@ from simclr_cli.engine.projection import principal_components
 def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
     """What is timed, by name."""
     generator = np.random.default_rng
-    if not hasattr(clustering, "try_numbers"):  # before scikit-learn did it
-        from simclr_cli.engine.density import hdbscan
-        from simclr_cli.engine.silhouette import separations
-
-        generator, numbers = torch.Generator().manual_seed, separations
-    else:
-        hdbscan, numbers = clustering.hdbscan, clustering.try_numbers
     few = vectors[: len(vectors) // 20]
     draw = torch.Generator().manual_seed(0)
     classes = torch.arange(5_000) % 10
@@ -46,9 +38,11 @@ def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
     ) + 0.1 * torch.randn(5_000, width, generator=draw)
     return {
         **{f"k-means, {k}": (lambda k=k: clustering.k_means(vectors, k, generator(0))) for k in (20, 50)},
-        "the number of clusters": lambda: numbers(clustering.sampled(vectors, 2_000, generator(0)), generator),
+        "the number of clusters": lambda: clustering.try_numbers(
+            clustering.sampled(vectors, 2_000, generator(0)), generator
+        ),
         **{f"{d} components": (lambda d=d: principal_components(vectors, d)) for d in (2, 50)},
-        f"hdbscan, {len(few):,} rows": lambda: hdbscan(few, 35),
+        f"hdbscan, {len(few):,} rows": lambda: clustering.hdbscan(few, 35),
         "linear probe, 5,000 rows": lambda: fit_probe(
             h.relu(), classes, classes=10, validation=torch.arange(5_000) < 1_000
         ),
@@ -78,9 +72,8 @@ def main() -> None:
     print(json.dumps({**vars(given), **found, **describe_machine()}, indent=1))
 
 
-def mean_similarity(vectors: np.memmap, told: Any) -> float:
-    """How close rows are to the direction of the mean of their cluster; `told` is labels, or first of all labels."""
-    labels = told[0] if isinstance(told, tuple) else told
+def mean_similarity(vectors: np.memmap, labels: Any) -> float:
+    """How close rows are to the direction of the mean of their cluster."""
     sums = torch.zeros(int(labels.max()) + 1, vectors.shape[1]).index_add_(
         0, torch.from_numpy(labels), torch.from_numpy(np.asarray(vectors))
     )
