@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from simclr_cli.machine import count_cores, free_ram, share_cores
+from simclr_cli.machine import count_cores, free_ram, keep_freed_memory, share_cores
 
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
 share_cores()
+keep_freed_memory()
 # Each core has a process of its own that runs tests, and those that they start are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Else every process would compile torch's modules anew, for 8 seconds.
