@@ -91,12 +91,12 @@ def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
     """By their settings, which are written once; by the folder where those are lost."""
     for i, name in enumerate(("b", "c", "a", "lost")):
         run = finished_run(tmp_path / name)
-        os.utime(run.config_file, ns=(i, i))
-        os.utime(run.path, ns=(10 - i, 10 - i))
+        os.utime(run.config_file, ns=(10 * i, 10 * i))
+        os.utime(run.path, ns=(100 - i, 100 - i))
     run.config_file.unlink()
-    os.utime(run.path, ns=(1, 1))
+    os.utime(run.path, ns=(15, 15))
     (tmp_path / "no-run").mkdir()
-    assert [run.path.name for run in list_runs(tmp_path)] in (["a", "c", "lost", "b"], ["a", "lost", "c", "b"])
+    assert [run.path.name for run in list_runs(tmp_path)] == ["a", "lost", "c", "b"]
     assert list_runs(tmp_path / "nowhere") == []
 
 

@@ -26,7 +26,6 @@ from simclr_cli.verbs.predict import load_classifier, predict
 
 pytestmark = pytest.mark.usefixtures("no_trial")
 
-# In another process: the code of a card up to the transform, then what it does with each picture.
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 
