@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simclr_cli import __version__, settings
+from simclr_cli.cli.ending import quick_end
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import Commands, as_command
 from simclr_cli.cli.stopping import stoppable
@@ -164,4 +165,5 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that the stream cannot encode is no reason to fail
-    app(prog_name="simclr")
+    with quick_end():
+        app(prog_name="simclr")

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from simclr_cli.cli.ending import quick_end
 from simclr_cli.cli.signals import SAVE, held_back, on_signal
 from simclr_cli.cli.stopping import asked_for, say_stopping
 from simclr_cli.errors import MachineError
@@ -134,4 +135,5 @@ def _work(rank: int, *arguments: Any) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     from simclr_cli.cli.app import perform
 
-    raise SystemExit(perform(*arguments))
+    with quick_end():
+        raise SystemExit(perform(*arguments))
