@@ -48,7 +48,7 @@ def confusion_png(classes: Sequence[str], cells: Sequence[Confusion]) -> bytes:
         middle = int((i + 0.5) * cell_side)
         draw.text((beside - MARGIN / 2, top + middle - 1), name, fill=INK, font=font, anchor="rm")
         image.paste(_upright(name, font), (beside + middle - 9, top + side + 4))
-    return encoded(image, "PNG", optimize=True)
+    return encoded(image, "PNG")
 
 
 def _short(name: str) -> str:

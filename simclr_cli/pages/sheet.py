@@ -68,7 +68,7 @@ def contact_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> byte
             sheet.paste(at_side(view, cell), (x, top))
             pen.rectangle((x - 1, top - 1, x + cell, top + cell), outline=LINE)  # a white view has an edge too
             pen.rectangle((x, top + cell, x + cell - 1, top + cell + EDGE - 1), COLOURS[v % len(COLOURS)])
-    return encoded(sheet, "PNG", optimize=True)
+    return encoded(sheet, "PNG")
 
 
 def boxed(row: Row, width: int, height: int) -> Image.Image:
