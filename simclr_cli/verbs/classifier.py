@@ -24,7 +24,7 @@ from simclr_cli.events import EpochDone, Report, StepDone
 from simclr_cli.images.batches import AHEAD
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.workers import ahead
-from simclr_cli.seeds import Purpose, numpy_generator, seed_for, torch_generator
+from simclr_cli.seeds import Purpose, numpy_generator, seed_device, torch_generator
 from simclr_cli.trouble import is_out_of_memory
 from simclr_cli.verbs.outcome import TELL_SECONDS, read_losses
 from simclr_cli.verbs.trial import seconds_a_step
@@ -163,7 +163,7 @@ class Update:
     def _represent(self, x: Tensor, step: int) -> Tensor:
         """(B, width) h; a frozen f is computed without a graph, so that nothing can flow back into it."""
         if not self.frozen:
-            torch.manual_seed(seed_for(self.seed, Purpose.STEP, step))  # dropout and the like
+            seed_device(self.device, self.seed, Purpose.STEP, step)
             return self.encode(x)
         with torch.inference_mode():
             h = self.encode(x)

@@ -16,7 +16,7 @@ from simclr_cli.engine.views import TwoViews, ViewParameters
 from simclr_cli.events import Note, Report
 from simclr_cli.images.batches import Batch
 from simclr_cli.ranks import Ranks
-from simclr_cli.seeds import Purpose, seed_for, torch_generator
+from simclr_cli.seeds import Purpose, seed_device, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.verbs.presets import view_recipe
 
@@ -153,7 +153,7 @@ class Step:
         self.ranks.add([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def _seed(self, *position: int) -> None:
-        torch.manual_seed(seed_for(self.chosen.seed, Purpose.STEP, *position))
+        seed_device(self.device, self.chosen.seed, Purpose.STEP, *position)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.chosen.precision == "bfloat16")
