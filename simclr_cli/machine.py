@@ -103,12 +103,13 @@ def keep_freed_memory() -> bool:
     """
     import ctypes  # not at the top: --help is quicker without
 
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_TRIM_THRESHOLD and so on, of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError, OSError):  # macOS, musl; Windows
         return False
-    return bool(mallopt(mmap_threshold, 2**30) and mallopt(trim_threshold, 2**31 - 1))
+    asked = {mmap_threshold: 2**30, trim_threshold: 2**31 - 1, top_pad: 2**26}
+    return all(mallopt(parameter, size) for parameter, size in asked.items())
 
 
 def share_cores() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, cast
 
 import timm
@@ -30,7 +31,7 @@ class EncoderSpec:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # per channel, of pictures in [0, 1]
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     small_stem: bool = False  # 3x3 stride-1 convolution without pooling in place of timm's own stem
-    model_args: Mapping[str, Any] = field(default_factory=dict)  # further arguments to timm.create_model
+    model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further arguments to timm.create_model
 
     @property
     def normalises(self) -> bool:
@@ -112,6 +113,7 @@ def check_name(name: str) -> None:
     raise SettingsError(f"timm has no backbone named {name!r}.", hint)
 
 
+@cache
 def scratch_spec(name: str, image_size: int) -> EncoderSpec:
     """The spec of an encoder that starts from random weights: small-image stem where it fits, no normalisation."""
     check_name(name)
@@ -148,8 +150,7 @@ def create_encoder_of(spec: EncoderSpec, state: Mapping[str, Tensor], source: st
     Raises:
         SettingsError: unknown name, or the weights belong to another architecture; no memory has been taken for it.
     """
-    with seeded(0, Purpose.ENCODER), torch.device("meta"):
-        own, given = shapes(create_model(spec).state_dict()), shapes(state)
+    own, given = _shapes_of(spec), shapes(state)
     missing = sorted(own.keys() - state.keys())
     odd = sorted(key for key in own.keys() & state.keys() if own[key] != given[key])
     classifier = timm.get_pretrained_cfg_value(spec.architecture, "classifier") or ()
@@ -164,6 +165,13 @@ def create_encoder_of(spec: EncoderSpec, state: Mapping[str, Tensor], source: st
     encoder = create_encoder(spec)
     encoder.backbone.load_state_dict({key: state[key] for key in own})
     return encoder
+
+
+@cache
+def _shapes_of(spec: EncoderSpec) -> dict[str, torch.Size]:
+    """Of every tensor of an encoder, without memory for it."""
+    with seeded(0, Purpose.ENCODER), torch.device("meta"):
+        return shapes(create_model(spec).state_dict())
 
 
 def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:

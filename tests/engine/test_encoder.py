@@ -115,7 +115,7 @@ def test_building_leaves_the_global_random_state_alone() -> None:
 
 def test_planning_a_spec_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
-    scratch_spec(SMALL, 32)
+    scratch_spec(SMALL, 29)  # one that no other test has asked for: it is kept
     assert torch.equal(torch.get_rng_state(), before)
 
 
