@@ -33,6 +33,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:
+    gc.disable()  # until all is imported; it would take a tenth of that time
     atexit.register(os._exit, 0)  # last of all, instead of taking torch's modules apart for two seconds
 
 MOST_WORKERS = 8  # each imports and collects for 6 seconds
@@ -70,6 +71,7 @@ def pytest_collection_finish() -> None:
     if WORKER:  # which ends at once; else libraries would complain of what is left
         gc.collect()
         gc.freeze()
+        gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
