@@ -42,7 +42,7 @@ def decoded(pictures: Path) -> DecodedPictures:
 
 @pytest.fixture
 def encoder() -> Encoder:
-    return create_encoder(scratch_spec("test_resnet", SIZE), seed=3).eval()
+    return create_encoder(scratch_spec("tiny_resnet", SIZE), seed=3).eval()
 
 
 def labels_of(decoded: DecodedPictures, rows: np.ndarray[Any, Any]) -> Tensor:
@@ -177,7 +177,7 @@ def test_first_step_of_fine_tuning_moves_only_statistics_and_the_classifier(
 @pytest.mark.parametrize("recipe", [LINEAR, FINE_TUNING], ids=["linear", "fine-tuning"])
 def test_weights_follow_from_the_seed(decoded: DecodedPictures, recipe: ClassifierRecipe) -> None:
     def weights(seed: int) -> Tensor:
-        fresh = create_encoder(scratch_spec("test_resnet", SIZE), seed=3)
+        fresh = create_encoder(scratch_spec("tiny_resnet", SIZE), seed=3)
         torch.manual_seed(seed * 17)  # whatever was drawn before
         return run(fresh, decoded, short(recipe, 2), seed=seed).weight
 

@@ -215,9 +215,9 @@ def test_folder_whose_pictures_cannot_be_decoded(run_embed: Any, own: Any, tmp_p
 
 
 def test_plain_backbone_with_random_weights_follows_from_the_seed(run_embed: Any, pictures: Path) -> None:
-    values = {"images": pictures, "backbone": "test_resnet", "weights": "none", "image_size": 40}
+    values = {"images": pictures, "backbone": "tiny_resnet", "weights": "none", "image_size": 40}
     (one, a, beside), (_, again, _), (_, other, _) = (run_embed(**values, seed=seed) for seed in (1, 1, 2))
-    assert one.encoder == "test_resnet (none)" and len(beside["model_digest"]) == 64
+    assert one.encoder == "tiny_resnet (none)" and len(beside["model_digest"]) == 64
     np.testing.assert_array_equal(a, again)
     assert not np.allclose(a, other)
 
@@ -229,10 +229,10 @@ def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
     from PIL import Image
 
     torch.manual_seed(7)
-    model = timm.create_model("test_resnet", num_classes=0).eval()
+    model = timm.create_model("tiny_resnet", num_classes=0).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     weights = str(tmp_path / "w.safetensors")
-    values = {"images": pictures, "backbone": "test_resnet", "weights": weights, "image_size": 64, "raw": True}
+    values = {"images": pictures, "backbone": "tiny_resnet", "weights": weights, "image_size": 64, "raw": True}
     _, vectors, beside = run_embed(**values)
     # The model's own mean and std, the crop of this size.
     config = {**timm.data.resolve_data_config({}, model=model), "input_size": (3, 64, 64), "crop_pct": 0.875}

@@ -33,14 +33,14 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "deep stem at 40 px": Case({"backbone": "test_resnet", "image_size": 40}, False),
+    "deep stem at 40 px": Case({"backbone": "tiny_resnet", "image_size": 40}, False),
     "plain stem at 40 px": Case({"backbone": "resnet18", "image_size": 40}, False),
     "deep small stem at 32 px": Case({"backbone": "resnet10t", "image_size": 32}, True),
     "plain small stem at 24 px": Case({"backbone": "resnet18", "image_size": 24}, True),
     "transformer at 48 px": Case({"backbone": "test_vit", "image_size": 48}, False),
     "no resnet at 32 px": Case({"backbone": "test_efficientnet", "image_size": 32}, False),
-    "from weights, normalised": Case({"backbone": "test_resnet", "image_size": 64}, False, weights=True),
-    "from weights at 32 px": Case({"backbone": "test_resnet", "image_size": 32}, False, weights=True),
+    "from weights, normalised": Case({"backbone": "tiny_resnet", "image_size": 64}, False, weights=True),
+    "from weights at 32 px": Case({"backbone": "tiny_resnet", "image_size": 32}, False, weights=True),
 }
 
 

@@ -144,7 +144,7 @@ def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
 
 def test_dry_run_writes_nothing(pictures: Path, tmp_path: Path, no_trial: None) -> None:
     events: list[Event] = []
-    settings = PretrainSettings(images=pictures, runs=tmp_path / "runs", dry_run=True, backbone="test_resnet")
+    settings = PretrainSettings(images=pictures, runs=tmp_path / "runs", dry_run=True, backbone="tiny_resnet")
     result = pretrain(settings, report=events.append)
     assert not result.finished and result.model_digest is None
     assert isinstance(events[-1], PlanMade)
@@ -296,18 +296,18 @@ def test_weights_file_of_the_same_architecture_is_where_training_starts(
     pictures: Path, train: Train, tmp_path: Path
 ) -> None:
     torch.manual_seed(3)
-    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    state = timm.create_model("tiny_resnet", num_classes=0).state_dict()
     save_file(state, tmp_path / "start.safetensors")
     made = train(pictures, weights=str(tmp_path / "start.safetensors"), learning_rate=1e-9, weight_decay=0.0)
     trained = load_file(RunFolder(Path(made.run)).weights_file)
     assert all(torch.allclose(trained[name], state[name], atol=1e-6) for name in state if "weight" in name)
     config = json.loads((RunFolder(Path(made.run)).encoder / "config.json").read_text())
-    assert tuple(config["pretrained_cfg"]["std"]) == tuple(timm.get_pretrained_cfg("test_resnet").std)
+    assert tuple(config["pretrained_cfg"]["std"]) == tuple(timm.get_pretrained_cfg("tiny_resnet").std)
 
 
 def test_weights_of_another_architecture_are_refused(pictures: Path, train: Train, tmp_path: Path) -> None:
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(SettingsError, match=r"does not hold the weights of test_resnet: \d+ tensors are missing"):
+    with pytest.raises(SettingsError, match=r"does not hold the weights of tiny_resnet: \d+ tensors are missing"):
         train(pictures, weights=str(tmp_path / "vit.safetensors"))
 
 
@@ -569,7 +569,7 @@ def test_command_given_again_after_a_failure_goes_on(
         images=pictures,
         runs=tmp_path,
         checkpoint_seconds=0.0,
-        backbone="test_resnet",
+        backbone="tiny_resnet",
         image_size=40,
         batch_size=16,
         epochs=2,

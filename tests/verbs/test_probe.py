@@ -158,8 +158,8 @@ def test_broken_pictures_are_counted_and_left_out(own: Any) -> None:
 
 
 def test_plain_backbone_is_probed_too(trained: Any, pictures: Path) -> None:
-    result = run_probe(trained, images=pictures, backbone="test_resnet", image_size=40)
-    assert result.encoder == "test_resnet (none)"
+    result = run_probe(trained, images=pictures, backbone="tiny_resnet", image_size=40)
+    assert result.encoder == "tiny_resnet (none)"
     assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]  # it is its own twin
     assert result.folder is None and result.verdict.startswith(("The untrained encoder", "Raw pixels", "A colour"))
 
@@ -245,18 +245,18 @@ def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A download of timm's leaves them in the hub's cache: here a small model that was saved there."""
-    assert baselines.imagenet_on_machine("test_resnet", torch.device("cpu")) is None
-    snapshot = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k" / "snapshots" / "abc"
+    assert baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu")) is None
+    snapshot = tmp_path / "hub" / "models--timm--tiny_resnet.r160_in1k" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("abc")
-    model = timm.create_model("test_resnet")
+    model = timm.create_model("tiny_resnet")
     save_file(model.state_dict(), snapshot / "model.safetensors")
     found = baselines.try_to_load_from_cache
     monkeypatch.setattr(
         baselines, "try_to_load_from_cache", lambda repo, file: found(repo, file, cache_dir=tmp_path / "hub")
     )
-    ready = baselines.imagenet_on_machine("test_resnet", torch.device("cpu"))
+    ready = baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu"))
     assert ready is not None and ready.encoder.spec.normalises and ready.encoder.spec.image_size == 160
     x = torch.rand(2, 3, 160, 160)
     mean, std = ready.encoder.mean, ready.encoder.std

@@ -70,7 +70,7 @@ def undisturbed_lars(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -
         patch.setattr(pretrain_module, "seconds_a_picture", lambda *_: 0.01)
         patch.setattr(pretrain_module, "try_report", lambda *_, **__: None)
         runs = tmp_path_factory.mktemp("lars") / "runs"
-        settings = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}
+        settings = {"backbone": "tiny_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}
         return pretrain(PretrainSettings(images=pictures, runs=runs, **settings))
 
 

@@ -44,7 +44,7 @@ class Plain(nn.Module):
 
 
 def settings(**given: Any) -> ResolvedSettings:
-    wanted = {"backbone": "test_resnet", "image_size": 16, "batch_size": BATCH, "epochs": 2, "run": "run",
+    wanted = {"backbone": "tiny_resnet", "image_size": 16, "batch_size": BATCH, "epochs": 2, "run": "run",
               "projection_dimensions": 16, "compile": "off", "temperature": 0.2, **given}  # fmt: skip
     return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, CPU))[0]
 

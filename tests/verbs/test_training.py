@@ -47,7 +47,7 @@ CPU = torch.device("cpu")
 
 
 def settings(**given: Any) -> ResolvedSettings:
-    wanted = {"backbone": "test_resnet", "image_size": 16, "batch_size": BATCH, "epochs": EPOCHS, "run": "run",
+    wanted = {"backbone": "tiny_resnet", "image_size": 16, "batch_size": BATCH, "epochs": EPOCHS, "run": "run",
               "projection_dimensions": 16, "compile": "off", **given}  # fmt: skip
     return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, CPU))[0]
 

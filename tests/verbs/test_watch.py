@@ -109,7 +109,7 @@ def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained:
     from simclr_cli.images.decode import evaluation_crop
 
     sizes = torch.from_numpy(watch.decoded.sizes[:6])
-    crop = start_encoder("test_resnet", "none", 40, 0).spec.crop
+    crop = start_encoder("tiny_resnet", "none", 40, 0).spec.crop
     views = make_view(torch.from_numpy(watch.decoded.read(np.arange(6))), sizes, centre_crop(sizes, crop), 40)
     census = watch.decoded.census
     for view, picture in zip(views, census.pictures, strict=False):
@@ -195,10 +195,10 @@ def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_bat
 
     # They are the weights after two steps, and can be begun from.
     monkeypatch.setattr(step_module, "contrastive_loss", plain)
-    kept = start_encoder("test_resnet", str(run.last_good / "model.safetensors"), 40, 0).backbone.state_dict()
+    kept = start_encoder("tiny_resnet", str(run.last_good / "model.safetensors"), 40, 0).backbone.state_dict()
     assert all(value.isfinite().all() for value in kept.values())
     assert int(kept["bn1.num_batches_tracked"]) >= 2
-    fresh = start_encoder("test_resnet", "none", 40, 0).backbone.state_dict()
+    fresh = start_encoder("tiny_resnet", "none", 40, 0).backbone.state_dict()
     assert not torch.equal(kept["conv1.0.weight"], fresh["conv1.0.weight"])
     train(pictures, run="again", weights=str(run.last_good / "model.safetensors"))
 
