@@ -29,9 +29,10 @@ import numpy as np
 from machine import describe_machine, spread
 
 from simclr_cli.engine.projection import along_a_curve
-from simclr_cli.images.decode import decode
+from simclr_cli.images.decode import small
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
-from simclr_cli.pages.pictures import Pixels, thumbnail
+from simclr_cli.pages.pictures import Pixels
+from simclr_cli.pages.sheet import at_side
 from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
 
 CHROMIUM = "/usr/bin/chromium"
@@ -67,10 +68,10 @@ def pool(folder: Path | None, side: int) -> list[Pixels]:
     if folder is None:
         rng = np.random.default_rng(0)
         coarse = rng.integers(0, 256, (POOL, 8, 8, 3), dtype=np.uint8)
-        return [thumbnail(pixels.repeat(8, 0).repeat(8, 1), side) for pixels in coarse]
+        return [np.asarray(at_side(pixels, side)) for pixels in coarse]
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     chosen = islice(paths, 0, None, max(1, len(paths) // POOL))
-    return [thumbnail(np.asarray(decode(path, at_least=2 * side)), side) for path in chosen]
+    return [small(path, side, 2 * side) for path in chosen]
 
 
 def made(count: int, folder: Path | None) -> tuple[str, dict[str, Any]]:

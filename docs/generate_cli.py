@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from simclr_cli import errors, events, results
-from simclr_cli.cli.app import VERBS
+from simclr_cli.cli.app import COMMANDS
 from simclr_cli.cli.options import DEBUG_HELP, JSON_HELP
 from simclr_cli.store.epochs import TIMES
 
@@ -124,7 +124,7 @@ def page() -> str:
         "decoded pictures, which otherwise lies in the platform's cache folder.",
         "",
     ]
-    for verb, settings_class in VERBS.items():
+    for verb, settings_class in COMMANDS.items():
         lines += [f"## simclr {verb}", "", settings_class.about, "", "```", *settings_class.examples, "```", ""]
         lines += options_table(settings_class)
         lines += [f"`--json` prints one object (`{RESULTS[verb].__name__}`):", "", *keys_table(RESULTS[verb])]

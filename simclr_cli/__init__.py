@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_VERBS = (
-    "cache check clusters demo doctor duplicates embed finetune map outliers predict pretrain preview probe report "
-    "similar"
-).split()
+VERBS = (
+    "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report check cache doctor "
+    "demo"
+).split()  # in the order of the overview
 _HOMES = {
-    **{verb: f"simclr_cli.verbs.{verb}" for verb in _VERBS},
-    **{f"{verb.title()}Settings": "simclr_cli.settings" for verb in _VERBS},
+    **{verb: f"simclr_cli.verbs.{verb}" for verb in VERBS},
+    **{f"{verb.title()}Settings": "simclr_cli.settings" for verb in VERBS},
     "load_encoder": "simclr_cli.verbs.encoders",
     "SimclrError": "simclr_cli.errors",
 }  # of the names above

@@ -16,7 +16,6 @@ CGROUPS = (  # limit and use of a container's memory: version 2, version 1
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-CPU_QUOTA_1 = (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 SHARED_MEMORY = Path("/dev/shm")
 
 UNKNOWN_MEMORY = 2**32  # Windows: every machine that runs torch has 4 GiB
@@ -48,12 +47,9 @@ def count_cores() -> int:
 
 def core_quota() -> float | None:
     """How many cores' time the container of this process may use; None where it has no such limit."""
-    with contextlib.suppress(OSError, ValueError):  # version 2: "200000 100000", or "max 100000"
+    with contextlib.suppress(OSError, ValueError):  # "200000 100000", or "max 100000"
         quota, period = CPU_QUOTA.read_text().split()
         return int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # version 1: -1 for none
-        quota, period = (path.read_text() for path in CPU_QUOTA_1)
-        return int(quota) / int(period) if int(quota) > 0 else None
     return None
 
 
@@ -93,22 +89,18 @@ def whole_memory() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep what is freed for the next tensors, as torch itself does on a GPU.
+    """Let glibc keep what is freed for the next tensors, as torch itself does on a GPU; False where it is not glibc.
 
     Each step takes and frees the same hundreds of MB. By default glibc hands large blocks back at once, and the system
     clears every page anew: a tenth of a step (docs/benchmarks.md).
-
-    Returns:
-        Whether there is a C library that can be told so.
     """
     import ctypes  # not at the top: --help is quicker without
 
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_TRIM_THRESHOLD and so on, of malloc.h
+    asked = {-1: 2**31 - 1, -2: 2**26, -3: 2**30}  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, TypeError, OSError):  # macOS, musl; Windows
         return False
-    asked = {mmap_threshold: 2**30, trim_threshold: 2**31 - 1, top_pad: 2**26}
     return all(mallopt(parameter, size) for parameter, size in asked.items())
 
 

@@ -51,8 +51,7 @@ def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Genera
 def seed_device(device: torch.device, seed: int, purpose: Purpose, *position: int) -> None:
     """Let what a network draws there, dropout and the like, follow from this key from now on.
 
-    On a CPU by its own generator: torch.manual_seed also notes what is to be done should a GPU be used later, with the
-    stack of this moment, which takes a third of a millisecond.
+    On a CPU by its own generator: torch.manual_seed also notes the stack, for GPUs that may be used later (0.3 ms).
     """
     seed_all = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
     seed_all(seed_for(seed, purpose, *position))

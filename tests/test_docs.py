@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from simclr_cli import events, results
-from simclr_cli.cli.app import VERBS
+from simclr_cli.cli.app import COMMANDS
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -46,7 +46,7 @@ def test_check_notices_a_page_that_is_not(
 
 def test_page_names_every_option_example_and_key() -> None:
     page = (DOCS / "cli.md").read_text(encoding="utf-8")
-    for verb, settings_class in VERBS.items():
+    for verb, settings_class in COMMANDS.items():
         _, _, rest = page.partition(f"## simclr {verb}\n")
         section = rest.partition("\n## ")[0]
         assert settings_class.about in section and all(example in section for example in settings_class.examples)
@@ -59,7 +59,7 @@ def test_page_names_every_option_example_and_key() -> None:
 
 
 def test_every_command_has_two_examples_of_itself() -> None:
-    for verb, settings_class in VERBS.items():
+    for verb, settings_class in COMMANDS.items():
         assert len(settings_class.examples) == 2
         assert all(f"{example} ".startswith(f"simclr {verb} ") for example in settings_class.examples)
 
@@ -77,7 +77,7 @@ def test_commands_of_the_readme_are_commands() -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     known = {
         verb: {"--" + field.name.replace("_", "-") for field in dataclasses.fields(settings_class)}
-        for verb, settings_class in VERBS.items()
+        for verb, settings_class in COMMANDS.items()
     }
     commands = re.findall(r"^(?:\$ )?(simclr [a-z]+[^#`\n]*)", readme, re.MULTILINE)
     commands += re.findall(r"`(simclr [a-z]+[^`\n]*)`", readme)

@@ -254,5 +254,4 @@ def test_benchmarks_import_what_is_there(path: Path) -> None:
     """They are not run with the tests, and would be found broken when they are needed."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simclr_cli"):
-            module = importlib.import_module(node.module)
-            assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], node.module
+            exec(ast.unparse(node), {})

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simclr_cli import __version__, settings
+from simclr_cli import VERBS, __version__, settings
 from simclr_cli.cli.ending import quick_end
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import Commands, as_command
@@ -40,13 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-VERBS: dict[str, type[settings.Settings]] = {
-    verb: getattr(settings, f"{verb.title()}Settings")
-    for verb in (
-        "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report check cache "
-        "doctor demo"
-    ).split()
-}  # in the order of the overview
+COMMANDS: dict[str, type[settings.Settings]] = {verb: getattr(settings, f"{verb.title()}Settings") for verb in VERBS}
 
 
 def _version(wanted: bool) -> None:
@@ -70,7 +64,7 @@ def _add(verb: str, settings_class: type[settings.Settings]) -> None:
     app.command(verb, help=settings_class.about, epilog=f"Examples:\n\n{lines}")(as_command(settings_class, run))
 
 
-for _verb, _settings_class in VERBS.items():
+for _verb, _settings_class in COMMANDS.items():
     _add(_verb, _settings_class)
 
 

@@ -1,4 +1,4 @@
-"""How a process of the command ends: at once, and not when the interpreter has been taken apart."""
+"""How a process of the command ends: at once."""
 
 from __future__ import annotations
 
@@ -11,25 +11,22 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quick_end() -> Iterator[None]:
-    """Let the process end with the exit code of the SystemExit that is raised within, as soon as it is on its way out.
+    """Let the process end by the SystemExit that is raised within, without taking torch apart, which takes a second.
 
-    Otherwise Python takes apart the modules of torch and timm, for a second. Threads are waited for as ever, and what
-    is registered with atexit from here on is called before.
+    Threads are waited for as ever, and what is registered with atexit from here on is called before.
     """
-    codes: list[object] = []
+    code: object = None
 
     def end() -> None:
-        code = codes[0] if codes else None
-        if not isinstance(code, int):  # a traceback, or a message, which Python prints
-            return
         with contextlib.suppress(OSError):  # nobody reads, or a full disk: Python has words and a code for it
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(code)
+            if isinstance(code, int):  # else a traceback, or a message, which Python prints
+                os._exit(code)
 
     atexit.register(end)
     try:
         yield
     except SystemExit as leaving:
-        codes.append(leaving.code or 0)
+        code = leaving.code or 0
         raise

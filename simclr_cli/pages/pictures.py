@@ -26,13 +26,6 @@ def as_data_uri(pixels: Pixels, *, only_jpeg: bool = False) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def thumbnail(pixels: Pixels, side: int) -> Pixels:
-    """The same picture within a square of `side` px; a smaller one stays as it is."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(image)
-
-
 def encoded(image: Image.Image, kind: str, **options: int | str) -> bytes:
     """The content of a file of this kind, by the name that Pillow has for it."""
     stream = io.BytesIO()

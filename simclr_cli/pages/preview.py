@@ -33,6 +33,7 @@ def preview_page(title: str, lead: str, advice: Sequence[str], rows: Sequence[Ro
         for row in rows
     ]
     advised = Markup("\n").join(Markup("<p>{}</p>").format(safe(line)) for line in advice)
+    settings = render("settings.html", choices=choices)
     return page(
         title,
         [
@@ -42,11 +43,7 @@ def preview_page(title: str, lead: str, advice: Sequence[str], rows: Sequence[Ro
                 "Left, each picture with the crop of each of its views; the edge below a view has its crop's colour.",
                 render("preview.html", rows=shown),
             ),
-            Section(
-                "Settings",
-                "Each automatic choice with its reason; what you type wins.",
-                render("settings.html", choices=choices),
-            ),
+            Section("Settings", "Each automatic choice with its reason; what you type wins.", settings),
         ],
         lead=lead,
     )

@@ -20,8 +20,9 @@ from simclr_cli.images.batches import Batches
 from simclr_cli.images.cache import undecoded
 from simclr_cli.images.census import Census
 from simclr_cli.images.thumbnails import each_thumbnail
-from simclr_cli.pages.pictures import as_data_uri, thumbnail
+from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
+from simclr_cli.pages.sheet import at_side
 from simclr_cli.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.settings import ResolvedSettings
 from simclr_cli.store.index import read_index
@@ -72,7 +73,7 @@ def show_views(
     count = len(names)
     pixels = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     own = thumbnails(census.root, names, workers)
-    shown = [as_data_uri(thumbnail(view, SIDE)) for view in pixels]
+    shown = [as_data_uri(np.asarray(at_side(view, min(SIDE, len(view))))) for view in pixels]
     triples = tuple(
         (own[i], Thumbnail(f"{name}, view 1", shown[i]), Thumbnail(f"{name}, view 2", shown[count + i]))
         for i, name in enumerate(names)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simclr_cli import errors
-from simclr_cli.cli.app import VERBS, perform
+from simclr_cli import VERBS, errors
+from simclr_cli.cli.app import perform
 from simclr_cli.images.caches import cache_of
 from simclr_cli.images.folder import take_census
 from simclr_cli.settings import SimilarSettings

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import simclr_cli
-from simclr_cli.cli.app import VERBS
+from simclr_cli import VERBS
+from simclr_cli.cli.app import COMMANDS
 
 # (arguments, exit code): all that must be answered without torch.
 WITHOUT_TORCH = [
@@ -112,7 +113,7 @@ def test_help_of_a_command_shows_every_option_and_two_examples(
     monkeypatch.setenv("COLUMNS", "200")
     code, stdout, stderr = simclr(verb, "--help")
     words = " ".join(stdout.split())
-    settings_class = VERBS[verb]
+    settings_class = COMMANDS[verb]
     assert (code, stderr) == (0, "") and settings_class.about in words
     assert len(settings_class.examples) == 2 and all(example in words for example in settings_class.examples)
     for field in dataclasses.fields(settings_class):
@@ -123,7 +124,7 @@ def test_help_of_a_command_shows_every_option_and_two_examples(
 
 @pytest.mark.parametrize(
     ("verb", "settings_class", "example"),
-    [(verb, kind, example) for verb, kind in VERBS.items() for example in kind.examples],
+    [(verb, kind, example) for verb, kind in COMMANDS.items() for example in kind.examples],
 )
 def test_examples_can_be_typed_as_they_stand(
     verb: str, settings_class: type, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ import pytest
 import typer
 import typer.testing
 
-from simclr_cli.cli.app import VERBS
+from simclr_cli.cli.app import COMMANDS
 from simclr_cli.cli.options import as_command
 from simclr_cli.fields import setting
 
@@ -77,14 +77,14 @@ def test_values_of_another_type_are_usage_errors(parse: Any, arguments: list[str
 
 
 def test_every_setting_of_every_verb_has_help_that_ends_in_a_full_stop() -> None:
-    for settings_class in VERBS.values():
+    for settings_class in COMMANDS.values():
         for field in dataclasses.fields(settings_class):
             assert field.metadata["help"].endswith("."), field.name
 
 
 def test_options_of_the_same_name_mean_the_same_in_every_verb() -> None:
     types: dict[str, set[str]] = {}
-    for settings_class in VERBS.values():
+    for settings_class in COMMANDS.values():
         for field in dataclasses.fields(settings_class):
             types.setdefault(field.name, set()).add(str(field.type).removesuffix(" | None"))
     # A classifier is trained with one share of the labels; how far few labels go is probed with several.

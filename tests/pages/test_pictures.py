@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from simclr_cli.pages.pictures import as_data_uri, thumbnail
+from simclr_cli.pages.pictures import as_data_uri
 
 
 def opened(uri: str) -> Image.Image:
@@ -37,8 +37,3 @@ def test_a_photograph_comes_back_nearly_and_short() -> None:
 
 def test_one_pixel_is_a_picture() -> None:
     assert opened(as_data_uri(np.full((1, 1, 3), 7, np.uint8))).size == (1, 1)
-
-
-def test_a_thumbnail_keeps_the_shape_and_never_grows() -> None:
-    assert thumbnail(np.zeros((50, 200, 3), np.uint8), 100).shape == (25, 100, 3)
-    assert thumbnail(np.zeros((5, 20, 3), np.uint8), 100).shape == (5, 20, 3)

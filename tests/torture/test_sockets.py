@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.cli.app import VERBS
+from simclr_cli import VERBS
 
 pytestmark = pytest.mark.long
 
