@@ -51,6 +51,12 @@ def test_groups_that_are_apart_are_found() -> None:
     assert adjusted_rand_score(labels, found) == 1 and found.dtype == np.int64
 
 
+def test_many_clusters_are_found_in_as_many_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SAMPLE", 1)
+    rows, labels = blobs(7, 40)
+    assert adjusted_rand_score(labels, k_means(rows, 7, drawn())) == 1
+
+
 def test_every_row_is_in_the_cluster_whose_mean_direction_is_the_nearest() -> None:
     """Dhillon & Modha 2001, section 3.1, with loops: one more round moves next to nothing."""
     rows, _ = blobs(12, 25, spread=1.0)

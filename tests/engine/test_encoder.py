@@ -200,8 +200,9 @@ def test_a_name_may_carry_a_tag_of_timms() -> None:
 
 @pytest.mark.parametrize("make", [scratch_spec, pretrained_spec])
 def test_an_unknown_tag_is_a_wrong_setting(make) -> None:
-    with pytest.raises(SettingsError, match="nope"):
+    with pytest.raises(SettingsError, match="nope") as caught:
         make("resnet18.nope", 64)
+    assert "resnet18.a1_in1k" in caught.value.remedy
 
 
 @pytest.mark.parametrize(("name", "side"), [("test_vit", 40), ("convnext_atto", 16), ("maxvit_rmlp_pico_rw_256", 33)])

@@ -211,7 +211,9 @@ def test_decay_alone_shrinks_weights_and_never_gains(name: OptimizerName) -> Non
     assert torch.equal(model.gain.detach(), gain)
 
 
-def test_set_learning_rate_reaches_every_group() -> None:
-    optimizer = create_optimizer(Weights(), "adamw", weight_decay=0.01)
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_set_learning_rate_reaches_every_group(name: OptimizerName) -> None:
+    optimizer = create_optimizer(Weights(), name, weight_decay=0.01)
+    assert [group["lr"] for group in optimizer.param_groups] == [0, 0]  # a step before the first rate changes nothing
     set_learning_rate(optimizer, 0.123)
     assert [group["lr"] for group in optimizer.param_groups] == [0.123, 0.123]

@@ -56,6 +56,8 @@ def test_the_curve_goes_from_square_to_square_beside_it(monkeypatch: pytest.Monk
     assert sorted(order) == list(range(1024))
     ordered = np.random.default_rng(0).permutation(grid)[order]
     assert np.all(np.abs(np.diff(ordered, axis=0)).sum(1) == 1)
+    moved = np.random.default_rng(0).permutation(grid) - np.array([100, 7], np.float32)
+    assert (along_a_curve(moved) == order).all()  # wherever the map lies
 
 
 def test_the_curve_takes_one_place_and_none() -> None:

@@ -105,6 +105,14 @@ def test_what_does_not_describe_itself_is_described_beside(out: Path, vectors: V
     assert sorted(path.name for path in out.parent.iterdir()) == sorted({out.name, rows_file(out).name})
 
 
+def test_a_table_says_that_no_cell_is_empty(tmp_path: Path, vectors: Vectors) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    write_export(tmp_path / "v.parquet", vectors)
+    schema = parquet.read_schema(tmp_path / "v.parquet")
+    assert [(field.name, field.nullable) for field in schema] == [("path", False), ("h", False)]
+    assert schema.field("h").type.list_size == vectors.values.shape[1]
+
+
 def test_forms_beside_one_another_stay_whole(tmp_path: Path, vectors: Vectors) -> None:
     """A table after an array must not take the array's description for its own."""
     write_export(tmp_path / "v.npy", vectors)

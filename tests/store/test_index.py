@@ -54,6 +54,12 @@ def test_there_is_none(tmp_path: Path) -> None:
     assert read_index(tmp_path, model_digest=MODEL) is None
 
 
+def test_an_index_of_no_images_is_one(tmp_path: Path) -> None:
+    save(Index(tmp_path, "/pics", MODEL, WIDTH))
+    found = opened(tmp_path)
+    assert (len(found), found.names, found.h[:].shape) == (0, [], (0, WIDTH))
+
+
 def test_all_of_it_comes_back_also_to_other_tools(tmp_path: Path) -> None:
     added = rows(NAMES)
     update(Index(tmp_path, "/pics", MODEL, WIDTH), NONE, added)

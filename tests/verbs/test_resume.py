@@ -128,7 +128,10 @@ def test_resumed_run_is_the_same_whatever_part_of_its_pictures_is_stored_before_
 def test_stop_during_the_last_step_leaves_only_the_export_to_do(trained: Any, pictures: Path, train: Train) -> None:
     with pytest.raises(Interrupted, match="Stopped after step 6 of 6"):
         train(pictures, epochs=2, report=stop_at(StepDone, 6))
-    assert train(pictures, epochs=2, resume=True).model_digest == trained.result.model_digest
+    said: list[Any] = []
+    resumed = train(pictures, epochs=2, resume=True, report=said.append)
+    assert resumed.model_digest == trained.result.model_digest
+    assert not any(isinstance(one, Note) and one.text.startswith("Going on") for one in said)
 
 
 def test_stop_before_training_leaves_nothing_to_resume(pictures: Path, train: Train) -> None:

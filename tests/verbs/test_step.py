@@ -124,6 +124,15 @@ def test_dropout_drops_the_same_in_both_passes(most: int) -> None:
     assert one_step(plain_model(dropout=0.5).double(), most)[0] == loss
 
 
+def test_no_micro_batch_but_the_last_keeps_its_graph_until_the_loss() -> None:
+    """Or else memory would grow with the batch, which is what they are for."""
+    model = plain_model()
+    graphs: list[bool] = []
+    model.encoder.backbone.register_forward_hook(lambda _, __, out: graphs.append(out.requires_grad))
+    one_step(model, 4)
+    assert graphs == [False, False, True, True, True]
+
+
 def test_batch_norm_sees_micro_batches_and_counts_each_picture_once() -> None:
     model = build_model(settings()).train()
     sizes: list[int] = []
