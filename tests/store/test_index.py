@@ -60,6 +60,15 @@ def test_an_index_of_no_images_is_one(tmp_path: Path) -> None:
     assert (len(found), found.names, found.h[:].shape) == (0, [], (0, WIDTH))
 
 
+@pytest.mark.parametrize("most", range(8))
+def test_a_checksum_is_of_the_first_bytes_to_the_last_one(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BYTES_PER_BLOCK", 3)
+    (tmp_path / "a").write_bytes(b"abcdefgh")
+    assert module.checksum(tmp_path / "a", most) == zlib.crc32(b"abcdefgh"[:most])
+
+
 def test_all_of_it_comes_back_also_to_other_tools(tmp_path: Path) -> None:
     added = rows(NAMES)
     update(Index(tmp_path, "/pics", MODEL, WIDTH), NONE, added)
