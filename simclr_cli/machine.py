@@ -15,7 +15,7 @@ CGROUPS = (  # limit and use of a container's memory: version 2, version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU_QUOTAS = (["/sys/fs/cgroup/cpu.max"], [f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us" for name in ("quota", "period")])
 SHARED_MEMORY = Path("/dev/shm")
 
 UNKNOWN_MEMORY = 2**32  # Windows: every machine that runs torch has 4 GiB
@@ -47,9 +47,10 @@ def count_cores() -> int:
 
 def core_quota() -> float | None:
     """How many cores' time the container of this process may use; None where it has no such limit."""
-    with contextlib.suppress(OSError, ValueError):  # "200000 100000", or "max 100000"
-        quota, period = CPU_QUOTA.read_text().split()
-        return int(quota) / int(period)
+    for files in CPU_QUOTAS:  # version 2: "200000 100000", or "max 100000"; version 1: a file each, -1 for none
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = map(int, " ".join(Path(file).read_text() for file in files).split())
+            return quota / period if quota > 0 else None
     return None
 
 

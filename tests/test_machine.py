@@ -82,14 +82,16 @@ def test_windows_has_no_such_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "cores"), [("200000 100000", 2.0), ("150000 100000", 1.5), ("max 100000", None), (None, None)]
-)
+    ("files", "cores"),
+    [({"max": "200000 100000"}, 2.0), ({"max": "max 100000"}, None), ({"quota": "150000", "period": "100000"}, 1.5),
+     ({"quota": "-1", "period": "100000"}, None), ({}, None)],
+)  # fmt: skip
 def test_how_many_cores_a_container_may_use(
-    told: str | None, cores: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: dict[str, str], cores: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if told is not None:
-        (tmp_path / "max").write_text(f"{told}\n")
-    monkeypatch.setattr(machine, "CPU_QUOTA", tmp_path / "max")
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(machine, "CPU_QUOTAS", ((tmp_path / "max",), (tmp_path / "quota", tmp_path / "period")))
     assert machine.core_quota() == cores
 
 

@@ -1,4 +1,4 @@
-"""How a process of the command ends: at once."""
+"""The end of a process of the command: at once."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def quick_end() -> Iterator[None]:
 
     def end() -> None:
         with contextlib.suppress(OSError):  # nobody reads, or a full disk: Python has words and a code for it
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before it began
+                stream.flush()
             if isinstance(code, int):  # else a traceback, or a message, which Python prints
                 os._exit(code)
 

@@ -50,6 +50,11 @@ def test_what_python_has_to_say_is_said_by_python(ending: str, said: str) -> Non
     assert done.stdout.splitlines()[:3] == ["said", "thread", "registered later"]
 
 
+def test_streams_that_are_closed_are_no_error() -> None:
+    done = run("sys.stdout = sys.stderr = None; sys.exit(3)", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (3, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="it is Linux that has a full disk at hand")
 def test_a_full_disk_is_no_success() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
