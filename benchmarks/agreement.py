@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from machine import describe_machine
 
+from simclr_cli.core.events import silent
+from simclr_cli.encode.embed import embed_together
+from simclr_cli.encode.load import pick_device, run_encoder, untrained_twin
 from simclr_cli.engine.accuracy import gain_of, interval, percent
-from simclr_cli.engine.search import nearest
-from simclr_cli.events import silent
-from simclr_cli.images.folder import take_census
+from simclr_cli.engine.nearest import nearest
+from simclr_cli.evaluate.baselines import without_weights
 from simclr_cli.images.labels import labelled
-from simclr_cli.images.workers import count_workers
+from simclr_cli.images.scan import take_census
+from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.baselines import without_weights
-from simclr_cli.verbs.embedding import embed_together
-from simclr_cli.verbs.encoders import pick_device, run_encoder, untrained_twin
 
 
 def main() -> None:

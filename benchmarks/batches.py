@@ -30,14 +30,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from simclr_cli.api import ResolvedSettings
+from simclr_cli.core.events import silent
 from simclr_cli.engine.optim import create_optimizer
-from simclr_cli.events import silent
-from simclr_cli.images.batches import Batch
-from simclr_cli.settings import ResolvedSettings
-from simclr_cli.verbs.plan import Circumstances, resolve
-from simclr_cli.verbs.step import Step
-from simclr_cli.verbs.training import build_model
-from simclr_cli.verbs.trial import bytes_a_view
+from simclr_cli.images.loader import Batch
+from simclr_cli.train.loop import build_model
+from simclr_cli.train.plan import Circumstances, resolve
+from simclr_cli.train.profiling import bytes_a_view
+from simclr_cli.train.step import Step
 
 CPU = torch.device("cpu")
 PEAK = """

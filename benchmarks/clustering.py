@@ -23,8 +23,8 @@ import torch
 from odd import write_vectors
 
 from simclr_cli.engine import clustering
+from simclr_cli.engine.layout import principal_components
 from simclr_cli.engine.probes import fit_probe
-from simclr_cli.engine.projection import principal_components
 
 
 def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:

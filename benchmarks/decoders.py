@@ -21,12 +21,12 @@ from pathlib import Path
 from decoding import KINDS, make
 from machine import describe_machine, spread
 
-from simclr_cli.images import decoders
+from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images.cache import decode_once
 from simclr_cli.images.decode import read_header
-from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import take_census
-from simclr_cli.images.workers import count_workers
+from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.scan import take_census
+from simclr_cli.images.threads import count_workers
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from simclr_cli.images.cache import decode_once, stored_side
 from simclr_cli.images.census import Census
-from simclr_cli.images.folder import take_census
+from simclr_cli.images.scan import take_census
 
 KINDS = {"400 px": (None, 160), "3 MP": ((2048, 1536), 30), "12 MP": ((4000, 3000), 12)}  # size, how many
 

@@ -33,11 +33,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from simclr_cli.engine.search import pairs_above
-from simclr_cli.events import silent
-from simclr_cli.images.looks import correlation, look
-from simclr_cli.settings import DuplicatesSettings
-from simclr_cli.verbs.indexing import choose_run, open_index
+from simclr_cli.api import DuplicatesSettings
+from simclr_cli.core.events import silent
+from simclr_cli.engine.nearest import pairs_above
+from simclr_cli.images.fingerprints import correlation, look
+from simclr_cli.search.library import choose_run, open_index
 
 WIDTH, THRESHOLD, PLANTED = 512, 0.95, 0.02
 KINDS = ("half", "quality", "cut", "bright")

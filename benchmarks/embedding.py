@@ -20,11 +20,11 @@ from typing import Any
 import timm
 import torch
 
-from simclr_cli.events import silent
-from simclr_cli.images.workers import count_workers
-from simclr_cli.settings import EmbedSettings
-from simclr_cli.verbs.embedding import embed_files
-from simclr_cli.verbs.encoders import ready_encoder
+from simclr_cli.api import EmbedSettings
+from simclr_cli.core.events import silent
+from simclr_cli.encode.embed import embed_files
+from simclr_cli.encode.load import ready_encoder
+from simclr_cli.images.threads import count_workers
 
 BATCH = 64
 

@@ -34,13 +34,13 @@ import step
 import torch
 from machine import describe_machine
 
+from simclr_cli.api import PretrainSettings, ProbeSettings
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.commands.probe import probe
+from simclr_cli.core.events import EpochDone, Event
+from simclr_cli.engine.augment import TwoViews, ViewRecipe
 from simclr_cli.engine.encoder import create_encoder, scratch_spec
 from simclr_cli.engine.loss import contrastive_loss
-from simclr_cli.engine.views import TwoViews, ViewRecipe
-from simclr_cli.events import EpochDone, Event
-from simclr_cli.settings import PretrainSettings, ProbeSettings
-from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.probe import probe
 
 CASES = (("resnet18", 32, 512, 40), ("resnet18", 224, 256, 20), ("resnet50", 224, 256, 20))  # size, batch, steps
 PROBING_SECONDS = 60  # kept back of the time for the CIFAR figures

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.events import EpochDone, Event
-from simclr_cli.settings import PretrainSettings
-from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.watch import Watch
+from simclr_cli.api import PretrainSettings
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.core.events import EpochDone, Event
+from simclr_cli.train.monitor import Watch
 
 
 def main() -> None:

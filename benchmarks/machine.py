@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.machine import share_cores
+from simclr_cli.core.hardware import share_cores
 
 share_cores()  # as the command does; where this is imported before torch
 

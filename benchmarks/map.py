@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 from machine import describe_machine, spread
 
-from simclr_cli.engine.projection import along_a_curve
+from simclr_cli.engine.layout import along_a_curve
 from simclr_cli.images.decode import small
+from simclr_cli.pages.images import Pixels
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
-from simclr_cli.pages.pictures import Pixels
 from simclr_cli.pages.sheet import at_side
 from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
 

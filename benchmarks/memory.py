@@ -24,11 +24,11 @@ from machine import describe_machine
 WORK = """
 import json, sys, threading, time
 from pathlib import Path
-from simclr_cli.machine import keep_freed_memory
-from simclr_cli.errors import Interrupted
-from simclr_cli.events import StepDone
-from simclr_cli.settings import PretrainSettings
-from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.core.hardware import keep_freed_memory
+from simclr_cli.core.errors import Interrupted
+from simclr_cli.core.events import StepDone
+from simclr_cli.api import PretrainSettings
+from simclr_cli.commands.pretrain import pretrain
 keep_freed_memory()
 images, runs, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 def held():

@@ -30,7 +30,7 @@ from queue import Queue
 
 HERE = Path(__file__).resolve().parents[1]
 PACKAGE = "simclr_cli"
-ROOMS = ("engine", "store", "verbs/step.py", "verbs/training.py", "verbs/plan.py", "verbs/resume.py", "verbs/watch.py")
+ROOMS = ("engine", "store", "train/step.py", "train/loop.py", "train/plan.py", "train/resume.py", "train/monitor.py")
 WIDER = 6  # files
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

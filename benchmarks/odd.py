@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from simclr_cli.commands.clusters import CHOOSING
 from simclr_cli.engine.clustering import best_number, k_means, sampled, similarity_to_centre, try_numbers
 from simclr_cli.engine.outliers import oddness
-from simclr_cli.verbs.clusters import CHOOSING
 
 PARTS = ("outliers", "k-means", "number")
 GROUPS, INNER, BLOCK = 200, 64, 10_000

@@ -35,18 +35,18 @@ from machine import describe_machine
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from simclr_cli.core.files import make_folder, write_file, write_json
+from simclr_cli.core.seeds import Purpose, numpy_generator, seeded, torch_generator
+from simclr_cli.encode.load import start_encoder
+from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.encoder import SMALL_IMAGE, Encoder, EncoderSpec, create_encoder
 from simclr_cli.engine.loss import contrastive_loss
-from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import Schedule, create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import fit_probe, knn_votes
-from simclr_cli.engine.views import ViewRecipe, draw_parameters, make_view
-from simclr_cli.files import make_folder, write_file, write_json
+from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.decode import Refusal, evaluation_crop, squashed
-from simclr_cli.images.folder import take_census
-from simclr_cli.images.workers import count_workers, each
-from simclr_cli.seeds import Purpose, numpy_generator, seeded, torch_generator
-from simclr_cli.verbs.encoders import start_encoder
+from simclr_cli.images.scan import take_census
+from simclr_cli.images.threads import count_workers, each
 
 NARROW = {"channels": (16, 32, 64, 128), "stem_width": 8}
 PEAK, WARMUP = 0.002, 0.1  # AdamW's rate; share of the steps

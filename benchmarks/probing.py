@@ -25,16 +25,16 @@ from typing import Any
 import torch
 from cifar import ARMS, links, told
 
+from simclr_cli.api import PretrainSettings, ProbeSettings
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.core.events import silent
+from simclr_cli.encode.load import pick_device, run_encoder
 from simclr_cli.engine.accuracy import percent
-from simclr_cli.events import silent
+from simclr_cli.evaluate.comparison import compare
 from simclr_cli.images.labels import read_labelled
-from simclr_cli.images.workers import count_workers
-from simclr_cli.settings import PretrainSettings, ProbeSettings
+from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.classifier import LINEAR
-from simclr_cli.verbs.comparison import compare
-from simclr_cli.verbs.encoders import pick_device, run_encoder
-from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.train.supervised import LINEAR
 
 PEER_EPOCHS = 3
 

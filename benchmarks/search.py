@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from machine import describe_machine, spread
 
-from simclr_cli.engine.search import nearest
+from simclr_cli.engine.nearest import nearest
 from simclr_cli.images.census import Census, Picture
+from simclr_cli.search.library import differences, places_by_content
 from simclr_cli.store.index import IMAGE, Index, Rows, append, read_index, save
 from simclr_cli.store.models import read_description
-from simclr_cli.verbs.indexing import differences, places_by_content
 
 WIDTH, TOP, MODEL = 512, 10, "0" * 64
 
@@ -60,7 +60,7 @@ OPEN = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from simclr_cli.engine.search import nearest
+from simclr_cli.engine.nearest import nearest
 from simclr_cli.store.index import read_index
 query = np.load(sys.argv[2])[:1]
 began = time.perf_counter()
@@ -74,7 +74,7 @@ print(json.dumps(time.perf_counter() - began))
 FIRST = """
 import json, sys, time
 from pathlib import Path
-import simclr_cli.cli.app, simclr_cli.verbs.similar
+import simclr_cli.cli.app, simclr_cli.commands.similar
 from simclr_cli import SimilarSettings, similar
 settings = SimilarSettings(queries=(Path(sys.argv[2]),), run=sys.argv[1], as_is=True)
 began = time.perf_counter()

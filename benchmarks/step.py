@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
+from simclr_cli.api import PretrainSettings, ResolvedSettings
+from simclr_cli.commands import pretrain as verb
+from simclr_cli.core.events import EpochDone, Event, PlanMade, silent
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import create_optimizer
-from simclr_cli.events import EpochDone, Event, PlanMade, silent
-from simclr_cli.settings import PretrainSettings, ResolvedSettings
-from simclr_cli.verbs import pretrain as verb
-from simclr_cli.verbs.step import Step
-from simclr_cli.verbs.training import build_model
+from simclr_cli.train.loop import build_model
+from simclr_cli.train.step import Step
 
 
 class Synthetic:

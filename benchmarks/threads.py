@@ -20,7 +20,7 @@ from machine import describe_machine
 
 WORK = """
 import sys, time, timm, torch
-from simclr_cli.machine import keep_freed_memory
+from simclr_cli.core.hardware import keep_freed_memory
 channels_last, seconds = sys.argv[1] == "channels_last", float(sys.argv[2])
 if sys.argv[3] == "kept":
     keep_freed_memory()

@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from simclr_cli.engine.augment import TwoViews, ViewRecipe
 from simclr_cli.engine.encoder import EncoderSpec, create_encoder
 from simclr_cli.engine.loss import contrastive_loss
-from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import Schedule, create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import knn_votes
-from simclr_cli.engine.views import TwoViews, ViewRecipe
+from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 
 SIZE, BATCH, TEMPERATURE, PEAK = 32, 128, 0.5, 0.002
 # A ResNet-10 of a quarter of its width, with the small stem: learns CIFAR-10 on a CPU in minutes.

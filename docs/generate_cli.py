@@ -13,10 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from simclr_cli import errors, events, results
+from simclr_cli import api as results
 from simclr_cli.cli.app import COMMANDS
 from simclr_cli.cli.options import DEBUG_HELP, JSON_HELP
-from simclr_cli.store.epochs import TIMES
+from simclr_cli.core import errors, events
+from simclr_cli.store.history import TIMES
 
 TARGET = Path(__file__).with_name("cli.md")
 RESULTS = {

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from simclr_cli.machine import count_cores, free_ram, keep_freed_memory, share_cores
+from simclr_cli.core.hardware import count_cores, free_ram, keep_freed_memory, share_cores
 
 # As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
 share_cores()
@@ -30,6 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Else every process would compile torch's modules anew, for 8 seconds.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+pytest_plugins = ["runs"]
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:
@@ -63,7 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, so that all processes end at about the same time."""
-    items.sort(key=lambda item: "verbs" not in item.path.parts)
+    items.sort(key=lambda item: not {"commands", "train", "search", "encode"} & {*item.path.parts})
 
 
 def pytest_collection_finish() -> None:
@@ -133,8 +135,8 @@ def no_power_cuts() -> Iterator[None]:
 def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without the trial steps that estimate its time and its memory."""
     for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(f"simclr_cli.verbs.{verb}.seconds_a_picture", lambda *_: 0.01)
-    monkeypatch.setattr("simclr_cli.verbs.pretrain.bytes_a_view", lambda *_: 1)
+        monkeypatch.setattr(f"simclr_cli.commands.{verb}.seconds_a_picture", lambda *_: 0.01)
+    monkeypatch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
 
 
 NASTY = (

@@ -26,25 +26,25 @@ import pytest
 import torch
 from PIL import Image
 
-from simclr_cli.errors import InputError, RunError
+from simclr_cli.api import PretrainSettings, SimilarSettings
+from simclr_cli.commands.predict import load_classifier
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.commands.report import read_probe
+from simclr_cli.commands.similar import similar
+from simclr_cli.core.errors import InputError, RunError
+from simclr_cli.core.safe_read import digest_file
+from simclr_cli.encode.load import run_encoder
 from simclr_cli.images.decode import Refusal, decode
-from simclr_cli.images.drawing import draw_pictures
-from simclr_cli.images.folder import take_census
-from simclr_cli.reading import digest_file
-from simclr_cli.settings import PretrainSettings, SimilarSettings
+from simclr_cli.images.scan import take_census
+from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.search.similarity_scale import calibration_of
 from simclr_cli.store.checkpoint import load_checkpoint
-from simclr_cli.store.epochs import read_epochs
+from simclr_cli.store.history import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, put_back
 from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file, write_vectors
-from simclr_cli.verbs.calibrating import calibration_of
-from simclr_cli.verbs.encoders import run_encoder
-from simclr_cli.verbs.predict import load_classifier
-from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.report import read_probe
-from simclr_cli.verbs.similar import similar
 
 SECONDS = 10.0  # for what takes milliseconds: a busy machine must not fail it, a wait for ever must
 MEGABYTES = 300  # that reading may take

@@ -116,7 +116,7 @@ import json
 np.load(file, allow_pickle=False)
 torch.compile(model)
 re.compile(pattern)
-importlib.import_module(f"simclr_cli.verbs.{verb}")
+importlib.import_module(f"simclr_cli.commands.{verb}")
 """.strip().splitlines()
 
 
@@ -139,19 +139,19 @@ CHANGING = {
     "a library": {"save", "savez", "savez_compressed", "savetxt", "memmap", "tofile", "save_file", "SummaryWriter",
                   "open_memmap"},
 }  # fmt: skip
-ALLOWED = {  # what changes files, or could, outside files.py; and why it may
+ALLOWED = {  # what changes files, or could, outside core/files.py; and why it may
     "cli/app.py": {"os.open"},  # /dev/null
-    "images/caches.py": {"path.unlink", "folder.rmdir"},  # what `simclr cache --clear` is asked for
-    "images/pixels.py": {"np.memmap"},  # reads
-    "locks.py": {"file.unlink"},  # an empty file, which only says something while it is locked
-    "store/events.py": {"SummaryWriter"},  # TensorBoard follows a file that grows; every record has a checksum
+    "images/cache_location.py": {"path.unlink", "folder.rmdir"},  # what `simclr cache --clear` is asked for
+    "images/pixel_store.py": {"np.memmap"},  # reads
+    "core/locks.py": {"file.unlink"},  # an empty file, which only says something while it is locked
+    "store/tensorboard.py": {"SummaryWriter"},  # TensorBoard follows a file that grows; every record has a checksum
     "store/exports.py": {"archive.open"},  # a member of an archive that is an open stream
     "store/models.py": {"shutil.rmtree"},  # its own temporary folder
     "store/moves.py": {"os.link", "os.removedirs", "shutil.copystat", "old.unlink", "temporary.open",
                        "temporary.unlink"},  # moves a person's files
     "store/index.py": {"np.memmap"},  # reads
     "store/run.py": {"self.probe_folder.rmdir"},  # what was in it lies with the encoder that it is of
-    "verbs/folder_checks.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to
+    "diagnose/folders.py": {"tempfile.TemporaryFile"},  # whether a folder can be written to
 }  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_all_is_written_by_files() -> None:
     for path in SOURCES:
         calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
         names = {dotted(call.func) for call in calls if may_change_files(call)}
-        if names and path != root / "files.py":
+        if names and path != root / "core/files.py":
             found[path.relative_to(root).as_posix()] = names
     assert found == ALLOWED
 
@@ -191,7 +191,7 @@ import simclr_cli
 from simclr_cli import CacheSettings, DemoSettings, EmbedSettings, FinetuneSettings, PredictSettings
 from simclr_cli import DuplicatesSettings, PretrainSettings, ProbeSettings
 from simclr_cli import SimclrError, SimilarSettings
-import simclr_cli.cli.app, simclr_cli.events, simclr_cli.errors, simclr_cli.settings
+import simclr_cli.cli.app, simclr_cli.core.events, simclr_cli.core.errors, simclr_cli.api
 sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PIL", "sklearn"} & sys.modules.keys())))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simclr_cli import VERBS, __version__, settings
+from simclr_cli import VERBS, __version__
+from simclr_cli import api as settings
 from simclr_cli.cli.ending import quick_end
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import Commands, as_command
 from simclr_cli.cli.stopping import stoppable
-from simclr_cli.errors import Interrupted, SimclrError
-from simclr_cli.machine import keep_freed_memory, share_cores
-from simclr_cli.place import PeerLost, Place
-from simclr_cli.trouble import trouble
+from simclr_cli.core.errors import Interrupted, SimclrError
+from simclr_cli.core.hardware import keep_freed_memory, share_cores
+from simclr_cli.core.os_errors import trouble
+from simclr_cli.core.world import PeerLost, Place
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
     from simclr_cli.cli.console import Data, Face
@@ -136,7 +137,7 @@ def _function(verb: str) -> Callable[..., Any]:
     """Import what does the work; no garbage is looked for meanwhile, which would take a tenth of the time."""
     gc.disable()
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(f"simclr_cli.verbs.{verb}"), verb)
+        function: Callable[..., Any] = getattr(importlib.import_module(f"simclr_cli.commands.{verb}"), verb)
     finally:
         gc.enable()
     return function
@@ -146,7 +147,7 @@ def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
     """Whether tables show pictures; if they were asked for and cannot be shown, why, before long work."""
     if not getattr(chosen, "thumbnails", False):
         return False
-    from simclr_cli.cli.thumbnails import why_not
+    from simclr_cli.cli.terminal_images import why_not
 
     if (reason := why_not(data.out)) is not None:
         face.say(f"No thumbnails: {reason}.", "yellow")

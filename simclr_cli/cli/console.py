@@ -14,10 +14,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from simclr_cli import events
-from simclr_cli.errors import Interrupted, SimclrError
-from simclr_cli.results.diagnosing import Diagnosis
-from simclr_cli.wording import count, duration, safe
+from simclr_cli.api.results_diagnosing import Diagnosis
+from simclr_cli.core import events
+from simclr_cli.core.errors import Interrupted, SimclrError
+from simclr_cli.core.text import count, duration, safe
 
 if TYPE_CHECKING:  # imported when the first bar is drawn: an error must not wait for it
     from rich.progress import Progress, TaskID
@@ -178,7 +178,7 @@ class Data:
             return
         seen: list[Text] = []
         if self.thumbnails and pictures:
-            from simclr_cli.cli.thumbnails import thumbnails
+            from simclr_cli.cli.terminal_images import thumbnails
 
             seen = thumbnails(pictures)
         table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)

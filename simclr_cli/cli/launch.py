@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from simclr_cli.cli.ending import quick_end
 from simclr_cli.cli.signals import SAVE, held_back, on_signal
 from simclr_cli.cli.stopping import asked_for, say_stopping
-from simclr_cli.errors import MachineError
-from simclr_cli.events import Note, Report
-from simclr_cli.machine import lack_of_shared_memory
+from simclr_cli.core.errors import MachineError
+from simclr_cli.core.events import Note, Report
+from simclr_cli.core.hardware import lack_of_shared_memory
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -77,7 +77,7 @@ def _meeting(count: int, device: str | None, report: Report) -> TCPStore:
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    from simclr_cli.images.workers import count_workers
+    from simclr_cli.images.threads import count_workers
 
     gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if 0 < gpus < count:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperGroup
 
-from simclr_cli.wording import safe
+from simclr_cli.core.text import safe
 
 JSON_HELP = "Print the result as one JSON object on stdout."
 DEBUG_HELP = "Show the traceback of an error."

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simclr_cli import results
+from simclr_cli import api as results
+from simclr_cli.api import RUNS
 from simclr_cli.cli.console import Data, Face
-from simclr_cli.cli.found import show_clusters as show_clusters
-from simclr_cli.cli.found import show_duplicates as show_duplicates
-from simclr_cli.cli.found import show_hits
-from simclr_cli.cli.found import show_map as show_map
-from simclr_cli.cli.found import show_outliers as show_outliers
-from simclr_cli.cli.found import show_similar as show_similar
-from simclr_cli.settings import RUNS
-from simclr_cli.wording import count, duration
+from simclr_cli.cli.search_results import show_clusters as show_clusters
+from simclr_cli.cli.search_results import show_duplicates as show_duplicates
+from simclr_cli.cli.search_results import show_hits
+from simclr_cli.cli.search_results import show_map as show_map
+from simclr_cli.cli.search_results import show_outliers as show_outliers
+from simclr_cli.cli.search_results import show_similar as show_similar
+from simclr_cli.core.text import count, duration
 
 
 def show_pretrain(result: results.PretrainResult, face: Face, data: Data) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from simclr_cli.cli.signals import SAVE, on_signal
-from simclr_cli.errors import Interrupted, SimclrError, Terminated
-from simclr_cli.locks import remove_lock_files
+from simclr_cli.core.errors import Interrupted, SimclrError, Terminated
+from simclr_cli.core.locks import remove_lock_files
 
 if TYPE_CHECKING:
     from simclr_cli.cli.console import Face

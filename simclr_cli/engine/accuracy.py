@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simclr_cli.results import Accuracy
-from simclr_cli.seeds import Purpose, numpy_generator
+from simclr_cli.api import Accuracy
+from simclr_cli.core.seeds import Purpose, numpy_generator
 
 DRAWS = 20_000  # bootstrap samples
 INTERVAL = (2.5, 97.5)  # percentiles

@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from simclr_cli.core.errors import SettingsError
+from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_model, shapes
-from simclr_cli.errors import SettingsError
-from simclr_cli.seeds import Purpose, seeded
 
 
 def join_classifier(encoder: Encoder, linear: nn.Linear) -> nn.Module:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simclr_cli.engine.projection import principal_components
-from simclr_cli.engine.search import Vectors, blocks
-from simclr_cli.results import TriedNumber
+from simclr_cli.api import TriedNumber
+from simclr_cli.engine.layout import principal_components
+from simclr_cli.engine.nearest import Vectors, blocks
 
 BLOCK = 8_192  # rows at once
 SAMPLE, ROWS_PER_CLUSTER = 20_000, 50  # rows that k-means is fitted on, at most: the larger of these

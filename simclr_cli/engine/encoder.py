@@ -15,8 +15,8 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from simclr_cli.errors import MachineError, SettingsError
-from simclr_cli.seeds import Purpose, seeded
+from simclr_cli.core.errors import MachineError, SettingsError
+from simclr_cli.core.seeds import Purpose, seeded
 
 SMALL_IMAGE = 32  # px; at and below it the stem keeps the resolution, and evaluation does not crop
 EVALUATION_CROP = 0.875  # share of the short side that evaluation keeps above SMALL_IMAGE

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from simclr_cli.engine.operations import upload
-from simclr_cli.ranks import Ranks
-from simclr_cli.settings import Loss
+from simclr_cli.api import Loss
+from simclr_cli.core.distributed import Ranks
+from simclr_cli.engine.image_ops import upload
 
 # Similarities held at a time, all of them or a block of rows: what a CPU's caches can follow, what keeps a GPU busy.
 AT_ONCE_CPU, AT_ONCE_GPU = 2**22, 2**27  # 16 MiB (N = 1,024), 512 MiB (N = 5,792)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.engine.search import Vectors, nearest_others
+from simclr_cli.engine.nearest import Vectors, nearest_others
 
 NORMAL_MAD = 1.4826  # the standard deviation of a normal distribution over its median absolute deviation
 

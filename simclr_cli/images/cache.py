@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import InputError, MachineError
-from simclr_cli.events import gigabytes
-from simclr_cli.files import free_bytes, make_folder
-from simclr_cli.images.caches import cache_of, cache_root
+from simclr_cli.core.errors import InputError, MachineError
+from simclr_cli.core.events import gigabytes
+from simclr_cli.core.files import free_bytes, make_folder
+from simclr_cli.core.os_errors import check_reachable
+from simclr_cli.images.cache_location import cache_of, cache_root
 from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed
-from simclr_cli.images.decoders import apart_many
-from simclr_cli.images.folder import NEVER
-from simclr_cli.images.pixels import NOT_STORED, Found, PixelFolder, read_rows
-from simclr_cli.images.workers import each, in_parts
-from simclr_cli.trouble import check_reachable
+from simclr_cli.images.decode_pool import apart_many
+from simclr_cli.images.pixel_store import NOT_STORED, Found, PixelFolder, read_rows
+from simclr_cli.images.scan import NEVER
+from simclr_cli.images.threads import each, in_parts
 
 STORED_OVER_TRAINED = 1.5  # stored side over training size: a crop of half the picture still has all its pixels
 AT_ONCE, BYTES_AT_ONCE = 8, 2**20  # pictures, and bytes of their files, that a decoder is asked for together

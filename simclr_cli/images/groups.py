@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.api import Copies
+from simclr_cli.core.os_errors import check_reachable
+from simclr_cli.core.safe_read import digest_file
 from simclr_cli.images.census import Census
 from simclr_cli.images.decode import NotNow
-from simclr_cli.images.workers import each
-from simclr_cli.reading import digest_file
-from simclr_cli.settings import Copies
-from simclr_cli.trouble import check_reachable
+from simclr_cli.images.threads import each
 
 
 def join_pairs(ids: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> None:

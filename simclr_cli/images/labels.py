@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from simclr_cli.errors import InputError
-from simclr_cli.events import Report, progress
+from simclr_cli.api.settings_labelled import LabelledSettings
+from simclr_cli.core.errors import InputError
+from simclr_cli.core.events import Report, progress
+from simclr_cli.core.names import as_cell
+from simclr_cli.core.safe_read import check_file
 from simclr_cli.images.census import Census
-from simclr_cli.images.folder import take_census
-from simclr_cli.names import as_cell
-from simclr_cli.reading import check_file
-from simclr_cli.settings.labelled import LabelledSettings
+from simclr_cli.images.scan import take_census
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simclr_cli.files import write_file
+from simclr_cli.core.files import write_file
 from simclr_cli.images.decode import Pixels, Refusal, middle, small
-from simclr_cli.images.decoders import apart
-from simclr_cli.images.workers import each
+from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.threads import each
 
 SHEET_SIDE = 8_192  # px, at most: the projector's limit
 TILE_SIDE = 64  # px of a thumbnail on the sheet, at most

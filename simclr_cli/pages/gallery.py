@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from simclr_cli.core.text import count, safe
 from simclr_cli.pages.page import Section, page, render
-from simclr_cli.wording import count, safe
 
 TAIL = 12  # characters of a name that are seen however narrow its column is: where numbers and endings stand
 # What a browser opens as a page, which may run a script: a picture can be that as well, if its bytes are so chosen.

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from simclr_cli.pages.pictures import encoded
-from simclr_cli.results import Confusion
-from simclr_cli.wording import safe
+from simclr_cli.api import Confusion
+from simclr_cli.core.text import safe
+from simclr_cli.pages.images import encoded
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 34, 40), (120, 126, 134)
 RIGHT, WRONG = (22, 98, 170), (190, 62, 24)  # of a cell that holds its whole row

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from simclr_cli.wording import safe
+from simclr_cli.core.text import safe
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from itertools import cycle
 import numpy as np
 from markupsafe import Markup
 
-from simclr_cli.events import Choice
+from simclr_cli.core.events import Choice
+from simclr_cli.core.text import safe
+from simclr_cli.pages.images import as_data_uri
 from simclr_cli.pages.page import Section, page, render
-from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.sheet import COLOURS, Row, at_side, boxed, shown_side
-from simclr_cli.wording import safe
 
 SIDE = 352  # px of a picture, shown at half of it at most, so that it is sharp on fine screens
 

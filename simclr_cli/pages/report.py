@@ -11,10 +11,10 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from simclr_cli.api import Accuracy, ProbeResult
+from simclr_cli.core.text import count, duration
 from simclr_cli.pages.charts import heat_map, line_chart
 from simclr_cli.pages.page import Section, page, render
-from simclr_cli.results import Accuracy, ProbeResult
-from simclr_cli.wording import count, duration
 
 MOST_REFUSED = 100  # files listed
 MOST_CLASSES = 50  # rows of the table of classes

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from simclr_cli.pages.pictures import Pixels, encoded
-from simclr_cli.wording import safe
+from simclr_cli.core.text import safe
+from simclr_cli.pages.images import Pixels, encoded
 
 GROUND, INK, QUIET, LINE = "#fbfaf8", "#1d1f23", "#5f6670", "#e2e0da"
 # Okabe and Ito's, told apart by colour-blind eyes; a crop's box and its view's edge have the same.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.pages.pictures import Pixels, encoded
+from simclr_cli.pages.images import Pixels, encoded
 
 SHEET = 1_024  # px a side: 4 MB once a browser has decoded it
 ALL_PIXELS = 64 * SHEET * SHEET  # of all thumbnails of a page: 256 MB decoded, and at most about 40 MB of JPEG

@@ -14,9 +14,9 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import discard, make_folder, write_bytes
-from simclr_cli.reading import check_tensors, check_version, parse_json
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import discard, make_folder, write_bytes
+from simclr_cli.core.safe_read import check_tensors, check_version, parse_json
 from simclr_cli.store.models import plain
 
 FORMAT_VERSION = 2

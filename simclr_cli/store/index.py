@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import append_bytes, discard, write_json
-from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, parse_json, read_bytes
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import append_bytes, discard, write_json
+from simclr_cli.core.safe_read import MOST_OF_LIST, check_file, check_version, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 INDEX, KINDS = "index.json", ("embeddings", "images", "names")
@@ -120,7 +120,7 @@ class Index:
     searched: int = 0  # so many rows: those behind them are of an update that has not come to its end
     gone: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # of those searched, rising
     skipped: tuple[SkippedFile, ...] = ()
-    similarity: Mapping[str, Any] | None = None  # what similarities mean here (verbs/calibrating.py)
+    similarity: Mapping[str, Any] | None = None  # what similarities mean here (search/similarity_scale.py)
     _rows: NDArray[np.float32] = field(init=False)  # (M, D), mapped at once: another process may remove the files
     _images: NDArray[np.void] = field(init=False)  # (M,)
     _names: NDArray[np.uint8] = field(init=False)  # (B,)

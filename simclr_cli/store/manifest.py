@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import write_bytes
-from simclr_cli.reading import check_version, digest_file, is_within, parse_json, read_bytes
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import write_bytes
+from simclr_cli.core.safe_read import check_version, digest_file, is_within, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"

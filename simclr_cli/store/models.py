@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import move, temporary_beside, write_bytes, write_json
-from simclr_cli.reading import check_tensors, check_version, digest_file, read_json
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import move, temporary_beside, write_bytes, write_json
+from simclr_cli.core.safe_read import check_tensors, check_version, digest_file, read_json
 
 FORMAT_VERSION = 1
 

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import (
+from simclr_cli.core.errors import InputError, SettingsError
+from simclr_cli.core.files import (
     TEMPORARY_PREFIX,
     append_bytes,
     ensure_folder,
@@ -30,7 +30,7 @@ from simclr_cli.files import (
     sync_folder,
     write_bytes,
 )
-from simclr_cli.reading import MOST_OF_LIST, check_version, digest_file, is_within, parse_json, read_bytes
+from simclr_cli.core.safe_read import MOST_OF_LIST, check_version, digest_file, is_within, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.jsonl"

@@ -14,10 +14,10 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import make_folder, move, remove, write_bytes, write_json
-from simclr_cli.reading import MOST_OF_LIST, read_json
-from simclr_cli.settings import RUNS
+from simclr_cli.api import RUNS
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import make_folder, move, remove, write_bytes, write_json
+from simclr_cli.core.safe_read import MOST_OF_LIST, read_json
 from simclr_cli.store.manifest import MANIFEST, write_manifest
 from simclr_cli.store.models import FORMAT_VERSION, plain, read_model, write_model
 

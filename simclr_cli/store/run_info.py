@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.errors import RunError, SettingsError
-from simclr_cli.events import Choice
-from simclr_cli.settings import ResolvedSettings
+from simclr_cli.api import ResolvedSettings
+from simclr_cli.core.errors import RunError, SettingsError
+from simclr_cli.core.events import Choice
 from simclr_cli.store.models import read_description
 from simclr_cli.store.run import RunFolder
 

@@ -16,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import discard, write_file, write_json
-from simclr_cli.reading import MOST_OF_LIST, check_file, check_version, digest_file, is_within, read_json
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import discard, write_file, write_json
+from simclr_cli.core.safe_read import MOST_OF_LIST, check_file, check_version, digest_file, is_within, read_json
 
 FORMAT_VERSION = 1
 AGAIN = "Embed the pictures again."

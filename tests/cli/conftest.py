@@ -127,8 +127,8 @@ def trained(photos: Path, once: Callable[..., Path], tmp_path_factory: pytest.Te
     """The folder of runs that holds one finished run, `photos`: a copy of this process; not to be changed."""
 
     def make(folder: Path) -> None:
-        from simclr_cli.settings import PretrainSettings
-        from simclr_cli.verbs.pretrain import pretrain
+        from simclr_cli.api import PretrainSettings
+        from simclr_cli.commands.pretrain import pretrain
 
         tiny = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 1}
         with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from simclr_cli.images.cache import decode_once
-from simclr_cli.images.folder import take_census
+from simclr_cli.images.scan import take_census
 
 HEADER = "path\tdecoded at px\tMB\tlast used"
 

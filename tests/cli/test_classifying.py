@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simclr_cli import results
+from simclr_cli import api as results
 
 
 def fields(kind: type[Any]) -> list[str]:
@@ -70,7 +70,7 @@ def test_json_holds_the_results(simclr: Callable[..., Any], runs: Path, photos: 
 def test_stop_leaves_no_classifier(
     simclr: Callable[..., Any], runs: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int
 ) -> None:
-    from simclr_cli.verbs.classifier import Update
+    from simclr_cli.train.supervised import Update
 
     plain = Update.__call__
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simclr_cli.images.drawing import draw_pictures
+from simclr_cli.images.synthetic import draw_pictures
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int, str]]:

@@ -11,11 +11,7 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.cli.console import Data, Face
-from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
-from simclr_cli.errors import InputError, Interrupted
-from simclr_cli.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
-from simclr_cli.results import (
+from simclr_cli.api import (
     Accuracy,
     CacheKept,
     CacheResult,
@@ -29,7 +25,11 @@ from simclr_cli.results import (
     Score,
     SimilarResult,
 )
-from simclr_cli.wording import duration, safe
+from simclr_cli.cli.console import Data, Face
+from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
+from simclr_cli.core.errors import InputError, Interrupted
+from simclr_cli.core.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
+from simclr_cli.core.text import duration, safe
 
 NASTY = "a\nb\x1b[31mc\x07\r\t[bold]d[/bold]\u202egnp.\udcff\u2028\x9b1m"
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from simclr_cli.api import Diagnosis, DoctorResult
 from simclr_cli.cli.console import Data, Face
 from simclr_cli.cli.results import show_doctor
-from simclr_cli.results import Diagnosis, DoctorResult
-from simclr_cli.verbs.machine_checks import TorchFacts
+from simclr_cli.diagnose.machine import TorchFacts
 
 COMMAND = "uv pip install --python /a/long/path/of/some/python --force-reinstall torch torchvision --torch-backend auto"
 FAULT = Diagnosis(
@@ -49,7 +49,7 @@ def test_health_is_said(diagnoses: tuple[Diagnosis, ...], words: str) -> None:
 
 
 def test_a_log_has_a_line_for_each(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.verbs.machine_checks.ask_torch", lambda: TorchFacts(error="a broken library"))
+    monkeypatch.setattr("simclr_cli.diagnose.machine.ask_torch", lambda: TorchFacts(error="a broken library"))
     code, stdout, stderr = simclr("doctor", "--runs", tmp_path)
     lines = [line.split("\t") for line in stdout.splitlines()]
     assert code == 5 and lines[0] == ["grade", "name", "what", "why", "command"]

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simclr_cli import VERBS, errors
+from simclr_cli import VERBS
+from simclr_cli.api import SimilarSettings
 from simclr_cli.cli.app import perform
-from simclr_cli.images.caches import cache_of
-from simclr_cli.images.folder import take_census
-from simclr_cli.settings import SimilarSettings
+from simclr_cli.core import errors
+from simclr_cli.images.cache_location import cache_of
+from simclr_cli.images.scan import take_census
 
 ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"\xe2\x80\xaetxt.png"]
 
@@ -264,7 +265,7 @@ def test_a_bug_of_our_own_is_one_line_and_asks_for_a_report(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a \x1b[31mbug")
 
-    monkeypatch.setattr("simclr_cli.verbs.embed.take_census", fail)
+    monkeypatch.setattr("simclr_cli.commands.embed.take_census", fail)
     code, stdout, stderr = simclr("embed", "--runs", "runs", *(["--debug"] if debug else []))
     assert (code, stdout) == (1, "")
     assert "Something went wrong inside simclr: ZeroDivisionError: a \\x1b[31mbug." in stderr
@@ -278,7 +279,7 @@ def test_want_of_memory_is_the_machines(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore")
 
-    monkeypatch.setattr("simclr_cli.verbs.embed.take_census", fail)
+    monkeypatch.setattr("simclr_cli.commands.embed.take_census", fail)
     code, stdout, stderr = simclr("embed", "--runs", "runs", *(["--debug"] if debug else []))
     assert (code, stdout) == (5, "")
     assert "The memory of this machine is too small (DefaultCPUAllocator" in stderr and "--batch-size 32" in stderr
@@ -289,9 +290,9 @@ def test_want_of_memory_is_the_machines(
 FAKE_DEMO = """
 import sys, types
 from simclr_cli.cli import app as face
-from simclr_cli.results import Accuracy, DemoResult, Neighbour, QueryResult, Score
+from simclr_cli.api import Accuracy, DemoResult, Neighbour, QueryResult, Score
 
-fake = sys.modules["simclr_cli.verbs.demo"] = types.ModuleType("simclr_cli.verbs.demo")
+fake = sys.modules["simclr_cli.commands.demo"] = types.ModuleType("simclr_cli.commands.demo")
 name, count = sys.argv[1], int(sys.argv[2])
 query = QueryResult(name, tuple(Neighbour(i, name, 0.5, 99.0, 50.0) for i in range(count)))
 one = Accuracy(1.0, 1.0, 1.0, 1.0)
@@ -328,7 +329,7 @@ def test_perform_returns_the_exit_code_of_each_kind(capsys: pytest.CaptureFixtur
             raise kind("What.", "Next.")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("simclr_cli.verbs.similar.similar", verb)
+            patch.setattr("simclr_cli.commands.similar.similar", verb)
             code = perform("similar", SimilarSettings, {"queries": (tmp_path,)}, False, False)
         assert code == kind.exit_code
         assert capsys.readouterr().err == "Error: What.\nNext.\n"

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simclr_cli import events, results
-from simclr_cli.store.epochs import TIMES
-from simclr_cli.verbs.machine_checks import TorchFacts
+from simclr_cli import api as results
+from simclr_cli.core import events
+from simclr_cli.diagnose.machine import TorchFacts
+from simclr_cli.store.history import TIMES
 
 CENSUS = {"folder", "pictures", "bytes", "formats", "short_side", "classes", "refused", "refused_because",
           "other_files", "fingerprint"}  # fmt: skip
@@ -105,7 +106,7 @@ def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: l
 
 
 def test_doctor(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.verbs.machine_checks.ask_torch", lambda: TorchFacts(version="2.10.0"))
+    monkeypatch.setattr("simclr_cli.diagnose.machine.ask_torch", lambda: TorchFacts(version="2.10.0"))
     (tmp_path / "runs").write_text("")  # cannot be written into
     code, stdout, stderr = simclr("doctor", "--runs", tmp_path / "runs", "--json")
     result = json.loads(stdout)

@@ -10,9 +10,9 @@ import pytest
 import typer
 import typer.testing
 
+from simclr_cli.api.fields import setting
 from simclr_cli.cli.app import COMMANDS
 from simclr_cli.cli.options import as_command
-from simclr_cli.fields import setting
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

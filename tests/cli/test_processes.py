@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.ranks import Ranks
+from simclr_cli.core.distributed import Ranks
 
 pytestmark = pytest.mark.xdist_group("ports")
 WORKERS = Path(__file__).parents[1] / "workers"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.results import ReportResult
+from simclr_cli.api import ReportResult
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The page, as if the verb had made it."""
     page = tmp_path / "a b" / "report.html"
     result = ReportResult(str(page.parent), str(page), True, 400_000)
-    monkeypatch.setattr("simclr_cli.verbs.report.report", lambda *_, **__: result)
+    monkeypatch.setattr("simclr_cli.commands.report.report", lambda *_, **__: result)
     return page
 
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from simclr_cli.api import PretrainSettings
 from simclr_cli.cli.console import Face
 from simclr_cli.cli.signals import held_back
 from simclr_cli.cli.stopping import stoppable
-from simclr_cli.errors import Interrupted, MachineError, Terminated
-from simclr_cli.events import Note
-from simclr_cli.settings import PretrainSettings
-from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.core.errors import Interrupted, MachineError, Terminated
+from simclr_cli.core.events import Note
 
 EPOCHS = 12
 
@@ -90,8 +90,8 @@ from simclr_cli.cli import stopping
 from simclr_cli.cli.console import Face
 from simclr_cli.cli.signals import held_back
 from simclr_cli.cli.stopping import stoppable
-from simclr_cli.errors import MachineError
-from simclr_cli.events import TrainingBegun
+from simclr_cli.core.errors import MachineError
+from simclr_cli.core.events import TrainingBegun
 
 def save():
     if sys.argv[2] == "full":

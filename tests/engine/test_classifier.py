@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from simclr_cli.core.errors import SettingsError
 from simclr_cli.engine.classifier import check_joinable, join_classifier, split_classifier
 from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, pretrained_spec, scratch_spec
-from simclr_cli.errors import SettingsError
 
 SPECS = {
     "deep small stem": ("resnet10t", 32, False),

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from simclr_cli.api import TriedNumber
 from simclr_cli.engine import clustering as module
 from simclr_cli.engine.clustering import (
     best_number,
@@ -18,7 +19,6 @@ from simclr_cli.engine.clustering import (
     try_numbers,
     without_clusters,
 )  # fmt: skip
-from simclr_cli.results import TriedNumber
 
 Rows = NDArray[np.float32]
 

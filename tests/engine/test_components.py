@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.engine import projection
-from simclr_cli.engine.projection import principal_components
+from simclr_cli.engine import layout as projection
+from simclr_cli.engine.layout import principal_components
 
 
 def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:

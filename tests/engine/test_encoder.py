@@ -5,6 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from simclr_cli.core.errors import MachineError, SettingsError
 from simclr_cli.engine.encoder import (
     Encoder,
     EncoderSpec,
@@ -13,7 +14,6 @@ from simclr_cli.engine.encoder import (
     pretrained_spec,
     scratch_spec,
 )
-from simclr_cli.errors import MachineError, SettingsError
 
 SMALL = "test_resnet"  # timm's own miniature, 0.4 M weights
 

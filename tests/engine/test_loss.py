@@ -13,11 +13,11 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from simclr_cli.api import Loss
+from simclr_cli.core.distributed import Ranks
+from simclr_cli.core.world import Place
 from simclr_cli.engine import loss as module
 from simclr_cli.engine.loss import BlockwiseLoss, Pairs, contrastive_loss, plain_loss
-from simclr_cli.place import Place
-from simclr_cli.ranks import Ranks
-from simclr_cli.settings import Loss
 
 nt_xent = contrastive_loss  # which it is by default
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simclr_cli.engine import search
-from simclr_cli.engine.search import nearest_others
+from simclr_cli.engine import nearest as search
+from simclr_cli.engine.nearest import nearest_others
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 700])

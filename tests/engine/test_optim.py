@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from simclr_cli.engine.encoder import create_encoder, scratch_spec
-from simclr_cli.engine.model import ProjectionHead, SimCLR
 from simclr_cli.engine.optim import (
     LearningRateRule,
     OptimizerName,
@@ -19,6 +18,7 @@ from simclr_cli.engine.optim import (
     peak_learning_rate,
     set_learning_rate,
 )
+from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 
 ETA, MOMENTUM = 0.001, 0.9  # the paper's code
 

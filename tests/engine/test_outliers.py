@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-from simclr_cli.engine import search as module
+from simclr_cli.engine import nearest as module
 from simclr_cli.engine.outliers import oddness, percent_below, robust_z
 
 

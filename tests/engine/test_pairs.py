@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.engine import search
-from simclr_cli.engine.search import _outlines, pairs_above
+from simclr_cli.engine import nearest as search
+from simclr_cli.engine.nearest import _outlines, pairs_above
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from simclr_cli import machine
+from simclr_cli.core import hardware as machine
 from simclr_cli.images import decode as module
 from simclr_cli.images.decode import BYTES_A_PIXEL, Refusal, most_pixels, read_header, squashed
 

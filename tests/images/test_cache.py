@@ -21,15 +21,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.errors import InputError, Interrupted, MachineError, Terminated
-from simclr_cli.files import TEMPORARY_PREFIX
-from simclr_cli.images import cache, pixels
+from simclr_cli.core.errors import InputError, Interrupted, MachineError, Terminated
+from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.images import cache
+from simclr_cli.images import pixel_store as pixels
 from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
-from simclr_cli.images.caches import cache_of, cache_root
+from simclr_cli.images.cache_location import cache_of, cache_root
 from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.decode import squashed
-from simclr_cli.images.folder import take_census
-from simclr_cli.images.workers import attempt
+from simclr_cli.images.scan import take_census
+from simclr_cli.images.threads import attempt
 
 SIZE = 8  # trained on; stored at 12
 ROW = 3 * 12 * 12

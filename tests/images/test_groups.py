@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simclr_cli.images.folder import take_census
 from simclr_cli.images.groups import by_name, group, join_equal, join_pairs
+from simclr_cli.images.scan import take_census
 
 
 def sets_of(ids: NDArray[np.int64]) -> set[frozenset[int]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from simclr_cli.errors import InputError
+from simclr_cli.core.errors import InputError
 from simclr_cli.images.census import Census, Picture
 from simclr_cli.images.labels import labelled, labelled_like, read_labels
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.errors import MachineError
-from simclr_cli.images import decoders
-from simclr_cli.images import folder as census_room
+from simclr_cli.core.errors import MachineError
+from simclr_cli.images import decode_pool as decoders
+from simclr_cli.images import scan as census_room
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.decode import NotNow, Refusal, squashed
-from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import take_census
+from simclr_cli.images.decode_pool import apart
 from simclr_cli.images.groups import content_digest
+from simclr_cli.images.scan import take_census
 
 GONE = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE]
 
@@ -125,7 +125,7 @@ FAULTS = """
 import os, sys
 sys.path[:] = sys.argv[2:]
 from pathlib import Path
-from simclr_cli.images import decoder
+from simclr_cli.images import decode_worker as decoder
 
 sound = Path.open
 

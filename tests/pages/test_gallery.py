@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli.pages.gallery import Found, Part, gallery_page
-from simclr_cli.pages.pictures import as_data_uri
+from simclr_cli.pages.images import as_data_uri
 
 
 def uri(seed: int) -> str:

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.events import Choice
+from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
+from simclr_cli.core.events import Choice
 from simclr_cli.pages.gallery import Found, Part, gallery_page
+from simclr_cli.pages.images import as_data_uri
 from simclr_cli.pages.map import Mapped, map_page
-from simclr_cli.pages.pictures import as_data_uri
 from simclr_cli.pages.preview import preview_page
 from simclr_cli.pages.report import NeighboursShown, RunShown, Thumbnail, ViewsShown, report_page
 from simclr_cli.pages.sheet import Row, contact_sheet
-from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 
 COUNT = 30
 PIXELS = np.zeros((8, 8, 3), np.uint8)

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.engine.search import nearest_others
+from simclr_cli.core.text import safe
+from simclr_cli.engine.nearest import nearest_others
 from simclr_cli.pages.gallery import opens
 from simclr_cli.pages.map import Mapped, map_page
 from simclr_cli.pages.sprites import sheets
-from simclr_cli.wording import safe
 
 SIDE = 6  # of the grid of pictures
 COUNT = SIDE * SIDE

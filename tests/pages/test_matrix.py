@@ -5,8 +5,8 @@ import io
 import pytest
 from PIL import Image
 
+from simclr_cli.api import Confusion
 from simclr_cli.pages.matrix import confusion_png
-from simclr_cli.results import Confusion
 
 
 def drawn(classes: list[str], cells: list[Confusion]) -> Image.Image:

@@ -8,8 +8,8 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
+from simclr_cli.core.text import safe
 from simclr_cli.pages.page import Section, page, render
-from simclr_cli.wording import safe
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.png",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.events import Choice
+from simclr_cli.core.events import Choice
 from simclr_cli.pages.preview import preview_page
 from simclr_cli.pages.sheet import COLOURS, Row
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.events import EpochDone, Health
-from simclr_cli.pages.pictures import as_data_uri
+from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
+from simclr_cli.core.events import EpochDone, Health
+from simclr_cli.pages.images import as_data_uri
 from simclr_cli.pages.report import NeighboursShown, RunShown, Thumbnail, ViewsShown, report_page
-from simclr_cli.results import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.png",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.pages.pictures import Pixels
+from simclr_cli.pages.images import Pixels
 from simclr_cli.pages.sprites import (
     ALL_PIXELS,
     BLOCK,

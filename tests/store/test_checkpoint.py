@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from simclr_cli.core.errors import RunError
 from simclr_cli.engine.optim import Lars, create_optimizer, set_learning_rate
-from simclr_cli.errors import RunError
 from simclr_cli.store.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpoint, save_checkpoint
 
 Maker = Callable[[nn.Module], torch.optim.Optimizer]

@@ -18,9 +18,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from simclr_cli.errors import MachineError
-from simclr_cli.names import name_of
-from simclr_cli.settings.using import FORMS
+from simclr_cli.api.settings_using import FORMS
+from simclr_cli.core.errors import MachineError
+from simclr_cli.core.names import name_of
 from simclr_cli.store.exports import WRITERS, as_numbers, write_export
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file
 

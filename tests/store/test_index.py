@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.errors import MachineError, RunError
+from simclr_cli.core.errors import MachineError, RunError
 from simclr_cli.store import index as module
 from simclr_cli.store.index import IMAGE, KINDS, Index, Rows, SkippedFile, Unusable, append, read_index, save
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import write_bytes, write_json
-from simclr_cli.reading import digest_file
-from simclr_cli.settings import CheckSettings
+from simclr_cli.api import CheckSettings
+from simclr_cli.commands.check import check
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import write_bytes, write_json
+from simclr_cli.core.safe_read import digest_file
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest, write_manifest
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.check import check
 
 NAMES = ["config.json", "metrics.jsonl", "checkpoint/step-1.safetensors", "encoder-2-epochs/probe/caf\u00e9 \udcff"]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.errors import InputError, SettingsError
-from simclr_cli.files import TEMPORARY_PREFIX
+from simclr_cli.core.errors import InputError, SettingsError
+from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.store import moves
 from simclr_cli.store.moves import JOURNAL, Moved, check_destination, move_out, put_back, read_journal
 

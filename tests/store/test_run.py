@@ -11,9 +11,9 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from simclr_cli.errors import RunError
-from simclr_cli.files import write_json
-from simclr_cli.reading import digest_file
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.files import write_json
+from simclr_cli.core.safe_read import digest_file
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.run import FORMAT_VERSION, RunFolder
 from simclr_cli.store.run_info import read_run_info

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.errors import RunError
-from simclr_cli.events import Choice
-from simclr_cli.settings import ResolvedSettings
+from simclr_cli.api import ResolvedSettings
+from simclr_cli.core.errors import RunError
+from simclr_cli.core.events import Choice
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from simclr_cli.errors import RunError
+from simclr_cli.core.errors import RunError
 from simclr_cli.store.manifest import MANIFEST
 from simclr_cli.store.run import (
     FORMAT_VERSION,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.errors import MachineError, RunError
+from simclr_cli.core.errors import MachineError, RunError
 from simclr_cli.store.vectors import FORMAT_VERSION, Vectors, read_vectors, rows_file, write_vectors
 
 MODEL = "a" * 64

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.errors import Interrupted
-from simclr_cli.events import EpochDone, Event
-from simclr_cli.settings import PretrainSettings
-from simclr_cli.verbs.pretrain import pretrain
+from simclr_cli.api import PretrainSettings
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.core.errors import Interrupted
+from simclr_cli.core.events import EpochDone, Event
 
 FULL = os.environ.get("SIMCLR_TORTURE") == "full"
 

@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from simclr_cli.errors import MachineError
-from simclr_cli.events import EpochDone, Event, Note, silent
-from simclr_cli.files import TEMPORARY_PREFIX
-from simclr_cli.settings import EmbedSettings, PretrainSettings
+from simclr_cli.api import EmbedSettings, PretrainSettings
+from simclr_cli.commands.embed import embed
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.core.errors import MachineError
+from simclr_cli.core.events import EpochDone, Event, Note, silent
+from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import read_vectors
-from simclr_cli.verbs.embed import embed
-from simclr_cli.verbs.pretrain import pretrain
 
 pytestmark = pytest.mark.long
 

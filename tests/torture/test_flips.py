@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.images.drawing import draw_pictures
-from simclr_cli.settings import (
+from simclr_cli.api import (
     CheckSettings,
     FinetuneSettings,
     PretrainSettings,
     SimilarSettings,
 )
+from simclr_cli.commands.check import check
+from simclr_cli.commands.finetune import finetune
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.commands.similar import similar
+from simclr_cli.images.synthetic import draw_pictures
 from simclr_cli.store.manifest import MANIFEST, read_manifest
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.check import check
-from simclr_cli.verbs.finetune import finetune
-from simclr_cli.verbs.pretrain import pretrain
-from simclr_cli.verbs.similar import similar
 
 pytestmark = pytest.mark.long
 

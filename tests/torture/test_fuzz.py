@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from simclr_cli.images import decoders
+from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images.decode import FORMATS, Header, Refusal, read_header, squashed
-from simclr_cli.images.decoders import apart_many
-from simclr_cli.images.workers import each
+from simclr_cli.images.decode_pool import apart_many
+from simclr_cli.images.threads import each
 
 pytestmark = pytest.mark.long
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.files import TEMPORARY_PREFIX
-from simclr_cli.locks import LOCK
-from simclr_cli.reading import digest_file
+from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.core.locks import LOCK
+from simclr_cli.core.safe_read import digest_file
 from simclr_cli.store.checkpoint import load_checkpoint
-from simclr_cli.store.epochs import read_epochs
+from simclr_cli.store.history import read_epochs
 from simclr_cli.store.index import read_index
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from simclr_cli.files import TEMPORARY_PREFIX
-from simclr_cli.locks import LOCK
+from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.core.locks import LOCK
 
 pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")]
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import torch
 
-from simclr_cli.images.drawing import draw_pictures
-from simclr_cli.settings import EmbedSettings, PretrainSettings
+from simclr_cli.api import EmbedSettings, PretrainSettings
+from simclr_cli.commands.embed import embed
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.images.synthetic import draw_pictures
 from simclr_cli.store.checkpoint import load_checkpoint
-from simclr_cli.store.epochs import read_epochs
+from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.embed import embed
-from simclr_cli.verbs.pretrain import pretrain
 
 pytestmark = pytest.mark.long
 

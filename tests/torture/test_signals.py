@@ -24,9 +24,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from simclr_cli.settings import PretrainSettings
+from simclr_cli.api import PretrainSettings
+from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.store.checkpoint import load_checkpoint
-from simclr_cli.verbs.pretrain import pretrain
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clock")]
 

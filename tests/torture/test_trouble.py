@@ -18,9 +18,9 @@ pytestmark = pytest.mark.long
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from simclr_cli.machine import share_cores
+from simclr_cli.core.hardware import share_cores
 share_cores()
-import simclr_cli.verbs.embed, simclr_cli.verbs.probe, simclr_cli.verbs.pretrain
+import simclr_cli.commands.embed, simclr_cli.commands.probe, simclr_cli.commands.pretrain
 from simclr_cli.cli.app import app
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]) * 10**6, resource.RLIM_INFINITY))

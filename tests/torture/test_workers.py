@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.images import decoders
+from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images.cache import decode_once
 from simclr_cli.images.decode import Refusal, squashed
-from simclr_cli.images.decoders import apart
-from simclr_cli.images.folder import take_census
+from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.scan import take_census
 
 pytestmark = [
     pytest.mark.long, pytest.mark.xdist_group("clock"),
@@ -31,7 +31,7 @@ pytestmark = [
 STUCK = """
 import os, signal, sys, time
 sys.path[:] = sys.argv[2:]
-from simclr_cli.images import decoder
+from simclr_cli.images import decode_worker as decoder
 
 sound = decoder._outcome
 
@@ -150,9 +150,9 @@ def test_a_killed_command_leaves_no_decoder(
     program = f"""
         import sys, time
         from pathlib import Path
-        from simclr_cli.images import decoders
+        from simclr_cli.images import decode_pool as decoders
         from simclr_cli.images.decode import squashed
-        from simclr_cli.images.workers import each
+        from simclr_cli.images.threads import each
         decoders.PROGRAM = {STUCK!r}
         if {moment!r} == "waiting":
             decoders.apart(squashed, 1)(Path({str(folder / "00.png")!r}), 8)
@@ -186,7 +186,7 @@ def test_a_killed_command_leaves_no_decoder(
 def test_a_decoder_that_floods_its_memory_is_refused_and_not_the_machine(folder: Path) -> None:
     """A picture may claim what it likes: past its share a decoder gets no more."""
     code = "decoder._outcome = lambda *_: bytearray(2**46)"
-    program = decoders.PROGRAM.replace("from simclr_cli.images.decoder import main; main()",
+    program = decoders.PROGRAM.replace("from simclr_cli.images.decode_worker import main; main()",
                                        f"from simclr_cli.images import decoder; {code}; decoder.main()")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoders, "PROGRAM", program)

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from simclr_cli.cli.app import main
-from simclr_cli.errors import MachineError
-from simclr_cli.verbs import embedding
-from simclr_cli.verbs.step import Step
+from simclr_cli.core.errors import MachineError
+from simclr_cli.encode import embed as embedding
+from simclr_cli.train.step import Step
 
 step, apart, pictures = Step.__call__, embedding.apart, itertools.count(1)
 

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simclr_cli.engine.views import TwoViews
-from simclr_cli.events import Event, StepDone
-from simclr_cli.images.batches import Batches
+from simclr_cli.api import ResolvedSettings
+from simclr_cli.core.distributed import Ranks, connected
+from simclr_cli.core.events import Event, StepDone
+from simclr_cli.core.world import Place
+from simclr_cli.engine.augment import TwoViews
 from simclr_cli.images.cache import DecodedPictures
 from simclr_cli.images.census import Census
-from simclr_cli.place import Place
-from simclr_cli.ranks import Ranks, connected
-from simclr_cli.settings import ResolvedSettings
+from simclr_cli.images.loader import Batches
 from simclr_cli.store.run import RunFolder
-from simclr_cli.verbs.plan import Circumstances, resolve
-from simclr_cli.verbs.training import build_model, train
+from simclr_cli.train.loop import build_model, train
+from simclr_cli.train.plan import Circumstances, resolve
 
 PICTURES, SIDE, BATCH = 45, 24, 21  # a batch that neither 2 nor 4 divide
 STEPS = 20 if os.environ.get("SIMCLR_TORTURE") == "full" else 8

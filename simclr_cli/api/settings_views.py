@@ -1,0 +1,102 @@
+"""Settings of the views: of what trains, and of what shows beforehand what training would see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from simclr_cli.api.fields import setting
+from simclr_cli.api.shared import MOST_SIDE, PAGES, SEED, WORKERS, Settings, check_out
+from simclr_cli.core.errors import SettingsError
+
+Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
+
+LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
+
+
+def probability(of: str) -> Any:
+    """A setting from 0 to 1, automatic if it is not given."""
+    return setting(None, f"Probability of {of}", at_least=0.0, at_most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings(Settings):
+    """Which pictures, and what two views of one may differ in."""
+
+    images: Path | None = setting(
+        None, "The folder of pictures; any depth, formats and sizes.", argument=True, option=True, exists=True
+    )
+    preset: Preset | None = setting(
+        None,
+        "Views made for a kind of pictures; what is typed besides it wins. docs/presets.md gives the reason of each "
+        "value. Auto: the paper's, by size.",
+    )
+    image_size: int | None = setting(
+        None,
+        "Side of the views in pixels. Auto: by the pictures' median short side and the device.",
+        at_least=8,
+        at_most=MOST_SIDE,
+    )
+    crop_min: float | None = setting(
+        None, "Least share of the picture's area in a crop. Auto: the preset's, or 0.08.", above=0.0, at_most=1.0
+    )
+    color_strength: float | None = setting(
+        None,
+        "s of the colour jitter; 0 for none. Auto: the preset's, or 0.5 at 32 px and below, else 1.",
+        at_least=0.0,
+        at_most=2.0,
+    )
+    grey: float | None = probability("a grey view. Auto: the preset's, or 0.2.")
+    flip: float | None = probability("a left-right flip. Auto: the preset's, or 0.5.")
+    turn: float | None = probability(
+        "a turn by 0, 90, 180 or 270 degrees, each as likely; with flips, all eight symmetries. "
+        "Auto: the preset's, or 0."
+    )
+    blur: float | None = probability("blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.")
+    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
+    workers: int | None = setting(None, WORKERS, at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedViews(ViewSettings):
+    """The same after the plan: nothing is automatic any more."""
+
+    resolved: ClassVar[bool] = True
+
+    if TYPE_CHECKING:
+        images: Path
+        image_size: int
+        crop_min: float
+        color_strength: float
+        grey: float
+        flip: float
+        turn: float
+        blur: float
+        workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewSettings(ViewSettings):
+    """Settings of `simclr preview`."""
+
+    about = "Show the views that training would see, before any training."
+    examples = ("simclr preview ./images", "simclr preview ./images --preset microscopy --out views.html --open")
+
+    out: Path = setting(
+        Path("preview.png"), "The sheet: .png, or .html with the reason of each setting as well.", short="o"
+    )
+    pictures: int = setting(8, "How many pictures, spread over the folder.", at_least=1, at_most=200)
+    views: int = setting(6, "How many views of each.", at_least=1, at_most=24)
+    open: bool = setting(False, "Open the sheet in the browser.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_out(self.out, ".png", *PAGES)
+        if self.images is None:
+            raise SettingsError("No folder of pictures was given.", "Type: simclr preview FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedPreview(ResolvedViews, PreviewSettings):
+    """The same after the plan, as far as it concerns views."""

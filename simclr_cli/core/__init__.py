@@ -1,0 +1,1 @@
+"""The lowest floor: errors, events, files, hardware, text, seeds, processes."""

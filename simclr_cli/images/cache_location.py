@@ -1,0 +1,84 @@
+"""Where caches live: a folder for every folder of pictures, in the user's cache folder; showing and clearing them.
+
+    <cache root>/<key of the folder>/headers.json     what the files' headers said (images/scan.py)
+    <cache root>/<key of the folder>/<side>/...       decoded pictures of one size (images/cache.py)
+
+All of it can be made again, and nothing is lost with it but time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from simclr_cli.api import CacheKept
+from simclr_cli.core.errors import MachineError
+from simclr_cli.core.files import TEMPORARY_PREFIX
+
+HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
+
+
+def cache_root() -> Path:
+    """Where caches live: $SIMCLR_CACHE, or the platform's cache folder."""
+    if os.environ.get("SIMCLR_CACHE"):
+        return Path(os.environ["SIMCLR_CACHE"])
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "simclr"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "simclr"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simclr"
+
+
+def cache_of(folder: Path) -> Path:
+    """The cache of a folder of pictures, whether it is there or not."""
+    return cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+
+
+def list_caches() -> list[CacheKept]:
+    """All that there are and say whose they are, the one used last first."""
+    found: list[tuple[float, CacheKept]] = []
+    for headers in cache_root().glob(f"*/{HEADERS}"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            folder = str(json.loads(headers.read_bytes())["folder"])
+            statuses = [path.stat() for path in _files(headers.parent)]
+            sides = sorted(int(path.name) for path in _side_folders(headers.parent) if (path / INDEX).is_file())
+            used = max(status.st_mtime for status in statuses)
+            size = sum(status.st_size for status in statuses)
+            last = datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds")
+            found.append((used, CacheKept(str(headers.parent), folder, tuple(sides), size, last)))
+    return [cache for _, cache in sorted(found, key=lambda one: -one[0])]
+
+
+def clear(cache: Path) -> None:
+    """Delete a cache: the files that simclr made, by their names, and what folders are empty then.
+
+    Raises:
+        MachineError: the system refused.
+    """
+    try:
+        for path in _files(cache):
+            path.unlink(missing_ok=True)
+        for folder in (*_side_folders(cache), cache):
+            with contextlib.suppress(OSError):  # something else lies in it: not ours
+                folder.rmdir()
+    except OSError as error:
+        raise MachineError(f"Cannot clear {cache}: {error.strerror}.", "Change its rights.") from None
+
+
+def _side_folders(cache: Path) -> list[Path]:
+    return [path for path in cache.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+
+
+def _files(cache: Path) -> Iterator[Path]:
+    """All of them; last the one by which the cache is found, so that a clearing that was stopped can go on."""
+    for folder in _side_folders(cache):
+        for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
+            yield from folder.glob(pattern)
+    for pattern in (f"{TEMPORARY_PREFIX}*", HEADERS):
+        yield from cache.glob(pattern)

@@ -1,0 +1,1 @@
+"""Embeddings kept up to date, and queries of them."""

@@ -1,0 +1,170 @@
+"""`duplicates`: planted copies are found, the best first; moved out and put back, the folder is as it was."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simclr_cli.api import DuplicatesResult, DuplicatesSettings
+from simclr_cli.commands import duplicates as module
+from simclr_cli.commands.duplicates import duplicates
+from simclr_cli.core.errors import InputError, Interrupted, SettingsError
+from simclr_cli.core.events import Event, Progress
+from simclr_cli.core.names import name_of
+from simclr_cli.store.moves import JOURNAL
+
+
+def find(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> DuplicatesResult:
+    return duplicates(DuplicatesSettings(runs=own.runs, **values), report=report)
+
+
+@pytest.fixture
+def planted(own: Any) -> Any:
+    """In the run's folder: two exact copies and a small one of one picture, and an exact one of another."""
+    folder = own.pictures
+    scene = Image.fromarray(np.random.default_rng(5).integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96))
+    scene.save(folder / "scene.png")
+    scene.resize((60, 60)).save(folder / "dots" / "a-small-one.png")
+    shutil.copy2(folder / "scene.png", folder / "dots" / "=scene.png")
+    shutil.copy2(folder / "scene.png", folder / "dots" / "scene\udcff.png")
+    shutil.copy2(folder / "bricks" / "0000.png", folder / "zzz.png")
+    return own
+
+
+def names(result: DuplicatesResult, own: Any) -> list[list[str]]:
+    return [[str(Path(copy.path).relative_to(own.pictures)) for copy in group.copies] for group in result.groups]
+
+
+SCENE = ["dots/=scene.png", "dots/scene\udcff.png", "scene.png", "dots/a-small-one.png"]
+BRICKS = ["bricks/0000.png", "zzz.png"]
+
+
+def test_planted_copies_are_found_and_the_best_comes_first(planted: Any) -> None:
+    result = find(planted, min_similarity=0.8)
+    assert names(result, planted) == [SCENE, BRICKS]
+    assert (result.searched, result.threshold, result.copies) == (53, 0.8, 4)
+    first = result.groups[0].copies
+    assert [copy.exact for copy in first] == [True, True, True, False]
+    assert [copy.similarity for copy in first[:3]] == [1, 1, 1] and 0.8 <= first[3].similarity <= 1
+    assert [(copy.width, copy.height, copy.bits_apart) for copy in first[:3]] == [(96, 96, 0)] * 3
+    assert (first[3].width, first[3].height) == (60, 60) and first[3].bits_apart in range(9)
+    assert result.groups[0].bytes == sum(Path(copy.path).stat().st_size for copy in first[1:])
+    assert result.bytes == sum(group.bytes for group in result.groups)
+    assert [names(find(planted, kind=kind), planted) for kind in ("exact", "near")] == [
+        [SCENE[:3], BRICKS],
+        [["dots/=scene.png", "dots/a-small-one.png"]],
+    ]
+
+
+def test_the_threshold_is_taken_from_views(planted: Any) -> None:
+    _, calibration = module.open_index(module.choose_run(DuplicatesSettings(runs=planted.runs)), lambda _: None)
+    result = find(planted)
+    assert result.threshold == pytest.approx(min(0.999, calibration.views_at(50)))
+    assert names(result, planted) == [SCENE, BRICKS]
+
+
+def test_moved_out_and_put_back_the_folder_is_as_it_was(
+    planted: Any, tmp_path: Path, digest: Callable[[Path], Any]
+) -> None:
+    files = lambda: {name: value for name, value in digest(planted.pictures).items() if value[1]}  # noqa: E731
+    before, folder = files(), tmp_path / "copies"
+    moved = find(planted, min_similarity=0.8, move_to=folder)
+    assert (moved.moved, moved.moved_to, moved.left) == (4, str(folder), ())
+    gone = {path for group in names(moved, planted) for path in group[1:]}
+    assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == gone | {JOURNAL}
+    assert len(files()) == len(before) - 4
+    assert find(planted, min_similarity=0.8).groups == ()
+    with pytest.raises(SettingsError, match="are not put back"):
+        find(planted, move_to=folder)
+    back = find(planted, put_back=folder)
+    assert (back.run, back.moved, back.moved_to, back.left) == (None, 4, str(planted.pictures), ())
+    assert files() == before and list(folder.iterdir()) == []
+    assert names(find(planted, min_similarity=0.8), planted) == [SCENE, BRICKS]
+
+
+def test_a_stop_on_the_way_says_how_to_put_back(planted: Any, tmp_path: Path, digest: Callable[[Path], Any]) -> None:
+    before = digest(planted.pictures).keys()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "moving" and event.done == 2:
+            raise Interrupted("Stopped by Ctrl-C.", "")
+
+    with pytest.raises(Interrupted, match="simclr duplicates --put-back") as caught:
+        find(planted, stop, kind="exact", move_to=tmp_path / "copies")
+    assert caught.value.exit_code == 130 and digest(planted.pictures).keys() != before
+    find(planted, put_back=tmp_path / "copies")
+    assert digest(planted.pictures).keys() == before
+
+
+def test_a_file_that_changed_since_stays(planted: Any, tmp_path: Path) -> None:
+    find(planted)
+    Image.new("RGB", (50, 50), "red").save(planted.pictures / "zzz.png")
+    result = find(planted, kind="exact", as_is=True, move_to=tmp_path / "copies")
+    assert result.moved == 2
+    assert result.left == (f"{planted.pictures / 'zzz.png'}: changed since its vector was made",)
+    assert (planted.pictures / "zzz.png").exists()
+
+
+def test_where_the_best_copy_is_gone_the_others_stay(planted: Any, tmp_path: Path) -> None:
+    find(planted)
+    (planted.pictures / BRICKS[0]).unlink()
+    result = find(planted, kind="exact", as_is=True, move_to=tmp_path / "copies")
+    assert result.moved == 2 and (planted.pictures / "zzz.png").exists()
+    assert result.left == (f"{planted.pictures / 'zzz.png'}: its best copy {BRICKS[0]} is gone, or has changed",)
+
+
+def test_a_folder_within_the_pictures_is_refused(planted: Any, digest: Callable[[Path], Any]) -> None:
+    before = digest(planted.pictures)
+    with pytest.raises(SettingsError, match="lie in one another"):
+        find(planted, move_to=planted.pictures / "copies")
+    assert digest(planted.pictures) == before
+
+
+def test_without_copies_nothing_is_moved(own: Any, tmp_path: Path) -> None:
+    result = find(own, kind="exact", move_to=tmp_path / "copies")
+    assert (result.groups, result.copies, result.moved, result.moved_to) == ((), 0, 0, None)
+    with pytest.raises(InputError, match="nothing was moved there"):
+        find(own, put_back=tmp_path / "copies")
+
+
+def test_a_copy_of_copies_is_shown_and_not_moved(own: Any, tmp_path: Path) -> None:
+    """A slow change, each picture a copy of the next: those that are not like the best one stay."""
+    draw = np.random.default_rng(3)
+    first, last = (Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96)) for _ in range(2))
+    for step in range(41):
+        Image.blend(first, last, step / 40).save(own.pictures / f"step-{step:02}.png")
+    result = find(own, min_similarity=-1.0, kind="near", move_to=tmp_path / "copies")
+    group = max(result.groups, key=lambda group: len(group.copies))
+    assert len(group.copies) > 20
+    stayed = [line for line in result.left if "a copy of copies" in line]
+    assert len(stayed) > 5
+    for copy in group.copies[1:]:
+        path = Path(copy.path)
+        moved = not path.exists()
+        assert moved == (not any(line.startswith(f"{path}:") for line in stayed))
+        assert not moved or (copy.bits_apart is not None and copy.bits_apart <= 8)
+
+
+@pytest.mark.parametrize("ending", [".json", ".csv", ".html"])
+def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"found{ending}"
+    result = find(planted, min_similarity=0.8, out=out)
+    assert result.out == str(out)
+    if ending == ".json":
+        assert [len(group["copies"]) for group in json.loads(out.read_text())["groups"]] == [4, 2]
+    elif ending == ".csv":
+        with out.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert [name_of(row["path"]) for row in rows] == [copy.path for group in result.groups for copy in group.copies]
+        assert [row["best"] for row in rows] == ["True", "False", "False", "False", "True", "False"]
+    else:
+        page = out.read_text(encoding="utf-8")
+        assert page.count("data:image") >= 6 and "53 pictures, 2 groups, 4 files that could go" in page

@@ -1,0 +1,256 @@
+"""`finetune`: from a run or from scratch to a classifier that plain timm loads, with all labels or a share of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from simclr_cli.api import FinetuneResult, FinetuneSettings, PredictSettings
+from simclr_cli.commands.finetune import finetune
+from simclr_cli.commands.predict import load_classifier, predict
+from simclr_cli.core.errors import InputError, Interrupted, RunError, SettingsError
+from simclr_cli.core.events import Event, Note, PlanMade, StepDone
+from simclr_cli.images.synthetic import CLASSES
+
+pytestmark = pytest.mark.usefixtures("no_trial")
+
+CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+def tuned(own: Any, *, said: list[Event] | None = None, **values: Any) -> FinetuneResult:
+    report = [].append if said is None else said.append
+    return finetune(FinetuneSettings(**{"runs": own.runs, "epochs": 2, **values}), report=report)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    """Three classes that a colour tells apart, 16 pictures each, among noise."""
+    for number, name in enumerate(("blue", "green", "red")):
+        for i in range(16):
+            generator = np.random.default_rng([number, i])
+            pixels = generator.integers(0, 120, (40, 48, 3), dtype=np.uint8)
+            pixels[..., 2 - number] += 120
+            path = tmp_path / "colours" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return tmp_path / "colours"
+
+
+def test_classifier_of_a_run_says_what_it_is(own: Any) -> None:
+    said: list[Event] = []
+    result = tuned(own, said=said)
+    out = Path(result.out)
+    assert out == own.run.path / "classifier" and names_in(out) == [
+        "README.md", "config.json", "model.safetensors"
+    ]  # fmt: skip
+    assert (result.labels, result.train_pictures, result.test_pictures) == (38, 38, 10)
+    assert result.classes == CLASSES and not result.scratch and result.encoder == str(own.run.path)
+    assert 0 <= result.accuracy.low <= result.accuracy.top_1 <= result.accuracy.high <= 100
+    config = json.loads((out / "config.json").read_text())
+    assert config["label_names"] == list(CLASSES) and config["num_classes"] == 10
+    assert config["simclr"]["model_digest"] == result.model_digest
+    assert config["simclr"]["training"]["encoder_digest"] == own.result.model_digest
+    plan = next(event for event in said if isinstance(event, PlanMade))
+    assert plan == result.plan and plan.steps == sum(isinstance(event, StepDone) for event in said) > 0
+    assert {choice.name for choice in plan.choices} >= {"labels", "epochs", "batch size", "learning rate"}
+    assert Note("The held-out pictures were among those trained on, without their labels.") in said
+    assert "38 pictures, at 40 px" in (out / "README.md").read_text()
+
+
+def test_separable_classes_are_learned_from_scratch_and_predicted(own: Any, colours: Path) -> None:
+    result = tuned(own, images=colours, scratch=True, epochs=10, batch_size=8, learning_rate=0.5)
+    assert result.out == str(own.run.path / "classifier-scratch") and result.scratch
+    assert result.accuracy.top_1 == 100 and result.chance == pytest.approx(100 / 3)
+    found = predict(PredictSettings(queries=(colours / "red", colours / "blue"), runs=own.runs, top=2))
+    assert [one.label for one in found.predictions] == ["red"] * 16 + ["blue"] * 16
+    assert min(one.probability for one in found.predictions) > 0.5
+
+
+def test_scratch_begins_at_the_runs_random_weights_and_not_at_its_trained_ones(own: Any) -> None:
+    tiny = {"learning_rate": 1e-12, "epochs": 1}
+    made = {scratch: Path(tuned(own, scratch=scratch, **tiny).out) for scratch in (True, False)}
+    trained, _ = own.run.read_encoder()[1], None
+    state = {scratch: load_classifier(out, torch.device("cpu"))[0].encoder.backbone.state_dict()
+             for scratch, out in made.items()}  # fmt: skip
+    assert torch.allclose(state[False]["conv1.0.weight"], trained["conv1.0.weight"], atol=1e-6)
+    assert not torch.allclose(state[True]["conv1.0.weight"], trained["conv1.0.weight"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "labels", "name", "epochs"),
+    [(0.01, 10, "classifier-1-percent", 60), (0.5, 18, "classifier-50-percent", 30)],
+)
+def test_share_of_the_labels(own: Any, fraction: float, labels: int, name: str, epochs: int) -> None:
+    """Of 38 in classes of 3 or 4: one of each at the least; the halves of 3 and 4 are 2."""
+    said: list[Event] = []
+
+    def report(event: Event) -> None:
+        said.append(event)
+        if isinstance(event, PlanMade):
+            raise Interrupted("Stopped.", "")
+
+    with pytest.raises(Interrupted):
+        finetune(FinetuneSettings(runs=own.runs, labels_fraction=fraction), report=report)
+    plan = next(event for event in said if isinstance(event, PlanMade))
+    chosen = {choice.name: choice.value for choice in plan.choices}
+    assert chosen["epochs"] == str(epochs) and Path(plan.run).name == name
+    used, of = chosen["labels"].split(" of ")
+    assert of == "38" and (int(used) == labels or (fraction == 0.5 and 16 <= int(used) <= 20))
+
+
+def test_batch_is_what_the_memory_holds(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.commands.finetune.bytes_a_view", lambda *_: 1000)
+    for free, batch in ((10**9, 8), (15_000, 4), (0, 2)):  # of 38: at most a quarter; 6 fit; and norms need two
+        monkeypatch.setattr("simclr_cli.commands.finetune.free_memory", lambda _, free=free: free)
+        assert tuned(own, epochs=1, out=own.runs / str(free)).batch_size == batch
+
+
+def test_same_seed_same_weights(own: Any, tmp_path: Path) -> None:
+    made = [tuned(own, out=tmp_path / name, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
+    assert made[0].model_digest == made[1].model_digest != made[2].model_digest
+    assert made[0].accuracy == made[1].accuracy
+
+
+# The card's Image.open is closed by the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_card_in_plain_timm_gives_the_probabilities_of_predict(
+    own: Any, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where simclr_cli cannot be imported; at 32 px with a deep small stem, at 24 px with a plain one."""
+    paths = sorted((colours / "red").iterdir())[:4]
+    codes, found = [], []
+    for size in (40, 32, 24):
+        start = {} if size == 40 else {"backbone": {32: "resnet10t", 24: "resnet18"}[size], "image_size": size}
+        out = tmp_path / str(size)
+        tuned(own, images=colours, out=out, epochs=2, learning_rate=2.0, labels_fraction=0.2, **start)
+        found.append(predict(PredictSettings(queries=tuple(paths), classifier=out, top=3)))
+        codes += CODE.findall((out / "README.md").read_text().replace("THIS/FOLDER", str(out)))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "simclr_cli"]:
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    capsys.readouterr()
+    for ours, code in zip(found, codes, strict=True):
+        cut = code.index("with torch.inference_mode")
+        plain: dict[str, Any] = {}
+        exec(code[:cut], plain)
+        assert tuple(plain["names"]) == ours.labels == ("blue", "green", "red")
+        for path, one in zip(paths, ours.predictions, strict=True):
+            exec(code[cut:].replace("picture.jpg", str(path)), plain)
+            by_name = {each.label: each.probability for each in one.classes}
+            expected = pytest.approx(plain["probabilities"].tolist(), abs=1e-6)
+            assert [by_name[name] for name in plain["names"]] == expected
+            assert capsys.readouterr().out.split()[0] == one.label
+        assert np.ptp([one.probability for one in ours.predictions]) > 1e-4  # or anything would agree
+
+
+def test_timm_fills_the_head_and_knows_the_names(own: Any) -> None:
+    result = tuned(own)
+    model = timm.create_model(f"local-dir:{result.out}", pretrained=True)
+    _, linear, _ = load_classifier(Path(result.out), torch.device("cpu"))
+    assert torch.equal(model.get_classifier().weight, linear.weight)
+    assert model.get_classifier().weight.abs().max() > 0
+    assert model.pretrained_cfg["label_names"] == list(CLASSES)
+
+
+def test_table_of_labels_and_names_of_any_kind(own: Any, tmp_path: Path) -> None:
+    names = ["a, b", 'with "quotes"', "zeile\nzwei"]
+    pictures = sorted(path.relative_to(own.pictures).as_posix() for path in own.pictures.rglob("*.*"))[:30]
+    with (tmp_path / "labels.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("path", "label"), *((name, names[i % 3]) for i, name in enumerate(pictures))])
+    result = tuned(own, labels=tmp_path / "labels.csv", epochs=1)
+    assert result.classes == tuple(sorted(names)) and result.labels + result.test_pictures == 30
+    assert load_classifier(Path(result.out), torch.device("cpu"))[2] == result.classes
+
+
+def test_held_out_folder(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    for i, name in enumerate(("bricks", "dots")):
+        draw(tmp_path / "test" / name / "1.png", i)
+    result = tuned(own, test=tmp_path / "test", epochs=1)
+    assert (result.train_pictures, result.test_pictures) == (48, 2)
+    draw(tmp_path / "test" / "clouds" / "1.png")
+    with pytest.raises(InputError, match="lies in none of the classes"):
+        tuned(own, test=tmp_path / "test", out=tmp_path / "other")
+
+
+def test_classifier_is_never_overwritten(own: Any, digest: Callable[[Path], Any]) -> None:
+    out = Path(tuned(own).out)
+    before = digest(out)
+    with pytest.raises(RunError, match=r"classifier is there already, and a classifier is never overwritten"):
+        tuned(own)
+    assert digest(out) == before
+
+
+def test_nothing_else_is_changed(own: Any, digest: Callable[[Path], Any], tmp_path: Path) -> None:
+    before = digest(own.pictures), digest(own.run.path)
+    tuned(own, out=tmp_path / "made")
+    assert (digest(own.pictures), digest(own.run.path)) == before
+
+
+@pytest.mark.parametrize("at", [StepDone, PlanMade])
+def test_stop_leaves_nothing_behind(own: Any, at: type[Event], digest: Callable[[Path], Any]) -> None:
+    before = digest(own.run.path)
+
+    def report(event: Event) -> None:
+        if isinstance(event, at):
+            raise Interrupted("Stopped by Ctrl-C.", "")
+
+    with pytest.raises(Interrupted, match="nothing was written"):
+        finetune(FinetuneSettings(runs=own.runs), report=report)
+    assert digest(own.run.path) == before
+
+
+def test_failure_while_writing_leaves_nothing_behind(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("simclr_cli.store.models.write_json", full)
+    before = names_in(own.run.path)
+    with pytest.raises(OSError, match="No space"):
+        tuned(own, epochs=1)
+    assert names_in(own.run.path) == before
+
+
+def test_broken_pictures_are_counted_and_left_out(own: Any) -> None:
+    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
+    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    result = tuned(own, epochs=1)
+    assert result.refused == 2 and result.train_pictures + result.test_pictures == 47
+
+
+def test_folder_without_classes_asks_for_labels(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    for i in range(3):
+        draw(tmp_path / "flat" / f"{i}.png", i)
+    with pytest.raises(InputError, match="do not look like classes"):
+        tuned(own, images=tmp_path / "flat")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"labels": Path(), "test": Path()}, "--labels names the classes of one folder only"),
+        ({"scratch": True, "backbone": "resnet18", "images": Path(), "weights": "imagenet"}, "--scratch starts from"),
+        ({"backbone": "resnet18"}, "has no pictures of its own"),
+        ({"run": "a", "backbone": "resnet18", "images": Path()}, "name two encoders"),
+        ({"labels_fraction": 0.0}, "must be more than 0"),
+        ({"batch_size": 1}, "must be at least 2"),
+    ],
+)
+def test_settings_that_cannot_work(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        FinetuneSettings(**values)

@@ -1,0 +1,321 @@
+"""`probe`: held-out scores of the trained and the untrained encoder, whatever way the labels come."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import simclr_cli
+from simclr_cli.api import ProbeResult, ProbeSettings
+from simclr_cli.commands import probe as probe_module
+from simclr_cli.commands.probe import probe
+from simclr_cli.core.errors import InputError, RunError, SettingsError
+from simclr_cli.core.events import Event, Note
+from simclr_cli.encode.load import untrained_twin
+from simclr_cli.engine.encoder import create_encoder
+from simclr_cli.engine.probes import knn_votes
+from simclr_cli.evaluate import baselines, comparison
+from simclr_cli.evaluate.baselines import RawPixels
+from simclr_cli.images.synthetic import CLASSES, draw_pictures
+from simclr_cli.train.supervised import LINEAR
+
+
+@pytest.fixture(autouse=True)
+def quick_linear_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three strengths of l2 instead of 45: how it fits is the engine's matter, and tested there."""
+    monkeypatch.setattr("simclr_cli.engine.probes.L2_VALUES", (1e-4, 1e-1, 1e2))
+    monkeypatch.setattr(baselines, "PIXEL_SIDE", 8)
+
+
+REPRESENTATIONS = ["trained", "untrained", "raw pixels", "colour histogram"]
+
+
+def run_probe(trained: Any, *, said: list[Event] | None = None, **values: Any) -> ProbeResult:
+    report = [].append if said is None else said.append
+    return probe(ProbeSettings(**{"runs": trained.runs, **values}), report=report)
+
+
+def write_table(path: Path, rows: list[tuple[str, str]], columns: tuple[str, ...] = ("path", "label")) -> Path:
+    with path.open("w", newline="") as stream:
+        csv.writer(stream).writerows([columns, *rows])
+    return path
+
+
+def names_of(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+
+
+def test_class_folders_give_scores_of_the_trained_and_the_untrained_encoder(trained: Any) -> None:
+    said: list[Event] = []
+    result = run_probe(trained, said=said)
+    assert [score.representation for score in result.scores] == REPRESENTATIONS
+    assert all(0 <= value <= 100 for s in result.scores for value in (s.knn_20.top_1, s.knn_200.top_1, s.linear.top_1))
+    assert result.classes == CLASSES
+    assert (result.train_pictures, result.test_pictures, result.refused) == (38, 10, 0)  # one of 4 or 5 of each class
+    assert result.chance == pytest.approx(10) and result.split == "stratified, 20% held out by seed 0"
+    assert result.model_digest == trained.result.model_digest and result.encoder == str(trained.run.path)
+    assert Note("The held-out pictures were among those trained on, without their labels.") in said
+
+
+def test_same_seed_gives_the_same_result(trained: Any) -> None:
+    assert run_probe(trained, seed=3) == run_probe(trained, seed=3)
+
+
+def test_knn_scores_are_those_of_the_written_out_vote(trained: Any, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "test", seed=1, pictures=30, size=48)
+    result = run_probe(trained, images=trained.pictures, test=tmp_path / "test", knn_temperature=0.5)
+    encoder = simclr_cli.load_encoder(trained.name, runs=trained.runs)
+
+    def rows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+        from simclr_cli.images.decode import evaluation_crop
+
+        crops = [evaluation_crop(folder / name, 40, encoder.spec.crop) for name in names_of(folder)]
+        pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        return encoder.represent(pixels), torch.tensor([CLASSES.index(name.split("/")[0]) for name in names_of(folder)])
+
+    (train, labels), (test, truth) = rows(trained.pictures), rows(tmp_path / "test")
+    votes = knn_votes(train, labels, test, neighbours=(20, 200), temperature=0.5, classes=10)
+    right = [100 * float((counted.argmax(1) == truth).float().mean()) for counted in votes]
+    assert [result.scores[0].knn_20.top_1, result.scores[0].knn_200.top_1] == pytest.approx(right)
+
+
+def test_held_out_folder(trained: Any, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "test", seed=1, pictures=15, size=48)
+    said: list[Event] = []
+    result = run_probe(trained, test=tmp_path / "test", said=said)
+    assert (result.train_pictures, result.test_pictures) == (48, 15)
+    assert result.split == f"held out in {tmp_path / 'test'}"
+    assert not any("among those trained on" in event.text for event in said if isinstance(event, Note))
+
+
+def test_held_out_folder_of_another_class_is_refused(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    draw(tmp_path / "test" / "clouds" / "1.png")
+    with pytest.raises(InputError, match=r"clouds/1.png in .* lies in none of the classes bricks, checks"):
+        run_probe(trained, test=tmp_path / "test")
+
+
+def test_table_of_labels_stands_for_the_folders(trained: Any, tmp_path: Path) -> None:
+    rows = [(name, "round" if name.startswith(("dots", "rings")) else "other") for name in names_of(trained.pictures)]
+    table = write_table(tmp_path / "labels.csv", rows[:40])
+    result = run_probe(trained, images=trained.pictures, labels=table)
+    assert result.classes == ("other", "round")
+    assert result.train_pictures + result.test_pictures == 40
+    assert all(0 <= score.linear.top_1 <= 100 for score in result.scores)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "words"),
+    [
+        ([("bricks/0000.png", "a")], ("file", "class"), "has the columns file, class"),
+        ([("bricks/0000.png", "a"), ("bricks/0001.jpg", "a")], ("path", "label"), "gives all pictures one class"),
+        ([("nothing.png", "a")], ("path", "label"), "names no picture of"),
+        ([("bricks/0000.png", "a"), ("bricks/0000.png", "b")], ("path", "label"), "two labels, a and b"),
+        ([("bricks/0000.png", "")], ("path", "label"), "lacks a path or a label in line 2"),
+    ],
+)
+def test_tables_that_cannot_be_used(
+    trained: Any, tmp_path: Path, rows: list[tuple[str, str]], columns: tuple[str, str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run_probe(trained, labels=write_table(tmp_path / "labels.csv", rows, columns))
+
+
+def test_folder_without_classes_asks_for_labels(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    for i in range(3):
+        draw(tmp_path / "flat" / f"{i}.png", i)
+    with pytest.raises(InputError, match="do not look like classes") as caught:
+        run_probe(trained, images=tmp_path / "flat")
+    assert "--labels FILE.csv" in caught.value.remedy
+
+
+def test_labels_with_a_test_folder_are_refused(tmp_path: Path) -> None:
+    for name in ("a.csv", "b"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(SettingsError, match="--labels names the classes of one folder only"):
+        ProbeSettings(labels=tmp_path / "a.csv", test=tmp_path / "b")
+
+
+def test_broken_pictures_are_counted_and_left_out(own: Any) -> None:
+    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
+    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    result = run_probe(own)
+    assert result.refused == 2 and result.train_pictures + result.test_pictures == 47
+
+
+def test_plain_backbone_is_probed_too(trained: Any, pictures: Path) -> None:
+    result = run_probe(trained, images=pictures, backbone="tiny_resnet", image_size=40)
+    assert result.encoder == "tiny_resnet (none)"
+    assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]  # it is its own twin
+    assert result.folder is None and result.verdict.startswith(("The untrained encoder", "Raw pixels", "A colour"))
+
+
+def test_untrained_row_is_what_the_run_began_from(own: Any, train: Callable[..., Any]) -> None:
+    made = train(own.pictures, run="still", runs=own.runs, seed=4, learning_rate=1e-12, weight_decay=0.0)
+    result = run_probe(own, run=Path(made.run).name)
+    trained, untrained, *_ = result.scores
+    # Batch norm's statistics have moved, so the scores may differ a little; the weights have not.
+    assert trained.representation == "trained" and untrained.representation == "untrained"
+    ready = probe_module.ready_encoder(ProbeSettings(runs=own.runs, run="still"))
+    twin = untrained_twin(ready, 0).encoder.backbone.state_dict()
+    still = ready.encoder.backbone.state_dict()
+    assert all(torch.allclose(twin[name], still[name], atol=1e-6) for name in twin if name.endswith("weight"))
+    other = create_encoder(ready.encoder.spec, seed=5).backbone.state_dict()
+    assert not torch.equal(twin["conv1.0.weight"], other["conv1.0.weight"])
+
+
+def test_probe_writes_into_its_own_folder_only(own: Any, digest: Callable[[Path], Any]) -> None:
+    before = digest(own.pictures), digest(own.run.path)
+    result = run_probe(own)
+    assert result.folder == str(own.run.probe_folder)
+    assert digest(own.pictures) == before[0]
+    after = digest(own.run.path)
+    new = {bytes.fromhex(name).decode() for name in after.keys() - before[1].keys()}
+    assert new == {"probe", "probe/probe.json", "probe/confusion.png"}
+    assert all(after[name] == before[1][name] for name in before[1])
+    kept = json.loads((own.run.probe_folder / "probe.json").read_text())
+    assert kept == json.loads(json.dumps(dataclasses.asdict(result)))
+
+
+def test_class_by_class_and_confused_are_counts_of_the_same_pictures(trained: Any, tmp_path: Path) -> None:
+    draw_pictures(tmp_path / "test", seed=1, pictures=40, size=48)
+    result = run_probe(trained, test=tmp_path / "test", out=tmp_path / "out")
+    assert sum(cell.count for cell in result.confusion) == 40
+    for one in result.per_class:
+        row = {cell.predicted: cell.count for cell in result.confusion if cell.label == one.name}
+        column = {cell.label: cell.count for cell in result.confusion if cell.predicted == one.name}
+        assert sum(row.values()) == one.test_pictures == 4
+        assert one.recall == pytest.approx(100 * row.get(one.name, 0) / 4)
+        precision = 100 * column.get(one.name, 0) / sum(column.values()) if column else None
+        assert one.precision == (None if precision is None else pytest.approx(precision))
+    assert result.scores[0].linear.top_1 == pytest.approx(
+        100 * sum(cell.count for cell in result.confusion if cell.label == cell.predicted) / 40
+    )
+    assert (tmp_path / "out" / "confusion.png").is_file()
+
+
+def test_a_wrong_label_in_the_table_is_among_the_suspects(trained: Any, tmp_path: Path) -> None:
+    """By colour alone these pictures are told apart, so the one with another's label stands out."""
+    for number in range(40):
+        folder = tmp_path / "pics" / ("dark" if number % 2 else "light")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 90, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels + (0 if number % 2 else 160)).save(folder / f"{number:02}.png")
+    (tmp_path / "pics" / "dark" / "07.png").rename(tmp_path / "pics" / "light" / "07.png")
+    result = run_probe(trained, images=tmp_path / "pics", out=tmp_path / "out")
+    first = result.suspects[0]
+    assert (first.path, first.label, first.predicted) == ("light/07.png", "light", "dark")
+    assert first.probability < 0.5
+
+
+def test_few_labels_are_probed_in_several_draws(trained: Any, tmp_path: Path) -> None:
+    result = run_probe(trained, labels_fraction="1", labels_per_class="1", draws=2, out=tmp_path)
+    rows = {(few.representation, few.wanted): few for few in result.few_labels}
+    assert len(rows) == 2 * len(REPRESENTATIONS)
+    assert rows["trained", "1 a class"].labels == 10 and rows["trained", "1 a class"].draws == 2
+    assert rows["trained", "1 of the labels"].labels == result.train_pictures
+    assert rows["trained", "1 of the labels"].std == 0  # every draw is all of them
+
+
+def test_another_run_and_a_file_of_weights_are_compared(own: Any, train: Callable[..., Any], tmp_path: Path) -> None:
+    made = train(own.pictures, run="other", runs=own.runs, seed=4)
+    weights = tmp_path / "w.safetensors"
+    shutil.copy(Path(made.run) / "encoder" / "model.safetensors", weights)
+    result = run_probe(own, run=own.name, baseline=("other", str(weights)))
+    assert [score.representation for score in result.scores] == [*REPRESENTATIONS, "other", str(weights)]
+    with pytest.raises(RunError, match="There is no run nothing"):
+        run_probe(own, run=own.name, baseline=("nothing",))
+
+
+def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download of timm's leaves them in the hub's cache: here a small model that was saved there."""
+    assert baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu")) is None
+    snapshot = tmp_path / "hub" / "models--timm--tiny_resnet.r160_in1k" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    model = timm.create_model("tiny_resnet")
+    save_file(model.state_dict(), snapshot / "model.safetensors")
+    found = baselines.try_to_load_from_cache
+    monkeypatch.setattr(
+        baselines, "try_to_load_from_cache", lambda repo, file: found(repo, file, cache_dir=tmp_path / "hub")
+    )
+    ready = baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu"))
+    assert ready is not None and ready.encoder.spec.normalises and ready.encoder.spec.image_size == 160
+    x = torch.rand(2, 3, 160, 160)
+    mean, std = ready.encoder.mean, ready.encoder.std
+    with torch.inference_mode():
+        expected = model.eval().forward_head(model.forward_features((x - mean) / std), pre_logits=True)
+        torch.testing.assert_close(ready.encoder(x), expected)
+    assert [score.representation for score in run_probe(own).scores] == [*REPRESENTATIONS, "imagenet"]
+
+
+def test_the_papers_protocol_judges_networks_on_the_same_split(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    trainer = comparison.train_classifier
+
+    def few_epochs(encoder: Any, decoded: Any, rows: Any, labels: Any, classes: int, recipe: Any, **more: Any) -> Any:
+        assert recipe == LINEAR
+        names = [decoded.census.pictures[row].name.split("/")[0] for row in rows]
+        assert names == [CLASSES[label] for label in labels]
+        seen.append(tuple(rows))
+        short = dataclasses.replace(recipe, epochs=2)
+        return trainer(encoder, decoded, rows, labels, classes, short, **more)
+
+    opened: list[int] = []
+    decode_once = comparison.decode_once
+
+    def counted(census: Any, size: int, **more: Any) -> Any:
+        opened.append(size)
+        return decode_once(census, size, **more)
+
+    monkeypatch.setattr(comparison, "train_classifier", few_epochs)
+    monkeypatch.setattr(comparison, "decode_once", counted)
+    quick, paper = run_probe(own), run_probe(own, protocol="paper", out=tmp_path)
+    assert len(opened) == 1  # for both, which look at images of one size
+    assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_pictures
+    assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
+    assert [score.knn_20 for score in paper.scores] == [score.knn_20 for score in quick.scores]
+    assert paper.protocol == "paper" and paper.suspects  # by a quick probe of the same h
+
+
+def test_raw_pixels_and_colour_histogram_are_what_they_say() -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
+    x = torch.from_numpy(pixels).float() / 255
+    means = pixels.reshape(2, 3, 8, 8, 8, 8).mean((3, 5)) / 255
+    torch.testing.assert_close(RawPixels()(x), torch.from_numpy(means).float().flatten(1))
+    histogram = baselines.ColourHistogram()(x)
+    assert histogram.shape == (2, 512)
+    for picture, row in zip(pixels, histogram, strict=True):
+        bins = Counter(map(tuple, (picture.astype(int) * 8 // 255).clip(0, 7).reshape(3, -1).T.tolist()))
+        for (r, g, b), count in bins.items():
+            assert float(row[(r * 8 + g) * 8 + b]) == pytest.approx((count / 4096) ** 0.5, rel=1e-5)
+
+
+def test_another_folder_can_be_probed_when_the_runs_pictures_are_gone(own: Any, tmp_path: Path) -> None:
+    moved = Path(shutil.move(own.pictures, tmp_path / "moved"))
+    assert run_probe(own, images=moved).test_pictures == 10
+
+
+def test_labels_that_leave_nothing_to_hold_out_are_refused(trained: Any, tmp_path: Path) -> None:
+    rows = [(name, f"class {i}") for i, name in enumerate(names_of(trained.pictures)[:5])]
+    with pytest.raises(InputError, match="No class has two pictures, so none can be held out"):
+        run_probe(trained, labels=write_table(tmp_path / "labels.csv", rows))

@@ -1,0 +1,294 @@
+"""`similar`: the nearest by cosine similarity, as numpy finds them, in vectors that are never stale or another's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simclr_cli.api import EmbedSettings, SimilarResult, SimilarSettings
+from simclr_cli.commands import similar as similar_module
+from simclr_cli.commands.embed import embed
+from simclr_cli.commands.similar import similar
+from simclr_cli.core.errors import InputError, RunError, SettingsError
+from simclr_cli.core.events import Event, Note
+from simclr_cli.search import library as indexing
+
+
+def find(trained: Any, *queries: Path, said: list[Event] | None = None, **values: Any) -> SimilarResult:
+    report = [].append if said is None else said.append
+    return similar(SimilarSettings(queries=queries, runs=trained.runs, **values), report=report)
+
+
+def notes(said: list[Event]) -> str:
+    return " ".join(event.text for event in said if isinstance(event, Note))
+
+
+def test_neighbours_are_those_that_brute_force_finds(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy", raw=True))
+    h = np.load(made.out).astype(np.float64)
+    names = [path.relative_to(trained.pictures).as_posix() for path in trained.pictures.rglob("*.*")]
+    names = sorted(names, key=os.fsencode)
+    h /= np.linalg.norm(h, axis=1, keepdims=True)
+    for row in (0, 20, 47):
+        expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:7]
+        found = find(trained, trained.pictures / names[row], top=7)
+        assert found.searched == 48 and found.queries[0].query == str(trained.pictures / names[row])
+        hits = found.queries[0].neighbours
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
+        np.testing.assert_allclose([hit.similarity for hit in hits], (h @ h[row])[expected], atol=1e-5)
+        assert [hit.path for hit in hits] == [str(trained.pictures / names[i]) for i in expected]
+
+
+def test_a_query_from_elsewhere_leaves_nothing_out(trained: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(trained.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    hits = find(trained, query, top=3).queries[0].neighbours
+    assert hits[0].path == str(trained.pictures / "dots" / "0000.png")
+    assert hits[0].similarity == pytest.approx(1, abs=1e-5)
+
+
+def test_the_query_is_left_out_under_whatever_path_it_is_named(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.pictures / "dots")
+    (tmp_path / "link.png").symlink_to(trained.pictures / "dots" / "0000.png")
+    for query in (Path("0000.png"), Path("../dots/0000.png"), tmp_path / "link.png"):
+        hits = find(trained, query, top=48).queries[0].neighbours
+        assert len(hits) == 47
+        assert str(trained.pictures / "dots" / "0000.png") not in [hit.path for hit in hits]
+
+
+def test_several_queries_and_a_folder_of_queries_keep_their_order(trained: Any, tmp_path: Path) -> None:
+    one = trained.pictures / "zigzag" / "0000.png"
+    result = find(trained, one, trained.pictures / "bricks", one, top=2)
+    folder = sorted(str(path) for path in (trained.pictures / "bricks").iterdir())
+    assert [query.query for query in result.queries] == [str(one), *folder, str(one)]
+    assert {len(query.neighbours) for query in result.queries} == {2}
+
+
+def test_folder_of_queries_may_hold_files_that_are_none(trained: Any, tmp_path: Path) -> None:
+    shutil.copy(trained.pictures / "dots" / "0000.png", tmp_path / "ok.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    cut = (trained.pictures / "dots" / "0001.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    result = find(trained, tmp_path)
+    assert [query.query for query in result.queries] == [str(tmp_path / "ok.png")]
+    assert sorted(entry.split(": ")[0] for entry in result.refused) == [
+        str(tmp_path / "cut.jpg"),
+        str(tmp_path / "empty.png"),
+    ]
+
+
+def test_more_neighbours_than_there_are(trained: Any) -> None:
+    hits = find(trained, trained.pictures / "dots" / "0000.png", top=1000).queries[0].neighbours
+    assert len({hit.path for hit in hits}) == len(hits) == 47
+
+
+def test_query_with_any_bytes_in_its_name(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    query = tmp_path / os.fsdecode(b"\xff\x1b[31m\n[bold].png")
+    draw(query)
+    assert find(trained, query).queries[0].query == str(query)
+
+
+# Queries that are none
+
+
+def test_queries_that_cannot_be_used_end_before_any_work(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similar_module, "open_index", lambda *_: pytest.fail("the vectors were looked at"))
+    (tmp_path / "letter.txt").write_text("dear reader")
+    (tmp_path / "zero.jpg").write_bytes(b"")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("letter.txt", "not a picture"),
+        ("zero.jpg", "empty file"),
+        ("dangling.png", "broken link"),
+        ("empty", "There is no picture in"),
+        ("missing.jpg", r"There is no .*missing\.jpg"),
+    ):
+        with pytest.raises(InputError, match=words):
+            find(trained, tmp_path / name)
+    with pytest.raises(SettingsError, match="No query was given"):
+        find(trained)
+
+
+def test_query_that_is_cut_short(trained: Any, tmp_path: Path) -> None:
+    cut = (trained.pictures / "dots" / "0001.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    with pytest.raises(InputError, match="No query could be decoded"):
+        find(trained, tmp_path / "cut.jpg")
+
+
+# Sums, patterns, bounds
+
+
+def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
+    h, names = np.load(made.out), json.loads(Path(made.rows_file).read_text())["rows"]
+    a, b, c = (Path(name) for name in ("dots/0000.png", "bricks/0000.png", "zigzag/0000.png"))
+    total = h[names.index(str(a))] + h[names.index(str(b))] - h[names.index(str(c))]
+    own = {names.index(str(path)) for path in (a, b, c)}
+    order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in own][:5]
+    given = (trained.pictures / a, Path("+"), b, Path("-"), c)  # a file, and names of rows
+    found = find(trained, *given, top=5).queries
+    assert len(found) == 1 and found[0].query == f"{trained.pictures / a} + {b} - {c}"
+    assert [hit.path for hit in found[0].neighbours] == [str(trained.pictures / names[i]) for i in order]
+    cosine = (h @ total / np.linalg.norm(total))[order]
+    np.testing.assert_allclose([hit.similarity for hit in found[0].neighbours], cosine, atol=1e-5)
+
+
+def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
+    h, names = np.load(made.out), json.loads(Path(made.rows_file).read_text())["rows"]
+    folder = [i for i, name in enumerate(names) if name.startswith("bricks/")]
+    one = names.index("dots/0000.png")
+    total = h[folder].mean(axis=0) + h[one]
+    order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in (*folder, one)][:4]
+    found = find(trained, Path("bricks"), Path("+"), Path("dots/0000.png"), top=4).queries[0]
+    assert [hit.path for hit in found.neighbours] == [str(trained.pictures / names[i]) for i in order]
+
+
+def test_a_broken_picture_in_a_folder_is_left_out_of_its_mean(own: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "queries"
+    shutil.copytree(own.pictures / "dots", folder)
+    whole = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
+    cut = (own.pictures / "zigzag" / "0001.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+    found = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
+    assert found.queries == whole.queries and "cut.jpg" in found.refused[0]
+
+
+def test_a_name_that_no_file_can_have(trained: Any) -> None:
+    with pytest.raises(InputError):
+        find(trained, Path("x" * 300 + ".jpg"))
+
+
+@pytest.mark.parametrize("words", [("+",), ("dots/0000.png", "-"), ("dots/0000.png", "+", "-", "bricks/0000.png")])
+def test_signs_without_a_picture(trained: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="comes no picture"):
+        find(trained, *map(Path, words))
+
+
+def test_a_sum_of_nothing(trained: Any) -> None:
+    with pytest.raises(InputError, match="comes to nothing"):
+        find(trained, Path("dots/0000.png"), Path("-"), Path("dots/0000.png"))
+
+
+def test_within_a_pattern_and_above_a_similarity(trained: Any) -> None:
+    query = trained.pictures / "dots" / "0000.png"
+    every = find(trained, query, top=47).queries[0].neighbours
+    some = find(trained, query, top=47, within="[bz]*/*")
+    inside = [hit.path for hit in every if Path(hit.path).parent.name[0] in "bz"]
+    assert [hit.path for hit in some.queries[0].neighbours] == inside and some.searched == len(inside)
+    bound = every[5].similarity
+    above = find(trained, query, top=47, min_similarity=bound - 1e-6).queries[0].neighbours
+    assert above == every[: len(above)] and len(above) >= 6
+    assert all(hit.similarity < bound for hit in every[len(above) :])
+    assert find(trained, query, min_similarity=1.0).queries[0].neighbours == ()
+    with pytest.raises(InputError, match="fits --within"):
+        find(trained, query, within="*.gif")
+
+
+# Where it goes
+
+
+def test_what_was_found_goes_into_a_file(trained: Any, tmp_path: Path) -> None:
+    query = trained.pictures / "dots" / "0000.png"
+    for kind in ("csv", "json", "html"):
+        found = find(trained, query, Path("bricks"), top=3, out=tmp_path / f"found.{kind}")
+        assert found.out == str(tmp_path / f"found.{kind}")
+    assert json.loads((tmp_path / "found.json").read_text())["queries"][0]["query"] == str(query)
+    with (tmp_path / "found.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    hits = found.queries[0].neighbours
+    assert [row["path"] for row in rows[:4]] == [str(query), *(hit.path for hit in hits)]
+    assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("<img") == 4 * len(found.queries) and "closer than" in page
+
+
+# What a similarity means
+
+
+def test_every_hit_says_where_it_falls_among_random_pairs(trained: Any, tmp_path: Path) -> None:
+    made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
+    h = np.load(made.out)
+    random = (h @ h.T)[np.triu_indices(48, 1)]  # of so few pictures all pairs are taken
+    for hit in find(trained, trained.pictures / "dots" / "0000.png", top=47).queries[0].neighbours:
+        assert hit.above_random == pytest.approx(
+            100 * float((random < hit.similarity).mean()), abs=1.0
+        )  # kept at whole percents
+        assert 0 <= hit.above_views <= 100
+
+
+# The run's vectors: what an update costs is tested in test_indexing.py
+
+
+def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, said = own.pictures / "dots" / "0000.png", []
+    first = find(own, query, said=said)
+    assert "There are no vectors of this run yet: embedding 48 pictures." in notes(said)
+    kept = sorted(path.name for path in own.run.vectors.iterdir())
+    assert [name.split("-")[0] for name in kept] == ["embeddings", "images", "index.json", "names"]
+    monkeypatch.setattr(indexing, "bring_up_to_date", lambda *_: pytest.fail("embedded again"))
+    assert find(own, query) == find(own, query, as_is=True) == first
+
+
+def test_vectors_of_another_model_are_never_used(own: Any, train: Callable[..., Any]) -> None:
+    query = own.pictures / "dots" / "0000.png"
+    other = train(own.pictures, run="other", runs=own.runs, seed=9)
+    right, foreign = find(own, query, run="pics"), find(own, query, run="other")
+    assert right.queries != foreign.queries
+    shutil.rmtree(own.run.vectors)
+    shutil.copytree(Path(other.run) / "vectors", own.run.vectors)
+    said: list[Event] = []
+    assert find(own, query, run="pics", said=said) == right
+    assert "holds vectors of another model" in notes(said) and ": embedding 48 pictures" in notes(said)
+
+
+def test_vectors_serve_when_the_pictures_are_gone(own: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    before, by_name = find(own, query), find(own, Path("dots/0000.png"))
+    own.pictures.rename(tmp_path / "moved")
+    said: list[Event] = []
+    assert find(own, query, said=said) == before
+    warning = next(event for event in said if isinstance(event, Note) and event.warning)
+    assert "no longer in" in warning.text and "The vectors made before are searched." in warning.text
+    assert find(own, Path("dots/0000.png")) == by_name
+
+
+def test_without_pictures_and_vectors_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+    with pytest.raises(RunError, match="no vectors of"):
+        find(own, query, as_is=True)
+    own.pictures.rename(tmp_path / "moved")
+    with pytest.raises(RunError, match="no longer in"):
+        find(own, query)
+
+
+def test_pictures_and_weights_stay_as_they_are(own: Any, digest: Callable[[Path], Any]) -> None:
+    before = digest(own.pictures), digest(own.run.encoder)
+    find(own, own.pictures / "dots")
+    assert (digest(own.pictures), digest(own.run.encoder)) == before
+
+
+def test_no_verb_opens_a_socket(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
+    find(own, own.pictures / "dots")
+    embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
+
+
+def test_links_to_the_query_do_not_take_other_neighbours_places(own: Any) -> None:
+    query = own.pictures / "dots" / "0000.png"
+    (own.pictures / "dots" / "link.png").symlink_to("0000.png")
+    assert len(find(own, query, top=1).queries[0].neighbours) == 1

@@ -1,0 +1,54 @@
+"""Words for quantities, and strangers' text made safe."""
+
+from __future__ import annotations
+
+import pytest
+
+from simclr_cli.core.text import closeness, count, duration, safe
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min 0 s"),
+        (3599.4, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (90_000, "25 h 0 min"),
+    ],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_counts() -> None:
+    assert [count(n, "file") for n in (0, 1, 2_000)] == ["0 files", "1 file", "2,000 files"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("é 猫", "é 猫"), ("\x1b[3m", "\\x1b[3m"), ("a\nb", "a\\nb"), ("\u202e", "\\u202e"), ("\udcff", "\\udcff")],
+)  # fmt: skip
+def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
+    assert safe(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("above_random", "above_views", "words"),
+    [
+        (100.0, 80.0, "as close as two views of one picture"),
+        (99.0, 50.0, "as close as two views of one picture"),
+        (98.9, 99.0, "closer than 98 % of random pairs"),  # to this encoder random pairs are as close as views
+        (99.98765, 10.0, "closer than 99.98 % of random pairs"),
+        (99.9999, 49.9, "closer than 99.9999 % of random pairs"),
+        (99.99, 0.0, "closer than 99.99 % of random pairs"),
+        (99.95, 0.0, "closer than 99.95 % of random pairs"),
+        (99.05, 0.0, "closer than 99 % of random pairs"),
+        (100.0, 0.0, "closer than any random pair looked at"),
+        (50.0, 0.0, "closer than 50 % of random pairs"),
+        (49.9, 0.0, "no closer than a random pair"),
+    ],
+)
+def test_closeness_never_says_too_much(above_random: float, above_views: float, words: str) -> None:
+    assert closeness(above_random, above_views) == words

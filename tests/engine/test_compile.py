@@ -1,0 +1,310 @@
+"""torch.compile that leaves the model as it was, whether it can be had or not; and norms folded into convolutions."""
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from simclr_cli.engine.compile import compiled, folded
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, scratch_spec
+from simclr_cli.engine.simclr import ProjectionHead, SimCLR
+
+SIDE = 16
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+# --- torch.compile ---
+
+
+def small_model() -> SimCLR:
+    encoder = create_encoder(scratch_spec("test_resnet", SIDE))
+    return SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=8)).train()
+
+
+def pictures(count: int = 4, side: int = SIDE, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile that traces, but generates no code: quick, and in need of no compiler."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    yield
+    torch._dynamo.reset()
+
+
+def no_compiler(_: Any) -> Any:
+    raise RuntimeError("Cannot find a working triton installation.\nMore at https://example.org")
+
+
+def fails_when_called(_: Any) -> Any:
+    def forward(x: Tensor) -> Any:
+        raise torch._dynamo.exc.InternalTorchDynamoError("Unsupported:\n  something")
+
+    return forward
+
+
+def fails_in_the_backward(model: nn.Module) -> Any:
+    """After the forward has changed the norms' statistics, and some gradients are there."""
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, z: Tensor) -> Tensor:
+            return z.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            raise NotImplementedError
+
+    def forward(x: Tensor) -> Tensor:
+        h = model(x)
+        return torch.cat([h[:1], Broken.apply(h[1:])])
+
+    return forward
+
+
+FAILURES = {
+    no_compiler: "Cannot find a working triton installation",
+    fails_when_called: "Unsupported:",
+    fails_in_the_backward: "NotImplementedError",
+}
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers, those that are not saved too."""
+    return {name: tensor.detach().clone() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+
+
+def assert_untouched(model: SimCLR, before: dict[str, Tensor], parameters: list[nn.Parameter]) -> None:
+    after = state_of(model)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert model.encoder.backbone.bn1.num_batches_tracked == 0
+    assert all(parameter.grad is None for parameter in model.parameters())
+    # The very same tensors, for the optimizer holds them.
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+    assert all(module.training for module in model.modules())
+
+
+def test_what_is_compiled_computes_like_the_model_and_left_it_as_it_was(eager: None) -> None:
+    model = small_model()
+    before, parameters, twin = state_of(model), list(model.parameters()), copy.deepcopy(model)
+    forward, reason = compiled(model.encoder, pictures(seed=1), contextlib.nullcontext())
+    assert reason == "" and forward is not model.encoder
+    assert_untouched(model, before, parameters)
+
+    x = pictures()
+    torch.testing.assert_close(forward(x), twin.encoder(x))
+    forward(x).square().sum().backward()
+    twin.encoder(x).square().sum().backward()
+    for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4)
+    assert model.encoder.backbone.bn1.num_batches_tracked == twin.encoder.backbone.bn1.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
+def test_where_compiling_fails_the_model_itself_comes_back_as_it_was_and_why(
+    failure: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small_model()
+    before, parameters = state_of(model), list(model.parameters())
+    monkeypatch.setattr(torch, "compile", failure)
+    forward, reason = compiled(model.encoder, pictures(), contextlib.nullcontext())
+    assert forward is model.encoder and reason == FAILURES[failure]
+    assert_untouched(model, before, parameters)
+
+
+def test_a_long_reason_is_cut_and_has_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Any) -> Any:
+        raise ValueError("\n  " + "x" * 500 + "\nand more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    assert compiled(small_model().encoder, pictures(), contextlib.nullcontext())[1] == "x" * 160
+
+
+def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(model: nn.Module) -> Any:
+        def forward(x: Tensor) -> Any:
+            model(x)
+            raise KeyboardInterrupt
+
+        return forward
+
+    model = small_model()
+    before, parameters = state_of(model), list(model.parameters())
+    monkeypatch.setattr(torch, "compile", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        compiled(model.encoder, pictures(), contextlib.nullcontext())
+    assert_untouched(model, before, parameters)
+
+
+def test_the_trial_is_made_within_autocast_with_pictures_of_the_right_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def watched(model: nn.Module) -> Any:
+        def forward(x: Tensor) -> Any:
+            seen.append((tuple(x.shape), torch.is_autocast_enabled("cpu"), model.training))
+            return model(x)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", watched)
+    _, reason = compiled(small_model().encoder, pictures(6), torch.autocast("cpu", torch.bfloat16))
+    assert reason == "" and seen == [((6, 3, SIDE, SIDE), True, True)]
+    assert not torch.is_autocast_enabled("cpu")
+
+
+# --- Folded norms ---
+
+
+def lived_in(encoder: Encoder, seed: int = 0) -> Encoder:
+    """As after some training: statistics, gains and shifts that are not those of the start."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for norm in (module for module in encoder.modules() if isinstance(module, _BatchNorm)):
+            norm.running_mean.normal_(0, 0.3, generator=generator)
+            norm.running_var.uniform_(0.3, 2, generator=generator)
+            norm.weight.normal_(0, 1, generator=generator)  # of either sign
+            norm.bias.normal_(0, 0.3, generator=generator)
+    return encoder.eval()
+
+
+def norms(module: nn.Module) -> int:
+    return sum(isinstance(part, _BatchNorm) for part in module.modules())
+
+
+FAMILIES = [
+    ("test_resnet", 32), ("test_resnet", 48), ("resnet10t", 32), ("resnet10t", 40), ("resnet18", 32), ("resnet18", 40),
+    ("test_vit", 32), ("mobilenetv3_small_050", 32), ("test_efficientnet", 32), ("test_byobnet", 32),
+    ("test_convnext", 32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "side"), FAMILIES)
+def test_folded_gives_the_same_h_and_leaves_the_encoder_as_it_was(name: str, side: int) -> None:
+    """Families with and without norms to fold, with timm's own stem and the small one; any number of pictures."""
+    encoder = lived_in(create_encoder(scratch_spec(name, side)))
+    before, modules = state_of(encoder), [type(module) for module in encoder.modules()]
+    twin = folded(encoder)
+    for count in (1, 2, 5):
+        x = pictures(count, side, seed=count)
+        with torch.inference_mode():
+            expected, found = encoder(x), twin(x)
+        assert expected.abs().max() > 0 and found.shape == expected.shape
+        assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert (twin.spec, twin.width, twin.training) == (encoder.spec, encoder.width, False)
+
+    after = state_of(encoder)
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert [type(module) for module in encoder.modules()] == modules
+    assert not any(module.training for module in encoder.modules())
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet10t", "resnet18"])
+def test_no_norm_is_left_in_a_folded_resnet(name: str) -> None:
+    encoder = lived_in(create_encoder(scratch_spec(name, 32)))
+    twin = folded(encoder)
+    assert twin is not encoder and norms(twin) == 0 < norms(encoder)
+    convolutions = [module for module in twin.modules() if isinstance(module, nn.Conv2d)]
+    assert convolutions and all(conv.bias is not None for conv in convolutions)
+
+
+def test_the_pictures_are_still_normalised() -> None:
+    spec = EncoderSpec("test_resnet", 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1))
+    encoder = lived_in(create_encoder(spec))
+    twin = folded(encoder)
+    pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert twin is not encoder
+    expected = encoder.represent(pixels)
+    torch.testing.assert_close(twin.represent(pixels), expected, rtol=0, atol=float(1e-5 * expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
+def test_training_the_original_on_does_not_change_what_was_folded(name: str) -> None:
+    encoder = lived_in(create_encoder(scratch_spec(name, 32)))
+    twin, x = folded(encoder), pictures(2, 32)
+    with torch.no_grad():
+        before = twin(x)
+        for parameter in encoder.parameters():
+            parameter.zero_()
+        assert torch.equal(twin(x), before)
+
+
+class Branching(nn.Module):
+    """What it does depends on what it sees: not to be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+class Watchful(nn.Module):
+    """What it does while it is traced is not what it does with pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(self.conv(x))
+        return h.mean((2, 3)) if isinstance(x, Tensor) else h.amax((2, 3))
+
+
+@pytest.mark.parametrize("backbone", [Branching, Watchful])
+def test_a_backbone_that_cannot_be_traced_or_would_do_other_things_is_its_own_twin(backbone: type[nn.Module]) -> None:
+    encoder = lived_in(Encoder(backbone(), EncoderSpec("odd", SIDE)))
+    assert folded(encoder) is encoder
+    assert norms(encoder) == 1 and not encoder.training
+
+
+class NotANumber(nn.Module):
+    """As of weights that are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)).mean((2, 3)) * float("nan")
+
+
+def test_an_encoder_that_gives_no_numbers_is_its_own_twin() -> None:
+    """What is wrong with it is not for `folded` to say."""
+    encoder = Encoder(NotANumber(), EncoderSpec("odd", SIDE)).eval()
+    assert folded(encoder) is encoder
+
+
+def test_an_encoder_in_training_is_not_folded() -> None:
+    """Its norms take the batch's statistics."""
+    encoder = create_encoder(scratch_spec("test_resnet", SIDE)).train()
+    before = state_of(encoder)
+    assert folded(encoder) is encoder and encoder.training
+    after = state_of(encoder)
+    assert all(torch.equal(before[key], after[key]) for key in before if "backbone.bn1" not in key)
+
+
+def test_a_twin_can_be_made_where_the_encoder_is() -> None:
+    """`folded` wraps what is on the encoder's device in an Encoder; "meta" is a device that every machine has."""
+    encoder = create_encoder(scratch_spec("test_resnet", SIDE)).eval()
+    twin = Encoder(copy.deepcopy(encoder.backbone).to("meta"), encoder.spec)
+    assert twin.width == encoder.width
+
+
+def test_folding_and_compiling_leave_the_global_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, model = lived_in(create_encoder(scratch_spec("test_resnet", SIDE))), small_model()
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    before = torch.get_rng_state()
+    folded(encoder)
+    compiled(model.encoder, pictures(), contextlib.nullcontext())
+    assert torch.equal(torch.get_rng_state(), before)

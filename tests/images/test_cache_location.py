@@ -1,0 +1,280 @@
+"""Where caches live: found, listed, and cleared of what simclr made and of nothing else."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simclr_cli.api import CacheKept
+from simclr_cli.core.errors import MachineError
+from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.images import cache_location as caches
+from simclr_cli.images.cache import decode_once
+from simclr_cli.images.cache_location import cache_of, cache_root, clear, list_caches
+from simclr_cli.images.scan import take_census
+
+
+def pictures(folder: Path, count: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def use(folder: Path, *sizes: int) -> None:
+    """Take its census, and decode its pictures for these training sizes."""
+    census = take_census(folder)
+    for size in sizes:
+        decode_once(census, size, workers=2, progress=lambda *_: None)
+
+
+def cache_for(folder: Path) -> CacheKept:
+    return next(cache for cache in list_caches() if cache.folder == str(folder.resolve()))
+
+
+def seconds(cache: CacheKept) -> float:
+    """When it was used last, since 1970."""
+    return datetime.fromisoformat(cache.used).timestamp()
+
+
+def below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def used(folder: Path, when: float) -> None:
+    """As if its cache had been used then for the last time."""
+    for path in files_below(cache_of(folder)):
+        os.utime(path, (when, when))
+
+
+# Where
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
+def test_cache_root_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches.sys, "platform", "linux")
+    assert cache_root() == Path(os.environ["SIMCLR_CACHE"])
+    monkeypatch.delenv("SIMCLR_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert cache_root() == Path("/somewhere/simclr")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/x")
+    assert cache_root() == Path("/home/x/.cache/simclr")
+    monkeypatch.setattr(caches.sys, "platform", "darwin")
+    assert cache_root() == Path("/home/x/Library/Caches/simclr")
+    monkeypatch.setattr(caches.sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", "/local")
+    assert cache_root() == Path("/local/simclr")
+
+
+def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMCLR_CACHE", "")
+    assert cache_root().is_absolute()
+
+
+def test_folder_has_one_cache_by_whatever_path_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pictures(tmp_path / "real")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    ways = [folder, tmp_path / "link", Path("real"), tmp_path / "real/../real", Path("./link")]
+    assert len({cache_of(way) for way in ways}) == 1
+    assert cache_of(folder).parent == cache_root()
+    for way in ways:
+        use(way, 8)
+    assert [cache.folder for cache in list_caches()] == [str(folder.resolve())]
+
+
+def test_other_folders_have_other_caches(tmp_path: Path) -> None:
+    names = ["a", "b", "a/b", "ab", "A", os.fsdecode(b"\xff"), "a\nb"]
+    assert len({cache_of(tmp_path / name) for name in names}) == len(names)
+
+
+# Listed
+
+
+def test_there_is_nothing_to_list_where_nothing_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list_caches() == []
+    monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "nowhere"))
+    assert list_caches() == []
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file"))
+    assert list_caches() == []
+
+
+def test_list_tells_what_a_census_and_decoding_left(tmp_path: Path) -> None:
+    looked_at, trained_on = pictures(tmp_path / "looked at"), pictures(tmp_path / "trained on")
+    use(looked_at)
+    use(trained_on, 10, 8)
+    assert len(list_caches()) == 2
+    for folder, sides in ((looked_at, ()), (trained_on, (12, 15))):
+        cache = cache_for(folder)
+        assert (Path(cache.path), cache.sides) == (cache_of(folder), sides)
+        assert cache.bytes == sum(path.stat().st_size for path in files_below(Path(cache.path)))
+        assert seconds(cache) == int(max(path.stat().st_mtime for path in files_below(Path(cache.path))))
+    assert cache_for(trained_on).bytes > 3 * 3 * (12 * 12 + 15 * 15)
+
+
+def test_what_was_used_last_comes_first(tmp_path: Path) -> None:
+    folders = [pictures(tmp_path / name) for name in "abc"]
+    for folder, when in zip(folders, (2_000_000, 3_000_000, 1_000_000), strict=True):
+        use(folder, 8)
+        used(folder, when)
+    assert [(Path(cache.folder).name, seconds(cache)) for cache in list_caches()] == [
+        ("b", 3_000_000), ("a", 2_000_000), ("c", 1_000_000),
+    ]  # fmt: skip
+    use(folders[2], 8)  # decodes nothing, and yet it is used
+    assert [Path(cache.folder).name for cache in list_caches()] == ["c", "b", "a"]
+
+
+def test_census_from_memory_counts_as_use(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "a")
+    use(folder)
+    used(folder, 1_000_000)
+    use(folder)
+    assert seconds(cache_for(folder)) > 1_000_000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
+def test_any_name_of_a_folder_comes_back(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / os.fsdecode(b"caf\xe9\n\xff"))
+    use(folder, 8)
+    assert [os.fsencode(cache.folder) for cache in list_caches()] == [os.fsencode(folder)]
+
+
+DAMAGED = ["", "{", "null", "[]", "3", '{"version": 1}', "\0"]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_damaged_headers_hide_their_cache_and_no_other_until_the_next_census(tmp_path: Path, text: str) -> None:
+    damaged, whole = pictures(tmp_path / "damaged"), pictures(tmp_path / "whole")
+    use(damaged, 8)
+    use(whole, 8)
+    (cache_of(damaged) / "headers.json").write_text(text)
+    assert [cache.folder for cache in list_caches()] == [str(whole)]
+    use(damaged)
+    assert len(list_caches()) == 2
+
+
+def test_what_is_no_cache_is_not_listed(tmp_path: Path) -> None:
+    (cache_root() / "other").mkdir(parents=True)
+    (cache_root() / "other/notes.txt").write_text("mine")
+    (cache_root() / "headers.json").write_text("{}")
+    (cache_root() / "odd/headers.json").mkdir(parents=True)
+    use(pictures(tmp_path / "a"), 8)
+    assert len(list_caches()) == 1
+
+
+def test_strangers_folder_within_hides_nothing(tmp_path: Path) -> None:
+    use(pictures(tmp_path / "a"), 8)
+    (cache_of(tmp_path / "a") / "notes").mkdir()
+    (cache_of(tmp_path / "a") / "notes/index.json").write_text("{}")
+    assert [cache.sides for cache in list_caches()] == [(12,)]
+
+
+# Cleared
+
+
+def test_cleared_cache_is_gone_and_others_are_not(tmp_path: Path) -> None:
+    folders = [pictures(tmp_path / name) for name in "abc"]
+    for folder in folders:
+        use(folder, 8, 10)
+    (cache_of(folders[1]) / f"{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
+    (cache_of(folders[1]) / f"12/{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
+    before = {folder: below(cache_of(folder)) for folder in folders}
+    clear(cache_of(folders[1]))
+    assert not cache_of(folders[1]).exists()
+    assert {Path(cache.folder) for cache in list_caches()} == {folders[0], folders[2]}
+    for folder in (folders[0], folders[2]):
+        assert below(cache_of(folder)) == before[folder]
+    assert len(files_below(tmp_path / "b")) == 3  # the pictures themselves
+
+
+def test_what_simclr_did_not_make_survives_with_its_folder(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "a")
+    use(folder, 8, 10)
+    cache = cache_of(folder)
+    for name in (
+        "notes.txt",
+        "12/notes.txt",
+        "12/pixels.u8",
+        "mine/deep/notes.txt",
+        "mine/headers.json",
+        "pixels-1.u8",
+    ):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("mine")
+    (cache_root() / "notes.txt").write_text("mine")
+    clear(cache_of(folder))
+    assert below(cache_root()) == sorted(
+        [cache.name, "notes.txt"]
+        + [f"{cache.name}/{name}" for name in (
+            "12", "12/notes.txt", "12/pixels.u8", "mine", "mine/deep", "mine/deep/notes.txt", "mine/headers.json",
+            "notes.txt", "pixels-1.u8",
+        )]
+    )  # fmt: skip
+    assert list_caches() == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
+def test_what_a_link_leads_to_survives(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "a")
+    use(folder, 8)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/notes.txt").write_text("mine")
+    (cache_of(folder) / "link").symlink_to(tmp_path / "outside")
+    clear(cache_of(folder))
+    assert below(cache_of(folder)) == ["link"]
+    assert below(tmp_path / "outside") == ["notes.txt"]
+
+
+def test_cleared_cache_is_made_again(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "a")
+    use(folder, 8)
+    before = [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()]
+    clear(cache_of(folder))
+    use(folder, 8)
+    assert [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()] == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="on POSIX what is unlinked stays until it is unmapped")
+def test_whoever_reads_a_cache_goes_on_when_it_is_cleared(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "a")
+    decoded = decode_once(take_census(folder), 8, workers=2, progress=lambda *_: None)
+    before = decoded.read(np.arange(3)).copy()
+    clear(cache_of(folder))
+    assert (decoded.read(np.arange(3)) == before).all()
+
+
+def refusing(*_: Any, **__: Any) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("what", ["unlink", "iterdir"])
+def test_cache_that_may_not_be_cleared_is_a_machine_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    folder = pictures(tmp_path / "a")
+    use(folder, 8)
+    cache = cache_of(folder)
+    monkeypatch.setattr(Path, what, refusing)
+    with pytest.raises(MachineError, match="Permission denied") as caught:
+        clear(cache)
+    assert str(cache) in caught.value.what and caught.value.exit_code == 5
+
+
+def test_folder_that_may_not_be_removed_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = pictures(tmp_path / "a")
+    use(folder, 8)
+    cache = cache_of(folder)
+    monkeypatch.setattr(Path, "rmdir", refusing)
+    clear(cache)
+    assert files_below(cache) == [] and list_caches() == []

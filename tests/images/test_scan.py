@@ -1,0 +1,602 @@
+"""The census: which files are pictures, in what order, of which class, and why the others are not."""
+
+import itertools
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from simclr_cli.core.errors import InputError
+from simclr_cli.images import scan as module
+from simclr_cli.images.cache_location import cache_of, cache_root
+from simclr_cli.images.census import Census
+from simclr_cli.images.decode import Header, Refusal, read_header
+from simclr_cli.images.decode_pool import apart_many
+from simclr_cli.images.scan import CAMERA_RAW, take_census
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+
+
+def draw(path: Path, size: tuple[int, int] = (6, 4), colour: str = "red", format: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, format or "PNG")
+    return path
+
+
+def names(census: Census) -> list[str]:
+    return [picture.name for picture in census.pictures]
+
+
+def reasons(census: Census) -> dict[str, str]:
+    return {entry.name: entry.reason for entry in census.refused}
+
+
+def test_nested_tree_is_read_to_its_leaves(tmp_path: Path) -> None:
+    draw(tmp_path / "top.png", (6, 4))
+    draw(tmp_path / "a/b/c/deep.jpg", (5, 9), format="JPEG")
+    census = take_census(tmp_path)
+    deep, top = census.pictures
+    assert (deep.name, deep.format, deep.height, deep.width) == ("a/b/c/deep.jpg", "JPEG", 9, 5)
+    assert (top.name, top.format, top.height, top.width) == ("top.png", "PNG", 4, 6)
+    status = (tmp_path / "top.png").stat()
+    assert (top.bytes, top.modified_ns) == (status.st_size, status.st_mtime_ns)
+    assert census.path(deep) == tmp_path / "a/b/c/deep.jpg"
+    assert (census.refused, census.others) == ((), 0)
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+    draw(tmp_path / "seen.png")
+    draw(tmp_path / ".hidden.png")
+    draw(tmp_path / ".thumbnails/small.png")
+    (tmp_path / ".DS_Store").write_text("x")
+    census = take_census(tmp_path)
+    assert (names(census), census.refused, census.others) == (["seen.png"], (), 0)
+
+
+def test_order_is_that_of_the_paths_bytes(tmp_path: Path) -> None:
+    given = ["b.png", "B.png", "a/z.png", "a.png", "a-b.png", "é.png", "10.png", "9.png", "a/b/c.png", "Ω.png"]
+    for name in given:
+        draw(tmp_path / name)
+    assert names(take_census(tmp_path, workers=3)) == sorted(given, key=lambda name: name.encode())
+
+
+def test_progress_counts_every_file(tmp_path: Path) -> None:
+    for i in range(5):
+        draw(tmp_path / f"{i}.png")
+    (tmp_path / "notes.txt").write_text("x")
+    seen: list[tuple[int, int]] = []
+    take_census(tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 6) for i in range(1, 7)]
+
+
+def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
+    outside = draw(tmp_path / "outside/real.png", (8, 3))
+    root = tmp_path / "root"
+    draw(root / "own/a.png")
+    (root / "link.png").symlink_to(outside)
+    (root / "linked-folder").symlink_to(outside.parent)
+    (root / "own/up").symlink_to(root)  # followed, it would never end
+    (root / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "loop.png").symlink_to(root / "loop.png")
+    census = take_census(root)
+    assert names(census) == ["link.png", "own/a.png"]
+    assert (census.pictures[0].height, census.pictures[0].width) == (3, 8)
+    told = reasons(census)
+    assert set(told) == {"linked-folder", "own/up", "broken.png", "loop.png"}
+    assert told["linked-folder"] == told["own/up"] == "a link to a folder is not followed"
+    assert told["broken.png"] == "a broken link"
+    assert "symbolic links" in told["loop.png"]
+
+
+def test_root_itself_may_be_a_link(tmp_path: Path) -> None:
+    draw(tmp_path / "real/a.png")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert names(take_census(tmp_path / "link")) == ["a.png"]
+
+
+def test_folder_without_the_right_to_read_is_refused_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "open/a.png")
+    draw(tmp_path / "locked/b.png")
+    scandir = os.scandir
+
+    def deny(path: Any) -> Iterator[os.DirEntry[str]]:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    census = take_census(tmp_path)
+    assert names(census) == ["open/a.png"]
+    assert reasons(census) == {"locked": "no right to read this folder"}
+
+
+def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "locked.png")
+    reading = Path.open
+
+    def deny(path: Path, *rest: Any, **more: Any) -> Any:
+        if path.name == "locked.png":
+            raise PermissionError(13, "Permission denied")
+        return reading(path, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", deny)
+    census = take_census(tmp_path, workers=0)  # in this process
+    assert (names(census), reasons(census)) == (["a.png"], {"locked.png": "no right to read it"})
+
+
+@linux_only
+def test_pipes_sockets_and_devices_do_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "linked-pipe.png").symlink_to(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)  # a socket's path may not be long
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket.png")
+        census = take_census(tmp_path)
+    assert (names(census), census.others) == (["a.png"], 4)
+
+
+STRANGE = [
+    b"new\nline.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"caf\xe9/picture.png",
+    b"quote\".png", b"back\\slash.png", b" .png", b"-rf.png",
+]  # fmt: skip
+
+
+@linux_only
+def test_any_name_that_the_system_allows_is_read(tmp_path: Path) -> None:
+    for name in STRANGE:
+        draw(tmp_path / os.fsdecode(name))
+    census = take_census(tmp_path)
+    assert [os.fsencode(name) for name in names(census)] == sorted(STRANGE)
+    assert json.loads(json.dumps(census.summary()))["pictures"] == len(STRANGE)
+    assert len(census.fingerprint) == 64
+
+
+@linux_only
+def test_summary_of_names_that_are_not_utf8_is_json(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    for i in range(2):
+        draw(root / os.fsdecode(b"na\xefve") / f"{i}.png")
+        draw(root / "plain" / f"{i}.png", colour="blue")
+    (root / os.fsdecode(b"\xff.jpg")).write_text("no picture")
+    census = take_census(root)
+    assert json.loads(json.dumps(census.summary())) == census.summary()
+    assert [os.fsencode(name) for name in census.classes] == [b"na\xefve", b"plain"]
+
+
+@pytest.mark.parametrize("extension", sorted(CAMERA_RAW))
+def test_camera_raw_is_refused_and_not_taken_by_its_thumbnail(tmp_path: Path, extension: str) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / f"photo{extension.upper()}", format="TIFF")
+    census = take_census(tmp_path)
+    assert names(census) == ["a.png"]
+    assert "camera raw" in reasons(census)[f"photo{extension.upper()}"]
+
+
+def test_files_that_claim_nothing_are_counted_as_other(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "bm.txt").write_text("BM is how this text begins, and how a bitmap does.")
+    (tmp_path / "pm").write_text("P5 is where we met.")
+    (tmp_path / "empty").touch()
+    census = take_census(tmp_path)
+    assert (names(census), census.refused, census.others) == (["a.png"], (), 4)
+
+
+def test_files_that_claim_to_be_pictures_are_refused_by_name(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.JPEG").write_text("no picture")
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "header.png").write_bytes((tmp_path / "a.png").read_bytes()[:20])
+    told = reasons(take_census(tmp_path))
+    assert set(told) == {"empty.jpg", "text.JPEG", "phone.heic", "header.png"}
+    assert "0 bytes" in told["empty.jpg"] and "HEIC" in told["phone.heic"] and "damaged" in told["header.png"]
+
+
+def test_picture_without_an_extension_or_with_a_wrong_one_is_a_picture(tmp_path: Path) -> None:
+    for name in ("bare", "wrong.txt", "wrong.gif"):
+        draw(tmp_path / name)
+    assert [(picture.name, picture.format) for picture in take_census(tmp_path).pictures] == [
+        ("bare", "PNG"), ("wrong.gif", "PNG"), ("wrong.txt", "PNG"),
+    ]  # fmt: skip
+
+
+# Errors
+
+
+def test_missing_folder_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no folder") as caught:
+        take_census(tmp_path / "nowhere")
+    assert caught.value.exit_code == 3
+
+
+def test_file_in_place_of_a_folder_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a file, not a folder") as caught:
+        take_census(draw(tmp_path / "a.png"))
+    assert caught.value.exit_code == 3
+
+
+def test_folder_that_may_not_be_read_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path / "a.png")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="may not be read"):
+        take_census(tmp_path)
+
+
+def test_empty_folder_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="it is empty") as caught:
+        take_census(tmp_path)
+    assert caught.value.exit_code == 3
+
+
+def test_folder_without_a_picture_says_what_it_holds(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_text("x")
+    for i in range(2):
+        (tmp_path / f"{i}.jpg").touch()
+    (tmp_path / "a.png").write_text("x")
+    with pytest.raises(InputError, match=r"3 other files and 3 refused \(most often: empty file \(0 bytes\), 2 times"):
+        take_census(tmp_path)
+
+
+# Fingerprint, summary
+
+
+def test_fingerprint_is_the_same_for_the_same_folder_in_any_walking_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b/c.png", "b/d.png", "e/f.png"):
+        draw(tmp_path / name)
+    first = take_census(tmp_path, workers=1).fingerprint
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: sorted(scandir(path), key=lambda e: e.name, reverse=True))
+    assert take_census(tmp_path, workers=4).fingerprint == first
+
+
+def test_fingerprint_follows_content_and_names(tmp_path: Path) -> None:
+    path = draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png")
+    seen = [take_census(tmp_path).fingerprint]
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))  # a nanosecond later
+    seen.append(take_census(tmp_path).fingerprint)
+    time = path.stat().st_mtime_ns
+    path.write_bytes(path.read_bytes() + b"\0")  # a byte longer at the same time
+    os.utime(path, ns=(1, time))
+    seen.append(take_census(tmp_path).fingerprint)
+    path.rename(tmp_path / "aa.png")
+    seen.append(take_census(tmp_path).fingerprint)
+    (tmp_path / "b.png").unlink()
+    seen.append(take_census(tmp_path).fingerprint)
+    assert len(set(seen)) == len(seen)
+
+
+def test_fingerprint_does_not_see_other_files(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    before = take_census(tmp_path).fingerprint
+    (tmp_path / "notes.txt").write_text("x")
+    assert take_census(tmp_path).fingerprint == before
+
+
+def test_summary_counts(tmp_path: Path) -> None:
+    for side in (9, 5, 7):
+        draw(tmp_path / f"{side}.png", (side, 20))
+    draw(tmp_path / "wide.jpg", (30, 11), format="JPEG")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "notes.txt").touch()
+    census = take_census(tmp_path)
+    assert census.summary() == {
+        "folder": str(tmp_path),
+        "pictures": 4,
+        "bytes": sum(path.stat().st_size for path in tmp_path.iterdir()),
+        "formats": {"PNG": 3, "JPEG": 1},
+        "short_side": {"least": 5, "median": 9, "most": 11},
+        "classes": [],
+        "refused": 1,
+        "refused_because": {"empty file (0 bytes)": 1},
+        "other_files": 1,
+        "fingerprint": census.fingerprint,
+    }
+
+
+# Remembered headers
+
+
+TIMES = itertools.count(10**18, 10**9)  # of change: none twice, however coarse the system's clock
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Pictures of two formats, one refused by its header, one file that is none."""
+    for i, name in enumerate(("b.png", "B.png", "a/z.png", "a.png", "a/b/c.jpg", "bare")):
+        path = draw(tmp_path / "root" / name, (6 + i, 4), format="JPEG" if name.endswith("jpg") else None)
+        os.utime(path, ns=(1, next(TIMES)))
+    (tmp_path / "root/broken.png").write_bytes((tmp_path / "root/b.png").read_bytes()[:20])
+    (tmp_path / "root/notes.txt").write_text("x")
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose headers are read."""
+    names: list[str] = []
+
+    def spy(calls: Sequence[tuple[Path]]) -> Sequence[Header | Refusal]:
+        names.extend(path.relative_to(root).as_posix() for (path,) in calls)
+        return apart_many(read_header, 1)(calls)
+
+    monkeypatch.setattr(module, "apart_many", lambda *_: spy)
+    return names
+
+
+def headers_of(root: Path) -> Path:
+    return cache_of(root) / "headers.json"
+
+
+def fresh(root: Path) -> Census:
+    """A census that remembers nothing."""
+    kept = headers_of(root).with_name("aside")
+    if headers_of(root).exists():
+        headers_of(root).rename(kept)
+    census = take_census(root)
+    if kept.exists():
+        kept.replace(headers_of(root))
+    return census
+
+
+def test_second_census_reads_no_header_of_a_picture(root: Path, reading: list[str]) -> None:
+    first = take_census(root)
+    assert sorted(reading) == sorted([*names(first), "broken.png"])
+    reading.clear()
+    seen: list[tuple[int, int]] = []
+    second = take_census(root, workers=3, progress=lambda done, total: seen.append((done, total)))
+    assert reading == ["broken.png"]  # what is refused is looked at again
+    assert second == first and second.fingerprint == first.fingerprint
+    assert seen == [(i, 8) for i in range(1, 9)]
+
+
+def test_second_census_opens_no_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take_census(root)
+    reading = Path.open
+
+    def deny(path: Path, *rest: Any, **more: Any) -> Any:
+        assert path.name in ("headers.json", "broken.png", "notes.txt"), path
+        return reading(path, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", deny)
+    assert take_census(root) == first
+
+
+def test_census_that_finds_nothing_new_writes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take_census(root)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("written again")
+
+    monkeypatch.setattr(module, "write_json", never)
+    assert take_census(root) == first
+
+
+@pytest.mark.parametrize("how", ["content", "size", "time"])
+def test_changed_file_is_read_again_and_no_other(root: Path, reading: list[str], how: str) -> None:
+    take_census(root)
+    path = root / "a.png"
+    time = path.stat().st_mtime_ns
+    if how == "content":
+        draw(path, (50, 40))
+        os.utime(path, ns=(1, next(TIMES)))
+    elif how == "size":
+        path.write_bytes(path.read_bytes() + b"\0")
+        os.utime(path, ns=(1, time))
+    else:
+        os.utime(path, ns=(1, time + 1))
+    reading.clear()
+    census = take_census(root)
+    assert sorted(reading) == ["a.png", "broken.png"]
+    reading.clear()
+    assert take_census(root) == census == fresh(root)
+
+
+def test_files_that_come_and_go_are_noticed(root: Path, reading: list[str], tmp_path: Path) -> None:
+    take_census(root)
+    (root / "b.png").rename(tmp_path / "away.png")
+    (root / "a/z.png").rename(root / "a/y.png")
+    draw(root / "new/first.png", (9, 9))
+    for _ in range(2):
+        reading.clear()
+        census = take_census(root)
+        assert names(census) == ["B.png", "a.png", "a/b/c.jpg", "a/y.png", "bare", "new/first.png"]
+        assert census == fresh(root)
+    (tmp_path / "away.png").rename(root / "b.png")
+    assert take_census(root) == fresh(root)
+    draw(root / "new/first.png", (8, 8)).unlink()
+    assert take_census(root) == fresh(root)
+
+
+def test_picture_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
+    take_census(root)
+    whole = (root / "a.png").read_bytes()
+    (root / "a.png").write_bytes(whole[:20])
+    census = take_census(root)
+    assert "a.png" not in names(census) and set(reasons(census)) == {"a.png", "broken.png"}
+    (root / "a.png").write_bytes(whole)
+    (root / "broken.png").write_bytes(whole)
+    census = take_census(root)
+    assert {"a.png", "broken.png"} <= set(names(census)) and census.refused == ()
+
+
+def test_refused_file_may_become_a_picture_without_a_sign(tmp_path: Path) -> None:
+    """Of the same size and time of change: a refusal is not remembered, since tomorrow's Pillow may open it."""
+    whole = draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png", (9, 9))
+    os.utime(whole, ns=(1, 10**18))
+    data = whole.read_bytes()
+    whole.write_bytes(data[:8] + bytes(len(data) - 8))
+    os.utime(whole, ns=(1, 10**18))
+    assert set(reasons(take_census(tmp_path))) == {"a.png"}
+    whole.write_bytes(data)
+    os.utime(whole, ns=(1, 10**18))
+    assert names(take_census(tmp_path)) == ["a.png", "b.png"]
+
+
+def test_picture_that_becomes_a_folder_is_none(root: Path) -> None:
+    take_census(root)
+    (root / "a.png").unlink()
+    draw(root / "a.png/inner.png")
+    assert take_census(root) == fresh(root)
+    assert "a.png/inner.png" in names(take_census(root))
+
+
+def test_links_are_remembered_by_what_they_lead_to(root: Path, tmp_path: Path) -> None:
+    outside = draw(tmp_path / "outside.png", (8, 3))
+    (root / "link.png").symlink_to(outside)
+    take_census(root)
+    draw(outside, (9, 9))
+    os.utime(outside, ns=(1, next(TIMES)))
+    (found,) = [picture for picture in take_census(root).pictures if picture.name == "link.png"]
+    assert (found.height, found.width) == (9, 9)
+
+
+def test_census_is_the_same_with_and_without_memory(root: Path) -> None:
+    first = take_census(root)
+    remembering = take_census(root)
+    assert remembering == first == fresh(root)
+    assert remembering.fingerprint == first.fingerprint
+    assert json.dumps(remembering.summary()) == json.dumps(first.summary())  # the order of the keys too
+
+
+def test_memory_is_of_the_pictures_that_are_there_and_of_no_others(root: Path) -> None:
+    for gone in ("b.png", "a/z.png", "bare"):
+        take_census(root)
+        (root / gone).unlink()
+        census = take_census(root)
+        assert [entry[0] for entry in json.loads(headers_of(root).read_bytes())["pictures"]] == names(census)
+
+
+@linux_only
+def test_any_name_that_the_system_allows_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in STRANGE:
+        draw(tmp_path / os.fsdecode(name))
+    first = take_census(tmp_path)
+
+    def never(calls: Sequence[tuple[Path]]) -> Sequence[Header | Refusal]:
+        assert not calls, "read again"
+        return []
+
+    monkeypatch.setattr(module, "apart_many", lambda *_: never)
+    assert take_census(tmp_path) == first
+
+
+def test_another_folder_of_the_same_names_is_not_confused(root: Path, tmp_path: Path) -> None:
+    first = take_census(root)
+    second = shutil.copytree(root, tmp_path / "second")  # with the times of change
+    draw(second / "a.png", (50, 40))
+    assert [picture.width for picture in take_census(second).pictures if picture.name == "a.png"] == [50]
+    assert take_census(root) == first
+
+
+def test_nothing_is_written_into_the_folder_itself(root: Path) -> None:
+    before = sorted(root.rglob("*")), root.stat().st_mtime_ns
+    take_census(root)
+    take_census(root)
+    assert (sorted(root.rglob("*")), root.stat().st_mtime_ns) == before
+    assert [path.name for path in cache_root().rglob("*") if path.is_file()] == ["headers.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "3", '"text"', "[1, 2]", "{}", "\0", '{"version": 0, "pictures": []}', '{"version": 1}',
+        '{"version": 1, "pictures": 3}', '{"version": 1, "pictures": [3]}', '{"version": 1, "pictures": [["a.png"]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3]]}', '{"version": 1, "pictures": {"a": 1}}',
+        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3, 4, 5]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", null, 2, 3, 4]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", NaN, 2, 3, 4]]}',
+        '{"version": 1, "pictures": [["gone.png", "PNG", 1, 2, 3, 4]]}',
+        '{"version": 1, "pictures": []}',
+        '{"version": 1, "pictures": [["a.png", "PNG", Infinity, 2, 3, 4]]}',
+        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3, 1e999]]}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
+def test_damaged_memory_is_ignored_and_mended(root: Path, reading: list[str], text: str) -> None:
+    first = take_census(root)
+    headers_of(root).write_text(text)
+    reading.clear()
+    assert take_census(root) == first
+    assert sorted(reading) == sorted([*names(first), "broken.png"])
+    reading.clear()
+    assert take_census(root) == first
+    assert reading == ["broken.png"]
+
+
+def test_memory_cut_anywhere_is_ignored(root: Path) -> None:
+    first = take_census(root)
+    whole = headers_of(root).read_bytes()
+    for length in range(0, len(whole) - 2, 41):
+        headers_of(root).write_bytes(whole[:length])
+        assert take_census(root) == first
+
+
+@pytest.mark.parametrize("figure", [0, -5, 1.5, True, "4", 10**30])
+def test_figures_that_no_picture_can_have_are_ignored(root: Path, figure: Any) -> None:
+    first = take_census(root)
+    kept = json.loads(headers_of(root).read_bytes())
+    (entry,) = [entry for entry in kept["pictures"] if entry[0] == "b.png"]
+    entry[3] = figure  # its width was 6
+    headers_of(root).write_text(json.dumps(kept))
+    assert take_census(root) == first
+
+
+def test_memory_of_another_version_is_ignored(root: Path, reading: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = take_census(root)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    reading.clear()
+    assert take_census(root) == first
+    assert len(reading) == len(first.pictures) + 1
+
+
+def test_memory_is_not_needed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the cache folder cannot be made, or cannot be written to, every census reads all headers."""
+    first = take_census(root)
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file/cache"))
+    assert take_census(root) == take_census(root) == first
+    assert (tmp_path / "file").read_text() == "mine"
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "fsync", full)
+    assert take_census(root) == take_census(root) == first
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_folder_where_memory_should_lie_is_no_obstacle(root: Path) -> None:
+    headers_of(root).mkdir(parents=True)
+    assert take_census(root) == take_census(root)
+
+
+def test_census_without_a_picture_leaves_the_memory_alone(root: Path, reading: list[str], tmp_path: Path) -> None:
+    first = take_census(root)
+    away = root.rename(tmp_path / "away")
+    root.mkdir()
+    with pytest.raises(InputError, match="it is empty"):
+        take_census(root)
+    root.rmdir()
+    away.rename(root)
+    reading.clear()
+    assert take_census(root) == first
+    assert reading == ["broken.png"]

@@ -1,0 +1,165 @@
+"""A small folder of pictures and a small trained run, shared by the tests of the verbs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+from numpy.typing import NDArray
+from PIL import Image
+from timm.models import generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, ResNet
+
+from simclr_cli.api import PretrainResult, PretrainSettings
+from simclr_cli.commands.pretrain import pretrain
+from simclr_cli.core import events
+from simclr_cli.core.events import Event
+from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.store.manifest import write_manifest
+from simclr_cli.store.run import RunFolder
+
+LIKE = timm.get_pretrained_cfg("test_resnet").to_dict()
+default_cfgs = generate_default_cfgs({"tiny_resnet.r160_in1k": {**LIKE, "hf_hub_id": "timm/"}})
+
+
+@register_model
+def tiny_resnet(pretrained: bool = False, **given: Any) -> ResNet:
+    """timm's test_resnet with fewer channels, but for the last ones: hundreds of trainings take half the time."""
+    channels = {"stem_width": 8, "stem_type": "deep", "avg_down": True, "channels": (8, 8, 16, 96)}
+    made = {"block": BasicBlock, "layers": (1, 1, 1, 1), **channels, **given}
+    return timm.models.build_model_with_cfg(ResNet, "tiny_resnet", pretrained, **made)
+
+
+SMALL: dict[str, Any] = {"backbone": "tiny_resnet", "image_size": 40, "batch_size": 16, "epochs": 2}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, and all that was reported on the way."""
+
+    pictures: Path
+    runs: Path
+    result: PretrainResult
+    events: tuple[Event, ...]
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(Path(self.result.run))
+
+    @property
+    def name(self) -> str:
+        return self.run.path.name
+
+
+@pytest.fixture(scope="session")
+def pictures(once: Callable[..., Path]) -> Path:
+    """48 pictures of 10 classes in many formats; not to be changed."""
+    return once("drawn", lambda folder: draw_pictures(folder / "pics", seed=0, pictures=48, size=48)) / "pics"
+
+
+@pytest.fixture(scope="session")
+def trained(pictures: Path, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run of two epochs, trained once for all processes, each of which has a copy of it; not to be changed."""
+
+    def make(folder: Path) -> None:
+        said: list[Event] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIMCLR_CACHE", str(folder / "cache"))
+            result = pretrain(PretrainSettings(images=pictures, runs=folder / "runs", **SMALL), report=said.append)
+        told = {"result": dataclasses.asdict(result), "events": [[type(one).__name__, vars(one)] for one in said]}
+        (folder / "told.json").write_text(
+            json.dumps(told, default=lambda one: dataclasses.asdict(one) if dataclasses.is_dataclass(one) else None)
+        )
+
+    folder = once("trained", make)
+    told = json.loads((folder / "told.json").read_text())
+    runs = Path(shutil.copytree(folder / "runs", tmp_path_factory.mktemp("trained") / "runs"))
+    run = RunFolder(runs / "pics")
+    own = {"run": str(run.path), "report": str(run.report_file), "plan": plan_of(told["result"]["plan"])}
+    said = (plan_of(one) if kind == "PlanMade" else getattr(events, kind)(**one) for kind, one in told["events"])
+    return Trained(pictures, runs, PretrainResult(**{**told["result"], **own}), tuple(said))
+
+
+def plan_of(told: dict[str, Any]) -> events.PlanMade:
+    """A plan out of its JSON."""
+    return events.PlanMade(**{**told, "choices": tuple(events.Choice(**one) for one in told["choices"])})
+
+
+@pytest.fixture
+def own(trained: Trained, tmp_path: Path) -> Trained:
+    """A copy of the run and its pictures that a test may change."""
+    folder = Path(shutil.copytree(trained.pictures, tmp_path / "own" / "pics"))
+    run = Path(shutil.copytree(trained.run.path, tmp_path / "own" / "runs" / "pics"))
+    for made_later in ("vectors", "probe"):
+        shutil.rmtree(run / made_later, ignore_errors=True)
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["images"] = str(folder)
+    (run / "config.json").write_text(json.dumps(config))
+    write_manifest(run, run / "encoder")
+    return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
+
+
+PAGE = "simclr_cli.commands.pretrain.try_report"  # takes as long as a small training
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run makes no page."""
+    monkeypatch.setattr(PAGE, lambda *_, **__: None)
+
+
+@pytest.fixture
+def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PretrainResult]:
+    """`train(folder, setting=value, ...)`: a run of one small epoch in the test's own folder; a page if asked for."""
+
+    def run(
+        folder: Path, *, report: Callable[[Event], None] = lambda _: None, page: bool = False, **values: Any
+    ) -> PretrainResult:
+        chosen = {**SMALL, "epochs": 1, "runs": tmp_path / "runs", **values}
+        with monkeypatch.context() as patch:
+            if not page:
+                patch.setattr(PAGE, lambda *_, **__: None)
+            return pretrain(PretrainSettings(images=folder, **chosen), report=report)
+
+    return run
+
+
+@pytest.fixture
+def digest() -> Callable[[Path], dict[str, tuple[int, str]]]:
+    """`digest(folder)`: time of change and content of everything in it."""
+
+    def look(folder: Path) -> dict[str, tuple[int, str]]:
+        return {
+            os.fsencode(path.relative_to(folder)).hex(): (
+                path.lstat().st_mtime_ns,
+                hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",
+            )
+            for path in sorted(folder.rglob("*"))
+        }
+
+    return look
+
+
+@pytest.fixture
+def draw() -> Callable[..., NDArray[np.uint8]]:
+    """`draw(path, seed)`: save a picture of chance blocks there; returns its pixels."""
+
+    def save(path: Path, seed: int = 0, side: int = 48) -> NDArray[np.uint8]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        blocks = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+        pixels = blocks.repeat(8, axis=0).repeat(8, axis=1)
+        with path.open("wb") as stream:
+            Image.fromarray(pixels).save(stream, "PNG")
+        return pixels
+
+    return save

@@ -1,0 +1,69 @@
+"""pictures.json comes back with any name, and what is damaged or leads out of a folder is an error that says so."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simclr_cli.core.errors import RunError
+from simclr_cli.store.image_list import FORMAT_VERSION, KeptPictures, read_pictures, write_pictures
+from simclr_cli.store.run import RunFolder
+
+
+def test_pictures_come_back_with_any_name(tmp_path: Path, hostile: tuple[str, ...]) -> None:
+    run = RunFolder(tmp_path / "r")
+    kept = KeptPictures({name: (i, 2**60 + i) for i, name in enumerate(hostile)}, [{"after_epochs": 1, "added": 2}])
+    write_pictures(run, kept)
+    assert read_pictures(run) == kept
+    assert run.pictures_file.read_bytes().isascii()
+
+
+WHOLE: dict[str, Any] = {"format_version": FORMAT_VERSION, "changes": [], "files": [["a/b.png", 1, 2]]}
+DAMAGES: dict[str, Any] = {
+    "a list": [],
+    "no version": {**WHOLE, "format_version": None},
+    "no files": {"format_version": 1, "changes": []},
+    "a file without its time": {**WHOLE, "files": [["a.png", 1]]},
+    "a name that is none": {**WHOLE, "files": [[3, 1, 2]]},
+    "a size that is none": {**WHOLE, "files": [["a.png", "1", 2]]},
+    "a name at the root": {**WHOLE, "files": [["/etc/passwd", 1, 2]]},
+    "a name above": {**WHOLE, "files": [["a/../../b.png", 1, 2]]},
+    "a name with a zero": {**WHOLE, "files": [["a\0.png", 1, 2]]},
+    "a change that is none": {**WHOLE, "changes": [3]},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_pictures_are_a_run_error(tmp_path: Path, damage: str) -> None:
+    run = RunFolder(tmp_path)
+    run.pictures_file.write_text(json.dumps(DAMAGES[damage]))
+    with pytest.raises(RunError, match=r"pictures\.json cannot be read"):
+        read_pictures(run)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_is_a_run_error(tmp_path: Path, content: bytes | None) -> None:
+    run = RunFolder(tmp_path)
+    if content is not None:
+        run.pictures_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"pictures\.json cannot be read"):
+        read_pictures(run)
+
+
+def test_newer_version_says_upgrade_and_stays(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.pictures_file.write_text(json.dumps({**WHOLE, "format_version": FORMAT_VERSION + 1}))
+    before = run.pictures_file.read_bytes()
+    with pytest.raises(RunError, match="Upgrade"):
+        read_pictures(run)
+    assert run.pictures_file.read_bytes() == before
+
+
+def test_names_are_the_files_own_bytes(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    write_pictures(run, KeptPictures({os.fsdecode(b"caf\xe9\xff.png"): (1, 2)}, []))
+    assert [os.fsencode(name) for name in read_pictures(run).files] == [b"caf\xe9\xff.png"]

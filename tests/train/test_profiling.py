@@ -1,0 +1,35 @@
+"""What a run will take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from simclr_cli.api import ResolvedSettings
+from simclr_cli.engine.optim import create_optimizer
+from simclr_cli.store.checkpoint import Checkpoint, save_checkpoint
+from simclr_cli.train import profiling as trial
+from simclr_cli.train.loop import build_model
+from simclr_cli.train.profiling import lack_of_disk
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars", "sgd"])
+def test_room_for_two_checkpoints_is_what_two_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    chosen = ResolvedSettings(images=tmp_path, backbone="test_resnet", image_size=32, optimizer=optimizer)
+    model = build_model(chosen)
+    after = create_optimizer(model, optimizer, weight_decay=0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    after.step()
+    save_checkpoint(tmp_path, Checkpoint(1, model.state_dict(), after.state_dict(), [], [], "f" * 64))
+    taken = 2 * sum(path.stat().st_size for path in tmp_path.glob("step-*"))
+    monkeypatch.setattr(trial, "free_bytes", lambda _: 1.02 * taken)
+    assert lack_of_disk(tmp_path / "run", model, chosen) is None
+    monkeypatch.setattr(trial, "free_bytes", lambda _: 0.95 * taken)
+    told = lack_of_disk(tmp_path / "run", model, chosen)
+    assert told and float(re.findall(r"([0-9.]+) MB", told)[0]) == pytest.approx(taken / 1e6, rel=0.02)

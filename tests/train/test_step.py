@@ -1,0 +1,237 @@
+"""A step in micro-batches, and shared out among processes, against the step in one pass."""
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from simclr_cli.api import ResolvedSettings
+from simclr_cli.core.events import Event, Note, silent
+from simclr_cli.core.os_errors import is_out_of_memory
+from simclr_cli.engine.optim import create_optimizer
+from simclr_cli.engine.simclr import SimCLR
+from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.census import Census
+from simclr_cli.images.loader import Batches
+from simclr_cli.store.checkpoint import load_checkpoint
+from simclr_cli.store.run import RunFolder
+from simclr_cli.train.loop import build_model, train
+from simclr_cli.train.plan import Circumstances, resolve
+from simclr_cli.train.profiling import bytes_a_view
+from simclr_cli.train.step import Step
+
+PICTURES, SIDE, BATCH, CPU = 26, 24, 12, torch.device("cpu")
+
+
+class Plain(nn.Module):
+    """An encoder without batch norm, whose dropout depends on what was drawn before."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.GELU(), nn.Dropout(dropout),
+            nn.Conv2d(8, 16, 3, stride=2), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.to(self.layers[0].weight.dtype))
+
+
+def settings(**given: Any) -> ResolvedSettings:
+    wanted = {"backbone": "tiny_resnet", "image_size": 16, "batch_size": BATCH, "epochs": 2, "run": "run",
+              "projection_dimensions": 16, "compile": "off", "temperature": 0.2, **given}  # fmt: skip
+    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, CPU))[0]
+
+
+def decoded() -> DecodedPictures:
+    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 3, 4, 4), dtype=np.uint8)
+    pixels = pixels.repeat(SIDE // 4, 2).repeat(SIDE // 4, 3)
+    sizes = np.full((PICTURES, 2), SIDE, dtype=np.int64)
+    return DecodedPictures(Census(Path(), (), (), 0), SIDE, sizes, np.arange(PICTURES), (pixels,), workers=1)
+
+
+def plain_model(dropout: float = 0.0) -> SimCLR:
+    """SimCLR with the head that it always has, batch norm and all, on an encoder without."""
+    model = build_model(settings())
+    torch.manual_seed(0)
+    model.encoder.backbone = Plain(dropout).to(memory_format=torch.channels_last)
+    model.head.layers[0] = nn.Linear(16, model.head.layers[0].out_features, bias=False)
+    return model.train()
+
+
+def one_step(model: SimCLR, most: int | None, **given: Any) -> tuple[float, dict[str, Tensor]]:
+    """The loss of a step, and the gradients that it made."""
+    chosen = settings(**given)
+    optimizer = create_optimizer(model, "sgd", weight_decay=0.0)  # its rate is 0: the weights stay
+    step = Step(model, optimizer, chosen, silent, groups=torch.arange(PICTURES) % 9 if given else None)
+    [loss] = [float(step(batch)) for batch in Batches(decoded(), BATCH, 0, CPU).run(1, 2, most)]
+    return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("most", [1, 2, 5, 6, 11])
+@pytest.mark.parametrize("loss", ["nt-xent", "dcl", "supcon"])
+def test_gradients_of_any_micro_batch_are_those_of_one_pass(
+    most: int, loss: str, dtype: torch.dtype, bound: float
+) -> None:
+    """An encoder without batch norm; the head's batch norm included, for it sees the whole batch.
+
+    In double precision far below 1e-6; in single precision up to the order of the sums.
+    """
+    model = plain_model().to(dtype)
+    expected_loss, expected = one_step(copy.deepcopy(model), None, loss=loss)
+    ours_loss, ours = one_step(model, most, loss=loss)
+    assert ours_loss == pytest.approx(expected_loss, abs=min(bound, 1e-6))
+    assert ours.keys() == expected.keys() and len(ours) > 6
+    for name in ours:
+        assert (ours[name] - expected[name]).abs().max() <= bound * max(1, expected[name].abs().max()), name
+
+
+def test_the_plain_step_is_not_blind_to_its_batch() -> None:
+    """The check above can fail: half of the batch has other gradients."""
+    model = plain_model()
+    _, whole = one_step(copy.deepcopy(model), None)
+    chosen, optimizer = settings(batch_size=BATCH // 2), create_optimizer(model, "sgd", weight_decay=0.0)
+    step = Step(model, optimizer, chosen, silent)
+    for batch in Batches(decoded(), BATCH // 2, 0, CPU).run(1, 2):
+        step(batch)
+    assert max((p.grad - whole[name]).abs().max() for name, p in model.named_parameters() if p.grad is not None) > 1e-4
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_dropout_drops_the_same_in_both_passes(most: int) -> None:
+    """Then the gradient is that of the loss as it was computed: checked by moving a weight a little."""
+    model = plain_model(dropout=0.5).double()
+    seen: list[Tensor] = []
+    model.encoder.backbone.layers[3].register_forward_hook(lambda _, __, out: seen.append((out == 0).detach()))
+    loss, gradients = one_step(model, most)
+    parts = -(-BATCH // most)
+    assert len(seen) == 2 * parts - 1
+    assert all(torch.equal(a, b) for a, b in zip(seen[: parts - 1], seen[parts:], strict=True))
+    assert not torch.equal(seen[0], seen[1])  # each micro-batch its own
+    weight = model.encoder.backbone.layers[4].bias
+    weight.data[3] += 1e-6
+    higher = one_step(model, most)[0]
+    weight.data[3] -= 2e-6
+    lower = one_step(model, most)[0]
+    assert gradients["encoder.backbone.layers.4.bias"][3] == pytest.approx((higher - lower) / 2e-6, rel=1e-5)
+    assert one_step(plain_model(dropout=0.5).double(), most)[0] == loss
+
+
+def test_no_micro_batch_but_the_last_keeps_its_graph_until_the_loss() -> None:
+    """Or else memory would grow with the batch, which is what they are for."""
+    model = plain_model()
+    graphs: list[bool] = []
+    model.encoder.backbone.register_forward_hook(lambda _, __, out: graphs.append(out.requires_grad))
+    one_step(model, 4)
+    assert graphs == [False, False, True, True, True]
+
+
+def test_batch_norm_sees_micro_batches_and_counts_each_picture_once() -> None:
+    model = build_model(settings()).train()
+    sizes: list[int] = []
+    model.encoder.backbone.bn1.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    one_step(model, 4)
+    assert sizes == [8] * 5  # three micro-batches of both views, two of them twice
+    assert model.encoder.backbone.bn1.num_batches_tracked == 3
+    assert model.head.layers[1].num_batches_tracked == 1  # the head sees all at once
+
+
+class OutOfMemory:
+    """Fails as torch does on a CPU, when more than so many views come at once."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.failed = most, 0
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...], __: Any = None) -> None:
+        if len(inputs[0]) > 2 * self.most:
+            self.failed += 1
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+
+def test_a_step_without_enough_memory_leaves_the_model_as_it_was() -> None:
+    model = build_model(settings()).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.encoder.backbone.layer4.register_forward_pre_hook(OutOfMemory(3))  # the first norms have seen the batch
+    with pytest.raises(RuntimeError) as caught:
+        one_step(model, 4)
+    assert is_out_of_memory(caught.value) and not is_out_of_memory(RuntimeError("shape"))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def trained(folder: Path, most: int | None, limit: int | None = None) -> tuple[SimCLR, list[Any], list[int]]:
+    chosen = settings(micro_batch=most, optimizer="adamw")
+    model, events, shrunk = build_model(chosen), [], []
+    if limit is not None:
+        model.encoder.backbone.layer4.register_forward_pre_hook(OutOfMemory(limit))
+    batches = Batches(decoded(), BATCH, 0, CPU)
+    train(model, batches, chosen, RunFolder(folder), events.append, shrunk=shrunk.append)
+    return model, events, shrunk
+
+
+def test_after_an_out_of_memory_error_training_goes_on_in_smaller_micro_batches(tmp_path: Path) -> None:
+    """12 pictures, then 6, then 3 at a time: the run is the one that had 3 from the start, to the last bit."""
+    expected, _, _ = trained(tmp_path / "three", 3)
+    model, events, shrunk = trained(tmp_path / "limited", None, limit=3)
+    assert shrunk == [6, 3]
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True)
+    )
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert len(notes) == 2 and "12 pictures" in notes[0] and "again with 3" in notes[1]
+    found = load_checkpoint(tmp_path / "limited" / "checkpoint")
+    assert found is not None and found.step == 4
+
+
+def test_memory_too_small_for_one_picture_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="too small to train on a single picture") as caught:
+        trained(tmp_path, None, limit=0)
+    assert caught.value.exit_code == 5
+
+
+def test_other_errors_are_no_want_of_memory(tmp_path: Path) -> None:
+    chosen = settings()
+    model = build_model(chosen)
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("something else")
+
+    model.encoder.backbone.layer1.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        train(model, Batches(decoded(), BATCH, 0, CPU), chosen, RunFolder(tmp_path), silent)
+
+
+def test_bytes_a_view_are_those_of_the_activations() -> None:
+    """By a closed form: a convolution keeps its input, ReLU its output."""
+    chosen = dataclasses.replace(settings(), image_size=20)
+    model = build_model(chosen)
+    model.encoder.backbone = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()
+    )
+    before = copy.deepcopy(model.state_dict())
+    floats = 20 * 20 * (3 + 5)  # what goes into the convolution, what comes out of ReLU
+    indices = 5  # of the maxima, int64
+    assert bytes_a_view(model.encoder, chosen.precision) == 4 * floats + 8 * indices
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The same sums in the same order, whatever the size of a micro-batch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_events_are_reported_once(tmp_path: Path) -> None:
+    _, events, _ = trained(tmp_path, 5)
+    steps: list[Event] = [event for event in events if type(event).__name__ == "StepDone"]
+    assert len(steps) == 4
