@@ -11,22 +11,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simclr_cli.api.settings_finding import ClustersSettings as ClustersSettings
-    from simclr_cli.api.settings_finding import DuplicatesSettings as DuplicatesSettings
-    from simclr_cli.api.settings_finding import MapSettings as MapSettings
-    from simclr_cli.api.settings_finding import OutliersSettings as OutliersSettings
-    from simclr_cli.api.settings_finding import SimilarSettings as SimilarSettings
-    from simclr_cli.api.settings_labelled import FinetuneSettings as FinetuneSettings
-    from simclr_cli.api.settings_labelled import PredictSettings as PredictSettings
-    from simclr_cli.api.settings_labelled import ProbeSettings as ProbeSettings
-    from simclr_cli.api.settings_training import PretrainSettings as PretrainSettings
-    from simclr_cli.api.settings_using import CacheSettings as CacheSettings
-    from simclr_cli.api.settings_using import CheckSettings as CheckSettings
-    from simclr_cli.api.settings_using import DemoSettings as DemoSettings
-    from simclr_cli.api.settings_using import DoctorSettings as DoctorSettings
-    from simclr_cli.api.settings_using import EmbedSettings as EmbedSettings
-    from simclr_cli.api.settings_using import ReportSettings as ReportSettings
-    from simclr_cli.api.settings_views import PreviewSettings as PreviewSettings
+    from simclr_cli.api.analyze import ClustersSettings as ClustersSettings
+    from simclr_cli.api.analyze import DuplicatesSettings as DuplicatesSettings
+    from simclr_cli.api.analyze import MapSettings as MapSettings
+    from simclr_cli.api.analyze import OutliersSettings as OutliersSettings
+    from simclr_cli.api.classify import FinetuneSettings as FinetuneSettings
+    from simclr_cli.api.classify import PredictSettings as PredictSettings
+    from simclr_cli.api.manage import CacheSettings as CacheSettings
+    from simclr_cli.api.manage import CheckSettings as CheckSettings
+    from simclr_cli.api.manage import DemoSettings as DemoSettings
+    from simclr_cli.api.manage import DoctorSettings as DoctorSettings
+    from simclr_cli.api.manage import ReportSettings as ReportSettings
+    from simclr_cli.api.probe import ProbeSettings as ProbeSettings
+    from simclr_cli.api.search import EmbedSettings as EmbedSettings
+    from simclr_cli.api.search import SimilarSettings as SimilarSettings
+    from simclr_cli.api.train import PretrainSettings as PretrainSettings
+    from simclr_cli.api.views import PreviewSettings as PreviewSettings
     from simclr_cli.commands.cache import cache as cache
     from simclr_cli.commands.check import check as check
     from simclr_cli.commands.clusters import clusters as clusters

@@ -1,76 +1,70 @@
-"""One frozen dataclass a verb: each setting's default and help stand here and nowhere else.
+"""Settings and results of the commands: frozen dataclasses, one module a family of commands.
 
-A setting of None is automatic: the verb resolves it once, shows the choice and its reason, and saves it resolved.
+A setting's default and help stand here and nowhere else. A setting of None is automatic: the command resolves it once,
+shows the choice and its reason, and saves it resolved. Results hold plain values, the same as --json prints.
 """
 
-from simclr_cli.api.results_diagnosing import Diagnosis, DoctorResult
-from simclr_cli.api.results_finding import (
+from simclr_cli.api.analyze import (
     Cluster,
     ClustersResult,
+    ClustersSettings,
     Copy,
+    CopyKind,
     DuplicateGroup,
     DuplicatesResult,
+    DuplicatesSettings,
     FolderShare,
     MapResult,
+    MapSettings,
     Member,
-    Neighbour,
     OddPicture,
     OutliersResult,
-    QueryResult,
-    SimilarResult,
+    OutliersSettings,
     TriedNumber,
 )
-from simclr_cli.api.results_learning import (
-    Accuracy,
+from simclr_cli.api.classify import (
     ClassProbability,
-    ClassScore,
-    Confusion,
-    FewLabels,
     FinetuneResult,
+    FinetuneSettings,
     Prediction,
     PredictResult,
-    PretrainResult,
-    PreviewResult,
-    ProbeResult,
-    Score,
-    Suspect,
+    PredictSettings,
 )
-from simclr_cli.api.results_using import (
+from simclr_cli.api.fields import RUNS, EncoderSettings, Settings
+from simclr_cli.api.manage import (
     CacheKept,
     CacheResult,
+    CacheSettings,
     CheckResult,
+    CheckSettings,
     DemoResult,
-    EmbedResult,
+    DemoSettings,
+    Diagnosis,
+    DoctorResult,
+    DoctorSettings,
     Finding,
     ReportResult,
+    ReportSettings,
     State,
 )
-from simclr_cli.api.settings_finding import (
-    ClustersSettings,
-    CopyKind,
-    DuplicatesSettings,
+from simclr_cli.api.probe import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ProbeSettings, Score, Suspect
+from simclr_cli.api.search import (
+    EmbedResult,
+    EmbedSettings,
     FindSettings,
     IndexSettings,
-    MapSettings,
-    OutliersSettings,
+    Neighbour,
+    QueryResult,
+    SimilarResult,
     SimilarSettings,
 )
-from simclr_cli.api.settings_labelled import FinetuneSettings, PredictSettings, ProbeSettings
-from simclr_cli.api.settings_training import (
+from simclr_cli.api.train import (
     Copies,
     LearningRateRule,
     Loss,
     Precision,
+    PretrainResult,
     PretrainSettings,
     ResolvedSettings,
 )
-from simclr_cli.api.settings_using import (
-    CacheSettings,
-    CheckSettings,
-    DemoSettings,
-    DoctorSettings,
-    EmbedSettings,
-    ReportSettings,
-)
-from simclr_cli.api.settings_views import Preset, PreviewSettings
-from simclr_cli.api.shared import RUNS, EncoderSettings, Settings
+from simclr_cli.api.views import Preset, PreviewResult, PreviewSettings

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from simclr_cli.api.results_diagnosing import Diagnosis
+from simclr_cli.api.manage import Diagnosis
 from simclr_cli.core import events
 from simclr_cli.core.errors import Interrupted, SimclrError
 from simclr_cli.core.text import count, duration, safe

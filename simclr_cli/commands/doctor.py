@@ -6,7 +6,7 @@ import sys
 
 import simclr_cli
 from simclr_cli.api import DoctorSettings
-from simclr_cli.api.results_diagnosing import FAULTS, DoctorResult
+from simclr_cli.api.manage import FAULTS, DoctorResult
 from simclr_cli.core.events import Report, gigabytes, silent
 from simclr_cli.core.text import count
 from simclr_cli.diagnose import folders as folder_checks

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.api import PreviewResult, PreviewSettings
-from simclr_cli.api.settings_views import ResolvedPreview, ResolvedViews
-from simclr_cli.api.shared import PAGES
+from simclr_cli.api.fields import PAGES
+from simclr_cli.api.views import ResolvedPreview, ResolvedViews
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import CensusTaken, Choice, Note, Report, progress, silent
 from simclr_cli.core.files import write_bytes

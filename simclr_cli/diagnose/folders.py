@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from simclr_cli.api.results_diagnosing import Diagnosis, diagnose
+from simclr_cli.api.manage import Diagnosis, diagnose
 from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Report, gigabytes, progress
 from simclr_cli.core.files import free_bytes

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from simclr_cli.api.results_diagnosing import Diagnosis, diagnose
+from simclr_cli.api.manage import Diagnosis, diagnose
 from simclr_cli.core.events import gigabytes
 from simclr_cli.core.hardware import core_quota, count_cores, free_ram, free_shared_memory, shared_memory_wanted
 

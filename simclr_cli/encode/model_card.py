@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.api.shared import MOST_SIDE
+from simclr_cli.api.fields import MOST_SIDE
 from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, image_size_args
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simclr_cli.api import Preset
-from simclr_cli.api.settings_views import ResolvedViews
+from simclr_cli.api.views import ResolvedViews
 from simclr_cli.engine.augment import ViewRecipe
 
 IMAGENET, CIFAR = "the paper's for ImageNet (appendix A)", "the paper's for CIFAR-10 (B.9)"

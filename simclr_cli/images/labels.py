@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from simclr_cli.api.settings_labelled import LabelledSettings
+from simclr_cli.api.probe import LabelledSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.core.names import as_cell

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from simclr_cli.api import PreviewSettings, ResolvedSettings
-from simclr_cli.api.settings_views import LARGEST_ON_CPU, LARGEST_ON_GPU, ResolvedPreview, ResolvedViews
+from simclr_cli.api.views import LARGEST_ON_CPU, LARGEST_ON_GPU, ResolvedPreview, ResolvedViews
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import Choice, gigabytes
 from simclr_cli.encode.presets import PRESETS

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from simclr_cli.api import DoctorResult, DoctorSettings
-from simclr_cli.api.results_diagnosing import FAULTS
+from simclr_cli.api.manage import FAULTS
 from simclr_cli.commands.doctor import doctor, judge
 from simclr_cli.core.events import silent
 from simclr_cli.diagnose import machine as machine_checks

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from simclr_cli.api.settings_views import ResolvedViews
+from simclr_cli.api.views import ResolvedViews
 from simclr_cli.commands.preview import advise, all_grey, blank_views, enlarged_share
 from simclr_cli.core.seeds import Purpose, torch_generator
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters

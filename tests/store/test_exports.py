@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from simclr_cli.api.settings_using import FORMS
+from simclr_cli.api.search import FORMS
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.names import name_of
 from simclr_cli.store.exports import WRITERS, as_numbers, write_export

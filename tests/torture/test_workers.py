@@ -187,7 +187,7 @@ def test_a_decoder_that_floods_its_memory_is_refused_and_not_the_machine(folder:
     """A picture may claim what it likes: past its share a decoder gets no more."""
     code = "decoder._outcome = lambda *_: bytearray(2**46)"
     program = decoders.PROGRAM.replace("from simclr_cli.images.decode_worker import main; main()",
-                                       f"from simclr_cli.images import decoder; {code}; decoder.main()")  # fmt: skip
+        f"from simclr_cli.images import decode_worker as decoder; {code}; decoder.main()")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoders, "PROGRAM", program)
         with pytest.raises(Refusal, match=r"crashed on it \(exit code 1\)"):

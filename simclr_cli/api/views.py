@@ -1,4 +1,4 @@
-"""Settings of the views: of what trains, and of what shows beforehand what training would see."""
+"""Settings of the views, and of the command that previews them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from simclr_cli.api.fields import setting
-from simclr_cli.api.shared import MOST_SIDE, PAGES, SEED, WORKERS, Settings, check_out
+from simclr_cli.api.fields import MOST_SIDE, PAGES, SEED, WORKERS, Settings, check_out, setting
 from simclr_cli.core.errors import SettingsError
+from simclr_cli.core.events import Choice
 
 Preset = Literal["photo", "small", "microscopy", "aerial", "grey"]
-
 LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
 
 
@@ -100,3 +99,18 @@ class PreviewSettings(ViewSettings):
 @dataclass(frozen=True, kw_only=True)
 class ResolvedPreview(ResolvedViews, PreviewSettings):
     """The same after the plan, as far as it concerns views."""
+
+
+@dataclass(frozen=True)
+class PreviewResult:
+    """The sheet that `preview` made, and how its views were made."""
+
+    out: str
+    images: str
+    pictures: int  # on the sheet
+    views: int  # of each
+    image_size: int
+    preset: str | None
+    choices: tuple[Choice, ...]  # the settings of the views, with their reasons
+    enlarged: float  # share of the crops that are enlarged to more than twice their size
+    advice: tuple[str, ...]  # what to notice

@@ -1,17 +1,17 @@
-"""Settings of what trains."""
+"""Settings and result of training without labels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simclr_cli.api.fields import setting
-from simclr_cli.api.settings_views import ResolvedViews, ViewSettings
-from simclr_cli.api.shared import DEVICE, DEVICES, RUNS, RUNS_HELP
+from simclr_cli.api.fields import DEVICE, DEVICES, RUNS, RUNS_HELP, setting
+from simclr_cli.api.views import ResolvedViews, ViewSettings
 from simclr_cli.core.errors import SettingsError
+from simclr_cli.core.events import PlanMade
 
 Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
@@ -177,3 +177,24 @@ class ResolvedSettings(ResolvedViews, PretrainSettings):
             TypeError: not all of these are settings.
         """
         return ResolvedSettings(**{**told, "images": Path(told["images"]), "runs": Path(told["runs"])})
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What `pretrain` made."""
+
+    run: str  # the folder
+    finished: bool  # False after --dry-run
+    epochs: int
+    pictures: int
+    refused: int
+    first_loss: float | None  # mean of the first epoch
+    last_loss: float | None
+    images_per_second: float | None  # median over the epochs
+    seconds: float
+    model_digest: str | None  # SHA-256 of encoder/model.safetensors
+    plan: PlanMade | None = None
+    census: dict[str, Any] = field(default_factory=dict)
+    state: str | None = None  # learning (and at rest by the end), improving (train longer), unchanged
+    outcome: str | None = None  # the same in words
+    report: str | None = None  # the page of the run, report.html

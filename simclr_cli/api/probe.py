@@ -1,4 +1,4 @@
-"""Settings of what learns from labels, says by them how good an encoder is, or gives them."""
+"""Settings and result of the evaluation with labels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from simclr_cli.api import shared
-from simclr_cli.api.fields import setting
+from simclr_cli.api.fields import EMBEDDED_AT_ONCE, EncoderSettings, setting
 from simclr_cli.core.errors import SettingsError
 
 Protocol = Literal["quick", "paper"]
@@ -15,7 +14,7 @@ N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledSettings(shared.EncoderSettings):
+class LabelledSettings(EncoderSettings):
     """Which pictures have which labels, and which are held out: shared by the verbs that learn from labels."""
 
     images: Path | None = setting(
@@ -59,7 +58,7 @@ class ProbeSettings(LabelledSettings):
         None, "Folder for probe.json and confusion.png. Auto: probe/ in the run's folder.", short="o"
     )
     knn_temperature: float = setting(0.07, "Neighbours vote with the weight exp(similarity / temperature).", above=0.0)
-    batch_size: int = setting(128, shared.EMBEDDED_AT_ONCE, at_least=1)
+    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,75 +78,103 @@ class ProbeSettings(LabelledSettings):
         return _numbers("--labels-per-class", self.labels_per_class, int)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(LabelledSettings):
-    """Settings of `simclr finetune`."""
-
-    about = "Train a classifier with labels, from a run's encoder or from scratch."
-    examples = ("simclr finetune ./images", "simclr finetune ./train --test ./test --labels-fraction 0.1 --scratch")
-
-    labels_fraction: float = setting(
-        1.0, "Share of each class's labels that is used, at least one; which ones follows from --seed.",
-        above=0.0, at_most=1.0,
-    )  # fmt: skip
-    out: Path | None = setting(
-        None, "The classifier's folder, never overwritten. Auto: classifier in the run's, with the share of labels.",
-        short="o",
-    )  # fmt: skip
-    scratch: bool = setting(
-        False, "For comparison: the same architecture from the random weights that the run's seed gives."
-    )
-    epochs: int | None = setting(
-        None, "Times through the labelled pictures. Auto: the paper's 60 with 1 % of the labels or less, else 30.",
-        at_least=1,
-    )  # fmt: skip
-    learning_rate: float = setting(0.05, "Base of the learning rate, which is this times batch / 256.", above=0.0)
-    batch_size: int | None = setting(
-        None, "Pictures a step. Auto: a power of two by the labelled pictures and the device.", at_least=2
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scratch and self.weights != "none":
-            raise SettingsError(
-                "--scratch starts from random weights, --weights from others.", "Leave one of them out."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictSettings(shared.Settings):
-    """Settings of `simclr predict`."""
-
-    about = "Say which classes pictures are of, by a classifier that finetune made."
-    examples = ("simclr predict query.jpg", "simclr predict ./queries --top 3 --out predictions.csv")
-
-    queries: tuple[Path, ...] = setting((), "Pictures, or folders of pictures.", argument=True, exists=True)
-    classifier: Path | None = setting(
-        None, "The folder of a classifier. Auto: the newest one that did not start from scratch, of --run or of any.",
-        exists=True,
-    )  # fmt: skip
-    run: str | None = setting(None, "Take the newest classifier of this run. Auto: of any run under --runs.")
-    runs: Path = setting(shared.RUNS, shared.RUNS_HELP)
-    top: int = setting(5, "How many classes a picture, the most probable first.", at_least=1, short="n")
-    out: Path | None = setting(
-        None, "Write the predictions to this file, .csv or .json. Auto: they are printed.", short="o"
-    )
-    device: str | None = setting(None, shared.DEVICE)
-    workers: int | None = setting(None, shared.WORKERS, at_least=0)
-    batch_size: int = setting(128, "Pictures computed at once.", at_least=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        shared.check_out(self.out, ".csv", ".json")
-        if not self.queries:
-            raise SettingsError("No picture was given.", "Type: simclr predict PICTURE")
-        if self.classifier is not None and self.run is not None:
-            raise SettingsError("--classifier and --run name two classifiers.", "Leave one of them out.")
-
-
 def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
     """The numbers in a list with commas."""
     try:
         return tuple(kind(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
         raise SettingsError(f"{option} is {text!r}.", "Give numbers with commas between them.") from None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of the held-out pictures were told right, in percent."""
+
+    top_1: float
+    low: float  # with `high`, where 95 % of bootstrap samples of the held-out pictures lie
+    high: float
+    balanced: float  # mean over the classes
+    top_5: float | None = None  # None with five classes or fewer
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one representation tells the classes apart, on held-out pictures."""
+
+    representation: str  # trained, untrained, raw pixels, colour histogram, imagenet, or what --baseline names
+    knn_20: Accuracy  # by the votes of the 20 nearest
+    knn_200: Accuracy
+    linear: Accuracy | None  # None where it was not fitted
+    gain: float | None = None  # points by which the first representation is above this one
+    gain_low: float | None = None  # with `gain_high`, its 95 % interval, paired by picture
+    gain_high: float | None = None
+
+    @property
+    def deciding(self) -> Accuracy:
+        """Return the linear probe's accuracy, or without one that of 20 neighbors."""
+        return self.linear or self.knn_20
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class, by the first representation."""
+
+    name: str
+    train_pictures: int
+    test_pictures: int
+    recall: float | None  # percent of its held-out pictures that were told right; None where there are none
+    precision: float | None  # percent of what was told to be it that is; None where nothing was
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many held-out pictures of a class were told to be of one; cells of 0 are left out."""
+
+    label: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture whose label is likely to be wrong."""
+
+    path: str  # relative to its folder
+    label: str
+    predicted: str
+    probability: float  # of the label, by a probe that was not fitted on this picture
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """Accuracy with a part of the labels only."""
+
+    representation: str
+    labels: int  # train pictures whose label was used
+    wanted: str  # 1 %, 5 a class
+    top_1: float  # percent, mean over the draws
+    std: float  # between the draws
+    draws: int
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What `probe` found."""
+
+    encoder: str
+    train_pictures: int
+    test_pictures: int
+    classes: tuple[str, ...]
+    chance: float  # percent: always guessing the largest class
+    scores: tuple[Score, ...]  # the encoder's first, then the baselines'
+    split: str  # how the held-out pictures were chosen
+    knn_temperature: float
+    refused: int
+    model_digest: str
+    protocol: str = "quick"  # of the linear probe: quick, or paper
+    verdict: str = ""  # one sentence
+    per_class: tuple[ClassScore, ...] = ()
+    confusion: tuple[Confusion, ...] = ()
+    suspects: tuple[Suspect, ...] = ()  # most suspect first
+    few_labels: tuple[FewLabels, ...] = ()
+    folder: str | None = None  # where probe.json and the picture of the confusion matrix are
