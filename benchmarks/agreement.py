@@ -20,7 +20,7 @@ from machine import describe_machine
 from simclr_cli.core.events import silent
 from simclr_cli.encode.embed import embed_together
 from simclr_cli.encode.load import pick_device, run_encoder, untrained_twin
-from simclr_cli.engine.accuracy import gain_of, interval, percent
+from simclr_cli.engine.metrics import gain_of, interval, percent
 from simclr_cli.engine.nearest import nearest
 from simclr_cli.evaluate.baselines import without_weights
 from simclr_cli.images.labels import labelled

@@ -30,10 +30,9 @@ from machine import describe_machine, spread
 
 from simclr_cli.engine.layout import along_a_curve
 from simclr_cli.images.decode import small
-from simclr_cli.pages.images import Pixels
+from simclr_cli.pages.images import Pixels, sheets, thumbnail_side, thumbnail_step
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
-from simclr_cli.pages.sheet import at_side
-from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
+from simclr_cli.pages.preview import at_side
 
 CHROMIUM = "/usr/bin/chromium"
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"

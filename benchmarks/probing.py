@@ -29,7 +29,7 @@ from simclr_cli.api import PretrainSettings, ProbeSettings
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.events import silent
 from simclr_cli.encode.load import pick_device, run_encoder
-from simclr_cli.engine.accuracy import percent
+from simclr_cli.engine.metrics import percent
 from simclr_cli.evaluate.comparison import compare
 from simclr_cli.images.labels import read_labelled
 from simclr_cli.images.threads import count_workers

@@ -16,13 +16,11 @@ import typer
 
 from simclr_cli import VERBS, __version__
 from simclr_cli import api as settings
-from simclr_cli.cli.ending import quick_end
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import Commands, as_command
-from simclr_cli.cli.stopping import stoppable
-from simclr_cli.core.errors import Interrupted, SimclrError
+from simclr_cli.cli.signals import quick_end, stoppable
+from simclr_cli.core.errors import Interrupted, SimclrError, trouble
 from simclr_cli.core.hardware import keep_freed_memory, share_cores
-from simclr_cli.core.os_errors import trouble
 from simclr_cli.core.world import PeerLost, Place
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
@@ -90,7 +88,7 @@ def perform(
             place = Place.found()
             if place.count == 1 and getattr(chosen, "devices", 1) > 1:
                 arguments = (verb, settings_class, values, as_json, debug)
-                return launch(chosen.devices, chosen.device, arguments, face.report)
+                return launch(chosen.devices, chosen.device, perform, arguments, face.report)
             face.quiet = place.rank > 0  # the first process talks
             keep_freed_memory()
             data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simclr_cli.cli.ending import quick_end
-from simclr_cli.cli.signals import SAVE, held_back, on_signal
-from simclr_cli.cli.stopping import asked_for, say_stopping
+from simclr_cli.cli.signals import SAVE, asked_for, held_back, on_signal, quick_end, say_stopping
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import Note, Report
 from simclr_cli.core.hardware import lack_of_shared_memory
@@ -25,12 +23,15 @@ if TYPE_CHECKING:
 GRACE = 5  # seconds that the other processes have to end by themselves, when one has failed
 
 
-def launch(count: int, device: str | None, arguments: tuple[Any, ...], report: Report) -> int:
-    """Run one verb in `count` processes; when one fails, the others are ended.
+def launch(
+    count: int, device: str | None, perform: Callable[..., int], arguments: tuple[Any, ...], report: Report
+) -> int:
+    """Run one command in `count` processes; when one fails, the others are ended.
 
     On the first Ctrl-C or SIGTERM they stop by themselves, on the second they are ended; on SIGUSR1 the first saves.
 
     Args:
+        perform: runs the command in one process and returns its exit code.
         arguments: of `perform` in each of them, but for the last, by which they know that they are led.
 
     Returns:
@@ -62,7 +63,7 @@ def launch(count: int, device: str | None, arguments: tuple[Any, ...], report: R
             raise asked_for(passed_on[0])
         with held_back():  # what is sent to one that is still starting waits until it listens
             context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-                _work, (*arguments, True), nprocs=count, join=False, start_method="spawn"
+                _work, (perform, *arguments, True), nprocs=count, join=False, start_method="spawn"
             )
         processes += context.processes
         for number in passed_on:  # while they were started
@@ -128,12 +129,10 @@ def _send(processes: Sequence[BaseProcess], number: int) -> None:
                 os.kill(process.pid, number)
 
 
-def _work(rank: int, *arguments: Any) -> None:
+def _work(rank: int, perform: Callable[..., int], *arguments: Any) -> None:
     """One of the processes; in a group of its own, so that Ctrl-C reaches it once, from the one that started it."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-    from simclr_cli.cli.app import perform
-
     with quick_end():
         raise SystemExit(perform(*arguments))

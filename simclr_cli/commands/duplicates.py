@@ -14,11 +14,11 @@ from simclr_cli.core.errors import Interrupted
 from simclr_cli.core.events import Report, progress, silent
 from simclr_cli.core.locks import locked
 from simclr_cli.core.text import count
-from simclr_cli.engine.calibration import Calibration
 from simclr_cli.images.fingerprints import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.library import choose_run, open_index
 from simclr_cli.search.near_duplicates import Copies, are_copies, find_copies
 from simclr_cli.search.output import Entry, Group, cells, page_of, write_found
+from simclr_cli.search.similarity_scale import Calibration
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
 

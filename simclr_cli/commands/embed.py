@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from simclr_cli.api import EmbedResult, EmbedSettings
 from simclr_cli.core.distributed import Ranks, connected
-from simclr_cli.core.errors import RunError
+from simclr_cli.core.errors import RunError, require_extra
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.files import make_folder
-from simclr_cli.core.os_errors import require_extra
 from simclr_cli.core.world import Place
 from simclr_cli.encode.embed import embed_census, nothing_decoded, unit_rows
 from simclr_cli.encode.load import ReadyEncoder, pick_device, ready_encoder

@@ -21,13 +21,12 @@ from simclr_cli.core.hardware import free_memory
 from simclr_cli.encode.embed import embed_census, nothing_decoded
 from simclr_cli.encode.load import ReadyEncoder, ready_encoder, untrained_twin
 from simclr_cli.encode.model_card import classifier_config, model_card
-from simclr_cli.engine.accuracy import accuracy_of, percent
 from simclr_cli.engine.classifier import check_joinable, join_classifier
+from simclr_cli.engine.metrics import accuracy_of, percent
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census
-from simclr_cli.images.labels import LabelledImages, read_labelled
-from simclr_cli.images.splits import hold_out, some_labels
+from simclr_cli.images.labels import LabelledImages, hold_out, read_labelled, some_labels
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.models import write_model
 from simclr_cli.store.run import RunFolder, classifier_folder

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from simclr_cli.api import MapResult, MapSettings
-from simclr_cli.core.errors import InputError
+from simclr_cli.core.errors import InputError, require_extra
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.files import make_folder, write_bytes
-from simclr_cli.core.os_errors import require_extra
 from simclr_cli.core.seeds import Purpose, numpy_generator
 from simclr_cli.core.text import count
 from simclr_cli.engine.clustering import k_means
@@ -20,8 +19,8 @@ from simclr_cli.engine.layout import along_a_curve, neighbours_wanted, principal
 from simclr_cli.engine.nearest import nearest_others
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.thumbnails import each_thumbnail
+from simclr_cli.pages.images import sheets, thumbnail_side, thumbnail_step
 from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
-from simclr_cli.pages.sprites import sheets, thumbnail_side, thumbnail_step
 from simclr_cli.search.library import choose_run, open_index
 from simclr_cli.store.index import Index
 

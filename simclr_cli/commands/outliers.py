@@ -9,10 +9,10 @@ from simclr_cli.api import OddPicture, OutliersResult, OutliersSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Report, progress, silent
 from simclr_cli.core.text import closeness, count
-from simclr_cli.engine.calibration import Calibration
 from simclr_cli.engine.outliers import Oddness, oddness, percent_below, robust_z
 from simclr_cli.search.library import choose_run, open_index, within
 from simclr_cli.search.output import Entry, Group, cells, page_of, write_found
+from simclr_cli.search.similarity_scale import Calibration
 from simclr_cli.store.index import Index
 
 STANDS_OUT = 3.5  # robust z above which a picture is one: Iglewicz & Hoaglin 1993

@@ -13,7 +13,7 @@ from simclr_cli.api import ClassProbability, Prediction, PredictResult, PredictS
 from simclr_cli.core.errors import InputError, RunError, SettingsError
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import make_folder, write_csv, write_json
-from simclr_cli.core.names import as_cell, as_words
+from simclr_cli.core.text import as_cell, as_words
 from simclr_cli.encode.embed import embed_files
 from simclr_cli.encode.load import ReadyEncoder, pick_device
 from simclr_cli.encode.model_card import labels_from_config, spec_from_config

@@ -16,7 +16,7 @@ from torch import Tensor
 from simclr_cli.api import PretrainResult, PretrainSettings, ResolvedSettings
 from simclr_cli.commands.report import try_report
 from simclr_cli.core.distributed import Ranks, connected
-from simclr_cli.core.errors import CollapseError, InputError, MachineError
+from simclr_cli.core.errors import CollapseError, InputError, MachineError, require_extra
 from simclr_cli.core.events import (
     CensusTaken,
     EpochDone,
@@ -30,7 +30,6 @@ from simclr_cli.core.events import (
 )
 from simclr_cli.core.files import make_folder, write_json
 from simclr_cli.core.hardware import free_memory
-from simclr_cli.core.os_errors import require_extra
 from simclr_cli.core.world import Place
 from simclr_cli.encode.load import pick_device
 from simclr_cli.encode.model_card import model_card, timm_config
@@ -43,10 +42,9 @@ from simclr_cli.images.loader import Batches
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.search.near_duplicates import join_alike
-from simclr_cli.store.history import read_epochs
+from simclr_cli.store.history import EventFiles, read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
-from simclr_cli.store.tensorboard import EventFiles
 from simclr_cli.train.loop import build_model, train
 from simclr_cli.train.monitor import Watch, kept_out
 from simclr_cli.train.outcome import outcome

@@ -17,8 +17,7 @@ from simclr_cli.core.events import CensusTaken, Choice, Note, Report, progress, 
 from simclr_cli.core.files import write_bytes
 from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.encode.load import pick_device
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
+from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view, view_recipe
 from simclr_cli.engine.image_ops import to_grey
 from simclr_cli.images.cache import stored_side
 from simclr_cli.images.census import Census, Picture
@@ -26,8 +25,7 @@ from simclr_cli.images.decode import Pixels, Refusal, small, squashed
 from simclr_cli.images.decode_pool import apart
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers, each
-from simclr_cli.pages.preview import preview_page
-from simclr_cli.pages.sheet import Row, contact_sheet
+from simclr_cli.pages.preview import Row, contact_sheet, preview_page
 from simclr_cli.train.plan import Circumstances, resolve_views
 
 SHOWN = 512  # px; the longer side of a picture as it is shown

@@ -13,7 +13,7 @@ from simclr_cli.evaluate.baselines import baselines
 from simclr_cli.evaluate.comparison import compare
 from simclr_cli.images.labels import read_labelled
 from simclr_cli.images.threads import count_workers
-from simclr_cli.pages.matrix import confusion_png
+from simclr_cli.pages.confusion_matrix import confusion_png
 
 
 def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:

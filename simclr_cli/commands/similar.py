@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from simclr_cli.api import Neighbour, QueryResult, SimilarResult, SimilarSettings
 from simclr_cli.core.events import Report, silent
 from simclr_cli.core.text import closeness
-from simclr_cli.engine.calibration import Calibration
 from simclr_cli.engine.nearest import nearest
 from simclr_cli.search.library import choose_run, open_index, within
 from simclr_cli.search.output import Entry, Group, cells, page_of, write_found
 from simclr_cli.search.queries import Query, embed_queries, read_queries
+from simclr_cli.search.similarity_scale import Calibration
 from simclr_cli.store.index import Index
 
 SPARE = 4  # more hits than are wanted: the query's own file may be among them, under several names

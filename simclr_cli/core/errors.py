@@ -1,11 +1,12 @@
-"""What can go wrong that a person can mend: each error says what and why, and what to do next.
-
-Exit codes stand here and nowhere else; `docs/cli.md` is generated from them.
-"""
+"""Kinds of error and their exit codes, and what the system refuses as one of them."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
 
 
 class SimclrError(Exception):
@@ -83,3 +84,100 @@ KINDS: tuple[type[SimclrError], ...] = (
     SimclrError, SettingsError, InputError, RunError, MachineError, TrainingError, CollapseError,
     Interrupted, Terminated,
 )  # fmt: skip
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")  # torch's words, and C++'s
+GPU = ("CUDA error", "CUDA driver", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error")
+OURS = "device-side assert"  # is an index of ours, not the GPU's fault
+# A disk that fails, or a network share that has gone: of the place where a file lies, not of the file.
+UNREACHABLE = frozenset(
+    getattr(errno, name)  # not every system has each of them
+    for name in "EIO ESTALE ETIMEDOUT ENOTCONN EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENODEV".split()
+    if hasattr(errno, name)
+)
+TOO_MANY_FILES = frozenset((errno.EMFILE, errno.ENFILE))
+NO_RIGHT = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is for want of memory, of a GPU or of the machine."""
+    no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return no_memory or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
+
+
+def trouble(error: BaseException, given: Mapping[str, Any]) -> MachineError | None:
+    """The error with its cause and a way out; None for one that the machine has no part in.
+
+    Args:
+        given: the settings of the command, by name.
+    """
+    words = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if is_out_of_memory(error):
+        whose = "the GPU" if "CUDA" in words or "CUBLAS" in words else "this machine"
+        return MachineError(f"The memory of {whose} is too small ({words}).", _less_memory(given))
+    if isinstance(error, RuntimeError) and any(name in str(error) for name in GPU) and OURS not in str(error):
+        return MachineError(
+            f"The GPU failed ({words}).", "See what simclr doctor says of it, or compute elsewhere: --device cpu."
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in words:
+        return MachineError("No more threads can be started.", "Give fewer --workers, or raise the limit: ulimit -u.")
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in NO_RIGHT:
+        return MachineError(f"{_file(error)} cannot be used: {error.strerror}.", "Change its rights, or make room.")
+    return _unreachable(error)
+
+
+def check_reachable(error: OSError, file: Path | None = None) -> None:
+    """Pass over what the system says of a file itself.
+
+    Args:
+        file: which one it is, where the error does not know.
+
+    Raises:
+        MachineError: it says something of the disk, the share, or a limit.
+    """
+    if (machine := _unreachable(error, file)) is not None:
+        raise machine from None
+
+
+def require_extra(library: str, extra: str, what: str) -> None:
+    """Make sure that there is a library that is no dependency of ours.
+
+    Args:
+        extra: of this package, which brings it.
+        what: needs it, as the subject of a sentence.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    if find_spec(library) is None:
+        raise MachineError(
+            f"{what} needs the library {library}, which is not installed.",
+            f'Install it with: pipx inject simclr-cli {library} (or pip install "simclr-cli[{extra}]").',
+        )
+
+
+def _unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
+    if error.errno in UNREACHABLE:
+        return MachineError(
+            f"{_file(error, file)} cannot be reached: {error.strerror}.",
+            "See to the disk or the network share that holds it, and type the command again.",
+        )
+    if error.errno in TOO_MANY_FILES:
+        return MachineError(
+            f"Too many files are open ({error.strerror}).", "Raise the limit and type the command again: ulimit -n 4096"
+        )
+    return None
+
+
+def _file(error: OSError, file: Path | None = None) -> str:
+    return str(error.filename or file or "A file")
+
+
+def _less_memory(given: Mapping[str, Any]) -> str:
+    if "micro_batch" in given:
+        return "Give a smaller --micro-batch, --image-size or --backbone, or close what else is running."
+    if given.get("batch_size"):
+        return f"Give a smaller batch: --batch-size {max(1, given['batch_size'] // 4)}, or close what else is running."
+    return "Close what else is running, or take a machine with more."

@@ -14,8 +14,7 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.encode.load import ReadyEncoder
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import TwoViews
+from simclr_cli.engine.augment import TwoViews, view_recipe
 from simclr_cli.engine.compile import folded
 from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.image_ops import upload

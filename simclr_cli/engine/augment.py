@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from simclr_cli.api.views import ResolvedViews
 from simclr_cli.engine.image_ops import COLOUR_OPERATIONS, gaussian_blur, resized_crop, to_grey, upload
 
 AT_ONCE = 2**26  # values of float pictures in work at a time: 256 MiB
@@ -169,3 +170,16 @@ class TwoViews:
         parts = [slice(start, start + at_once) for start in range(0, len(pixels), at_once)]
         views = [make_view(pixels[part], sizes[part], both[part], self.size) for part in parts]
         return views[0] if len(views) == 1 else torch.cat(views)
+
+
+def view_recipe(settings: ResolvedViews) -> ViewRecipe:
+    """The views that resolved settings ask for."""
+    return ViewRecipe(
+        crop_area=(settings.crop_min, 1.0),
+        flip=settings.flip,
+        turn=settings.turn,
+        jitter=0.8 if settings.color_strength else 0.0,
+        grey=settings.grey,
+        blur=settings.blur,
+        strength=settings.color_strength,
+    )

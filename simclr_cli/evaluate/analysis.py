@@ -10,10 +10,10 @@ from torch import Tensor
 
 from simclr_cli.api import ClassScore, Confusion, FewLabels, ProbeSettings, Score, Suspect
 from simclr_cli.core.events import Report, progress
-from simclr_cli.engine.accuracy import percent
+from simclr_cli.engine.metrics import percent
 from simclr_cli.engine.probes import fit_probe, suspects
 from simclr_cli.evaluate.comparison import VALIDATION_SHARE, Comparison, Judged
-from simclr_cli.images.splits import folds_of, some_labels, stratified
+from simclr_cli.images.labels import folds_of, some_labels, stratified
 
 NAMES = {"untrained": "the untrained encoder", "raw pixels": "raw pixels", "colour histogram": "a colour histogram",
          "imagenet": "timm's ImageNet encoder"}  # of representations, in a sentence  # fmt: skip

@@ -16,12 +16,11 @@ from simclr_cli.api import ProbeSettings, Score
 from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.encode.embed import embed_together, nothing_decoded
 from simclr_cli.encode.load import ReadyEncoder
-from simclr_cli.engine.accuracy import accuracy_of, gain_of, percent
+from simclr_cli.engine.metrics import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census
-from simclr_cli.images.labels import LabelledImages
-from simclr_cli.images.splits import hold_out, stratified
+from simclr_cli.images.labels import LabelledImages, hold_out, stratified
 from simclr_cli.images.threads import count_workers
 from simclr_cli.train.supervised import LINEAR, train_classifier
 

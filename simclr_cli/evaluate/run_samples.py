@@ -17,8 +17,7 @@ from simclr_cli.core.events import Report
 from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.encode.embed import embed_census, unit_rows
 from simclr_cli.encode.load import ReadyEncoder
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import TwoViews
+from simclr_cli.engine.augment import TwoViews, view_recipe
 from simclr_cli.engine.nearest import Vectors, nearest
 from simclr_cli.engine.simclr import ProjectionHead
 from simclr_cli.images.cache import undecoded
@@ -26,8 +25,8 @@ from simclr_cli.images.census import Census
 from simclr_cli.images.loader import Batches
 from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.images import as_data_uri
+from simclr_cli.pages.preview import at_side
 from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
-from simclr_cli.pages.sheet import at_side
 from simclr_cli.store.index import read_index
 from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import RunFolder

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.core.errors import InputError, MachineError
+from simclr_cli.core.errors import InputError, MachineError, check_reachable
 from simclr_cli.core.events import gigabytes
 from simclr_cli.core.files import free_bytes, make_folder
-from simclr_cli.core.os_errors import check_reachable
 from simclr_cli.images.cache_location import cache_of, cache_root
 from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import NotNow, Pixels, Refusal, squashed

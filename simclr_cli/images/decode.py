@@ -27,8 +27,8 @@ from PIL import (  # what is not loaded here, Pillow would look for among all th
     WebPImagePlugin,
 )
 
+from simclr_cli.core.errors import check_reachable
 from simclr_cli.core.hardware import whole_memory
-from simclr_cli.core.os_errors import check_reachable
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 

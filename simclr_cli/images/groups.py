@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.api import Copies
-from simclr_cli.core.os_errors import check_reachable
+from simclr_cli.core.errors import check_reachable
 from simclr_cli.core.safe_read import digest_file
 from simclr_cli.images.census import Census
 from simclr_cli.images.decode import NotNow

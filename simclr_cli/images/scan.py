@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from simclr_cli.core.errors import InputError, MachineError
+from simclr_cli.core.errors import InputError, MachineError, check_reachable
 from simclr_cli.core.files import write_json
-from simclr_cli.core.os_errors import check_reachable
 from simclr_cli.images.cache_location import HEADERS, cache_of
 from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import FORMATS, MAX_PIXELS, Header, Refusal, looks_like, read_header

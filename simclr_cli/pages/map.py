@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from simclr_cli.core.text import safe
 from simclr_cli.pages.gallery import opens
+from simclr_cli.pages.images import Sheet, columns
 from simclr_cli.pages.page import render
-from simclr_cli.pages.sprites import Sheet, columns
 
 SCRIPTS = ("map_data.js", "map_spread.js", "map_draw.js", "map_panel.js", "map_hands.js")  # in this order, one script
 NEIGHBOURS = 8  # of each picture that are shown

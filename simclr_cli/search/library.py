@@ -19,13 +19,12 @@ from simclr_cli.core.locks import Busy, locked
 from simclr_cli.core.text import count
 from simclr_cli.encode.embed import embed_files, nothing_decoded, unit_rows
 from simclr_cli.encode.load import ReadyEncoder, pick_device, run_encoder
-from simclr_cli.engine.calibration import Calibration
 from simclr_cli.images.census import Census, Picture, Refused
 from simclr_cli.images.decode import NotNow, Refusal
 from simclr_cli.images.groups import content_digest
 from simclr_cli.images.scan import NEVER, take_census
 from simclr_cli.images.threads import count_workers, each
-from simclr_cli.search.similarity_scale import calibrated, calibration_of
+from simclr_cli.search.similarity_scale import Calibration, calibrated, calibration_of
 from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile, Unusable, append, read_index, save
 from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.train.run_images import compare

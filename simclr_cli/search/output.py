@@ -13,8 +13,7 @@ from typing import Any
 from simclr_cli.api import FindSettings
 from simclr_cli.core.events import Report, progress
 from simclr_cli.core.files import make_folder, write_bytes, write_csv, write_json
-from simclr_cli.core.names import Cell, as_cell, as_words
-from simclr_cli.core.text import count
+from simclr_cli.core.text import Cell, as_cell, as_words, count
 from simclr_cli.images.decode import Pixels
 from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.gallery import Found, Part, gallery_page

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.core.files import write_file, write_json
-from simclr_cli.core.names import as_cell, as_text
+from simclr_cli.core.text import as_cell, as_text
 from simclr_cli.store.vectors import Vectors, about, write_described, write_vectors
 
 BLOCK = 256  # rows made into text at once

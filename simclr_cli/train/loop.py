@@ -16,9 +16,8 @@ from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import Ranks
-from simclr_cli.core.errors import Interrupted, MachineError, Terminated
+from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
 from simclr_cli.core.events import EpochDone, Event, Health, Note, Report, StepDone, TrainingBegun
-from simclr_cli.core.os_errors import is_out_of_memory
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.load import start_encoder
 from simclr_cli.engine.encoder import synchronise_norms

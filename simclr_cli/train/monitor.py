@@ -16,20 +16,20 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.events import Health
 from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.encode.embed import embed_views
-from simclr_cli.engine.accuracy import percent
 from simclr_cli.engine.augment import centre_crop, make_view
-from simclr_cli.engine.probes import knn_votes
-from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.engine.validation import (
+from simclr_cli.engine.metrics import (
     alignment,
     effective_rank,
     found_other_view,
     normalised,
+    percent,
     similarities,
     uniformity,
 )
+from simclr_cli.engine.probes import knn_votes
+from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.splits import stratified
+from simclr_cli.images.labels import stratified
 
 LEAST, MOST = 32, 256  # pictures that health is measured on
 HEALTH_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 import torch
 
 from simclr_cli.api import PreviewSettings, ResolvedSettings
-from simclr_cli.api.views import LARGEST_ON_CPU, LARGEST_ON_GPU, ResolvedPreview, ResolvedViews
+from simclr_cli.api.views import LARGEST_ON_CPU, LARGEST_ON_GPU, PRESETS, ResolvedPreview, ResolvedViews
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import Choice, gigabytes
-from simclr_cli.encode.presets import PRESETS
 from simclr_cli.engine.encoder import SMALL_IMAGE
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.images.threads import count_workers

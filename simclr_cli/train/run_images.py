@@ -12,8 +12,8 @@ from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Note, Report
 from simclr_cli.images.census import Census
 from simclr_cli.store.history import read_epochs
-from simclr_cli.store.image_list import KeptPictures, read_pictures, write_pictures
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import KeptPictures, read_pictures, write_pictures
 
 NAMED = 5  # pictures of each kind of change
 

@@ -13,8 +13,7 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import Ranks
 from simclr_cli.core.events import Note, Report
 from simclr_cli.core.seeds import Purpose, seed_device, torch_generator
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import TwoViews, ViewParameters
+from simclr_cli.engine.augment import TwoViews, ViewParameters, view_recipe
 from simclr_cli.engine.compile import Forward, compiled
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.simclr import SimCLR

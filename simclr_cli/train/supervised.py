@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simclr_cli.core.errors import MachineError
+from simclr_cli.core.errors import MachineError, is_out_of_memory
 from simclr_cli.core.events import EpochDone, Report, StepDone
-from simclr_cli.core.os_errors import is_out_of_memory
 from simclr_cli.core.seeds import Purpose, numpy_generator, seed_device, torch_generator
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.compile import folded

@@ -45,7 +45,7 @@ def neutral_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     A command that runs in this process and is to stop is given all the time it takes: its end would be that of pytest.
     """
-    monkeypatch.setattr("simclr_cli.cli.stopping.PATIENCE", 600)
+    monkeypatch.setattr("simclr_cli.cli.signals.PATIENCE", 600)
     for name in COLOURS:
         monkeypatch.delenv(name, raising=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 
 from simclr_cli.api import PretrainSettings
 from simclr_cli.cli.console import Face
-from simclr_cli.cli.signals import held_back
-from simclr_cli.cli.stopping import stoppable
+from simclr_cli.cli.signals import held_back, stoppable
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated
 from simclr_cli.core.events import Note
@@ -86,10 +85,10 @@ STOPS = [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)]
 # One call of C that takes days, in which Python's own handlers never run; argv: patience.
 LONG_STEP = """
 import hashlib, sys
-from simclr_cli.cli import stopping
+from simclr_cli.cli import signals as stopping
 from simclr_cli.cli.console import Face
 from simclr_cli.cli.signals import held_back
-from simclr_cli.cli.stopping import stoppable
+from simclr_cli.cli.signals import stoppable
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import TrainingBegun
 

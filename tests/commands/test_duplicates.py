@@ -18,7 +18,7 @@ from simclr_cli.commands import duplicates as module
 from simclr_cli.commands.duplicates import duplicates
 from simclr_cli.core.errors import InputError, Interrupted, SettingsError
 from simclr_cli.core.events import Event, Progress
-from simclr_cli.core.names import name_of
+from simclr_cli.core.text import name_of
 from simclr_cli.store.moves import JOURNAL
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from simclr_cli.api import PredictResult, PredictSettings
 from simclr_cli.commands.predict import predict
 from simclr_cli.core.errors import InputError, RunError, SettingsError
-from simclr_cli.core.names import as_cell, as_words, name_of
+from simclr_cli.core.text import as_cell, as_words, name_of
 from simclr_cli.encode.load import load_encoder
 from simclr_cli.encode.model_card import classifier_config
 from simclr_cli.engine.classifier import join_classifier

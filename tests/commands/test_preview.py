@@ -19,11 +19,10 @@ from simclr_cli.commands.preview import preview
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import CensusTaken, Event, Note
 from simclr_cli.core.seeds import Purpose, torch_generator
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import draw_parameters, make_view
+from simclr_cli.engine.augment import draw_parameters, make_view, view_recipe
 from simclr_cli.images.cache import decode_once
 from simclr_cli.images.scan import take_census
-from simclr_cli.pages.sheet import Row
+from simclr_cli.pages.preview import Row
 from simclr_cli.train.plan import Circumstances, resolve_views
 
 

@@ -18,7 +18,7 @@ from simclr_cli.images.scan import take_census
 PACKAGE = Path(simclr_cli.__file__).parent
 # Ages of files, which bear the clock's time themselves (a stray that looks young stays), the times in event files, and
 # the week in which a stored picture was last asked for, by which those go that nobody asks for.
-WALL_CLOCK = {"core/files.py", "store/tensorboard.py", "images/pixel_store.py"}
+WALL_CLOCK = {"core/files.py", "store/history.py", "images/pixel_store.py"}
 DAY = 86_400
 
 

@@ -8,8 +8,7 @@ import os
 import pytest
 import torch
 
-from simclr_cli.core.errors import MachineError
-from simclr_cli.core.os_errors import is_out_of_memory, require_extra, trouble
+from simclr_cli.core.errors import MachineError, is_out_of_memory, require_extra, trouble
 
 CPU = "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from simclr_cli.engine.probes import fit_probe, suspects
 from simclr_cli.evaluate.analysis import FOLDS, out_of_fold
-from simclr_cli.images.splits import folds_of
+from simclr_cli.images.labels import folds_of
 
 
 def rows(count: int, apart: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,8 @@ from simclr_cli.core.events import Choice
 from simclr_cli.pages.gallery import Found, Part, gallery_page
 from simclr_cli.pages.images import as_data_uri
 from simclr_cli.pages.map import Mapped, map_page
-from simclr_cli.pages.preview import preview_page
+from simclr_cli.pages.preview import Row, contact_sheet, preview_page
 from simclr_cli.pages.report import NeighboursShown, RunShown, Thumbnail, ViewsShown, report_page
-from simclr_cli.pages.sheet import Row, contact_sheet
 
 COUNT = 30
 PIXELS = np.zeros((8, 8, 3), np.uint8)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from simclr_cli.core.text import safe
 from simclr_cli.engine.nearest import nearest_others
 from simclr_cli.pages.gallery import opens
+from simclr_cli.pages.images import sheets
 from simclr_cli.pages.map import Mapped, map_page
-from simclr_cli.pages.sprites import sheets
 
 SIDE = 6  # of the grid of pictures
 COUNT = SIDE * SIDE

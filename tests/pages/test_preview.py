@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli.core.events import Choice
-from simclr_cli.pages.preview import preview_page
-from simclr_cli.pages.sheet import COLOURS, Row
+from simclr_cli.pages.preview import COLOURS, Row, preview_page
 
 CHOICES = [Choice("crop min", "0.2", "the preset microscopy: <b>why</b>")]
 

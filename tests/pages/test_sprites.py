@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.pages.images import Pixels
-from simclr_cli.pages.sprites import (
+from simclr_cli.pages.images import (
     ALL_PIXELS,
     BLOCK,
     SHEET,
+    Pixels,
     Sheet,
     columns,
     sheets,

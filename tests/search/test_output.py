@@ -20,7 +20,7 @@ from PIL import Image
 from simclr_cli.api import SimilarSettings
 from simclr_cli.core.errors import Interrupted, MachineError
 from simclr_cli.core.events import Progress, silent
-from simclr_cli.core.names import name_of
+from simclr_cli.core.text import name_of
 from simclr_cli.search import output as outputs
 from simclr_cli.search.output import Entry, Group, common_folder, page_of, share, write_found
 from simclr_cli.store.run import RunFolder

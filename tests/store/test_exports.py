@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from simclr_cli.api.search import FORMS
 from simclr_cli.core.errors import MachineError
-from simclr_cli.core.names import name_of
+from simclr_cli.core.text import name_of
 from simclr_cli.store.exports import WRITERS, as_numbers, write_export
 from simclr_cli.store.vectors import Vectors, read_vectors, rows_file
 

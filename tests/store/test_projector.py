@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simclr_cli.core.names import name_of
+from simclr_cli.core.text import name_of
 from simclr_cli.store.exports import write_projector
 from simclr_cli.store.vectors import Vectors, rows_file
 

@@ -21,8 +21,8 @@ from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.report import read_probe
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import SimclrError
-from simclr_cli.core.names import as_cell, name_of
 from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.text import as_cell, name_of
 from simclr_cli.encode.model_card import labels_from_config, spec_from_config
 from simclr_cli.images.cache_location import list_caches
 from simclr_cli.images.labels import read_labels
@@ -32,13 +32,12 @@ from simclr_cli.images.synthetic import draw_pictures
 from simclr_cli.search.similarity_scale import calibration_of
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import read_epochs
-from simclr_cli.store.image_list import read_pictures
 from simclr_cli.store.index import read_index
 from simclr_cli.store.manifest import MANIFEST, read_manifest
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, read_journal
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import read_run_info
+from simclr_cli.store.run_info import read_pictures, read_run_info
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
 
 pytestmark = pytest.mark.long

@@ -23,8 +23,7 @@ from simclr_cli.core.distributed import Ranks
 from simclr_cli.core.errors import Interrupted, Terminated, TrainingError
 from simclr_cli.core.events import EpochDone, Event, Note, StepDone, TrainingBegun, silent
 from simclr_cli.core.seeds import Purpose, torch_generator
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import TwoViews
+from simclr_cli.engine.augment import TwoViews, view_recipe
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.simclr import SimCLR

@@ -16,9 +16,8 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import SettingsError, TrainingError
 from simclr_cli.core.seeds import Purpose, torch_generator
 from simclr_cli.encode.load import start_encoder
-from simclr_cli.encode.presets import view_recipe
-from simclr_cli.engine.augment import TwoViews
-from simclr_cli.engine.validation import found_other_view, normalised
+from simclr_cli.engine.augment import TwoViews, view_recipe
+from simclr_cli.engine.metrics import found_other_view, normalised
 from simclr_cli.images.cache import DecodedPictures, decode_once
 from simclr_cli.images.census import Census
 from simclr_cli.images.scan import take_census

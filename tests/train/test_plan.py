@@ -9,7 +9,7 @@ import torch
 
 from simclr_cli.api import PreviewSettings, ResolvedSettings
 from simclr_cli.core.errors import InputError, SettingsError
-from simclr_cli.encode.presets import view_recipe
+from simclr_cli.engine.augment import view_recipe
 from simclr_cli.train.plan import (
     COMPILE_PAYS,
     MEMORY_SHARE,

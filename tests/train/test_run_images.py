@@ -13,8 +13,8 @@ import pytest
 from simclr_cli.core.errors import RunError
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.history import write_epochs
-from simclr_cli.store.image_list import read_pictures
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import read_pictures
 from simclr_cli.train.run_images import compare, find_folder, is_of, keep_pictures
 
 

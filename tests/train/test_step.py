@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.api import ResolvedSettings
+from simclr_cli.core.errors import is_out_of_memory
 from simclr_cli.core.events import Event, Note, silent
-from simclr_cli.core.os_errors import is_out_of_memory
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedPictures

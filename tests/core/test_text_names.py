@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simclr_cli.core.files import write_csv
-from simclr_cli.core.names import as_cell, as_text, as_words, name_of
+from simclr_cli.core.text import as_cell, as_text, as_words, name_of
 
 
 @pytest.fixture

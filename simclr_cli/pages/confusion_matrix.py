@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: a row for each class, its held-out pictures spread over what they were taken for."""
+"""A confusion matrix as an image: a row for each class, its held-out images spread over the classes predicted."""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from simclr_cli.api import Preset, PreviewSettings, ResolvedSettings
-from simclr_cli.api.views import ViewSettings
-from simclr_cli.encode.presets import PRESETS, view_recipe
-from simclr_cli.engine.augment import ViewRecipe
+from simclr_cli.api.views import PRESETS, ViewSettings
+from simclr_cli.engine.augment import ViewRecipe, view_recipe
 from simclr_cli.train.plan import Circumstances, resolve, resolve_views
 
 HERE = Circumstances(1000, 256, torch.device("cpu"))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from simclr_cli.engine.validation import (
+from simclr_cli.engine.metrics import (
     alignment,
     effective_rank,
     found_other_view,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli.api import Confusion
-from simclr_cli.pages.matrix import confusion_png
+from simclr_cli.pages.confusion_matrix import confusion_png
 
 
 def drawn(classes: list[str], cells: list[Confusion]) -> Image.Image:

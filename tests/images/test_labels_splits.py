@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simclr_cli.images.splits import folds_of, some_labels, stratified
+from simclr_cli.images.labels import folds_of, some_labels, stratified
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.9])

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 from torch import Tensor
 
-from simclr_cli.engine.accuracy import accuracy_of, gain_of, interval, percent
+from simclr_cli.engine.metrics import accuracy_of, gain_of, interval, percent
 
 
 def told(classes: int, count: int = 300, seed: int = 0) -> tuple[Tensor, Tensor]:

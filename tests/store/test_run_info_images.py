@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from simclr_cli.core.errors import RunError
-from simclr_cli.store.image_list import FORMAT_VERSION, KeptPictures, read_pictures, write_pictures
 from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import FORMAT_VERSION, KeptPictures, read_pictures, write_pictures
 
 
 def test_pictures_come_back_with_any_name(tmp_path: Path, hostile: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.store.tensorboard import EventFiles, scalars
+from simclr_cli.store.history import EventFiles, scalars
 
 HEALTH = {"alignment": 0.5, "uniformity": -2.0, "pictures": 64, "held_out": True}
 

@@ -12,7 +12,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys, threading, time
-from simclr_cli.cli.ending import quick_end
+from simclr_cli.cli.signals import quick_end
 
 class Slow:
     def __del__(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simclr_cli.engine.calibration import LEVELS, calibrate
+from simclr_cli.search.similarity_scale import LEVELS, calibrate
 
 
 def unit(rows: int, seed: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageFont
 
-from simclr_cli.pages.sheet import COLOURS, MARGIN, Row, at_side, boxed, contact_sheet, elided, shown_side, wrapped
+from simclr_cli.pages.preview import COLOURS, MARGIN, Row, at_side, boxed, contact_sheet, elided, shown_side, wrapped
 
 NAMES = (
     "plain.jpg",
