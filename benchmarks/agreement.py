@@ -1,9 +1,9 @@
-"""Is the nearest picture of the same class? By a run's encoder, beside the untrained one and colours.
+"""Is the nearest image of the same class? By a run's encoder, beside the untrained one and colors.
 
     python benchmarks/agreement.py TRAIN --test TEST --run RUN_FOLDER
 
-For each picture of TEST the nearest of TRAIN, by cosine, as `simclr similar` finds it: percent whose class is the same
-(kNN@1), with 95 % bootstrap intervals, and by how much the run's encoder is above each other one, paired by picture.
+For each image of TEST the nearest of TRAIN, by cosine, as `simclr similar` finds it: percent whose class is the same
+(kNN@1), with 95 % bootstrap intervals, and by how much the run's encoder is above each other one, paired by image.
 Labels are the folders. Prints one JSON object.
 """
 
@@ -23,7 +23,7 @@ from simclr_cli.encode.load import pick_device, run_encoder, untrained_twin
 from simclr_cli.engine.metrics import gain_of, interval, percent
 from simclr_cli.engine.nearest import nearest
 from simclr_cli.evaluate.baselines import without_weights
-from simclr_cli.images.labels import labelled
+from simclr_cli.images.labels import labeled
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
@@ -44,13 +44,13 @@ def main() -> None:
     }
     rows, labels = [], []
     for folder in (given.train, given.test):
-        census, of = labelled(take_census(folder))
-        paths = [census.path(picture) for picture in census.pictures]
-        h, refusals = embed_together(
+        census, of = labeled(take_census(folder))
+        paths = [census.path(image) for image in census.images]
+        h, unusable = embed_together(
             list(arms.values()), paths, batch_size=128, workers=count_workers(), report=silent, stage="embedding"
         )
         rows.append([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in h])
-        labels.append(np.array([of[picture.name] for i, picture in enumerate(census.pictures) if i not in refusals]))
+        labels.append(np.array([of[image.name] for i, image in enumerate(census.images) if i not in unusable]))
     right = {}
     for name, train, test in zip(arms, *rows, strict=True):
         _, places = nearest(train, test, 1)

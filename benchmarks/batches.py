@@ -6,7 +6,7 @@ time     a step of ResNet-18 at 64 px, batch 64, in 4 micro-batches of 16 and in
 memory   the peak of a whole `pretrain` of one epoch on 4,096 of IMAGES, ResNet-10-T at 40 px: batch 64, and batch 4,096
          in micro-batches of 64
 devices  images/s of `simclr pretrain` with --devices 2 over --devices 1, ResNet-18 at 64 px, batch 64, in turn
-plan     what a step takes at its peak over what the plan counts on (bytes kept a picture), by batch
+plan     what a step takes at its peak over what the plan counts on (bytes kept an image), by batch
 
 Prints one JSON object.
 """
@@ -62,7 +62,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / (ke
 
 
 def prepared(batch: int, backbone: str = "resnet18", size: int = 64, device: torch.device = CPU) -> tuple[Step, int]:
-    """A step, and the bytes that a picture keeps."""
+    """A step, and the bytes that an image keeps."""
     asked = ResolvedSettings(images=Path(), backbone=backbone, image_size=size, batch_size=batch, compile="off")
     chosen = resolve(asked, Circumstances(10_000, size, device))[0]
     model = build_model(chosen).to(device).train()
@@ -112,7 +112,7 @@ def peaks(images: Path, place: Path) -> dict[str, Any]:
 
 
 def devices(place: Path, rounds: int) -> dict[str, Any]:
-    """Two processes on this machine over one, from the second epoch on; on the pictures that `peaks` has linked."""
+    """Two processes on this machine over one, from the second epoch on; on the images that `peaks` has linked."""
     rates: dict[str, list[float]] = {"1": [], "2": []}
     few = place / "few"
     few.mkdir()

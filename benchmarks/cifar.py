@@ -1,8 +1,8 @@
-"""Does training pay, and is it as good as lightly's SimCLR of the same encoder, pictures and epochs?
+"""Does training pay, and is it as good as lightly's SimCLR of the same encoder, images and epochs?
 
-    python benchmarks/cifar.py TRAIN TEST [--pictures 5000 --epochs 10 --seeds 0 1 2] [--python .peers/bin/python]
+    python benchmarks/cifar.py TRAIN TEST [--count 5000 --epochs 10 --seeds 0 1 2] [--python .peers/bin/python]
 
-For each seed: `simclr pretrain` on so many pictures of TRAIN (class folders, as many of each), lightly's SimCLR on the
+For each seed: `simclr pretrain` on so many images of TRAIN (class folders, as many of each), lightly's SimCLR on the
 same ones (benchmarks/lightly_arms.py, by a Python that has lightly), then one `simclr probe` of both, of the untrained
 encoder and of raw pixels, on TEST. Prints one JSON object: kNN (k = 20, 200) and linear accuracy in percent.
 """
@@ -26,7 +26,7 @@ ARMS = Path(__file__).with_name("lightly_arms.py")
 
 
 def links(folder: Path, each: int, target: Path) -> Path:
-    """Links to the first pictures of every class."""
+    """Links to the first images of every class."""
     for group in sorted(path for path in folder.iterdir() if path.is_dir()):
         (target / group.name).mkdir(parents=True)
         for path in sorted(group.iterdir())[:each]:
@@ -78,13 +78,13 @@ def main() -> None:
     parser.add_argument("--python", type=Path, help="a Python that has lightly")
     parser.add_argument("--backbone", default="resnet10t")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    for name, default in (("pictures", 5000), ("tests", 2000), ("image-size", 40), ("batch", 64), ("epochs", 10)):
+    for name, default in (("images", 5000), ("tests", 2000), ("image-size", 40), ("batch", 64), ("epochs", 10)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         classes = sum(path.is_dir() for path in given.train.iterdir())
-        links(given.train, given.pictures // classes, place / "train")
+        links(given.train, given.images // classes, place / "train")
         links(given.test, given.tests // classes, place / "test")
         rows = [one_seed(seed, given, place) for seed in given.seeds]
     means = {

@@ -3,7 +3,7 @@
     python benchmarks/decoders.py PHOTOS [--rounds 7]
 
 PHOTOS is a folder of small photos (about 400 px); the larger ones are made of them as in decoding.py. In turn, round
-by round. Prints one JSON object: pictures/s of both, the ratios, and what starting a decoder takes. A process's
+by round. Prints one JSON object: images/s of both, the ratios, and what starting a decoder takes. A process's
 start is not in the figures: it is once for a command.
 """
 

@@ -1,11 +1,11 @@
-"""Building the cache against the plain way: Pillow's full decode and resize of every picture, on one core.
+"""Building the cache against the plain way: Pillow's full decode and resize of every image, on one core.
 
     python benchmarks/decoding.py PHOTOS [--image-size 64] [--rounds 5]
 
 PHOTOS is a folder of small photos (about 400 px). The larger ones are mosaics of them at their own resolution, saved
 as JPEG of quality 90: full of detail, which is the hard case for a decoder that skips detail. Both arms give the same
-squares; the cache's arm also looks after refusals, writes them to the disk (fsync included) and the index. In turn,
-round by round, a fresh cache each time. Prints one JSON object: pictures/s of both, and the ratio.
+squares; the cache's arm also looks after unusable, writes them to the disk (fsync included) and the index. In turn,
+round by round, a fresh cache each time. Prints one JSON object: images/s of both, and the ratio.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def make(photos: list[Path], size: tuple[int, int] | None, count: int, folder: P
 def plain(census: Census, side: int) -> list[np.ndarray]:
     """What anyone would write."""
     squares = []
-    for picture in census.pictures:
-        with Image.open(census.path(picture)) as image:
+    for image in census.images:
+        with Image.open(census.path(image)) as image:
             squares.append(np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)))
     return squares
 
@@ -72,7 +72,7 @@ def main() -> None:
     for kind, (size, count) in KINDS.items():
         rates: dict[str, list[float]] = {"cache": [], "plain": []}
         with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "pictures"
+            folder = Path(place) / "images"
             make(sorted(given.photos.rglob("*.jpg"))[:600], size, count, folder)
             os.environ["SIMCLR_CACHE"] = f"{place}/cache"
             census = take_census(folder)
@@ -88,7 +88,7 @@ def main() -> None:
             found = decoded.read(np.arange(count)).transpose(0, 2, 3, 1).astype(float)
         ratios = [ours / theirs for ours, theirs in zip(rates["cache"], rates["plain"], strict=True)]
         figures[kind] = {
-            "pictures_per_second": {name: spread(values, 1) for name, values in rates.items()},
+            "images_per_second": {name: spread(values, 1) for name, values in rates.items()},
             "cache_over_plain": spread(ratios),
             "mean_difference_of_255": round(float(np.abs(found - np.stack(squares)).mean()), 2),
         }

@@ -1,13 +1,13 @@
 """Finding copies: how long among many vectors, and how many of known copies of photos, by which thresholds.
 
     python benchmarks/duplicates.py vectors [--rows 100000] [--rounds 3]
-    python benchmarks/duplicates.py photos RUN PICTURES [--originals 200]
+    python benchmarks/duplicates.py photos RUN IMAGES [--originals 200]
 
 vectors    rows of 512 numbers with the structure of h (clusters, a falling spectrum, no negative numbers), 2 % of them
            near copies of others: seconds until all pairs of at least 0.95 are known, and the most memory ever taken
-photos     some of PICTURES are copied exactly, at half the size, at JPEG quality 40, cut by 4 %, and 10 % brighter,
+photos     some of IMAGES are copied exactly, at half the size, at JPEG quality 40, cut by 4 %, and 10 % brighter,
            beside the originals, in a folder of its own; RUN's encoder makes the vectors. For several thresholds, bits
-           and correlations: percent of each kind of copy found, and how many pairs of other pictures with them
+           and correlations: percent of each kind of copy found, and how many pairs of other images with them
 
 Prints one JSON object.
 """
@@ -48,12 +48,12 @@ def structured(rows: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     rng = np.random.default_rng(0)
     falling = (np.arange(1, WIDTH + 1) ** -0.6).astype(np.float32)
     turn = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
-    centres = rng.standard_normal((50, WIDTH), dtype=np.float32) * falling
+    centers = rng.standard_normal((50, WIDTH), dtype=np.float32) * falling
     h = np.empty((rows, WIDTH), np.float32)
     for start in range(0, rows, 8192):
         part = h[start : start + 8192]
         noise = rng.standard_normal(part.shape, dtype=np.float32) * falling
-        part[:] = np.maximum((noise + centres[rng.integers(0, 50, len(part))]) @ turn + 0.02, 0)
+        part[:] = np.maximum((noise + centers[rng.integers(0, 50, len(part))]) @ turn + 0.02, 0)
     copies = int(rows * PLANTED)
     of = rng.integers(0, rows - copies, copies)
     h[rows - copies :] = h[of] + 0.1 * h[:1000].std() * rng.standard_normal((copies, WIDTH), dtype=np.float32)
@@ -81,9 +81,9 @@ def among_vectors(given: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plant(pictures: Path, folder: Path, originals: int) -> dict[str, dict[str, str]]:
-    """A copy of the folder with copies of some pictures; their names by original and kind."""
-    shutil.copytree(pictures, folder, copy_function=shutil.copyfile)
+def plant(images: Path, folder: Path, originals: int) -> dict[str, dict[str, str]]:
+    """A copy of the folder with copies of some images; their names by original and kind."""
+    shutil.copytree(images, folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
     files = sorted(path for path in folder.rglob("*.jpg"))
     planted = {}
@@ -108,10 +108,10 @@ def plant(pictures: Path, folder: Path, originals: int) -> dict[str, dict[str, s
 
 def among_photos(given: argparse.Namespace, place: Path) -> dict[str, Any]:
     """Recall of each kind of copy, and pairs of others, over a grid of thresholds."""
-    planted = plant(given.pictures, place / "pictures", given.originals)
+    planted = plant(given.images, place / "images", given.originals)
     run = Path(shutil.copytree(given.run, place / "run", ignore=shutil.ignore_patterns("vectors")))
     config = json.loads((run / "config.json").read_text())
-    config["settings"]["images"] = str(place / "pictures")
+    config["settings"]["images"] = str(place / "images")
     (run / "config.json").write_text(json.dumps(config))
     index, calibration = open_index(choose_run(DuplicatesSettings(run=str(run))), silent)
     h, places = index.h[slice(0, len(index))], {name: i for i, name in enumerate(index.names)}
@@ -142,7 +142,7 @@ def among_photos(given: argparse.Namespace, place: Path) -> dict[str, Any]:
          "others": int(_within(others, least, bits, alike).sum())}
         for name, least in thresholds.items() for bits in (4, 6, 8, 10) for alike in (-1.0, 0.95, 0.96, 0.97)
     ]  # fmt: skip
-    return {"pictures": len(index), "originals": len(planted), "rows": rows}
+    return {"images": len(index), "originals": len(planted), "rows": rows}
 
 
 def _within(measured: tuple[NDArray[Any], ...], least: float, bits: int, alike: float) -> NDArray[np.bool_]:
@@ -159,7 +159,7 @@ def main() -> None:
     vectors.add_argument("--rounds", type=int, default=3)
     photos = kinds.add_parser("photos")
     photos.add_argument("run", type=Path)
-    photos.add_argument("pictures", type=Path)
+    photos.add_argument("images", type=Path)
     photos.add_argument("--originals", type=int, default=200)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:

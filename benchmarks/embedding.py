@@ -1,6 +1,6 @@
 """Embedding from files against the encoder's limit: the same timm model on one synthetic batch that is already there.
 
-    python benchmarks/embedding.py PHOTOS [--backbone resnet18] [--size 224] [--pictures 256] [--rounds 5]
+    python benchmarks/embedding.py PHOTOS [--backbone resnet18] [--size 224] [--count 256] [--rounds 5]
 
 In turn, round by round: `embed` from files (decoding included), and plain timm in inference mode on a resident batch,
 in both memory layouts. Prints one JSON object: images/s of each, and the ratios.
@@ -29,10 +29,10 @@ from simclr_cli.images.threads import count_workers
 BATCH = 64
 
 
-def measure(photos: Path, backbone: str, size: int, pictures: int, rounds: int, device: str | None) -> dict[str, Any]:
+def measure(photos: Path, backbone: str, size: int, images: int, rounds: int, device: str | None) -> dict[str, Any]:
     """The arms in turn."""
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    paths = (paths * (1 + pictures // len(paths)))[:pictures]
+    paths = (paths * (1 + images // len(paths)))[:images]
     ready = ready_encoder(EmbedSettings(backbone=backbone, image_size=size, images=photos, device=device))
     model = timm.create_model(backbone, num_classes=0).eval().to(ready.device)
     layouts = {"timm": torch.contiguous_format, "timm, channels_last": torch.channels_last}
@@ -56,7 +56,7 @@ def measure(photos: Path, backbone: str, size: int, pictures: int, rounds: int, 
                 rates[name].append(rate)
     files = rates["embed from files"]
     ratios = {name: spread([a / b for a, b in zip(files, rates[name], strict=True)]) for name in layouts}
-    asked = {"backbone": backbone, "size": size, "pictures": pictures, "device": str(ready.device)}
+    asked = {"backbone": backbone, "size": size, "images": images, "device": str(ready.device)}
     rates_spread = {name: spread(values, 1) for name, values in rates.items()}
     return {**asked, "images_per_second": rates_spread, "embed_over": ratios}
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--backbone", default="resnet18")
-    for name, default in (("size", 224), ("pictures", 256), ("rounds", 5)):
+    for name, default in (("size", 224), ("images", 256), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
     print(json.dumps({**measure(**vars(parser.parse_args()), device=None), **describe_machine()}, indent=1))
 

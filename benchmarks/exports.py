@@ -51,7 +51,7 @@ def measure(rows: int, width: int, rounds: int) -> dict[str, Any]:
     values = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     names = tuple(f"{i % 10}/{hashlib.md5(str(i).encode()).hexdigest()}.jpg" for i in range(rows))
-    vectors = Vectors(values, names, "/pictures", "a" * 64, True, "f" * 64)
+    vectors = Vectors(values, names, "/images", "a" * 64, True, "f" * 64)
     writers = {**WRITERS, ".tsv": lambda out, vectors: write_projector(out, vectors, 64)}
     seconds: dict[str, dict[str, list[float]]] = {form: {"write": [], "read": []} for form in READERS}
     sizes: dict[str, int] = {}

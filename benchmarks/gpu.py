@@ -2,7 +2,7 @@
 
     PYTHONPATH=. python benchmarks/gpu.py CIFAR [PHOTOS] [--minutes 8] [--only PART ...]
 
-CIFAR is a folder with train/<class>/* and test/<class>/* of 32 px, PHOTOS one of larger pictures, or either a .tar.xz
+CIFAR is a folder with train/<class>/* and test/<class>/* of 32 px, PHOTOS one of larger images, or either a .tar.xz
 of such a folder. Works from the source, without an install.
 
 agreement   views, h, NT-Xent and its gradient on the GPU beside the CPU's
@@ -90,9 +90,9 @@ def steps(cifar: Path, photos: Path, device: str, place: Path) -> dict[str, Any]
     return figures
 
 
-def loss(device: torch.device, pictures: int) -> dict[str, Any]:
+def loss(device: torch.device, images: int) -> dict[str, Any]:
     """NT-Xent at a size whose similarities would not fit."""
-    z = torch.randn(2 * pictures, 128, device=device, requires_grad=True)
+    z = torch.randn(2 * images, 128, device=device, requires_grad=True)
     seconds = []
     for _ in range(3):
         if device.type == "cuda":
@@ -102,8 +102,8 @@ def loss(device: torch.device, pictures: int) -> dict[str, Any]:
         z.grad.sum().item()
         seconds.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
-    return {"pictures": pictures, "seconds": [round(s, 4) for s in seconds], "peak_gib": peak,
-            "all_similarities_would_take_gib": (2 * pictures) ** 2 * 4 / 2**30}  # fmt: skip
+    return {"images": images, "seconds": [round(s, 4) for s in seconds], "peak_gib": peak,
+            "all_similarities_would_take_gib": (2 * images) ** 2 * 4 / 2**30}  # fmt: skip
 
 
 def large_batches(device: torch.device) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--only", nargs="+", default=["agreement", "steps", "loss", "batches", "embedding", "cifar"])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--loss-pictures", type=int, default=65_536)
+    parser.add_argument("--loss-images", type=int, default=65_536)
     given = parser.parse_args()
     device = torch.device(given.device)
     figures: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def main() -> None:
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "agreement": lambda: agreement(device),
             "steps": lambda: steps(cifar, photos, given.device, place),
-            "loss": lambda: loss(device, given.loss_pictures),
+            "loss": lambda: loss(device, given.loss_images),
             "batches": lambda: large_batches(device),
             "embedding": lambda: embedding.measure(photos, "resnet18", 224, 2048, 3, given.device),
             "cifar": lambda: cifar_figures(

@@ -2,7 +2,7 @@
 
     python benchmarks/health.py IMAGES [--backbone resnet18] [--image-size 64] [--epochs 12]
 
-One real `pretrain`; the time in `Watch.look` over that of the epochs, all together. Prints one JSON object.
+One real `pretrain`; the time in `Monitor.look` over that of the epochs, all together. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from simclr_cli.api import PretrainSettings
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.events import EpochDone, Event
-from simclr_cli.train.monitor import Watch
+from simclr_cli.train.monitor import Monitor
 
 
 def main() -> None:
@@ -33,12 +33,12 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     looks: list[dict[str, Any]] = []
-    plain = Watch.look
+    plain = Monitor.look
 
-    def timed(self: Watch, *asked: Any) -> Any:
+    def timed(self: Monitor, *asked: Any) -> Any:
         began = time.perf_counter()
         seen = plain(self, *asked)
-        told = {"health": seen[0] is not None, "knn": seen[1] is not None}
+        told = {"validation": seen[0] is not None, "knn_accuracy": seen[1] is not None}
         looks.append({**told, "seconds": round(time.perf_counter() - began, 3)})
         return seen
 
@@ -48,7 +48,7 @@ def main() -> None:
         if isinstance(event, EpochDone):
             epochs.append(event.seconds)
 
-    Watch.look = timed  # type: ignore[method-assign]
+    Monitor.look = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as place:
         os.environ["SIMCLR_CACHE"] = f"{place}/cache"
         settings = PretrainSettings(images=given.images, runs=Path(place) / "runs", backbone=given.backbone,
@@ -56,7 +56,7 @@ def main() -> None:
         result = pretrain(settings, report=listen)
     taken = sum(look["seconds"] for look in looks)
     print(json.dumps({
-        **{name: str(value) for name, value in vars(given).items()}, "pictures": result.pictures,
+        **{name: str(value) for name, value in vars(given).items()}, "images": result.images,
         "training_s": round(sum(epochs), 1), "looking_s": round(taken, 2),
         "share_percent": round(100 * taken / sum(epochs), 2), "looks": looks, **describe_machine(),
     }, indent=1))  # fmt: skip

@@ -4,7 +4,7 @@
     python benchmarks/lightly_arms.py linear TRAIN --test TEST --weights IN.safetensors [--epochs 3 ...]
 
 pretrain  SimCLR by lightly's parts and the settings of its CIFAR-10 benchmark (SGD, 0.06 * batch / 128, momentum 0.9,
-          decay 5e-4, cosine, tau 0.5), without normalisation, so that the weights stand for the same preprocessing.
+          decay 5e-4, cosine, tau 0.5), without normalization, so that the weights stand for the same preprocessing.
 linear    lightly's LinearClassifier, by Lightning, on crops and flips; prints its top-1 and the seconds an epoch takes.
 
 Each prints one JSON object.

@@ -1,4 +1,4 @@
-"""The main job on a folder of labelled pictures: pretrain, embed, probe, similar, each as a user types it.
+"""The main job on a folder of labeled images: pretrain, embed, probe, similar, each as a user types it.
 
     python benchmarks/main_job.py TRAIN --test TEST [--epochs 30] [-- further options of pretrain]
 
@@ -43,17 +43,17 @@ def main() -> None:
         embedded, embed_s = simclr("embed", "--out", str(Path(folder) / "vecs.npy"), *runs)
         probed, probe_s = simclr("probe", given.train, "--test", given.test, *runs)
         found, similar_s = simclr("similar", str(query), *runs)
-    kept = ("epochs", "pictures", "refused", "first_loss", "last_loss", "images_per_second", "seconds")
+    kept = ("epochs", "images", "skipped", "first_loss", "last_loss", "images_per_second", "seconds")
     result = {
         **describe_machine(),
         "plan": {choice["name"]: choice["value"] for choice in trained["plan"]["choices"]},
         "estimated_s": trained["plan"]["seconds"],
         "pretrain": {key: trained[key] for key in kept},
-        "embed": {key: embedded[key] for key in ("rows", "dimensions", "refused", "images_per_second")},
-        "probe": {key: probed[key] for key in ("train_pictures", "test_pictures", "chance", "refused", "scores")},
+        "embed": {key: embedded[key] for key in ("rows", "dimensions", "skipped", "images_per_second")},
+        "probe": {key: probed[key] for key in ("train_images", "test_images", "chance", "skipped", "scores")},
         "similar": {
             "searched": found["searched"],
-            "top": [hit["path"] for hit in found["queries"][0]["neighbours"][:3]],
+            "top": [hit["path"] for hit in found["queries"][0]["neighbors"][:3]],
         },
         "process_s": {"pretrain": pretrain_s, "embed": embed_s, "probe": probe_s, "similar": similar_s},
     }

@@ -1,8 +1,8 @@
-"""The page of `simclr map` for many pictures: how large it is, how soon it is there, and how smoothly it moves.
+"""The page of `simclr map` for many images: how large it is, how soon it is there, and how smoothly it moves.
 
-    python benchmarks/map.py [--counts 10000 100000] [--pictures FOLDER] [--seconds 4]
+    python benchmarks/map.py [--counts 10000 100000] [--count FOLDER] [--seconds 4]
 
-Places are drawn around 40 centres, neighbours at random; thumbnails are those of pictures of the folder, over and over
+Places are drawn around 40 centers, neighbors at random; thumbnails are those of images of the folder, over and over
 (without one: noise). The page is opened in headless Chromium without a GPU, 1,280 x 900 px, zoomed in and out and moved
 for a while, one step a frame, and once more on the fully zoomed-out map, where all points are in view.
 
@@ -31,7 +31,7 @@ from machine import describe_machine, spread
 from simclr_cli.engine.layout import along_a_curve
 from simclr_cli.images.decode import small
 from simclr_cli.pages.images import Pixels, sheets, thumbnail_side, thumbnail_step
-from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
+from simclr_cli.pages.map import NEIGHBORS, Mapped, map_page
 from simclr_cli.pages.preview import at_side
 
 CHROMIUM = "/usr/bin/chromium"
@@ -78,17 +78,17 @@ def made(count: int, folder: Path | None) -> tuple[str, dict[str, Any]]:
     rng = np.random.default_rng(0)
     places = (rng.normal(size=(40, 2))[rng.integers(0, 40, count)] + 0.25 * rng.normal(size=(count, 2))).astype("f4")
     places = places[along_a_curve(places)]
-    near = rng.integers(0, count, (count, NEIGHBOURS))
-    similarities = np.sort(rng.random((count, NEIGHBOURS)).astype("f4"))[:, ::-1]
+    near = rng.integers(0, count, (count, NEIGHBORS))
+    similarities = np.sort(rng.random((count, NEIGHBORS)).astype("f4"))[:, ::-1]
     names = [f"folder-{i % 12:02}/{i:08}-{i * 7919 % 99991:05}.jpg" for i in range(count)]
     groupings = {"folder": [name.split("/")[0] for name in names]}
-    mapped = Mapped(Path("/pictures"), names, places, similarities, near, groupings)
+    mapped = Mapped(Path("/images"), names, places, similarities, near, groupings)
     side, step = thumbnail_side(count), thumbnail_step(count)
-    pictures = pool(folder, side)
+    images = pool(folder, side)
     began = time.perf_counter()
-    packed = list(sheets((pictures[i % len(pictures)] for i in range(0, count, step)), side))
+    packed = list(sheets((images[i % len(images)] for i in range(0, count, step)), side))
     between = time.perf_counter()
-    html = map_page("Map", "Many pictures.", mapped, packed, side, step)
+    html = map_page("Map", "Many images.", mapped, packed, side, step)
     figures = {
         "thumbnail_px": side,
         "bytes": len(html),
@@ -129,15 +129,15 @@ def main() -> None:
     """Make, and look."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--count", type=Path)
     parser.add_argument("--seconds", type=float, default=4)
     given = parser.parse_args()
     for count in given.counts:
-        html, figures = made(count, given.pictures)
+        html, figures = made(count, given.images)
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / "map.html"
             file.write_text(html, encoding="utf-8")
-            print(json.dumps({"pictures": count, **figures, **looked_at(file, given.seconds), **describe_machine()}))
+            print(json.dumps({"images": count, **figures, **looked_at(file, given.seconds), **describe_machine()}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does the memory of training grow with the folder? The same training on few and on many pictures.
+"""Does the memory of training grow with the folder? The same training on few and on many images.
 
     python benchmarks/memory.py PHOTOS [--counts 10000 100000] [--steps 20]
 
@@ -84,7 +84,7 @@ def main() -> None:
             for name in ("first", "again"):
                 command = [sys.executable, "-c", WORK, str(folder), f"{place}/runs-{count}-{name}", str(given.steps)]
                 done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=True)
-                figures[f"{count:,} pictures, {name}"] = json.loads(done.stdout.splitlines()[-1])
+                figures[f"{count:,} images, {name}"] = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps({**figures, **describe_machine()}, indent=1))
 
 

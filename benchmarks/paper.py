@@ -1,19 +1,19 @@
 """The paper's own questions, asked again small: which views, which temperature, which batch and how long, h or z.
 
     python benchmarks/paper.py IMAGES --test TEST --budget-minutes 30 --out FOLDER
-        [--backbone narrow --image-size 32 --pictures 2000 --test-pictures 2000 --batch-size 128 --seed 0]
+        [--backbone narrow --image-size 32 --count 2000 --test-images 2000 --batch-size 128 --seed 0]
         [--only figure5 table5 figure9 heads]
 
 IMAGES and TEST are folders with a folder a class. One small training is timed first, and the epochs are chosen so that
 all that is asked for takes the budget. What would begin after its end is left out, and null. Writes FOLDER/paper.json
-(printed too) and a PNG for each; figures are percent of the test pictures told right by their nearest neighbours
+(printed too) and a PNG for each; figures are percent of the test images told right by their nearest neighbors
 (k = 20, votes exp(cosine / 0.07)), for `heads` by the linear probe as well. One seed: differences of a point or two are
 chance.
 
 Departures from the paper, besides size: the encoder is a small one (`narrow`: a ResNet-10 of a quarter of its width,
 for a CPU's minutes; else any timm name), and AdamW (at the same rate for every batch) takes LARS's place. Figure 5: as
-there, one view of each picture is changed and the other is left alone; but pictures of one size need no crop to begin
-with, so the view left alone is the whole picture (its middle square), and as operations have a fixed order here, only
+there, one view of each image is changed and the other is left alone; but images of one size need no crop to begin
+with, so the view left alone is the whole image (its middle square), and as operations have a fixed order here, only
 one half of the matrix is trained. Its operations are those that we have.
 """
 
@@ -44,7 +44,7 @@ from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import Schedule, create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
-from simclr_cli.images.decode import Refusal, evaluation_crop, squashed
+from simclr_cli.images.decode import UnusableImage, evaluation_crop, squashed
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers, each
 
@@ -52,15 +52,15 @@ NARROW = {"channels": (16, 32, 64, 128), "stem_width": 8}
 PEAK, WARMUP = 0.002, 0.1  # AdamW's rate; share of the steps
 STORED = 1.5  # side of the stored squares over that of the views, as in training
 TRIAL_STEPS = 4
-FORWARDS = 6  # what a picture costs in training, over what it costs to embed it: two views, backward twice a forward
+FORWARDS = 6  # what an image costs in training, over what it costs to embed it: two views, backward twice a forward
 TRAINING_SHARE = 0.9  # of the budget; the rest is for what the trial did not show
-ALONE = ViewRecipe(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter=0.0, grey=0.0, blur=0.0)
+ALONE = ViewRecipe(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0, jitter=0.0, grayscale=0.0, blur=0.0)
 OPERATIONS: dict[str, dict[str, Any]] = {
     "crop": {"crop_area": (0.08, 1.0), "crop_aspect": (3 / 4, 4 / 3)},
-    "colour": {"jitter": 0.8, "grey": 0.2},
+    "color": {"jitter": 0.8, "grayscale": 0.2},
     "blur": {"blur": 0.5},
     "flip": {"flip": 0.5},
-    "turn": {"turn": 1.0},
+    "rotate": {"rotate": 1.0},
 }
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
 BATCHES, LENGTHS = (64, 128, 256, 512), (0.25, 0.5, 1.0)  # of Figure 9; lengths as shares of the epochs
@@ -79,8 +79,8 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Decoded pictures of one folder, with their classes."""
+class Images:
+    """Decoded images of one folder, with their classes."""
 
     pixels: Tensor  # (N, 3, side, side) uint8, squashed
     sizes: Tensor  # (N, 2) true heights and widths
@@ -88,30 +88,30 @@ class Pictures:
     labels: Tensor  # (N,)
 
 
-def load(folder: Path, count: int, size: int, seed: int, classes: tuple[str, ...]) -> Pictures:
-    """About `count` pictures, chosen at random, as many of each class."""
+def load(folder: Path, count: int, size: int, seed: int, classes: tuple[str, ...]) -> Images:
+    """About `count` images, chosen at random, as many of each class."""
     census = take_census(folder)
     names = classes or census.classes
     generator, chosen = numpy_generator(seed, Purpose.SPLIT), []
     for name in names:
-        own = [picture for picture in census.pictures if picture.name.split("/")[0] == name]
+        own = [image for image in census.images if image.name.split("/")[0] == name]
         chosen += [own[i] for i in sorted(generator.permutation(len(own))[: -(-count // len(names))])]
     crop, side = (1.0 if size <= SMALL_IMAGE else 0.875), round(STORED * size)
-    side = min(side, max(max(picture.height, picture.width) for picture in chosen))
-    paths = [census.path(picture) for picture in chosen]
+    side = min(side, max(max(image.height, image.width) for image in chosen))
+    paths = [census.path(image) for image in chosen]
 
     def decoded(path: Path) -> tuple[np.ndarray, np.ndarray]:
         return squashed(path, side), evaluation_crop(path, size, crop)
 
     stored = list(each(decoded, paths, count_workers()))
-    kept = [(picture, one) for picture, one in zip(chosen, stored, strict=True) if not isinstance(one, Refusal)]
+    kept = [(image, one) for image, one in zip(chosen, stored, strict=True) if not isinstance(one, UnusableImage)]
 
     def stacked(which: int) -> Tensor:
         return torch.from_numpy(np.stack([one[which] for _, one in kept])).permute(0, 3, 1, 2).contiguous()
 
-    sizes = torch.tensor([(picture.height, picture.width) for picture, _ in kept])
-    labels = torch.tensor([names.index(picture.name.split("/")[0]) for picture, _ in kept])
-    return Pictures(stacked(0), sizes, stacked(1), labels)
+    sizes = torch.tensor([(image.height, image.width) for image, _ in kept])
+    labels = torch.tensor([names.index(image.name.split("/")[0]) for image, _ in kept])
+    return Images(stacked(0), sizes, stacked(1), labels)
 
 
 def build(given: argparse.Namespace) -> Encoder:
@@ -123,7 +123,7 @@ def build(given: argparse.Namespace) -> Encoder:
     return create_encoder(spec, seed=given.seed)
 
 
-def train(train_set: Pictures, trial: Trial, given: argparse.Namespace, most_steps: int | None = None) -> SimCLR:
+def train(train_set: Images, trial: Trial, given: argparse.Namespace, most_steps: int | None = None) -> SimCLR:
     """SimCLR with a recipe for each of the two views."""
     encoder = build(given)
     with seeded(given.seed, Purpose.HEAD):
@@ -154,7 +154,7 @@ def train(train_set: Pictures, trial: Trial, given: argparse.Namespace, most_ste
 def knn(train_rows: Tensor, labels: Tensor, test_rows: Tensor, test_labels: Tensor) -> float:
     """Percent of the test rows told right by the 20 nearest."""
     classes = int(labels.max()) + 1
-    (votes,) = knn_votes(train_rows, labels, test_rows, neighbours=(20,), temperature=0.07, classes=classes)
+    (votes,) = knn_votes(train_rows, labels, test_rows, neighbors=(20,), temperature=0.07, classes=classes)
     return percent(votes.argmax(dim=1) == test_labels)
 
 
@@ -173,7 +173,7 @@ def percent(right: Tensor) -> float:
 class Laboratory:
     """Trains what is asked for, each trial once, until the time is over."""
 
-    def __init__(self, train_set: Pictures, test_set: Pictures, given: argparse.Namespace, deadline: float) -> None:
+    def __init__(self, train_set: Images, test_set: Images, given: argparse.Namespace, deadline: float) -> None:
         self.train_set, self.test_set, self.given, self.deadline = train_set, test_set, given, deadline
         self.found: dict[Trial, dict[str, float]] = {}
 
@@ -187,7 +187,7 @@ class Laboratory:
         began = time.monotonic()
         model = train(self.train_set, trial, self.given)
         sets = (self.train_set, self.test_set)
-        h, h_test = (torch.cat([model.encoder.represent(part) for part in one.whole.split(500)]) for one in sets)
+        h, h_test = (torch.cat([model.encoder.represent(part) for part in one.intact.split(500)]) for one in sets)
         rows = {"h": (h, h_test)}
         if both:
             with torch.inference_mode():
@@ -200,7 +200,7 @@ class Laboratory:
         print(f"{len(self.found)}: {time.monotonic() - began:.0f} s, h {figures['h']} %", file=sys.stderr, flush=True)
         return figures
 
-    def seconds_a_picture(self, trial: Trial) -> float:
+    def seconds_a_image(self, trial: Trial) -> float:
         """Of training, timed on few steps, the first of which do not count."""
         train(self.train_set, trial, self.given, 1)
         began = time.monotonic()
@@ -261,7 +261,7 @@ TITLES = {
 
 
 def draw(title: str, rows: dict[str, dict[str, Any]]) -> Image.Image:
-    """A matrix of percent as a picture, from the least (pale) to the most (blue)."""
+    """A matrix of percent as an image, from the least (pale) to the most (blue)."""
     columns = list(next(iter(rows.values())))
     known = [one for row in rows.values() for one in row.values() if one is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)
@@ -269,7 +269,7 @@ def draw(title: str, rows: dict[str, dict[str, Any]]) -> Image.Image:
     image = Image.new("RGB", (max(left + cell[0] * len(columns) + 24, 560), top + cell[1] * len(rows) + 24), "#fbfaf8")
     pen, words, large = ImageDraw.Draw(image), ImageFont.load_default(14), ImageFont.load_default(18)
     pen.text((24, 18), title, "#1d1f23", large)
-    pen.text((24, 44), "% of test pictures told right", "#5f6670", ImageFont.load_default(12))
+    pen.text((24, 44), "% of test images told right", "#5f6670", ImageFont.load_default(12))
     for j, column in enumerate(columns):
         pen.text((left + cell[0] * (j + 0.5), top - 10), column, "#5f6670", words, "mm")
     for i, (row, cells) in enumerate(rows.items()):
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--budget-minutes", type=float, default=30.0)
     parser.add_argument("--backbone", default="narrow")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
-    for name, default in (("image-size", 32), ("pictures", 2000), ("test-pictures", 2000), ("batch-size", 128)):
+    for name, default in (("image-size", 32), ("images", 2000), ("test-images", 2000), ("batch-size", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -303,26 +303,26 @@ def main() -> None:
     classes = take_census(given.images).classes
     if len(classes) < 2:
         parser.error(f"the folders in {given.images} do not look like classes")
-    train_set = load(given.images, given.pictures, given.image_size, given.seed, classes)
-    test_set = load(given.test, given.test_pictures, given.image_size, given.seed, classes)
+    train_set = load(given.images, given.images, given.image_size, given.seed, classes)
+    test_set = load(given.test, given.test_images, given.image_size, given.seed, classes)
     count = len(train_set.labels)
     given.batch_size = min(given.batch_size, count // 2)
     laboratory = Laboratory(train_set, test_set, given, began + 60 * given.budget_minutes)
     lengths = {trial for part in plan(given, 1000, count).values() for trial in part.values()}
-    seconds = laboratory.seconds_a_picture(next(iter(lengths)))
+    seconds = laboratory.seconds_a_image(next(iter(lengths)))
     judging = len(lengths) * seconds / FORWARDS * (count + len(test_set.labels))
     left = 60 * given.budget_minutes * TRAINING_SHARE - judging - (time.monotonic() - began)
     epochs = max(1, int(left / (seconds * count * sum(trial.epochs for trial in lengths) / 1000)))
-    print(f"{len(lengths)} trainings of up to {epochs} epochs; {1e3 * seconds:.2f} ms a picture", file=sys.stderr)
+    print(f"{len(lengths)} trainings of up to {epochs} epochs; {1e3 * seconds:.2f} ms an image", file=sys.stderr)
     results = {part: matrix(part, asked, laboratory) for part, asked in plan(given, epochs, count).items()}
     for part, rows in results.items():
-        picture = draw(TITLES[part], rows)
-        write_file(given.out / f"{part}.png", lambda stream, picture=picture: picture.save(stream, "PNG"))
+        image = draw(TITLES[part], rows)
+        write_file(given.out / f"{part}.png", lambda stream, image=image: image.save(stream, "PNG"))
     told = {name: str(kept) if isinstance(kept, Path) else kept for name, kept in vars(given).items()}
     figures = {
         **told,
-        "pictures": count,
-        "test_pictures": len(test_set.labels),
+        "images": count,
+        "test_images": len(test_set.labels),
         "epochs": epochs,
         "chance": percent(test_set.labels == test_set.labels.bincount().argmax()),
         "minutes": round((time.monotonic() - began) / 60, 2),

@@ -2,8 +2,8 @@
 
     python benchmarks/probing.py TRAIN TEST [--python .peers/bin/python] [--seeds 0 1 2] [--epochs 10]
 
-For each seed one `simclr pretrain` on 5,000 pictures of TRAIN; then in turn the linear accuracy of its encoder on TEST
-by the quick probe (pictures embedded, l2 chosen, logistic regression) and by the paper's protocol (90 epochs of crops
+For each seed one `simclr pretrain` on 5,000 images of TRAIN; then in turn the linear accuracy of its encoder on TEST
+by the quick probe (images embedded, l2 chosen, logistic regression) and by the paper's protocol (90 epochs of crops
 and flips), with their seconds; and, for the first seed, some epochs of lightly's LinearClassifier, from which its time
 for 90 is counted. Prints one JSON object.
 """
@@ -68,14 +68,14 @@ def main() -> None:
     parser.add_argument("--python", type=Path, help="a Python that has lightly")
     parser.add_argument("--backbone", default="resnet10t")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    for name, default in (("pictures", 5000), ("tests", 2000), ("image-size", 40), ("epochs", 10)):
+    for name, default in (("images", 5000), ("tests", 2000), ("image-size", 40), ("epochs", 10)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         os.environ["SIMCLR_CACHE"] = str(place / "cache")
         classes = sum(path.is_dir() for path in given.train.iterdir())
-        links(given.train, given.pictures // classes, place / "train")
+        links(given.train, given.images // classes, place / "train")
         links(given.test, given.tests // classes, place / "test")
         rows = [one_seed(seed, given, place) for seed in given.seeds]
         figures: dict[str, Any] = {

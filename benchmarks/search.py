@@ -7,9 +7,9 @@ of each arm in turn, and says seconds by faiss's IndexFlatIP, stock and tuned (d
 
 search      seconds of the ten nearest, for one query and for 64, and how many times as fast as faiss
 open        seconds, after imports, from opening the run's index to the names of the first query's ten nearest
-add         seconds to add the vectors of 10,000 pictures, durably
-compare     seconds to find out which pictures of a census the index has, all of them but 10,000, and their contents
-first       with --run: seconds, after imports, of `simclr similar FILE --as-is` with that run's encoder and an index of
+add         seconds to add the vectors of 10,000 images, durably
+compare     seconds to find out which images of a census the index has, all of them but 10,000, and their contents
+first       with --run: seconds, after imports, of `simclr similar FILE --no-update` with that run's encoder, index of
             so many rows: encoder, index, query embedded, search
 
 Prints one JSON object.
@@ -31,7 +31,7 @@ import numpy as np
 from machine import describe_machine, spread
 
 from simclr_cli.engine.nearest import nearest
-from simclr_cli.images.census import Census, Picture
+from simclr_cli.images.census import Census, ImageFile
 from simclr_cli.search.library import differences, places_by_content
 from simclr_cli.store.index import IMAGE, Index, Rows, append, read_index, save
 from simclr_cli.store.models import read_description
@@ -64,7 +64,7 @@ from simclr_cli.engine.nearest import nearest
 from simclr_cli.store.index import read_index
 query = np.load(sys.argv[2])[:1]
 began = time.perf_counter()
-index = read_index(Path(sys.argv[1]), model_digest="0" * 64)
+index = read_index(Path(sys.argv[1]), model_checksum="0" * 64)
 similarity, places = nearest(index.h, query, 10)
 names = [index.name(int(place)) for place in places[0]]
 print(json.dumps(time.perf_counter() - began))
@@ -76,10 +76,10 @@ import json, sys, time
 from pathlib import Path
 import simclr_cli.cli.app, simclr_cli.commands.similar
 from simclr_cli import SimilarSettings, similar
-settings = SimilarSettings(queries=(Path(sys.argv[2]),), run=sys.argv[1], as_is=True)
+settings = SimilarSettings(queries=(Path(sys.argv[2]),), run=sys.argv[1], no_update=True)
 began = time.perf_counter()
 found = similar(settings)
-print(json.dumps([time.perf_counter() - began, found.searched, len(found.queries[0].neighbours)]))
+print(json.dumps([time.perf_counter() - began, found.searched, len(found.queries[0].neighbors)]))
 """
 
 
@@ -90,13 +90,13 @@ def unit(rng: np.random.Generator, rows: int) -> np.ndarray:
 
 
 def as_rows(h: np.ndarray, start: int) -> Rows:
-    """Rows of an index, of pictures that there are not."""
+    """Rows of an index, of images that there are not."""
     count = len(h)
     images = np.zeros(count, IMAGE)
-    images["digest"] = np.random.default_rng(start).integers(0, 256, (count, 32), dtype=np.uint8)
+    images["checksum"] = np.random.default_rng(start).integers(0, 256, (count, 32), dtype=np.uint8)
     images["bytes"] = images["modified_ns"] = np.arange(start, start + count)
     images["size"] = 64
-    return Rows(h, [f"folder-{i // 1000:04}/picture-{i:08}.jpg" for i in range(start, start + count)], images)
+    return Rows(h, [f"folder-{i // 1000:04}/image-{i:08}.jpg" for i in range(start, start + count)], images)
 
 
 def extended(index: Index, rows: Rows) -> Index:
@@ -151,10 +151,10 @@ def ours_and_faiss(index: Index, vectors: Path, queries: Path, python: str, roun
 def first_query(run: Path, query: Path, rows: int, rounds: int, where: Path) -> dict[str, Any]:
     """The whole verb on a copy of a run whose index has so many random rows instead of its own."""
     copy = Path(shutil.copytree(run, where / run.name, ignore=shutil.ignore_patterns("checkpoint")))
-    digest = read_description(copy / "encoder" / "config.json", "")["simclr"]["model_digest"]
-    own = read_index(copy / "vectors", model_digest=digest)
+    checksum = read_description(copy / "encoder" / "config.json", "")["simclr"]["model_checksum"]
+    own = read_index(copy / "vectors", model_checksum=checksum)
     assert own is not None
-    index = Index(own.folder, str(copy), digest, WIDTH, similarity=own.similarity)
+    index = Index(own.folder, str(copy), checksum, WIDTH, similarity=own.similarity)
     extended(index, as_rows(unit(np.random.default_rng(3), rows), 0))
     told = [
         json.loads(subprocess.check_output([sys.executable, "-c", FIRST, str(copy), str(query)])) for _ in range(rounds)
@@ -163,13 +163,13 @@ def first_query(run: Path, query: Path, rows: int, rounds: int, where: Path) -> 
 
 
 def compared(index: Index, rounds: int) -> dict[str, Any]:
-    """Seconds of comparing an index with a census in which 10,000 pictures are new."""
-    new = [Picture(f"new/{i}.jpg", "JPEG", 64, 64, 1, 1) for i in range(10_000)]
-    old = [Picture(name, "JPEG", 64, 64, *status) for name, status in
+    """Seconds of comparing an index with a census in which 10,000 images are new."""
+    new = [ImageFile(f"new/{i}.jpg", "JPEG", 64, 64, 1, 1) for i in range(10_000)]
+    old = [ImageFile(name, "JPEG", 64, 64, *status) for name, status in
            zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True)]  # fmt: skip
     census, times = Census(Path(index.root), tuple(sorted(old + new, key=lambda one: one.name)), (), 0), []
     for _ in range(rounds):
-        read = read_index(index.folder, model_digest=MODEL)
+        read = read_index(index.folder, model_checksum=MODEL)
         assert read is not None
         began = time.perf_counter()
         assert len(differences(read, census).new) == 10_000
@@ -206,7 +206,7 @@ def main() -> None:
         for turn in range(args.rounds):
             added = as_rows(unit(rng, 10_000), args.rows + turn * 10_000)
             began = time.perf_counter()
-            read = read_index(folder, model_digest=MODEL)
+            read = read_index(folder, model_checksum=MODEL)
             assert read is not None
             extended(read, added)
             adding.append(time.perf_counter() - began)

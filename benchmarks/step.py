@@ -108,7 +108,7 @@ def measure(settings: PretrainSettings) -> dict[str, Any]:
 
 
 def some_of(folder: Path, count: int, target: Path) -> Path:
-    """A folder of links to the first `count` pictures; to the same ones again where there are fewer."""
+    """A folder of links to the first `count` images; to the same ones again where there are fewer."""
     target.mkdir()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for i in range(count):

@@ -1,10 +1,10 @@
-"""Do views made in batch teach as much as torchvision's, made picture by picture? Both arms, several seeds, one kNN.
+"""Do views made in batch teach as much as torchvision's, made image by image? Both arms, several seeds, one kNN.
 
     python benchmarks/views.py CIFAR [--train 5000 --test 10000 --epochs 12 --seeds 3]
 
 CIFAR is a folder with train/<class>/* and test/<class>/*, 32 px. The arms differ only in who makes the views: encoder,
-its start, the order of the pictures, loss and optimizer are the same. Prints one JSON object: kNN in percent on the
-test pictures (k = 20 and 200), by arm and seed, and the difference of the means.
+its start, the order of the images, loss and optimizer are the same. Prints one JSON object: kNN in percent on the
+test images (k = 20 and 200), by arm and seed, and the difference of the means.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def train(pixels: Tensor, arm: str, seed: int, epochs: int) -> SimCLR:
     model = SimCLR(encoder, ProjectionHead(encoder.width)).train()
     optimizer = create_optimizer(model, "adamw", weight_decay=0.01)
     ours = TwoViews(SIZE, ViewRecipe(blur=0.0, strength=0.5))
-    pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pixels]
+    images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
     sizes = torch.full((BATCH, 2), SIZE)
     steps, generator = len(pixels) // BATCH, torch.Generator().manual_seed(1000 + seed)
     for epoch in range(epochs):
@@ -67,7 +67,7 @@ def train(pixels: Tensor, arm: str, seed: int, epochs: int) -> SimCLR:
             if arm == "ours":
                 x = ours.make(pixels[rows], sizes, ours.draw(sizes, generator))
             else:
-                x = torch.stack([THEIRS(pictures[i]) for _ in range(2) for i in rows])
+                x = torch.stack([THEIRS(images[i]) for _ in range(2) for i in rows])
             at, total = epoch * steps + step, epochs * steps
             set_learning_rate(optimizer, Schedule(PEAK, total, steps)(at))
             loss = contrastive_loss(model(x)[1], TEMPERATURE)
@@ -93,7 +93,7 @@ def main() -> None:
         for arm, found in scores.items():
             encoder = train(pixels, arm, seed, given.epochs).encoder
             h, h_test = (torch.cat([encoder.represent(part) for part in x.split(500)]) for x in (pixels, test))
-            votes = knn_votes(h, labels, h_test, neighbours=(20, 200), temperature=0.07, classes=10)
+            votes = knn_votes(h, labels, h_test, neighbors=(20, 200), temperature=0.07, classes=10)
             for name, counted in zip(found, votes, strict=True):
                 found[name].append(round(100 * (counted.argmax(dim=1) == test_labels).double().mean().item(), 2))
     difference = {

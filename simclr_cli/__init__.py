@@ -1,4 +1,4 @@
-"""SimCLR for any folder of pictures: learn an encoder without labels, embed, evaluate, search.
+"""SimCLR for any folder of images: learn an encoder without labels, embed, evaluate, search.
 
 The commands as functions, loaded when they are first used:
 
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-VERBS = (
+COMMAND_NAMES = (
     "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report check cache doctor "
     "demo"
 ).split()  # in the order of the overview
 _HOMES = {
-    **{verb: f"simclr_cli.commands.{verb}" for verb in VERBS},
-    **{f"{verb.title()}Settings": "simclr_cli.api" for verb in VERBS},
+    **{verb: f"simclr_cli.commands.{verb}" for verb in COMMAND_NAMES},
+    **{f"{verb.title()}Settings": "simclr_cli.api" for verb in COMMAND_NAMES},
     "load_encoder": "simclr_cli.encode.load",
     "SimclrError": "simclr_cli.core.errors",
 }  # of the names above

@@ -135,7 +135,7 @@ def no_power_cuts() -> Iterator[None]:
 def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training without the trial steps that estimate its time and its memory."""
     for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(f"simclr_cli.commands.{verb}.seconds_a_picture", lambda *_: 0.01)
+        monkeypatch.setattr(f"simclr_cli.commands.{verb}.seconds_a_image", lambda *_: 0.01)
     monkeypatch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
 
 

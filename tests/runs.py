@@ -1,4 +1,4 @@
-"""A small folder of pictures and a small trained run, shared by the tests of the verbs."""
+"""A small folder of images and a small trained run, shared by the tests of the verbs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from simclr_cli.api import PretrainResult, PretrainSettings
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core import events
 from simclr_cli.core.events import Event
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 from simclr_cli.store.manifest import write_manifest
 from simclr_cli.store.run import RunFolder
 
@@ -47,7 +47,7 @@ SMALL: dict[str, Any] = {"backbone": "tiny_resnet", "image_size": 40, "batch_siz
 class Trained:
     """A finished run, and all that was reported on the way."""
 
-    pictures: Path
+    images: Path
     runs: Path
     result: PretrainResult
     events: tuple[Event, ...]
@@ -62,20 +62,20 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def pictures(once: Callable[..., Path]) -> Path:
-    """48 pictures of 10 classes in many formats; not to be changed."""
-    return once("drawn", lambda folder: draw_pictures(folder / "pics", seed=0, pictures=48, size=48)) / "pics"
+def images(once: Callable[..., Path]) -> Path:
+    """48 images of 10 classes in many formats; not to be changed."""
+    return once("drawn", lambda folder: draw_images(folder / "pics", seed=0, count=48, size=48)) / "pics"
 
 
 @pytest.fixture(scope="session")
-def trained(pictures: Path, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(images: Path, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run of two epochs, trained once for all processes, each of which has a copy of it; not to be changed."""
 
     def make(folder: Path) -> None:
         said: list[Event] = []
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SIMCLR_CACHE", str(folder / "cache"))
-            result = pretrain(PretrainSettings(images=pictures, runs=folder / "runs", **SMALL), report=said.append)
+            result = pretrain(PretrainSettings(images=images, runs=folder / "runs", **SMALL), report=said.append)
         told = {"result": dataclasses.asdict(result), "events": [[type(one).__name__, vars(one)] for one in said]}
         (folder / "told.json").write_text(
             json.dumps(told, default=lambda one: dataclasses.asdict(one) if dataclasses.is_dataclass(one) else None)
@@ -87,7 +87,7 @@ def trained(pictures: Path, once: Callable[..., Path], tmp_path_factory: pytest.
     run = RunFolder(runs / "pics")
     own = {"run": str(run.path), "report": str(run.report_file), "plan": plan_of(told["result"]["plan"])}
     said = (plan_of(one) if kind == "PlanMade" else getattr(events, kind)(**one) for kind, one in told["events"])
-    return Trained(pictures, runs, PretrainResult(**{**told["result"], **own}), tuple(said))
+    return Trained(images, runs, PretrainResult(**{**told["result"], **own}), tuple(said))
 
 
 def plan_of(told: dict[str, Any]) -> events.PlanMade:
@@ -97,8 +97,8 @@ def plan_of(told: dict[str, Any]) -> events.PlanMade:
 
 @pytest.fixture
 def own(trained: Trained, tmp_path: Path) -> Trained:
-    """A copy of the run and its pictures that a test may change."""
-    folder = Path(shutil.copytree(trained.pictures, tmp_path / "own" / "pics"))
+    """A copy of the run and its images that a test may change."""
+    folder = Path(shutil.copytree(trained.images, tmp_path / "own" / "pics"))
     run = Path(shutil.copytree(trained.run.path, tmp_path / "own" / "runs" / "pics"))
     for made_later in ("vectors", "probe"):
         shutil.rmtree(run / made_later, ignore_errors=True)
@@ -135,8 +135,8 @@ def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 @pytest.fixture
-def digest() -> Callable[[Path], dict[str, tuple[int, str]]]:
-    """`digest(folder)`: time of change and content of everything in it."""
+def checksum() -> Callable[[Path], dict[str, tuple[int, str]]]:
+    """`checksum(folder)`: time of change and content of everything in it."""
 
     def look(folder: Path) -> dict[str, tuple[int, str]]:
         return {
@@ -152,7 +152,7 @@ def digest() -> Callable[[Path], dict[str, tuple[int, str]]]:
 
 @pytest.fixture
 def draw() -> Callable[..., NDArray[np.uint8]]:
-    """`draw(path, seed)`: save a picture of chance blocks there; returns its pixels."""
+    """`draw(path, seed)`: save an image of chance blocks there; returns its pixels."""
 
     def save(path: Path, seed: int = 0, side: int = 48) -> NDArray[np.uint8]:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -55,7 +55,7 @@ def test_page_names_every_option_example_and_key() -> None:
             name = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
             assert f"| `{name}" in section, name
             assert field.metadata["help"] in section, name
-    for kind in (results.PretrainResult, results.Score, results.Neighbour, events.EpochDone):
+    for kind in (results.PretrainResult, results.Score, results.Neighbor, events.EpochDone):
         assert all(f"| `{field.name}` |" in page for field in dataclasses.fields(kind))
 
 
@@ -66,7 +66,7 @@ def test_every_command_has_two_examples_of_itself() -> None:
 
 
 def test_every_key_of_a_result_that_needs_words_has_them(generator: ModuleType) -> None:
-    for kind in (events.EpochDone, events.PlanMade, results.Neighbour):
+    for kind in (events.EpochDone, events.PlanMade, results.Neighbor):
         assert generator.comments(kind), kind.__name__
 
 

@@ -1,4 +1,4 @@
-"""A stranger's run, vectors, index, journal and folder of pictures: read in bounded time and memory, or refused.
+"""A stranger's run, vectors, index, journal and folder of images: read in bounded time and memory, or skipped.
 
 None of them runs code, reads or writes outside, or makes a command wait for what never comes.
 """
@@ -32,11 +32,11 @@ from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.report import read_probe
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import InputError, RunError
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.encode.load import run_encoder
-from simclr_cli.images.decode import Refusal, decode
+from simclr_cli.images.decode import UnusableImage, decode
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 from simclr_cli.search.similarity_scale import calibration_of
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
@@ -56,15 +56,15 @@ Harm = Callable[[Path], object]
 
 @pytest.fixture(scope="module")
 def trained(once: Callable[..., Path]) -> Path:
-    """The folder of a real run with vectors of its pictures; copied for every case."""
+    """The folder of a real run with vectors of its images; copied for every case."""
 
     def make(place: Path) -> None:
-        draw_pictures(place / "pictures", seed=0, pictures=12, size=48)
+        draw_images(place / "images", seed=0, count=12, size=48)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SIMCLR_CACHE", str(place / "cache"))
             tiny: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": 1}
-            pretrain(PretrainSettings(images=place / "pictures", runs=place / "runs", run="r", **tiny))
-            query = next((place / "pictures").rglob("*.*"))
+            pretrain(PretrainSettings(images=place / "images", runs=place / "runs", run="r", **tiny))
+            query = next((place / "images").rglob("*.*"))
             similar(SimilarSettings(queries=(query,), run="r", runs=place / "runs"))
 
     return once("stranger", make) / "runs" / "r"
@@ -93,7 +93,7 @@ def outside(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "secret.txt").write_text("secret")
-    Image.new("RGB", (50, 40), "red").save(folder / "picture.png")
+    Image.new("RGB", (50, 40), "red").save(folder / "image.png")
     before, began = tree(folder), time.monotonic()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield folder
@@ -182,12 +182,12 @@ HUGE = header_of({"w": {"dtype": "F32", "shape": [10**12, 128], "data_offsets": 
 
 
 def bound(harm: Harm) -> Harm:
-    """A stranger can compute a digest too."""
+    """A stranger can compute a checksum too."""
 
     def both(run: Path) -> None:
         harm(run)
-        digest = digest_file(run / "encoder/model.safetensors")
-        rewritten("encoder/config.json", lambda content: content["simclr"].update(model_digest=digest))(run)
+        checksum = checksum_file(run / "encoder/model.safetensors")
+        rewritten("encoder/config.json", lambda content: content["simclr"].update(model_checksum=checksum))(run)
 
     return both
 
@@ -245,9 +245,9 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "a name with NUL": (set_as(images="/tmp/a\0b"), settings),
     "a setting that is none": (set_as(run_code="import os"), settings),
     "a run named ..": (set_as(run="../../x"), settings),
-    "pictures of 10^9 px": (encoder_says(input_size=[3, 10**9, 10**9]), f),
-    "pictures of -40 px": (encoder_says(input_size=[3, -40, -40]), f),
-    "pictures of no scale": (encoder_says(std=[0, 0, 0]), f),
+    "images of 10^9 px": (encoder_says(input_size=[3, 10**9, 10**9]), f),
+    "images of -40 px": (encoder_says(input_size=[3, -40, -40]), f),
+    "images of no scale": (encoder_says(std=[0, 0, 0]), f),
     "a mean of 100,000 channels": (encoder_says(mean=[0] * 100_000), f),
     "a model of the hub": (encoder_says(architecture="hf-hub:someone/evil"), f),
     "a model of another folder": (encoder_says(architecture="local-dir:/tmp"), f),
@@ -278,8 +278,8 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "metrics that are a pipe": (pipe("metrics.jsonl"), lambda run: read_epochs(RunFolder(run))),
     "metrics nested deep": (replaced("metrics.jsonl", b"[" * 99_999), lambda run: read_epochs(RunFolder(run))),
     "metrics of no epoch": (replaced("metrics.jsonl", b'{"epoch": "x"}'), lambda run: read_epochs(RunFolder(run))),
-    "refused files that are numbers": (replaced("refused.json", b"[1, 2]"), lambda run: RunFolder(run).read_refused()),
-    "refused.json a device": (linked("refused.json", "/dev/zero"), lambda run: RunFolder(run).read_refused()),
+    "skipped files that are numbers": (replaced("skipped.json", b"[1, 2]"), lambda run: RunFolder(run).read_skipped()),
+    "skipped.json a device": (linked("skipped.json", "/dev/zero"), lambda run: RunFolder(run).read_skipped()),
 }  # fmt: skip
 
 
@@ -373,7 +373,7 @@ INDEXES: dict[str, Harm] = {
     "names that do not end": part_is("names", lambda old: old[:-1]),
     "names of one byte each": part_is("names", lambda old: b"\0" * len(old)),
     "a name that is absolute": first_name(b"/etc/passwd"),
-    "a name that leads up": first_name(b"../../outside/picture.png"),
+    "a name that leads up": first_name(b"../../outside/image.png"),
     "a name that leads up at its end": first_name(b"a/.."),
     "a name with NUL": first_name(b"a\0.png"),
     "gone rows of 10^30": index_says(gone=[10**30]),
@@ -394,7 +394,7 @@ INDEXES: dict[str, Harm] = {
     "parts that are no object": index_says(parts=7),
     "a part that is null": index_says(parts={"embeddings": None}),
     "skipped files that are numbers": index_says(skipped=[[1]]),
-    "a model that is a list": index_says(model_digest=["a"]),
+    "a model that is a list": index_says(model_checksum=["a"]),
 }
 
 
@@ -409,7 +409,7 @@ SIMILARITIES: tuple[Any, ...] = (
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_what_is_said_of_similarities_and_is_not_true_counts_as_nothing(run: Path, similarity: Any) -> None:
     index_says(similarity=similarity)(run / "vectors")
-    index = read_index(run / "vectors", model_digest=digest_file(run / "encoder/model.safetensors"))
+    index = read_index(run / "vectors", model_checksum=checksum_file(run / "encoder/model.safetensors"))
     assert index is not None and calibration_of(index) is None
 
 
@@ -419,29 +419,29 @@ def test_a_strangers_index(run: Path, case: str) -> None:
     INDEXES[case](run / "vectors")
     before = tree(run)
     with pytest.raises(RunError) as caught:
-        read_index(run / "vectors", model_digest=digest_file(run / "encoder/model.safetensors"))
+        read_index(run / "vectors", model_checksum=checksum_file(run / "encoder/model.safetensors"))
     assert caught.value.remedy and tree(run) == before
     assert (case == "newer") == ("Upgrade" in caught.value.remedy)
 
 
 def names_are(*names: Any) -> Harm:
-    """Other names, with their digest."""
+    """Other names, with their checksum."""
 
     def change(content: dict[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps(names).encode("ascii")).hexdigest()
-        content.update(rows=list(names), rows_digest=digest)
+        checksum = hashlib.sha256(json.dumps(names).encode("ascii")).hexdigest()
+        content.update(rows=list(names), rows_checksum=checksum)
 
     return rewritten("v.rows.json", change)
 
 
 def npy(described: str, more: bytes = b"") -> Harm:
-    """A .npy with this header, and its digest."""
+    """A .npy with this header, and its checksum."""
 
     def harm(folder: Path) -> None:
         text = described.encode() + b"\n"
         (folder / "v.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + more)
-        digest = digest_file(folder / "v.npy")
-        rewritten("v.rows.json", lambda content: content.update(vectors_digest=digest))(folder)
+        checksum = checksum_file(folder / "v.npy")
+        rewritten("v.rows.json", lambda content: content.update(vectors_checksum=checksum))(folder)
 
     return harm
 
@@ -489,7 +489,7 @@ def test_strangers_vectors(tmp_path: Path, outside: Path, case: str) -> None:
     VECTORS[case](folder)
     before = tree(folder)
     with pytest.raises(RunError) as caught:
-        read_vectors(folder / "v.npy", model_digest=MODEL)
+        read_vectors(folder / "v.npy", model_checksum=MODEL)
     assert caught.value.remedy and tree(folder) == before and not Path("/tmp/simclr-was-here").exists()
     assert (case == "newer") == ("Upgrade" in caught.value.remedy)
 
@@ -597,7 +597,7 @@ def test_a_copied_journal_goes_where_the_person_says(moved: Path, tmp_path: Path
     copied = Path(shutil.copytree(moved, tmp_path / "copied"))
     with pytest.raises(InputError, match="was not written there") as caught:
         put_back(copied, lambda *_: None)
-    assert "--into" in caught.value.remedy
+    assert "--restore-to" in caught.value.remedy
     (tmp_path / "chosen").mkdir()
     assert put_back(copied, lambda *_: None, tmp_path / "chosen")[1:] == (1, ())
     assert (tmp_path / "chosen/deep/a.png").read_bytes() == b"content"
@@ -638,7 +638,7 @@ def nested(folder: Path) -> None:
 
 
 BOMB = zlib.compress(b"\0" * 50_000_000)
-PICTURES: dict[str, Harm] = {
+IMAGES: dict[str, Harm] = {
     "a pipe": pipe("x.png"),
     "a link to a device": linked("x.png", "/dev/zero"),
     "a link to noise": linked("x.png", "/dev/urandom"),
@@ -649,7 +649,7 @@ PICTURES: dict[str, Harm] = {
     "a link to /": linked("x.png", "/"),
     "a link to a secret": linked("x.png", "outside/secret.txt"),
     "a link to nowhere": linked("x.png", "/nowhere/at/all"),
-    "a folder named as a picture": lambda folder: (folder / "x.png").mkdir(),
+    "a folder named as an image": lambda folder: (folder / "x.png").mkdir(),
     "a way of 100 folders": nested,
     "nothing": put("x.png", b""),
     "10^9 x 10^9 px": put("x.png", png(10**9, 10**9)),
@@ -671,15 +671,15 @@ PICTURES: dict[str, Harm] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", PICTURES)
-def test_a_strangers_folder_of_pictures(tmp_path: Path, outside: Path, case: str) -> None:
-    """The other pictures are found; what is no picture is passed over, or refused by name."""
-    folder = tmp_path / "pictures"
+@pytest.mark.parametrize("case", IMAGES)
+def test_a_strangers_folder_of_images(tmp_path: Path, outside: Path, case: str) -> None:
+    """The other images are found; what is no image is passed over, or skipped by name."""
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (50, 40), "blue").save(folder / "good.png")
-    PICTURES[case](folder)
+    IMAGES[case](folder)
     census = take_census(folder, workers=1)
-    assert [picture.name for picture in census.pictures if _decodes(folder / picture.name)] == ["good.png"]
+    assert [image.name for image in census.images if _decodes(folder / image.name)] == ["good.png"]
     assert not Path("/tmp/simclr-was-here").exists()
 
 
@@ -687,28 +687,28 @@ def test_a_strangers_folder_of_pictures(tmp_path: Path, outside: Path, case: str
 @pytest.mark.parametrize(
     "exif", [b"II*\0\x08\0\0\0\xff\xff" + b"\xff" * 99, b"MM", b"II*\0" + b"\xff" * 4, b"\0" * 60_000]
 )
-def test_metadata_that_is_none_harms_no_picture(tmp_path: Path, exif: bytes) -> None:
+def test_metadata_that_is_none_harms_no_image(tmp_path: Path, exif: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(jpeg_with(exif))
     Image.new("RGB", (40, 40)).save(tmp_path / "plain.jpg")
     census = take_census(tmp_path)
-    assert [picture.name for picture in census.pictures] == ["plain.jpg", "x.jpg"] and census.refused == ()
+    assert [image.name for image in census.images] == ["plain.jpg", "x.jpg"] and census.skipped == ()
     assert decode(tmp_path / "x.jpg").tobytes() == decode(tmp_path / "plain.jpg").tobytes()
 
 
 def _decodes(path: Path) -> bool:
     try:
         decode(path)
-    except Refusal:
+    except UnusableImage:
         return False
     return True
 
 
-def test_a_link_to_a_picture_is_read_and_never_written(tmp_path: Path, outside: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/x.png").symlink_to(outside / "picture.png")
-    census = take_census(tmp_path / "pictures")
-    assert [picture.name for picture in census.pictures] == ["x.png"] and _decodes(tmp_path / "pictures/x.png")
-    digest = digest_file(outside / "picture.png")
+def test_a_link_to_a_image_is_read_and_never_written(tmp_path: Path, outside: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/x.png").symlink_to(outside / "image.png")
+    census = take_census(tmp_path / "images")
+    assert [image.name for image in census.images] == ["x.png"] and _decodes(tmp_path / "images/x.png")
+    checksum = checksum_file(outside / "image.png")
     (tmp_path / "away").mkdir()
-    moved, left = move_out(tmp_path / "pictures", tmp_path / "away", [Moved("x.png", digest)], lambda *_: None)
+    moved, left = move_out(tmp_path / "images", tmp_path / "away", [Moved("x.png", checksum)], lambda *_: None)
     assert moved == 0 and "a link" in left[0]

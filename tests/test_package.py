@@ -165,7 +165,7 @@ def may_change_files(node: ast.Call) -> bool:
         return owner == "os" or any(set(mode) <= set("rwaxbt+") and set(mode) & set("wax+") for mode in modes)
     if last == "replace":  # text's has two arguments, a dataclass's has keywords
         return owner == "os" or (len(node.args) == 1 and not node.keywords)
-    if last == "save":  # a picture's, to a stream
+    if last == "save":  # an image's, to a stream
         return bool(owner) and bool(words) and not (isinstance(words[0], ast.Name) and words[0].id == "stream")
     if owner in ("os", "shutil", "tempfile"):
         return last in CHANGING[owner]

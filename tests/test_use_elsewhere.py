@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Vectors]:
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     names = sorted([*NAMES, *(f"{i:02}.png".encode() for i in range(32))])
     vectors = Vectors(
-        values=values, rows=tuple(map(os.fsdecode, names)), root=str(folder), model_digest="a" * 64, normalised=True,
+        values=values, rows=tuple(map(os.fsdecode, names)), root=str(folder), model_checksum="a" * 64, normalized=True,
         source_fingerprint="f" * 64,
     )  # fmt: skip
     for ending, write in WRITERS.items():
@@ -92,7 +92,7 @@ def test_block_does_what_it_says(
         assert tuple(found["names"]) == vectors.rows
         checked += 1
     if "about" in found:
-        assert found["about"]["model_digest"] == vectors.model_digest
+        assert found["about"]["model_checksum"] == vectors.model_checksum
         checked += 1
     if "nearest" in found:
         rows = np.argsort(-vectors.values @ vectors.values[0])[:5]

@@ -6,21 +6,21 @@ shows the choice and its reason, and saves it resolved. Results hold plain value
 
 from simclr_cli.api.analyze import (
     Cluster,
+    ClusterCountScore,
     ClustersResult,
     ClustersSettings,
-    Copy,
     CopyKind,
     DuplicateGroup,
+    DuplicateImage,
     DuplicatesResult,
     DuplicatesSettings,
     FolderShare,
     MapResult,
     MapSettings,
     Member,
-    OddPicture,
+    Outlier,
     OutliersResult,
     OutliersSettings,
-    TriedNumber,
 )
 from simclr_cli.api.classify import (
     ClassProbability,
@@ -32,7 +32,6 @@ from simclr_cli.api.classify import (
 )
 from simclr_cli.api.fields import RUNS, EncoderSettings, Settings
 from simclr_cli.api.manage import (
-    CacheKept,
     CacheResult,
     CacheSettings,
     CheckResult,
@@ -42,24 +41,34 @@ from simclr_cli.api.manage import (
     Diagnosis,
     DoctorResult,
     DoctorSettings,
-    Finding,
+    FileProblem,
+    FolderCache,
     ReportResult,
     ReportSettings,
     State,
 )
-from simclr_cli.api.probe import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, ProbeSettings, Score, Suspect
+from simclr_cli.api.probe import (
+    Accuracy,
+    ClassScore,
+    Confusion,
+    FewLabels,
+    LabelError,
+    ProbeResult,
+    ProbeSettings,
+    Score,
+)
 from simclr_cli.api.search import (
     EmbedResult,
     EmbedSettings,
     FindSettings,
     IndexSettings,
-    Neighbour,
+    Neighbor,
     QueryResult,
     SimilarResult,
     SimilarSettings,
 )
 from simclr_cli.api.train import (
-    Copies,
+    DuplicatesRule,
     LearningRateRule,
     Loss,
     Precision,

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simclr_cli.api.fields import DEVICE, RUNS, RUNS_HELP, WORKERS, Settings, check_out, setting
-from simclr_cli.api.probe import Accuracy, LabelledSettings
+from simclr_cli.api.probe import Accuracy, LabeledSettings
 from simclr_cli.core.errors import SettingsError
 from simclr_cli.core.events import PlanMade
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(LabelledSettings):
+class FinetuneSettings(LabeledSettings):
     """Settings of `simclr finetune`."""
 
     about = "Train a classifier with labels, from a run's encoder or from scratch."
@@ -30,12 +30,12 @@ class FinetuneSettings(LabelledSettings):
         False, "For comparison: the same architecture from the random weights that the run's seed gives."
     )
     epochs: int | None = setting(
-        None, "Times through the labelled pictures. Auto: the paper's 60 with 1 % of the labels or less, else 30.",
+        None, "Times through the labeled images. Auto: the paper's 60 with 1 % of the labels or less, else 30.",
         at_least=1,
     )  # fmt: skip
     learning_rate: float = setting(0.05, "Base of the learning rate, which is this times batch / 256.", above=0.0)
     batch_size: int | None = setting(
-        None, "Pictures a step. Auto: a power of two by the labelled pictures and the device.", at_least=2
+        None, "Images a step. Auto: a power of two by the labeled images and the device.", at_least=2
     )
 
     def __post_init__(self) -> None:
@@ -50,29 +50,29 @@ class FinetuneSettings(LabelledSettings):
 class PredictSettings(Settings):
     """Settings of `simclr predict`."""
 
-    about = "Say which classes pictures are of, by a classifier that finetune made."
+    about = "Say which classes images are of, by a classifier that finetune made."
     examples = ("simclr predict query.jpg", "simclr predict ./queries --top 3 --out predictions.csv")
 
-    queries: tuple[Path, ...] = setting((), "Pictures, or folders of pictures.", argument=True, exists=True)
+    queries: tuple[Path, ...] = setting((), "Images, or folders of images.", argument=True, exists=True)
     classifier: Path | None = setting(
         None, "The folder of a classifier. Auto: the newest one that did not start from scratch, of --run or of any.",
         exists=True,
     )  # fmt: skip
     run: str | None = setting(None, "Take the newest classifier of this run. Auto: of any run under --runs.")
     runs: Path = setting(RUNS, RUNS_HELP)
-    top: int = setting(5, "How many classes a picture, the most probable first.", at_least=1, short="n")
+    top: int = setting(5, "How many classes an image, the most probable first.", at_least=1, short="n")
     out: Path | None = setting(
         None, "Write the predictions to this file, .csv or .json. Auto: they are printed.", short="o"
     )
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=0)
-    batch_size: int = setting(128, "Pictures computed at once.", at_least=1)
+    batch_size: int = setting(128, "Images computed at once.", at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_out(self.out, ".csv", ".json")
         if not self.queries:
-            raise SettingsError("No picture was given.", "Type: simclr predict PICTURE")
+            raise SettingsError("No image was given.", "Type: simclr predict IMAGE")
         if self.classifier is not None and self.run is not None:
             raise SettingsError("--classifier and --run name two classifiers.", "Leave one of them out.")
 
@@ -85,24 +85,24 @@ class FinetuneResult:
     encoder: str  # that it started from
     scratch: bool  # whether that had random weights
     classes: tuple[str, ...]
-    labels: int  # pictures whose labels were used
-    train_pictures: int  # of which they were drawn
-    test_pictures: int
-    split: str  # how the held-out pictures were chosen
+    labels: int  # images whose labels were used
+    train_images: int  # of which they were drawn
+    test_images: int
+    split: str  # how the held-out images were chosen
     chance: float  # percent: always guessing the class that most labels name
     accuracy: Accuracy
     epochs: int
     batch_size: int
     learning_rate: float  # the peak
-    refused: int
+    skipped: int
     seconds: float
-    model_digest: str  # SHA-256 of the classifier's model.safetensors
+    model_checksum: str  # SHA-256 of the classifier's model.safetensors
     plan: PlanMade | None = None
 
 
 @dataclass(frozen=True)
 class ClassProbability:
-    """One class for one picture."""
+    """One class for one image."""
 
     label: str
     probability: float  # 0 to 1, by the classifier: it sums to 1 over the classes it knows
@@ -110,7 +110,7 @@ class ClassProbability:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one picture is likely to be of."""
+    """What one image is likely to be of."""
 
     path: str
     label: str  # the most probable class
@@ -123,8 +123,8 @@ class PredictResult:
     """What `predict` found."""
 
     classifier: str  # its folder
-    model_digest: str
+    model_checksum: str
     labels: tuple[str, ...]  # all classes it knows
     predictions: tuple[Prediction, ...]
-    refused: tuple[str, ...]  # files that could not be used, with the reason
+    skipped: tuple[str, ...]  # files that could not be used, with the reason
     out: str | None = None  # the file that was written

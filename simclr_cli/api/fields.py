@@ -100,14 +100,14 @@ RUNS = Path("simclr-runs")
 PAGES = (".html", ".htm")
 MOST_SIDE = 4_096  # px: a config.json that says more was not written by a run, and would take all memory
 DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
-WORKERS = "Processes that read and decode pictures; 0: threads of this one, one a core. Auto: one a core."
+WORKERS = "Processes that read and decode images; 0: threads of this one, one a core. Auto: one a core."
 DEVICES = (
     "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
     "For several machines: torchrun or srun."
 )
 RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
 ANY_RUN = "Name of the run, or the path of its folder. Auto: the newest under --runs, finished or not."
-EMBEDDED_AT_ONCE = "Pictures embedded at once."
+EMBEDDED_AT_ONCE = "Images embedded at once."
 RUNS_HELP = "The folder that runs are kept in."
 SEED = "Every random choice follows from it; same seed, same machine, same result."
 
@@ -128,13 +128,13 @@ class Settings:
 class EncoderSettings(Settings):
     """Which encoder to use, and where: shared by the verbs that use one."""
 
-    images: Path | None = setting(None, "The folder of pictures. Auto: the run's own.", argument=True, exists=True)
+    images: Path | None = setting(None, "The folder of images. Auto: the run's own.", argument=True, exists=True)
     run: str | None = setting(None, RUN)
     runs: Path = setting(RUNS, RUNS_HELP)
     backbone: str | None = setting(None, "Take a plain timm model of this name instead of a run.")
     weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
     image_size: int = setting(
-        224, "Side of the pictures for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
+        224, "Side of the images for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
     )
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE)
@@ -147,7 +147,7 @@ class EncoderSettings(Settings):
         if self.backbone is None and self.weights != "none":
             raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")
         if self.backbone is not None and self.images is None:
-            raise SettingsError("A plain --backbone has no pictures of its own.", "Name the folder of pictures.")
+            raise SettingsError("A plain --backbone has no images of its own.", "Name the folder of images.")
 
 
 def check_out(out: Path | None, *endings: str) -> None:

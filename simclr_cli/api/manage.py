@@ -42,10 +42,10 @@ class CheckSettings(Settings):
 class CacheSettings(Settings):
     """Settings of `simclr cache`."""
 
-    about = "Show or clear what is kept of folders of pictures to be quicker the next time."
+    about = "Show or clear what is kept of folders of images to be quicker the next time."
     examples = ("simclr cache", "simclr cache ./images --clear")
 
-    images: Path | None = setting(None, "Only what is kept of this folder of pictures. Auto: of all.", argument=True)
+    images: Path | None = setting(None, "Only what is kept of this folder of images. Auto: of all.", argument=True)
     clear: bool = setting(False, "Delete it. It is made again when it is needed.")
 
 
@@ -53,11 +53,11 @@ class CacheSettings(Settings):
 class DemoSettings(Settings):
     """Settings of `simclr demo`."""
 
-    about = "Show all of it on pictures that it draws itself, in a few minutes."
+    about = "Show all of it on images that it draws itself, in a few minutes."
     examples = ("simclr demo", "simclr demo --seed 7 --out /tmp/demo")
 
-    out: Path = setting(Path("simclr-demo"), "The folder for the drawn pictures and the run.", short="o")
-    pictures: int = setting(1600, "How many pictures to draw.", at_least=100)
+    out: Path = setting(Path("simclr-demo"), "The folder for the drawn images and the run.", short="o")
+    count: int = setting(1600, "How many images to draw.", at_least=100)
     epochs: int = setting(20, "Epochs to train for.", at_least=1)
     image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
     seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
@@ -71,7 +71,7 @@ class DoctorSettings(Settings):
     examples = ("simclr doctor", "simclr doctor ./images --json")
 
     images: Path | None = setting(
-        None, "A folder of pictures to look at too. Auto: the machine and the runs only.", argument=True, exists=True
+        None, "A folder of images to look at too. Auto: the machine and the runs only.", argument=True, exists=True
     )
     runs: Path = setting(RUNS, RUNS_HELP)
 
@@ -90,7 +90,7 @@ class ReportResult:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileProblem:
     """A file of a run that is not as it should be."""
 
     path: str  # relative to the run
@@ -105,24 +105,24 @@ class CheckResult:
 
     run: str  # the folder
     finished: bool  # else only its checkpoint is verified
-    whole: bool  # nothing is damaged, missing or foreign
+    intact: bool  # nothing is damaged, missing or foreign
     files: int  # verified
     bytes: int  # of these
-    found: tuple[Finding, ...]
+    problems: tuple[FileProblem, ...]
     resume: str | None  # the command that goes on with it; None: it is finished
 
     @property
     def exit_code(self) -> int:
         """Of the command."""
-        return 0 if self.whole else RunError.exit_code
+        return 0 if self.intact else RunError.exit_code
 
 
 @dataclass(frozen=True)
-class CacheKept:
-    """What is kept of one folder of pictures, to be quicker the next time."""
+class FolderCache:
+    """What is kept of one folder of images, to be quicker the next time."""
 
     path: str
-    folder: str  # the pictures'
+    folder: str  # the images'
     sides: tuple[int, ...]  # of the decoded squares, px
     bytes: int
     used: str  # when last, ISO 8601 in UTC
@@ -135,7 +135,7 @@ class CacheResult:
     root: str
     cleared: bool
     bytes: int
-    caches: tuple[CacheKept, ...]
+    caches: tuple[FolderCache, ...]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class DemoResult:
     """What `demo` showed."""
 
     folder: str
-    pictures: int
+    images: int
     classes: tuple[str, ...]
     scores: tuple[Score, ...]  # trained, untrained, pixels
     query: QueryResult
@@ -204,7 +204,7 @@ def diagnose(name: str, what: str, command: str, files: tuple[str, ...] = ()) ->
 class DoctorResult:
     """What `doctor` found; its exit code is 5 if there is a fault, else 0."""
 
-    seen: tuple[str, ...]  # the machine and what is installed, in figures
+    machine: tuple[str, ...]  # the machine and what is installed, in figures
     checks: int  # how many faults were looked for
     diagnoses: tuple[Diagnosis, ...]  # the worst first
 

@@ -14,15 +14,15 @@ N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledSettings(EncoderSettings):
-    """Which pictures have which labels, and which are held out: shared by the verbs that learn from labels."""
+class LabeledSettings(EncoderSettings):
+    """Which images have which labels, and which are held out: shared by the verbs that learn from labels."""
 
     images: Path | None = setting(
-        None, "The folder of labelled pictures. Auto: the run's own.", argument=True, exists=True
+        None, "The folder of labeled images. Auto: the run's own.", argument=True, exists=True
     )
     labels: Path | None = setting(None, "CSV with the columns path,label. Auto: the class folders.", exists=True)
     test: Path | None = setting(
-        None, "Held-out pictures in the same classes. Auto: a stratified split by --seed.", exists=True
+        None, "Held-out images in the same classes. Auto: a stratified split by --seed.", exists=True
     )
     test_fraction: float = setting(
         0.2, "Share of each class that is held out if there is no --test.", above=0.0, at_most=0.9
@@ -37,7 +37,7 @@ class LabelledSettings(EncoderSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeSettings(LabelledSettings):
+class ProbeSettings(LabeledSettings):
     """Settings of `simclr probe`."""
 
     about = "Say how good an encoder is where labels exist, beside the untrained one."
@@ -46,7 +46,7 @@ class ProbeSettings(LabelledSettings):
     protocol: Protocol = setting(
         "quick",
         "The linear probe: quick, logistic regression on vectors, with l2 chosen on a validation split; or paper, 90 "
-        "epochs of Nesterov SGD over crops and flips of the pictures.",
+        "epochs of Nesterov SGD over crops and flips of the images.",
     )
     baseline: tuple[str, ...] = setting(
         (), "Compare with this too: another run, or a .safetensors file for the same backbone. Several may be given."
@@ -57,7 +57,7 @@ class ProbeSettings(LabelledSettings):
     out: Path | None = setting(
         None, "Folder for probe.json and confusion.png. Auto: probe/ in the run's folder.", short="o"
     )
-    knn_temperature: float = setting(0.07, "Neighbours vote with the weight exp(similarity / temperature).", above=0.0)
+    knn_temperature: float = setting(0.07, "Neighbors vote with the weight exp(similarity / temperature).", above=0.0)
     batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
 
     def __post_init__(self) -> None:
@@ -88,10 +88,10 @@ def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of the held-out pictures were told right, in percent."""
+    """How many of the held-out images were told right, in percent."""
 
     top_1: float
-    low: float  # with `high`, where 95 % of bootstrap samples of the held-out pictures lie
+    low: float  # with `high`, where 95 % of bootstrap samples of the held-out images lie
     high: float
     balanced: float  # mean over the classes
     top_5: float | None = None  # None with five classes or fewer
@@ -99,14 +99,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Score:
-    """How well one representation tells the classes apart, on held-out pictures."""
+    """How well one representation tells the classes apart, on held-out images."""
 
-    representation: str  # trained, untrained, raw pixels, colour histogram, imagenet, or what --baseline names
+    representation: str  # trained, untrained, raw pixels, color histogram, imagenet, or what --baseline names
     knn_20: Accuracy  # by the votes of the 20 nearest
     knn_200: Accuracy
     linear: Accuracy | None  # None where it was not fitted
     gain: float | None = None  # points by which the first representation is above this one
-    gain_low: float | None = None  # with `gain_high`, its 95 % interval, paired by picture
+    gain_low: float | None = None  # with `gain_high`, its 95 % interval, paired by image
     gain_high: float | None = None
 
     @property
@@ -120,15 +120,15 @@ class ClassScore:
     """One class, by the first representation."""
 
     name: str
-    train_pictures: int
-    test_pictures: int
-    recall: float | None  # percent of its held-out pictures that were told right; None where there are none
+    train_images: int
+    test_images: int
+    recall: float | None  # percent of its held-out images that were told right; None where there are none
     precision: float | None  # percent of what was told to be it that is; None where nothing was
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many held-out pictures of a class were told to be of one; cells of 0 are left out."""
+    """How many held-out images of a class were told to be of one; cells of 0 are left out."""
 
     label: str
     predicted: str
@@ -136,13 +136,13 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A picture whose label is likely to be wrong."""
+class LabelError:
+    """An image whose label is likely to be wrong."""
 
     path: str  # relative to its folder
     label: str
     predicted: str
-    probability: float  # of the label, by a probe that was not fitted on this picture
+    probability: float  # of the label, by a probe that was not fitted on this image
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class FewLabels:
     """Accuracy with a part of the labels only."""
 
     representation: str
-    labels: int  # train pictures whose label was used
+    labels: int  # train images whose label was used
     wanted: str  # 1 %, 5 a class
     top_1: float  # percent, mean over the draws
     std: float  # between the draws
@@ -162,19 +162,19 @@ class ProbeResult:
     """What `probe` found."""
 
     encoder: str
-    train_pictures: int
-    test_pictures: int
+    train_images: int
+    test_images: int
     classes: tuple[str, ...]
     chance: float  # percent: always guessing the largest class
     scores: tuple[Score, ...]  # the encoder's first, then the baselines'
-    split: str  # how the held-out pictures were chosen
+    split: str  # how the held-out images were chosen
     knn_temperature: float
-    refused: int
-    model_digest: str
+    skipped: int
+    model_checksum: str
     protocol: str = "quick"  # of the linear probe: quick, or paper
     verdict: str = ""  # one sentence
     per_class: tuple[ClassScore, ...] = ()
     confusion: tuple[Confusion, ...] = ()
-    suspects: tuple[Suspect, ...] = ()  # most suspect first
+    label_errors: tuple[LabelError, ...] = ()  # most suspect first
     few_labels: tuple[FewLabels, ...] = ()
-    folder: str | None = None  # where probe.json and the picture of the confusion matrix are
+    folder: str | None = None  # where probe.json and the image of the confusion matrix are

@@ -21,7 +21,7 @@ from simclr_cli.api.fields import (
 )
 from simclr_cli.core.errors import InputError, SettingsError
 
-WITHIN = "Only pictures whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
+WITHIN = "Only images whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
 FORMS = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 
 
@@ -29,7 +29,7 @@ FORMS = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 class EmbedSettings(EncoderSettings):
     """Settings of `simclr embed`."""
 
-    about = "Write a vector for every picture."
+    about = "Write a vector for every image."
     examples = ("simclr embed --out vecs.npy", "simclr embed ./other --run birds --raw --out h.npy")
 
     out: Path = setting(
@@ -63,11 +63,11 @@ class EmbedSettings(EncoderSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings(Settings):
-    """Which pictures are searched, and how their vectors are kept up to date: shared by the verbs that find."""
+    """Which images are searched, and how their vectors are kept up to date: shared by the verbs that find."""
 
     run: str | None = setting(None, RUN)
     runs: Path = setting(RUNS, RUNS_HELP)
-    as_is: bool = setting(False, "Take the vectors as they are, without a look at whether the pictures have changed.")
+    no_update: bool = setting(False, "Take the vectors as they are, without a look at whether the images have changed.")
     device: str | None = setting(None, DEVICE)
     workers: int | None = setting(None, WORKERS, at_least=0)
     batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
@@ -75,7 +75,7 @@ class IndexSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class FindSettings(IndexSettings):
-    """Where what was found goes: shared by the verbs that list pictures."""
+    """Where what was found goes: shared by the verbs that list images."""
 
     out: Path | None = setting(
         None,
@@ -84,7 +84,7 @@ class FindSettings(IndexSettings):
         short="o",
     )
     open: bool = setting(False, "Open the gallery in the browser.")
-    thumbnails: bool = setting(False, "Show small pictures beside the names, where the terminal has colours.")
+    thumbnails: bool = setting(False, "Show small images beside the names, where the terminal has colors.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,26 +99,26 @@ class FindSettings(IndexSettings):
 class SimilarSettings(FindSettings):
     """Settings of `simclr similar`."""
 
-    about = "Print the most similar pictures."
+    about = "Print the most similar images."
     examples = ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json")
 
     queries: tuple[Path, ...] = setting(
         (),
-        "Pictures, folders of pictures, or names of the run's own pictures. With + and - between them they are one "
+        "Images, folders of images, or names of the run's own images. With + and - between them they are one "
         "query: the sum of their vectors.",
         argument=True,
     )
-    top: int = setting(10, "How many neighbours a query.", at_least=1, short="n")
+    top: int = setting(10, "How many neighbors a query.", at_least=1, short="n")
     within: str = setting("", WITHIN)
     min_similarity: float | None = setting(
-        None, "Only pictures at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
+        None, "Only images at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.queries:
-            raise SettingsError("No query was given.", "Type: simclr similar PICTURE")
-        for query in self.queries:  # what is no absolute path may be the name of one of the run's pictures
+            raise SettingsError("No query was given.", "Type: simclr similar IMAGE")
+        for query in self.queries:  # what is no absolute path may be the name of one of the run's images
             if query.is_absolute() and not os.path.lexists(query):
                 raise InputError(f"There is no {query}.", "Check the path.")
 
@@ -128,27 +128,27 @@ class EmbedResult:
     """What `embed` wrote."""
 
     out: str
-    rows_file: str  # names of the rows, and what was refused: beside `out`, `out` itself, or the list of shards
+    rows_file: str  # names of the rows, and what was skipped: beside `out`, `out` itself, or the list of shards
     rows: int
     dimensions: int
-    normalised: bool
+    normalized: bool
     encoder: str  # the run's folder, or the timm name
-    model_digest: str
-    refused: int
+    model_checksum: str
+    skipped: int
     seconds: float
     images_per_second: float
     shards: int | None = None  # files, which rows_file lists; None for one
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """One hit."""
 
     rank: int  # from 1
     path: str
     similarity: float  # cosine, -1 to 1
-    above_random: float  # percent of random pairs of the run's pictures that are less similar
-    above_views: float  # percent of pairs of two views of one picture that are less similar
+    above_random: float  # percent of random pairs of the run's images that are less similar
+    above_views: float  # percent of pairs of two views of one image that are less similar
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class QueryResult:
     """The hits of one query, nearest first."""
 
     query: str  # as it was given; a sum as a line of its terms
-    neighbours: tuple[Neighbour, ...]
+    neighbors: tuple[Neighbor, ...]
 
 
 @dataclass(frozen=True)
@@ -166,5 +166,5 @@ class SimilarResult:
     run: str
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
-    refused: tuple[str, ...] = ()  # files in a folder of queries that are no pictures
+    skipped: tuple[str, ...] = ()  # files in a folder of queries that are no images
     out: str | None = None  # the file that it was written to

@@ -18,14 +18,14 @@ LearningRateRule = Literal["linear", "sqrt", "none"]
 Precision = Literal["float32", "bfloat16"]
 Switch = Literal["on", "off"]
 Loss = Literal["nt-xent", "dcl", "supcon"]
-Copies = Literal["keep", "exact", "near"]
+DuplicatesRule = Literal["keep", "exact", "near"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(ViewSettings):
     """Settings of `simclr pretrain`."""
 
-    about = "Learn an encoder from a folder of pictures, without labels."
+    about = "Learn an encoder from a folder of images, without labels."
     examples = ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds")
 
     run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.")
@@ -35,7 +35,7 @@ class PretrainSettings(ViewSettings):
     )
     accept_changes: bool = setting(
         False,
-        "On --resume, go on though pictures were added, removed or changed: from the epoch under way on, which begins "
+        "On --resume, go on though images were added, removed or changed: from the epoch under way on, which begins "
         "again, batches are of what is there now.",
     )
     dry_run: bool = setting(False, "Stop after the plan.")
@@ -44,23 +44,23 @@ class PretrainSettings(ViewSettings):
     )
     weights: str = setting("none", "Start from: none (random), imagenet (timm's), or a .safetensors file.")
     batch_size: int | None = setting(
-        None, "N, pictures a step; 2N - 2 negatives for each view. Auto: by pictures and device.", at_least=2
+        None, "N, images a step; 2N - 2 negatives for each view. Auto: by images and device.", at_least=2
     )
     micro_batch: int | None = setting(
         None,
-        "Pictures computed at once; a larger batch is made of several, exactly, in up to a third more time. "
+        "Images computed at once; a larger batch is made of several, exactly, in up to a third more time. "
         "Auto: what the memory holds.",
         at_least=1,
     )
     held_out: int | None = setting(
         None,
-        "Pictures kept out of training, to measure on. Auto: one in 25, at most 256, and none of fewer than 640.",
+        "Images kept out of training, to measure on. Auto: one in 25, at most 256, and none of fewer than 640.",
         at_least=0,
     )
     epochs: int | None = setting(
         None,
-        "Times through the pictures. On --resume, how many the run shall have in all: from there on every step has the "
-        "learning rate that it has in a run of so many. Auto: by the number of pictures and the device.",
+        "Times through the images. On --resume, how many the run shall have in all: from there on every step has the "
+        "learning rate that it has in a run of so many. Auto: by the number of images and the device.",
         at_least=1,
     )
     temperature: float | None = setting(
@@ -69,16 +69,16 @@ class PretrainSettings(ViewSettings):
     loss: Loss = setting(
         "nt-xent",
         "nt-xent, as in the paper; dcl, which leaves the positive out of the denominator and wants a smaller batch; or "
-        "supcon, to which all pictures of a class folder are alike.",
+        "supcon, to which all images of a class folder are alike.",
     )
     group_by: str = setting(
         "",
-        "A regular expression. Pictures in whose paths it finds the same (its first group, if it has one) are not one "
+        "A regular expression. Images in whose paths it finds the same (its first group, if it has one) are not one "
         "another's negatives: of one specimen, patient or burst.",
     )
-    copies: Copies = setting(
+    duplicates: DuplicatesRule = setting(
         "keep",
-        "Copies among the pictures: keep them as one another's negatives, or not if they are exact (files of equal "
+        "Copies among the images: keep them as one another's negatives, or not if they are exact (files of equal "
         "content) or near (also to the eye).",
     )
     optimizer: Optimizer | None = setting(None, "Auto: lars from a batch of 1,024 on, else adamw.")
@@ -110,7 +110,7 @@ class PretrainSettings(ViewSettings):
     )
     cache_gb: float | None = setting(
         None,
-        "Disk space in GB for the decoded pictures of this folder; what does not fit is decoded again in every epoch. "
+        "Disk space in GB for the decoded images of this folder; what does not fit is decoded again in every epoch. "
         "Auto: half of what is free.",
         at_least=0.0,
         at_most=1e9,
@@ -129,15 +129,15 @@ class PretrainSettings(ViewSettings):
                 raise SettingsError(
                     f"--group-by is {self.group_by!r}, which is no regular expression ({error}).", "Mend it."
                 ) from None
-        if self.loss == "supcon" and (self.group_by or self.copies != "keep"):
+        if self.loss == "supcon" and (self.group_by or self.duplicates != "keep"):
             raise SettingsError(
-                "--loss supcon takes the classes for what is alike, and leaves no place for --group-by and --copies.",
+                "--loss supcon groups images by their classes, so that --group-by and --duplicates do not apply.",
                 "Leave them out, or choose another --loss.",
             )
         if self.accept_changes and not self.resume:
             raise SettingsError("--accept-changes belongs to --resume.", "Leave it out, or add --resume.")
         if self.images is None and not self.resume:
-            raise SettingsError("No folder of pictures was given.", "Type: simclr pretrain FOLDER")
+            raise SettingsError("No folder of images was given.", "Type: simclr pretrain FOLDER")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs > self.epochs:
             raise SettingsError(
                 f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}.", "Make it smaller."
@@ -186,13 +186,13 @@ class PretrainResult:
     run: str  # the folder
     finished: bool  # False after --dry-run
     epochs: int
-    pictures: int
-    refused: int
+    images: int
+    skipped: int
     first_loss: float | None  # mean of the first epoch
     last_loss: float | None
     images_per_second: float | None  # median over the epochs
     seconds: float
-    model_digest: str | None  # SHA-256 of encoder/model.safetensors
+    model_checksum: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)
     state: str | None = None  # learning (and at rest by the end), improving (train longer), unchanged

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simclr_cli import VERBS, __version__
+from simclr_cli import COMMAND_NAMES, __version__
 from simclr_cli import api as settings
 from simclr_cli.cli.launch import launch
 from simclr_cli.cli.options import Commands, as_command
@@ -31,7 +31,7 @@ PEER_SECONDS = 1  # that a process lets others speak, which may have failed befo
 app = typer.Typer(
     name="simclr",
     cls=Commands,
-    help="Learn an image encoder from any folder of pictures, without labels, by SimCLR; and put it to use.",
+    help="Learn an image encoder from any folder of images, without labels, by SimCLR; and put it to use.",
     epilog="Begin with: simclr demo",
     no_args_is_help=True,
     add_completion=False,
@@ -39,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-COMMANDS: dict[str, type[settings.Settings]] = {verb: getattr(settings, f"{verb.title()}Settings") for verb in VERBS}
+COMMANDS: dict[str, type[settings.Settings]] = {
+    verb: getattr(settings, f"{verb.title()}Settings") for verb in COMMAND_NAMES
+}
 
 
 def _version(wanted: bool) -> None:
@@ -122,9 +124,9 @@ def perform(
         except Exception as error:
             if debug:
                 traceback.print_exc()
-            if (refused := trouble(error, values)) is not None:
-                face.error(refused)
-                return refused.exit_code
+            if (skipped := trouble(error, values)) is not None:
+                face.error(skipped)
+                return skipped.exit_code
             what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
             face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
             return SimclrError.exit_code
@@ -142,7 +144,7 @@ def _function(verb: str) -> Callable[..., Any]:
 
 
 def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
-    """Whether tables show pictures; if they were asked for and cannot be shown, why, before long work."""
+    """Whether tables show images; if they were asked for and cannot be shown, why, before long work."""
     if not getattr(chosen, "thumbnails", False):
         return False
     from simclr_cli.cli.terminal_images import why_not

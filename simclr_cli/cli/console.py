@@ -117,14 +117,14 @@ class Face:
         formats = ", ".join(f"{files:,} {name}" for name, files in summary["formats"].items())
         side = summary["short_side"]
         spread = f"{side['least']}" if side["least"] == side["most"] else f"{side['least']} to {side['most']}"
-        self.say(f"{summary['folder']}: {count(summary['pictures'], 'picture')} ({formats}), short side {spread} px")
+        self.say(f"{summary['folder']}: {count(summary['images'], 'image')} ({formats}), short side {spread} px")
         classes = summary["classes"]
         if classes:
             names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
             self.say(f"  folders look like {len(classes)} classes (not used for training): {names}")
-        if summary["refused"]:
-            self.say(f"  {count(summary['refused'], 'file')} refused:", "yellow")
-            for reason, times in list(summary["refused_because"].items())[:8]:
+        if summary["skipped"]:
+            self.say(f"  {count(summary['skipped'], 'file')} skipped:", "yellow")
+            for reason, times in list(summary["skipped_because"].items())[:8]:
                 self.say(f"    {times:,} x {reason}", "yellow")
         if summary["other_files"]:
             self.say(f"  {count(summary['other_files'], 'other file')} passed over")
@@ -142,10 +142,13 @@ class Face:
 
 def _epoch_line(done: events.EpochDone) -> str:
     parts = [f"epoch {done.epoch}", f"loss {done.loss:.4f}"]
-    if done.health is not None:
-        parts += [f"other view found {done.health.found:.1f} %", f"rank of h {done.health.rank_h:.1f}"]
-    if done.knn is not None:
-        parts.append(f"kNN {done.knn:.1f} %")
+    if done.validation is not None:
+        parts += [
+            f"other view found {done.validation.view_retrieval_accuracy:.1f} %",
+            f"rank of h {done.validation.rank_h:.1f}",
+        ]
+    if done.knn_accuracy is not None:
+        parts.append(f"kNN {done.knn_accuracy:.1f} %")
     return "  ".join([*parts, f"{done.images_per_second:,.1f} images/s", duration(done.seconds)])
 
 
@@ -154,7 +157,7 @@ class Data:
 
     def __init__(self) -> None:
         self.out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-        self.thumbnails = False  # whether tables show pictures
+        self.thumbnails = False  # whether tables show images
 
     def json(self, result: Any) -> None:
         """The result's dataclass as one JSON object, ASCII, so that every file name survives."""
@@ -164,26 +167,24 @@ class Data:
         """One line, never wrapped."""
         sys.stdout.write(safe(text) + "\n")
 
-    def table(
-        self, columns: list[str], rows: list[list[str]], title: str = "", *, pictures: Sequence[str] = ()
-    ) -> None:
+    def table(self, columns: list[str], rows: list[list[str]], title: str = "", *, images: Sequence[str] = ()) -> None:
         """A table for a person; where stdout is no terminal, lines with tabs between the cells.
 
         Args:
-            pictures: the file of each row, shown before it if thumbnails are.
+            images: the file of each row, shown before it if thumbnails are.
         """
         if not self.out.is_terminal:
             for row in [columns, *rows]:
                 sys.stdout.write("\t".join(safe(cell) for cell in row) + "\n")
             return
         seen: list[Text] = []
-        if self.thumbnails and pictures:
+        if self.thumbnails and images:
             from simclr_cli.cli.terminal_images import thumbnails
 
-            seen = thumbnails(pictures)
+            seen = thumbnails(images)
         table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
         if seen:
-            table.padding = (0, 1, 1, 1)  # so that pictures do not touch
+            table.padding = (0, 1, 1, 1)  # so that images do not touch
             table.add_column(no_wrap=True)
         for index, column in enumerate(columns):
             numbers = index > 0 and column not in ("path", "closeness", "closeness of nearest", "mostly from")
@@ -200,7 +201,7 @@ class Data:
             self.table(columns, [[one.grade, one.name, one.what, one.why, one.command] for one in diagnoses])
             return
         for one in diagnoses:
-            colour = "bold red" if one.grade == "fault" else "yellow"
-            self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", colour), safe(one.what)))
+            color = "bold red" if one.grade == "fault" else "yellow"
+            self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", color), safe(one.what)))
             self.out.print(Padding(Text(safe(one.why)), (0, 0, 0, 2)))
             self.out.print(Text.assemble("  $ ", (safe(one.command), "bold")), soft_wrap=True)

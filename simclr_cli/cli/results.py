@@ -22,12 +22,12 @@ def show_pretrain(result: results.PretrainResult, face: Face, data: Data) -> Non
         face.say("Stopped after the plan, as asked.")
         return
     face.say(
-        f"Trained on {count(result.pictures, 'picture')} for {count(result.epochs, 'epoch')}"
+        f"Trained on {count(result.images, 'image')} for {count(result.epochs, 'epoch')}"
         f" in {duration(result.seconds)}; "
         f"loss {result.first_loss:.3f} -> {result.last_loss:.3f}, {result.images_per_second:,.0f} images/s."
     )
-    if result.refused:
-        face.say(f"Left out: {count(result.refused, 'file')}; {result.run}/refused.json says why.", "yellow")
+    if result.skipped:
+        face.say(f"Left out: {count(result.skipped, 'file')}; {result.run}/skipped.json says why.", "yellow")
     face.say(result.outcome or "", "bold")
     if result.report:
         face.say(f"Report: {result.report}")
@@ -35,8 +35,8 @@ def show_pretrain(result: results.PretrainResult, face: Face, data: Data) -> Non
     runs = Path(result.run).parent
     where = "" if runs == RUNS else f" --runs {runs}"
     face.say("Next:")
-    face.say(f"  simclr similar PICTURE{where}: the most similar pictures")
-    face.say(f"  simclr embed --out vecs.npy{where}: a vector for every picture")
+    face.say(f"  simclr similar IMAGE{where}: the most similar images")
+    face.say(f"  simclr embed --out vecs.npy{where}: a vector for every image")
     face.say(f"  simclr probe FOLDER{where}: how good it is, where the folders are classes")
 
 
@@ -48,26 +48,26 @@ def show_preview(result: results.PreviewResult, face: Face, data: Data) -> None:
     preset = [f"--preset {result.preset}"] if result.preset else []
     typed = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
              if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
-    face.say(f"Next: {' '.join(['simclr pretrain', result.images, *preset, *typed])}")
+    face.say(f"Next: {' '.join(['simclr pretrain', result.folder, *preset, *typed])}")
 
 
 def show_embed(result: results.EmbedResult, face: Face, data: Data) -> None:
     """The file, and its shape."""
-    length = "length 1" if result.normalised else "as they are"
+    length = "length 1" if result.normalized else "as they are"
     face.say(
         f"{result.rows:,} x {result.dimensions} float32, rows of {length}, in {duration(result.seconds)} "
         f"({result.images_per_second:,.0f} images/s); names of the rows in {result.rows_file}."
     )
-    if result.refused:
-        face.say(f"Left out: {count(result.refused, 'file')}; {result.rows_file} says why.", "yellow")
+    if result.skipped:
+        face.say(f"Left out: {count(result.skipped, 'file')}; {result.rows_file} says why.", "yellow")
     data.line(result.out)
 
 
 def show_probe(result: results.ProbeResult, face: Face, data: Data) -> None:
     """The verdict, the scores beside those of the baselines, and what else was found."""
     face.say(
-        f"{len(result.classes)} classes, {result.train_pictures:,} pictures with labels, "
-        f"{result.test_pictures:,} held out ({result.split}); always guessing one class gives {result.chance:.1f} %."
+        f"{len(result.classes)} classes, {result.train_images:,} images with labels, "
+        f"{result.test_images:,} held out ({result.split}); always guessing one class gives {result.chance:.1f} %."
     )
     linear = "linear %" if result.protocol == "quick" else "linear (paper) %"
     columns = ["representation", "kNN k=20 %", "kNN k=200 %", linear, "95 % interval", "balanced %"]
@@ -96,36 +96,36 @@ def _say_classes(result: results.ProbeResult, face: Face) -> None:
     if wrong:
         face.say("Most often taken for another: " + ", ".join(
             f"{cell.label} for {cell.predicted} ({cell.count:,})" for cell in wrong[:4]))  # fmt: skip
-    if result.suspects:
-        first = ", ".join(f"{one.path} (more like {one.predicted})" for one in result.suspects[:3])
+    if result.label_errors:
+        first = ", ".join(f"{one.path} (more like {one.predicted})" for one in result.label_errors[:3])
         face.say(f"Labels worth a second look, the most suspect first: {first}")
 
 
 def show_finetune(result: results.FinetuneResult, face: Face, data: Data) -> None:
-    """How many held-out pictures it tells right, where it is, and what to type next."""
+    """How many held-out images it tells right, where it is, and what to type next."""
     told = result.accuracy
     face.say(
-        f"{told.top_1:.1f} % of {count(result.test_pictures, 'held-out picture')} told right "
+        f"{told.top_1:.1f} % of {count(result.test_images, 'held-out image')} told right "
         f"(95 % interval {told.low:.1f} to {told.high:.1f}; mean over the classes {told.balanced:.1f} %); "
         f"always guessing one class gives {result.chance:.1f} %."
     )
     face.say(
-        f"Trained from {result.encoder} with the labels of {count(result.labels, 'picture')} for "
+        f"Trained from {result.encoder} with the labels of {count(result.labels, 'image')} for "
         f"{count(result.epochs, 'epoch')} in {duration(result.seconds)}."
     )
-    if result.refused:
-        face.say(f"Left out: {count(result.refused, 'file')} that could not be used.", "yellow")
+    if result.skipped:
+        face.say(f"Left out: {count(result.skipped, 'file')} that could not be used.", "yellow")
     data.line(result.out)
     face.say("Next:")
-    face.say(f"  simclr predict PICTURE --classifier {result.out}: which class a picture is of")
+    face.say(f"  simclr predict IMAGE --classifier {result.out}: which class an image is of")
 
 
 def show_predict(result: results.PredictResult, face: Face, data: Data) -> None:
-    """A row a picture, or the file that they were written to."""
-    for reason in result.refused:
+    """A row an image, or the file that they were written to."""
+    for reason in result.skipped:
         face.say(f"Left out: {reason}", "yellow")
     if result.out is not None:
-        face.say(f"{count(len(result.predictions), 'picture')}, {len(result.labels):,} classes.")
+        face.say(f"{count(len(result.predictions), 'image')}, {len(result.labels):,} classes.")
         data.line(result.out)
         return
     rows = []
@@ -147,13 +147,13 @@ def show_check(result: results.CheckResult, face: Face, data: Data) -> None:
     if not result.finished:
         face.say(f"The run is not finished: only its checkpoint is verified. Go on with: {result.resume}", "yellow")
     checked = f"{count(result.files, 'file')} of {result.run}, {result.bytes / 1e6:,.1f} MB"
-    face.say(f"{checked}: {'all as written' if result.whole else 'not all as written'}.", "bold")
-    for one in result.found:
+    face.say(f"{checked}: {'all as written' if result.intact else 'not all as written'}.", "bold")
+    for one in result.problems:
         data.line(f"{one.path}: {one.state}. {one.what} {one.remedy}")
 
 
 def show_cache(result: results.CacheResult, face: Face, data: Data) -> None:
-    """A row for each folder of pictures."""
+    """A row for each folder of images."""
     verb = "Cleared" if result.cleared else "Kept"
     face.say(f"{verb} in {result.root}: {result.bytes / 1e6:,.1f} MB for {count(len(result.caches), 'folder')}.")
     if result.caches and not result.cleared:
@@ -164,7 +164,7 @@ def show_cache(result: results.CacheResult, face: Face, data: Data) -> None:
 
 def show_doctor(result: results.DoctorResult, face: Face, data: Data) -> None:
     """Each fault with what mends it, the worst first."""
-    for line in result.seen:
+    for line in result.machine:
         face.say(line, "dim")
     data.diagnoses(result.diagnoses)
     faults = sum(one.grade == "fault" for one in result.diagnoses)
@@ -176,10 +176,10 @@ def show_doctor(result: results.DoctorResult, face: Face, data: Data) -> None:
 
 
 def show_demo(result: results.DemoResult, face: Face, data: Data) -> None:
-    """The neighbours of one picture and the comparison."""
+    """The neighbors of one image and the comparison."""
     data.line(f"Most similar to {result.query.query}:")
     show_hits(result.query, data)
-    face.say(f"Which of {len(result.classes)} classes? By nearest neighbours, a fifth of the labels held out:")
+    face.say(f"Which of {len(result.classes)} classes? By nearest neighbors, a fifth of the labels held out:")
     data.table(["representation", "kNN k=20 %", "kNN k=200 %"], [_cells(score)[:3] for score in result.scores])
     trained, *others = result.scores
     best = max(others, key=lambda score: score.knn_20.top_1)
@@ -196,7 +196,7 @@ def _cells(score: results.Score) -> list[str]:
 
 
 def _row(score: results.Score, five: bool) -> list[str]:
-    """The interval, balanced accuracy and top-5 are those of the linear probe, or of 20 neighbours without one."""
+    """The interval, balanced accuracy and top-5 are those of the linear probe, or of 20 neighbors without one."""
     of = score.deciding
     cells = [*_cells(score), f"{of.low:.1f} to {of.high:.1f}", f"{of.balanced:.1f}"]
     return [*cells, f"{of.top_5:.1f}"] if five else cells

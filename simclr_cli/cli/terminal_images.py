@@ -1,4 +1,4 @@
-"""Small pictures in the terminal: two pixels a character, the upper half of a block over its ground."""
+"""Small images in the terminal: two pixels a character, the upper half of a block over its ground."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def why_not(terminal: Console) -> str | None:
     if terminal.no_color:
         return "NO_COLOR is set"
     if terminal.color_system not in ("256", "truecolor"):
-        return "the terminal does not have 256 colours (TERM and COLORTERM say which it has)"
+        return "the terminal does not have 256 colors (TERM and COLORTERM say which it has)"
     if terminal.options.ascii_only:
         return "the terminal shows ASCII only"
     return None
@@ -42,15 +42,15 @@ def as_characters(pixels: Pixels) -> Text:
     """Draw an image of at most COLUMNS x 2 ROWS px, in its own shape and centered."""
     height, width, _ = pixels.shape
     left, top = (COLUMNS - width) // 2, (2 * ROWS - height) // 2
-    colours: list[list[Color | None]] = [[None] * COLUMNS for _ in range(2 * ROWS)]
+    colors: list[list[Color | None]] = [[None] * COLUMNS for _ in range(2 * ROWS)]
     for y, x in np.ndindex(height, width):
-        colours[top + y][left + x] = Color.from_rgb(*map(int, pixels[y, x]))
-    rows = zip(colours[::2], colours[1::2], strict=True)
+        colors[top + y][left + x] = Color.from_rgb(*map(int, pixels[y, x]))
+    rows = zip(colors[::2], colors[1::2], strict=True)
     return Text("\n").join(Text.assemble(*map(_cell, upper, lower)) for upper, lower in rows)
 
 
 def _cell(upper: Color | None, lower: Color | None) -> tuple[str, Style]:
-    """One character; the terminal's own ground where the picture does not reach."""
+    """One character; the terminal's own ground where the image does not reach."""
     if upper is None:
         return (LOWER_HALF, Style(color=lower)) if lower is not None else (" ", Style())
     return UPPER_HALF, Style(color=upper, bgcolor=lower)

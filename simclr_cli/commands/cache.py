@@ -1,4 +1,4 @@
-"""What is kept of folders of pictures to be quicker the next time: show it, or clear it."""
+"""What is kept of folders of images to be quicker the next time: show it, or clear it."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from simclr_cli.api import CheckResult, CheckSettings, Finding, State
+from simclr_cli.api import CheckResult, CheckSettings, FileProblem, State
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.events import Report, progress, silent
-from simclr_cli.core.safe_read import MOST_OF_LIST, digest_file, read_json
+from simclr_cli.core.safe_read import MOST_OF_LIST, checksum_file, read_json
 from simclr_cli.store.checkpoint import is_whole_checkpoint
 from simclr_cli.store.index import INDEX, checksum
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest
@@ -27,8 +27,8 @@ EXPORT = "Delete {encoder}, and make it again from the checkpoint: {resume}"
 REMEDIES = {  # by the pattern of a relative path
     MANIFEST: EXPORT,
     "config.json": RETRAIN,
-    "pictures.json": "Restore it from a copy. A finished run works without it.",
-    "refused.json": "Restore it from a copy. A finished run works without it.",
+    "images.json": "Restore it from a copy. A finished run works without it.",
+    "skipped.json": "Restore it from a copy. A finished run works without it.",
     "checkpoint/*": "Restore it from a copy, or delete {file}. A finished run works without it; another goes on from "
     "what is left: {resume}",
     "encoder-*-epochs*": "Restore it from a copy, or delete {folder}: it is of fewer epochs.",
@@ -70,11 +70,11 @@ def check(settings: CheckSettings, *, report: Report = silent) -> CheckResult:
     return CheckResult(
         run=str(run.path),
         finished=finished,
-        whole=not wrong,
+        intact=not wrong,
         files=len(sizes),
         bytes=sum(sizes),
-        found=tuple(
-            Finding(name, state, WHAT[state], _remedy(run, name, state, resumable=resumable))
+        problems=tuple(
+            FileProblem(name, state, WHAT[state], _remedy(run, name, state, resumable=resumable))
             for name, state in sorted(wrong.items())
         ),
         resume=None if finished else run.resume_command,
@@ -87,7 +87,7 @@ def _state(file: Path, name: str, listed: dict[str, str]) -> State | None:
         return None if any(fnmatchcase(name, pattern) for pattern in NOT_MISSED) else "missing"
     try:
         if name in listed:
-            return None if digest_file(file) == listed[name] else "damaged"
+            return None if checksum_file(file) == listed[name] else "damaged"
         if not all(proof(file) for pattern, proof in PROOFS.items() if file.match(pattern)):
             return "damaged"
     except OSError:

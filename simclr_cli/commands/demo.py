@@ -1,4 +1,4 @@
-"""All of it on pictures that simclr draws itself: draw, pretrain, find the like of one, compare by kNN."""
+"""All of it on images that simclr draws itself: draw, pretrain, find the like of one, compare by kNN."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from simclr_cli.core.files import make_folder, write_json
 from simclr_cli.encode.load import pick_device, run_encoder, untrained_twin
 from simclr_cli.evaluate.baselines import without_weights
 from simclr_cli.evaluate.comparison import compare
-from simclr_cli.images.labels import LabelledImages, labelled
+from simclr_cli.images.labels import LabeledImages, labeled
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.synthetic import CLASSES, draw_pictures
+from simclr_cli.images.synthetic import CLASSES, draw_images
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
 
 
 def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
-    """From drawing to neighbours, and whether training helped.
+    """From drawing to neighbors, and whether training helped.
 
     Raises:
         SimclrError: the folder cannot be written to, or a stop was asked for.
     """
     began = time.perf_counter()
-    pictures = _draw(settings, report)
+    folder = _draw(settings, report)
     trained = pretrain(
         PretrainSettings(
-            images=pictures,
+            images=folder,
             runs=settings.out / "runs",
             # A small encoder and small views: a few minutes on two cores are all there is.
             backbone="resnet10t",
@@ -42,18 +42,18 @@ def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
         ),
         report=report,
     )
-    query = pictures / CLASSES[0] / "0000.png"
+    query = folder / CLASSES[0] / "0000.png"
     found = similar(
         SimilarSettings(queries=(query,), run=Path(trained.run).name, runs=settings.out / "runs", top=5), report=report
     )
     ready = run_encoder(RunFolder(Path(trained.run)), pick_device(None))
     pixels = without_weights(ready)["raw pixels"]
     encoders = {"trained": ready, "untrained": untrained_twin(ready, settings.seed), "raw pixels": pixels}
-    images = LabelledImages(*labelled(take_census(pictures, workers=count_workers())))
+    images = LabeledImages(*labeled(take_census(folder, workers=count_workers())))
     compared = compare(encoders, images, ProbeSettings(seed=settings.seed), linear=False, report=report)
     return DemoResult(
         folder=str(settings.out),
-        pictures=len(images.census.pictures),
+        images=len(images.census.images),
         classes=CLASSES,
         scores=compared.scores(settings.seed),
         query=found.queries[0],
@@ -63,12 +63,12 @@ def demo(settings: DemoSettings, *, report: Report = silent) -> DemoResult:
 
 
 def _draw(settings: DemoSettings, report: Report) -> Path:
-    """Draw the pictures, unless these very ones have been drawn before."""
-    folder = settings.out / f"pictures-{settings.pictures}-seed-{settings.seed}"
+    """Draw the images, unless these very ones have been drawn before."""
+    folder = settings.out / f"images-{settings.count}-seed-{settings.seed}"
     drawn = settings.out / f"{folder.name}.json"
     make_folder(settings.out)
     if not drawn.exists():
-        report(Note(f"Drawing {settings.pictures:,} pictures of {len(CLASSES)} patterns in {folder}."))
-        draw_pictures(folder, seed=settings.seed, pictures=settings.pictures)
-        write_json(drawn, {"pictures": settings.pictures, "seed": settings.seed})  # last: all of them are there
+        report(Note(f"Drawing {settings.count:,} images of {len(CLASSES)} patterns in {folder}."))
+        draw_images(folder, seed=settings.seed, count=settings.count)
+        write_json(drawn, {"count": settings.count, "seed": settings.seed})  # last: all of them are there
     return folder

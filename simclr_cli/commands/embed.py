@@ -1,4 +1,4 @@
-"""Pictures -> h: a file of vectors with the names of its rows, bound to the model that made them."""
+"""Images -> h: a file of vectors with the names of its rows, bound to the model that made them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simclr_cli.core.files import make_folder
 from simclr_cli.core.world import Place
 from simclr_cli.encode.embed import embed_census, nothing_decoded, unit_rows
 from simclr_cli.encode.load import ReadyEncoder, pick_device, ready_encoder
-from simclr_cli.images.census import Census, Refused
+from simclr_cli.images.census import Census, SkippedImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.images.thumbnails import tile_side, write_sprite
@@ -36,9 +36,9 @@ from simclr_cli.store.vectors import (
 
 
 def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
-    """Embed a folder, or the run's own pictures.
+    """Embed a folder, or the run's own images.
 
-    Where torchrun or srun has started several processes, each calls this for a part of the pictures, and the first one
+    Where torchrun or srun has started several processes, each calls this for a part of the images, and the first one
     writes all of them, or each its own --shards.
 
     Raises:
@@ -65,16 +65,16 @@ def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) 
     start = time.perf_counter()
     how = Embedding(ready, settings, workers, report)
     write = _in_shards if settings.shards else _in_one
-    rows, refused, embedded = write(how, census, ranks)
+    rows, skipped, embedded = write(how, census, ranks)
     return EmbedResult(
         out=str(shards_file(settings.out) if settings.shards else settings.out),
         rows_file=str(shards_file(settings.out) if settings.shards else rows_file(settings.out)),
         rows=rows,
         dimensions=ready.encoder.width,
-        normalised=not settings.raw,
+        normalized=not settings.raw,
         encoder=ready.name,
-        model_digest=ready.digest,
-        refused=len(census.refused) + refused,
+        model_checksum=ready.checksum,
+        skipped=len(census.skipped) + skipped,
         seconds=time.perf_counter() - began,
         images_per_second=embedded / (time.perf_counter() - start),
         shards=settings.shards,
@@ -83,7 +83,7 @@ def _embed(settings: EmbedSettings, place: Place, ranks: Ranks, report: Report) 
 
 @dataclass(frozen=True)
 class Embedding:
-    """How pictures become vectors."""
+    """How images become vectors."""
 
     ready: ReadyEncoder
     settings: EmbedSettings
@@ -91,7 +91,7 @@ class Embedding:
     report: Report
 
     def of(self, census: Census) -> tuple[NDArray[np.float32], Census]:
-        """h of every picture that can be decoded, there may be none, as it is written; and the census of these."""
+        """h of every image that can be decoded, there may be none, as it is written; and the census of these."""
         h, census = embed_census(
             self.ready, census, batch_size=self.settings.batch_size, workers=self.workers, report=self.report
         )
@@ -101,12 +101,12 @@ class Embedding:
         """The vectors of a census, with what they are of."""
         return Vectors(
             values=h,
-            rows=tuple(picture.name for picture in census.pictures),
+            rows=tuple(image.name for image in census.images),
             root=str(census.root.resolve()),
-            model_digest=self.ready.digest,
-            normalised=not self.settings.raw,
+            model_checksum=self.ready.checksum,
+            normalized=not self.settings.raw,
             source_fingerprint=fingerprint,
-            refused=tuple(vars(entry) for entry in census.refused),
+            skipped=tuple(vars(entry) for entry in census.skipped),
         )
 
 
@@ -114,18 +114,18 @@ def _in_one(how: Embedding, census: Census, ranks: Ranks) -> tuple[int, int, int
     """One file, in the census's order; each process embeds a part, the first one writes.
 
     Returns:
-        How many rows there are now, how many pictures could not be decoded, and how many rows were not there before.
+        How many rows there are now, how many images could not be decoded, and how many rows were not there before.
     """
-    h, own = how.of(replace(census, pictures=census.pictures[ranks.part(len(census.pictures))], refused=()))
-    refused = [Refused(**entry) for some in ranks.collect([vars(one) for one in own.refused]) for entry in some]
-    if len(refused) == len(census.pictures):
+    h, own = how.of(replace(census, images=census.images[ranks.part(len(census.images))], skipped=()))
+    skipped = [SkippedImage(**entry) for some in ranks.collect([vars(one) for one in own.skipped]) for entry in some]
+    if len(skipped) == len(census.images):
         raise nothing_decoded(census)
-    census = census.without(refused)
+    census = census.without(skipped)
     rows = [part.numpy() for part in ranks.rows_in_order(torch.from_numpy(h))]
     if ranks.first:
         values = rows[0] if ranks.alone else np.concatenate(rows)
         _write(how, census, how.described(values, census, census.fingerprint))
-    return len(census.pictures), len(refused), len(census.pictures)
+    return len(census.images), len(skipped), len(census.images)
 
 
 def _write(how: Embedding, census: Census, vectors: Vectors) -> None:
@@ -133,7 +133,7 @@ def _write(how: Embedding, census: Census, vectors: Vectors) -> None:
     out = how.settings.out
     if out.suffix != ".tsv":
         return write_export(out, vectors)
-    paths = [census.path(picture) for picture in census.pictures]
+    paths = [census.path(image) for image in census.images]
     write_sprite(sprite_file(out), paths, workers=how.workers, progress=progress(how.report, "making thumbnails"))
     return write_projector(out, vectors, tile_side(len(paths)))
 
@@ -141,33 +141,33 @@ def _write(how: Embedding, census: Census, vectors: Vectors) -> None:
 def _in_shards(how: Embedding, census: Census, ranks: Ranks) -> tuple[int, int, int]:
     """Several files, each of a part of the census, and a list of them, written last; the processes take turns.
 
-    A shard that is there already, of these pictures as they are now and by this model, is kept. Returns the same.
+    A shard that is there already, of these images as they are now and by this model, is kept. Returns the same.
     """
     own: list[list[Any]] = []
     count, embedded = how.settings.shards or 1, 0
     for number in range(ranks.rank, count, ranks.count):
-        total = len(census.pictures)
-        part = replace(census, pictures=census.pictures[number * total // count : (number + 1) * total // count],
-                       refused=())  # fmt: skip
+        total = len(census.images)
+        part = replace(census, images=census.images[number * total // count : (number + 1) * total // count],
+                       skipped=())  # fmt: skip
         file = shard_file(how.settings.out, number, count)
         if (there := _is_there(how, file, part)) is None:
             there = how.described(*how.of(part), part.fingerprint)
             write_vectors(file, there)
             embedded += len(there.rows)
-        own.append([number, len(there.rows), len(there.refused)])
+        own.append([number, len(there.rows), len(there.skipped)])
     shards = sorted(shard for some in ranks.collect(own) for shard in some)
-    rows, refused = (sum(shard[i] for shard in shards) for i in (1, 2))
+    rows, skipped = (sum(shard[i] for shard in shards) for i in (1, 2))
     if not rows:
         raise nothing_decoded(census)
     if ranks.first:
         write_shards(how.settings.out, [(shard_file(how.settings.out, number, count), n) for number, n, _ in shards])
-    return rows, refused, sum(ranks.collect(embedded))
+    return rows, skipped, sum(ranks.collect(embedded))
 
 
 def _is_there(how: Embedding, file: Path, part: Census) -> Vectors | None:
     try:
-        there = read_vectors(file, model_digest=how.ready.digest)
+        there = read_vectors(file, model_checksum=how.ready.checksum)
     except RunError:
         return None
     same = there.source_fingerprint == part.fingerprint and there.root == str(part.root.resolve())
-    return there if same and there.normalised != how.settings.raw else None
+    return there if same and there.normalized != how.settings.raw else None

@@ -24,9 +24,9 @@ from simclr_cli.encode.model_card import classifier_config, model_card
 from simclr_cli.engine.classifier import check_joinable, join_classifier
 from simclr_cli.engine.metrics import accuracy_of, percent
 from simclr_cli.engine.optim import peak_learning_rate
-from simclr_cli.images.cache import DecodedPictures, decode_once
+from simclr_cli.images.cache import DecodedImages, decode_once
 from simclr_cli.images.census import Census
-from simclr_cli.images.labels import LabelledImages, hold_out, read_labelled, some_labels
+from simclr_cli.images.labels import LabeledImages, hold_out, read_labelled, some_labels
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.models import write_model
 from simclr_cli.store.run import RunFolder, classifier_folder
@@ -37,16 +37,16 @@ from simclr_cli.train.supervised import (
     ClassifierRecipe,
     automatic_batch_size,
     batch_starts,
-    seconds_a_picture,
+    seconds_a_image,
     train_classifier,
 )
 
 FEW_LABELS, EPOCHS_OF_FEW = 0.01, 60  # the paper's 60 epochs on 1 %; 30 on 10 %
-EVALUATION_BATCH = 128  # pictures
+EVALUATION_BATCH = 128  # images
 
 
 def finetune(settings: FinetuneSettings, *, report: Report = silent) -> FinetuneResult:
-    """Train a classifier of labelled pictures, and say how many of held-out ones it tells right.
+    """Train a classifier of labeled images, and say how many of held-out ones it tells right.
 
     Raises:
         SimclrError: one of its kinds, with what to do next. Whatever it is, no classifier was written.
@@ -80,7 +80,7 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
     )
     if not len(h):
         raise nothing_decoded(lesson.held_out)
-    truth = torch.tensor([lesson.classes.index(lesson.images.labels[picture.name]) for picture in tested.pictures])
+    truth = torch.tensor([lesson.classes.index(lesson.images.labels[image.name]) for image in tested.images])
     linear = linear.cpu()
     with torch.inference_mode():
         accuracy = accuracy_of(linear(torch.from_numpy(h)), truth)
@@ -90,32 +90,32 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
         scratch=settings.scratch,
         classes=lesson.classes,
         labels=len(lesson.rows),
-        train_pictures=lesson.train_pictures,
-        test_pictures=len(truth),
+        train_images=lesson.train_images,
+        test_images=len(truth),
         split=lesson.images.split,
         chance=percent(lesson.labels.mode().values == truth),
         accuracy=accuracy,
         epochs=recipe.epochs,
         batch_size=batch_size,
         learning_rate=peak_learning_rate(recipe.learning_rate, "linear", batch_size),
-        refused=len(lesson.decoded.census.refused) + len(tested.refused),
+        skipped=len(lesson.decoded.census.skipped) + len(tested.skipped),
         seconds=time.perf_counter() - began,
-        model_digest="",
+        model_checksum="",
         plan=plan,
     )
-    return dataclasses.replace(result, model_digest=_write(out, ready, linear, result, settings))
+    return dataclasses.replace(result, model_checksum=_write(out, ready, linear, result, settings))
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """Labelled pictures to train on, and others to be tested by."""
+    """Labeled images to train on, and others to be tested by."""
 
-    images: LabelledImages  # all of them
-    decoded: DecodedPictures
-    rows: NDArray[np.int64]  # (N,) places in `decoded`, of the pictures whose labels are used
+    images: LabeledImages  # all of them
+    decoded: DecodedImages
+    rows: NDArray[np.int64]  # (N,) places in `decoded`, of the images whose labels are used
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
-    train_pictures: int  # of which they were drawn
+    train_images: int  # of which they were drawn
     held_out: Census
 
 
@@ -130,28 +130,28 @@ def _free_folder(settings: FinetuneSettings, run: RunFolder | None) -> Path:
 
 
 def _lesson(settings: FinetuneSettings, source: ReadyEncoder, root: Path, workers: int, report: Report) -> Lesson:
-    """Census, labels, split, draw, and the decoded pictures.
+    """Census, labels, split, draw, and the decoded images.
 
     The split is that of `probe` by the same seed.
     """
-    images = read_labelled(root, settings, workers, report)
-    size, tests = source.encoder.spec.image_size, images.held_out
-    decoded = decode_once(images.census, size, workers=workers, progress=progress(report, "decoding"))
-    pictures = decoded.census.pictures
-    rows = np.arange(len(pictures))
-    names = [images.labels[picture.name] for picture in pictures]
+    labeled = read_labelled(root, settings, workers, report)
+    size, tests = source.encoder.spec.image_size, labeled.held_out
+    decoded = decode_once(labeled.census, size, workers=workers, progress=progress(report, "decoding"))
+    images = decoded.census.images
+    rows = np.arange(len(images))
+    names = [labeled.labels[image.name] for image in images]
     classes = tuple(sorted(set(names)))
     if len(classes) < 2:
-        raise InputError(f"Fewer than two classes in {root} have a whole picture.", "Give whole pictures of two.")
+        raise InputError(f"Fewer than two classes in {root} have a whole image.", "Give whole images of two.")
     numbers = np.array([classes.index(name) for name in names], dtype=np.int64)
     if tests is None:
         test = hold_out(numbers, settings.test_fraction, settings.seed)
-        tests = dataclasses.replace(decoded.census, pictures=tuple(pictures[i] for i in rows[test]), refused=())
+        tests = dataclasses.replace(decoded.census, images=tuple(images[i] for i in rows[test]), skipped=())
         rows, numbers = rows[~test], numbers[~test]
         if not settings.scratch and source.was_trained_on(root):
-            report(Note("The held-out pictures were among those trained on, without their labels."))
+            report(Note("The held-out images were among those trained on, without their labels."))
     used = some_labels(numbers, float(settings.labels_fraction), settings.seed, draw=0)
-    return Lesson(images, decoded, rows[used], torch.from_numpy(numbers[used]), classes, len(rows), tests)
+    return Lesson(labeled, decoded, rows[used], torch.from_numpy(numbers[used]), classes, len(rows), tests)
 
 
 def _plan(
@@ -169,13 +169,13 @@ def _plan(
     share, of_paper = f"{100 * settings.labels_fraction:.4g} % of each class", "the paper's with {} % of the labels"
     choices = (
         Choice("start", ready.name, start),
-        Choice("labels", f"{count:,} of {lesson.train_pictures:,}", f"{share}, drawn by seed {settings.seed}"),
-        Choice("held out", f"{len(lesson.held_out.pictures):,} pictures", lesson.images.split),
+        Choice("labels", f"{count:,} of {lesson.train_images:,}", f"{share}, drawn by seed {settings.seed}"),
+        Choice("held out", f"{len(lesson.held_out.images):,} images", lesson.images.split),
         Choice("epochs", str(epochs), "as set" if settings.epochs else of_paper.format(1 if few else 10)),
-        Choice("batch size", f"{batch_size} pictures", why),
+        Choice("batch size", f"{batch_size} images", why),
         Choice("learning rate", f"{peak:.4g}", f"{recipe.learning_rate:g} x batch / 256, cosine to 0, no warm-up"),
     )
-    seconds = seconds_a_picture(ready.encoder, len(lesson.classes), recipe, lesson.decoded.side, batch_size)
+    seconds = seconds_a_image(ready.encoder, len(lesson.classes), recipe, lesson.decoded.side, batch_size)
     steps = epochs * (len(batch_starts(count, batch_size)) + 1)
     return recipe, batch_size, PlanMade(str(out), choices, steps, seconds * epochs * count)
 
@@ -193,19 +193,19 @@ def _batch(count: int, ready: ReadyEncoder) -> tuple[int, str]:
 def _write(
     out: Path, ready: ReadyEncoder, linear: nn.Linear, result: FinetuneResult, settings: FinetuneSettings
 ) -> str:
-    """The classifier's folder; its digest."""
+    """The classifier's folder; its checksum."""
     training = {
         "encoder": result.encoder,
-        "encoder_digest": ready.digest,
+        "encoder_checksum": ready.checksum,
         "labels_fraction": settings.labels_fraction,
         "seed": settings.seed,
         **{name: getattr(result, name) for name in (
-            "scratch", "labels", "train_pictures", "test_pictures", "split", "epochs", "batch_size", "learning_rate",
+            "scratch", "labels", "train_images", "test_images", "split", "epochs", "batch_size", "learning_rate",
         )},
         "accuracy": dataclasses.asdict(result.accuracy),
     }  # fmt: skip
     encoder = ready.encoder.cpu()
-    told = {"pictures": result.labels, "test_pictures": result.test_pictures, "told": result.accuracy.top_1}
+    told = {"images": result.labels, "test_images": result.test_images, "told": result.accuracy.top_1}
     card = model_card(encoder, len(result.classes), **told)
     state = join_classifier(encoder, linear).state_dict()
     return write_model(out, state, classifier_config(encoder, result.classes, training), card)

@@ -1,4 +1,4 @@
-"""The pictures of a run as a map to explore in the browser: near ones are alike by their vectors."""
+"""The images of a run as a map to explore in the browser: near ones are alike by their vectors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from simclr_cli.core.files import make_folder, write_bytes
 from simclr_cli.core.seeds import Purpose, numpy_generator
 from simclr_cli.core.text import count
 from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.layout import along_a_curve, neighbours_wanted, principal_components, t_sne
+from simclr_cli.engine.layout import along_a_curve, neighbors_wanted, principal_components, t_sne
 from simclr_cli.engine.nearest import nearest_others
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.images import sheets, thumbnail_side, thumbnail_step
-from simclr_cli.pages.map import NEIGHBOURS, Mapped, map_page
+from simclr_cli.pages.map import NEIGHBORS, Mapped, map_page
 from simclr_cli.search.library import choose_run, open_index
 from simclr_cli.store.index import Index
 
@@ -29,7 +29,7 @@ TOP = "(top folder)"
 
 
 def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
-    """Write the page of the map of a run's own pictures.
+    """Write the page of the map of a run's own images.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
@@ -47,14 +47,14 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     tell = progress(report, "making thumbnails")
     packed = list(sheets(each_thumbnail(paths, side, chosen.workers, oversampling=2, progress=tell), side))
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
-        report(Note(f"{count(missing, 'picture')} can no longer be decoded: no thumbnail.", warning=True))
-    lead = f"{count(len(mapped.names), 'picture')}. {_in_words(settings, explained)}"
+        report(Note(f"{count(missing, 'image')} can no longer be decoded: no thumbnail.", warning=True))
+    lead = f"{count(len(mapped.names), 'image')}. {_in_words(settings, explained)}"
     page = map_page(f"Map of {chosen.run.path.name}", lead, mapped, packed, side, step).encode("utf-8")
     write_bytes(settings.out, page)
     return MapResult(
         run=str(chosen.run.path),
         out=str(settings.out),
-        pictures=len(mapped.names),
+        images=len(mapped.names),
         layout=settings.layout,
         explained=explained,
         groupings=tuple(mapped.groupings),
@@ -66,10 +66,10 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
 def place(
     index: Index, settings: MapSettings, grouped: Mapping[str, Sequence[str]], report: Report
 ) -> tuple[Mapped, float | None]:
-    """Where each picture lies, and which ones are nearest to it, in the order of the page.
+    """Where each image lies, and which ones are nearest to it, in the order of the page.
 
     Args:
-        grouped: what the map can be coloured by: a label for each place in the index.
+        grouped: what the map can be colored by: a label for each place in the index.
 
     Returns:
         The map, and the share of the variance that its two directions hold; None where there are no such.
@@ -78,10 +78,10 @@ def place(
         MachineError: the layout needs a library that is not there.
     """
     places, explained = principal_components(index.h, 2)
-    wanted = max(NEIGHBOURS, neighbours_wanted(len(index)) if settings.layout == "tsne" else 0)
-    similarities, near = nearest_others(index.h, wanted, progress=progress(report, "finding neighbours"))
+    wanted = max(NEIGHBORS, neighbors_wanted(len(index)) if settings.layout == "tsne" else 0)
+    similarities, near = nearest_others(index.h, wanted, progress=progress(report, "finding neighbors"))
     if settings.layout == "tsne":
-        report(Note("Placing the pictures by t-SNE."))
+        report(Note("Placing the images by t-SNE."))
         places, explained = t_sne(similarities, near, places), None
     order = along_a_curve(places)
     rank = np.empty_like(order)
@@ -91,25 +91,25 @@ def place(
         root=Path(index.root),
         names=[names[i] for i in order],
         places=places[order],
-        similarities=similarities[order, :NEIGHBOURS],
-        neighbours=rank[near[order, :NEIGHBOURS]],
+        similarities=similarities[order, :NEIGHBORS],
+        neighbors=rank[near[order, :NEIGHBORS]],
         groupings={name: [labels[i] for i in order] for name, labels in grouped.items()},
     )
     return mapped, explained
 
 
 def groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSettings) -> dict[str, list[str]]:
-    """What the map can be coloured by: a label for each place in the index.
+    """What the map can be colored by: a label for each place in the index.
 
     Raises:
-        InputError: a table that names no picture.
+        InputError: a table that names no image.
     """
     found: dict[str, list[str]] = {}
     if labels is not None:
         found["label"] = [labels.get(name, UNLABELLED) for name in index.names]
         if all(label == UNLABELLED for label in found["label"]):
             raise InputError(
-                f"{settings.labels} names no picture of {index.root}.",
+                f"{settings.labels} names no image of {index.root}.",
                 f"Give paths relative to that folder, such as {index.name(0)}.",
             )
     folders = _folders(index.names)
@@ -122,7 +122,7 @@ def groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSetti
 
 
 def _folders(names: Sequence[str]) -> list[str]:
-    """The folder of each picture, at the first level that tells pictures apart."""
+    """The folder of each image, at the first level that tells images apart."""
     parts = [name.split("/")[:-1] for name in names]
     level = 0
     while all(len(part) > level for part in parts) and len({part[level] for part in parts}) == 1:
@@ -132,7 +132,7 @@ def _folders(names: Sequence[str]) -> list[str]:
 
 def _in_words(settings: MapSettings, explained: float | None) -> str:
     if settings.layout == "tsne":
-        return "Placed by t-SNE: neighbours are alike; how far groups are from one another says little."
+        return "Placed by t-SNE: neighbors are alike; how far groups are from one another says little."
     if explained is None:
         return "Their vectors are all the same."
     return f"Placed by the two directions in which their vectors differ most: {100 * explained:.0f} % of the variance."

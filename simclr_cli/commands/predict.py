@@ -1,4 +1,4 @@
-"""Pictures -> the classes that a classifier of ours takes them for, with probabilities."""
+"""Images -> the classes that a classifier of ours takes them for, with probabilities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from simclr_cli.store.run import find_classifier
 
 
 def predict(settings: PredictSettings, *, report: Report = silent) -> PredictResult:
-    """The most probable classes of every picture given, each prepared as for `embed`.
+    """The most probable classes of every image given, each prepared as for `embed`.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
@@ -36,17 +36,17 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
         make_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting by {folder}."))
     workers = count_workers(settings.workers)
-    gathered, refused = gather(settings.queries, workers, report, strict=False)
+    gathered, skipped = gather(settings.queries, workers, report, strict=False)
     paths = [path for some in gathered for path in some]
-    h, refusals = embed_files(
+    h, unusable = embed_files(
         ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
     )
-    refused += [f"{paths[i]}: {refusal.reason}" for i, refusal in refusals.items()]
+    skipped += [f"{paths[i]}: {unusable.reason}" for i, unusable in unusable.items()]
     if not len(h):
-        raise InputError(f"No picture could be decoded ({refused[0]}).", "Give whole pictures.")
+        raise InputError(f"No image could be decoded ({skipped[0]}).", "Give whole images.")
     with torch.inference_mode():
         probabilities = linear(torch.from_numpy(h)).softmax(dim=1)
-    whole = [path for i, path in enumerate(paths) if i not in refusals]
+    whole = [path for i, path in enumerate(paths) if i not in unusable]
     predictions = []
     for path, row in zip(whole, probabilities, strict=True):
         order = row.argsort(descending=True, stable=True)[: settings.top].tolist()  # ties in the classes' order
@@ -54,10 +54,10 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
         predictions.append(Prediction(str(path), likely[0].label, likely[0].probability, likely))
     result = PredictResult(
         classifier=str(folder),
-        model_digest=ready.digest,
+        model_checksum=ready.checksum,
         labels=labels,
         predictions=tuple(predictions),
-        refused=tuple(refused),
+        skipped=tuple(skipped),
         out=str(settings.out) if settings.out else None,
     )
     if settings.out is not None:
@@ -78,8 +78,8 @@ def load_classifier(folder: Path, device: torch.device) -> tuple[ReadyEncoder, n
         encoder, linear = split_classifier(spec, len(labels), state)
     except SettingsError as error:  # of the classifier's, not of what was typed
         raise RunError(error.what, error.remedy) from None
-    digest = config["simclr"]["model_digest"]
-    return ReadyEncoder(encoder.to(device), device, str(folder), digest), linear, labels
+    checksum = config["simclr"]["model_checksum"]
+    return ReadyEncoder(encoder.to(device), device, str(folder), checksum), linear, labels
 
 
 def write_predictions(out: Path, result: PredictResult) -> None:

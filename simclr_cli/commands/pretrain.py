@@ -1,4 +1,4 @@
-"""Learn an encoder from a folder of pictures, without labels: census, plan, decode, train, export."""
+"""Learn an encoder from a folder of images, without labels: census, plan, decode, train, export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from simclr_cli.encode.load import pick_device
 from simclr_cli.encode.model_card import model_card, timm_config
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
+from simclr_cli.images.cache import DecodedImages, decode_once, lack_of_room, stored_side
 from simclr_cli.images.census import Census
 from simclr_cli.images.groups import group
 from simclr_cli.images.loader import Batches
@@ -46,18 +46,18 @@ from simclr_cli.store.history import EventFiles, read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
 from simclr_cli.train.loop import build_model, train
-from simclr_cli.train.monitor import Watch, kept_out
+from simclr_cli.train.monitor import Monitor, kept_out
 from simclr_cli.train.outcome import outcome
 from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded, resolve
-from simclr_cli.train.profiling import bytes_a_view, lack_of_disk, seconds_a_picture
+from simclr_cli.train.profiling import bytes_a_view, lack_of_disk, seconds_a_image
 from simclr_cli.train.resume import alone, begin, explain, settle
-from simclr_cli.train.run_images import check_pictures
+from simclr_cli.train.run_images import check_images
 
 FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
 
 
 def pretrain(settings: PretrainSettings, *, report: Report = silent) -> PretrainResult:
-    """Train on a folder of pictures, or go on with a run that was stopped.
+    """Train on a folder of images, or go on with a run that was stopped.
 
     `report` may raise `Interrupted` at any event: a run in training is then saved and can be resumed. Where torchrun
     or srun has started several processes, each calls this and they work as one: the first one plans and writes.
@@ -92,9 +92,9 @@ def _pretrain(
     if not ranks.first:
         run, chosen, census = RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2])
     result = PretrainResult(
-        run=str(run.path), finished=False, epochs=chosen.epochs, pictures=len(census.pictures),
-        refused=len(census.refused), first_loss=None, last_loss=None, images_per_second=None,
-        seconds=time.perf_counter() - began, model_digest=None, plan=plan, census=census.summary(),
+        run=str(run.path), finished=False, epochs=chosen.epochs, images=len(census.images),
+        skipped=len(census.skipped), first_loss=None, last_loss=None, images_per_second=None,
+        seconds=time.perf_counter() - began, model_checksum=None, plan=plan, census=census.summary(),
     )  # fmt: skip
     if settings.dry_run:
         return result
@@ -121,19 +121,19 @@ def _pretrain(
     model = model or build_model(chosen).to(device)
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)
     batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks, out)
-    watch = Watch(decoded, out, chosen)
+    watch = Monitor(decoded, out, chosen)
     telling = _to_event_files(run, report, held) if settings.tensorboard and ranks.first else report
     metrics = train(model, batches, chosen, run, telling, groups=groups, shrunk=shrunk, look=watch.look)
 
     found = outcome(metrics, chosen.batch_size, chosen.epochs * batches.steps_per_epoch)
-    digest, page = None, None
+    checksum, page = None, None
     if ranks.first:
         assert info is not None
         write_json(run.outcome_file, dataclasses.asdict(found))
         encoder = model.cpu().encoder
         run.write_projector(model.head.state_dict())
-        card = model_card(encoder, pictures=len(decoded), epochs=chosen.epochs)
-        digest = run.write_encoder(encoder.backbone.state_dict(), timm_config(encoder), card)  # the run is finished
+        card = model_card(encoder, images=len(decoded), epochs=chosen.epochs)
+        checksum = run.write_encoder(encoder.backbone.state_dict(), timm_config(encoder), card)  # the run is finished
         report(TrainingEnded())
         page = try_report(run, info, census=census, device=device, workers=chosen.workers, report=report)
     if found.state == "collapsed":
@@ -142,13 +142,13 @@ def _pretrain(
     return dataclasses.replace(
         result,
         finished=True,
-        pictures=len(decoded),
-        refused=len(census.refused),
+        images=len(decoded),
+        skipped=len(census.skipped),
         first_loss=metrics[0]["loss"],
         last_loss=metrics[-1]["loss"],
         images_per_second=statistics.median(row["images_per_second"] for row in metrics),
         seconds=time.perf_counter() - began,
-        model_digest=digest,
+        model_checksum=checksum,
         plan=plan,
         census=census.summary(),
         state=found.state,
@@ -165,17 +165,17 @@ def _prepare(
     workers = count_workers(wanted.workers, beside)
     census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
     if before is not None:
-        check_pictures(run, before.settings.images, census, wanted, report)
+        check_images(run, before.settings.images, census, wanted, report)
     if wanted.loss == "supcon" and not census.classes:
         raise InputError(
             f"--loss supcon takes the folders for classes, and those in {census.root} do not look like it.",
-            "Sort the pictures into at least two folders of at least two, or choose another --loss.",
+            "Sort the images into at least two folders of at least two, or choose another --loss.",
         )
     summary = census.summary()
     report(CensusTaken(summary))
 
     memory = free_memory(device) // (beside if device.type == "cpu" else 1)
-    here = Circumstances(len(census.pictures), summary["short_side"]["median"], device, ranks.count, memory)
+    here = Circumstances(len(census.images), summary["short_side"]["median"], device, ranks.count, memory)
     chosen, choices = resolve(wanted, here)
     if before is not None:
         choices = explain(before, chosen, choices)
@@ -183,9 +183,9 @@ def _prepare(
     model = build_model(chosen).to(device)
     kept = 2 * bytes_a_view(model.encoder, chosen.precision)
     chosen, micro_batch = choose_micro_batch(chosen, here, kept, has_batch_norm(model.encoder))
-    steps = chosen.epochs * ((len(census.pictures) - chosen.held_out) // chosen.batch_size)
+    steps = chosen.epochs * ((len(census.images) - chosen.held_out) // chosen.batch_size)
     seen = steps * chosen.batch_size
-    estimate = seen * seconds_a_picture(model, chosen, stored_side(census, chosen.image_size), seen) / ranks.count
+    estimate = seen * seconds_a_image(model, chosen, stored_side(census, chosen.image_size), seen) / ranks.count
     estimate *= 1 + FORWARD * max(0.0, 1 - chosen.micro_batch * ranks.count / chosen.batch_size)
     chosen, compiling = choose_compile(chosen, here, estimate)
     plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, estimate)
@@ -196,37 +196,37 @@ def _prepare(
     return run, chosen, census, plan, model, before
 
 
-def _decode(census: Census, chosen: ResolvedSettings, workers: int, ranks: Ranks, report: Report) -> DecodedPictures:
-    """The pictures, which must be the same to all processes, and more than one."""
+def _decode(census: Census, chosen: ResolvedSettings, workers: int, ranks: Ranks, report: Report) -> DecodedImages:
+    """The images, which must be the same to all processes, and more than one."""
     told = progress(report, "decoding")
     with ranks.in_turn():
         decoded = decode_once(census, chosen.image_size, workers=workers, progress=told, budget=_budget(chosen))
     if len(set(ranks.collect(decoded.census.fingerprint))) > 1:
         raise MachineError(
-            f"The processes of this run do not all see the same pictures in {census.root}.",
+            f"The processes of this run do not all see the same images in {census.root}.",
             "Give each machine the same folder under the same path.",
         )
     if len(decoded) < 2:
-        raise InputError("Only one picture could be decoded.", "Give a folder of at least 2 whole pictures.")
+        raise InputError("Only one image could be decoded.", "Give a folder of at least 2 whole images.")
     return decoded
 
 
-def _groups(decoded: DecodedPictures, chosen: ResolvedSettings, ranks: Ranks, report: Report) -> Tensor | None:
-    """(N,) the classes of the pictures for supcon; else which are not pushed apart; None: each is alone."""
+def _groups(decoded: DecodedImages, chosen: ResolvedSettings, ranks: Ranks, report: Report) -> Tensor | None:
+    """(N,) the classes of the images for supcon; else which are not pushed apart; None: each is alone."""
     if chosen.loss == "supcon":
         return torch.from_numpy(np.unique(decoded.census.labels, return_inverse=True)[1])
     found = None
-    ids = group(decoded.census, chosen.group_by, chosen.copies, decoded.workers) if ranks.first else None
+    ids = group(decoded.census, chosen.group_by, chosen.duplicates, decoded.workers) if ranks.first else None
     if ids is not None:
-        if chosen.copies == "near":
+        if chosen.duplicates == "near":
             join_alike(ids, decoded, progress(report, "looking for copies"))
         found = ids.tolist()
     if (found := ranks.share(found)) is None:
         return None
     sizes = sorted(size for size in Counter(found).values() if size > 1)
-    within = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} pictures" if sizes else ""
+    within = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} images" if sizes else ""
     others = len(found) - sum(sizes)
-    report(Note(f"Groups that are not pushed apart: {len(sizes):,}{within}; {others:,} pictures are alone."))
+    report(Note(f"Groups that are not pushed apart: {len(sizes):,}{within}; {others:,} images are alone."))
     return torch.tensor(found)
 
 

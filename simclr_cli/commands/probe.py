@@ -1,4 +1,4 @@
-"""How good is an encoder where labels exist: kNN and linear probe on held-out pictures, beside all it must beat."""
+"""How good is an encoder where labels exist: kNN and linear probe on held-out images, beside all it must beat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from simclr_cli.api import ProbeResult, ProbeSettings
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import make_folder, write_bytes, write_json
 from simclr_cli.encode.load import ready_encoder
-from simclr_cli.evaluate.analysis import confusion, few_labels, likely_mislabelled, per_class, verdict
+from simclr_cli.evaluate.analysis import confusion, few_labels, likely_mislabeled, per_class, verdict
 from simclr_cli.evaluate.baselines import baselines
 from simclr_cli.evaluate.comparison import compare
 from simclr_cli.images.labels import read_labelled
@@ -27,7 +27,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     report(Note(f"Probing {ready.name} on {root}."))
     images = read_labelled(root, settings, count_workers(settings.workers), report)
     if images.held_out is None and ready.was_trained_on(root):
-        report(Note("The held-out pictures were among those trained on, without their labels."))
+        report(Note("The held-out images were among those trained on, without their labels."))
     encoders = baselines(ready, settings, report)
     if ready.run is not None or settings.weights != "none":  # else it is its own untrained twin
         encoders = {"trained": ready, **encoders}
@@ -36,20 +36,20 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     folder = settings.out or (ready.run.probe_folder if ready.run else None)
     result = ProbeResult(
         encoder=ready.name,
-        train_pictures=len(found.first.train.labels),
-        test_pictures=len(found.first.test.labels),
+        train_images=len(found.first.train.labels),
+        test_images=len(found.first.test.labels),
         classes=found.classes,
         chance=found.chance,
         scores=scores,
         split=images.split,
         knn_temperature=settings.knn_temperature,
-        refused=found.refused,
-        model_digest=ready.digest,
+        skipped=found.skipped,
+        model_checksum=ready.checksum,
         protocol=settings.protocol,
         verdict=verdict(scores, len(found.first.test.labels)),
         per_class=per_class(found.first, found.classes),
         confusion=confusion(found.first, found.classes),
-        suspects=likely_mislabelled(found, settings.seed),
+        label_errors=likely_mislabeled(found, settings.seed),
         few_labels=few_labels(found, settings, report),
         folder=str(folder) if folder else None,
     )

@@ -15,14 +15,14 @@ from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import write_bytes
 from simclr_cli.core.safe_read import read_json
 from simclr_cli.encode.load import pick_device, run_encoder
-from simclr_cli.evaluate.run_samples import show_neighbours, show_views
-from simclr_cli.images.census import Census, Refused
-from simclr_cli.images.decode import Refusal, small
+from simclr_cli.evaluate.run_samples import show_neighbors, show_views
+from simclr_cli.images.census import Census, SkippedImage
+from simclr_cli.images.decode import UnusableImage, small
 from simclr_cli.images.decode_pool import apart
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.pages.images import as_data_uri
-from simclr_cli.pages.report import NeighboursShown, RunShown, ViewsShown, report_page
+from simclr_cli.pages.report import NeighborsShown, RunShown, ViewsShown, report_page
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, find_begun_run
 from simclr_cli.store.run_info import RunInfo, read_run_info
@@ -61,27 +61,27 @@ def try_report(
 def write_report(
     run: RunFolder, info: RunInfo, *, device: torch.device, workers: int, report: Report, census: Census | None = None
 ) -> int:
-    """Write report.html, and return its size; `census` is of the pictures that are not refused, if it is known."""
+    """Write report.html, and return its size; `census` is of the images that are not skipped, if it is known."""
     try:
-        refused = run.read_refused() if run.refused_file.exists() else []
+        skipped = run.read_skipped() if run.skipped_file.exists() else []
     except RunError as error:
-        refused = []
+        skipped = []
         report(Note(error.what, warning=True))
-    views, neighbours = _samples(run, info, refused, census, device, workers, report)
+    views, neighbors = _samples(run, info, skipped, census, device, workers, report)
     try:
         confusion = as_data_uri(
             apart(small, workers)(run.probe_folder / "confusion.png", CONFUSION_SIDE, CONFUSION_SIDE)
         )
-    except Refusal:  # most often there is none
+    except UnusableImage:  # most often there is none
         confusion = None
     shown = RunShown(
         name=run.path.absolute().name,
         finished=run.finished,
         config=info.described(),
         rows=read_epochs(run),
-        refused=refused,
+        skipped=skipped,
         views=views,
-        neighbours=neighbours,
+        neighbors=neighbors,
         probe=read_probe(run.probe_folder / "probe.json"),
         confusion=confusion,
         outcome=_outcome(run.outcome_file),
@@ -94,26 +94,26 @@ def write_report(
 def _samples(
     run: RunFolder,
     info: RunInfo,
-    refused: list[tuple[str, str]],
+    skipped: list[tuple[str, str]],
     census: Census | None,
     device: torch.device,
     workers: int,
     report: Report,
-) -> tuple[ViewsShown | str, NeighboursShown | str]:
-    """Views and neighbours, or why there are none."""
-    lead = "Some pictures, each with the two views of it that the first step of training saw."
+) -> tuple[ViewsShown | str, NeighborsShown | str]:
+    """Views and neighbors, or why there are none."""
+    lead = "Some images, each with the two views of it that the first step of training saw."
     try:
         if census is None:
             census = take_census(info.settings.images, workers=workers)
-            census = census.without([Refused(*entry) for entry in refused])
+            census = census.without([SkippedImage(*entry) for entry in skipped])
             if census.fingerprint != info.census.get("fingerprint"):
-                lead = "The folder has changed since: two views each of pictures that are in it now."
+                lead = "The folder has changed since: two views each of images that are in it now."
         chosen = info.settings
         ready = run_encoder(run, device) if run.finished else None
         views = show_views(census, ready, chosen, workers, lead)
         if ready is None:
             return views, "They come with the finished encoder."
-        return views, show_neighbours(ready, run, census, chosen, workers, report)
+        return views, show_neighbors(ready, run, census, chosen, workers, report)
     except InputError as error:
         return error.what, error.what
 

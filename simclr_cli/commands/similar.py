@@ -1,4 +1,4 @@
-"""The nearest pictures by cosine similarity, from the run's own vectors, which are brought up to date first."""
+"""The nearest images by cosine similarity, from the run's own vectors, which are brought up to date first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.api import Neighbour, QueryResult, SimilarResult, SimilarSettings
+from simclr_cli.api import Neighbor, QueryResult, SimilarResult, SimilarSettings
 from simclr_cli.core.events import Report, silent
 from simclr_cli.core.text import closeness
 from simclr_cli.engine.nearest import nearest
@@ -21,14 +21,14 @@ SPARE = 4  # more hits than are wanted: the query's own file may be among them, 
 
 
 def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarResult:
-    """For each query the most similar pictures of the run, the query itself left out.
+    """For each query the most similar images of the run, the query itself left out.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
     chosen = choose_run(settings)
     workers, root = chosen.workers, chosen.ready.info.settings.images
-    queries, refused = read_queries(settings.queries, root, workers, report)  # before long work
+    queries, skipped = read_queries(settings.queries, root, workers, report)  # before long work
     out = page_of(settings, chosen.run, "similar")
     index, calibration = open_index(chosen, report)
     answered, h, failed = embed_queries(queries, index, chosen, report)
@@ -37,33 +37,33 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     found = tuple(QueryResult(query.text, own) for query, own in zip(answered, hits, strict=True))
     searched = len(index) if among is None else int(among.sum())
     result = SimilarResult(
-        str(chosen.run.path), searched, found, (*refused, *failed), out=str(out) if out is not None else None
+        str(chosen.run.path), searched, found, (*skipped, *failed), out=str(out) if out is not None else None
     )
     if out is not None:
         groups = [_group(query, one) for query, one in zip(answered, found, strict=True)]
-        lead = f"Of {searched:,} pictures of {chosen.run.path}, by the cosine similarity of h."
-        write_found(out, result, "Similar pictures", lead, groups, workers=workers, report=report)
+        lead = f"Of {searched:,} images of {chosen.run.path}, by the cosine similarity of h."
+        write_found(out, result, "Similar images", lead, groups, workers=workers, report=report)
     return result
 
 
 def _group(query: Query, found: QueryResult) -> Group:
-    """The hits of a query as a group of the gallery, the query itself first if it is one picture."""
+    """The hits of a query as a group of the gallery, the query itself first if it is one image."""
     entries = tuple(
         Entry(hit.path, f"{hit.similarity:.3f}: {closeness(hit.above_random, hit.above_views)}", cells(hit))
-        for hit in found.neighbours
+        for hit in found.neighbors
     )
-    pictures = query.pictures
-    sample = Entry(str(pictures[0]), "the query") if len(pictures) == 1 else None
+    images = query.images
+    sample = Entry(str(images[0]), "the query") if len(images) == 1 else None
     return Group(f"Most similar to {query.text}", entries, sample=sample)
 
 
 def _hits(
     index: Index, calibration: Calibration, queries: Sequence[Query], h: NDArray[np.float32],
     among: NDArray[np.bool_] | None, settings: SimilarSettings,
-) -> list[tuple[Neighbour, ...]]:  # fmt: skip
-    """The neighbours of each query; its own files are left out, under whatever path they lie."""
+) -> list[tuple[Neighbor, ...]]:  # fmt: skip
+    """The neighbors of each query; its own files are left out, under whatever path they lie."""
     least = -np.inf if settings.min_similarity is None else settings.min_similarity
-    own = [{picture.resolve() for picture in query.pictures} for query in queries]
+    own = [{image.resolve() for image in query.images} for query in queries]
     wanted = settings.top + max(map(len, own)) + SPARE
     while True:
         similarities, places = nearest(index.h, h, wanted, among)
@@ -78,7 +78,7 @@ def _hits(
         wanted *= 2  # many links to the query
     return [
         tuple(
-            Neighbour(rank, str(path), one, calibration.above_random(one), calibration.above_views(one))
+            Neighbor(rank, str(path), one, calibration.above_random(one), calibration.above_views(one))
             for rank, (one, path) in enumerate(found, start=1)
         )
         for found in hits

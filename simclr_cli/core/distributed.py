@@ -1,6 +1,6 @@
 """Many processes as one: what they tell one another, by torch.distributed.
 
-All of them run the same commands on the same pictures, each for its own part; the first one talks and writes.
+All of them run the same commands on the same images, each for its own part; the first one talks and writes.
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ class SettingsError(SimclrError):
 
 
 class InputError(SimclrError):
-    """The pictures, labels or queries given cannot be used."""
+    """The images, labels or queries given cannot be used."""
 
     exit_code = 3
-    meaning = "the pictures, labels or queries given cannot be used"
+    meaning = "the images, labels or queries given cannot be used"
 
 
 class RunError(SimclrError):
@@ -60,10 +60,10 @@ class TrainingError(SimclrError):
 
 
 class CollapseError(SimclrError):
-    """Training ended with an encoder that gives all pictures about the same vector."""
+    """Training ended with an encoder that gives all images about the same vector."""
 
     exit_code = 7
-    meaning = "training ended, and the encoder has collapsed: it gives all pictures about the same vector"
+    meaning = "training ended, and the encoder has collapsed: it gives all images about the same vector"
 
 
 class Interrupted(SimclrError):

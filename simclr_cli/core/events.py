@@ -65,18 +65,18 @@ class StepDone:
 
 
 @dataclass(frozen=True)
-class Health:
-    """How the representation does without labels, on two views each of pictures that are not trained on."""
+class ValidationMetrics:
+    """How the representation does without labels, on two views each of images that are not trained on."""
 
-    alignment: float  # mean squared distance of the two views of a picture on the unit sphere; 0 to 4, small is good
-    uniformity: float  # log of the mean of exp(-2 squared distance) of different pictures; -8 to 0, small is good
-    rank_h: float  # effective rank of h (RankMe), 1 to the smaller of its width and twice the pictures
+    alignment: float  # mean squared distance of the two views of an image on the unit sphere; 0 to 4, small is good
+    uniformity: float  # log of the mean of exp(-2 squared distance) of different images; -8 to 0, small is good
+    rank_h: float  # effective rank of h (RankMe), 1 to the smaller of its width and twice the images
     rank_z: float  # the same of z
-    found: float  # percent of views whose nearest other view is that of the same picture
-    positive: float  # mean cosine of the two views of a picture
-    negative: float  # mean cosine of views of different pictures
-    pictures: int
-    held_out: bool  # False where there are too few pictures to keep some back
+    view_retrieval_accuracy: float  # percent of views whose nearest other view is that of the same image
+    positive_similarity: float  # mean cosine of the two views of an image
+    negative_similarity: float  # mean cosine of views of different images
+    images: int
+    held_out: bool  # False where there are too few images to keep some back
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class EpochDone:
     learning_rate: float  # of its last step
     images_per_second: float
     seconds: float
-    health: Health | None = None  # None in epochs where it was not measured
-    knn: float | None = None  # percent, by the 20 nearest neighbours' classes; None where it was not measured
+    validation: ValidationMetrics | None = None  # None in epochs where it was not measured
+    knn_accuracy: float | None = None  # percent, by the 20 nearest neighbors' classes; None where it was not measured
 
 
 @dataclass(frozen=True)

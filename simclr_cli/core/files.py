@@ -39,7 +39,7 @@ class NotWritten(MachineError):
 
 @contextlib.contextmanager
 def _writing(target: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn the system's refusal to write into an error that names the path, the bytes needed, and the way out."""
+    """Turn the system's unusable to write into an error that names the path, the bytes needed, and the way out."""
     try:
         yield
     except OSError as error:

@@ -73,7 +73,7 @@ def lack_of_shared_memory(gpus: int) -> str | None:
 def shared_memory_wanted(gpus: int) -> int:
     """Bytes of /dev/shm that as many processes, each on a GPU of its own, take at most: NCCL's buffers.
 
-    A buffer is about 10 MB (NCCL names its size when it cannot have it), and each process has one for either neighbour.
+    A buffer is about 10 MB (NCCL names its size when it cannot have it), and each process has one for either neighbor.
     """
     return gpus * 20_000_000 if gpus > 1 else 0
 

@@ -16,13 +16,13 @@ from typing import Any, cast
 from simclr_cli.core.errors import RunError
 
 MOST = 16 << 20  # bytes of a description, and of the header of a .safetensors
-MOST_OF_LIST = 1 << 30  # bytes of what names every picture
+MOST_OF_LIST = 1 << 30  # bytes of what names every image
 
 UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
 
 
 def check_file(path: Path) -> int:
-    """The size of an ordinary file; a pipe or a device, whose reading may never end, is refused."""
+    """The size of an ordinary file; a pipe or a device, whose reading may never end, is skipped."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no ordinary file")
@@ -30,14 +30,14 @@ def check_file(path: Path) -> int:
 
 
 def read_bytes(path: Path, most: int = MOST) -> bytes:
-    """A whole file; one that is no ordinary file, or larger than `most` bytes, is refused."""
+    """A whole file; one that is no ordinary file, or larger than `most` bytes, is skipped."""
     if (size := check_file(path)) > most:
         raise ValueError(f"it has {size:,} bytes, and may have {most:,}")
     with path.open("rb") as stream:
         return stream.read(most)
 
 
-def digest_file(path: Path) -> str:
+def checksum_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, as hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,6 +1,6 @@
 """Randomness as a function: what happens follows from (seed, purpose, position), never from what ran before.
 
-So a resumed run, or one with another number of workers, sees the same pictures in the same order with the
+So a resumed run, or one with another number of workers, sees the same images in the same order with the
 same augmentations.
 """
 
@@ -44,7 +44,7 @@ def seed_for(seed: int, purpose: Purpose, *position: int) -> int:
 
 
 def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:
-    """A CPU generator: the same numbers whatever device the pictures are on."""
+    """A CPU generator: the same numbers whatever device the images are on."""
     return torch.Generator().manual_seed(seed_for(seed, purpose, *position))
 
 

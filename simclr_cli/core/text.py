@@ -45,7 +45,7 @@ def _bytes(character: str) -> bytes:
 
 
 def safe(text: str) -> str:
-    """Text that cannot move the cursor, change colours or reverse a line: what is not printable is escaped."""
+    """Text that cannot move the cursor, change colors or reverse a line: what is not printable is escaped."""
     if text.isprintable():  # nearly always, also where a page holds a megabyte
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
@@ -67,12 +67,12 @@ def count(number: int, noun: str, nouns: str = "") -> str:
 
 
 def closeness(above_random: float, above_views: float) -> str:
-    """What a similarity means, by the percent of random pairs, and of views of one picture, that are less similar.
+    """What a similarity means, by the percent of random pairs, and of views of one image, that are less similar.
 
     To an encoder that has learnt little, random pairs too are as close as two views: then that says nothing.
     """
     if above_views >= 50 and above_random >= 99:
-        return "as close as two views of one picture"
+        return "as close as two views of one image"
     if above_random >= 100:
         return "closer than any random pair looked at"
     if above_random < 50:

@@ -33,7 +33,7 @@ class Folder:
     """A folder that commands write to."""
 
     path: str
-    refusal: str = ""  # why they cannot
+    unusable: str = ""  # why they cannot
     free: int = 2**62  # bytes
 
 
@@ -57,7 +57,7 @@ def folder_facts(images: Path | None, runs: Path, *, torch: bool, report: Report
         torch: whether it can be imported, which reading runs needs.
     """
     facts = FolderFacts(_folder(cache_root()), _folder(runs))
-    if torch and not facts.runs.refusal:
+    if torch and not facts.runs.unusable:
         facts = replace(facts, newer_runs=tuple(_newer_runs(runs)))
     if images is None:
         return facts
@@ -70,8 +70,8 @@ def folder_facts(images: Path | None, runs: Path, *, torch: bool, report: Report
         return replace(facts, no_images=f"No image can be read, for numpy or Pillow is broken ({error}).")
     except InputError as error:
         return replace(facts, no_images=error.what)
-    skipped = tuple((one.name, one.reason) for one in census.refused)
-    return replace(facts, image_count=len(census.pictures), skipped=skipped)
+    skipped = tuple((one.name, one.reason) for one in census.skipped)
+    return replace(facts, image_count=len(census.images), skipped=skipped)
 
 
 def _folder(path: Path) -> Folder:
@@ -123,8 +123,8 @@ def check_written_folders(facts: FolderFacts) -> Iterator[Diagnosis]:
         ("cache not writable", facts.cache, "export SIMCLR_CACHE=/var/tmp/simclr-cache"),
         ("runs not writable", facts.runs, elsewhere),
     ):
-        if folder.refusal:
-            yield diagnose(name, f"{folder.path} cannot be written to ({folder.refusal}).", command)
+        if folder.unusable:
+            yield diagnose(name, f"{folder.path} cannot be written to ({folder.unusable}).", command)
     if facts.runs.free < ENOUGH_BYTES:
         what = f"{gigabytes(facts.runs.free)} is free for {facts.runs.path}; a run takes 0.31 GB (resnet18)."
         yield diagnose("little disk", what, f"simclr cache --clear  # or, on a larger disk: {elsewhere}")

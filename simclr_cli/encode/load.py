@@ -36,7 +36,7 @@ class ReadyEncoder:
     encoder: Encoder
     device: torch.device
     name: str  # the run's folder, or the timm name with its weights
-    digest: str  # SHA-256 of the weights
+    checksum: str  # SHA-256 of the weights
     run: RunFolder | None = None  # None for a plain timm model
 
     @cached_property
@@ -58,7 +58,7 @@ class ReadyEncoder:
         """
         root = self.info.settings.images
         if not root.is_dir():
-            raise RunError(f"The pictures of {self.name} are no longer in {root}.", "Name their folder.")
+            raise RunError(f"The images of {self.name} are no longer in {root}.", "Name their folder.")
         return root
 
     def was_trained_on(self, folder: Path) -> bool:
@@ -104,7 +104,7 @@ def start_encoder(backbone: str, weights: str, image_size: int, seed: int) -> En
 
 
 def _spec_beside(weights: Path, backbone: str, image_size: int) -> EncoderSpec:
-    """Weights out of a run's encoder/ keep its stem and normalisation; others are taken for timm's own."""
+    """Weights out of a run's encoder/ keep its stem and normalization; others are taken for timm's own."""
     config = weights.with_name("config.json")
     if not config.is_file():
         return pretrained_spec(backbone, image_size)
@@ -123,8 +123,8 @@ def ready_encoder(settings: EncoderSettings, place: Place = ALONE) -> ReadyEncod
     if settings.backbone is None:
         return run_encoder(find_run(settings.run, settings.runs), device)
     encoder = start_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed).eval()
-    digest = hashlib.sha256(to_safetensors(plain(encoder.backbone.state_dict()))).hexdigest()
-    return ReadyEncoder(encoder.to(device), device, f"{settings.backbone} ({settings.weights})", digest)
+    checksum = hashlib.sha256(to_safetensors(plain(encoder.backbone.state_dict()))).hexdigest()
+    return ReadyEncoder(encoder.to(device), device, f"{settings.backbone} ({settings.weights})", checksum)
 
 
 def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
@@ -139,7 +139,7 @@ def run_encoder(run: RunFolder, device: torch.device) -> ReadyEncoder:
         encoder = create_encoder_of(spec, state, str(run.weights_file))
     except SettingsError as error:  # of the run's, not of what was typed
         raise RunError(error.what, "Restore the run from a copy, or train it again.") from None
-    return ReadyEncoder(encoder.eval().to(device), device, str(run.path), config["simclr"]["model_digest"], run)
+    return ReadyEncoder(encoder.eval().to(device), device, str(run.path), config["simclr"]["model_checksum"], run)
 
 
 def load_encoder(run: str | Path | None = None, *, runs: Path = RUNS, device: str | None = None) -> Encoder:

@@ -19,8 +19,8 @@ tags: [image-feature-extraction, self-supervised, simclr]
 ---
 # {architecture}, trained by SimCLR
 
-An image encoder, trained without labels on {pictures:,} pictures, {epochs:,} times through, at {size} px.
-It gives h, a vector of {width} numbers a picture; pictures are alike when the cosine of their vectors is large.
+An image encoder, trained without labels on {images:,} images, {epochs:,} times through, at {size} px.
+It gives h, a vector of {width} numbers an image; images are alike when the cosine of their vectors is large.
 
 ```python
 import timm, torch
@@ -28,8 +28,8 @@ from PIL import Image, ImageOps
 {load}
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=encoder), is_training=False)
 with torch.inference_mode():
-    picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
-    h = encoder.eval()(transform(picture)[None])  # (1, {width})
+    image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
+    h = encoder.eval()(transform(image)[None])  # (1, {width})
 ```
 """
 
@@ -40,8 +40,8 @@ tags: [image-classification, simclr]
 ---
 # {architecture}, a classifier of {classes:,} classes
 
-Fine-tuned by simclr with the labels of {pictures:,} pictures, at {size} px.
-It told {told:.1f} % of {test_pictures:,} held-out pictures right.
+Fine-tuned by simclr with the labels of {images:,} images, at {size} px.
+It told {told:.1f} % of {test_images:,} held-out images right.
 The classes' names are `label_names` in config.json, in the order of the outputs.
 
 ```python
@@ -51,15 +51,15 @@ from PIL import Image, ImageOps
 names = json.load(open("THIS/FOLDER/config.json"))["label_names"]
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=classifier), is_training=False)
 with torch.inference_mode():
-    picture = ImageOps.exif_transpose(Image.open("picture.jpg")).convert("RGB")
-    probabilities = classifier.eval()(transform(picture)[None]).softmax(1)[0]  # ({classes},)
+    image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
+    probabilities = classifier.eval()(transform(image)[None]).softmax(1)[0]  # ({classes},)
 print(names[int(probabilities.argmax())], float(probabilities.max()))
 ```
 """
 
 PREPARED = """
-Pictures are upright RGB in [0, 1], {normalisation}.
-Short side resized to {resized} px (bicubic), centre crop of {size} px.
+Images are upright RGB in [0, 1], {normalization}.
+Short side resized to {resized} px (bicubic), center crop of {size} px.
 """
 
 LOAD = """\
@@ -123,7 +123,7 @@ def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
             model_args=dict(config["model_args"]),
         )
         if not 0 < spec.image_size <= MOST_SIDE or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError("pictures of no size or scale")
+            raise ValueError("images of no size or scale")
         check_name(spec.architecture)
         if spec.model_args not in ({}, image_size_args(spec.architecture, spec.image_size)):
             raise ValueError(f"arguments {list(spec.model_args)}")
@@ -173,7 +173,7 @@ def model_card(encoder: Encoder, classes: int = 0, **figures: float) -> str:
         "crop": spec.crop,
         "resized": int(spec.image_size / spec.crop),
         "width": encoder.width,
-        "normalisation": f"normalised by mean {spec.mean} and std {spec.std}" if spec.normalises else "not normalised",
+        "normalization": f"normalized by mean {spec.mean} and std {spec.std}" if spec.normalizes else "not normalized",
         **figures,
     }
     load = LOAD

@@ -20,7 +20,7 @@ def join_classifier(encoder: Encoder, linear: nn.Linear) -> nn.Module:
         encoder, linear: on the CPU; width -> classes.
 
     Returns:
-        In eval mode: pictures as the backbone takes them -> logits (M, classes).
+        In eval mode: images as the backbone takes them -> logits (M, classes).
 
     Raises:
         SettingsError: the architecture's head is something else than one linear layer on h.

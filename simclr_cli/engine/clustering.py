@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simclr_cli.api import TriedNumber
+from simclr_cli.api import ClusterCountScore
 from simclr_cli.engine.layout import principal_components
 from simclr_cli.engine.nearest import Vectors, blocks
 
@@ -19,7 +19,7 @@ SAMPLE, ROWS_PER_CLUSTER = 20_000, 50  # rows that k-means is fitted on, at most
 STARTS = 2  # of k-means, of which the best is taken
 LEAST_ROWS = 4  # rows a cluster, on average, that must be there for a number to be tried
 TRIED = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
-MOST_DIMENSIONS = 50  # in more of them all densities are about the same, and the search for neighbours is slow
+MOST_DIMENSIONS = 50  # in more of them all densities are about the same, and the search for neighbors is slow
 
 
 def k_means(vectors: Vectors, count: int, draw: np.random.Generator) -> NDArray[np.int64]:
@@ -44,8 +44,8 @@ def k_means(vectors: Vectors, count: int, draw: np.random.Generator) -> NDArray[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
         model.fit(sample.astype(np.float64))  # so that the order in which threads add up changes no label
-    centres = _unit(model.cluster_centers_)
-    return by_size(np.concatenate([(rows @ centres.T).argmax(axis=1) for _, rows in blocks(vectors, BLOCK)]))
+    centers = _unit(model.cluster_centers_)
+    return by_size(np.concatenate([(rows @ centers.T).argmax(axis=1) for _, rows in blocks(vectors, BLOCK)]))
 
 
 def sampled(vectors: Vectors, most: int, draw: np.random.Generator) -> NDArray[np.float32]:
@@ -69,8 +69,8 @@ def similarity_to_centre(vectors: Vectors, labels: NDArray[np.int64]) -> NDArray
     for part, rows in blocks(vectors, BLOCK):
         sums.index_add_(0, torch.from_numpy(own[part]), torch.from_numpy(rows).double())
     sums[count] = 0
-    centres = _unit(sums.numpy())
-    return np.concatenate([(rows * centres[own[part]]).sum(axis=1) for part, rows in blocks(vectors, BLOCK)])
+    centers = _unit(sums.numpy())
+    return np.concatenate([(rows * centers[own[part]]).sum(axis=1) for part, rows in blocks(vectors, BLOCK)])
 
 
 def by_size(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -95,9 +95,9 @@ def without_clusters(rows: NDArray[np.float32], draw: np.random.Generator) -> ND
 def try_numbers(
     rows: NDArray[np.float32],
     draw: Callable[[int], np.random.Generator],
-    tried: Sequence[int] = TRIED,
+    candidates: Sequence[int] = TRIED,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> list[TriedNumber]:
+) -> list[ClusterCountScore]:
     """Measure how far apart each number of clusters is, and how far where there are none.
 
     By the mean silhouette (Rousseeuw 1987) of cosine distances. Alone it falls with their number whatever the rows
@@ -113,7 +113,7 @@ def try_numbers(
     """
     from sklearn.metrics import silhouette_score
 
-    wanted = [count for count in tried if count * LEAST_ROWS <= len(rows)]
+    wanted = [count for count in candidates if count * LEAST_ROWS <= len(rows)]
     arms = [rows, without_clusters(rows, draw(0))] if wanted else []
     distances = [_distances(arm) for arm in arms]
     found = []
@@ -121,12 +121,12 @@ def try_numbers(
         labels = [k_means(arm, count, draw(count)) for arm in arms]
         if all(len(np.unique(own)) == count for own in labels):
             means = [silhouette_score(*pair, metric="precomputed") for pair in zip(distances, labels, strict=True)]
-            found.append(TriedNumber(count, *map(float, means)))
+            found.append(ClusterCountScore(count, *map(float, means)))
         progress(done, len(wanted))
     return found
 
 
-def best_number(tried: Sequence[TriedNumber]) -> TriedNumber | None:
+def best_number(tried: Sequence[ClusterCountScore]) -> ClusterCountScore | None:
     """Return the one furthest above chance, of equals the first; None of none."""
     return max(tried, key=lambda one: one.silhouette - one.chance, default=None)
 

@@ -28,13 +28,13 @@ class EncoderSpec:
 
     architecture: str  # a timm name
     image_size: int  # px, square
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # per channel, of pictures in [0, 1]
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)  # per channel, of images in [0, 1]
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     small_stem: bool = False  # 3x3 stride-1 convolution without pooling in place of timm's own stem
     model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # further arguments to timm.create_model
 
     @property
-    def normalises(self) -> bool:
+    def normalizes(self) -> bool:
         """Whether the weights came with statistics."""
         return self.mean != (0.0, 0.0, 0.0) or self.std != (1.0, 1.0, 1.0)
 
@@ -45,7 +45,7 @@ class EncoderSpec:
 
 
 class Encoder(nn.Module):
-    """f: a timm backbone without its classifier, fed pictures in [0, 1]."""
+    """f: a timm backbone without its classifier, fed images in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, 3, S, S) floats in [0, 1] -> h (M, width)."""
-        if self.spec.normalises:
+        if self.spec.normalizes:
             x = (x - self.mean) / self.std
         return cast(Tensor, self.backbone(x.contiguous(memory_format=self.layout)))
 
@@ -79,13 +79,13 @@ class Encoder(nn.Module):
                 h = self.backbone.eval()(torch.zeros(1, 3, size, size, device=device))
         except Exception as error:  # each family has its own way to fail at a size
             raise SettingsError(
-                f"{self.spec.architecture} cannot take pictures of {size} px ({first_line(error)}).",
+                f"{self.spec.architecture} cannot take images of {size} px ({first_line(error)}).",
                 "Choose another --image-size (many transformers want a multiple of 16 or 32) or --backbone.",
             ) from error
         self.backbone.train(training)
         if h.ndim != 2:
             raise SettingsError(
-                f"{self.spec.architecture} gives {tuple(h.shape)} instead of one vector a picture.",
+                f"{self.spec.architecture} gives {tuple(h.shape)} instead of one vector an image.",
                 "Choose another --backbone.",
             )
         return int(h.shape[1])
@@ -115,7 +115,7 @@ def check_name(name: str) -> None:
 
 @cache
 def scratch_spec(name: str, image_size: int) -> EncoderSpec:
-    """The spec of an encoder that starts from random weights: small-image stem where it fits, no normalisation."""
+    """The spec of an encoder that starts from random weights: small-image stem where it fits, no normalization."""
     check_name(name)
     spec = EncoderSpec(name, image_size, model_args=image_size_args(name, image_size))
     with seeded(0, Purpose.ENCODER):  # a look only: no random number of anyone's is used up
@@ -180,17 +180,17 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def has_batch_norm(encoder: Encoder) -> bool:
-    """Whether what f makes of a picture in training depends on the others beside it."""
+    """Whether what f makes of an image in training depends on the others beside it."""
     return any(isinstance(module, BatchNorm) for module in encoder.modules())
 
 
-def synchronise_norms(encoder: Encoder) -> None:
-    """Let batch norms see the pictures of all processes (torch's SyncBatchNorm: GPUs only); the weights stay."""
+def synchronize_norms(encoder: Encoder) -> None:
+    """Let batch norms see the images of all processes (torch's SyncBatchNorm: GPUs only); the weights stay."""
     encoder.backbone = convert_sync_batchnorm(encoder.backbone)  # type: ignore[no-untyped-call]
 
 
 def use_small_stem(backbone: nn.Module) -> bool:
-    """Let a ResNet keep the resolution of small pictures: 3x3 stride-1 first convolution, no max-pool (B.9).
+    """Let a ResNet keep the resolution of small images: 3x3 stride-1 first convolution, no max-pool (B.9).
 
     Returns:
         Whether the backbone has such a stem; others are left as they are.
@@ -211,7 +211,7 @@ def use_small_stem(backbone: nn.Module) -> bool:
 
 
 def image_size_args(name: str, image_size: int) -> dict[str, Any]:
-    """Backbones with position embeddings must be told the size of the pictures."""
+    """Backbones with position embeddings must be told the size of the images."""
     config = timm.get_pretrained_cfg(name)
     return {"img_size": image_size} if config is not None and config.fixed_input_size else {}
 

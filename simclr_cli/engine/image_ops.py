@@ -1,7 +1,7 @@
-"""What is done to the pictures of a batch, each by its own amount (appendix A): crop, blur, colours.
+"""What is done to the images of a batch, each by its own amount (appendix A): crop, blur, colors.
 
 What is linear is a matrix product: resampling a crop (with its flip) and blurring are each one small matrix for the
-rows and one for the columns of every picture, applied by two batched products.
+rows and one for the columns of every image, applied by two batched products.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
+GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:
@@ -21,15 +21,15 @@ def upload(x: Tensor, device: torch.device) -> Tensor:
 
 
 def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Crop, resize (bicubic, antialiased) and flip, each picture its own: rows @ x @ columns^T.
+    """Crop, resize (bicubic, antialiased) and flip, each image its own: rows @ x @ columns^T.
 
     Args:
         x: (B, 3, H, W) uint8, or floats in [0, 1].
-        crop: (B, 4) top, left, height, width in pixels of the true pictures; sizes: (B, 2) of those.
+        crop: (B, 4) top, left, height, width in pixels of the true images; sizes: (B, 2) of those.
         flip: (B,) bool, left to right.
 
     Returns:
-        (B, 3, size, size) in [0, 1]. Where the stored picture is the true one (H, W = sizes), equal to torchvision's
+        (B, 3, size, size) in [0, 1]. Where the stored image is the true one (H, W = sizes), equal to torchvision's
         `resized_crop(..., BICUBIC, antialias=True)`: no pixel outside the crop is looked at.
     """
     scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per true pixel
@@ -48,8 +48,8 @@ def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int
 def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None) -> Tensor:
     """(B, size, pixels): row i holds the weights by which output pixel i mixes the `pixels` of one axis.
 
-    Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centres lie in
-    [start, start + length), normalised: what Pillow and torch compute. Weights are computed where the cubic reaches,
+    Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centers lie in
+    [start, start + length), normalized: what Pillow and torch compute. Weights are computed where the cubic reaches,
     two pixels or two of the stretched ones to either side, and laid into zeros.
 
     Args:
@@ -59,14 +59,14 @@ def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int, fli
     place = (torch.arange(size, device=start.device)[:, None] + 0.5).expand(len(start), size, 1)
     if flip is not None:
         place = torch.where(flip[:, None, None], size - place, place)
-    centres = start[:, None, None] + place * scale  # (B, size, 1)
+    centers = start[:, None, None] + place * scale  # (B, size, 1)
     stretch = scale.clamp(min=1)
     taps = min(pixels, math.ceil(4 * max(1.0, pixels / size)) + 1)
-    first = (centres - 2 * stretch).floor_().clamp_(0, pixels - taps)
-    pixel = first + (torch.arange(taps, device=start.device) + 0.5)  # (B, size, taps), their centres
-    weights = _cubic((pixel - centres) / stretch)
+    first = (centers - 2 * stretch).floor_().clamp_(0, pixels - taps)
+    pixel = first + (torch.arange(taps, device=start.device) + 0.5)  # (B, size, taps), their centers
+    weights = _cubic((pixel - centers) / stretch)
     inside = (pixel >= (start - 1e-4)[:, None, None]) & (pixel < (start + length + 1e-4)[:, None, None])
-    # A crop thinner than one stored pixel may hold no centre: then the nearest pixel serves.
+    # A crop thinner than one stored pixel may hold no center: then the nearest pixel serves.
     inside |= (pixel - (start + length / 2)[:, None, None]).abs() <= 0.5
     weights.mul_(inside)
     weights = weights / weights.sum(dim=2, keepdim=True)
@@ -82,7 +82,7 @@ def _cubic(t: Tensor, a: float = -0.5) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each picture by its own sigma; kernel a tenth of the size and odd (23 at 224), edges reflected.
+    """Blur each image by its own sigma; kernel a tenth of the size and odd (23 at 224), edges reflected.
 
     Args:
         x: (B, 3, S, S); sigma: (B,) > 0, in pixels.
@@ -101,10 +101,10 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     return matrix @ x @ matrix.transpose(2, 3)
 
 
-def to_grey(x: Tensor) -> Tensor:
+def to_grayscale(x: Tensor) -> Tensor:
     """(B, 3, S, S) -> (B, 1, S, S), by the eye's weights."""
     red, green, blue = x.chunk(3, dim=1)
-    return (GREY_WEIGHTS[0] * red).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
+    return (GRAY_WEIGHTS[0] * red).add_(green, alpha=GRAY_WEIGHTS[1]).add_(blue, alpha=GRAY_WEIGHTS[2])
 
 
 def _brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -112,12 +112,12 @@ def _brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    mean = to_grey(x.mean(dim=(2, 3), keepdim=True))
+    mean = to_grayscale(x.mean(dim=(2, 3), keepdim=True))
     return torch.lerp(mean, x, factor).clamp_(0, 1)
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(to_grey(x), x, factor).clamp_(0, 1)
+    return torch.lerp(to_grayscale(x), x, factor).clamp_(0, 1)
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
@@ -144,4 +144,4 @@ def _hue(x: Tensor, shift: Tensor) -> Tensor:
     return out.clamp_(0, 1)
 
 
-COLOUR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)
+COLOR_OPERATIONS: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (_brightness, _contrast, _saturation, _hue)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from simclr_cli.engine.nearest import Vectors, blocks
 
 BLOCK = 8_192  # rows read at once
-PERPLEXITY = 30.0  # of t-SNE: about how many neighbours count
+PERPLEXITY = 30.0  # of t-SNE: about how many neighbors count
 EARLY, LATE = 250, 500  # iterations with the attraction exaggerated, and without
 EXAGGERATION = 12.0
 LEAST_RATE = 50.0  # of learning, which else is the number of vectors over the exaggeration (Belkina et al. 2019)
@@ -34,8 +34,8 @@ def principal_components(vectors: Vectors, dimensions: int) -> tuple[NDArray[np.
     mean = sum(sums, np.zeros(width)) / max(count, 1)
     covariance = np.zeros((width, width))
     for _, rows in blocks(vectors, BLOCK):
-        centred = rows - mean
-        covariance += centred.T @ centred
+        centered = rows - mean
+        covariance += centered.T @ centered
     variances, directions = np.linalg.eigh(covariance)  # rising
     chosen = directions[:, ::-1][:, :dimensions]  # (D, d)
     chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(0), np.arange(chosen.shape[1])])
@@ -46,21 +46,21 @@ def principal_components(vectors: Vectors, dimensions: int) -> tuple[NDArray[np.
     return places, float(variances[-dimensions:].sum()) / total if total > 1e-12 * count else None
 
 
-def neighbours_wanted(count: int) -> int:
-    """How many neighbours of each of so many vectors t-SNE reads: three times its perplexity, or all there are."""
+def neighbors_wanted(count: int) -> int:
+    """How many neighbors of each of so many vectors t-SNE reads: three times its perplexity, or all there are."""
     return min(count - 1, int(3 * PERPLEXITY))
 
 
 def t_sne(
-    similarities: NDArray[np.float32], neighbours: NDArray[np.int64], start: NDArray[np.float32]
+    similarities: NDArray[np.float32], neighbors: NDArray[np.int64], start: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Places in which neighbours by cosine are neighbours (van der Maaten and Hinton 2008).
+    """Places in which neighbors by cosine are neighbors (van der Maaten and Hinton 2008).
 
-    By openTSNE (Policar et al. 2024), from exact neighbours and from the principal components, so that the map as a
+    By openTSNE (Policar et al. 2024), from exact neighbors and from the principal components, so that the map as a
     whole means something too (Kobak and Berens 2019). Nothing of it is random.
 
     Args:
-        similarities, neighbours: (N, K) of each vector to its nearest others, and which these are.
+        similarities, neighbors: (N, K) of each vector to its nearest others, and which these are.
         start: (N, 2), any scale.
 
     Returns:
@@ -70,12 +70,12 @@ def t_sne(
     from openTSNE.affinity import PerplexityBasedNN
     from openTSNE.nearest_neighbors import PrecomputedNeighbors
 
-    count, k = neighbours.shape
+    count, k = neighbors.shape
     spread = float(start[:, 0].std())
     if k < 2 or spread == 0:  # nothing to arrange
         return start
     distances = np.maximum(1 - similarities.astype(np.float64), 0)  # rounding
-    index = PrecomputedNeighbors(neighbours, distances)
+    index = PrecomputedNeighbors(neighbors, distances)
     affinities = PerplexityBasedNN(perplexity=min(PERPLEXITY, k / 3), knn_index=index)
     begin = start.astype(np.float64) * (START_SPREAD / spread)
     places = TSNEEmbedding(begin, affinities, learning_rate=max(count / EXAGGERATION, LEAST_RATE))

@@ -1,4 +1,4 @@
-"""NT-Xent, the normalised temperature-scaled cross entropy (section 2.1, equation 1, Algorithm 1), and its kin.
+"""NT-Xent, the normalized temperature-scaled cross entropy (section 2.1, equation 1, Algorithm 1), and its kin.
 
 All of them are, for a view i with the positives P(i) and the denominator D(i),
 
@@ -31,7 +31,7 @@ def contrastive_loss(
 ) -> Tensor:
     """NT-Xent or one of its kin, over 2N views.
 
-    nt-xent  P(i) is the picture's other view, D(i) all views but i itself (equation 1).
+    nt-xent  P(i) is the image's other view, D(i) all views but i itself (equation 1).
     dcl      P(i) the same, D(i) without it: decoupled contrastive learning (Yeh et al., arXiv 2110.06848, equation 6,
              its L_DC with a mean for the sum). A view without any negative counts 0.
     supcon   P(i) all other views of i's class, D(i) all views but i: supervised contrastive learning (Khosla et al.,
@@ -41,9 +41,9 @@ def contrastive_loss(
     gives the same loss and gradient in memory that grows with N, not with its square.
 
     Args:
-        z: (2N, D) projections of any scale; row i and row i + N are the two views of picture i.
+        z: (2N, D) projections of any scale; row i and row i + N are the two views of image i.
         temperature: tau > 0.
-        groups: (N,) integers on the CPU. For supcon the pictures' classes. For the others pictures of one
+        groups: (N,) integers on the CPU. For supcon the images' classes. For the others images of one
             group are not one another's negatives: they are left out of D (but the positive of nt-xent is not).
         ranks: if there are several processes, all of which have the same z: each computes a part of the rows of
             similarities, and gets the whole loss and the whole gradient.
@@ -54,11 +54,11 @@ def contrastive_loss(
     """
     views = z.shape[0]
     if views % 2 or views < 4:
-        raise ValueError(f"the loss needs the two views of at least 2 pictures, got {tuple(z.shape)}")
+        raise ValueError(f"the loss needs the two views of at least 2 images, got {tuple(z.shape)}")
     z = z if z.dtype == torch.float64 else z.float()  # half precision is not enough for sums of exp(1 / tau)
     z = F.normalize(z, dim=1)
     if kind == "supcon" and groups is None:
-        raise ValueError("supcon needs the pictures' classes")
+        raise ValueError("supcon needs the images' classes")
     pairs = Pairs.of(kind, groups, z.device)
     at_once = AT_ONCE_CPU if z.device.type == "cpu" else AT_ONCE_GPU
     ranks = ranks or Ranks()
@@ -72,7 +72,7 @@ class Pairs:
     """Which views are one another's positives, and which are in the denominator."""
 
     kind: Loss = "nt-xent"
-    ids: Tensor | None = None  # (2N,) each view's group, from 0; None: each picture is one
+    ids: Tensor | None = None  # (2N,) each view's group, from 0; None: each image is one
     sizes: Tensor | None = None  # (2N,) how many views its group has
 
     @staticmethod

@@ -37,10 +37,10 @@ def accuracy_of(scores: Tensor, labels: Tensor, seed: int = 0) -> Accuracy:
 
 
 def gain_of(first: Tensor, second: Tensor, seed: int = 0) -> tuple[float, float, float]:
-    """Points by which one representation is above another on the same pictures, and its paired bootstrap interval.
+    """Points by which one representation is above another on the same images, and its paired bootstrap interval.
 
     Args:
-        first, second: (M,) bool, which pictures each told right.
+        first, second: (M,) bool, which images each told right.
     """
     difference = first.long() - second.long()
     return (100 * float(difference.double().mean()), *interval(difference, seed))
@@ -50,7 +50,7 @@ def interval(outcomes: Tensor, seed: int) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of the mean, in percent.
 
     A bootstrap sample of outcomes that are -1, 0 or 1 is a draw from a multinomial of their shares, so that no
-    resampling of pictures is needed.
+    resampling of images is needed.
 
     Args:
         outcomes: (M,) integers in -1, 0, 1.
@@ -68,10 +68,10 @@ def percent(right: Tensor) -> float:
 
 
 def alignment(z_a: Tensor, z_b: Tensor) -> float:
-    """Mean squared distance of the two views of a picture (Wang & Isola 2020, 2005.10242, section 4.1, alpha = 2).
+    """Mean squared distance of the two views of an image (Wang & Isola 2020, 2005.10242, section 4.1, alpha = 2).
 
     Args:
-        z_a, z_b: (N, D), normalised; row i of both is of picture i.
+        z_a, z_b: (N, D), normalized; row i of both is of image i.
 
     Returns:
         0 to 4; small is good.
@@ -80,10 +80,10 @@ def alignment(z_a: Tensor, z_b: Tensor) -> float:
 
 
 def uniformity(z: Tensor) -> float:
-    """Log of the mean of exp(-2 |z_i - z_j|^2) over pairs of different pictures (the same, section 4.1, t = 2).
+    """Log of the mean of exp(-2 |z_i - z_j|^2) over pairs of different images (the same, section 4.1, t = 2).
 
     Args:
-        z: (N, D), normalised, one view of each of N > 1 pictures.
+        z: (N, D), normalized, one view of each of N > 1 images.
 
     Returns:
         -8 to 0; small is good, 0 where all are in one place.
@@ -107,10 +107,10 @@ def effective_rank(rows: Tensor) -> float:
 
 
 def found_other_view(h_a: Tensor, h_b: Tensor) -> float:
-    """Percent of 2N views whose nearest other view, of all 2N - 1, is that of the same picture.
+    """Percent of 2N views whose nearest other view, of all 2N - 1, is that of the same image.
 
     Args:
-        h_a, h_b: (N, D), normalised; row i of both is of picture i.
+        h_a, h_b: (N, D), normalized; row i of both is of image i.
     """
     views, count = torch.cat([h_a, h_b]), len(h_a)
     similarity = (views @ views.T).fill_diagonal_(-torch.inf)
@@ -119,10 +119,10 @@ def found_other_view(h_a: Tensor, h_b: Tensor) -> float:
 
 
 def similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:
-    """Mean cosine of the two views of a picture, and of the views of different pictures.
+    """Mean cosine of the two views of an image, and of the views of different images.
 
     Args:
-        z_a, z_b: (N, D), normalised; N > 1.
+        z_a, z_b: (N, D), normalized; N > 1.
     """
     count = len(z_a)
     cosine = z_a @ z_b.T
@@ -130,7 +130,7 @@ def similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:
     return positive, float((cosine.sum() - cosine.diagonal().sum()) / (count * (count - 1)))
 
 
-def normalised(rows: Tensor) -> tuple[Tensor, Tensor]:
+def normalized(rows: Tensor) -> tuple[Tensor, Tensor]:
     """(2N, D) of first views, then second views -> each half in float32 and of length 1."""
     first, second = F.normalize(rows.float(), dim=1).chunk(2)
     return first, second

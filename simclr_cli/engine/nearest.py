@@ -17,7 +17,7 @@ from torch import Tensor
 FIRST_BLOCK = 1_024  # rows; the first block tells what the next ones must exceed, and each is twice as long
 SCORES = 4_194_304  # similarities computed at once, at most: 16 MB
 MOST_QUERIES = 512  # at once
-BLOCK = 2_048  # rows a side of a block of rows and their neighbours: 16 MB of similarities
+BLOCK = 2_048  # rows a side of a block of rows and their neighbors: 16 MB of similarities
 FIRST_STEP = 128  # rows, the first that a row is compared to; what is nearer than they are is little
 PAIRED = 1_024  # rows a side of a block of pairs: 4 MB of similarities
 OUTLINED = 63  # dimensions of most of the length, by which pairs are compared first
@@ -103,17 +103,17 @@ def merged(best: Tensor, where: Tensor, found: Tensor, place: Tensor, similarity
 
 def nearest_others(
     vectors: Vectors,
-    neighbours: int,
+    neighbors: int,
     places: NDArray[np.int64] | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The nearest others of all rows at once: each pair of blocks is compared once, for the rows of both.
 
-    A row is left out of its own neighbours by its place, so that its copies stay among them.
+    A row is left out of its own neighbors by its place, so that its copies stay among them.
 
     Args:
         vectors: (N, D), rows of length 1.
-        neighbours: k, or the number of the others if that is less.
+        neighbors: k, or the number of the others if that is less.
         places: (M,) which rows, rising; None: all.
         progress: told how many rows are done, of how many.
 
@@ -121,7 +121,7 @@ def nearest_others(
         Cosines (M, k) float32, falling, of equal ones the earlier row first; and which of the M rows (M, k) int64.
     """
     places = np.arange(len(vectors)) if places is None else places
-    k = max(0, min(neighbours, len(places) - 1))
+    k = max(0, min(neighbors, len(places) - 1))
     best = torch.full((len(places), k), -torch.inf)
     where = torch.full((len(places), k), -1, dtype=torch.int64)
     for first in range(0, len(places) if k else 0, BLOCK):

@@ -1,4 +1,4 @@
-"""How unlike all others each row is: its distance to its nearest neighbours."""
+"""How unlike all others each row is: its distance to its nearest neighbors."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ class Oddness:
     score: NDArray[np.float32]  # (M,) 1 - mean cosine to the nearest others: 0 to 2, large is odd
     nearest: NDArray[np.int64]  # (M,) place of the nearest other
     similarity: NDArray[np.float32]  # (M,) cosine to it
-    neighbours: int  # how many were looked at
+    neighbors: int  # how many were looked at
 
 
 def oddness(
     vectors: Vectors,
-    neighbours: int,
+    neighbors: int,
     among: NDArray[np.bool_] | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Oddness:
     """Distance of each row to its nearest others, exact.
 
-    That a point is an outlier if its neighbours are far is Ramaswamy et al., SIGMOD 2000 (there the k-th distance); of
-    normalised features of a deep network: Sun et al. 2022 (2204.06507), section 3. The mean of the k distances
+    That a point is an outlier if its neighbors are far is Ramaswamy et al., SIGMOD 2000 (there the k-th distance); of
+    normalized features of a deep network: Sun et al. 2022 (2204.06507), section 3. The mean of the k distances
     (Angiulli & Pizzuti 2002) is used here, which one near copy changes less.
 
-    A row is left out of its own neighbours by its place, so that an equal row counts as a neighbour. What is there
+    A row is left out of its own neighbors by its place, so that an equal row counts as a neighbor. What is there
     more than once must be taken out by `among` if it is not to look at home among its copies.
 
     Args:
         vectors: (N, D), rows of length 1.
-        neighbours: k; at most the number of the other rows is used.
+        neighbors: k; at most the number of the other rows is used.
         among: (N,) which rows are compared, at least two; None: all.
         progress: told how many rows are done, of how many.
     """
     places = np.arange(len(vectors)) if among is None else np.flatnonzero(among)
-    similarity, where = nearest_others(vectors, neighbours, places, progress)
+    similarity, where = nearest_others(vectors, neighbors, places, progress)
     score = 1 - similarity.mean(axis=1)
     return Oddness(places, score, places[where[:, 0]], similarity[:, 0], similarity.shape[1])
 

@@ -1,4 +1,4 @@
-"""How well frozen representations tell classes apart: weighted nearest neighbours and the linear probe.
+"""How well frozen representations tell classes apart: weighted nearest neighbors and the linear probe.
 
 And which labels are likely wrong, by what a probe says of images that it was not fitted on.
 """
@@ -31,7 +31,7 @@ CHUNK = 1024  # test rows compared at once
 
 
 def knn_votes(
-    train: Tensor, labels: Tensor, test: Tensor, *, neighbours: Sequence[int], temperature: float, classes: int
+    train: Tensor, labels: Tensor, test: Tensor, *, neighbors: Sequence[int], temperature: float, classes: int
 ) -> list[Tensor]:
     """The votes of the k nearest rows by cosine, each with the weight exp(similarity / temperature).
 
@@ -39,27 +39,27 @@ def knn_votes(
 
     Args:
         train: (N, D); labels: (N,) int64 in 0..classes-1; test: (M, D). Of any scale.
-        neighbours: values of k.
+        neighbors: values of k.
 
     Returns:
         For each k (M, classes) float32 votes, of any scale; the largest is the class predicted.
     """
     train, test = F.normalize(train.float(), dim=1), F.normalize(test.float(), dim=1)
-    most = min(max(neighbours), len(train))
-    votes = [torch.zeros(len(test), classes, device=test.device) for _ in neighbours]
+    most = min(max(neighbors), len(train))
+    votes = [torch.zeros(len(test), classes, device=test.device) for _ in neighbors]
     for start in range(0, len(test), CHUNK):
         rows = slice(start, start + CHUNK)
         similarity, nearest = (test[rows] @ train.T).topk(most, dim=1)  # (m, most), nearest first
         weight = torch.exp((similarity - 1) / temperature)  # - 1: no overflow, and the same winner
         voted = labels[nearest]
-        for k, counted in zip(neighbours, votes, strict=True):
+        for k, counted in zip(neighbors, votes, strict=True):
             counted[rows].scatter_add_(1, voted[:, :k], weight[:, :k])
     return votes
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Multinomial logistic regression on standardised columns."""
+    """Multinomial logistic regression on standardized columns."""
 
     mean: Tensor  # (D,)
     std: Tensor  # (D,)
@@ -76,7 +76,7 @@ def fit_probe(
 ) -> LinearProbe:
     """Fit multinomial logistic regression; l2 is chosen on a validation split, then all train rows are fitted.
 
-    Columns are standardised by the train rows' statistics first (not in the paper: without it the raw scale of h,
+    Columns are standardized by the train rows' statistics first (not in the paper: without it the raw scale of h,
     which differs between encoders, would decide which l2 values are sensible).
 
     Args:
@@ -119,7 +119,7 @@ def regression(steps: int) -> LogisticRegression:
 
 
 def fit_logistic(model: LogisticRegression, x: Tensor, labels: Tensor, *, l2: float, classes: int) -> Tensor:
-    """Minimise sum of cross entropies + l2 / 2 |W|^2 (the intercept is free).
+    """Minimize sum of cross entropies + l2 / 2 |W|^2 (the intercept is free).
 
     Args:
         model: as `regression` gives it.
@@ -151,7 +151,7 @@ def suspects(probabilities: Tensor, labels: Tensor) -> Tensor:
 
     A row is one if some other class has at least the probability that this class has, on average, for its own rows
     (section 3.1: its threshold), and more than the row's label has. Most suspect is where the label's probability is
-    furthest below that of the likeliest such class (normalised margin).
+    furthest below that of the likeliest such class (normalized margin).
 
     Args:
         probabilities: (N, classes), out of fold; labels: (N,) int64.

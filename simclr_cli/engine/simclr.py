@@ -26,7 +26,7 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(*stack)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(M, width) h -> (M, dimensions) z, not normalised."""
+        """(M, width) h -> (M, dimensions) z, not normalized."""
         return cast(Tensor, self.layers(h))
 
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from simclr_cli.api import ClassScore, Confusion, FewLabels, ProbeSettings, Score, Suspect
+from simclr_cli.api import ClassScore, Confusion, FewLabels, LabelError, ProbeSettings, Score
 from simclr_cli.core.events import Report, progress
 from simclr_cli.engine.metrics import percent
 from simclr_cli.engine.probes import fit_probe, suspects
 from simclr_cli.evaluate.comparison import VALIDATION_SHARE, Comparison, Judged
 from simclr_cli.images.labels import folds_of, some_labels, stratified
 
-NAMES = {"untrained": "the untrained encoder", "raw pixels": "raw pixels", "colour histogram": "a colour histogram",
+NAMES = {"untrained": "the untrained encoder", "raw pixels": "raw pixels", "color histogram": "a color histogram",
          "imagenet": "timm's ImageNet encoder"}  # of representations, in a sentence  # fmt: skip
 FOLDS = 5
 MOST_SUSPECTS = 100
@@ -43,8 +43,8 @@ def confusion(judged: Judged, classes: tuple[str, ...]) -> tuple[Confusion, ...]
     )
 
 
-def likely_mislabelled(found: Comparison, seed: int) -> tuple[Suspect, ...]:
-    """Pictures whose label is likely wrong, held-out ones included, by probes that were not fitted on them."""
+def likely_mislabeled(found: Comparison, seed: int) -> tuple[LabelError, ...]:
+    """Images whose label is likely wrong, held-out ones included, by probes that were not fitted on them."""
     first = found.first
     if first.linear is None:
         return ()
@@ -53,7 +53,7 @@ def likely_mislabelled(found: Comparison, seed: int) -> tuple[Suspect, ...]:
     probabilities = out_of_fold(torch.cat([first.train.h, first.test.h]), labels, first.l2, len(classes), seed)
     told = probabilities.argmax(dim=1)
     return tuple(
-        Suspect(names[row], classes[labels[row]], classes[told[row]], float(probabilities[row, labels[row]]))
+        LabelError(names[row], classes[labels[row]], classes[told[row]], float(probabilities[row, labels[row]]))
         for row in suspects(probabilities, labels)[:MOST_SUSPECTS].tolist()
     )
 
@@ -101,12 +101,12 @@ def _linear(one: Judged, used: Tensor, classes: int, seed: int) -> float:
     return percent(fitted.scores(one.test.h).argmax(dim=1) == one.test.labels)
 
 
-def verdict(scores: Sequence[Score], test_pictures: int) -> str:
+def verdict(scores: Sequence[Score], test_images: int) -> str:
     """Say what the first score is worth beside the others, of which those differ whose 95 % interval excludes 0."""
     first, *others = scores
     is_run = first.representation == "trained"
     begun = "Training" if is_run else _capital(_name(first))
-    found = f"{first.deciding.top_1:.1f} % {'by the linear probe' if first.linear else 'by 20 nearest neighbours'}"
+    found = f"{first.deciding.top_1:.1f} % {'by the linear probe' if first.linear else 'by 20 nearest neighbors'}"
     compared = sorted((one for one in others if one.gain is not None), key=lambda one: -one.deciding.top_1)
     if not compared:
         return f"{begun}: {found}, with nothing to compare it to."
@@ -119,7 +119,7 @@ def verdict(scores: Sequence[Score], test_pictures: int) -> str:
         return _capital(text)
     if untrained is not None and _low(untrained) <= 0:
         return (
-            f"{begun} made no difference that {test_pictures:,} held-out pictures could show: {found}, "
+            f"{begun} made no difference that {test_images:,} held-out images could show: {found}, "
             f"{_points(untrained)} over the untrained encoder."
         )
     rival, near = compared[0], next((one for one in compared if _low(one) <= 0), None)

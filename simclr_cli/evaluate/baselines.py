@@ -18,7 +18,7 @@ from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import find_run
 
 PIXEL_SIDE = 32  # px; raw pixels are compared as 32 x 32 x 3 numbers about their middle
-BINS = 8  # of each channel; 512 colours
+BINS = 8  # of each channel; 512 colors
 
 
 def baselines(ready: ReadyEncoder, settings: ProbeSettings, report: Report) -> dict[str, ReadyEncoder]:
@@ -44,7 +44,7 @@ def baselines(ready: ReadyEncoder, settings: ProbeSettings, report: Report) -> d
 
 
 class RawPixels(nn.Module):
-    """The picture itself as h: averaged to at most 32 x 32, and laid out in a row."""
+    """The image itself as h: averaged to at most 32 x 32, and laid out in a row."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, 3, S, S) -> (M, 3 * side * side)."""
@@ -52,23 +52,23 @@ class RawPixels(nn.Module):
         return F.adaptive_avg_pool2d(x, side).flatten(1)
 
 
-class ColourHistogram(nn.Module):
-    """The square roots of the shares that 8 x 8 x 8 colours have in the picture (so that cosine is Bhattacharyya's)."""
+class ColorHistogram(nn.Module):
+    """The square roots of the shares that 8 x 8 x 8 colors have in the image (so that cosine is Bhattacharyya's)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, 3, S, S) in [0, 1] -> (M, 512)."""
         bins = (x * BINS).long().clamp(0, BINS - 1)
-        colours = ((bins[:, 0] * BINS + bins[:, 1]) * BINS + bins[:, 2]).flatten(1)  # (M, S * S)
+        colors = ((bins[:, 0] * BINS + bins[:, 1]) * BINS + bins[:, 2]).flatten(1)  # (M, S * S)
         counts = torch.zeros(len(x), BINS**3, device=x.device)
-        counts.scatter_add_(1, colours, torch.ones_like(colours, dtype=counts.dtype))
-        return (counts / colours.shape[1]).sqrt()
+        counts.scatter_add_(1, colors, torch.ones_like(colors, dtype=counts.dtype))
+        return (counts / colors.shape[1]).sqrt()
 
 
 def without_weights(like: ReadyEncoder) -> dict[str, ReadyEncoder]:
-    """Return raw pixels and colour histograms as encoders, scored by the same code, on the same crop."""
+    """Return raw pixels and color histograms as encoders, scored by the same code, on the same crop."""
     found = {}
     # Of pixels cosine says something about their middle.
-    for name, module, middle in (("raw pixels", RawPixels(), 0.5), ("colour histogram", ColourHistogram(), 0.0)):
+    for name, module, middle in (("raw pixels", RawPixels(), 0.5), ("color histogram", ColorHistogram(), 0.0)):
         spec = EncoderSpec(name, like.encoder.spec.image_size, mean=(middle,) * 3)
         found[name] = ReadyEncoder(Encoder(module, spec).eval().to(like.device), like.device, name, "")
     return found

@@ -1,4 +1,4 @@
-"""Several representations of the same labelled pictures, scored by the same code on the same split."""
+"""Several representations of the same labeled images, scored by the same code on the same split."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from simclr_cli.encode.embed import embed_together, nothing_decoded
 from simclr_cli.encode.load import ReadyEncoder
 from simclr_cli.engine.metrics import accuracy_of, gain_of, percent
 from simclr_cli.engine.probes import fit_probe, knn_votes
-from simclr_cli.images.cache import DecodedPictures, decode_once
+from simclr_cli.images.cache import DecodedImages, decode_once
 from simclr_cli.images.census import Census
-from simclr_cli.images.labels import LabelledImages, hold_out, stratified
+from simclr_cli.images.labels import LabeledImages, hold_out, stratified
 from simclr_cli.images.threads import count_workers
 from simclr_cli.train.supervised import LINEAR, train_classifier
 
-NEIGHBOURS = (20, 200)
-VALIDATION_SHARE = 0.2  # of the train pictures, to choose l2 on
+NEIGHBORS = (20, 200)
+VALIDATION_SHARE = 0.2  # of the train images, to choose l2 on
 
 
 @dataclass(frozen=True)
-class LabelledRows:
+class LabeledRows:
     """Rows of h with their classes."""
 
     h: Tensor  # (N, D)
     labels: Tensor  # (N,) int64
     names: tuple[str, ...]  # N
 
-    def of(self, chosen: Tensor) -> LabelledRows:
+    def of(self, chosen: Tensor) -> LabeledRows:
         """Those that a (N,) mask chooses."""
-        return LabelledRows(self.h[chosen], self.labels[chosen], tuple(compress(self.names, chosen.tolist())))
+        return LabeledRows(self.h[chosen], self.labels[chosen], tuple(compress(self.names, chosen.tolist())))
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Judged:
     """One representation: its rows, and what was told of the held-out ones."""
 
     name: str
-    train: LabelledRows
-    test: LabelledRows
+    train: LabeledRows
+    test: LabeledRows
     knn_20: Tensor  # (M, classes) votes
     knn_200: Tensor
     linear: Tensor | None = None  # (M, classes) logits
@@ -55,17 +55,17 @@ class Judged:
 
     @property
     def deciding(self) -> Tensor:
-        """(M,) the classes told: by the linear probe where there is one, else by 20 neighbours."""
+        """(M,) the classes told: by the linear probe where there is one, else by 20 neighbors."""
         return (self.knn_20 if self.linear is None else self.linear).argmax(dim=1)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several representations on the same split of the same pictures."""
+    """Several representations on the same split of the same images."""
 
     classes: tuple[str, ...]
     judged: tuple[Judged, ...]
-    refused: int  # files that could not be used
+    skipped: int  # files that could not be used
 
     @property
     def first(self) -> Judged:
@@ -74,7 +74,7 @@ class Comparison:
 
     @property
     def chance(self) -> float:
-        """Percent: always guessing the class that most train pictures have."""
+        """Percent: always guessing the class that most train images have."""
         return percent(self.first.train.labels.mode().values == self.first.test.labels)
 
     def scores(self, seed: int) -> tuple[Score, ...]:
@@ -92,9 +92,9 @@ class Comparison:
 
 
 def compare(
-    encoders: Mapping[str, ReadyEncoder], images: LabelledImages, settings: ProbeSettings, linear: bool, report: Report
+    encoders: Mapping[str, ReadyEncoder], images: LabeledImages, settings: ProbeSettings, linear: bool, report: Report
 ) -> Comparison:
-    """Judge each encoder by kNN, and by the settings' linear probe if wanted, on held-out pictures.
+    """Judge each encoder by kNN, and by the settings' linear probe if wanted, on held-out images.
 
     The paper's protocol (section 3, appendix B.6) is for networks: what has no weights is then judged by kNN alone.
 
@@ -102,28 +102,28 @@ def compare(
         images: if none of them are held out they are split, stratified, by the settings' seed.
 
     Raises:
-        InputError: no picture could be decoded, or none can be held out.
+        InputError: no image could be decoded, or none can be held out.
     """
     classes, seed = images.classes, settings.seed
-    rows, refused = _labelled_rows(encoders, images, images.census, settings, report)
+    rows, skipped = _labelled_rows(encoders, images, images.census, settings, report)
     if images.held_out is None:
         labels = next(iter(rows.values())).labels
         out = torch.from_numpy(hold_out(labels.numpy(), settings.test_fraction, seed))
         split = {name: (every.of(~out), every.of(out)) for name, every in rows.items()}
     else:
         held, more = _labelled_rows(encoders, images, images.held_out, settings, report)
-        split, refused = {name: (rows[name], held[name]) for name in rows}, refused + more
+        split, skipped = {name: (rows[name], held[name]) for name in rows}, skipped + more
 
     @cache
-    def decoded_at(size: int) -> DecodedPictures:
+    def decoded_at(size: int) -> DecodedImages:
         workers = count_workers(settings.workers)
         return decode_once(images.census, size, workers=workers, progress=progress(report, "decoding"))
 
-    def by_protocol(name: str, train: LabelledRows, test: LabelledRows) -> Tensor:
+    def by_protocol(name: str, train: LabeledRows, test: LabeledRows) -> Tensor:
         report(Note(f"The paper's linear protocol, {name}: {LINEAR.epochs} epochs of crops and flips."))
         encoder = encoders[name].encoder
         decoded = decoded_at(encoder.spec.image_size)
-        places = {picture.name: row for row, picture in enumerate(decoded.census.pictures)}
+        places = {image.name: row for row, image in enumerate(decoded.census.images)}
         chosen = np.array([places[name] for name in train.names], dtype=np.int64)
         fitted = train_classifier(
             encoder, decoded, chosen, train.labels, len(classes), LINEAR, seed=seed, report=report
@@ -135,7 +135,7 @@ def compare(
     for name, (train, test) in split.items():
         knn_20, knn_200 = knn_votes(
             train.h, train.labels, test.h,
-            neighbours=NEIGHBOURS, temperature=settings.knn_temperature, classes=len(classes),
+            neighbors=NEIGHBORS, temperature=settings.knn_temperature, classes=len(classes),
         )  # fmt: skip
         one = Judged(name, train, test, knn_20, knn_200)
         if linear and settings.protocol == "quick":
@@ -145,28 +145,28 @@ def compare(
         elif linear and any(True for _ in encoders[name].encoder.parameters()):
             one = replace(one, linear=by_protocol(name, train, test))
         judged.append(one)
-    return Comparison(classes, tuple(judged), refused)
+    return Comparison(classes, tuple(judged), skipped)
 
 
 def _labelled_rows(
     encoders: Mapping[str, ReadyEncoder],
-    images: LabelledImages,
+    images: LabeledImages,
     census: Census,
     settings: ProbeSettings,
     report: Report,
-) -> tuple[dict[str, LabelledRows], int]:
-    """h of every picture that can be decoded, by each encoder; and how many files of the folder cannot be used.
+) -> tuple[dict[str, LabeledRows], int]:
+    """h of every image that can be decoded, by each encoder; and how many files of the folder cannot be used.
 
     Encoders that look at the same crop are given it at once.
     """
     sizes = {name: ready.encoder.spec.image_size for name, ready in encoders.items()}
-    paths = [census.path(picture) for picture in census.pictures]
+    paths = [census.path(image) for image in census.images]
     number_of = {name: number for number, name in enumerate(images.classes)}
-    numbers = torch.tensor([number_of[images.labels[picture.name]] for picture in census.pictures])
-    found: dict[str, LabelledRows] = {}
+    numbers = torch.tensor([number_of[images.labels[image.name]] for image in census.images])
+    found: dict[str, LabeledRows] = {}
     for size in dict.fromkeys(sizes.values()):
         names = [name for name in sizes if sizes[name] == size]
-        every, refusals = embed_together(
+        every, unusable = embed_together(
             [encoders[name] for name in names],
             paths,
             batch_size=settings.batch_size,
@@ -174,10 +174,10 @@ def _labelled_rows(
             report=report,
             stage=f"embedding, {', '.join(names)}",
         )
-        kept = [i for i in range(len(paths)) if i not in refusals]
+        kept = [i for i in range(len(paths)) if i not in unusable]
         if not kept:
             raise nothing_decoded(census)
-        rows = tuple(census.pictures[i].name for i in kept)
+        rows = tuple(census.images[i].name for i in kept)
         for name, h in zip(names, every, strict=True):
-            found[name] = LabelledRows(torch.from_numpy(h), numbers[kept], rows)
-    return {name: found[name] for name in encoders}, len(census.refused) + len(refusals)
+            found[name] = LabeledRows(torch.from_numpy(h), numbers[kept], rows)
+    return {name: found[name] for name in encoders}, len(census.skipped) + len(unusable)

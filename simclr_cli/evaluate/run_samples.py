@@ -1,4 +1,4 @@
-"""What a run's page shows of its pictures: views as the first step saw them, and what the encoder takes for alike."""
+"""What a run's page shows of its images: views as the first step saw them, and what the encoder takes for alike."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from simclr_cli.images.loader import Batches
 from simclr_cli.images.thumbnails import each_thumbnail
 from simclr_cli.pages.images import as_data_uri
 from simclr_cli.pages.preview import at_side
-from simclr_cli.pages.report import NeighboursShown, Thumbnail, ViewsShown
+from simclr_cli.pages.report import NeighborsShown, Thumbnail, ViewsShown
 from simclr_cli.store.index import read_index
 from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train.monitor import kept_out
 
-VIEWED = 8  # pictures whose views are shown
-SAMPLES, NEIGHBOURS = 6, 6
-EMBEDDED = 512  # pictures among which neighbours are looked for, where the run has no vectors of all
+VIEWED = 8  # images whose views are shown
+SAMPLES, NEIGHBORS = 6, 6
+EMBEDDED = 512  # images among which neighbors are looked for, where the run has no vectors of all
 SIDE = 112  # of a thumbnail, px
-BATCH = 64  # pictures embedded at once
+BATCH = 64  # images embedded at once
 
 
 def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int = VIEWED) -> tuple[list[str], Tensor]:
-    """Draw the views that the first step of this seed sees of its first `most` pictures: what `Step` gives the model.
+    """Draw the views that the first step of this seed sees of its first `most` images: what `Step` gives the model.
 
     Args:
-        census: as it was after decoding, without what was refused.
+        census: as it was after decoding, without what was skipped.
 
     Returns:
-        The names of the n pictures; and (2n, 3, S, S) float32 in [0, 1], first views, then second views.
+        The names of the n images; and (2n, 3, S, S) float32 in [0, 1], first views, then second views.
 
     Raises:
-        InputError: a picture can no longer be decoded.
+        InputError: an image can no longer be decoded.
     """
     decoded = undecoded(census, chosen.image_size, workers)
     out = kept_out(len(decoded), chosen.held_out, chosen.seed)
@@ -61,7 +61,7 @@ def first_step(census: Census, chosen: ResolvedSettings, workers: int, most: int
     part = slice(0, most)
     pixels = torch.from_numpy(decoded.read(rows[part]))
     views = two_views.make(pixels, true_sizes[part], (first[part], second[part]))
-    return [census.pictures[row].name for row in rows[part]], views
+    return [census.images[row].name for row in rows[part]], views
 
 
 def show_views(
@@ -80,7 +80,7 @@ def show_views(
     if ready is None:
         return ViewsShown(lead, triples)
     similarity, of = compare(views, ready, chosen)
-    together = np.arange(2 * count).reshape(2, count).T.reshape(-1)  # both views of a picture side by side
+    together = np.arange(2 * count).reshape(2, count).T.reshape(-1)  # both views of an image side by side
     return ViewsShown(lead, triples, similarity[np.ix_(together, together)], of)
 
 
@@ -102,40 +102,40 @@ def compare(views: Tensor, ready: ReadyEncoder, chosen: ResolvedSettings) -> tup
     return (unit @ unit.T).cpu().numpy(), of
 
 
-def show_neighbours(
+def show_neighbors(
     ready: ReadyEncoder, run: RunFolder, census: Census, chosen: ResolvedSettings, workers: int, report: Report
-) -> NeighboursShown | str:
-    """A few pictures and those nearest to them by h: among all, or, without stored vectors, among a sample.
+) -> NeighborsShown | str:
+    """A few images and those nearest to them by h: among all, or, without stored vectors, among a sample.
 
     What is a sample follows from the run's seed.
     """
     generator = numpy_generator(chosen.seed, Purpose.ORDER, 0)
     h: Vectors
     try:
-        index = read_index(run.vectors, model_digest=ready.digest)
+        index = read_index(run.vectors, model_checksum=ready.checksum)
     except RunError:  # they are damaged
         index = None
     if index is not None:
         h, names, root = index.h, index.names, Path(index.root)
-        among = f"all {len(names):,} pictures"
+        among = f"all {len(names):,} images"
     else:
-        drawn = np.sort(generator.permutation(len(census.pictures))[:EMBEDDED])
-        sample = Census(census.root, tuple(census.pictures[i] for i in drawn), (), 0)
+        drawn = np.sort(generator.permutation(len(census.images))[:EMBEDDED])
+        sample = Census(census.root, tuple(census.images[i] for i in drawn), (), 0)
         stage = "embedding some for report.html"
         made, sample = embed_census(ready, sample, batch_size=BATCH, workers=workers, report=report, stage=stage)
         h = unit_rows(made)
-        names, root = [picture.name for picture in sample.pictures], sample.root
-        among = f"{'all' if len(drawn) == len(census.pictures) else 'a sample of'} {len(names):,} pictures"
+        names, root = [image.name for image in sample.images], sample.root
+        among = f"{'all' if len(drawn) == len(census.images) else 'a sample of'} {len(names):,} images"
     if len(names) < 2:
-        return "There are too few pictures to compare."
+        return "There are too few images to compare."
     rows = []
     for query in generator.permutation(len(names))[:SAMPLES].tolist():
-        (similarity,), (places,) = nearest(h, h[slice(query, query + 1)], NEIGHBOURS + 1)
-        others = [(s, i) for s, i in zip(similarity.tolist(), places.tolist(), strict=True) if i != query][:NEIGHBOURS]
+        (similarity,), (places,) = nearest(h, h[slice(query, query + 1)], NEIGHBORS + 1)
+        others = [(s, i) for s, i in zip(similarity.tolist(), places.tolist(), strict=True) if i != query][:NEIGHBORS]
         shown = [names[i] for i in (query, *(i for _, i in others))]
         rows.append(tuple(thumbnails(root, shown, workers, [None, *(s for s, _ in others)])))
-    lead = f"On the left a picture, then those nearest to it by the cosine similarity of h, among {among}."
-    return NeighboursShown(lead, tuple(rows))
+    lead = f"On the left an image, then those nearest to it by the cosine similarity of h, among {among}."
+    return NeighborsShown(lead, tuple(rows))
 
 
 def thumbnails(

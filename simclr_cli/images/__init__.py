@@ -1,1 +1,1 @@
-"""From a folder of files to batches of uint8 pictures."""
+"""From a folder of files to batches of uint8 images."""

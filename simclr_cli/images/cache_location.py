@@ -1,7 +1,7 @@
-"""Where caches live: a folder for every folder of pictures, in the user's cache folder; showing and clearing them.
+"""Where caches live: a folder for every folder of images, in the user's cache folder; showing and clearing them.
 
     <cache root>/<key of the folder>/headers.json     what the files' headers said (images/scan.py)
-    <cache root>/<key of the folder>/<side>/...       decoded pictures of one size (images/cache.py)
+    <cache root>/<key of the folder>/<side>/...       decoded images of one size (images/cache.py)
 
 All of it can be made again, and nothing is lost with it but time.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from simclr_cli.api import CacheKept
+from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.files import TEMPORARY_PREFIX
 
@@ -36,13 +36,13 @@ def cache_root() -> Path:
 
 
 def cache_of(folder: Path) -> Path:
-    """The cache of a folder of pictures, whether it is there or not."""
+    """The cache of a folder of images, whether it is there or not."""
     return cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
-def list_caches() -> list[CacheKept]:
+def list_caches() -> list[FolderCache]:
     """All that there are and say whose they are, the one used last first."""
-    found: list[tuple[float, CacheKept]] = []
+    found: list[tuple[float, FolderCache]] = []
     for headers in cache_root().glob(f"*/{HEADERS}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             folder = str(json.loads(headers.read_bytes())["folder"])
@@ -51,7 +51,7 @@ def list_caches() -> list[CacheKept]:
             used = max(status.st_mtime for status in statuses)
             size = sum(status.st_size for status in statuses)
             last = datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds")
-            found.append((used, CacheKept(str(headers.parent), folder, tuple(sides), size, last)))
+            found.append((used, FolderCache(str(headers.parent), folder, tuple(sides), size, last)))
     return [cache for _, cache in sorted(found, key=lambda one: -one[0])]
 
 

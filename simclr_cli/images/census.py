@@ -1,4 +1,4 @@
-"""What a folder holds: its pictures, their classes by folders, what was refused and why."""
+"""What a folder holds: its images, their classes by folders, what was skipped and why."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SPLITS = frozenset("train training val valid validation test testing eval".split
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A file that says it is a picture; not yet decoded."""
+class ImageFile:
+    """A file that says it is an image; not yet decoded."""
 
     name: str  # relative to the folder, with "/"; bytes that are not UTF-8 as surrogates
     format: str
@@ -27,7 +27,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Refused:
+class SkippedImage:
     """A file that is not used, and why."""
 
     name: str
@@ -35,10 +35,10 @@ class Refused:
 
 
 def classes_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The folders that pictures lie in, sorted, if they look like classes; else none.
+    """The folders that images lie in, sorted, if they look like classes; else none.
 
-    They do when every picture lies in a subfolder, there are at least two of these at the first level, each with at
-    least two pictures, and they are not called train, test and the like.
+    They do when every image lies in a subfolder, there are at least two of these at the first level, each with at
+    least two images, and they are not called train, test and the like.
 
     Args:
         names: relative paths, with "/".
@@ -53,68 +53,70 @@ class Census:
     """What a folder holds, sorted by relative path."""
 
     root: Path
-    pictures: tuple[Picture, ...]
-    refused: tuple[Refused, ...]
-    others: int  # files that neither are pictures nor claim to be
+    images: tuple[ImageFile, ...]
+    skipped: tuple[SkippedImage, ...]
+    others: int  # files that neither are images nor claim to be
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The class names, sorted, if the folders look like classes; else none."""
-        return classes_of([picture.name for picture in self.pictures])
+        return classes_of([image.name for image in self.images])
 
     @property
     def labels(self) -> list[str]:
-        """The class of each picture; only where there are classes."""
-        return [picture.name.split("/")[0] for picture in self.pictures]
+        """The class of each image; only where there are classes."""
+        return [image.name.split("/")[0] for image in self.images]
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every picture's name, size in bytes and time of change."""
-        digest = hashlib.sha256()
-        for picture in self.pictures:
-            digest.update(os.fsencode(picture.name))
-            digest.update(f"\0{picture.bytes}\0{picture.modified_ns}\0".encode())
-        return digest.hexdigest()
+        """SHA-256 over every image's name, size in bytes and time of change."""
+        checksum = hashlib.sha256()
+        for image in self.images:
+            checksum.update(os.fsencode(image.name))
+            checksum.update(f"\0{image.bytes}\0{image.modified_ns}\0".encode())
+        return checksum.hexdigest()
 
-    def path(self, picture: Picture) -> Path:
-        """Where a picture's file is."""
-        return self.root / picture.name
+    def path(self, image: ImageFile) -> Path:
+        """Where an image's file is."""
+        return self.root / image.name
 
-    def without(self, refused: Sequence[Refused]) -> Census:
-        """The census after decoding has refused some more."""
-        names = {entry.name for entry in refused}
+    def without(self, skipped: Sequence[SkippedImage]) -> Census:
+        """The census after decoding has skipped some more."""
+        names = {entry.name for entry in skipped}
         return replace(
             self,
-            pictures=tuple(picture for picture in self.pictures if picture.name not in names),
-            refused=tuple(sorted((*self.refused, *refused), key=lambda entry: os.fsencode(entry.name))),
+            images=tuple(image for image in self.images if image.name not in names),
+            skipped=tuple(sorted((*self.skipped, *skipped), key=lambda entry: os.fsencode(entry.name))),
         )
 
     def told(self) -> list[Any]:
         """All of it as JSON can hold it; `retold` reads it."""
-        pictures = [list(vars(picture).values()) for picture in self.pictures]
-        refused = [list(vars(entry).values()) for entry in self.refused]
-        return [str(self.root), pictures, refused, self.others]
+        images = [list(vars(image).values()) for image in self.images]
+        skipped = [list(vars(entry).values()) for entry in self.skipped]
+        return [str(self.root), images, skipped, self.others]
 
     @staticmethod
     def retold(told: list[Any]) -> Census:
         """The census that `told` told of."""
-        root, pictures, refused, others = told
-        return Census(Path(root), tuple(Picture(*p) for p in pictures), tuple(Refused(*r) for r in refused), others)
+        root, images, skipped, others = told
+        return Census(
+            Path(root), tuple(ImageFile(*p) for p in images), tuple(SkippedImage(*r) for r in skipped), others
+        )
 
     def summary(self) -> dict[str, Any]:
         """The census in figures, for the plan, the run folder and --json."""
-        formats = Counter(picture.format for picture in self.pictures)
-        reasons = Counter(entry.reason for entry in self.refused)
-        shorts = sorted(min(picture.height, picture.width) for picture in self.pictures)
+        formats = Counter(image.format for image in self.images)
+        reasons = Counter(entry.reason for entry in self.skipped)
+        shorts = sorted(min(image.height, image.width) for image in self.images)
         return {
             "folder": str(self.root),
-            "pictures": len(self.pictures),
-            "bytes": sum(picture.bytes for picture in self.pictures),
+            "images": len(self.images),
+            "bytes": sum(image.bytes for image in self.images),
             "formats": dict(formats.most_common()),
             "short_side": {"least": shorts[0], "median": shorts[len(shorts) // 2], "most": shorts[-1]},
             "classes": list(self.classes),
-            "refused": len(self.refused),
-            "refused_because": dict(reasons.most_common()),
+            "skipped": len(self.skipped),
+            "skipped_because": dict(reasons.most_common()),
             "other_files": self.others,
             "fingerprint": self.fingerprint,
         }

@@ -1,4 +1,4 @@
-"""One file -> one upright RGB uint8 picture, safely: by content, from an allowlist of formats, whole or not at all."""
+"""One file -> one upright RGB uint8 image, safely: by content, from an allowlist of formats, whole or not at all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BEGINNINGS = {  # of files of each format, those that are not allowed included
 }  # fmt: skip
 
 BYTES_A_PIXEL = 32  # that decoding takes at most while it lasts: RGBA from WebP; tests/images/test_bombs.py measures
-MEMORY_SHARE = 1 / 2  # of the machine's memory, that one picture may take
+MEMORY_SHARE = 1 / 2  # of the machine's memory, that one image may take
 # Two and a half times a 70-megapixel camera; Pillow's own limit for an error.
 MOST_PIXELS_ANYWHERE = 178_956_970
 
@@ -55,17 +55,17 @@ def most_pixels() -> int:
 
 
 MAX_PIXELS = most_pixels()
-# Pillow warns above this, and refuses above twice as many: frames, tiles and resized pictures too.
+# Pillow warns above this, and refuses above twice as many: frames, tiles and resized images too.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 
-# Pictures are first scaled down in a quick way to no less than this times the side wanted: Pillow's own choice.
+# Images are first scaled down in a quick way to no less than this times the side wanted: Pillow's own choice.
 SCALED_OVER_STORED = 2
 
-# What matters is a Refusal with its reason; what Pillow warns of besides (metadata, half of MAX_PIXELS) is noise.
+# What matters is a UnusableImage with its reason; what Pillow warns of besides (metadata, half of MAX_PIXELS) is noise.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class Refusal(Exception):
+class UnusableImage(Exception):
     """A file that is not used, and why, in a few words."""
 
     @property
@@ -73,12 +73,12 @@ class Refusal(Exception):
         return str(self)
 
 
-class NotNow(Refusal):
+class UnavailableNow(UnusableImage):
     """The same, for what may be otherwise the next time although the file has not changed: it is not remembered."""
 
 
 class Header(NamedTuple):
-    """What a picture says of itself before it is decoded; the size as it stands upright."""
+    """What an image says of itself before it is decoded; the size as it stands upright."""
 
     format: str
     height: int
@@ -86,7 +86,7 @@ class Header(NamedTuple):
 
 
 def looks_like(start: bytes) -> str | None:
-    """The format that a file's first 32 bytes promise, allowed or not; None if they promise no picture."""
+    """The format that a file's first 32 bytes promise, allowed or not; None if they promise no image."""
     return next((name for name, begin in BEGINNINGS.items() if re.match(begin, start, re.DOTALL)), None)
 
 
@@ -94,31 +94,31 @@ def read_header(path: Path) -> Header:
     """Format and upright size, without decoding a pixel.
 
     Raises:
-        Refusal: no right to read, not a picture, or more than MAX_PIXELS.
+        UnusableImage: no right to read, not an image, or more than MAX_PIXELS.
         MachineError: the disk or the share that holds it fails.
     """
     with _refusing(path), path.open("rb") as stream:
         image = _open(stream)
         width, height = image.size
-        # The base class's method: PNG's own decodes the whole picture to find an EXIF chunk behind it.
+        # The base class's method: PNG's own decodes the whole image to find an EXIF chunk behind it.
         lies_on_its_side = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         if lies_on_its_side and image.format != "TIFF":  # Pillow has already turned the size of a TIFF
             width, height = height, width
-        # MPO is a JPEG with further pictures behind it.
+        # MPO is a JPEG with further images behind it.
         return Header("JPEG" if image.format == "MPO" else image.format or "?", height, width)
 
 
 def decode(path: Path, *, at_least: int | None = None) -> Image.Image:
-    """A file -> its upright RGB picture, entirely decoded.
+    """A file -> its upright RGB image, entirely decoded.
 
     With `at_least`, JPEG may be scaled by 1/2, 1/4 or 1/8 while it is decoded, to no less than that on either side, px:
-    several times quicker, and a little different in the last bits from a picture scaled afterwards.
+    several times quicker, and a little different in the last bits from an image scaled afterwards.
 
-    EXIF orientation is applied; alpha lies over white; 16-bit and float greyscale are scaled to 0..255; of an
+    EXIF orientation is applied; alpha lies over white; 16-bit and float grayscale are scaled to 0..255; of an
     animation the first frame.
 
     Raises:
-        Refusal: as read_header, and truncated or corrupt content.
+        UnusableImage: as read_header, and truncated or corrupt content.
     """
     with _refusing(path), path.open("rb") as stream:
         image = _open(stream)
@@ -133,21 +133,21 @@ def decode(path: Path, *, at_least: int | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Alpha lies over white; 16-bit greyscale is scaled by its range, any other one from its darkest to its brightest.
+    """Alpha lies over white; 16-bit grayscale is scaled by its range, any other one from its darkest to its brightest.
 
     Floats within 0..1 are taken as they are; what is not finite counts as 0.
     """
     if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        return _grey(image.mode, np.asarray(image).astype(np.float64))
+        return _gray(image.mode, np.asarray(image).astype(np.float64))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
 
 
-def _grey(mode: str, values: NDArray[np.float64]) -> Image.Image:
-    """(H, W) values that need more than 8 bits -> a picture; computed in place, since they take most of the memory."""
+def _gray(mode: str, values: NDArray[np.float64]) -> Image.Image:
+    """(H, W) values that need more than 8 bits -> an image; computed in place, since they take most of the memory."""
     if mode == "F":
         np.nan_to_num(values, copy=False, posinf=0, neginf=0)
     low, high = values.min(), values.max()
@@ -161,7 +161,7 @@ def _grey(mode: str, values: NDArray[np.float64]) -> Image.Image:
 
 
 def squashed(path: Path, side: int) -> Pixels:
-    """A picture squashed to a square (side, side, 3), for training: the crop, drawn in true coordinates, undoes it."""
+    """An image squashed to a square (side, side, 3), for training: the crop, drawn in true coordinates, undoes it."""
     image = decode(path, at_least=SCALED_OVER_STORED * side)
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=SCALED_OVER_STORED)
@@ -169,10 +169,10 @@ def squashed(path: Path, side: int) -> Pixels:
 
 
 def evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
-    """A picture for evaluation, (size, size, 3): short side resized (bicubic), centre crop.
+    """An image for evaluation, (size, size, 3): short side resized (bicubic), center crop.
 
     The same pixels as timm's evaluation transform for (size, crop): short side to floor(size / crop), the long side
-    rounded down, the centre cut out.
+    rounded down, the center cut out.
     """
     image = decode(path)
     width, height = image.size
@@ -188,14 +188,14 @@ def evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
 
 
 def small(path: Path, side: int, at_least: int) -> Pixels:
-    """A picture within a square of `side` px, in its own shape; a smaller one stays. `at_least`: see decode."""
+    """An image within a square of `side` px, in its own shape; a smaller one stays. `at_least`: see decode."""
     image = decode(path, at_least=at_least)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 def middle(path: Path, side: int) -> Pixels:
-    """The middle square of a picture: (side, side, 3)."""
+    """The middle square of an image: (side, side, 3)."""
     image = decode(path, at_least=SCALED_OVER_STORED * side)
     return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 
@@ -208,43 +208,43 @@ def _open(stream: IO[bytes]) -> Image.Image:
     stream.seek(0)
     start = stream.read(32)
     if not start:
-        raise Refusal("empty file (0 bytes)")
+        raise UnusableImage("empty file (0 bytes)")
     promised = looks_like(start)
     if promised is None:
-        raise Refusal("not a picture in any format known here")
+        raise UnusableImage("not an image in any format known here")
     if promised not in FORMATS:
-        raise Refusal(f"{promised} is not supported (convert it to JPEG or PNG)")
+        raise UnusableImage(f"{promised} is not supported (convert it to JPEG or PNG)")
     image = Image.open(stream, formats=[promised])
     if image.width * image.height > MAX_PIXELS:
-        raise Refusal(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
+        raise UnusableImage(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
     return image
 
 
 @contextlib.contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises on a stranger's bytes into a Refusal with a short reason.
+    """Turn whatever a decoder raises on a stranger's bytes into a UnusableImage with a short reason.
 
     What the system says of the disk or the share is none: a MachineError.
     """
     try:
         yield
-    except Refusal:
+    except UnusableImage:
         raise
     except Image.DecompressionBombError:
-        raise Refusal(f"claims more than {MAX_PIXELS:,} pixels (a decompression bomb?)") from None
+        raise UnusableImage(f"claims more than {MAX_PIXELS:,} pixels (a decompression bomb?)") from None
     except UnidentifiedImageError:
-        raise Refusal("damaged: its header cannot be read") from None
+        raise UnusableImage("damaged: its header cannot be read") from None
     except PermissionError:
-        raise NotNow("no right to read it") from None
+        raise UnavailableNow("no right to read it") from None
     except FileNotFoundError:
-        raise NotNow("gone, or a broken link") from None
+        raise UnavailableNow("gone, or a broken link") from None
     except MemoryError:
-        raise NotNow("too large for this machine's memory") from None
+        raise UnavailableNow("too large for this machine's memory") from None
     except OSError as error:
         check_reachable(error, path)
         # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.
         # Without the count of missing bytes, so that equal reasons can be counted.
         message = re.sub(r" \(\d+ bytes? not processed\)", "", str(error))
-        raise Refusal(error.strerror or f"damaged: {message}") from None
+        raise UnusableImage(error.strerror or f"damaged: {message}") from None
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, EOFError, IndexError ...
-        raise Refusal(f"damaged: {error or type(error).__name__}") from None
+        raise UnusableImage(f"damaged: {error or type(error).__name__}") from None

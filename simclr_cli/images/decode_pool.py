@@ -1,4 +1,4 @@
-"""Decoding in other processes, so that a file that crashes a decoder, or never ends, costs one picture and no more."""
+"""Decoding in other processes, so that a file that crashes a decoder, or never ends, costs one image and no more."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from simclr_cli.core.errors import MachineError
-from simclr_cli.images.decode import NotNow, Refusal, small
+from simclr_cli.images.decode import UnavailableNow, UnusableImage, small
 from simclr_cli.images.decode_worker import FUNCTIONS
 from simclr_cli.images.threads import attempt
 
-SECONDS = 25  # that a picture may take, and a second more for every MiB of its file: less than 30 until all goes on
+SECONDS = 25  # that an image may take, and a second more for every MiB of its file: less than 30 until all goes on
 START_SECONDS = 60  # that a decoder may take to start, on a machine that is busy
 STARTS = 3  # tries, where the system kills one that starts
 GRACE = 1  # seconds from the end of its answers to its own: what it ended by is told, and not that it was killed here
 MOST_BYTES = 2**20  # of a line that a decoder answers: of 32 headers, or 8 looks
-IDLE_SECONDS = 30  # that a decoder is kept for the next picture
+IDLE_SECONDS = 30  # that a decoder is kept for the next image
 # With the paths of this process and nothing else: a module of the folder that the command is run in is not loaded.
 PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images.decode_worker import main; main()"
 
@@ -44,14 +44,14 @@ def apart(function: Callable[P, R], workers: int) -> Callable[P, R]:
     The process is taken from those that wait, or started. What it is asked by positional arguments, a path first.
 
     Raises:
-        Refusal: as the function; and twice in a row the decoder ended on the file, or took too long.
+        UnusableImage: as the function; and twice in a row the decoder ended on the file, or took too long.
         MachineError: no such process can be started.
     """
     many = apart_many(function, workers)
 
     def one(*arguments: P.args, **_: P.kwargs) -> R:
         (found,) = many([arguments])
-        if isinstance(found, Refusal):
+        if isinstance(found, UnusableImage):
             raise found
         return found
 
@@ -60,7 +60,7 @@ def apart(function: Callable[P, R], workers: int) -> Callable[P, R]:
 
 def apart_many(
     function: Callable[..., R], workers: int
-) -> Callable[[Sequence[tuple[Any, ...]]], Sequence[R | Refusal]]:
+) -> Callable[[Sequence[tuple[Any, ...]]], Sequence[R | UnusableImage]]:
     """The same for many calls at once, where each takes less time than to ask for it."""
     if not workers:
         return lambda calls: [attempt(function, *arguments) for arguments in calls]
@@ -95,7 +95,7 @@ class _Decoder:
             _all.append(self)
             _watch()
 
-    def ask(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | Refusal]:
+    def ask(self, function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> list[R | UnusableImage]:
         """What came of the calls; _Ended is raised where the process has."""
         paths = [str(path.absolute()) for path, *_ in calls]  # wherever it was started
         self.seconds = allowed = SECONDS + math.ceil(sum(map(_bytes, paths)) / 2**20)
@@ -116,11 +116,11 @@ class _Decoder:
         self.busy = False
         return found
 
-    def _result(self, function: Callable[..., R], call: Sequence[Any], told: dict[str, Any]) -> R | Refusal:
+    def _result(self, function: Callable[..., R], call: Sequence[Any], told: dict[str, Any]) -> R | UnusableImage:
         if "machine" in told:
             raise MachineError(*told["machine"])
-        if "refused" in told:
-            return (NotNow if told.get("now") else Refusal)(str(told["refused"]))
+        if "skipped" in told:
+            return (UnavailableNow if told.get("now") else UnusableImage)(str(told["skipped"]))
         if restored := FUNCTIONS[function]:
             return restored(told["value"])  # type: ignore[no-any-return]
         height, width, channels = told["shape"]
@@ -161,7 +161,7 @@ _lock = threading.RLock()
 _all: list[_Decoder] = []
 
 
-def _ask(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Sequence[R | Refusal]:
+def _ask(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Sequence[R | UnusableImage]:
     """By a decoder; once more by a fresh one if that ends."""
     try:
         return _taken().ask(function, calls)
@@ -172,7 +172,7 @@ def _ask(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -> Sequen
     try:
         return _started().ask(function, calls)
     except _Ended as ended:
-        return [NotNow(str(ended))]
+        return [UnavailableNow(str(ended))]
 
 
 def _await(path: Path) -> None:
@@ -201,13 +201,13 @@ def _started() -> _Decoder:
         try:
             decoder = _Decoder()
         except OSError as error:
-            raise MachineError(f"No process that decodes pictures can be started ({error.strerror}).", remedy) from None
+            raise MachineError(f"No process that decodes images can be started ({error.strerror}).", remedy) from None
         if decoder.answers.readline() == b"ready\n":
             return decoder
         code = decoder.end(GRACE)
         if code is None or code > 0:  # by itself: it would again
             break
-    raise MachineError(f"A process that decodes pictures ended as it started (exit code {code}).", remedy)
+    raise MachineError(f"A process that decodes images ended as it started (exit code {code}).", remedy)
 
 
 @cache

@@ -23,8 +23,8 @@ from simclr_cli.images.decode import (
     BYTES_A_PIXEL,
     MAX_PIXELS,
     Header,
-    NotNow,
-    Refusal,
+    UnavailableNow,
+    UnusableImage,
     evaluation_crop,
     middle,
     read_header,
@@ -43,7 +43,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Any], Any] | None] = {
     look: lambda told: Look(int(told[0]), np.array(told[1], np.uint8).reshape(3 * SMALL**2), float(told[2])),
 }
 BY_NAME = {function.__name__: function for function in FUNCTIONS}
-OVERHEAD = 2**29  # bytes of addresses that a decoder has for other things than the picture
+OVERHEAD = 2**29  # bytes of addresses that a decoder has for other things than the image
 
 
 def main() -> None:
@@ -67,8 +67,8 @@ def _outcome(function: Callable[..., Any], path: str, *arguments: float) -> tupl
     """What came of a call, for JSON; and the bytes that follow."""
     try:
         found = function(Path(path), *arguments)
-    except Refusal as refusal:
-        return {"refused": refusal.reason} | ({"now": True} if isinstance(refusal, NotNow) else {}), b""
+    except UnusableImage as unusable:
+        return {"skipped": unusable.reason} | ({"now": True} if isinstance(unusable, UnavailableNow) else {}), b""
     except MachineError as error:
         return {"machine": [error.what, error.remedy]}, b""
     if FUNCTIONS[function] is None:
@@ -77,7 +77,7 @@ def _outcome(function: Callable[..., Any], path: str, *arguments: float) -> tupl
 
 
 def _limit_memory() -> None:
-    """No more than the largest picture needs; if the system runs out of it all the same, this process goes first."""
+    """No more than the largest image needs; if the system runs out of it all the same, this process goes first."""
     with contextlib.suppress(ImportError, OSError, ValueError, IndexError):  # Windows, macOS
         import resource
 
@@ -89,7 +89,7 @@ def _limit_memory() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Where the parent was killed in the middle of a picture, stdin is not looked at: end all the same."""
+    """Where the parent was killed in the middle of an image, stdin is not looked at: end all the same."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What the eye would compare: a picture's perceptual hash, its colours in small, and how sharp it is."""
+"""What the eye would compare: an image's perceptual hash, its colors in small, and how sharp it is."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from simclr_cli.images.decode import decode
 
 HASHED = 32  # px: the side of the square that is transformed
 KEPT = 8  # lowest frequencies a side: 64 bits
-SMALL = 16  # px: the side of the square whose colours are compared
+SMALL = 16  # px: the side of the square whose colors are compared
 # Of near-duplicates. Chosen on photos with known copies among many of one layout: docs/benchmarks.md.
 NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of their perceptual hashes in which they may differ
 NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of their colors in small
-COMPARED = 256  # px: the side of the square whose sharpness is told, whatever size the picture has
+COMPARED = 256  # px: the side of the square whose sharpness is told, whatever size the image has
 
 
 class Look(NamedTuple):
-    """One picture, to the eye."""
+    """One image, to the eye."""
 
     hash: int  # 64 bits
-    small: NDArray[np.uint8]  # (768,) the colours of a square of 16 px
+    small: NDArray[np.uint8]  # (768,) the colors of a square of 16 px
     sharpness: float  # 0 and more
 
 
 def look(path: Path) -> Look:
-    """Decode a file once, and look at it; a Refusal is that of `decode`."""
-    picture = decode(path, at_least=2 * COMPARED)
-    return Look(perceptual_hash(picture), small_colors(picture), sharpness(picture))
+    """Decode a file once, and look at it; a UnusableImage is that of `decode`."""
+    image = decode(path, at_least=2 * COMPARED)
+    return Look(perceptual_hash(image), small_colors(image), sharpness(image))
 
 
 def are_near_duplicates(
@@ -40,7 +40,7 @@ def are_near_duplicates(
 ) -> NDArray[np.bool_]:
     """Return (n,) which pairs of images are near-duplicates to the eye: the one definition of it.
 
-    `duplicates` asks for similar embeddings besides; `pretrain --copies near` has none yet.
+    `duplicates` asks for similar embeddings besides; `pretrain --duplicates near` has none yet.
 
     Args:
         hashes, small: (N,) and (N, 768), see `Look`.
@@ -57,7 +57,7 @@ def small_colors(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """64 bits, of which pictures that look alike share most: a cosine transform's low frequencies over their median.
+    """64 bits, of which images that look alike share most: a cosine transform's low frequencies over their median.
 
     Bit for bit that of the library imagehash (`phash`), so that hashes may be compared with those made elsewhere;
     Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.
@@ -65,10 +65,10 @@ def perceptual_hash(image: Image.Image) -> int:
     Returns:
         The first row's first bit is the highest.
     """
-    grey = image.convert("L").resize((HASHED, HASHED), Image.Resampling.LANCZOS)
+    grayscale = image.convert("L").resize((HASHED, HASHED), Image.Resampling.LANCZOS)
     waves = _waves()
-    # Rounded: what is zero but for the last digits, as in a blank picture, must not be bits by chance.
-    spectrum = (waves @ np.asarray(grey, np.float64) @ waves.T).round(6)
+    # Rounded: what is zero but for the last digits, as in a blank image, must not be bits by chance.
+    spectrum = (waves @ np.asarray(grayscale, np.float64) @ waves.T).round(6)
     bits = spectrum > np.median(spectrum)
     return int(np.packbits(bits.reshape(-1)).view(">u8")[0])
 
@@ -104,11 +104,17 @@ def standardized(small: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def sharpness(image: Image.Image) -> float:
-    """Variance of the Laplacian over that of the grey picture, all pictures being looked at in one size.
+    """Variance of the Laplacian over that of the grayscale image, all images being looked at in one size.
 
     Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy (2000): what is less sharp has gentler edges.
-    Unlike there, over the picture's own variance: a copy made brighter is not sharper.
+    Unlike there, over the image's own variance: a copy made brighter is not sharper.
     """
-    grey = np.asarray(image.convert("L").resize((COMPARED, COMPARED), Image.Resampling.BILINEAR), np.float32)
-    edges = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * grey[1:-1, 1:-1]
-    return float(edges.var() / max(float(grey.var()), 1e-6))
+    grayscale = np.asarray(image.convert("L").resize((COMPARED, COMPARED), Image.Resampling.BILINEAR), np.float32)
+    edges = (
+        grayscale[:-2, 1:-1]
+        + grayscale[2:, 1:-1]
+        + grayscale[1:-1, :-2]
+        + grayscale[1:-1, 2:]
+        - 4 * grayscale[1:-1, 1:-1]
+    )
+    return float(edges.var() / max(float(grayscale.var()), 1e-6))

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.api import Copies
+from simclr_cli.api import DuplicatesRule
 from simclr_cli.core.errors import check_reachable
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.images.census import Census
-from simclr_cli.images.decode import NotNow
+from simclr_cli.images.decode import UnavailableNow
 from simclr_cli.images.threads import each
 
 
@@ -40,11 +40,11 @@ def join_equal(ids: NDArray[np.int64], keys: Iterable[tuple[int, Hashable]]) -> 
     join_pairs(ids, *np.array(pairs, np.int64).reshape(-1, 2).T)
 
 
-def group(census: Census, pattern: str, copies: Copies, workers: int) -> NDArray[np.int64] | None:
+def group(census: Census, pattern: str, copies: DuplicatesRule, workers: int) -> NDArray[np.int64] | None:
     """Return (N,) the group of each image by names and by content, or None where each is alone by the settings."""
     if not pattern and copies == "keep":
         return None
-    ids = np.arange(len(census.pictures))
+    ids = np.arange(len(census.images))
     if pattern:
         join_equal(ids, by_name(census, pattern))
     if copies != "keep":
@@ -53,34 +53,34 @@ def group(census: Census, pattern: str, copies: Copies, workers: int) -> NDArray
 
 
 def by_name(census: Census, pattern: str) -> Iterable[tuple[int, str]]:
-    """What the pattern finds in each picture's relative path; pictures where it finds nothing are left out."""
+    """What the pattern finds in each image's relative path; images where it finds nothing are left out."""
     wanted = re.compile(pattern)
-    for i, picture in enumerate(census.pictures):
-        if found := wanted.search(picture.name):
+    for i, image in enumerate(census.images):
+        if found := wanted.search(image.name):
             yield i, (found.group(1) if wanted.groups else found.group()) or ""
 
 
 def by_content(census: Census, workers: int) -> Iterable[tuple[int, str]]:
     """SHA-256 of the files that have the size of another one; the others cannot be copies."""
     sizes = defaultdict(list)
-    for i, picture in enumerate(census.pictures):
-        sizes[picture.bytes].append(i)
+    for i, image in enumerate(census.images):
+        sizes[image.bytes].append(i)
     candidates = [i for some in sizes.values() if len(some) > 1 for i in some]
-    paths = [census.path(census.pictures[i]) for i in candidates]
-    for i, digest in zip(candidates, each(content_digest, paths, workers), strict=True):
-        if isinstance(digest, str):
-            yield i, digest
+    paths = [census.path(census.images[i]) for i in candidates]
+    for i, checksum in zip(candidates, each(content_checksum, paths, workers), strict=True):
+        if isinstance(checksum, str):
+            yield i, checksum
 
 
-def content_digest(path: Path) -> str:
+def content_checksum(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal.
 
     Raises:
-        NotNow: it cannot be read, or is gone.
+        UnavailableNow: it cannot be read, or is gone.
         MachineError: the disk or the network share that holds it fails.
     """
     try:
-        return digest_file(path)
+        return checksum_file(path)
     except OSError as error:
         check_reachable(error, path)
-        raise NotNow((error.strerror or str(error)).lower()) from None
+        raise UnavailableNow((error.strerror or str(error)).lower()) from None

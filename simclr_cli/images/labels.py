@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.api.probe import LabelledSettings
+from simclr_cli.api.probe import LabeledSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.core.safe_read import check_file
@@ -21,10 +21,10 @@ from simclr_cli.images.scan import take_census
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """The labelled images of a folder, and those held out."""
+class LabeledImages:
+    """The labeled images of a folder, and those held out."""
 
-    census: Census  # of the labelled ones
+    census: Census  # of the labeled ones
     labels: Mapping[str, str]  # class by name, of both
     held_out: Census | None = None  # None: some of the others are
     split: str = ""  # how they are set apart, in words
@@ -35,21 +35,21 @@ class LabelledImages:
         return tuple(sorted(set(self.labels.values())))
 
 
-def read_labelled(root: Path, settings: LabelledSettings, workers: int, report: Report) -> LabelledImages:
+def read_labelled(root: Path, settings: LabeledSettings, workers: int, report: Report) -> LabeledImages:
     """Take the census of a folder and its labels, and of the held-out images if they lie elsewhere."""
-    census, labels = labelled(
+    census, labels = labeled(
         take_census(root, workers=workers, progress=progress(report, "reading headers")), settings.labels
     )
     if settings.test is None:
         split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
-        return LabelledImages(census, labels, None, split)
+        return LabeledImages(census, labels, None, split)
     tests = take_census(settings.test, workers=workers)
-    labels = {**labels, **labelled_like(tests, frozenset(labels.values()))}
-    return LabelledImages(census, labels, tests, f"held out in {settings.test}")
+    labels = {**labels, **labeled_like(tests, frozenset(labels.values()))}
+    return LabeledImages(census, labels, tests, f"held out in {settings.test}")
 
 
-def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping[str, str]]:
-    """The labelled pictures of a census and their classes by name: by the table, if any, else by the folders.
+def labeled(census: Census, table: Path | None = None) -> tuple[Census, Mapping[str, str]]:
+    """The labeled images of a census and their classes by name: by the table, if any, else by the folders.
 
     Raises:
         InputError: no labels, or fewer than two classes.
@@ -57,39 +57,39 @@ def labelled(census: Census, table: Path | None = None) -> tuple[Census, Mapping
     if table is None:
         if not census.classes:
             raise InputError(
-                f"The folders in {census.root} do not look like classes: every picture must lie in a folder named for "
-                "its class, with at least two pictures in each of at least two.",
+                f"The folders in {census.root} do not look like classes: every image must lie in a folder named for "
+                "its class, with at least two images in each of at least two.",
                 "Give such a folder (of train and test: the one, and the other with --test), or --labels FILE.csv.",
             )
-        return census, dict(zip((picture.name for picture in census.pictures), census.labels, strict=True))
+        return census, dict(zip((image.name for image in census.images), census.labels, strict=True))
     given = read_labels(table)
-    names = [picture.name for picture in census.pictures]
+    names = [image.name for image in census.images]
     found = {name: given.get(name) or given.get(as_cell(name)) for name in names}  # as it is, or as our tables have it
     labels = {name: label for name, label in found.items() if label is not None}
-    pictures = tuple(picture for picture in census.pictures if picture.name in labels)
-    if not pictures:
+    images = tuple(image for image in census.images if image.name in labels)
+    if not images:
         raise InputError(
-            f"{table} names no picture of {census.root}.",
-            f"Give paths relative to that folder, such as {census.pictures[0].name}.",
+            f"{table} names no image of {census.root}.",
+            f"Give paths relative to that folder, such as {census.images[0].name}.",
         )
     if len(set(labels.values())) < 2:
-        raise InputError(f"{table} gives all pictures one class.", "Give at least two classes.")
-    return replace(census, pictures=pictures), labels
+        raise InputError(f"{table} gives all images one class.", "Give at least two classes.")
+    return replace(census, images=images), labels
 
 
-def labelled_like(census: Census, classes: frozenset[str]) -> Mapping[str, str]:
-    """Classes of held-out pictures by name, by folders that are taken at their word: one may hold a single picture.
+def labeled_like(census: Census, classes: frozenset[str]) -> Mapping[str, str]:
+    """Classes of held-out images by name, by folders that are taken at their word: one may hold a single image.
 
     Raises:
-        InputError: a picture outside a class folder, or of a class that is not among `classes`.
+        InputError: an image outside a class folder, or of a class that is not among `classes`.
     """
-    for picture in census.pictures:
-        if picture.name.split("/")[0] not in classes or "/" not in picture.name:
+    for image in census.images:
+        if image.name.split("/")[0] not in classes or "/" not in image.name:
             raise InputError(
-                f"{picture.name} in {census.root} lies in none of the classes {', '.join(sorted(classes)[:8])}.",
-                "Sort the held-out pictures into folders named as the others are.",
+                f"{image.name} in {census.root} lies in none of the classes {', '.join(sorted(classes)[:8])}.",
+                "Sort the held-out images into folders named as the others are.",
             )
-    return dict(zip((picture.name for picture in census.pictures), census.labels, strict=True))
+    return dict(zip((image.name for image in census.images), census.labels, strict=True))
 
 
 def read_labels(table: Path) -> dict[str, str]:
@@ -133,11 +133,11 @@ def hold_out(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.b
     """Return the same, of which there must be some.
 
     Raises:
-        InputError: no class has two pictures.
+        InputError: no class has two images.
     """
     held_out = stratified(labels, share, seed)
     if not held_out.any():
-        raise InputError("No class has two pictures, so none can be held out.", "Label more, or give --test FOLDER.")
+        raise InputError("No class has two images, so none can be held out.", "Label more, or give --test FOLDER.")
     return held_out
 
 

@@ -1,4 +1,4 @@
-"""Which picture goes into which step; hands out batches, the next ones made while the last is at work."""
+"""Which image goes into which step; hands out batches, the next ones made while the last is at work."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from torch import Tensor
 from simclr_cli.core.distributed import Ranks
 from simclr_cli.core.hardware import free_memory
 from simclr_cli.core.seeds import Purpose, numpy_generator
-from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.threads import ahead
 
 AHEAD = 2  # parts of batches made while one is at work
-RESIDENT_SHARE = 1 / 3  # of a GPU's free memory that the pictures may take for good
+RESIDENT_SHARE = 1 / 3  # of a GPU's free memory that the images may take for good
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The pictures of one step, of which this process computes a part, in one or several micro-batches."""
+    """The images of one step, of which this process computes a part, in one or several micro-batches."""
 
     step: int  # of the whole training, from 0
     rows: NDArray[np.int64]  # (N,) rows of the census
@@ -37,13 +37,13 @@ class Batch:
 class Batches:
     """Full batches only, as the paper's code: the epoch's remainder waits for another epoch's order.
 
-    On a GPU the pixels of all pictures are kept there if they fit; else each micro-batch is copied from pinned memory,
+    On a GPU the pixels of all images are kept there if they fit; else each micro-batch is copied from pinned memory,
     without waiting for what the GPU is doing.
     """
 
     def __init__(
         self,
-        decoded: DecodedPictures,
+        decoded: DecodedImages,
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -63,7 +63,7 @@ class Batches:
         self.order = lru_cache(2)(self._order)  # one epoch is made while the last is at work
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """(N,) the epoch's permutation of the pictures in training: a function of (seed, epoch) alone."""
+        """(N,) the epoch's permutation of the images in training: a function of (seed, epoch) alone."""
         order = numpy_generator(self.seed, Purpose.ORDER, epoch).permutation(len(self.decoded))
         return order[~np.isin(order, self.out)] if len(self.out) else order
 
@@ -73,7 +73,7 @@ class Batches:
         return self.order(epoch)[within * self.batch_size : (within + 1) * self.batch_size]
 
     def parts(self, most: int | None) -> tuple[slice, ...]:
-        """This process's micro-batches, of `most` pictures: even ones, and as many as every other process has."""
+        """This process's micro-batches, of `most` images: even ones, and as many as every other process has."""
         own = self.ranks.part(self.batch_size)
         largest = -(-self.batch_size // self.ranks.count)
         count = min(-(-largest // (most or largest)), self.batch_size // self.ranks.count)
@@ -85,10 +85,10 @@ class Batches:
         """The batches of the steps from `start` to before `stop`, counted through all epochs.
 
         Args:
-            most: pictures in a micro-batch; None: no bound.
+            most: images in a micro-batch; None: no bound.
 
         Raises:
-            InputError: a picture that is decoded anew each time cannot be any more.
+            InputError: an image that is decoded anew each time cannot be any more.
         """
         parts = self.parts(most)
         order = [(part, False) for part in parts] + [(part, True) for part in parts[:-1]]

@@ -1,7 +1,7 @@
-"""Pictures of one size in a folder of files: fixed-size uint8 rows, and an index of whose they are.
+"""Images of one size in a folder of files: fixed-size uint8 rows, and an index of whose they are.
 
 `pixels-*.u8` hold raw (M, 3, side, side) bytes each and never change once they are there; `index.json` says which rows
-of them are whose, and is written last, so that what it does not name is never trusted. A picture is the same as before
+of them are whose, and is written last, so that what it does not name is never trusted. An image is the same as before
 if its name, size in bytes and time of change are.
 """
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from simclr_cli.core.errors import Interrupted, MachineError
 from simclr_cli.core.files import discard, write_file, write_json
 from simclr_cli.images.cache_location import INDEX, PIXELS
-from simclr_cli.images.census import Picture
+from simclr_cli.images.census import ImageFile
 
 VERSION = 3  # of the format, and of whatever changes a decoded pixel
 NOT_STORED = -1
@@ -32,12 +32,12 @@ COMMIT_SECONDS = 300  # of waiting for pixels, which is what a crash may cost
 WEEK_SECONDS = 604_800
 WEEKS_KEPT = 4  # that an image which no command asks for stays, where there is room for it
 
-Found = NDArray[np.uint8] | str | None  # (3, side, side) pixels; why an image is refused; or whole, but not stored
+Found = NDArray[np.uint8] | str | None  # (3, side, side) pixels; why an image is skipped; or whole, but not stored
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a picture: its row (or NOT_STORED), or why it is refused."""
+    """What is known of an image: its row (or NOT_STORED), or why it is skipped."""
 
     bytes: int
     modified_ns: int
@@ -47,7 +47,7 @@ class Entry:
 
 
 class PixelFolder:
-    """The stored pictures of one size. Rows are counted through all files, put end to end."""
+    """The stored images of one size. Rows are counted through all files, put end to end."""
 
     def __init__(self, folder: Path, side: int) -> None:
         """Open what is there and whole; anything else counts as nothing."""
@@ -55,7 +55,7 @@ class PixelFolder:
         self.side = side
         self.row_bytes = 3 * side * side
         self.files: list[tuple[str, int]] = []  # names, and how many rows
-        self.entries: dict[str, Entry] = {}  # by the pictures' names
+        self.entries: dict[str, Entry] = {}  # by the images' names
         try:
             self._read_index()
         except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -65,32 +65,32 @@ class PixelFolder:
 
     @property
     def rows(self) -> int:
-        """How many there are in the files, whether some picture still has them or not."""
+        """How many there are in the files, whether some image still has them or not."""
         return sum(rows for _, rows in self.files)
 
     @property
     def stored(self) -> int:
-        """How many pictures have a row."""
+        """How many images have a row."""
         return sum(entry.row != NOT_STORED for entry in self.entries.values())
 
-    def entry(self, picture: Picture) -> Entry | None:
-        """What is known of this very picture."""
-        entry = self.entries.get(picture.name)
-        same = entry is not None and (entry.bytes, entry.modified_ns) == (picture.bytes, picture.modified_ns)
+    def entry(self, image: ImageFile) -> Entry | None:
+        """What is known of this very image."""
+        entry = self.entries.get(image.name)
+        same = entry is not None and (entry.bytes, entry.modified_ns) == (image.bytes, image.modified_ns)
         return entry if same else None
 
-    def split(self, pictures: Iterable[Picture]) -> tuple[list[Picture], list[Picture], list[Picture]]:
-        """Return the pictures that are not known, those known to be whole that are not stored, and the stored ones."""
-        known = [(picture, self.entry(picture)) for picture in pictures]
-        whole = [(picture, entry.row) for picture, entry in known if entry and entry.reason is None]
+    def split(self, images: Iterable[ImageFile]) -> tuple[list[ImageFile], list[ImageFile], list[ImageFile]]:
+        """Return the images that are not known, those known to be whole that are not stored, and the stored ones."""
+        known = [(image, self.entry(image)) for image in images]
+        whole = [(image, entry.row) for image, entry in known if entry and entry.reason is None]
         return (
-            [picture for picture, entry in known if entry is None],
-            [picture for picture, row in whole if row == NOT_STORED],
-            [picture for picture, row in whole if row != NOT_STORED],
+            [image for image, entry in known if entry is None],
+            [image for image, row in whole if row == NOT_STORED],
+            [image for image, row in whole if row != NOT_STORED],
         )
 
-    def add(self, pictures: Iterator[tuple[Picture, Found]]) -> bool:
-        """Enter pictures as they come, in one more file, until they end or COMMIT_SECONDS have passed.
+    def add(self, images: Iterator[tuple[ImageFile, Found]]) -> bool:
+        """Enter images as they come, in one more file, until they end or COMMIT_SECONDS have passed.
 
         What came before an `Interrupted` or a `MachineError` of the iterator is kept, and the error goes on. Whatever
         else happens, the folder afterwards holds what it did, or all that came.
@@ -106,12 +106,12 @@ class PixelFolder:
         def write(stream: IO[bytes]) -> None:
             nonlocal rows, late, stop
             try:
-                for picture, found in pictures:
+                for image, found in images:
                     row, reason = NOT_STORED, found if isinstance(found, str) else None
                     if isinstance(found, np.ndarray):
                         stream.write(found.tobytes())
                         row, rows = rows, rows + 1
-                    entries[picture.name] = Entry(picture.bytes, picture.modified_ns, row, reason, this_week())
+                    entries[image.name] = Entry(image.bytes, image.modified_ns, row, reason, this_week())
                     if late := time.monotonic() > until:
                         break
             except (Interrupted, MachineError) as error:
@@ -123,23 +123,23 @@ class PixelFolder:
             raise stop
         return late
 
-    def use(self, pictures: Sequence[Picture], most_rows: int) -> None:
-        """Note that pictures are asked for; forget those that no command has asked for in WEEKS_KEPT.
+    def use(self, images: Sequence[ImageFile], most_rows: int) -> None:
+        """Note that images are asked for; forget those that no command has asked for in WEEKS_KEPT.
 
         Where room is short, the others give theirs to those that are asked for, the longest unused first. Rows that
         are nobody's stay in the files until these are rewritten: when such rows are most of all, or in the way, or the
         files too many.
 
         Args:
-            most_rows: that all files may have, with those of the pictures that have none yet.
+            most_rows: that all files may have, with those of the images that have none yet.
 
         Raises:
             FileNotFoundError: another process has put other files in the place of these.
         """
-        week, names = this_week(), {picture.name for picture in pictures}
-        unknown, unstored, stored = self.split(pictures)
+        week, names = this_week(), {image.name for image in images}
+        unknown, unstored, stored = self.split(images)
         most_rows -= len(unknown) + len(unstored)
-        asked = {picture.name: entry for picture in pictures if (entry := self.entry(picture))}
+        asked = {image.name: entry for image in images if (entry := self.entry(image))}
         others = {
             name: entry
             for name, entry in self.entries.items()
@@ -159,7 +159,7 @@ class PixelFolder:
             self._save(self.files, self.entries)
 
     def _rewrite(self) -> None:
-        """Put the rows that some picture has into one file."""
+        """Put the rows that some image has into one file."""
         maps, name = self.maps(), f"pixels-{secrets.token_hex(8)}.u8"
         stored = {key: entry for key, entry in self.entries.items() if entry.row != NOT_STORED}
 
@@ -183,7 +183,7 @@ class PixelFolder:
     def _save(self, files: list[tuple[str, int]], entries: dict[str, Entry]) -> None:
         self.files, self.entries = [(name, rows) for name, rows in files if rows], entries
         index = {"version": VERSION, "side": self.side, "files": self.files,
-                 "pictures": [[name, *vars(entry).values()] for name, entry in entries.items()]}  # fmt: skip
+                 "images": [[name, *vars(entry).values()] for name, entry in entries.items()]}  # fmt: skip
         write_json(self.folder / INDEX, index)
         # Whoever has another file mapped keeps it: on POSIX what is unlinked stays until it is unmapped.
         named = {name for name, _ in self.files}
@@ -198,12 +198,12 @@ class PixelFolder:
             return
         entries = {
             str(name): Entry(int(size), int(modified_ns), int(row), reason, int(used))
-            for name, size, modified_ns, row, reason, used in index["pictures"]
+            for name, size, modified_ns, row, reason, used in index["images"]
         }
         rows = [entry.row for entry in entries.values() if entry.row != NOT_STORED]
         within = all(0 <= row < sum(rows for _, rows in files) for row in rows) and len(set(rows)) == len(rows)
-        refused = [entry for entry in entries.values() if entry.reason is not None]
-        if within and all(isinstance(entry.reason, str) and entry.row == NOT_STORED for entry in refused):
+        skipped = [entry for entry in entries.values() if entry.reason is not None]
+        if within and all(isinstance(entry.reason, str) and entry.row == NOT_STORED for entry in skipped):
             self.files, self.entries = files, entries
 
 

@@ -1,4 +1,4 @@
-"""Draw the folder of patterned pictures that `simclr demo` learns from."""
+"""Draw the folder of patterned images that `simclr demo` learns from."""
 
 import math
 from collections.abc import Callable
@@ -16,12 +16,12 @@ Plane = NDArray[np.floating[Any]]  # one number per pixel, shape (height, width)
 Mask = NDArray[np.bool_]  # the same shape: True where a pattern is inked
 
 SUPERSAMPLING = 2  # patterns are drawn this many times too large, then averaged down to soft edges
-PERIODS = (3.0, 4.3)  # fewest and most repeats of a pattern along a picture's shorter side
-ODD_EVERY = 8  # one picture in this many comes in an odd shape, mode or format
+PERIODS = (3.0, 4.3)  # fewest and most repeats of a pattern along an image's shorter side
+ODD_EVERY = 8  # one image in this many comes in an odd shape, mode or format
 
 
 # A pattern takes coordinates `u` and `v`, counted in periods, and says where there is ink (plaid: how much).
-# Line widths differ from picture to picture, so that the share of ink gives no pattern away.
+# Line widths differ from image to image, so that the share of ink gives no pattern away.
 
 
 def _cell(x: Plane) -> Plane:
@@ -60,7 +60,7 @@ def _bricks(u: Plane, v: Plane, rng: Generator) -> Mask:
 
 
 def _honeycomb(u: Plane, v: Plane, rng: Generator) -> Mask:
-    # Hexagon centres form two interleaved grids; a pixel belongs to the nearer one's cell.
+    # Hexagon centers form two interleaved grids; a pixel belongs to the nearer one's cell.
     half = math.sqrt(3) / 2
     x, y = np.abs(_cell(u * 1.2)), np.abs(_cell(v * 1.2 / (2 * half))) * (2 * half)
     here = np.maximum(x, x / 2 + y * half)
@@ -93,11 +93,11 @@ PATTERNS: dict[str, Callable[[Plane, Plane, Generator], Mask | Plane]] = {
 CLASSES: tuple[str, ...] = tuple(PATTERNS)
 
 
-# A picture is one pattern, turned, shifted, scaled and bent by chance, in two chance colours under a lamp.
+# An image is one pattern, turned, shifted, scaled and bent by chance, in two chance colors under a lamp.
 
 
 def _grid(width: int, height: int) -> tuple[Plane, Plane]:
-    """Return each pixel's x and y: 0 in the middle of the picture, its shorter side 1 long."""
+    """Return each pixel's x and y: 0 in the middle of the image, its shorter side 1 long."""
     y, x = np.indices((height, width), np.float32)
     return (x + 0.5 - width / 2) / min(width, height), (y + 0.5 - height / 2) / min(width, height)
 
@@ -112,10 +112,10 @@ def _place(x: Plane, y: Plane, rng: Generator) -> tuple[Plane, Plane]:
     return cos * bent_x - sin * bent_y + rng.uniform(0, 8), sin * bent_x + cos * bent_y + rng.uniform(0, 8)
 
 
-def _colours(rng: Generator) -> NDArray[np.float32]:
-    """Return the colours of ground and ink, shape (2, 3) in [0, 1]: one dark, one light, in either order.
+def _colors(rng: Generator) -> NDArray[np.float32]:
+    """Return the colors of ground and ink, shape (2, 3) in [0, 1]: one dark, one light, in either order.
 
-    Any hue comes with any pattern; the brightness differs so that a greyed picture still shows its pattern.
+    Any hue comes with any pattern; the brightness differs so that a grayed image still shows its pattern.
     """
     hue = rng.random((2, 1)) + np.array([0, 1 / 3, 2 / 3])
     pure = 0.5 + 0.5 * np.cos(2 * math.pi * hue)
@@ -125,12 +125,12 @@ def _colours(rng: Generator) -> NDArray[np.float32]:
     return np.stack([ground, ground + rng.uniform(0.5, 1) * (ink - ground)]).astype(np.float32)
 
 
-def draw_picture(class_name: str, rng: Generator, width: int, height: int) -> Image.Image:
-    """Draw one RGB picture, `width` x `height` pixels: the class names its pattern, all else is chance."""
+def draw_image(class_name: str, rng: Generator, width: int, height: int) -> Image.Image:
+    """Draw one RGB image, `width` x `height` pixels: the class names its pattern, all else is chance."""
     u, v = _place(*_grid(width * SUPERSAMPLING, height * SUPERSAMPLING), rng)
     fine = PATTERNS[class_name](u, v, rng).astype(np.float32)
     inked = fine.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).mean((1, 3))[..., None]
-    ground, ink = _colours(rng)
+    ground, ink = _colors(rng)
     x, y = _grid(width, height)
     light = 1 + rng.uniform(-0.35, 0.35) * x + rng.uniform(-0.35, 0.35) * y
     noise = rng.uniform(0, 0.03) * rng.standard_normal((height, width, 3), np.float32)
@@ -142,7 +142,7 @@ def draw_picture(class_name: str, rng: Generator, width: int, height: int) -> Im
 
 
 class Kind(NamedTuple):
-    """How a picture is stored."""
+    """How an image is stored."""
 
     suffix: str
     mode: str = "RGB"
@@ -166,28 +166,28 @@ ODD = (
 
 
 def _kind(class_index: int, i: int) -> Kind:
-    """Choose how to store picture `i` of a class; classes start apart, so that small folders vary too."""
+    """Choose how to store image `i` of a class; classes start apart, so that small folders vary too."""
     if i % ODD_EVERY != ODD_EVERY // 2:
         return PLAIN[i % len(PLAIN)]
     kind = ODD[(2 * class_index + i // ODD_EVERY) % len(ODD)]
     return Kind("webp") if kind.suffix == "avif" and not features.check("avif") else kind
 
 
-def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
-    """Convert an RGB picture to `mode`; its alpha, if any, fades out towards the lower right corner."""
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an RGB image to `mode`; its alpha, if any, fades out towards the lower right corner."""
     if mode == "I;16":
-        return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)  # 255 becomes 65,535
+        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)  # 255 becomes 65,535
     if mode == "P":
-        return picture.quantize(64)
-    converted = picture.convert(mode)
+        return image.quantize(64)
+    converted = image.convert(mode)
     if mode.endswith("A"):
-        x, y = _grid(*picture.size)
+        x, y = _grid(*image.size)
         converted.putalpha(Image.fromarray(((1.25 - x - y).clip(0.25, 1) * 255).astype(np.uint8)))
     return converted
 
 
-def _save(picture: Image.Image, path: Path, kind: Kind) -> None:
-    stored = _in_mode(picture, kind.mode)
+def _save(image: Image.Image, path: Path, kind: Kind) -> None:
+    stored = _in_mode(image, kind.mode)
     options: dict[str, Any] = {"compress_level": 1}  # PNG's quickest; the other formats know no such option
     if kind.sideways:
         exif = Image.Exif()
@@ -197,19 +197,19 @@ def _save(picture: Image.Image, path: Path, kind: Kind) -> None:
     write_file(path, lambda stream: stored.save(stream, form, **options))
 
 
-def draw_pictures(folder: Path, *, seed: int, pictures: int = 1600, size: int = 96) -> list[Path]:
+def draw_images(folder: Path, *, seed: int, count: int = 1600, size: int = 96) -> list[Path]:
     """Write `folder/<class>/<0000>.<suffix>`, most of them `size` pixels a side, and return the paths.
 
-    Every picture has random numbers of its own, so more pictures begin with the same ones as fewer.
+    Every image has random numbers of its own, so more images begin with the same ones as fewer.
     """
     for class_name in CLASSES:
         make_folder(folder / class_name)
     paths = []
-    for n in range(pictures):
+    for n in range(count):
         i, class_index = divmod(n, len(CLASSES))
         kind = _kind(class_index, i)
         rng = np.random.default_rng([seed, class_index, i])
-        picture = draw_picture(CLASSES[class_index], rng, round(size * kind.width), round(size * kind.height))
+        image = draw_image(CLASSES[class_index], rng, round(size * kind.width), round(size * kind.height))
         paths.append(folder / CLASSES[class_index] / f"{i:04d}.{kind.suffix}")
-        _save(picture, paths[-1], kind)
+        _save(image, paths[-1], kind)
     return paths

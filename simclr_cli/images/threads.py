@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from simclr_cli.core.hardware import count_cores
-from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decode import UnusableImage
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,10 +27,10 @@ def count_workers(chosen: int | None = None, beside: int = 1) -> int:
     return max(1, (chosen or count_cores()) // beside)
 
 
-def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R | Refusal, None, None]:
+def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R | UnusableImage, None, None]:
     """Apply `function` to items by `workers` threads (0: one a core), results in order.
 
-    A Refusal is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
+    A UnusableImage is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
     """
     workers = workers or count_workers()
     yield from ahead(partial(attempt, function), items, 8 * workers, workers)
@@ -63,9 +63,9 @@ def in_parts(items: Iterable[T], size: Callable[[T], int], most: int, largest: i
         yield part
 
 
-def attempt(function: Callable[..., R], *arguments: Any) -> R | Refusal:
-    """What a function gives, or its refusal."""
+def attempt(function: Callable[..., R], *arguments: Any) -> R | UnusableImage:
+    """What a function gives, or its unusable."""
     try:
         return function(*arguments)
-    except Refusal as refusal:
-        return refusal
+    except UnusableImage as unusable:
+        return unusable

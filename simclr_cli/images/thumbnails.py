@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from simclr_cli.core.files import write_file
-from simclr_cli.images.decode import Pixels, Refusal, middle, small
+from simclr_cli.images.decode import Pixels, UnusableImage, middle, small
 from simclr_cli.images.decode_pool import apart
 from simclr_cli.images.threads import each
 
@@ -44,7 +44,7 @@ def each_thumbnail(
     with closing(each(lambda path: make(decode(path, *sizes)), paths, workers)) as results:
         for done, result in enumerate(results, start=1):
             progress(done, len(paths))
-            yield None if isinstance(result, Refusal) else result
+            yield None if isinstance(result, UnusableImage) else result
 
 
 def tile_side(count: int) -> int:
@@ -57,7 +57,7 @@ def write_sprite(
 ) -> None:
     """Write the sheet as PNG: the middle square of every image, line by line; gray where one cannot be decoded."""
     across, side = _across(len(paths)), tile_side(len(paths))
-    sheet = Image.new("RGB", (across * side, across * side), "grey")
+    sheet = Image.new("RGB", (across * side, across * side), "gray")
     for i, tile in enumerate(each_thumbnail(paths, side, workers, square=True, progress=progress)):
         if tile is not None:
             sheet.paste(Image.fromarray(tile), (i % across * side, i // across * side))

@@ -1,4 +1,4 @@
-"""Numbers -> charts as inline SVG: curves over epochs, and a matrix as a map of heat. Colours are the page's own."""
+"""Numbers -> charts as inline SVG: curves over epochs, and a matrix as a map of heat. Colors are the page's own."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def line_chart(
             (_across(at, x_range), _up(value, y_range), f"epoch {at:,}: {_exact(value)}{unit}") for at, value in points
         ]
         drawn.append(
-            {"name": name, "colour": i, "points": placed, "touched": placed[:: -(-len(placed) // TOUCHED)],
+            {"name": name, "color": i, "points": placed, "touched": placed[:: -(-len(placed) // TOUCHED)],
              "dots": placed if len(placed) <= DOTTED else [], "last": f"{_exact(points[-1][1])}{unit}"}
         )  # fmt: skip
     return render(
@@ -64,13 +64,13 @@ def line_chart(
     )  # fmt: skip
 
 
-def heat_map(values: NDArray[np.floating], names: Sequence[str], pictures: Sequence[str]) -> Markup:
-    """A square matrix of cosines as colours, each cell with its value under the pointer.
+def heat_map(values: NDArray[np.floating], names: Sequence[str], images: Sequence[str]) -> Markup:
+    """A square matrix of cosines as colors, each cell with its value under the pointer.
 
     Args:
         values: (M, M) in -1 to 1.
         names: M, of the rows and columns.
-        pictures: M data: URIs, drawn beside the rows and above the columns.
+        images: M data: URIs, drawn beside the rows and above the columns.
     """
     margin = CELL + 4
     cells = [
@@ -79,7 +79,7 @@ def heat_map(values: NDArray[np.floating], names: Sequence[str], pictures: Seque
         for i, row in enumerate(values.tolist())
         for j, value in enumerate(row)
     ]  # fmt: skip
-    marks = [(margin + CELL * i, name, uri) for i, (name, uri) in enumerate(zip(names, pictures, strict=True))]
+    marks = [(margin + CELL * i, name, uri) for i, (name, uri) in enumerate(zip(names, images, strict=True))]
     return render("heat_map.html", cells=cells, marks=marks, side=margin + CELL * len(names), cell=CELL)
 
 

@@ -35,15 +35,15 @@ def confusion_png(classes: Sequence[str], cells: Sequence[Confusion]) -> bytes:
     image = Image.new("RGB", (beside + side + MARGIN, beside + side + 3 * MARGIN), PAPER)
     draw = ImageDraw.Draw(image)
     top = 2 * MARGIN + 8
-    words = "rows: the true class; columns: what its pictures were taken for"
+    words = "rows: the true class; columns: what its images were taken for"
     draw.text((beside, MARGIN - 4), words, fill=FAINT, font=ImageFont.load_default(13))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image.paste(Image.fromarray(_cells(shares, cell_side)), (beside, top))
     if cell_side >= WRITTEN_FROM:
         for row, column in np.argwhere(counts):
-            centre = (beside + (column + 0.5) * cell_side - 1, top + (row + 0.5) * cell_side - 1)
+            center = (beside + (column + 0.5) * cell_side - 1, top + (row + 0.5) * cell_side - 1)
             ink = PAPER if shares[row, column] > 0.5 else INK
-            draw.text(centre, str(counts[row, column]), fill=ink, font=font, anchor="mm")
+            draw.text(center, str(counts[row, column]), fill=ink, font=font, anchor="mm")
     for i, name in enumerate(names):
         middle = int((i + 0.5) * cell_side)
         draw.text((beside - MARGIN / 2, top + middle - 1), name, fill=INK, font=font, anchor="rm")
@@ -64,11 +64,11 @@ def _upright(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> I
 
 
 def _cells(shares: NDArray[np.float64], side: int) -> NDArray[np.uint8]:
-    """(C * side, C * side, 3): very light grey where a share is 0, the whole colour where it is 1, white between."""
+    """(C * side, C * side, 3): very light gray where a share is 0, the whole color where it is 1, white between."""
     full = np.where(np.eye(len(shares), dtype=bool)[:, :, None], RIGHT, WRONG)
     depth = np.where(shares == 0, 0.0, 0.12 + 0.88 * shares)[:, :, None]
-    colours = (np.array(NOTHING) + depth * (full - np.array(NOTHING))).astype(np.uint8)
-    cells: NDArray[np.uint8] = colours.repeat(side, axis=0).repeat(side, axis=1)
+    colors = (np.array(NOTHING) + depth * (full - np.array(NOTHING))).astype(np.uint8)
+    cells: NDArray[np.uint8] = colors.repeat(side, axis=0).repeat(side, axis=1)
     for gap in (side - 1, *([side - 2] if side > 8 else [])):
         cells[gap::side], cells[:, gap::side] = PAPER[0], PAPER[0]
     return cells

@@ -1,4 +1,4 @@
-"""The gallery: groups of pictures that were found, each with a link to its file."""
+"""The gallery: groups of images that were found, each with a link to its file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from simclr_cli.core.text import count, safe
 from simclr_cli.pages.page import Section, page, render
 
 TAIL = 12  # characters of a name that are seen however narrow its column is: where numbers and endings stand
-# What a browser opens as a page, which may run a script: a picture can be that as well, if its bytes are so chosen.
+# What a browser opens as a page, which may run a script: an image can be that as well, if its bytes are so chosen.
 PAGES = tuple(
     ".htm .html .ehtml .shtml .xhtml .xht .xhtm .xml .xsl .xslt .rdf .svg .svgz .mht .mhtml .pdf .js .mjs .swf".split()
 )
@@ -22,7 +22,7 @@ def opens(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Found:
-    """A picture in the gallery."""
+    """An image in the gallery."""
 
     name: str  # the whole path, under the pointer
     label: str  # the name below it
@@ -44,16 +44,16 @@ class Part:
 
     heading: str
     lead: str
-    pictures: tuple[Found, ...]
-    total: int  # pictures of the group, those that are not on the page as well
-    marked: bool  # whether the first picture is the one that the others belong to
+    images: tuple[Found, ...]
+    total: int  # images of the group, those that are not on the page as well
+    marked: bool  # whether the first image is the one that the others belong to
 
 
 def gallery_page(title: str, lead: str, parts: Sequence[Part]) -> str:
-    """HTML: a section a group, its pictures in a grid."""
+    """HTML: a section a group, its images in a grid."""
     sections = []
     for part in parts:
-        first = f"the first {len(part.pictures):,} of " if len(part.pictures) < part.total else ""
-        grid = render("gallery.html", pictures=part.pictures, marked=part.marked, opens=opens)
-        sections.append(Section(part.heading, part.lead, grid, note=first + count(part.total, "picture")))
+        first = f"the first {len(part.images):,} of " if len(part.images) < part.total else ""
+        grid = render("gallery.html", images=part.images, marked=part.marked, opens=opens)
+        sections.append(Section(part.heading, part.lead, grid, note=first + count(part.total, "image")))
     return page(title, sections, lead=lead)

@@ -18,7 +18,7 @@ JPEG_QUALITY = 85  # of JPEG
 
 
 def as_data_uri(pixels: Pixels, *, only_jpeg: bool = False) -> str:
-    """A picture as the `src` of an <img>: JPEG, or PNG where that is no longer, as with flat drawings.
+    """An image as the `src` of an <img>: JPEG, or PNG where that is no longer, as with flat drawings.
 
     Args:
         only_jpeg: for photos by the hundred, since PNG takes ten times as long to try.
@@ -40,7 +40,7 @@ def encoded(image: Image.Image, kind: str, **options: int | str) -> bytes:
 SHEET = 1_024  # px a side: 4 MB once a browser has decoded it
 ALL_PIXELS = 64 * SHEET * SHEET  # of all thumbnails of a page: 256 MB decoded, and at most about 40 MB of JPEG
 LARGEST, SMALLEST = 64, 24  # px a side of a thumbnail
-BLOCK = 8  # px of JPEG's blocks: a thumbnail of whole ones has no edge of its neighbour
+BLOCK = 8  # px of JPEG's blocks: a thumbnail of whole ones has no edge of its neighbor
 SPRITE_JPEG_QUALITY = 72  # of JPEG
 
 
@@ -51,13 +51,13 @@ def thumbnail_side(count: int) -> int:
 
 
 def thumbnail_step(count: int) -> int:
-    """Of so many pictures, every which one has a thumbnail: 1, all, up to about 100,000."""
+    """Of so many images, every which one has a thumbnail: 1, all, up to about 100,000."""
     return -(-count * SMALLEST**2 // ALL_PIXELS)
 
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """Some thumbnails in one picture: row by row, each in a square of its own, at its top left."""
+    """Some thumbnails in one image: row by row, each in a square of its own, at its top left."""
 
     jpeg: str  # base64
     shapes: NDArray[np.uint8]  # (n, 2) width and height of each, px; 0 where there is none
@@ -68,10 +68,10 @@ def columns(side: int) -> int:
     return SHEET // side
 
 
-def sheets(pictures: Iterable[Pixels | None], side: int) -> Iterator[Sheet]:
-    """Pack pictures, none larger than side x side, in their order; None: an empty square."""
+def sheets(images: Iterable[Pixels | None], side: int) -> Iterator[Sheet]:
+    """Pack images, none larger than side x side, in their order; None: an empty square."""
     across = columns(side)
-    remaining = iter(pictures)
+    remaining = iter(images)
     while some := list(islice(remaining, across * across)):
         rows = -(-len(some) // across)
         whole = np.full((rows * side, across * side, 3), 128, np.uint8)
@@ -82,9 +82,9 @@ def sheets(pictures: Iterable[Pixels | None], side: int) -> Iterator[Sheet]:
             high, wide = pixels.shape[:2]
             shapes[place] = wide, high
             top, left = place // across * side, place % across * side
-            # What is left of the square goes on as the picture ends, so that JPEG has no edge to smear.
+            # What is left of the square goes on as the image ends, so that JPEG has no edge to smear.
             filled = np.pad(pixels, ((0, side - high), (0, side - wide), (0, 0)), mode="edge")
             whole[top : top + side, left : left + side] = filled
-        # Colours at full resolution: at half of it, a block would reach into the next thumbnail.
+        # Colors at full resolution: at half of it, a block would reach into the next thumbnail.
         jpeg = encoded(Image.fromarray(whole), "JPEG", quality=SPRITE_JPEG_QUALITY, subsampling="4:4:4", optimize=True)
         yield Sheet(base64.b64encode(jpeg).decode("ascii"), shapes)

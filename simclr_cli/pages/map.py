@@ -1,6 +1,6 @@
-"""The page of `simclr map`: the pictures of a folder as a map to explore, in one file with a script of its own.
+"""The page of `simclr map`: the images of a folder as a map to explore, in one file with a script of its own.
 
-The script is the only one that the page's policy lets run, by its digest. What is a stranger's reaches it as JSON and
+The script is the only one that the page's policy lets run, by its checksum. What is a stranger's reaches it as JSON and
 as base64, and from there the page as text and as pixels, never as markup.
 """
 
@@ -26,19 +26,19 @@ from simclr_cli.pages.images import Sheet, columns
 from simclr_cli.pages.page import render
 
 SCRIPTS = ("map_data.js", "map_spread.js", "map_draw.js", "map_panel.js", "map_hands.js")  # in this order, one script
-NEIGHBOURS = 8  # of each picture that are shown
+NEIGHBORS = 8  # of each image that are shown
 
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
-    """Pictures and where they lie, in an order in which near ones are near, so that a view needs few sheets."""
+    """Images and where they lie, in an order in which near ones are near, so that a view needs few sheets."""
 
-    root: Path  # the folder of the pictures
+    root: Path  # the folder of the images
     names: Sequence[str]  # N relative paths
     places: NDArray[np.float32]  # (N, 2)
-    similarities: NDArray[np.float32]  # (N, K) cosine, of each picture to its nearest others, falling
-    neighbours: NDArray[np.int64]  # (N, K) which these are
-    groupings: Mapping[str, Sequence[str]]  # what it can be coloured by -> N labels
+    similarities: NDArray[np.float32]  # (N, K) cosine, of each image to its nearest others, falling
+    neighbors: NDArray[np.int64]  # (N, K) which these are
+    groupings: Mapping[str, Sequence[str]]  # what it can be colored by -> N labels
 
 
 def map_page(title: str, lead: str, mapped: Mapped, sheets: Sequence[Sheet], side: int, step: int = 1) -> str:
@@ -46,7 +46,7 @@ def map_page(title: str, lead: str, mapped: Mapped, sheets: Sequence[Sheet], sid
 
     Args:
         lead: a sentence or two about it.
-        sheets: thumbnails of every `step`-th picture.
+        sheets: thumbnails of every `step`-th image.
         side: of the squares on the sheets, px.
     """
     shapes = [sheet.shapes for sheet in sheets] or [np.empty((0, 2), np.uint8)]
@@ -56,8 +56,8 @@ def map_page(title: str, lead: str, mapped: Mapped, sheets: Sequence[Sheet], sid
         "links": _links(mapped.root.absolute(), mapped.names),
         "places": _packed(_upright(mapped.places), "<f4"),
         "similarities": _packed(mapped.similarities, "<f4"),
-        "neighbours": _packed(mapped.neighbours, "<u4"),
-        "nearest": mapped.neighbours.shape[1],
+        "neighbors": _packed(mapped.neighbors, "<u4"),
+        "nearest": mapped.neighbors.shape[1],
         "groupings": [_grouping(name, labels) for name, labels in mapped.groupings.items()],
         "shapes": _packed(np.concatenate(shapes), "u1"),
         "side": side,
@@ -68,7 +68,7 @@ def map_page(title: str, lead: str, mapped: Mapped, sheets: Sequence[Sheet], sid
     return str(
         render(
             "map.html", title=title, lead=lead, content=_as_json(content), script=Markup(script),
-            digest=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+            checksum=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
             sheets=[Markup(sheet.jpeg) for sheet in sheets],
         )
     )  # fmt: skip
@@ -83,7 +83,7 @@ def _upright(places: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _links(root: Path, names: Sequence[str]) -> dict[int, str]:
-    """The percent-encoded paths of those pictures whose name is not one already; every byte of a name is kept.
+    """The percent-encoded paths of those images whose name is not one already; every byte of a name is kept.
 
     Empty where a click must not open the file (see `opens`).
     """
@@ -93,7 +93,7 @@ def _links(root: Path, names: Sequence[str]) -> dict[int, str]:
 
 
 def _grouping(name: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Labels, the most frequent first, and which each picture has."""
+    """Labels, the most frequent first, and which each image has."""
     counts = sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0]))
     number = {label: i for i, (label, _) in enumerate(counts)}
     which = np.fromiter((number[label] for label in labels), np.int64, len(labels))

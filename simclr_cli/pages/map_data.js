@@ -1,4 +1,4 @@
-// What the page holds: places, neighbours, groups, thumbnails.
+// What the page holds: places, neighbors, groups, thumbnails.
 
 const byId = (id) => document.getElementById(id);
 
@@ -13,7 +13,7 @@ const data = JSON.parse(byId("data").textContent);
 const names = data.names;
 const count = names.length;
 const places = unpacked(Float32Array, data.places); // x and y of each, 0 to 1
-const neighbours = unpacked(Uint32Array, data.neighbours);
+const neighbors = unpacked(Uint32Array, data.neighbors);
 const similarities = unpacked(Float32Array, data.similarities);
 const shapes = unpacked(Uint8Array, data.shapes); // width and height of each thumbnail, px
 const groupings = data.groupings.map((grouping) => ({ ...grouping, which: unpacked(Uint32Array, grouping.which) }));
@@ -25,7 +25,7 @@ for (let i = 0; i < count; i++) {
   extentY = Math.max(extentY, places[2 * i + 1]);
 }
 
-// The address of a picture's file: given where a name is not its own. None: a browser might take the file for a page.
+// The address of an image's file: given where a name is not its own. None: a browser might take the file for a page.
 const address = (i) => (data.links[i] === "" ? null : data.root + (data.links[i] ?? names[i]));
 
 // Thumbnails: cut out of sheets, which are decoded when they are first needed.
@@ -33,7 +33,7 @@ const perSheet = data.columns * data.columns;
 const sheets = new Map(); // null: on its way
 let loaded = Promise.resolve(); // one after the other, so that the page stays quick
 
-// Where picture i has its thumbnail: {sheet, x, y, width, height}, or null; its sheet may still have to come.
+// Where image i has its thumbnail: {sheet, x, y, width, height}, or null; its sheet may still have to come.
 function thumbnail(i) {
   const t = i / data.step;
   if (!Number.isInteger(t) || !shapes[2 * t]) return null;
@@ -56,7 +56,7 @@ async function load(number) {
   await image.decode();
   sheets.set(number, await createImageBitmap(image));
   redraw();
-  refreshPictures();
+  refreshImages();
 }
 
 // Draws a thumbnail into a canvas of its own, `most` px at its longer side. False: not there yet, or never.

@@ -5,25 +5,25 @@ const pen = canvas.getContext("2d");
 const THUMB = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px, at least
 const MOST_LARGER = 1.75; // times that, where there is room
 const GAP = 1.12; // from thumbnail to thumbnail, in sides of one
-const MOST_GROUPS = 9; // that have a colour of their own; the others share one
-const GROUPS = [...Array(MOST_GROUPS).keys(), "other"]; // as their colours are called
+const MOST_GROUPS = 9; // that have a color of their own; the others share one
+const GROUPS = [...Array(MOST_GROUPS).keys(), "other"]; // as their colors are called
 const view = { x: extentX / 2, y: extentY / 2, scale: 1 }; // the middle, and px of the screen to the plane's unit
 let fitted = 1; // the scale at which all is in view
 let width = 0, height = 0, fine = 1; // px, and device pixels to one
 let pixels = null, words = null; // of the dots: an ImageData, and its pixels as numbers
-let grouping = null; // what colours are by
-let chosen = -1, over = -1; // pictures
-let withPictures = true;
+let grouping = null; // what colors are by
+let chosen = -1, over = -1; // images
+let withImages = true;
 let theme = {};
 let due = 0; // the frame that is on its way
 
-// How a page of ours looks: its colours, as CSS and as a pixel.
+// How a page of ours looks: its colors, as CSS and as a pixel.
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
   const read = (as) => {
-    const colour = (name) => as(style.getPropertyValue(`--${name}`).trim());
-    const [ground, ink, accent, faint, none] = ["ground", "ink", "accent", "faint", "none"].map(colour);
-    return { ground, ink, accent, faint, none, groups: GROUPS.map((group) => colour(`group-${group}`)) };
+    const color = (name) => as(style.getPropertyValue(`--${name}`).trim());
+    const [ground, ink, accent, faint, none] = ["ground", "ink", "accent", "faint", "none"].map(color);
+    return { ground, ink, accent, faint, none, groups: GROUPS.map((group) => color(`group-${group}`)) };
   };
   const word = (hex) => {
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -32,7 +32,7 @@ function readTheme() {
   theme = { ...read((css) => css), words: read(word) };
 }
 
-const colourOf = (i, from) => (grouping ? from.groups[Math.min(grouping.which[i], MOST_GROUPS)] : from.none);
+const colorOf = (i, from) => (grouping ? from.groups[Math.min(grouping.which[i], MOST_GROUPS)] : from.none);
 
 function fit() {
   const margin = 0.5 * MOST_LARGER * THUMB + 8;
@@ -56,14 +56,14 @@ function resize() {
 
 const acrossTo = (i) => (places[2 * i] - view.x) * view.scale + width / 2;
 const downTo = (i) => (places[2 * i + 1] - view.y) * view.scale + height / 2;
-// Px of the screen to each picture, about.
+// Px of the screen to each image, about.
 const room = () => Math.sqrt((width * height) / Math.max(count, 1)) * (view.scale / fitted);
 // The side of thumbnails, px: grows with the zoom, but more slowly, so that there is ever more room between them.
 const thumbSide = () => THUMB * Math.min(MOST_LARGER, Math.max(1, (room() / (1.5 * THUMB)) ** 0.4));
 const level = () => Math.floor(2 * Math.log2(view.scale / (thumbSide() * GAP)));
-const asThumbnail = (i) => withPictures && appears[i] <= level();
+const asThumbnail = (i) => withImages && appears[i] <= level();
 
-// Calls visit(i) for every picture in view, and for those up to a margin of so many px around it.
+// Calls visit(i) for every image in view, and for those up to a margin of so many px around it.
 function inView(margin, visit) {
   const across = (width / 2 + margin) / view.scale, down = (height / 2 + margin) / view.scale;
   for (let i = 0; i < count; i++) {
@@ -79,8 +79,8 @@ function redraw() {
 
 function draw() {
   const now = level();
-  if (withPictures) spread(now);
-  const thumbs = drawDots(withPictures ? now : -1);
+  if (withImages) spread(now);
+  const thumbs = drawDots(withImages ? now : -1);
   const side = thumbSide();
   for (const i of thumbs) drawThumbnail(i, side);
   if (chosen >= 0) drawChosen();
@@ -104,10 +104,10 @@ function disc(radius) {
   return { reach, offsets: Int32Array.from(offsets), cover: Uint16Array.from(cover) };
 }
 
-function blended(under, colour, share) {
+function blended(under, color, share) {
   const rest = 256 - share;
-  const odd = (((under & 0xff00ff) * rest + (colour & 0xff00ff) * share) >>> 8) & 0xff00ff;
-  const green = (((under & 0xff00) >>> 8) * rest + ((colour & 0xff00) >>> 8) * share) & 0xff00;
+  const odd = (((under & 0xff00ff) * rest + (color & 0xff00ff) * share) >>> 8) & 0xff00ff;
+  const green = (((under & 0xff00) >>> 8) * rest + ((color & 0xff00) >>> 8) * share) & 0xff00;
   return (0xff000000 | odd | green) >>> 0;
 }
 
@@ -123,17 +123,17 @@ function drawDots(now) {
   });
   words.fill(theme.words.ground);
   const scale = view.scale * fine, left = wide / 2 - view.x * scale, top = high / 2 - view.y * scale;
-  const stamp = (i, colour) => {
+  const stamp = (i, color) => {
     const x = Math.round(places[2 * i] * scale + left), y = Math.round(places[2 * i + 1] * scale + top);
     if (x < reach || y < reach || x >= wide - reach || y >= high - reach) return;
     const middle = y * wide + x;
     for (let k = 0; k < size; k++) {
       const at = middle + offsets[k];
-      words[at] = cover[k] > 250 ? colour : blended(words[at], colour, cover[k]);
+      words[at] = cover[k] > 250 ? color : blended(words[at], color, cover[k]);
     }
   };
   for (const i of pale) stamp(i, theme.words.faint);
-  for (const i of bright) stamp(i, colourOf(i, theme.words));
+  for (const i of bright) stamp(i, colorOf(i, theme.words));
   pen.setTransform(1, 0, 0, 1, 0, 0);
   pen.putImageData(pixels, 0, 0);
   pen.setTransform(fine, 0, 0, fine, 0, 0);
@@ -151,7 +151,7 @@ function drawThumbnail(i, size = thumbSide()) {
   const from = thumbnail(i), [left, top, wide, high] = rectangle(i, size);
   const edge = grouping ? 2 : 0;
   if (edge) {
-    pen.fillStyle = colourOf(i, theme);
+    pen.fillStyle = colorOf(i, theme);
     pen.fillRect(left - edge, top - edge, wide + 2 * edge, high + 2 * edge);
   }
   if (from.sheet) return pen.drawImage(from.sheet, from.x, from.y, from.width, from.height, left, top, wide, high);
@@ -159,8 +159,8 @@ function drawThumbnail(i, size = thumbSide()) {
   pen.fillRect(left, top, wide, high);
 }
 
-function ring(i, colour, thick) {
-  pen.strokeStyle = colour;
+function ring(i, color, thick) {
+  pen.strokeStyle = color;
   pen.lineWidth = thick;
   if (asThumbnail(i)) {
     const [left, top, wide, high] = rectangle(i);
@@ -172,7 +172,7 @@ function ring(i, colour, thick) {
   }
 }
 
-// The chosen picture, and lines to those nearest to it by their vectors, which the plane may have torn apart.
+// The chosen image, and lines to those nearest to it by their vectors, which the plane may have torn apart.
 function drawChosen() {
   pen.strokeStyle = theme.accent;
   pen.lineWidth = 1.25;
@@ -192,12 +192,12 @@ function drawChosen() {
   ring(chosen, theme.accent, 3.5);
 }
 
-const nearestOf = (i) => neighbours.subarray(i * data.nearest, (i + 1) * data.nearest);
+const nearestOf = (i) => neighbors.subarray(i * data.nearest, (i + 1) * data.nearest);
 
-// The picture at a point of the screen: a thumbnail that it is on, else the nearest dot within reach; -1: none.
+// The image at a point of the screen: a thumbnail that it is on, else the nearest dot within reach; -1: none.
 function at(x, y, reach) {
   let best = -1, least = reach;
-  const now = withPictures ? level() : -1, side = thumbSide();
+  const now = withImages ? level() : -1, side = thumbSide();
   inView(MOST_LARGER * THUMB, (i) => {
     if (appears[i] <= now) {
       const [left, top, wide, high] = rectangle(i, side);

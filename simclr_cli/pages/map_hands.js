@@ -63,7 +63,7 @@ function flyBy(factor) {
   fly({ ...from, scale: Math.min(fitted * CLOSEST, Math.max(fitted / 2, from.scale * factor)) });
 }
 
-// A picture into the middle of what the panel leaves free, from near enough to be told from its neighbours.
+// An image into the middle of what the panel leaves free, from near enough to be told from its neighbors.
 function bring(i) {
   const scale = Math.max(view.scale, fitted * 4), below = panel.offsetWidth >= width;
   const x = places[2 * i] + (below ? 0 : panel.offsetWidth / 2 / scale);
@@ -156,5 +156,5 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 new ResizeObserver(resize).observe(canvas);
 readTheme();
 resize();
-if (groupings.length) byId("colour").value = groupings[0].name;
-colourBy(byId("colour").value);
+if (groupings.length) byId("color").value = groupings[0].name;
+colorBy(byId("color").value);

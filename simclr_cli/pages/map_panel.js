@@ -1,4 +1,4 @@
-// What stands over the map: the name under the pointer, the chosen picture, the search, the legend. Text only as text.
+// What stands over the map: the name under the pointer, the chosen image, the search, the legend. Text only as text.
 
 const tip = byId("tip"), panel = byId("panel"), query = byId("query"), found = byId("found");
 const TIP = 144, SMALL = 52; // px of thumbnails
@@ -50,12 +50,12 @@ function choose(i) {
     element("dt", grouping.name), element("dd", grouping.labels[grouping.which[i]], "name"),
   ]));
   byId("nearest").replaceChildren(...Array.from(nearestOf(i), (other, rank) => {
-    const picture = element("span"), small = element("canvas");
+    const image = element("span"), small = element("canvas");
     drawInto(small, other, SMALL);
-    small.dataset.picture = other;
-    picture.append(small);
+    small.dataset.image = other;
+    image.append(small);
     const similarity = element("b", similarities[i * data.nearest + rank].toFixed(3));
-    return itemButton(names[other], [picture, element("span", names[other], "name"), similarity], () => {
+    return itemButton(names[other], [image, element("span", names[other], "name"), similarity], () => {
       choose(other);
       bring(other);
       byId("name").focus();
@@ -64,12 +64,12 @@ function choose(i) {
   panel.scrollTop = 0;
 }
 
-// After a sheet has come: whatever waits for its pictures.
-function refreshPictures() {
+// After a sheet has come: whatever waits for its images.
+function refreshImages() {
   if (over >= 0) drawInto(tip.querySelector("canvas"), over, TIP);
   if (chosen < 0) return;
   drawInto(byId("shown"), chosen, shownSide());
-  for (const small of byId("nearest").querySelectorAll("canvas")) drawInto(small, Number(small.dataset.picture), SMALL);
+  for (const small of byId("nearest").querySelectorAll("canvas")) drawInto(small, Number(small.dataset.image), SMALL);
 }
 
 function closePanel() {
@@ -100,7 +100,7 @@ function goOn() {
   bring(next);
 }
 
-function colourBy(name) {
+function colorBy(name) {
   grouping = groupings.find((each) => each.name === name) ?? null;
   only.clear();
   const legend = byId("legend");
@@ -114,8 +114,8 @@ function colourBy(name) {
   light();
 }
 
-function legendItem(group, label, pictures) {
-  const mark = element("i"), number = element("small", pictures.toLocaleString("en"));
+function legendItem(group, label, images) {
+  const mark = element("i"), number = element("small", images.toLocaleString("en"));
   mark.style.background = `var(--group-${GROUPS[group]})`;
   const item = itemButton(label, [mark, element("span", label, "label name"), number], (button) => {
     if (!only.delete(group)) only.add(group);
@@ -131,10 +131,10 @@ query.addEventListener("keydown", (event) => {
   if (event.key === "Enter") goOn();
 });
 byId("close").addEventListener("click", closePanel);
-byId("pictures").addEventListener("change", (event) => {
-  withPictures = event.target.checked;
+byId("images").addEventListener("change", (event) => {
+  withImages = event.target.checked;
   redraw();
 });
-byId("colour").append(new Option("nothing", ""), ...groupings.map(({ name }) => new Option(name, name)));
-byId("colour").addEventListener("change", (event) => colourBy(event.target.value));
-byId("colour-by").hidden = !groupings.length;
+byId("color").append(new Option("nothing", ""), ...groupings.map(({ name }) => new Option(name, name)));
+byId("color").addEventListener("change", (event) => colorBy(event.target.value));
+byId("color-by").hidden = !groupings.length;

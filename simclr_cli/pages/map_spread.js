@@ -1,4 +1,4 @@
-// Which pictures are shown as thumbnails at which zoom: as many as do not overlap, and the same ones wherever the map
+// Which images are shown as thumbnails at which zoom: as many as do not overlap, and the same ones wherever the map
 // is moved to. Who is shown stays shown when zooming in; others join where there is room.
 
 const MOST_LEVEL = 30; // two levels: twice the zoom
@@ -6,7 +6,7 @@ const NEVER = 255;
 const appears = new Uint8Array(count).fill(NEVER); // the level from which on each one is shown
 let spreadTo = -1; // levels that are worked out
 
-// To begin anew, after other pictures are lit.
+// To begin anew, after other images are lit.
 function forgetSpread() {
   appears.fill(NEVER);
   spreadTo = -1;
@@ -16,7 +16,7 @@ function spread(level) {
   while (spreadTo < Math.min(level, MOST_LEVEL)) spreadOne(++spreadTo);
 }
 
-// One level: the plane in squares as large as a thumbnail with its margin, each of which holds one picture at most.
+// One level: the plane in squares as large as a thumbnail with its margin, each of which holds one image at most.
 function spreadOne(level) {
   const side = 2 ** (-level / 2), across = Math.ceil(1 / side) + 3;
   const square = (i) => (1 + Math.floor(places[2 * i + 1] / side)) * across + 1 + Math.floor(places[2 * i] / side);

@@ -1,6 +1,6 @@
 """One look for all our pages: a title and sections in, one offline file of HTML out.
 
-A page is whole by itself: style inline, pictures as data: URIs, no script; its Content-Security-Policy forbids the
+A page is whole by itself: style inline, images as data: URIs, no script; its Content-Security-Policy forbids the
 browser to fetch anything. Text that is not `Markup` is escaped wherever it is put in.
 """
 

@@ -17,8 +17,8 @@ from simclr_cli.pages.images import Pixels, as_data_uri, encoded
 from simclr_cli.pages.page import Section, page, render
 
 GROUND, INK, QUIET, LINE = "#fbfaf8", "#1d1f23", "#5f6670", "#e2e0da"
-# Okabe and Ito's, told apart by colour-blind eyes; a crop's box and its view's edge have the same.
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito's, told apart by color-blind eyes; a crop's box and its view's edge have the same.
+COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 VIEW_SIDE = 128  # px on the sheet, about: small views are enlarged by whole pixels, so that they show as they are
 VIEW_MOST = 256  # px; larger ones are scaled down
 MARGIN, GAP, EDGE = 32, 12, 4  # px
@@ -27,17 +27,17 @@ TITLE, TEXT, CAPTION = 26, 15, 12  # px of type
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, and views of it."""
+    """An image, and views of it."""
 
     name: str
     size: tuple[int, int]  # true height and width, px
-    picture: Pixels  # at any scale
-    crops: NDArray[np.float32]  # (V, 4) top, left, height, width of each view's crop, as shares of the picture
+    image: Pixels  # at any scale
+    crops: NDArray[np.float32]  # (V, 4) top, left, height, width of each view's crop, as shares of the image
     views: NDArray[np.uint8]  # (V, S, S, 3) RGB
 
 
 def contact_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """PNG: a title, some lines of text, and a row for each picture with its views.
+    """PNG: a title, some lines of text, and a row for each image with its views.
 
     Args:
         lines: what the views were made with and what to notice; wrapped.
@@ -45,7 +45,7 @@ def contact_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> byte
     """
     count, size = rows[0].views.shape[:2]
     cell = shown_side(size)
-    left = round(1.25 * cell)  # of the picture itself
+    left = round(1.25 * cell)  # of the image itself
     width = 2 * MARGIN + left + count * (GAP + cell)
     text = [line for long in lines for line in wrapped(long, TEXT, width - 2 * MARGIN)]
     head = MARGIN + TITLE + 14 + len(text) * (TEXT + 7) + 20
@@ -57,36 +57,36 @@ def contact_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> byte
         pen.text((MARGIN, MARGIN + TITLE + 14 + i * (TEXT + 7)), line, QUIET, ImageFont.load_default(TEXT))
     small = ImageFont.load_default(CAPTION)
     pen.line((MARGIN, head - 8, width - MARGIN, head - 8), LINE)
-    for column, word in enumerate(("picture", *(f"view {i + 1}" for i in range(count)))):
+    for column, word in enumerate(("image", *(f"view {i + 1}" for i in range(count)))):
         x = MARGIN + (0 if column == 0 else left + GAP + (column - 1) * (cell + GAP))
         pen.text((x, head), elided(word, CAPTION, cell), QUIET, small)
     for i, row in enumerate(rows):
         top = head + CAPTION + 10 + i * step
-        picture = boxed(row, left, cell)
-        sheet.paste(picture, (MARGIN, top))
-        below = top + picture.height + GAP // 2
+        image = boxed(row, left, cell)
+        sheet.paste(image, (MARGIN, top))
+        below = top + image.height + GAP // 2
         pen.text((MARGIN, below), elided(row.name, CAPTION, left), INK, small)
         pen.text((MARGIN, below + CAPTION + 4), f"{row.size[1]} x {row.size[0]} px", QUIET, small)
         for v, view in enumerate(row.views):
             x = MARGIN + left + GAP + v * (cell + GAP)
             sheet.paste(at_side(view, cell), (x, top))
             pen.rectangle((x - 1, top - 1, x + cell, top + cell), outline=LINE)  # a white view has an edge too
-            pen.rectangle((x, top + cell, x + cell - 1, top + cell + EDGE - 1), COLOURS[v % len(COLOURS)])
+            pen.rectangle((x, top + cell, x + cell - 1, top + cell + EDGE - 1), COLORS[v % len(COLORS)])
     return encoded(sheet, "PNG")
 
 
 def boxed(row: Row, width: int, height: int) -> Image.Image:
-    """The picture within width x height px, each view's crop as a frame in the view's colour."""
+    """The image within width x height px, each view's crop as a frame in the view's color."""
     scale = min(width / row.size[1], height / row.size[0])
     shape = (max(1, round(row.size[1] * scale)), max(1, round(row.size[0] * scale)))
     enlarging = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
-    image = Image.fromarray(row.picture).resize(shape, enlarging if scale > 1 else Image.Resampling.LANCZOS)
+    image = Image.fromarray(row.image).resize(shape, enlarging if scale > 1 else Image.Resampling.LANCZOS)
     pen, thick = ImageDraw.Draw(image), max(2, height // 88)
     for v in reversed(range(len(row.crops))):  # the first on top
         top, left, high, wide = (float(share) for share in row.crops[v])
         x, y = left * shape[0], top * shape[1]
         corner = (max(x, x + wide * shape[0] - 1), max(y, y + high * shape[1] - 1))
-        pen.rectangle((x, y, *corner), outline=COLOURS[v % len(COLOURS)], width=thick)
+        pen.rectangle((x, y, *corner), outline=COLORS[v % len(COLORS)], width=thick)
     return image
 
 
@@ -126,20 +126,20 @@ def wrapped(text: str, type_size: int, width: int) -> list[str]:
     return lines
 
 
-SIDE = 352  # px of a picture, shown at half of it at most, so that it is sharp on fine screens
+SIDE = 352  # px of an image, shown at half of it at most, so that it is sharp on fine screens
 
 
 def preview_page(title: str, lead: str, advice: Sequence[str], rows: Sequence[Row], choices: Sequence[Choice]) -> str:
-    """HTML: what to notice, the views of each picture as they are, and the settings with their reasons."""
+    """HTML: what to notice, the views of each image as they are, and the settings with their reasons."""
     shown = [
         {
             "name": row.name,
             "size": f"{row.size[1]} x {row.size[0]} px",
-            "picture": as_data_uri(np.asarray(boxed(row, SIDE, SIDE))),
+            "image": as_data_uri(np.asarray(boxed(row, SIDE, SIDE))),
             "views": [
                 # Enlarged by whole pixels: JPEG would leave no small one as it is.
-                {"source": as_data_uri(np.asarray(at_side(view, shown_side(len(view))))), "colour": colour}
-                for view, colour in zip(row.views, cycle(COLOURS), strict=False)
+                {"source": as_data_uri(np.asarray(at_side(view, shown_side(len(view))))), "color": color}
+                for view, color in zip(row.views, cycle(COLORS), strict=False)
             ],
         }
         for row in rows
@@ -152,7 +152,7 @@ def preview_page(title: str, lead: str, advice: Sequence[str], rows: Sequence[Ro
             Section("What to notice", body=advised),
             Section(
                 "Views",
-                "Left, each picture with the crop of each of its views; the edge below a view has its crop's colour.",
+                "Left, each image with the crop of each of its views; the edge below a view has its crop's color.",
                 render("preview.html", rows=shown),
             ),
             Section("Settings", "Each automatic choice with its reason; what you type wins.", settings),

@@ -16,7 +16,7 @@ from simclr_cli.core.text import count, duration
 from simclr_cli.pages.charts import heat_map, line_chart
 from simclr_cli.pages.page import Section, page, render
 
-MOST_REFUSED = 100  # files listed
+MAX_SKIPPED_LISTED = 100  # files listed
 MOST_CLASSES = 50  # rows of the table of classes
 MOST_SUSPECTS = 30
 STATES = {"learning": "good", "improving": "good", "collapsed": "bad", "unchanged": "warn"}
@@ -24,26 +24,26 @@ STATES = {"learning": "good", "improving": "good", "collapsed": "bad", "unchange
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture on the page."""
+    """An image on the page."""
 
     name: str
     uri: str | None  # data:, or None where it cannot be shown
-    similarity: float | None = None  # to the one it is a neighbour of
+    similarity: float | None = None  # to the one it is a neighbor of
 
 
 @dataclass(frozen=True)
 class ViewsShown:
-    """Two views each of some pictures, as the first step of training saw them."""
+    """Two views each of some images, as the first step of training saw them."""
 
     lead: str
-    pictures: tuple[tuple[Thumbnail, Thumbnail, Thumbnail], ...]  # the picture itself, its first view, its second view
-    similarity: NDArray[np.float32] | None = None  # (2n, 2n) cosines: both views of the first picture, of the second, …
+    images: tuple[tuple[Thumbnail, Thumbnail, Thumbnail], ...]  # the image itself, its first view, its second view
+    similarity: NDArray[np.float32] | None = None  # (2n, 2n) cosines: both views of the first image, of the second, …
     of: str = "z"  # what the cosines are of
 
 
 @dataclass(frozen=True)
-class NeighboursShown:
-    """Sample pictures, each with those that are nearest to it."""
+class NeighborsShown:
+    """Sample images, each with those that are nearest to it."""
 
     lead: str
     rows: tuple[tuple[Thumbnail, ...], ...]  # the sample first
@@ -57,11 +57,11 @@ class RunShown:
     finished: bool
     config: Mapping[str, Any]  # config.json
     rows: Sequence[Mapping[str, Any]]  # one an epoch: see EpochDone
-    refused: Sequence[tuple[str, str]]  # name and reason
+    skipped: Sequence[tuple[str, str]]  # name and reason
     views: ViewsShown | str
-    neighbours: NeighboursShown | str
+    neighbors: NeighborsShown | str
     probe: ProbeResult | str
-    confusion: str | None = None  # the picture of the matrix, as a data: URI
+    confusion: str | None = None  # the image of the matrix, as a data: URI
     outcome: Mapping[str, str] | None = None  # state and words
 
 
@@ -71,14 +71,14 @@ def report_page(run: RunShown) -> str:
         Section("Summary", body=_summary(run)),
         _curves(run.rows),
         _views(run.views),
-        _neighbours(run.neighbours),
+        _neighbors(run.neighbors),
         _probe(run.probe, run.confusion),
         _plan(run.config),
-        _refused(run.refused),
+        _skipped(run.skipped),
     ]
     census = run.config.get("census", {})
     state = "Finished" if run.finished else "Not finished"
-    lead = f"{state}; {count(census.get('pictures', 0), 'picture')} from {census.get('folder', 'a folder')}."
+    lead = f"{state}; {count(census.get('images', 0), 'image')} from {census.get('folder', 'a folder')}."
     return page(run.name, sections, lead=lead)
 
 
@@ -89,9 +89,9 @@ def _summary(run: RunShown) -> Markup:
         done, wanted = len(rows), settings.get("epochs", len(rows))
         figures.append(("Epochs", f"{done:,}", "" if done == wanted else f"of {wanted:,}"))
         figures.append(("Loss", _number(rows[-1].get("loss")), f"from {_number(rows[0].get('loss'))}"))
-        if (found := _last(rows, "found")) is not None:
+        if (found := _last(rows, "view_retrieval_accuracy")) is not None:
             figures.append(("Found again", f"{found:.1f} %", "views whose other view is nearest"))
-        if (knn := _last(rows, "knn")) is not None:
+        if (knn := _last(rows, "knn_accuracy")) is not None:
             figures.append(("kNN", f"{knn:.1f} %", "told right by the 20 nearest"))
         if speeds := [row["images_per_second"] for row in rows if row.get("images_per_second") is not None]:
             figures.append(("Speed", f"{np.median(speeds):,.0f}", "images/s, median"))
@@ -116,20 +116,21 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> Section:
 
     charts = [
         chart("Loss", "Mean over the steps of the epoch", ("loss", "loss")),
-        chart("kNN", "Held-out pictures told right by their 20 nearest neighbours", ("knn", "kNN"), unit=" %"),
-        chart("Found again", "Views whose nearest other view is of the same picture", ("found", "found"), unit=" %"),
+        chart("kNN", "Held-out images told right by their 20 nearest neighbors", ("knn_accuracy", "kNN"), unit=" %"),
+        chart("View retrieval accuracy", "Views whose nearest other view is of the same image",
+              ("view_retrieval_accuracy", "accuracy"), unit=" %"),
         chart(
-            "Cosine", "Of the two views of a picture, and of different pictures: far apart is good",
-            ("positive", "same picture"), ("negative", "different pictures"),
+            "Cosine", "Of the two views of an image, and of different images: far apart is good",
+            ("positive_similarity", "same image"), ("negative_similarity", "different images"),
         ),
         chart("Effective rank", "Dimensions in use; near 1 is a collapse", ("rank_h", "of h"), ("rank_z", "of z")),
-        chart("Alignment", "Squared distance of the two views of a picture; small is good", ("alignment", "alignment")),
-        chart("Uniformity", "How evenly pictures spread; more negative is better", ("uniformity", "uniformity")),
+        chart("Alignment", "Squared distance of the two views of an image; small is good", ("alignment", "alignment")),
+        chart("Uniformity", "How evenly images spread; more negative is better", ("uniformity", "uniformity")),
         chart("Learning rate", "Of the last step of the epoch", ("learning_rate", "learning rate"), zero=True),
         chart("Speed", "Images/s", ("images_per_second", "images/s"), zero=True),
     ]  # fmt: skip
     body = Markup('<div class="charts">\n{}</div>').format(Markup("").join(charts))
-    missing = "" if any(row.get("health") for row in rows) else " Health was not measured in this run."
+    missing = "" if any(row.get("validation") for row in rows) else " ValidationMetrics was not measured in this run."
     return Section("Curves", f"A point an epoch; the value stands under the pointer.{missing}", body)
 
 
@@ -138,23 +139,23 @@ def _views(views: ViewsShown | str) -> Section:
         return Section("Views", views)
     matrix = Markup("")
     if views.similarity is not None:
-        shown = [view for _, *both in views.pictures for view in both]
-        names = [f"picture {i // 2 + 1}, view {i % 2 + 1}" for i in range(len(shown))]
+        shown = [view for _, *both in views.images for view in both]
+        names = [f"image {i // 2 + 1}, view {i % 2 + 1}" for i in range(len(shown))]
         matrix = heat_map(views.similarity, names, [view.uri or "data:," for view in shown])
-    return Section("Views", views.lead, render("views.html", pictures=views.pictures, matrix=matrix, of=views.of))
+    return Section("Views", views.lead, render("views.html", images=views.images, matrix=matrix, of=views.of))
 
 
-def _neighbours(neighbours: NeighboursShown | str) -> Section:
-    if isinstance(neighbours, str):
-        return Section("Nearest neighbours", neighbours)
-    return Section("Nearest neighbours", neighbours.lead, render("neighbours.html", rows=neighbours.rows))
+def _neighbors(neighbors: NeighborsShown | str) -> Section:
+    if isinstance(neighbors, str):
+        return Section("Nearest neighbors", neighbors)
+    return Section("Nearest neighbors", neighbors.lead, render("neighbors.html", rows=neighbors.rows))
 
 
 def _probe(probe: ProbeResult | str, confusion: str | None) -> Section:
     if isinstance(probe, str):
         return Section("Probe", probe)
     lead = (
-        f"{len(probe.classes):,} classes, {probe.train_pictures:,} pictures with labels, {probe.test_pictures:,} held "
+        f"{len(probe.classes):,} classes, {probe.train_images:,} images with labels, {probe.test_images:,} held "
         f"out ({probe.split}); always guessing the largest class gives {probe.chance:.1f} %. "
         f"Brackets: where 95 % of bootstrap samples lie."
     )
@@ -164,7 +165,7 @@ def _probe(probe: ProbeResult | str, confusion: str | None) -> Section:
     body = render(
         "probe.html", probe=probe, accuracy=_accuracy, confusion=confusion, confused=confused[:10],
         classes=classes[:MOST_CLASSES], more_classes=len(classes[MOST_CLASSES:]),
-        suspects=probe.suspects[:MOST_SUSPECTS], more_suspects=len(probe.suspects[MOST_SUSPECTS:]),
+        label_errors=probe.label_errors[:MOST_SUSPECTS], more_label_errors=len(probe.label_errors[MOST_SUSPECTS:]),
     )  # fmt: skip
     return Section("Probe", lead, body)
 
@@ -181,17 +182,19 @@ def _plan(config: Mapping[str, Any]) -> Section:
     return Section("Plan", lead, body)
 
 
-def _refused(refused: Sequence[tuple[str, str]]) -> Section:
-    if not refused:
-        return Section("Refused", "No file was refused.")
-    reasons = Counter(reason for _, reason in refused).most_common(12)
-    body = render("refused.html", reasons=reasons, files=refused[:MOST_REFUSED], more=len(refused[MOST_REFUSED:]))
-    return Section("Refused", f"{count(len(refused), 'file')} not used, and why.", body)
+def _skipped(skipped: Sequence[tuple[str, str]]) -> Section:
+    if not skipped:
+        return Section("Refused", "No file was skipped.")
+    reasons = Counter(reason for _, reason in skipped).most_common(12)
+    body = render(
+        "skipped.html", reasons=reasons, files=skipped[:MAX_SKIPPED_LISTED], more=len(skipped[MAX_SKIPPED_LISTED:])
+    )
+    return Section("Refused", f"{count(len(skipped), 'file')} not used, and why.", body)
 
 
 def _value(row: Mapping[str, Any], key: str) -> Any:
     """Of an epoch or of its health; None where it was not measured."""
-    return row[key] if key in row else (row.get("health") or {}).get(key)
+    return row[key] if key in row else (row.get("validation") or {}).get(key)
 
 
 def _last(rows: Sequence[Mapping[str, Any]], key: str) -> Any:

@@ -19,9 +19,9 @@ from simclr_cli.core.locks import Busy, locked
 from simclr_cli.core.text import count
 from simclr_cli.encode.embed import embed_files, nothing_decoded, unit_rows
 from simclr_cli.encode.load import ReadyEncoder, pick_device, run_encoder
-from simclr_cli.images.census import Census, Picture, Refused
-from simclr_cli.images.decode import NotNow, Refusal
-from simclr_cli.images.groups import content_digest
+from simclr_cli.images.census import Census, ImageFile, SkippedImage
+from simclr_cli.images.decode import UnavailableNow, UnusableImage
+from simclr_cli.images.groups import content_checksum
 from simclr_cli.images.scan import NEVER, take_census
 from simclr_cli.images.threads import count_workers, each
 from simclr_cli.search.similarity_scale import Calibration, calibrated, calibration_of
@@ -44,8 +44,8 @@ class Chosen:
 
     def embed(
         self, paths: Sequence[Path], report: Report, stage: str
-    ) -> tuple[NDArray[np.float32], dict[int, Refusal]]:
-        """h of every file that can be decoded, and the refusals of the others by their place in `paths`."""
+    ) -> tuple[NDArray[np.float32], dict[int, UnusableImage]]:
+        """h of every file that can be decoded, and the unusable of the others by their place in `paths`."""
         size, workers = self.settings.batch_size, self.workers
         return embed_files(self.ready, paths, batch_size=size, workers=workers, report=report, stage=stage)
 
@@ -63,19 +63,19 @@ def choose_run(settings: IndexSettings) -> Chosen:
 def open_index(chosen: Chosen, report: Report) -> tuple[Index, Calibration]:
     """Return the vectors of the images as they are now, and what similarities mean among them.
 
-    If the images are gone, or with `as_is`, the vectors that are there serve.
+    If the images are gone, or with `no_update`, the vectors that are there serve.
 
     Raises:
         RunError: neither images nor vectors.
         InputError: not one image can be decoded.
     """
-    report(Note(f"Searching the pictures of {chosen.run.path}."))
+    report(Note(f"Searching the images of {chosen.run.path}."))
     index, why = _stored(chosen)
     census = _census(chosen, why, report)
     if census is not None and (index is None or why or differences(index, census)):
         index = _updated(chosen, index if not why else None, census, report)
     assert index is not None
-    skipped: list[Refused | SkippedFile] = [*(census.refused if census else ()), *index.skipped]
+    skipped: list[SkippedImage | SkippedFile] = [*(census.skipped if census else ()), *index.skipped]
     if skipped:
         first = f"the first of them {skipped[0].name} ({skipped[0].reason})"
         report(Note(f"Left out: {count(len(skipped), 'file')}, {first}.", warning=True))
@@ -92,9 +92,9 @@ def _updated(chosen: Chosen, usable: Index | None, census: Census, report: Repor
             remove_strays(vectors, 0)
             found, why = _stored(chosen)  # the other process may have done it meanwhile
             if why:
-                report(Note(f"{why}: embedding {count(len(census.pictures), 'picture')}."))
+                report(Note(f"{why}: embedding {count(len(census.images), 'image')}."))
             if found is None:
-                found = Index(vectors, str(census.root.resolve()), ready.digest, ready.encoder.width)
+                found = Index(vectors, str(census.root.resolve()), ready.checksum, ready.encoder.width)
             return bring_up_to_date(found, census, chosen, report)
     except (Busy, NotWritten) as error:
         if usable is None or (isinstance(error, NotWritten) and not error.forbidden):
@@ -106,7 +106,7 @@ def _updated(chosen: Chosen, usable: Index | None, census: Census, report: Repor
 def _stored(chosen: Chosen) -> tuple[Index | None, str]:
     """Return the vectors that lie there, and why they cannot be searched, if so."""
     try:
-        found = read_index(chosen.run.vectors, model_digest=chosen.ready.digest)
+        found = read_index(chosen.run.vectors, model_checksum=chosen.ready.checksum)
     except Unusable as error:
         return None, error.what.rstrip(".")
     if found is None or found.width != chosen.ready.encoder.width:
@@ -120,9 +120,9 @@ def _census(chosen: Chosen, why: str, report: Report) -> Census | None:
     Args:
         why: they cannot, if so.
     """
-    if chosen.settings.as_is:
+    if chosen.settings.no_update:
         if why:
-            raise RunError(f"{why}.", "Leave out --as-is: they are made then.")
+            raise RunError(f"{why}.", "Leave out --no-update: they are made then.")
         return None
     try:
         root = chosen.ready.images
@@ -139,7 +139,7 @@ class Differences:
     """What has to be done for an index to be that of its folder."""
 
     gone: NDArray[np.int64]  # places in the index
-    new: tuple[Picture, ...]  # added, changed or moved
+    new: tuple[ImageFile, ...]  # added, changed or moved
     skipped: tuple[SkippedFile, ...]  # as they were when they could not be decoded
     others: bool  # the folder is another one, or the last update has not come to its end
 
@@ -162,7 +162,7 @@ def differences(index: Index, census: Census) -> Differences:
     kept[[index.places[name] for name in lost if name in index.places]] = False
     return Differences(
         np.flatnonzero(~kept),
-        tuple(picture for picture in census.pictures if picture.name in wanted) if wanted else (),
+        tuple(image for image in census.images if image.name in wanted) if wanted else (),
         left,
         index.root != str(census.root.resolve()) or index.is_unfinished or len(left) < len(index.skipped),
     )
@@ -201,42 +201,42 @@ def _tell(known: Index, found: Differences, report: Report) -> None:
     parts = [f"{count(len(found.new), 'file')} new, changed or moved"] if found.new else []
     parts += [f"{len(found.gone):,} of {len(known):,} gone, changed or moved away"] if len(found.gone) else []
     if parts:
-        report(Note(f"The pictures have changed: {', '.join(parts)}. Only new content is embedded."))
+        report(Note(f"The images have changed: {', '.join(parts)}. Only new content is embedded."))
 
 
 def places_by_content(index: Index) -> Mapping[bytes, int]:
-    """Return the place of every image by the digest of its file."""
-    whole = index.images["digest"].tobytes()
+    """Return the place of every image by the checksum of its file."""
+    whole = index.images["checksum"].tobytes()
     return {whole[32 * place : 32 * place + 32]: place for place in range(len(index))}
 
 
 def _embedded(
-    known: Index, by_content: Mapping[bytes, int], pictures: Sequence[Picture], census: Census, chosen: Chosen,
+    known: Index, by_content: Mapping[bytes, int], images: Sequence[ImageFile], census: Census, chosen: Chosen,
     report: Report,
 ) -> tuple[Rows, list[SkippedFile]]:  # fmt: skip
     """Return rows of some images: copied where an image of the same content is known, embedded where not."""
-    paths = [census.path(picture) for picture in pictures]
-    digests = list(each(content_digest, paths, chosen.workers))
-    failed = {i: found for i, found in enumerate(digests) if isinstance(found, Refusal)}
-    whole = {i: bytes.fromhex(found) for i, found in enumerate(digests) if not isinstance(found, Refusal)}
-    same = {i: by_content[digest] for i, digest in whole.items() if digest in by_content}
+    paths = [census.path(image) for image in images]
+    checksums = list(each(content_checksum, paths, chosen.workers))
+    failed = {i: found for i, found in enumerate(checksums) if isinstance(found, UnusableImage)}
+    whole = {i: bytes.fromhex(found) for i, found in enumerate(checksums) if not isinstance(found, UnusableImage)}
+    same = {i: by_content[checksum] for i, checksum in whole.items() if checksum in by_content}
     others = [i for i in whole if i not in same]
-    made, refusals = chosen.embed([paths[i] for i in others], report, "embedding")
-    failed |= {others[i]: refusal for i, refusal in refusals.items()}
-    h = np.empty((len(pictures), known.width), np.float32)
+    made, unusable = chosen.embed([paths[i] for i in others], report, "embedding")
+    failed |= {others[i]: error for i, error in unusable.items()}
+    h = np.empty((len(images), known.width), np.float32)
     h[list(same)] = known.h.take(np.array(list(same.values()), np.int64))
     h[[i for i in others if i not in failed]] = unit_rows(made)
     kept = [i for i in whole if i not in failed]
-    images = [(pictures[i].bytes, pictures[i].modified_ns, list(whole[i]), (pictures[i].height, pictures[i].width))
-              for i in kept]  # fmt: skip
-    rows = Rows(h[kept], [pictures[i].name for i in kept], np.array(images, IMAGE))
-    return rows, [_skipped(pictures[i], refusal) for i, refusal in sorted(failed.items())]
+    described = [(images[i].bytes, images[i].modified_ns, list(whole[i]), (images[i].height, images[i].width))
+                 for i in kept]  # fmt: skip
+    rows = Rows(h[kept], [images[i].name for i in kept], np.array(described, IMAGE))
+    return rows, [_skipped(images[i], error) for i, error in sorted(failed.items())]
 
 
-def _skipped(picture: Picture, refusal: Refusal) -> SkippedFile:
-    """Describe an image that is tried again when it has changed, or, if refused for now only, the next time."""
-    modified_ns = NEVER if isinstance(refusal, NotNow) else picture.modified_ns
-    return SkippedFile(picture.name, refusal.reason, picture.bytes, modified_ns)
+def _skipped(image: ImageFile, unusable: UnusableImage) -> SkippedFile:
+    """Describe an image that is tried again when it has changed, or, if skipped for now only, the next time."""
+    modified_ns = NEVER if isinstance(unusable, UnavailableNow) else image.modified_ns
+    return SkippedFile(image.name, unusable.reason, image.bytes, modified_ns)
 
 
 def within(index: Index, pattern: str) -> NDArray[np.bool_] | None:
@@ -250,5 +250,5 @@ def within(index: Index, pattern: str) -> NDArray[np.bool_] | None:
     fits = re.compile(translate(pattern)).match
     among = np.array([fits(name) is not None for name in index.names], dtype=bool)
     if not among.any():
-        raise InputError(f"No picture of {index.root} fits --within {pattern}.", "Try another pattern.")
+        raise InputError(f"No image of {index.root} fits --within {pattern}.", "Try another pattern.")
     return among

@@ -1,4 +1,4 @@
-"""Which pictures of an index are copies of one another: the same file, or alike to the encoder and to the eye."""
+"""Which images of an index are copies of one another: the same file, or alike to the encoder and to the eye."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from PIL import Image
 
 from simclr_cli.api import CopyKind
 from simclr_cli.engine.nearest import pairs_above
-from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.decode import Refusal
+from simclr_cli.images.cache import DecodedImages
+from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.decode_pool import apart
 from simclr_cli.images.fingerprints import (
     NEAR_DUPLICATE_MIN_CORRELATION,
@@ -31,18 +31,18 @@ from simclr_cli.images.threads import each
 from simclr_cli.store.index import Embeddings, Index
 
 AS_SHARP = 0.75  # of the sharpest: JPEG saved again has up to 1.21 times its sharpness, by the edges of its blocks
-AT_ONCE = 2_048  # pairs whose colours are compared
+AT_ONCE = 2_048  # pairs whose colors are compared
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Groups of places in an index, and what was seen of the pictures there."""
+    """Groups of places in an index, and what was seen of the images there."""
 
     groups: tuple[NDArray[np.int64], ...]  # the best copy first; the largest group first, then by name
     looks: Mapping[int, Look]  # of those that had to be looked at
-    refused: tuple[str, ...]  # pictures that can no longer be decoded, with the reason
+    skipped: tuple[str, ...]  # images that can no longer be decoded, with the reason
 
 
 @dataclass(frozen=True)
@@ -63,28 +63,28 @@ class Rows:
 def find_copies(
     index: Index, kind: CopyKind, threshold: float, *, workers: int, progress: Progress = lambda *_: None
 ) -> Copies:
-    """Groups of two pictures and more; near copies of near copies are of one group.
+    """Groups of two images and more; near copies of near copies are of one group.
 
-    Of files with the same content one is compared for all. Only pictures that are near another one by their vectors
-    are decoded. No list of pairs is kept, so that a folder in which all pictures are alike takes no more memory.
+    Of files with the same content one is compared for all. Only images that are near another one by their vectors
+    are decoded. No list of pairs is kept, so that a folder in which all images are alike takes no more memory.
 
     Args:
         threshold: the least cosine similarity of near copies.
-        progress: called with (pictures looked at, pictures to look at).
+        progress: called with (images looked at, images to look at).
     """
     first = np.arange(len(index))
-    join_equal(first, enumerate(map(bytes, index.images["digest"])))
+    join_equal(first, enumerate(map(bytes, index.images["checksum"])))
     ids = first.copy()
     looks: dict[int, Look] = {}
-    refused: list[str] = []
+    skipped: list[str] = []
     if kind != "exact":
         kept = np.unique(first)
         near = kept[_paired(index.h.only(kept), threshold)]
         paths = [index.path(place) for place in near.tolist()]
         with closing(each(apart(look, workers), paths, workers)) as seen:
             for done, (place, path, one) in enumerate(zip(near.tolist(), paths, seen, strict=True), start=1):
-                if isinstance(one, Refusal):
-                    refused.append(f"{path}: {one.reason}")
+                if isinstance(one, UnusableImage):
+                    skipped.append(f"{path}: {one.reason}")
                 else:
                     looks[place] = one
                 progress(done, len(near))
@@ -98,7 +98,7 @@ def find_copies(
     looks |= {place: looks[one] for place, one in enumerate(first.tolist()) if one in looks}
     groups = [_best_first(part, index, looks) for part in parts if len(part) > 1]
     groups.sort(key=lambda group: (-len(group), os.fsencode(index.name(int(group[0])))))
-    return Copies(tuple(groups), looks, tuple(refused))
+    return Copies(tuple(groups), looks, tuple(skipped))
 
 
 def _paired(vectors: Embeddings, threshold: float) -> NDArray[np.bool_]:
@@ -134,14 +134,14 @@ def join_near_duplicates(
                 join_pairs(ids, places[a[near]], places[b[near]])
 
 
-def join_alike(ids: NDArray[np.int64], pictures: DecodedPictures, progress: Progress = lambda *_: None) -> None:
+def join_alike(ids: NDArray[np.int64], images: DecodedImages, progress: Progress = lambda *_: None) -> None:
     """Join the groups, (N,), of decoded images that are near-duplicates, where there are no embeddings yet."""
-    hashes = np.empty(len(pictures), np.uint64)
-    small = np.empty((len(pictures), 3 * SMALL**2), np.uint8)
-    for i in range(len(pictures)):
-        image = Image.fromarray(pictures.read(np.array([i]))[0].transpose(1, 2, 0))
+    hashes = np.empty(len(images), np.uint64)
+    small = np.empty((len(images), 3 * SMALL**2), np.uint8)
+    for i in range(len(images)):
+        image = Image.fromarray(images.read(np.array([i]))[0].transpose(1, 2, 0))
         hashes[i], small[i] = perceptual_hash(image), small_colors(image)
-        progress(i + 1, len(pictures))
+        progress(i + 1, len(images))
     colors = Rows(lambda rows: standardized(small[rows]), small.shape)
     pairs = pairs_above(colors, NEAR_DUPLICATE_MIN_CORRELATION)
     join_near_duplicates(ids, np.arange(len(ids)), hashes, small, pairs)

@@ -21,24 +21,24 @@ from simclr_cli.pages.images import as_data_uri
 from simclr_cli.store.run import RunFolder
 
 SIDE = 320  # px of a thumbnail, shown at about half of it, so that it is sharp on fine screens
-BY_PIXELS = 64  # px up to which a picture is shown as it is, enlarged by whole pixels
-MOST = 500  # pictures on a page
+BY_PIXELS = 64  # px up to which an image is shown as it is, enlarged by whole pixels
+MOST = 500  # images on a page
 MOST_BYTES = 16_000_000  # of their thumbnails
-LEAST = 8  # pictures of a group, before groups are left out
+LEAST = 8  # images of a group, before groups are left out
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture that was found."""
+    """An image that was found."""
 
     path: str  # as the result has it
-    words: str  # below the picture, such as "0.981: closer than 99.98 % of random pairs"
+    words: str  # below the image, such as "0.981: closer than 99.98 % of random pairs"
     values: Mapping[str, Cell] = field(default_factory=dict)  # further cells of its row of the table
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures that belong together."""
+    """Images that belong together."""
 
     heading: str
     entries: tuple[Entry, ...]  # those to see first, first
@@ -46,7 +46,7 @@ class Group:
     sample: Entry | None = None  # not among the entries: the query or the best copy, which stands first and is marked
 
     @property
-    def pictures(self) -> tuple[Entry, ...]:
+    def images(self) -> tuple[Entry, ...]:
         """All of them, the sample first."""
         return self.entries if self.sample is None else (self.sample, *self.entries)
 
@@ -75,14 +75,14 @@ def write_found(
 ) -> None:
     """Write what was found as the ending of `out` says.
 
-    .html: a gallery of the groups. .csv: a row a picture, of its group, its path and its values, as `names` writes
+    .html: a gallery of the groups. .csv: a row an image, of its group, its path and its values, as `names` writes
     them. .json: the result, as --json prints it.
 
     Args:
         result: a dataclass of plain values.
         title: of the gallery.
         lead: a sentence or two below it.
-        workers: threads that decode pictures for the gallery.
+        workers: threads that decode images for the gallery.
 
     Raises:
         MachineError: the system refused.
@@ -91,21 +91,21 @@ def write_found(
     if kind == ".json":
         return write_json(out, dataclasses.asdict(result))
     if kind == ".csv":
-        columns = list(dict.fromkeys(name for group in groups for entry in group.pictures for name in entry.values))
+        columns = list(dict.fromkeys(name for group in groups for entry in group.images for name in entry.values))
         rows = (
             [as_words(group.heading), as_cell(entry.path), *(as_words(entry.values.get(name)) for name in columns)]
             for group in groups
-            for entry in group.pictures
+            for entry in group.images
         )
         return write_csv(out, ["group", "path", *columns], rows)
     return write_bytes(out, gallery_of(title, lead, groups, workers=workers, report=report).encode("utf-8"))
 
 
 def gallery_of(title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report) -> str:
-    """The page: of every group as many pictures as there is room for, and a word where that is not all."""
-    total = sum(len(group.pictures) for group in groups)
-    level = share([len(group.pictures) for group in groups], MOST)
-    chosen = [group.pictures[:level] for group in groups]
+    """The page: of every group as many images as there is room for, and a word where that is not all."""
+    total = sum(len(group.images) for group in groups)
+    level = share([len(group.images) for group in groups], MOST)
+    chosen = [group.images[:level] for group in groups]
     folder = common_folder([entry.path for group in groups for entry in group.entries])
     thumbnails = _thumbnails([Path(entry.path) for entries in chosen for entry in entries][:MOST], workers, report)
     parts: list[Part] = []
@@ -114,20 +114,20 @@ def gallery_of(title: str, lead: str, groups: Sequence[Group], *, workers: int, 
             break
         made, thumbnails = thumbnails[: len(entries)], thumbnails[len(entries) :]
         found = tuple(_found(entry, folder, *one) for entry, one in zip(entries, made, strict=False))
-        parts.append(Part(group.heading, group.lead, found, len(group.pictures), marked=group.sample is not None))
-    shown = sum(len(part.pictures) for part in parts)
+        parts.append(Part(group.heading, group.lead, found, len(group.images), marked=group.sample is not None))
+    shown = sum(len(part.images) for part in parts)
     words = [lead, f"Names are paths below {folder}." if folder is not None else ""]
     if shown < total:
         among = f" in {len(parts):,} of {count(len(groups), 'group')}" if len(parts) < len(groups) else ""
         words.append(
-            f"This page shows {shown:,} of {count(total, 'picture')}{among}; "
+            f"This page shows {shown:,} of {count(total, 'image')}{among}; "
             "an --out that ends in .csv or .json has them all."
         )
     return gallery_page(title, " ".join(word for word in words if word), parts)
 
 
 def share(sizes: Sequence[int], most: int) -> int:
-    """How many pictures of each group there is room for if all groups are treated alike; LEAST at the least."""
+    """How many images of each group there is room for if all groups are treated alike; LEAST at the least."""
     left = most
     for done, size in enumerate(sorted(sizes)):
         if size * (len(sizes) - done) > left:

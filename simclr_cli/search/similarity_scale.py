@@ -28,7 +28,7 @@ ROUNDING = 1e-6  # by which a similarity may differ when it is computed once mor
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Similarities of random pairs of pictures, and of two views of one picture, by their quantiles."""
+    """Similarities of random pairs of images, and of two views of one image, by their quantiles."""
 
     random: NDArray[np.float64]  # (L,) at LEVELS, rising
     views: NDArray[np.float64]  # (L,) at LEVELS, rising
@@ -40,7 +40,7 @@ class Calibration:
         return _percent(self.random, similarity, self.random_pairs)
 
     def above_views(self, similarity: float) -> float:
-        """Percent of pairs of views of one picture that are less similar."""
+        """Percent of pairs of views of one image that are less similar."""
         return _percent(self.views, similarity, self.view_pairs)
 
     def views_at(self, percent: float) -> float:
@@ -52,8 +52,8 @@ def calibrate(sample: NDArray[np.float32], first: NDArray[np.float32], second: N
     """From rows of length 1.
 
     Args:
-        sample: (R, D) of pictures drawn at random: all pairs of them are taken.
-        first, second: (V, D) of two views of each of V pictures.
+        sample: (R, D) of images drawn at random: all pairs of them are taken.
+        first, second: (V, D) of two views of each of V images.
     """
     similarity = sample @ sample.T
     random = similarity[np.triu_indices(len(sample), 1)]
@@ -83,9 +83,9 @@ def _percent(quantiles: NDArray[np.float64], similarity: float, pairs: int) -> f
     return min(most, float(np.interp(similarity, quantiles[between], LEVELS[between])))
 
 
-SAMPLED = 2_048  # pictures whose pairs are the random ones: two million
-VIEWED = 256  # pictures of which two views are made
-CHANGED = 0.1  # share of the pictures by which an index may grow or shrink before all is taken anew
+SAMPLED = 2_048  # images whose pairs are the random ones: two million
+VIEWED = 256  # images of which two views are made
+CHANGED = 0.1  # share of the images by which an index may grow or shrink before all is taken anew
 
 
 def calibration_of(index: Index) -> Calibration | None:
@@ -121,7 +121,7 @@ def _views(
     ready: ReadyEncoder, index: Index, census: Census, places: NDArray[np.int64], workers: int, report: Report
 ) -> NDArray[np.float32]:
     """(2, V, D): h, of length 1, of two views as the run was trained on; none if an image has gone meanwhile."""
-    by_name = {picture.name: picture for picture in census.pictures}
+    by_name = {image.name: image for image in census.images}
     names = [index.name(int(place)) for place in places]
     chosen = ready.info.settings
     sample = Census(census.root, tuple(by_name[name] for name in names if name in by_name), (), 0)
@@ -130,8 +130,8 @@ def _views(
     try:
         with torch.inference_mode():
             h = embed_views(ready.encoder, chosen, decoded, np.arange(len(decoded)), draw)
-    except InputError as error:  # a picture has gone meanwhile: the next start sees it
-        report(Note(f"What two views of a picture are like is not known: {error.what}", warning=True))
+    except InputError as error:  # an image has gone meanwhile: the next start sees it
+        report(Note(f"What two views of an image are like is not known: {error.what}", warning=True))
         return np.empty((2, 0, index.width), np.float32)
     views: NDArray[np.float32] = torch.nn.functional.normalize(h, dim=-1).cpu().numpy()
     return views

@@ -20,8 +20,10 @@ from simclr_cli.core.safe_read import check_tensors, check_version, parse_json
 from simclr_cli.store.models import plain
 
 FORMAT_VERSION = 2
-NO_DIGEST = "0" * 64  # what stands in place of a file's digest while that is taken: safetensors itself has no checksum
-DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
+NO_DIGEST = (
+    "0" * 64
+)  # what stands in place of a file's checksum while that is taken: safetensors itself has no checksum
+DIGEST = re.compile(rb'"checksum":"([0-9a-f]{64})"')
 UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -34,7 +36,7 @@ class Checkpoint:
     optimizer: dict[str, Any]  # torch's state_dict
     metrics: list[dict[str, Any]]  # of the epochs done
     losses: list[float]  # of the steps done in the epoch under way
-    pictures: str  # the fingerprint of the census that this epoch is of
+    images: str  # the fingerprint of the census that this epoch is of
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -53,11 +55,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
         "losses": checkpoint.losses,
-        "pictures": checkpoint.pictures,
+        "images": checkpoint.images,
         "optimizer_numbers": numbers,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
     }
-    data = to_safetensors(plain(tensors), metadata={"simclr": json.dumps(description), "digest": NO_DIGEST})
+    data = to_safetensors(plain(tensors), metadata={"simclr": json.dumps(description), "checksum": NO_DIGEST})
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
     write_bytes(target, _with_digest(data, hashlib.sha256(data).hexdigest()))
     discard(*(older for older in folder.glob("step-*.safetensors") if older != target))
@@ -98,7 +100,7 @@ def _read(path: Path) -> Checkpoint:
     data = path.read_bytes()
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
     description = check_version(parse_json(header["__metadata__"]["simclr"], finite=False), FORMAT_VERSION, path)
-    if header["__metadata__"]["digest"] != hashlib.sha256(_with_digest(data, NO_DIGEST)).hexdigest():
+    if header["__metadata__"]["checksum"] != hashlib.sha256(_with_digest(data, NO_DIGEST)).hexdigest():
         raise ValueError(f"{path} is not what was saved")
     tensors = from_safetensors(data)
     state: dict[int, dict[str, Any]] = {}
@@ -118,10 +120,10 @@ def _read(path: Path) -> Checkpoint:
         optimizer={"state": state, "param_groups": description["optimizer_groups"]},
         metrics=list(description["metrics"]),
         losses=list(description["losses"]),
-        pictures=str(description["pictures"]),
+        images=str(description["images"]),
     )
 
 
-def _with_digest(data: bytes, digest: str) -> bytes:
-    """A file with this digest in the place of its own."""
-    return DIGEST.sub(f'"digest":"{digest}"'.encode(), data, count=1)
+def _with_digest(data: bytes, checksum: str) -> bytes:
+    """A file with this checksum in the place of its own."""
+    return DIGEST.sub(f'"checksum":"{checksum}"'.encode(), data, count=1)

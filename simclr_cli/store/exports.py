@@ -1,6 +1,6 @@
 """Vectors in the forms that other tools read, each with what they are of: .npz, .safetensors, .csv, .parquet, .tsv.
 
-Whatever a form has no room for (which model, which pictures were refused) stands in a .rows.json beside it.
+Whatever a form has no room for (which model, which images were skipped) stands in a .rows.json beside it.
 """
 
 from __future__ import annotations

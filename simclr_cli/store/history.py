@@ -51,7 +51,7 @@ def _read(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-NOT_DRAWN = ("epoch", "health", "pictures", "held_out")
+NOT_DRAWN = ("epoch", "validation", "images", "held_out")
 
 
 class EventFiles:
@@ -64,12 +64,12 @@ class EventFiles:
     def __init__(self, folder: Path, complain: Callable[[str], object]) -> None:
         self.folder = folder
         self._complain = complain
-        self._refused = False
+        self._skipped = False
         self._writer: SummaryWriter | None = None
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The last of all rows so far, and at first those before it too; complains once if that is refused."""
-        if self._refused:
+        """The last of all rows so far, and at first those before it too; complains once if that is skipped."""
+        if self._skipped:
             return
         new = rows if self._writer is None else rows[-1:]
         ended = time.time() - sum(row.get("seconds") or 0 for row in new)
@@ -84,7 +84,7 @@ class EventFiles:
                     self._writer.add_scalar(name, value, row["epoch"], walltime=ended)
             self._writer.flush()
         except OSError as error:
-            self._refused = True
+            self._skipped = True
             self._complain(f"Event files are no longer written to {self.folder}: {error.strerror or error}.")
 
     def close(self) -> None:
@@ -95,8 +95,8 @@ class EventFiles:
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Tags and values of an epoch: those of its health as health/NAME; what was not measured is left out."""
-    for prefix, part in (("", row), ("health/", row.get("health") or {})):
+    """Yield the tags and values of an epoch that were measured; its validation metrics as validation/NAME."""
+    for prefix, part in (("", row), ("validation/", row.get("validation") or {})):
         for name, value in part.items():
             if name not in NOT_DRAWN and isinstance(value, int | float):
                 yield prefix + name, float(value)

@@ -37,12 +37,12 @@ INDEX, KINDS = "index.json", ("embeddings", "images", "names")
 FLOAT = np.dtype("<f4")
 IMAGE = np.dtype([
     ("bytes", "<i8"), ("modified_ns", "<i8"),
-    ("digest", "u1", 32),  # SHA-256
+    ("checksum", "u1", 32),  # SHA-256
     ("size", "<i4", 2),  # upright height and width, px
 ])  # fmt: skip
 ROWS_PER_BLOCK = 16_384  # copied at once
 BYTES_PER_BLOCK = 1 << 22  # read at once
-AGAIN = "Run the command again without --as-is: the vectors are made anew."
+AGAIN = "Run the command again without --no-update: the vectors are made anew."
 
 
 class Unusable(RunError):
@@ -114,7 +114,7 @@ class Index:
 
     folder: Path  # that it lies in
     root: str  # the folder of the images
-    model_digest: str  # of the encoder that made the embeddings
+    model_checksum: str  # of the encoder that made the embeddings
     width: int
     parts: Mapping[str, Part] = field(default_factory=_new_parts)
     searched: int = 0  # so many rows: those behind them are of an update that has not come to its end
@@ -199,7 +199,7 @@ class Index:
 
     def contents(self, places: NDArray[np.int64]) -> NDArray[np.void]:
         """(n,) places -> (n,) the SHA-256 of each, as one value: sorted faster than rows of bytes."""
-        return np.ascontiguousarray(self.images["digest"][places]).view("V32").reshape(-1)
+        return np.ascontiguousarray(self.images["checksum"][places]).view("V32").reshape(-1)
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
@@ -249,7 +249,8 @@ def save(index: Index) -> Index:
     if len(index.gone) > len(index):
         index = _copied(index)
     content = {
-        "format_version": FORMAT_VERSION, "root": index.root, "model_digest": index.model_digest, "width": index.width,
+        "format_version": FORMAT_VERSION, "root": index.root,
+        "model_checksum": index.model_checksum, "width": index.width,
         "parts": {kind: asdict(part) for kind, part in index.parts.items()}, "searched": index.searched,
         "gone": index.gone.tolist(), "skipped": [astuple(file) for file in index.skipped],
         "similarity": index.similarity,
@@ -294,7 +295,7 @@ def _map(folder: Path, part: Part) -> NDArray[np.uint8]:
     return np.asarray(np.memmap(folder / part.file, np.uint8, "c", 0, (part.bytes,)))
 
 
-def read_index(folder: Path, *, model_digest: str) -> Index | None:
+def read_index(folder: Path, *, model_checksum: str) -> Index | None:
     """Open an index, mapped; None if there is none.
 
     Raises:
@@ -309,7 +310,7 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
         except (OSError, ValueError) as error:
             raise Unusable(f"{folder / INDEX} cannot be read ({error}).", AGAIN) from None
         try:
-            return _read(folder, content, model_digest)
+            return _read(folder, content, model_checksum)
         except Unusable:
             with contextlib.suppress(OSError, ValueError):
                 if read_bytes(folder / INDEX, MOST_OF_LIST) != content:
@@ -317,13 +318,15 @@ def read_index(folder: Path, *, model_digest: str) -> Index | None:
             raise
 
 
-def _read(folder: Path, whole: bytes, model_digest: str) -> Index:
+def _read(folder: Path, whole: bytes, model_checksum: str) -> Index:
     path = folder / INDEX
     try:
         content = check_version(parse_json(whole), FORMAT_VERSION, path)
-        made_by = str(content["model_digest"])
-        if made_by != model_digest:
-            raise Unusable(f"{folder} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).", AGAIN)
+        made_by = str(content["model_checksum"])
+        if made_by != model_checksum:
+            raise Unusable(
+                f"{folder} holds vectors of another model ({made_by[:12]}, not {model_checksum[:12]}).", AGAIN
+            )
         parts = {kind: Part(**content["parts"][kind]) for kind in KINDS}
         for part in parts.values():
             _verify(folder, part)

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import write_bytes
-from simclr_cli.core.safe_read import check_version, digest_file, is_within, parse_json, read_bytes
+from simclr_cli.core.safe_read import check_version, checksum_file, is_within, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 LISTED = (
-    "config.json", "pictures.json", "refused.json", "metrics.jsonl", "speed.jsonl", "outcome.json",
-    "projector.safetensors", "checkpoint/step-*", "encoder-*-epochs*/**/*",
+    "config.json", "images.json", "skipped.json", "metrics.jsonl", "speed.jsonl", "outcome.json",
+    "projection_head.safetensors", "checkpoint/step-*", "encoder-*-epochs*/**/*",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def write_manifest(run: Path, encoder: Path) -> None:
     """
     listed = {file.relative_to(run).as_posix(): file for pattern in LISTED for file in run.glob(pattern)}
     listed |= {f"encoder/{file.relative_to(encoder).as_posix()}": file for file in encoder.rglob("*")}
-    checksums = {name: digest_file(file) for name, file in listed.items() if file.is_file()}
+    checksums = {name: checksum_file(file) for name, file in listed.items() if file.is_file()}
     write_bytes(run / MANIFEST, _encode(checksums))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import move, temporary_beside, write_bytes, write_json
-from simclr_cli.core.safe_read import check_tensors, check_version, digest_file, read_json
+from simclr_cli.core.safe_read import check_tensors, check_version, checksum_file, read_json
 
 FORMAT_VERSION = 1
 
@@ -33,20 +33,20 @@ def write_model(
         before: called with the temporary folder, when all is in it and it has not taken its place.
 
     Returns:
-        The model's digest: SHA-256 of model.safetensors.
+        The model's checksum: SHA-256 of model.safetensors.
     """
     whole = temporary_beside(folder)
     try:
         write_bytes(whole / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
-        digest = digest_file(whole / "model.safetensors")
-        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_digest": digest}})
+        checksum = checksum_file(whole / "model.safetensors")
+        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_checksum": checksum}})
         write_bytes(whole / "README.md", card.encode("utf-8"))
         before(whole)
         move(whole, folder)
     except BaseException:
         shutil.rmtree(whole, ignore_errors=True)
         raise
-    return digest
+    return checksum
 
 
 def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -59,9 +59,9 @@ def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Ten
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise RunError(f"There is no {weights}.", remedy)
-    if digest_file(weights) != config.get("simclr", {}).get("model_digest"):
+    if checksum_file(weights) != config.get("simclr", {}).get("model_checksum"):
         raise RunError(
-            f"{weights} is not what was saved: its digest differs.", "Restore it from a copy, or train again."
+            f"{weights} is not what was saved: its checksum differs.", "Restore it from a copy, or train again."
         )
     return config, read_weights(weights)
 

@@ -30,7 +30,7 @@ from simclr_cli.core.files import (
     sync_folder,
     write_bytes,
 )
-from simclr_cli.core.safe_read import MOST_OF_LIST, check_version, digest_file, is_within, parse_json, read_bytes
+from simclr_cli.core.safe_read import MOST_OF_LIST, check_version, checksum_file, is_within, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.jsonl"
@@ -42,7 +42,7 @@ class Moved(NamedTuple):
     """One file."""
 
     name: str  # relative, below the folder that it is of, and below the one it was moved to
-    digest: str  # SHA-256
+    checksum: str  # SHA-256
 
 
 class Journal(NamedTuple):
@@ -63,7 +63,7 @@ def check_destination(folder: Path, root: Path) -> None:
     ours, theirs = folder.resolve(), root.resolve()
     if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
         raise SettingsError(
-            f"--move-to is {folder}, and that and the folder of the pictures ({root}) lie in one another.",
+            f"--move-to is {folder}, and that and the folder of the images ({root}) lie in one another.",
             "Give a folder beside it.",
         )
     check_free(folder)
@@ -75,7 +75,7 @@ def check_free(folder: Path) -> None:
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
             f"Files were moved to {folder} before, and are not put back.",
-            f"Give another folder, or type: simclr duplicates --put-back {folder}",
+            f"Give another folder, or type: simclr duplicates --restore {folder}",
         )
 
 
@@ -97,7 +97,7 @@ def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progres
     write_bytes(folder / JOURNAL, _line(first))
     moved, left = 0, []
     for done, file in enumerate(files, start=1):
-        line = _line({"name": file.name, "checksum": file.digest})
+        line = _line({"name": file.name, "checksum": file.checksum})
         if why := _move(file, root, folder, partial(append_bytes, folder / JOURNAL, line)):
             left.append(f"{root / file.name}: {why}")
         moved += not why
@@ -124,7 +124,7 @@ def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tupl
     """
     journal = read_journal(folder)
     root = into or journal.root
-    named = f"simclr duplicates --put-back {folder} --into FOLDER"
+    named = f"simclr duplicates --restore {folder} --restore-to FOLDER"
     if not root.is_dir():
         raise InputError(
             f"The files are of {root}, which is not there.",
@@ -145,9 +145,9 @@ def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tupl
             back += not why
         with contextlib.suppress(OSError):
             if _is_reached(root, file.name):
-                _temporary(home, file.digest).unlink(missing_ok=True)  # of a move that was killed
+                _temporary(home, file.checksum).unlink(missing_ok=True)  # of a move that was killed
             if _is_reached(folder, file.name):
-                _temporary(away, file.digest).unlink(missing_ok=True)
+                _temporary(away, file.checksum).unlink(missing_ok=True)
                 os.removedirs(away.parent)  # up to the first that is not empty: the list is in `folder`
         progress(done, len(journal.files))
     if not left:
@@ -178,10 +178,10 @@ def read_journal(folder: Path) -> Journal:
     return Journal(root, files, first.get("inodes"))
 
 
-def is_still(path: Path, digest: str) -> bool:
+def is_still(path: Path, checksum: str) -> bool:
     """Return whether there is an ordinary file, no link, pipe or device, with this checksum."""
     try:
-        return stat.S_ISREG(path.lstat().st_mode) and digest_file(path) == digest
+        return stat.S_ISREG(path.lstat().st_mode) and checksum_file(path) == checksum
     except OSError:
         return False
 
@@ -199,9 +199,9 @@ def _is_reached(folder: Path, name: str) -> bool:
     return (folder / name).parent.resolve() == (folder.resolve() / name).parent
 
 
-def _temporary(target: Path, digest: str) -> Path:
+def _temporary(target: Path, checksum: str) -> Path:
     """Return the name of an unfinished copy, the same at every try, so that one left by a kill is found."""
-    return target.with_name(f"{TEMPORARY_PREFIX}{digest[:16]}")
+    return target.with_name(f"{TEMPORARY_PREFIX}{checksum[:16]}")
 
 
 def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] | None = None) -> str:
@@ -220,9 +220,9 @@ def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] |
             return "a link on the way leads elsewhere"
         if not stat.S_ISREG(old.lstat().st_mode):
             return "a link, or no ordinary file"
-        if digest_file(old) != file.digest:
+        if checksum_file(old) != file.checksum:
             return "changed since its vector was made" if begin else "changed since it was moved"
-        if os.path.lexists(new) and (begin or not is_still(new, file.digest)):
+        if os.path.lexists(new) and (begin or not is_still(new, file.checksum)):
             return f"{new} is there already"
         if begin:
             begin()
@@ -231,7 +231,7 @@ def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] |
             try:
                 os.link(old, new)  # a rename would overwrite
             except OSError:  # another file system, or one without links
-                _copy(old, new, file.digest)
+                _copy(old, new, file.checksum)
             sync_folder(new.parent)
         old.unlink()
         sync_folder(old.parent)
@@ -240,9 +240,9 @@ def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] |
     return ""
 
 
-def _copy(source: Path, target: Path, digest: str) -> None:
+def _copy(source: Path, target: Path, checksum: str) -> None:
     """Copy a file to where there is none, whole and durably, with its times and rights."""
-    temporary = _temporary(target, digest)
+    temporary = _temporary(target, checksum)
     temporary.unlink(missing_ok=True)
     try:
         with source.open("rb") as stream, temporary.open("xb") as copy:
@@ -250,7 +250,7 @@ def _copy(source: Path, target: Path, digest: str) -> None:
             copy.flush()
             os.fsync(copy.fileno())
         shutil.copystat(source, temporary)
-        if digest_file(temporary) != digest:
+        if checksum_file(temporary) != checksum:
             raise OSError("the copy is not what was copied")
         give_name(temporary, target)  # fails where there is a file
     finally:

@@ -44,11 +44,11 @@ class RunFolder:
     config_file = Within("config.json")
     metrics_file = Within("metrics.jsonl")
     speed_file = Within("speed.jsonl")
-    pictures_file = Within("pictures.json")
-    refused_file = Within("refused.json")
+    images_file = Within("images.json")
+    skipped_file = Within("skipped.json")
     encoder = Within("encoder")
     weights_file = Within("encoder/model.safetensors")
-    projector_file = Within("projector.safetensors")
+    projector_file = Within("projection_head.safetensors")
     report_file = Within("report.html")
     pages = Within("pages")
     outcome_file = Within("outcome.json")
@@ -90,21 +90,21 @@ class RunFolder:
         """Write config.json, with the version of this format."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
 
-    def write_refused(self, refused: Sequence[tuple[str, str]]) -> None:
-        """Write refused.json: name and reason of every file that was not used."""
-        write_json(self.refused_file, [{"name": name, "reason": reason} for name, reason in refused])
+    def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
+        """Write skipped.json: name and reason of every file that was not used."""
+        write_json(self.skipped_file, [{"name": name, "reason": reason} for name, reason in skipped])
 
-    def read_refused(self) -> list[tuple[str, str]]:
+    def read_skipped(self) -> list[tuple[str, str]]:
         """Name and reason of every file that was not used.
 
         Raises:
             RunError: missing or damaged.
         """
         try:
-            listed = read_json(self.refused_file, MOST_OF_LIST)
+            listed = read_json(self.skipped_file, MOST_OF_LIST)
             return [(str(entry["name"]), str(entry["reason"])) for entry in listed]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.refused_file} cannot be read ({error}).", "Train under another --run.") from None
+            raise RunError(f"{self.skipped_file} cannot be read ({error}).", "Train under another --run.") from None
 
     def write_last_good(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         """Write last-good/, which is to --weights what another run's encoder/ is."""
@@ -120,7 +120,7 @@ class RunFolder:
         """Write the manifest, and encoder/ in timm's `local-dir:` layout, whole or not at all; this finishes the run.
 
         Returns:
-            The model's digest: SHA-256 of model.safetensors.
+            The model's checksum: SHA-256 of model.safetensors.
         """
         if self.encoder.exists():
             raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")

@@ -21,41 +21,41 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class KeptPictures:
+class ImageList:
     """The files that a run is of, those that could not be decoded included."""
 
     files: Mapping[str, tuple[int, int]]  # size in bytes and time of change in ns, by relative path
     changes: Sequence[Mapping[str, int]]  # how many were added, removed and changed, each time, and after which epoch
 
 
-def write_pictures(run: RunFolder, kept: KeptPictures) -> None:
-    """Write pictures.json."""
+def write_images(run: RunFolder, kept: ImageList) -> None:
+    """Write images.json."""
     files = [[name, *status] for name, status in kept.files.items()]
     content = {"format_version": FORMAT_VERSION, "changes": list(kept.changes), "files": files}
-    write_bytes(run.pictures_file, json.dumps(content).encode("ascii"))
+    write_bytes(run.images_file, json.dumps(content).encode("ascii"))
 
 
-def read_pictures(run: RunFolder) -> KeptPictures:
-    """The pictures that a run is of.
+def read_images(run: RunFolder) -> ImageList:
+    """The images that a run is of.
 
     Raises:
         RunError: missing, damaged, or of a newer version; or a name that leads out of a folder.
     """
     try:
-        content = read_json(run.pictures_file, MOST_OF_LIST)
-        check_version(content, FORMAT_VERSION, run.pictures_file)
+        content = read_json(run.images_file, MOST_OF_LIST)
+        check_version(content, FORMAT_VERSION, run.images_file)
         files = {name: (bytes_, modified_ns) for name, bytes_, modified_ns in content["files"]}
         if not all(isinstance(n, str) and is_within(n) and type(a) is type(b) is int for n, (a, b) in files.items()):
-            raise ValueError("it names what is no picture of a folder")
-        return KeptPictures(files, [dict(change) for change in content["changes"]])
+            raise ValueError("it names what is no image of a folder")
+        return ImageList(files, [dict(change) for change in content["changes"]])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunError(f"{run.pictures_file} cannot be read ({error}).", "Train under another --run.") from None
+        raise RunError(f"{run.images_file} cannot be read ({error}).", "Train under another --run.") from None
 
 
 NOT_KEPT = (
     "resume", "accept_changes", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
 )  # of the command, not of the run  # fmt: skip
-ABSENT = {"held_out": 0, "turn": 0.0}  # what runs did from before there were these settings
+ABSENT = {"held_out": 0, "rotate": 0.0}  # what runs did from before there were these settings
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RunInfo:
     versions: Mapping[str, str | None]  # of simclr, python and libraries, by name
     choices: tuple[Choice, ...] = ()  # the plan's
     extended: tuple[int, ...] = ()  # the epochs that it was to have before it was given more
-    image_changes: Sequence[Mapping[str, int]] = ()  # see store.pictures
+    image_changes: Sequence[Mapping[str, int]] = ()  # see store.images
 
     def described(self) -> dict[str, Any]:
         """Return what config.json holds, but for the version of its format."""
@@ -80,7 +80,7 @@ class RunInfo:
             "extended": list(self.extended),
             "choices": [dataclasses.asdict(choice) for choice in self.choices],
             "census": self.census,
-            "picture_changes": list(self.image_changes),
+            "image_changes": list(self.image_changes),
         }
 
 
@@ -103,7 +103,7 @@ def read_run_info(run: RunFolder) -> RunInfo:
             {"simclr": content.get("simclr_version"), "python": content.get("python"), **content.get("versions", {})},
             tuple(Choice(**choice) for choice in content.get("choices", ())),
             tuple(content.get("extended", ())),
-            tuple(content.get("picture_changes", ())),
+            tuple(content.get("image_changes", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as error:
         raise RunError(f"{run.config_file} does not hold a run's settings ({error}).", "Train again.") from None

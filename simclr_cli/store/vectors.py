@@ -1,7 +1,7 @@
 """Embeddings with the names of their rows, bound to the model that made them.
 
 Two files: NAME.npy, float32 (N, D), which any tool reads, and NAME.rows.json, which says what each row is, which model
-made it, and the digest of the .npy, so that the two cannot be mixed up. (Other forms: store/exports.py.)
+made it, and the checksum of the .npy, so that the two cannot be mixed up. (Other forms: store/exports.py.)
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import discard, write_file, write_json
-from simclr_cli.core.safe_read import MOST_OF_LIST, check_file, check_version, digest_file, is_within, read_json
+from simclr_cli.core.safe_read import MOST_OF_LIST, check_file, check_version, checksum_file, is_within, read_json
 
 FORMAT_VERSION = 1
-AGAIN = "Embed the pictures again."
+AGAIN = "Embed the images again."
 SELF_DESCRIBING = (".npz", ".parquet", ".safetensors")  # they hold names and all else themselves
-KEYS = {"vectors_digest": str, "rows_digest": str, "shape": list, "model_digest": str, "normalised": bool, "root": str,
-        "rows": list, "refused": list, "source_fingerprint": str}  # fmt: skip
+KEYS = {"vectors_checksum": str, "rows_checksum": str, "shape": list, "model_checksum": str, "normalized": bool,
+        "root": str,
+        "rows": list, "skipped": list, "source_fingerprint": str}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class Vectors:
     values: NDArray[np.float32]  # (N, D)
     rows: tuple[str, ...]  # N relative paths, sorted
     root: str  # the folder that they are relative to
-    model_digest: str
-    normalised: bool  # each row of length 1
-    source_fingerprint: str  # of the pictures' census
-    refused: tuple[Mapping[str, str], ...] = ()  # pictures without a row: name and reason
+    model_checksum: str
+    normalized: bool  # each row of length 1
+    source_fingerprint: str  # of the images' census
+    skipped: tuple[Mapping[str, str], ...] = ()  # images without a row: name and reason
 
 
 def rows_file(out: Path) -> Path:
@@ -58,14 +59,14 @@ def write_described(out: Path, vectors: Vectors, write: Callable[[IO[bytes]], ob
     The description comes first, and until the file is in place it holds the last one too: at any moment one of the two
     is that of the file.
     """
-    described = {**about(vectors), "rows_digest": _digest_rows(vectors.rows), "rows": list(vectors.rows)}
+    described = {**about(vectors), "rows_checksum": _checksum_rows(vectors.rows), "rows": list(vectors.rows)}
     try:
         last = {name: value for name, value in _description(out).items() if name != "before"}
     except RunError:
         last = None
 
     def describe(file: Path) -> None:
-        described["vectors_digest"] = digest_file(file)
+        described["vectors_checksum"] = checksum_file(file)
         write_json(rows_file(out), described if last is None else {**described, "before": last})
 
     try:
@@ -83,11 +84,11 @@ def about(vectors: Vectors) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "shape": list(vectors.values.shape),
-        "model_digest": vectors.model_digest,
-        "normalised": vectors.normalised,
+        "model_checksum": vectors.model_checksum,
+        "normalized": vectors.normalized,
         "root": vectors.root,
         "source_fingerprint": vectors.source_fingerprint,
-        "refused": [dict(entry) for entry in vectors.refused],
+        "skipped": [dict(entry) for entry in vectors.skipped],
     }
 
 
@@ -103,25 +104,25 @@ def shards_file(out: Path) -> Path:
 
 def write_shards(out: Path, shards: Sequence[tuple[Path, int]]) -> None:
     """List files of vectors, each with its rows, in order; every one is described by its own .rows.json."""
-    files = [{"file": path.name, "rows": rows, "vectors_digest": digest_file(path)} for path, rows in shards]
+    files = [{"file": path.name, "rows": rows, "vectors_checksum": checksum_file(path)} for path, rows in shards]
     total = sum(rows for _, rows in shards)
     write_json(shards_file(out), {"format_version": FORMAT_VERSION, "rows": total, "shards": files})
 
 
-def read_vectors(out: Path, *, model_digest: str) -> Vectors:
+def read_vectors(out: Path, *, model_checksum: str) -> Vectors:
     """Open vectors (memory-mapped), which must be of this model.
 
     Raises:
         RunError: missing, damaged, the two files not of one writing, or vectors of another model.
     """
     description = _description(out)
-    made_by, rows = description["model_digest"], tuple(description["rows"])
-    if made_by != model_digest:
+    made_by, rows = description["model_checksum"], tuple(description["rows"])
+    if made_by != model_checksum:
         raise RunError(
-            f"{out} holds vectors of another model ({made_by[:12]}, not {model_digest[:12]}).",
-            "Embed the pictures again with this run.",
+            f"{out} holds vectors of another model ({made_by[:12]}, not {model_checksum[:12]}).",
+            "Embed the images again with this run.",
         )
-    if not _is_of(description, out) or _digest_rows(rows) != description["rows_digest"]:
+    if not _is_of(description, out) or _checksum_rows(rows) != description["rows_checksum"]:
         raise RunError(f"{out} and {rows_file(out)} do not belong together.", AGAIN)
     try:
         values = np.load(out, mmap_mode="r", allow_pickle=False)
@@ -134,10 +135,10 @@ def read_vectors(out: Path, *, model_digest: str) -> Vectors:
         values=values,
         rows=rows,
         root=description["root"],
-        model_digest=made_by,
-        normalised=description["normalised"],
+        model_checksum=made_by,
+        normalized=description["normalized"],
         source_fingerprint=description["source_fingerprint"],
-        refused=tuple(description["refused"]),
+        skipped=tuple(description["skipped"]),
     )
 
 
@@ -150,7 +151,7 @@ def _description(out: Path) -> dict[str, Any]:
         if any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
             raise ValueError("it does not describe vectors")
         if not all(isinstance(name, str) and is_within(name) for name in description["rows"]):
-            raise ValueError("it names files outside the folder of the pictures")
+            raise ValueError("it names files outside the folder of the images")
     except FileNotFoundError:
         raise RunError(f"There is no {path} beside {out}.", AGAIN) from None
     except (OSError, ValueError) as error:
@@ -161,11 +162,11 @@ def _description(out: Path) -> dict[str, Any]:
 def _is_of(description: Mapping[str, Any], out: Path) -> bool:
     try:
         check_file(out)
-        return digest_file(out) == description.get("vectors_digest")
+        return checksum_file(out) == description.get("vectors_checksum")
     except (OSError, ValueError):
         return False
 
 
-def _digest_rows(rows: tuple[str, ...]) -> str:
+def _checksum_rows(rows: tuple[str, ...]) -> str:
     """SHA-256 of the names in their order: a swapped name would be a wrong answer."""
     return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()

@@ -17,10 +17,10 @@ from torch import Tensor
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import Ranks
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
-from simclr_cli.core.events import EpochDone, Event, Health, Note, Report, StepDone, TrainingBegun
+from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, TrainingBegun, ValidationMetrics
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.load import start_encoder
-from simclr_cli.engine.encoder import synchronise_norms
+from simclr_cli.engine.encoder import synchronize_norms
 from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate, set_learning_rate
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.loader import Batches
@@ -48,7 +48,7 @@ def train(
     *,
     groups: Tensor | None = None,
     shrunk: Callable[[int], None] = lambda _: None,
-    look: Callable[[SimCLR, int], tuple[Health | None, float | None]] = lambda *_: (None, None),
+    look: Callable[[SimCLR, int], tuple[ValidationMetrics | None, float | None]] = lambda *_: (None, None),
 ) -> list[dict[str, Any]]:
     """Train `model` in place, on the device that it is on.
 
@@ -56,9 +56,9 @@ def train(
     waited for once a second, to say how it goes. Of several processes the first one saves; all stop at the same step.
 
     Args:
-        groups: one for every picture of the census (see contrastive_loss).
+        groups: one for every image of the census (see contrastive_loss).
         shrunk: told of a smaller micro-batch, after the memory was too small for one.
-        look: measures the model after an epoch (see Watch.look).
+        look: measures the model after an epoch (see Monitor.look).
 
     Returns:
         A row an epoch (see EpochDone).
@@ -72,7 +72,7 @@ def train(
     """
     ranks = batches.ranks
     if not ranks.alone and batches.device.type == "cuda":
-        synchronise_norms(model.encoder)
+        synchronize_norms(model.encoder)
     optimizer = create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay)
     steps, total = batches.steps_per_epoch, chosen.epochs * batches.steps_per_epoch
     peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
@@ -84,7 +84,7 @@ def train(
     if found := load_checkpoint(run.checkpoints):
         model.load_state_dict(found.model)
         optimizer.load_state_dict(found.optimizer)
-        begun_again = bool(found.losses) and found.pictures != fingerprint  # its steps were other batches
+        begun_again = bool(found.losses) and found.images != fingerprint  # its steps were other batches
         metrics, losses = found.metrics, [] if begun_again else found.losses
         if ranks.first and metrics:
             write_epochs(run, metrics)
@@ -117,7 +117,7 @@ def train(
         return keep_what_is_good(run, model, batches, step, loss) if ranks.first else ""
 
     if chosen.resume and start < total:
-        why = " The pictures are no longer those that it was of, so this epoch begins again." if begun_again else ""
+        why = " The images are no longer those that it was of, so this epoch begins again." if begun_again else ""
         report(Note(f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}.{why}"))
     model.train()
     step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
@@ -203,15 +203,15 @@ def _smaller(batches: Batches, most: int | None, step: int, report: Report) -> i
     half = largest // 2
     remedy = "Give a smaller --image-size or --backbone, or close what else is running."
     if largest == 1:
-        raise MachineError("The memory is too small to train on a single picture at a time.", remedy)
+        raise MachineError("The memory is too small to train on a single image at a time.", remedy)
     if not batches.ranks.alone:
         raise MachineError(
-            f"The memory of a device is too small for a micro-batch of {largest} pictures.",
+            f"The memory of a device is too small for a micro-batch of {largest} images.",
             f"Go on with --resume --micro-batch {half}.",
         )
     if batches.device.type == "cuda":
         torch.cuda.empty_cache()
-    text = f"Step {step + 1}: the memory was too small for {largest} pictures at a time; done again with {half}."
+    text = f"Step {step + 1}: the memory was too small for {largest} images at a time; done again with {half}."
     report(Note(text, warning=True))
     return half
 

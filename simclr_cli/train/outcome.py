@@ -1,4 +1,4 @@
-"""What came of a training: in words, or what is kept of one whose loss is not finite, and which pictures it met."""
+"""What came of a training: in words, or what is kept of one whose loss is not finite, and which images it met."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from simclr_cli.core.errors import TrainingError
-from simclr_cli.core.events import Health
+from simclr_cli.core.events import ValidationMetrics
 from simclr_cli.core.files import write_json
 from simclr_cli.encode.model_card import timm_config
 from simclr_cli.engine.simclr import SimCLR
@@ -19,11 +19,11 @@ from simclr_cli.images.loader import Batches
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
 
-SAME = 0.98  # mean cosine of the z of different pictures from which on they are all alike
-FLAT = 1.5  # effective rank of h below which all pictures lie on a line
+SAME = 0.98  # mean cosine of the z of different images from which on they are all alike
+FLAT = 1.5  # effective rank of h below which all images lie on a line
 NO_GAIN = 0.98  # of log(2N - 1), the loss of a model that tells nothing apart
 STILL = 0.05  # of all that was gained, gained in the last quarter: it goes on
-BEGUN = 50  # steps, before which all pictures look about the same to any model
+BEGUN = 50  # steps, before which all images look about the same to any model
 QUARTER_FROM = 8  # epochs, below which a quarter says little
 BACKBONE = "encoder.backbone."
 TELL_SECONDS = 1  # between two looks at the loss on a GPU, each of which lets it run dry
@@ -44,24 +44,31 @@ def outcome(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> O
         batch_size: N; a model that tells nothing apart has the loss log(2N - 1).
         steps: of all epochs.
     """
-    measured = [row for row in rows if row.get("health")]
+    measured = [row for row in rows if row.get("validation")]
     losses = [row["loss"] for row in rows]
-    health = Health(**measured[-1]["health"]) if measured else None
+    health = ValidationMetrics(**measured[-1]["validation"]) if measured else None
     nothing = math.log(2 * batch_size - 1)
     tells_nothing = losses[-1] > NO_GAIN * nothing
-    if health is not None and (health.negative > SAME or health.rank_h < FLAT) and tells_nothing and steps >= BEGUN:
+    if (
+        health is not None
+        and (health.negative_similarity > SAME or health.rank_h < FLAT)
+        and tells_nothing
+        and steps >= BEGUN
+    ):
         return Outcome(
             "collapsed",
-            f"The encoder has collapsed: the z of different pictures have a mean cosine of {health.negative:.2f}, and "
-            f"h spreads over {health.rank_h:.1f} dimensions. Train under another --run with a lower --learning-rate, "
+            "The encoder has collapsed: the z of different images have a mean cosine of "
+            f"{health.negative_similarity:.2f}, and h spreads over {health.rank_h:.1f} dimensions. "
+            "Train under another --run with a lower --learning-rate, "
             "or a larger batch or temperature.",
         )
     seen = ""
     if health is not None:
         where = "kept out of training" if health.held_out else "that it was trained on"
+        retrieval = health.view_retrieval_accuracy
         seen = (
-            f" (of two views each of {health.pictures:,} pictures {where}, {health.found:.0f} % find their other one, "
-            f"by chance {100 / (2 * health.pictures - 1):.1f} %; h spreads over {health.rank_h:.0f} dimensions)"
+            f" (of two views each of {health.images:,} images {where}, {retrieval:.0f} % find their other one, "
+            f"by chance {100 / (2 * health.images - 1):.1f} %; h spreads over {health.rank_h:.0f} dimensions)"
         )
     if tells_nothing:
         return Outcome(
@@ -108,7 +115,7 @@ def read_losses(
 
 
 def keep_what_is_good(run: RunFolder, model: SimCLR, batches: Batches, step: int, loss: float) -> str:
-    """Write down the names of a step's pictures, and the last good weights of the backbone.
+    """Write down the names of a step's images, and the last good weights of the backbone.
 
     On a CPU the failed step changed nothing, so that they are the model's. Elsewhere the weights are no longer good by
     the time that the loss is read; those of the last checkpoint are.
@@ -116,12 +123,12 @@ def keep_what_is_good(run: RunFolder, model: SimCLR, batches: Batches, step: int
     Returns:
         The end of a sentence about it.
     """
-    names = [batches.decoded.census.pictures[row].name for row in batches.rows(step)]
-    write_json(run.failure_file, {"step": step + 1, "loss": str(loss), "pictures": names})
+    names = [batches.decoded.census.images[row].name for row in batches.rows(step)]
+    write_json(run.failure_file, {"step": step + 1, "loss": str(loss), "images": names})
     found = load_checkpoint(run.checkpoints) if batches.device.type != "cpu" else None
     state = model.state_dict() if batches.device.type == "cpu" else found.model if found else {}
     good = {name.removeprefix(BACKBONE): value for name, value in state.items() if name.startswith(BACKBONE)}
     if good:
         run.write_last_good(good, timm_config(model.encoder))
     kept = f", and the last good weights are in {run.last_good}" if good else ""
-    return f"; its pictures are named in {run.failure_file}{kept}"
+    return f"; its images are named in {run.failure_file}{kept}"

@@ -20,21 +20,21 @@ from simclr_cli.images.threads import count_workers
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
-MEMORY_SHARE = 0.6  # of what is free, that the pictures of a micro-batch may take
+MEMORY_SHARE = 0.6  # of what is free, that the images of a micro-batch may take
 TAKEN_OVER_KEPT = 1.5  # of a step: all that it takes, over what it keeps from forward to backward
 COMPILE_PAYS = 600  # seconds of training from which on torch.compile's minute pays, at a gain of a tenth
-HELD_OUT_FROM, HELD_OUT_ONE_IN, HELD_OUT_MOST = 640, 25, 256  # pictures
+HELD_OUT_FROM, HELD_OUT_ONE_IN, HELD_OUT_MOST = 640, 25, 256  # images
 OF_SMALL = f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
 OF_LARGE = f"the paper's above {SMALL_IMAGE} px (ImageNet)"
-UNITS = {"image_size": " px", "batch_size": " pictures", "held_out": " pictures"}
+UNITS = {"image_size": " px", "batch_size": " images", "held_out": " images"}
 
 
 @dataclass(frozen=True)
 class Circumstances:
     """What the choices depend on."""
 
-    pictures: int
-    short_side: int  # the pictures' median, px
+    images: int
+    short_side: int  # the images' median, px
     device: torch.device
     processes: int = 1  # that work as one
     memory: int = sys.maxsize  # bytes that are free for each of them
@@ -51,7 +51,7 @@ class Circumstances:
 V = TypeVar("V", bound=ResolvedViews)
 
 # The settings that have a rule, in order: a rule sees what was chosen before it.
-VIEW_RULES = ("image_size", "crop_min", "color_strength", "grey", "flip", "turn", "blur", "workers")
+VIEW_RULES = ("image_size", "crop_min", "color_strength", "grayscale", "flip", "rotate", "blur", "workers")
 RULES = (
     "device", "image_size", "backbone", "batch_size", "held_out", "epochs", "warmup_epochs", "temperature",
     "optimizer", "lr_rule", "learning_rate", "weight_decay", "precision", *VIEW_RULES[1:],
@@ -67,14 +67,14 @@ def _view_rule(name: str, chosen: ResolvedViews, here: Circumstances) -> tuple[A
         fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
         size = max(fitting, default=IMAGE_SIZES[0])
         limit = f", and {most} is what {here.place} trains in good time" if size == most < here.short_side else ""
-        return size, f"the pictures' median short side is {here.short_side} px{limit}"
+        return size, f"the images' median short side is {here.short_side} px{limit}"
     if chosen.preset is not None:
         value, reason = PRESETS[chosen.preset][name]
         return value, f"the preset {chosen.preset}: {reason}"
     small = chosen.image_size <= SMALL_IMAGE
     value = PRESETS["small" if small else "photo"][name][0]
-    if name == "turn":
-        return value, "the paper turns nothing; presets for pictures without an up and a down do"
+    if name == "rotate":
+        return value, "the paper turns nothing; presets for images without an up and a down do"
     if name not in ("color_strength", "blur"):  # the same at every size
         return value, "the paper's (appendix A)"
     return value, OF_SMALL if small else OF_LARGE
@@ -86,27 +86,27 @@ def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any
     match name:
         case "device":
             return str(here.device), "the first GPU" if here.gpu else "no GPU found"
-        case "backbone" if here.gpu and here.pictures >= 50_000 and chosen.image_size >= 128:
-            return "resnet50", f"{here.pictures:,} pictures of some size, and a GPU"
+        case "backbone" if here.gpu and here.images >= 50_000 and chosen.image_size >= 128:
+            return "resnet50", f"{here.images:,} images of some size, and a GPU"
         case "backbone":
-            return "resnet18", f"enough for {here.pictures:,} pictures on {here.place}"
-        case "batch_size" if here.pictures < 16:
-            return here.pictures, "all of them"
+            return "resnet18", f"enough for {here.images:,} images on {here.place}"
+        case "batch_size" if here.images < 16:
+            return here.images, "all of them"
         case "batch_size":
             # The paper wants thousands. In a CPU's few epochs more steps seem to count for more (docs/decisions.md).
             most = 512 if here.gpu else 64
-            size = min(most, 2 ** ((here.pictures // 4).bit_length() - 1))
-            return size, f"a power of two, at most a quarter of the pictures and {most} on {here.place}"
+            size = min(most, 2 ** ((here.images // 4).bit_length() - 1))
+            return size, f"a power of two, at most a quarter of the images and {most} on {here.place}"
         case "held_out":
-            count = min(HELD_OUT_MOST, here.pictures // HELD_OUT_ONE_IN)
-            if here.pictures < HELD_OUT_FROM or here.pictures - count < chosen.batch_size:
-                return 0, "too few pictures to keep some out of training"
+            count = min(HELD_OUT_MOST, here.images // HELD_OUT_ONE_IN)
+            if here.images < HELD_OUT_FROM or here.images - count < chosen.batch_size:
+                return 0, "too few images to keep some out of training"
             of = f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}"
             return count, f"{of}, to measure on what it does not learn from"
         case "epochs":
             seen, least, most = (20_000_000, 100, 800) if here.gpu else (150_000, 10, 100)
-            epochs = max(least, min(most, round(seen / here.pictures)))
-            return epochs, f"to see about {seen:,} pictures, within {least} to {most} epochs on {here.place}"
+            epochs = max(least, min(most, round(seen / here.images)))
+            return epochs, f"to see about {seen:,} images, within {least} to {most} epochs on {here.place}"
         case "warmup_epochs":
             return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
         case "temperature":
@@ -136,24 +136,24 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
     """Fill in what was left open.
 
     Raises:
-        InputError: fewer than two pictures.
+        InputError: fewer than two images.
         SettingsError: settings that cannot work together.
     """
-    if here.pictures < 2:
+    if here.images < 2:
         raise InputError(
-            "There are fewer than two pictures, and SimCLR learns by telling pictures apart.",
+            "There are fewer than two images, and SimCLR learns by telling images apart.",
             "Give a folder of at least 2; a few hundred are a sensible least.",
         )
     settings, choices = _by_rules(settings, RULES, _rule, here)
-    if here.pictures - settings.held_out < settings.batch_size and settings.held_out:
+    if here.images - settings.held_out < settings.batch_size and settings.held_out:
         raise SettingsError(
-            f"--held-out {settings.held_out} of {here.pictures} pictures leaves less than a batch of "
+            f"--held-out {settings.held_out} of {here.images} images leaves less than a batch of "
             f"{settings.batch_size}.",
             "Make one of the two smaller.",
         )
     if settings.batch_size < here.processes:
         raise SettingsError(
-            f"A batch of {settings.batch_size} pictures is too small for {here.processes} processes.",
+            f"A batch of {settings.batch_size} images is too small for {here.processes} processes.",
             "Give a larger --batch-size, or fewer --devices.",
         )
     return settings, choices
@@ -177,14 +177,14 @@ def fit_to_decoded(
     if chosen.held_out and decoded - chosen.held_out < chosen.batch_size:
         if held_out_is_fixed:
             raise InputError(
-                f"--held-out {chosen.held_out} of the {decoded} pictures that could be decoded leaves less than a "
+                f"--held-out {chosen.held_out} of the {decoded} images that could be decoded leaves less than a "
                 f"batch of {chosen.batch_size}.",
-                "Give a smaller --held-out or --batch-size, or repair the pictures.",
+                "Give a smaller --held-out or --batch-size, or repair the images.",
             )
         fewer["held_out"] = 0
     if decoded < chosen.batch_size:
         fewer["batch_size"] = decoded
-    reason = f"only {decoded} pictures could be decoded"
+    reason = f"only {decoded} images could be decoded"
     lines = [_told(name, value, f"not {getattr(chosen, name)}: {reason}") for name, value in fewer.items()]
     return dataclasses.replace(chosen, **fewer), lines
 
@@ -202,8 +202,8 @@ def _by_rules(
     for name in names:
         given = getattr(settings, name)
         value, reason = rule(name, settings, here) if given is None else (given, "as set")
-        if name == "batch_size" and value > here.pictures:
-            value, reason = here.pictures, f"shrunk from {value}: there are no more pictures"
+        if name == "batch_size" and value > here.images:
+            value, reason = here.images, f"shrunk from {value}: there are no more images"
         settings = dataclasses.replace(settings, **{name: value})
         choices.append(_told(name, value, reason))
     return settings, tuple(choices)
@@ -216,10 +216,10 @@ def _told(name: str, value: Any, reason: str) -> Choice:
 def choose_micro_batch(
     chosen: ResolvedSettings, here: Circumstances, kept: int, batch_norm: bool
 ) -> tuple[ResolvedSettings, Choice]:
-    """How many pictures a process computes at once: all of its part of the batch, if the memory holds them.
+    """How many images a process computes at once: all of its part of the batch, if the memory holds them.
 
     Args:
-        kept: bytes that a picture takes between forward and backward.
+        kept: bytes that an image takes between forward and backward.
         batch_norm: whether f has it, which then sees a micro-batch and not the batch.
     """
     own = -(-chosen.batch_size // here.processes)
@@ -234,8 +234,8 @@ def choose_micro_batch(
         reason = f"all {own} would take {gigabytes(own * taken)}, and {gigabytes(here.memory)} is free"
     if value < own:
         reason += f"; {-(-own // value)} make the batch, and all but one are computed twice"
-        reason += f"; batch norm sees {value} pictures at a time" if batch_norm else ""
-    return dataclasses.replace(chosen, micro_batch=value), Choice("micro batch", f"{value} pictures", reason)
+        reason += f"; batch norm sees {value} images at a time" if batch_norm else ""
+    return dataclasses.replace(chosen, micro_batch=value), Choice("micro batch", f"{value} images", reason)
 
 
 def choose_compile(chosen: ResolvedSettings, here: Circumstances, seconds: float) -> tuple[ResolvedSettings, Choice]:

@@ -1,4 +1,4 @@
-"""What a run will take: time and memory, tried out on random pictures; and disk."""
+"""What a run will take: time and memory, tried out on random images; and disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
 from simclr_cli.train.step import Step
 
-TRIAL_PICTURES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
+TRIAL_IMAGES, TRIAL_SECONDS = 64, 4  # what the estimate of the time may cost
 KEPT_A_WEIGHT = {"adamw": 2, "lars": 1, "sgd": 1}  # numbers that an optimizer keeps for each weight
 SHORT_RUN = 120  # seconds; of such a run a rough estimate is enough
 
@@ -49,24 +49,24 @@ def bytes_a_view(encoder: Encoder, precision: Precision) -> int:
         assert h.requires_grad
         return sum(kept.values())
 
-    return (kept_of(6) - kept_of(4)) // 2  # what does not grow with the pictures does not count
+    return (kept_of(6) - kept_of(4)) // 2  # what does not grow with the images does not count
 
 
-def seconds_a_picture(model: SimCLR, chosen: ResolvedSettings, side: int, pictures: int) -> float:
-    """Time a step of a copy of the model on random pictures: few first, more while that is quick and the run is not.
+def seconds_a_image(model: SimCLR, chosen: ResolvedSettings, side: int, images: int) -> float:
+    """Time a step of a copy of the model on random images: few first, more while that is quick and the run is not.
 
     Args:
-        side: of the stored pictures, px.
-        pictures: that the run will see, through all epochs.
+        side: of the stored images, px.
+        images: that the run will see, through all epochs.
     """
     model = copy.deepcopy(model).train()
     eager = dataclasses.replace(chosen, compile="off", loss="nt-xent")
     step = Step(model, create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay), eager, silent)
     most = min(chosen.batch_size, chosen.micro_batch or chosen.batch_size)
     if step.device.type == "cpu":
-        most = min(most, TRIAL_PICTURES)
+        most = min(most, TRIAL_IMAGES)
     count, seconds = 1, 0.0
-    while count < most and seconds * 8 < TRIAL_SECONDS and (count == 1 or pictures * seconds / count > SHORT_RUN):
+    while count < most and seconds * 8 < TRIAL_SECONDS and (count == 1 or images * seconds / count > SHORT_RUN):
         count = min(8 * count, most)
         pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
         sizes = torch.full((count, 2), side)

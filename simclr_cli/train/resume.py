@@ -20,7 +20,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, list_runs
 from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
-from simclr_cli.train.run_images import find_folder, is_of, keep_pictures
+from simclr_cli.train.run_images import find_folder, is_of, keep_images
 
 ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
 MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything else is the run's own
@@ -35,7 +35,7 @@ def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFo
         restarted: the same command was given before, and failed: what it began is gone on with.
 
     Raises:
-        RunError: nothing to resume, a name that is taken, or pictures that are nowhere.
+        RunError: nothing to resume, a name that is taken, or images that are nowhere.
         SettingsError: a resumed run given other settings than its own, or no more epochs than it has done.
     """
     if not settings.resume:
@@ -126,7 +126,7 @@ def settle(
 ) -> RunInfo:
     """Make the folder that of a run in training: which is its own if it was finished, and is given more epochs now.
 
-    What the run is stands in it from here on: settings, versions, census, and every file refused, with its reason.
+    What the run is stands in it from here on: settings, versions, census, and every file skipped, with its reason.
 
     Args:
         census, full: after decoding, and before.
@@ -146,7 +146,7 @@ def settle(
         extended = (*before.extended, before.settings.epochs) if more else before.extended
         new = {choice.name: choice for choice in choices if more and choice.name == "epochs"}
         choices = [new.get(choice.name, choice) for choice in before.choices] or choices
-    changes = keep_pictures(run, full)
+    changes = keep_images(run, full)
     info = RunInfo(
         settings=dataclasses.replace(chosen, images=census.root.resolve()),
         census=census.summary(),
@@ -159,7 +159,7 @@ def settle(
         extended=extended,
         image_changes=changes,
     )
-    run.write_refused([(entry.name, entry.reason) for entry in census.refused])
+    run.write_skipped([(entry.name, entry.reason) for entry in census.skipped])
     run.write_config(info.described())
     return info
 

@@ -1,4 +1,4 @@
-"""The pictures of a run that goes on: found where they are now, and compared with what they were."""
+"""The images of a run that goes on: found where they are now, and compared with what they were."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from simclr_cli.core.events import Note, Report
 from simclr_cli.images.census import Census
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import KeptPictures, read_pictures, write_pictures
+from simclr_cli.store.run_info import ImageList, read_images, write_images
 
-NAMED = 5  # pictures of each kind of change
+NAMED = 5  # images of each kind of change
 
 
 @dataclass(frozen=True)
 class Changes:
-    """How the pictures of a folder differ from those of a run, by name."""
+    """How the images of a folder differ from those of a run, by name."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -56,11 +56,11 @@ def compare(files: Mapping[str, tuple[int, int]], census: Census) -> Changes:
 
 def _files(census: Census) -> dict[str, tuple[int, int]]:
     """Sizes in bytes and times of change, by name."""
-    return {picture.name: (picture.bytes, picture.modified_ns) for picture in census.pictures}
+    return {image.name: (image.bytes, image.modified_ns) for image in census.images}
 
 
 def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
-    """Where the pictures of a run are: where the person says, where they were before, or near there or here.
+    """Where the images of a run are: where the person says, where they were before, or near there or here.
 
     Raises:
         RunError: nowhere.
@@ -71,12 +71,12 @@ def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
     near = [place / before.name for place in (runs, runs.parent, Path.cwd(), before.parent.parent)]
     with contextlib.suppress(OSError):
         near += sorted(before.parent.iterdir())
-    files = read_pictures(run).files
+    files = read_images(run).files
     for folder in near:
         if _holds(folder, files):
             return folder.resolve()
     raise RunError(
-        f"The pictures of the run {run.path} are no longer in {before}, nor in a folder near it or near the run.",
+        f"The images of the run {run.path} are no longer in {before}, nor in a folder near it or near the run.",
         "Say where they are now, by --images FOLDER.",
     )
 
@@ -84,12 +84,12 @@ def find_folder(run: RunFolder, before: Path, given: Path | None) -> Path:
 def is_of(run: RunFolder, before: Path, folder: Path) -> bool:
     """Whether a folder is the one that a run is of, also if it was moved from where it was before."""
     with contextlib.suppress(RunError):
-        return before == folder.resolve() or _holds(folder, read_pictures(run).files)
+        return before == folder.resolve() or _holds(folder, read_images(run).files)
     return False
 
 
-def check_pictures(run: RunFolder, root: Path, census: Census, chosen: ResolvedSettings, report: Report) -> None:
-    """See to it that a folder holds the pictures that a run is of, or that the person accepts what has changed.
+def check_images(run: RunFolder, root: Path, census: Census, chosen: ResolvedSettings, report: Report) -> None:
+    """See to it that a folder holds the images that a run is of, or that the person accepts what has changed.
 
     Args:
         root: where they were.
@@ -98,44 +98,44 @@ def check_pictures(run: RunFolder, root: Path, census: Census, chosen: ResolvedS
         RunError: they have changed.
         InputError: there are too few left.
     """
-    before = read_pictures(run).files
+    before = read_images(run).files
     if changes := compare(before, census):
         if not chosen.accept_changes:
             raise RunError(
-                f"The pictures in {census.root} have changed since {run.path} began "
-                f"({len(before)} then, {len(census.pictures)} now): {changes.words}.",
+                f"The images in {census.root} have changed since {run.path} began "
+                f"({len(before)} then, {len(census.images)} now): {changes.words}.",
                 "Bring the folder back to what it was, go on with what is there now by --accept-changes, or train "
                 "under another --run.",
             )
-        if len(census.pictures) < chosen.batch_size + chosen.held_out:
+        if len(census.images) < chosen.batch_size + chosen.held_out:
             kept_out = f" and {chosen.held_out} kept out" if chosen.held_out else ""
             raise InputError(
                 f"The run {run.path} has batches of {chosen.batch_size}{kept_out}, and there are only "
-                f"{len(census.pictures)} pictures now.",
+                f"{len(census.images)} images now.",
                 "Bring some back, or train under another --run.",
             )
-        report(Note(f"From here on the batches are of the pictures as they are now: {changes.words}.", warning=True))
+        report(Note(f"From here on the batches are of the images as they are now: {changes.words}.", warning=True))
     if root != census.root.resolve():
-        report(Note(f"The pictures of {run.path} are in {census.root} now; they were in {root}."))
+        report(Note(f"The images of {run.path} are in {census.root} now; they were in {root}."))
 
 
-def keep_pictures(run: RunFolder, census: Census) -> list[Mapping[str, int]]:
-    """Write down which pictures a run is of from now on, and if they were others before, when that was.
+def keep_images(run: RunFolder, census: Census) -> list[Mapping[str, int]]:
+    """Write down which images a run is of from now on, and if they were others before, when that was.
 
     Args:
         census: with those that could not be decoded, for one of them may be mended later.
 
     Returns:
-        All changes so far (see store.pictures).
+        All changes so far (see store.images).
     """
     changes: list[Mapping[str, int]] = []
     if run.begun:
-        before = read_pictures(run)
+        before = read_images(run)
         changes += before.changes
         if found := compare(before.files, census):
             counts = {name: len(names) for name, names in vars(found).items()}
             changes.append({"after_epochs": len(read_epochs(run)), **counts})
-    write_pictures(run, KeptPictures(_files(census), changes))
+    write_images(run, ImageList(_files(census), changes))
     return changes
 
 

@@ -21,7 +21,7 @@ from simclr_cli.images.loader import Batch
 
 
 class Step:
-    """Two views of N pictures, their h, the head and the loss over all of them, one step of the optimizer.
+    """Two views of N images, their h, the head and the loss over all of them, one step of the optimizer.
 
     Where a batch is too large for the memory it is cut at h (gradient caching, arXiv 2101.06983): every micro-batch
     gives its h, the last one with its graph and the others without; head and loss see all h of the batch, and give its
@@ -41,7 +41,7 @@ class Step:
         groups: Tensor | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """groups: one for every picture of the census, on the CPU (see contrastive_loss)."""
+        """groups: one for every image of the census, on the CPU (see contrastive_loss)."""
         self.device = model.encoder.mean.device
         self.model, self.optimizer, self.chosen = model, optimizer, chosen
         self.groups, self.ranks = groups, ranks or Ranks()
@@ -79,7 +79,7 @@ class Step:
         try:
             h = [self._represent(batch, part, drawn, graph=False) for part in early]
             if early:
-                _restore(self.model.encoder, kept)  # they are to see each picture once
+                _restore(self.model.encoder, kept)  # they are to see each image once
             h.append(self._represent(batch, last, drawn, graph=True))
             loss, slopes = self._contrast(h, batch)
             h.pop().backward(slopes[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
@@ -142,7 +142,7 @@ class Step:
         return loss.detach(), every.grad.view(2, count, -1)
 
     def _add_gradients(self) -> None:
-        """Those of f are of each process's pictures, and are added up; those of g each has whole, from the first."""
+        """Those of f are of each process's images, and are added up; those of g each has whole, from the first."""
         if self.ranks.alone:
             return
         if not self.ranks.first:

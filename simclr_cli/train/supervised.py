@@ -22,15 +22,15 @@ from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.compile import folded
 from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.optim import Schedule, peak_learning_rate, set_learning_rate
-from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.loader import AHEAD
 from simclr_cli.images.threads import ahead
 from simclr_cli.train.outcome import TELL_SECONDS, read_losses
 from simclr_cli.train.profiling import seconds_a_step
 
-CROP_AND_FLIP = ViewRecipe(jitter=0.0, grey=0.0, blur=0.0)
+CROP_AND_FLIP = ViewRecipe(jitter=0.0, grayscale=0.0, blur=0.0)
 MOMENTUM = 0.9
-TRIAL_PICTURES = 32  # what the estimate of the time is made from
+TRIAL_IMAGES = 32  # what the estimate of the time is made from
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ LINEAR = ClassifierRecipe(frozen=True, learning_rate=0.1, epochs=90)
 FINE_TUNING = ClassifierRecipe(frozen=False, learning_rate=0.05, epochs=30)
 
 
-def automatic_batch_size(pictures: int, device: torch.device) -> int:
-    """B for so many labelled pictures: a power of two, at most a quarter of them, and 256 on a CPU or 1,024 on a GPU.
+def automatic_batch_size(images: int, device: torch.device) -> int:
+    """B for so many labeled images: a power of two, at most a quarter of them, and 256 on a CPU or 1,024 on a GPU.
 
-    The paper takes 4,096 of ImageNet (1,024 of 1 %), and the rate grows with B: of few pictures too large a batch
+    The paper takes 4,096 of ImageNet (1,024 of 1 %), and the rate grows with B: of few images too large a batch
     would leave too few steps. Below 16 it is all of them.
     """
-    if pictures < 16:
-        return pictures
-    most, quarter = 256 if device.type == "cpu" else 1024, pictures // 4
+    if images < 16:
+        return images
+    most, quarter = 256 if device.type == "cpu" else 1024, images // 4
     return min(most, 1 << (quarter.bit_length() - 1))
 
 
 def train_classifier(
     encoder: Encoder,
-    decoded: DecodedPictures,
+    decoded: DecodedImages,
     rows: NDArray[np.int64],
     labels: Tensor,
     classes: int,
@@ -70,15 +70,15 @@ def train_classifier(
     seed: int,
     report: Report,
 ) -> nn.Linear:
-    """A linear classifier of h, zero before the first step, trained on one random view of each picture an epoch.
+    """A linear classifier of h, zero before the first step, trained on one random view of each image an epoch.
 
-    h goes in as it is, not normalised and not standardised. If the recipe is frozen, f stays as it is bit for bit;
+    h goes in as it is, not normalized and not standardized. If the recipe is frozen, f stays as it is bit for bit;
     otherwise it is trained in place, batch norm and dropout included, and is left in eval mode. Order follows from
     (seed, epoch), views and dropout from (seed, step). An epoch's remainder is a batch of its own.
 
     Args:
         encoder: f, on the device to train on.
-        rows: (N,) places of the labelled pictures in `decoded`.
+        rows: (N,) places of the labeled images in `decoded`.
         labels: (N,) int64, theirs, from 0 to before `classes`; on the CPU.
         batch_size: B; None: see automatic_batch_size.
 
@@ -123,7 +123,7 @@ def train_classifier(
 
 
 class Update:
-    """One step of Nesterov's momentum on the cross-entropy of one view of each picture of a batch."""
+    """One step of Nesterov's momentum on the cross-entropy of one view of each image of a batch."""
 
     def __init__(self, encoder: Encoder, classes: int, recipe: ClassifierRecipe, seed: int) -> None:
         self.device, self.size = encoder.mean.device, encoder.spec.image_size
@@ -137,7 +137,7 @@ class Update:
         self.optimizer = torch.optim.SGD(trained, lr=0.0, momentum=MOMENTUM, nesterov=True)
 
     def __call__(self, pixels: Tensor, sizes: Tensor, labels: Tensor, step: int, rate: float) -> Tensor:
-        """Train on (B, 3, H, W) uint8 squashed pictures of (B, 2) true sizes; return the mean loss before.
+        """Train on (B, 3, H, W) uint8 squashed images of (B, 2) true sizes; return the mean loss before.
 
         The loss is a scalar without graph, on the device.
         """
@@ -153,7 +153,7 @@ class Update:
             if not is_out_of_memory(error):
                 raise
             raise MachineError(
-                f"The memory is too small to train on {len(pixels)} pictures at a time.",
+                f"The memory is too small to train on {len(pixels)} images at a time.",
                 f"Give a smaller batch: --batch-size {max(1, len(pixels) // 2)}, for one.",
             ) from None
         self.optimizer.step()
@@ -172,18 +172,18 @@ class Update:
 def batch_starts(count: int, batch_size: int) -> list[int]:
     """Return where each batch but the first begins in an epoch's order; a remainder of one joins the batch before.
 
-    Of a single picture batch norm has no variance to learn, and where it is 1 x 1 by then it refuses.
+    Of a single image batch norm has no variance to learn, and where it is 1 x 1 by then it refuses.
     """
     return list(range(batch_size, count - 1, batch_size))
 
 
-def seconds_a_picture(encoder: Encoder, classes: int, recipe: ClassifierRecipe, side: int, batch_size: int) -> float:
-    """What one picture costs in training, tried out on a copy of the encoder with random pictures.
+def seconds_a_image(encoder: Encoder, classes: int, recipe: ClassifierRecipe, side: int, batch_size: int) -> float:
+    """What one image costs in training, tried out on a copy of the encoder with random images.
 
     Args:
-        side: of the stored pictures, px.
+        side: of the stored images, px.
     """
-    count = min(batch_size, TRIAL_PICTURES)
+    count = min(batch_size, TRIAL_IMAGES)
     update = Update(copy.deepcopy(encoder), classes, recipe, seed=0)
     pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator())
     sizes, labels = torch.full((count, 2), side), torch.zeros(count, dtype=torch.int64)
@@ -191,7 +191,7 @@ def seconds_a_picture(encoder: Encoder, classes: int, recipe: ClassifierRecipe, 
 
 
 def _batches(
-    decoded: DecodedPictures, rows: NDArray[np.int64], starts: list[int], epochs: int, seed: int
+    decoded: DecodedImages, rows: NDArray[np.int64], starts: list[int], epochs: int, seed: int
 ) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
     """Yield (B,) places among `rows` and (B, 3, side, side) uint8 of every step, the next ones read ahead."""
     orders = (numpy_generator(seed, Purpose.CLASSIFIER, epoch).permutation(len(rows)) for epoch in range(epochs))

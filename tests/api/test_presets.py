@@ -17,7 +17,7 @@ from simclr_cli.train.plan import Circumstances, resolve, resolve_views
 
 HERE = Circumstances(1000, 256, torch.device("cpu"))
 PAGE = (Path(__file__).parents[2] / "docs" / "presets.md").read_text(encoding="utf-8")
-VALUES = ["crop_min", "color_strength", "grey", "flip", "turn", "blur"]
+VALUES = ["crop_min", "color_strength", "grayscale", "flip", "rotate", "blur"]
 
 
 def test_every_preset_has_a_value_for_every_setting_within_its_bounds() -> None:
@@ -58,10 +58,10 @@ def test_what_is_typed_wins_over_the_preset(preset: Preset, name: str) -> None:
 
 
 def test_recipe_of_the_views_is_that_of_the_settings() -> None:
-    given = {"crop_min": 0.3, "color_strength": 0.4, "grey": 0.1, "flip": 0.0, "turn": 0.7, "blur": 0.2}
+    given = {"crop_min": 0.3, "color_strength": 0.4, "grayscale": 0.1, "flip": 0.0, "rotate": 0.7, "blur": 0.2}
     settings, _ = resolve(ResolvedSettings(images=Path(), **given), HERE)
     recipe = view_recipe(settings)
     assert recipe.crop_area == (0.3, 1.0)
-    assert (recipe.jitter, recipe.strength, recipe.grey, recipe.flip) == (0.8, 0.4, 0.1, 0.0)
-    assert (recipe.turn, recipe.blur) == (0.7, 0.2)
+    assert (recipe.jitter, recipe.strength, recipe.grayscale, recipe.flip) == (0.8, 0.4, 0.1, 0.0)
+    assert (recipe.rotate, recipe.blur) == (0.7, 0.2)
     assert view_recipe(dataclasses.replace(settings, color_strength=0.0)).jitter == 0

@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused at once, before torch is imported."""
+"""Settings that cannot work are skipped at once, before torch is imported."""
 
 import dataclasses
 import subprocess
@@ -28,7 +28,7 @@ from simclr_cli.api import (
 )
 from simclr_cli.core.errors import InputError, SettingsError
 
-VERBS = [
+COMMAND_NAMES = [
     kind
     for name, kind in vars(api).items()
     if name.endswith("Settings") and dataclasses.is_dataclass(kind) and kind not in (EncoderSettings, ResolvedSettings)
@@ -36,7 +36,7 @@ VERBS = [
 HERE = Path(__file__).parent
 
 # What a verb needs at least.
-GIVEN: dict[type[Any], dict[str, Any]] = {kind: {} for kind in VERBS}
+GIVEN: dict[type[Any], dict[str, Any]] = {kind: {} for kind in COMMAND_NAMES}
 GIVEN.update(
     {
         PretrainSettings: {"images": HERE},
@@ -66,9 +66,9 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"crop_min": 1.01}),
     (PretrainSettings, {"color_strength": -0.1}),
     (PretrainSettings, {"color_strength": 2.1}),
-    (PretrainSettings, {"grey": 1.1}),
+    (PretrainSettings, {"grayscale": 1.1}),
     (PretrainSettings, {"flip": -0.1}),
-    (PretrainSettings, {"turn": 1.1}),
+    (PretrainSettings, {"rotate": 1.1}),
     (PretrainSettings, {"preset": "cats"}),
     (PretrainSettings, {"blur": 1.1}),
     (PretrainSettings, {"seed": -1}),
@@ -83,7 +83,7 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PreviewSettings, {"preset": "cats"}),
     (PreviewSettings, {"out": Path("sheet.pdf")}),
     (PreviewSettings, {"out": Path("sheet")}),
-    (PreviewSettings, {"pictures": 0}),
+    (PreviewSettings, {"count": 0}),
     (PreviewSettings, {"views": 0}),
     (PreviewSettings, {"crop_min": 0.0}),
     (EmbedSettings, {"run": "a", "backbone": "resnet18"}),
@@ -117,13 +117,13 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),
-    (OutliersSettings, {"neighbours": 0}),
+    (OutliersSettings, {"neighbors": 0}),
     (OutliersSettings, {"out": Path("odd.txt")}),
     (OutliersSettings, {"out": Path("odd.csv"), "open": True}),
     (ClustersSettings, {"clusters": 1}),
     (ClustersSettings, {"method": "ward"}),
     (ClustersSettings, {"method": "hdbscan", "clusters": 4}),
-    (ClustersSettings, {"smallest": 4}),
+    (ClustersSettings, {"min_cluster_size": 4}),
     (ClustersSettings, {"out": Path("clusters.npy")}),
     (SimilarSettings, {"out": Path("found.txt")}),
     (SimilarSettings, {"out": Path("found")}),
@@ -133,14 +133,14 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (DuplicatesSettings, {"min_similarity": 0.9, "kind": "exact"}),
     (DuplicatesSettings, {"out": Path("copies.txt")}),
     (DuplicatesSettings, {"open": True, "out": Path("copies.csv")}),
-    (DuplicatesSettings, {"put_back": HERE, "move_to": HERE}),
+    (DuplicatesSettings, {"restore": HERE, "move_to": HERE}),
     (MapSettings, {"out": Path("map.png")}),
     (MapSettings, {"out": Path("map")}),
     (MapSettings, {"layout": "umap"}),
     (MapSettings, {"clusters": 1}),
     (MapSettings, {"seed": -1}),
     (MapSettings, {"batch_size": 0}),
-    (DemoSettings, {"pictures": 99}),
+    (DemoSettings, {"count": 99}),
     (DemoSettings, {"epochs": 0}),
     (DemoSettings, {"image_size": 7}),
     (DemoSettings, {"seed": -1}),
@@ -151,14 +151,14 @@ def labels(cases: list[tuple[type[Any], dict[str, Any]]]) -> list[str]:
     return [f"{kind.__name__}-{'-'.join(f'{key}={value}' for key, value in given.items())}" for kind, given in cases]
 
 
-@pytest.mark.parametrize("kind", [*VERBS, EncoderSettings, ResolvedSettings])
+@pytest.mark.parametrize("kind", [*COMMAND_NAMES, EncoderSettings, ResolvedSettings])
 def test_every_setting_has_its_help(kind: type[Any]) -> None:
     for declared in dataclasses.fields(kind):
         text = declared.metadata["help"]
         assert text.strip() == text and text.endswith("."), declared.name
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", COMMAND_NAMES)
 def test_setting_of_none_says_what_auto_means(kind: type[Any]) -> None:
     """Or is a choice between encoders, which needs none."""
     for declared in dataclasses.fields(kind):
@@ -166,7 +166,7 @@ def test_setting_of_none_says_what_auto_means(kind: type[Any]) -> None:
             assert "Auto:" in declared.metadata["help"], declared.name
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", COMMAND_NAMES)
 def test_defaults_are_possible_and_frozen(kind: type[Any]) -> None:
     made = kind(**GIVEN[kind])
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -218,17 +218,19 @@ def test_error_names_option_value_and_bound(given: dict[str, Any], told: str) ->
     assert caught.value.what == told
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", COMMAND_NAMES)
 def test_bounds_themselves_are_inside_where_they_say_so(kind: type[Any]) -> None:
     for declared in dataclasses.fields(kind):
         for bound in ("at_least", "at_most"):
             if declared.metadata[bound] is not None:
                 value = declared.metadata[bound]
-                more = {"warmup_epochs": {"epochs": 1}, "smallest": {"method": "hdbscan"}}.get(declared.name, {})
+                more = {"warmup_epochs": {"epochs": 1}, "min_cluster_size": {"method": "hdbscan"}}.get(
+                    declared.name, {}
+                )
                 assert getattr(kind(**GIVEN[kind], **more, **{declared.name: value}), declared.name) == value
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", COMMAND_NAMES)
 def test_every_number_has_a_bound(kind: type[Any]) -> None:
     hints = get_type_hints(kind)
     for declared in dataclasses.fields(kind):
@@ -240,10 +242,10 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"images": None, "resume": True}),
     (PretrainSettings, {"warmup_epochs": 10, "epochs": 10}),
     (PretrainSettings, {"warmup_epochs": 500}),  # the plan knows the epochs
-    (PretrainSettings, {"crop_min": 1.0, "color_strength": 0.0, "grey": 0.0, "flip": 1.0, "blur": 0.0}),
+    (PretrainSettings, {"crop_min": 1.0, "color_strength": 0.0, "grayscale": 0.0, "flip": 1.0, "blur": 0.0}),
     (PretrainSettings, {"cache_gb": 0.0, "compile": "on"}),
     (PretrainSettings, {"cache_gb": 0.25, "compile": "off"}),
-    (CacheSettings, {"images": HERE / "gone", "clear": True}),  # a cache may outlive its pictures
+    (CacheSettings, {"images": HERE / "gone", "clear": True}),  # a cache may outlive its images
     (EmbedSettings, {"images": HERE, "backbone": "resnet18", "weights": "imagenet"}),
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),
@@ -304,6 +306,6 @@ def test_unknown_choice_is_a_settings_error(name: str) -> None:
         PretrainSettings(images=HERE, **{name: "bogus"})
 
 
-@pytest.mark.parametrize("kind", VERBS)
+@pytest.mark.parametrize("kind", COMMAND_NAMES)
 def test_no_help_holds_what_rich_would_take_for_markup(kind: type[Any]) -> None:
     assert not [f.name for f in dataclasses.fields(kind) if "[" in f.metadata["help"]]

@@ -22,7 +22,7 @@ from PIL import Image
 
 from simclr_cli.cli.app import app
 
-COLOURS = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS")
+COLORS = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS")
 TINY = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1 --blur 0".split()
 
 
@@ -41,12 +41,12 @@ def plain(text: str) -> str:
 
 @pytest.fixture(autouse=True)
 def neutral_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No colours asked for or forbidden by the surroundings; signal handlers as they were afterwards.
+    """No colors asked for or forbidden by the surroundings; signal handlers as they were afterwards.
 
     A command that runs in this process and is to stop is given all the time it takes: its end would be that of pytest.
     """
     monkeypatch.setattr("simclr_cli.cli.signals.PATIENCE", 600)
-    for name in COLOURS:
+    for name in COLORS:
         monkeypatch.delenv(name, raising=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -109,7 +109,7 @@ def command(installed_command: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def photos(once: Callable[..., Path]) -> Path:
-    """24 small pictures in two classes; not to be changed."""
+    """24 small images in two classes; not to be changed."""
 
     def make(folder: Path) -> None:
         for i in range(24):

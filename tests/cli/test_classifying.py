@@ -35,8 +35,8 @@ def test_what_a_person_sees(simclr: Callable[..., Any], runs: Path, photos: Path
     out = runs / "photos" / "classifier"
     assert (code, stdout) == (0, f"{out}\n"), talk
     assert "Plan for" in talk and "learning rate" in talk and "epoch 3 " in talk
-    assert "held-out pictures told right" in talk and "always guessing one class gives 50.0 %" in talk
-    assert f"simclr predict PICTURE --classifier {out}" in talk
+    assert "held-out images told right" in talk and "always guessing one class gives 50.0 %" in talk
+    assert f"simclr predict IMAGE --classifier {out}" in talk
     (tmp_path / "empty.png").write_bytes(b"")
     odd = tmp_path / os.fsdecode(b"\x1b[31mred\t\xff.png")
     with odd.open("wb") as stream:
@@ -57,7 +57,7 @@ def test_json_holds_the_results(simclr: Callable[..., Any], runs: Path, photos: 
     assert list(made) == fields(results.FinetuneResult) and list(made["accuracy"]) == fields(results.Accuracy)
     assert made["classes"] == ["dark", "light"] and made["batch_size"] == 4
     told = json.loads(simclr("predict", photos, "--runs", runs, "--top", 1, "--json").stdout)
-    assert list(told) == fields(results.PredictResult) and told["model_digest"] == made["model_digest"]
+    assert list(told) == fields(results.PredictResult) and told["model_checksum"] == made["model_checksum"]
     assert len(told["predictions"]) == 24
     assert all(list(one) == fields(results.Prediction) for one in told["predictions"])
     assert all(list(each) == fields(results.ClassProbability) for one in told["predictions"] for each in one["classes"])

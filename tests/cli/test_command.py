@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int, str]]:
@@ -20,25 +20,25 @@ def state_of(folder: Path) -> dict[str, tuple[int, int, str]]:
     }
 
 
-def test_from_a_folder_of_pictures_to_a_found_picture(
+def test_from_a_folder_of_images_to_a_found_image(
     installed: Callable[..., Any], forked: Callable[..., Any], tmp_path: Path
 ) -> None:
-    pictures = tmp_path / "images"
-    draw_pictures(pictures, seed=0, pictures=48, size=48)
-    before = state_of(pictures)
+    images = tmp_path / "images"
+    draw_images(images, seed=0, count=48, size=48)
+    before = state_of(images)
 
     code, stdout, talk = installed(
         "pretrain", "images", "--backbone", "test_resnet", "--image-size", "40", "--epochs", "2", "--batch-size", "16",
         cwd=tmp_path,
     )  # fmt: skip
     assert (code, stdout) == (0, "simclr-runs/images\n"), talk
-    said = ["images: 48 pictures (", "folders look like 10 classes", "Plan for simclr-runs/images", "epoch 1  loss",
-            "epoch 2  loss", "Trained on 48 pictures for 2 epochs", "simclr similar PICTURE"]  # fmt: skip
+    said = ["images: 48 images (", "folders look like 10 classes", "Plan for simclr-runs/images", "epoch 1  loss",
+            "epoch 2  loss", "Trained on 48 images for 2 epochs", "simclr similar IMAGE"]  # fmt: skip
     assert [talk.find(words) for words in said] == sorted(talk.find(words) for words in said) and said[0] in talk
     run = tmp_path / "simclr-runs" / "images"
     assert {path.name for path in run.iterdir()} == {
-        "config.json", "metrics.jsonl", "speed.jsonl", "pictures.json", "refused.json", "encoder",
-        "projector.safetensors", "checkpoint", "outcome.json", "report.html", "manifest.json",
+        "config.json", "metrics.jsonl", "speed.jsonl", "images.json", "skipped.json", "encoder",
+        "projection_head.safetensors", "checkpoint", "outcome.json", "report.html", "manifest.json",
     }  # fmt: skip
 
     code, stdout, talk = forked("embed", "--out", "vecs.npy", cwd=tmp_path)
@@ -57,9 +57,9 @@ def test_from_a_folder_of_pictures_to_a_found_picture(
     query = names[11]
     code, stdout, talk = installed("similar", f"images/{query}", "--top", "3", cwd=tmp_path)
     header, *rows = (line.split("\t") for line in stdout.splitlines())
-    assert code == 0 and header == ["rank", "similarity", "closeness", "path"] and "Searching the pictures of" in talk
+    assert code == 0 and header == ["rank", "similarity", "closeness", "path"] and "Searching the images of" in talk
     order = np.argsort(-(vectors @ vectors[11]), kind="stable")
-    assert [Path(path) for *_, path in rows] == [pictures / names[i] for i in order if i != 11][:3]
+    assert [Path(path) for *_, path in rows] == [images / names[i] for i in order if i != 11][:3]
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "simclr-runs", "vecs.npy", "vecs.rows.json"]
-    assert state_of(pictures) == before
+    assert state_of(images) == before

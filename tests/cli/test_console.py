@@ -1,4 +1,4 @@
-"""What a person sees: nothing raw, tables or tabs, colours or none."""
+"""What a person sees: nothing raw, tables or tabs, colors or none."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 from simclr_cli.api import (
     Accuracy,
-    CacheKept,
     CacheResult,
     DemoResult,
     EmbedResult,
     FewLabels,
-    Neighbour,
+    FolderCache,
+    Neighbor,
     PretrainResult,
     ProbeResult,
     QueryResult,
@@ -63,8 +63,8 @@ def stdout(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
 
 def census(**values: Any) -> dict[str, Any]:
     return {
-        "folder": "pics", "pictures": 1200, "formats": {"JPEG": 1190, "PNG": 10}, "classes": [], "refused": 0,
-        "short_side": {"least": 20, "median": 30, "most": 40}, "refused_because": {}, "other_files": 0, **values,
+        "folder": "pics", "images": 1200, "formats": {"JPEG": 1190, "PNG": 10}, "classes": [], "skipped": 0,
+        "short_side": {"least": 20, "median": 30, "most": 40}, "skipped_because": {}, "other_files": 0, **values,
     }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_duration(seconds: float, words: str) -> None:
 def test_no_event_lets_a_raw_character_through(log: tuple[Face, io.StringIO]) -> None:
     face, stream = log
     face.report(Note(NASTY, warning=True))
-    face.report(CensusTaken(census(folder=NASTY, classes=[NASTY, "b"], refused=2, refused_because={NASTY: 2})))
+    face.report(CensusTaken(census(folder=NASTY, classes=[NASTY, "b"], skipped=2, skipped_because={NASTY: 2})))
     face.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
     face.error(InputError(f"There is no {NASTY}.", f"Look at {NASTY}."))
     text = stream.getvalue()
@@ -128,11 +128,11 @@ def test_no_event_lets_a_raw_character_through_to_a_terminal(terminal: tuple[Fac
 def test_census_in_words(log: tuple[Face, io.StringIO]) -> None:
     face, stream = log
     classes = [f"c{i}" for i in range(15)]
-    face.report(CensusTaken(census(classes=classes, refused=3, refused_because={"damaged": 3}, other_files=1234)))
+    face.report(CensusTaken(census(classes=classes, skipped=3, skipped_because={"damaged": 3}, other_files=1234)))
     assert stream.getvalue().splitlines() == [
-        "pics: 1,200 pictures (1,190 JPEG, 10 PNG), short side 20 to 40 px",
+        "pics: 1,200 images (1,190 JPEG, 10 PNG), short side 20 to 40 px",
         "  folders look like 15 classes (not used for training): " + ", ".join(classes[:12]) + ", ...",
-        "  3 files refused:",
+        "  3 files skipped:",
         "    3 x damaged",
         "  1,234 other files passed over",
     ]
@@ -192,7 +192,7 @@ def test_error_is_two_lines(log: tuple[Face, io.StringIO]) -> None:
     assert stream.getvalue() == "Error: There is no folder x.\nCheck the path.\n"
 
 
-def test_no_color_takes_the_colours_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_takes_the_colors_away(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {}
     monkeypatch.setenv("TERM", "xterm-256color")
     for wanted in ("", "1"):
@@ -203,7 +203,7 @@ def test_no_color_takes_the_colours_away(monkeypatch: pytest.MonkeyPatch) -> Non
         face.report(Note("careful", warning=True))
         shown[wanted] = stream.getvalue()
     assert "31m" in shown[""] and "33m" in shown[""]
-    assert "31m" not in shown["1"] and "33m" not in shown["1"]  # rich leaves bold, which is no colour
+    assert "31m" not in shown["1"] and "33m" not in shown["1"]  # rich leaves bold, which is no color
 
 
 def test_dumb_terminal_and_pipes_get_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,11 +235,11 @@ def test_table_on_a_terminal_keeps_every_character_of_a_long_path(monkeypatch: p
 
 
 def test_json_is_one_line_of_ascii_that_gives_every_name_back(stdout: Callable[[], str]) -> None:
-    result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbour(1, NASTY, 0.5, 99.0, 10.0),)),), (NASTY,))
+    result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbor(1, NASTY, 0.5, 99.0, 10.0),)),), (NASTY,))
     Data().json(result)
     text = stdout()
     assert text.isascii() and text.count("\n") == 1
-    assert json.loads(text)["queries"][0]["neighbours"][0]["path"] == NASTY
+    assert json.loads(text)["queries"][0]["neighbors"][0]["path"] == NASTY
 
 
 def test_line_is_never_wrapped(stdout: Callable[[], str]) -> None:
@@ -248,7 +248,7 @@ def test_line_is_never_wrapped(stdout: Callable[[], str]) -> None:
 
 
 PRETRAINED = PretrainResult("runs/a", True, 2, 1200, 3, 5.5, 4.25, 100.0, 65.0, "d" * 64)
-NEIGHBOURS = (Neighbour(1, "a.png", 0.98765, 99.987, 70.0), Neighbour(2, "b.png", -0.5, 99.987, 3.0))
+NEIGHBORS = (Neighbor(1, "a.png", 0.98765, 99.987, 70.0), Neighbor(2, "b.png", -0.5, 99.987, 3.0))
 
 
 def test_pretrain_says_what_it_made_and_what_comes_next(
@@ -257,8 +257,8 @@ def test_pretrain_says_what_it_made_and_what_comes_next(
     show_pretrain(PRETRAINED, log[0], Data())
     talk = log[1].getvalue()
     assert stdout() == "runs/a\n"
-    assert "Trained on 1,200 pictures for 2 epochs in 1 min 5 s; loss 5.500 -> 4.250, 100 images/s." in talk
-    assert "Left out: 3 files; runs/a/refused.json says why." in talk
+    assert "Trained on 1,200 images for 2 epochs in 1 min 5 s; loss 5.500 -> 4.250, 100 images/s." in talk
+    assert "Left out: 3 files; runs/a/skipped.json says why." in talk
     assert all(f"simclr {verb}" in talk for verb in ("similar", "embed", "probe"))
 
 
@@ -298,11 +298,11 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
 
 
 def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    one = QueryResult("q.png", NEIGHBOURS)
+    one = QueryResult("q.png", NEIGHBORS)
     show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Data())
     assert stdout().splitlines() == [
         "rank\tsimilarity\tcloseness\tpath",
-        "1\t0.9877\tas close as two views of one picture\ta.png",
+        "1\t0.9877\tas close as two views of one image\ta.png",
         "2\t-0.5000\tcloser than 99.98 % of random pairs\tb.png",
     ]
     show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Data())
@@ -310,24 +310,24 @@ def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: C
     assert log[1].getvalue() == "Left out: x.png: empty file\n"
 
 
-def test_demo_shows_neighbours_and_comparison(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+def test_demo_shows_neighbors_and_comparison(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
     scores = tuple(
         Score(name, right(k_20), right(k_200), None)
         for name, k_20, k_200 in (("trained", 90, 80), ("untrained", 50, 40), ("raw pixels", 60, 10))
     )
     show_demo(
-        DemoResult("demo", 1600, ("a", "b"), scores, QueryResult("q.png", NEIGHBOURS), 100.0, PRETRAINED),
+        DemoResult("demo", 1600, ("a", "b"), scores, QueryResult("q.png", NEIGHBORS), 100.0, PRETRAINED),
         log[0],
         Data(),
     )
     text = stdout()
-    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\tas close as two views of one picture\ta.png" in text
+    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\tas close as two views of one image\ta.png" in text
     assert "gained +30.0 points over the best other (raw pixels)" in log[1].getvalue()
 
 
 KEPT = (
-    CacheKept("/c/1", "/pics/birds", (48, 336), 1_234_567_890, "2026-01-02T03:04:05+00:00"),
-    CacheKept("/c/2", NASTY, (), 1000, "2025-01-02T03:04:05+00:00"),
+    FolderCache("/c/1", "/pics/birds", (48, 336), 1_234_567_890, "2026-01-02T03:04:05+00:00"),
+    FolderCache("/c/2", NASTY, (), 1000, "2025-01-02T03:04:05+00:00"),
 )
 
 
@@ -354,6 +354,6 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     stream = Terminal()
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys, "stdout", stream)
-    kept = (CacheKept("/c/1", "p" * 100, (48,), 10**6, "2026-01-02T03:04:05+00:00"),)
+    kept = (FolderCache("/c/1", "p" * 100, (48,), 10**6, "2026-01-02T03:04:05+00:00"),)
     show_cache(CacheResult("/c", False, 10**6, kept), Face(io.StringIO()), Data())
     assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()

@@ -1,4 +1,4 @@
-"""The catalogue of bad input, row by row: an exit code, what and why, what next, no traceback, nothing lost."""
+"""The catalog of bad input, row by row: an exit code, what and why, what next, no traceback, nothing lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from simclr_cli import VERBS
+from simclr_cli import COMMAND_NAMES
 from simclr_cli.api import SimilarSettings
 from simclr_cli.cli.app import perform
 from simclr_cli.core import errors
@@ -30,7 +30,7 @@ def plain(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Pa
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("words")
-    (tmp_path / "text" / "b.jpg").write_text("words that say they are a picture")
+    (tmp_path / "text" / "b.jpg").write_text("words that say they are an image")
     (tmp_path / "one").mkdir()
     Image.new("RGB", (40, 40), "red").save(tmp_path / "one" / "a.png")
     (tmp_path / "file").write_text("not a folder")
@@ -40,21 +40,21 @@ def plain(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def pictured(plain: Path, photos: Path) -> Path:
-    """The same with pictures."""
+def shown(plain: Path, photos: Path) -> Path:
+    """The same with images."""
     shutil.copytree(photos, plain / "photos")
     return plain
 
 
 @pytest.fixture
-def place(pictured: Path, trained: Path) -> Path:
+def place(shown: Path, trained: Path) -> Path:
     """The same with `runs`, a finished and an unfinished one, and `broken`, which holds a damaged one."""
-    shutil.copytree(trained / "photos", pictured / "runs" / "photos")
-    shutil.copytree(trained / "photos", pictured / "runs" / "half")
-    shutil.rmtree(pictured / "runs" / "half" / "encoder")
-    shutil.copytree(trained / "photos", pictured / "broken" / "photos")
-    (pictured / "broken" / "photos" / "encoder" / "config.json").write_text("{")
-    return pictured
+    shutil.copytree(trained / "photos", shown / "runs" / "photos")
+    shutil.copytree(trained / "photos", shown / "runs" / "half")
+    shutil.rmtree(shown / "runs" / "half" / "encoder")
+    shutil.copytree(trained / "photos", shown / "broken" / "photos")
+    (shown / "broken" / "photos" / "encoder" / "config.json").write_text("{")
+    return shown
 
 
 PRETRAIN = "pretrain photos --backbone test_resnet --image-size 32 --epochs 1 --runs new"
@@ -62,13 +62,13 @@ PRETRAIN = "pretrain photos --backbone test_resnet --image-size 32 --epochs 1 --
 CATALOGUE = {
     "no such folder": ("pretrain nowhere", 3, "There is no nowhere.", "Check the path."),
     "a file for a folder": ("pretrain file", 3, "file is a file, not a folder.", "Give the folder"),
-    "an empty folder": ("pretrain empty", 3, "There is no picture in empty: it is empty.", "Give a folder of"),
+    "an empty folder": ("pretrain empty", 3, "There is no image in empty: it is empty.", "Give a folder of"),
     "only text": (
-        "pretrain text", 3, "There is no picture in text: 1 other files and 1 refused (most often: not a picture",
-        "Give a folder of pictures.",
+        "pretrain text", 3, "There is no image in text: 1 other files and 1 skipped (most often: not an image",
+        "Give a folder of images.",
     ),
-    "one picture": ("pretrain one", 3, "There are fewer than two pictures", "Give a folder of at least 2"),
-    "no folder at all": ("pretrain", 2, "No folder of pictures was given.", "Type: simclr pretrain FOLDER"),
+    "one image": ("pretrain one", 3, "There are fewer than two images", "Give a folder of at least 2"),
+    "no folder at all": ("pretrain", 2, "No folder of images was given.", "Type: simclr pretrain FOLDER"),
     "batch of 1": ("pretrain photos --batch-size 1", 2, "--batch-size is 1, and must be at least 2.", "--batch-size"),
     "temperature 0": ("pretrain photos --temperature 0", 2, "--temperature is 0.0, and must be more than 0", "another"),
     "temperature nan": ("pretrain photos --temperature nan", 2, "--temperature is nan, and must be finite.", "another"),
@@ -86,7 +86,7 @@ CATALOGUE = {
         "pretrain photos --backbone resnet81", 2, "timm has no backbone named 'resnet81'.", "The closest names are",
     ),
     "size that a ViT cannot take": (
-        "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take pictures of 40", "--image-size",
+        "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take images of 40", "--image-size",
     ),
     "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
     "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Give none, imagenet, or"),
@@ -110,8 +110,8 @@ CATALOGUE = {
     "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),
     "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Leave one"),
     "weights of a run": ("embed --weights imagenet", 2, "--weights belongs to --backbone", "Add --backbone NAME."),
-    "backbone without folder": ("embed --backbone resnet18", 2, "has no pictures of its own.", "Name the folder"),
-    "embed of nothing": ("embed empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "backbone without folder": ("embed --backbone resnet18", 2, "has no images of its own.", "Name the folder"),
+    "embed of nothing": ("embed empty --runs runs", 3, "There is no image in empty", "Give a folder"),
     "no classes": ("probe one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
     "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns name, class", ""),
     "labels missing": ("probe photos --labels no.csv", 3, "There is no no.csv.", "Check the path."),
@@ -124,30 +124,30 @@ CATALOGUE = {
     "finetune into what is there": (
         "finetune photos --runs runs --out text", 4, "text is there already, and a classifier", "another --out",
     ),
-    "nothing to predict for": ("predict", 2, "No picture was given.", "Type: simclr predict PICTURE"),
+    "nothing to predict for": ("predict", 2, "No image was given.", "Type: simclr predict IMAGE"),
     "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),
-    "preview of nothing": ("preview empty", 3, "There is no picture in empty", "Give a folder"),
+    "preview of nothing": ("preview empty", 3, "There is no image in empty", "Give a folder"),
     "map that is no page": ("map --out map.png", 2, "--out is map.png, and must end in .html.", "map.html"),
     "map without a run": ("map --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns name, class", ""),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
-    "no query": ("similar", 2, "No query was given.", "Type: simclr similar PICTURE"),
+    "no query": ("similar", 2, "No query was given.", "Type: simclr similar IMAGE"),
     "query missing": ("similar no.jpg --runs runs", 3, "There is no no.jpg.", "Check the path."),
-    "query that is no picture": ("similar file --runs runs", 3, "The query file is not used: not a", "a picture"),
-    "folder of queries without one": ("similar empty --runs runs", 3, "There is no picture in empty", "Give a folder"),
+    "query that is no image": ("similar file --runs runs", 3, "The query file is not used: not a", "an image"),
+    "folder of queries without one": ("similar empty --runs runs", 3, "There is no image in empty", "Give a folder"),
     "found into a file of another kind": (
         "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.html",
     ),
     "no gallery to open": ("similar photos --out a.csv --open", 2, "--open shows a gallery", "--out a.html"),
-    "no neighbours": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
+    "no neighbors": ("similar photos --top 0", 2, "--top is 0, and must be at least 1.", "another value"),
     "outliers of no run": ("outliers --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "outliers into a text": ("outliers --out odd.txt", 2, "--out is odd.txt, and must end in .html", "odd.html"),
     "one cluster": ("clusters --clusters 1", 2, "--clusters is 1, and must be at least 2.", "another value"),
     "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Leave one"),
     "copies that are put back from nowhere": (
-        "duplicates --put-back empty", 3, "There is no simclr-moved.jsonl in empty", "Give the folder that --move-to",
+        "duplicates --restore empty", 3, "There is no simclr-moved.jsonl in empty", "Give the folder that --move-to",
     ),
-    "copies moved and put back": ("duplicates --put-back a --move-to b", 2, "--put-back finds", "Type it alone."),
+    "copies moved and put back": ("duplicates --restore a --move-to b", 2, "--restore finds", "Type it alone."),
     "copies of no run": ("duplicates --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "how near exact copies are": (
         "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity is of near copies", "Leave one of",
@@ -156,7 +156,7 @@ CATALOGUE = {
     "check of another folder": ("check photos", 4, "photos is not the folder of a run.", "Give the name of one."),
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
     "doctor of nothing": ("doctor nowhere", 3, "There is no nowhere.", "Check the path."),
-    "too small a demo": ("demo --pictures 9", 2, "--pictures is 9, and must be at least 100.", "another value"),
+    "too small a demo": ("demo --count 9", 2, "--count is 9, and must be at least 100.", "another value"),
     "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),
 }  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_catalogue(simclr: Callable[..., Any], plain: Path, request: pytest.Fixt
     if {"runs", "broken"} & set(typed.split()):
         request.getfixturevalue("place")
     elif "photos" in typed.split():
-        request.getfixturevalue("pictured")
+        request.getfixturevalue("shown")
     elif row == "cache that cannot be cleared":  # a folder where a file should be: it cannot be deleted as one
         take_census(plain / "one")
         (cache_of(plain / "one") / "48" / "index.json").mkdir(parents=True)
@@ -204,7 +204,7 @@ def test_usage_errors_say_what_and_where_help_is(simclr: Callable[..., Any], typ
     assert words in " ".join(stderr.replace("│", " ").split()) and "--help' for help" in stderr
 
 
-def test_unreadable_folder(simclr: Callable[..., Any], pictured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder(simclr: Callable[..., Any], shown: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as chmod 000 does for anyone but root
     code, _, stderr = simclr("pretrain", "photos")
     assert code == 3 and stderr == (
@@ -212,9 +212,9 @@ def test_unreadable_folder(simclr: Callable[..., Any], pictured: Path, monkeypat
     )
 
 
-def test_fewer_pictures_than_a_batch_are_said(simclr: Callable[..., Any], pictured: Path) -> None:
+def test_fewer_images_than_a_batch_are_said(simclr: Callable[..., Any], shown: Path) -> None:
     code, _, stderr = simclr(*PRETRAIN.split(), "--batch-size", 500, "--dry-run")
-    assert code == 0 and "24 pictures  shrunk from 500: there are no more pictures" in stderr
+    assert code == 0 and "24 images    shrunk from 500: there are no more images" in stderr
 
 
 def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Callable[..., Any], place: Path) -> None:
@@ -225,9 +225,9 @@ def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Calla
     (place / "photos" / "dark" / "notes.txt").write_text("other")
     code, stdout, stderr = simclr(*PRETRAIN.split(), "--batch-size", 8)
     assert (code, stdout) == (0, "new/photos\n")
-    assert "  3 files refused:\n" in stderr and "    1 x empty file (0 bytes)\n" in stderr
+    assert "  3 files skipped:\n" in stderr and "    1 x empty file (0 bytes)\n" in stderr
     assert "  1 other file passed over" in stderr
-    assert "Left out: 3 files; new/photos/refused.json says why." in stderr
+    assert "Left out: 3 files; new/photos/skipped.json says why." in stderr
 
 
 def test_names_of_any_bytes_get_through_every_verb_and_nothing_raw_gets_out(
@@ -290,11 +290,11 @@ def test_want_of_memory_is_the_machines(
 FAKE_DEMO = """
 import sys, types
 from simclr_cli.cli import app as face
-from simclr_cli.api import Accuracy, DemoResult, Neighbour, QueryResult, Score
+from simclr_cli.api import Accuracy, DemoResult, Neighbor, QueryResult, Score
 
 fake = sys.modules["simclr_cli.commands.demo"] = types.ModuleType("simclr_cli.commands.demo")
 name, count = sys.argv[1], int(sys.argv[2])
-query = QueryResult(name, tuple(Neighbour(i, name, 0.5, 99.0, 50.0) for i in range(count)))
+query = QueryResult(name, tuple(Neighbor(i, name, 0.5, 99.0, 50.0) for i in range(count)))
 one = Accuracy(1.0, 1.0, 1.0, 1.0)
 scores = (Score("trained", one, one, None), Score("untrained", one, one, None))
 fake.demo = lambda chosen, report: DemoResult("d", 1, ("a",), scores, query, 1.0)
@@ -344,4 +344,4 @@ def test_exit_codes_are_documented_and_differ() -> None:
 
 def test_every_verb_has_rows_in_the_catalogue() -> None:
     typed = {row[0].split()[0] for row in CATALOGUE.values()}
-    assert typed == set(VERBS)
+    assert typed == set(COMMAND_NAMES)

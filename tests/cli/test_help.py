@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import simclr_cli
-from simclr_cli import VERBS
+from simclr_cli import COMMAND_NAMES
 from simclr_cli.cli.app import COMMANDS
 
 # (arguments, exit code): all that must be answered without torch.
@@ -21,7 +21,7 @@ WITHOUT_TORCH = [
     (["--help"], 0),
     ([], 2),
     (["--version"], 0),
-    *(([verb, "--help"], 0) for verb in VERBS),
+    *(([verb, "--help"], 0) for verb in COMMAND_NAMES),
     (["fly"], 2),
     (["pretrain", "--fly"], 2),
     (["pretrain", "a", "b"], 2),
@@ -53,7 +53,7 @@ WITHOUT_TORCH = [
     (["similar", ".", "--top", "0"], 2),
     (["duplicates", "--kind", "same"], 2),
     (["duplicates", "--out", "copies.txt"], 2),
-    (["demo", "--pictures", "3"], 2),
+    (["demo", "--count", "3"], 2),
     (["cache", "a", "b"], 2),
     (["cache", "--delete"], 2),
     (["cache"], 0),
@@ -103,10 +103,10 @@ def test_module_runs_as_the_command_does() -> None:
 def test_overview_names_every_command_and_where_to_begin(simclr: Callable[..., Any]) -> None:
     code, stdout, _ = simclr("--help")
     assert code == 0 and "Begin with: simclr demo" in stdout
-    assert all(f" {verb} " in stdout for verb in VERBS)
+    assert all(f" {verb} " in stdout for verb in COMMAND_NAMES)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMAND_NAMES)
 def test_help_of_a_command_shows_every_option_and_two_examples(
     simclr: Callable[..., Any], verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from simclr_cli.core import events
 from simclr_cli.diagnose.machine import TorchFacts
 from simclr_cli.store.history import TIMES
 
-CENSUS = {"folder", "pictures", "bytes", "formats", "short_side", "classes", "refused", "refused_because",
+CENSUS = {"folder", "images", "bytes", "formats", "short_side", "classes", "skipped", "skipped_because",
           "other_files", "fingerprint"}  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def test_pretrain(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny
 def test_dry_run(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     result = answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny, "--dry-run")
     assert list(result) == fields(results.PretrainResult)
-    assert result["finished"] is False and result["last_loss"] is None and result["model_digest"] is None
+    assert result["finished"] is False and result["last_loss"] is None and result["model_checksum"] is None
 
 
 def test_embed(answer: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
@@ -83,14 +83,14 @@ def test_similar(answer: Callable[..., Any], trained: Path, photos: Path) -> Non
     result = answer("similar", photos / "dark" / "00.png", photos / "light", "--runs", trained, "--top", 3)
     assert list(result) == fields(results.SimilarResult)
     assert [list(query) for query in result["queries"]] == [fields(results.QueryResult)] * 13
-    assert all(list(hit) == fields(results.Neighbour) for query in result["queries"] for hit in query["neighbours"])
+    assert all(list(hit) == fields(results.Neighbor) for query in result["queries"] for hit in query["neighbors"])
 
 
 def test_duplicates(answer: Callable[..., Any], trained: Path) -> None:
     result = answer("duplicates", "--runs", trained, "--min-similarity", -1)
     assert list(result) == fields(results.DuplicatesResult)
     assert all(list(group) == fields(results.DuplicateGroup) for group in result["groups"])
-    assert all(list(copy) == fields(results.Copy) for group in result["groups"] for copy in group["copies"])
+    assert all(list(copy) == fields(results.DuplicateImage) for group in result["groups"] for copy in group["images"])
 
 
 def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
@@ -98,7 +98,7 @@ def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: l
     answer("pretrain", photos, "--runs", tmp_path / "runs", *tiny)
     result = answer("cache")
     assert list(result) == fields(results.CacheResult)
-    assert [list(kept) for kept in result["caches"]] == [fields(results.CacheKept)]
+    assert [list(kept) for kept in result["caches"]] == [fields(results.FolderCache)]
     assert result["caches"][0]["folder"] == str(photos) and result["caches"][0]["sides"] == [40]
     assert answer("cache", tmp_path)["caches"] == []
     assert answer("cache", photos, "--clear") == {**result, "cleared": True}
@@ -116,7 +116,7 @@ def test_doctor(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.
 
 
 def test_demo(answer: Callable[..., Any], tmp_path: Path) -> None:
-    result = answer("demo", "--out", tmp_path, "--pictures", 100, "--epochs", 1, "--image-size", 8)
+    result = answer("demo", "--out", tmp_path, "--count", 100, "--epochs", 1, "--image-size", 8)
     assert list(result) == fields(results.DemoResult)
     assert list(result["pretrain"]) == fields(results.PretrainResult)
     assert [score["representation"] for score in result["scores"]] == ["trained", "untrained", "raw pixels"]
@@ -142,14 +142,14 @@ def test_an_error_leaves_stdout_empty(simclr: Callable[..., Any], arguments: lis
 def test_outliers(answer: Callable[..., Any], trained: Path) -> None:
     result = answer("outliers", "--runs", trained, "--top", 3)
     assert list(result) == fields(results.OutliersResult)
-    assert [list(one) for one in result["pictures"]] == [fields(results.OddPicture)] * 3
+    assert [list(one) for one in result["images"]] == [fields(results.Outlier)] * 3
 
 
 def test_clusters(answer: Callable[..., Any], trained: Path) -> None:
     result = answer("clusters", "--runs", trained)
     assert list(result) == fields(results.ClustersResult)
     assert all(list(one) == fields(results.Cluster) for one in result["clusters"])
-    assert [list(one) for one in result["pictures"]] == [fields(results.Member)] * 24
-    assert {tuple(one) for one in result["tried"]} == {tuple(fields(results.TriedNumber))}
+    assert [list(one) for one in result["images"]] == [fields(results.Member)] * 24
+    assert {tuple(one) for one in result["candidates"]} == {tuple(fields(results.ClusterCountScore))}
     shares = [share for one in result["clusters"] for share in one["folders"]]
     assert all(list(share) == fields(results.FolderShare) for share in shares) and shares

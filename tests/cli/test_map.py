@@ -15,7 +15,7 @@ def test_map_says_what_is_on_it_and_where(simclr: Callable[..., Any], trained: P
     out = tmp_path / "map.html"
     code, stdout, stderr = simclr("map", "--runs", trained, "--clusters", 3, "--out", out)
     assert (code, stdout) == (0, f"{out}\n") and out.is_file()
-    assert "A map of 24 pictures, coloured by folder or cluster: " in stderr
+    assert "A map of 24 images, colored by folder or cluster: " in stderr
 
 
 def test_map_as_json_and_in_the_browser(
@@ -27,5 +27,5 @@ def test_map_as_json_and_in_the_browser(
     code, stdout, _ = simclr("map", "--runs", trained, "--out", out, "--json", "--open")
     result = json.loads(stdout)
     assert code == 0 and opened == [out.as_uri()]
-    assert (result["out"], result["pictures"], result["layout"]) == (str(out), 24, "pca")
+    assert (result["out"], result["images"], result["layout"]) == (str(out), 24, "pca")
     assert 0 < result["explained"] <= 1 and result["bytes"] == out.stat().st_size

@@ -13,7 +13,7 @@ import pytest
 
 def test_preview_says_why_and_where(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
-    code, stdout, stderr = simclr("preview", photos, "--preset", "aerial", "--out", out, "--pictures", 2)
+    code, stdout, stderr = simclr("preview", photos, "--preset", "aerial", "--out", out, "--count", 2)
     assert (code, stdout) == (0, f"{out}\n") and out.is_file()
     assert "the preset aerial: " in stderr and f"simclr pretrain {photos} --preset aerial" in stderr
     assert "of the crops" in stderr or "No crop" in stderr
@@ -21,9 +21,9 @@ def test_preview_says_why_and_where(simclr: Callable[..., Any], photos: Path, tm
 
 def test_next_command_has_what_was_typed(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
-    typed = ("--crop-min", "0.3", "--image-size", "32", "--seed", "4", "--turn", "0.5")
-    _, _, stderr = simclr("preview", photos, "--out", out, "--pictures", 1, *typed)
-    assert f"simclr pretrain {photos} --image-size 32 --crop-min 0.3 --turn 0.5\n" in stderr
+    typed = ("--crop-min", "0.3", "--image-size", "32", "--seed", "4", "--rotate", "0.5")
+    _, _, stderr = simclr("preview", photos, "--out", out, "--count", 1, *typed)
+    assert f"simclr pretrain {photos} --image-size 32 --crop-min 0.3 --rotate 0.5\n" in stderr
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -34,7 +34,7 @@ def test_open_shows_the_sheet_in_the_browser(
     opened: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda address: opened.append(address) or there)
     monkeypatch.chdir(tmp_path)
-    code, stdout, stderr = simclr("preview", photos, "--out", "a b.html", "--open", "--pictures", 1, form)
+    code, stdout, stderr = simclr("preview", photos, "--out", "a b.html", "--open", "--count", 1, form)
     assert code == 0 and opened == [(tmp_path / "a b.html").as_uri()]
     assert ("Open it yourself" in stderr) == (not there)
     assert form != "--json" or json.loads(stdout)["out"] == "a b.html"
@@ -44,4 +44,4 @@ def test_nothing_is_opened_unless_asked_for(
     simclr: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda _: pytest.fail("opened"))
-    assert simclr("preview", photos, "--out", tmp_path / "a.html", "--pictures", 1).code == 0
+    assert simclr("preview", photos, "--out", tmp_path / "a.html", "--count", 1).code == 0

@@ -146,7 +146,7 @@ def steps_of_one(folder: Path, loss: str) -> dict[str, Any]:
 def test_any_number_of_processes_takes_the_same_steps(
     count: int, most: int, loss: str, command: str, tmp_path: Path
 ) -> None:
-    """The same pictures in the same order with the same augmentations, losses, gradients and weights."""
+    """The same images in the same order with the same augmentations, losses, gradients and weights."""
     told = by_torchrun(count, SIMCLR_TEST_SCRIPT=str(WORKERS / "steps.py"))
     together(count, [command, str(tmp_path), str(most), loss], tmp_path, told)
     (tmp_path / "alone").mkdir()
@@ -301,7 +301,9 @@ def test_many_processes_embed_into_one_file_in_order(
     assert one.shape[0] == 24
     np.testing.assert_allclose(three, one, atol=1e-6)
     described = [json.loads((tmp_path / f"{name}.rows.json").read_text()) for name in ("one", "three")]
-    assert described[0]["rows"] == described[1]["rows"] and described[0]["rows_digest"] == described[1]["rows_digest"]
+    assert (
+        described[0]["rows"] == described[1]["rows"] and described[0]["rows_checksum"] == described[1]["rows_checksum"]
+    )
     listed = json.loads((tmp_path / "parts.shards.json").read_text())
     files = [tmp_path / shard["file"] for shard in listed["shards"]]
     np.testing.assert_allclose(np.concatenate([np.load(file) for file in files]), one, atol=1e-6)

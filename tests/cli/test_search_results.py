@@ -12,7 +12,7 @@ def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> N
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
     assert code == 0 and header == ["rank", "score", "robust z", "closeness of nearest", "path"]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(Path(row[-1]).is_file() for row in rows)
-    assert "24 pictures, each compared to its 10 nearest others" in stderr
+    assert "24 images, each compared to its 10 nearest others" in stderr
 
 
 def test_what_goes_into_a_file_is_not_printed(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
@@ -25,11 +25,11 @@ def test_what_goes_into_a_file_is_not_printed(simclr: Callable[..., Any], traine
 def test_clusters_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> None:
     code, stdout, stderr = simclr("clusters", "--runs", trained, "--clusters", 2)
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
-    assert code == 0 and header == ["cluster", "pictures", "cohesion", "mostly from", "path"]
+    assert code == 0 and header == ["cluster", "images", "cohesion", "mostly from", "path"]
     assert [row[0] for row in rows] == ["1", "2"] and sum(int(row[1]) for row in rows) == 24
     assert "As many clusters as asked for." in stderr and "adjusted Rand index" in stderr
 
 
-def test_pictures_in_no_cluster_are_counted(simclr: Callable[..., Any], trained: Path) -> None:
-    code, _, stderr = simclr("clusters", "--runs", trained, "--method", "hdbscan", "--smallest", 23)
-    assert code == 0 and "0 dense clusters of at least 23 pictures." in stderr and "24 pictures in none." in stderr
+def test_images_in_no_cluster_are_counted(simclr: Callable[..., Any], trained: Path) -> None:
+    code, _, stderr = simclr("clusters", "--runs", trained, "--method", "hdbscan", "--min-cluster-size", 23)
+    assert code == 0 and "0 dense clusters of at least 23 images." in stderr and "24 images in none." in stderr

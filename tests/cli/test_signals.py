@@ -69,7 +69,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
     assert "\nepoch 1 " not in talk and f"\nepoch {EPOCHS} " in talk and "lock" not in talk
     options = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": EPOCHS}
     undisturbed = pretrain(PretrainSettings(images=photos, run="calm", **options))
-    for file in ("encoder/model.safetensors", "projector.safetensors"):
+    for file in ("encoder/model.safetensors", "projection_head.safetensors"):
         one, other = load_file(Path("simclr-runs/photos") / file), load_file(Path(undisturbed.run) / file)
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 

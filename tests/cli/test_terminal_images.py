@@ -1,4 +1,4 @@
-"""Pictures in the terminal: each pixel half a character, and only where it can be seen."""
+"""Images in the terminal: each pixel half a character, and only where it can be seen."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from simclr_cli.api import Neighbour, QueryResult, SimilarResult
+from simclr_cli.api import Neighbor, QueryResult, SimilarResult
 from simclr_cli.cli.console import Data
 from simclr_cli.cli.terminal_images import COLUMNS, ROWS, thumbnails, why_not
 
-COLOURS = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+COLORS = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
 
 class Terminal(io.StringIO):
@@ -47,9 +47,9 @@ def seen(path: Path) -> np.ndarray:
                     c and tuple(c.get_truecolor()) for c in ((style.color, style.bgcolor) if style else (None, None))
                 )
                 upper, lower = {" ": (ground, ground), "▀": (ink, ground), "▄": (ground, ink)}[character]
-                for half, colour in enumerate((upper, lower)):
-                    if colour is not None:
-                        grid[2 * y + half, x] = colour
+                for half, color in enumerate((upper, lower)):
+                    if color is not None:
+                        grid[2 * y + half, x] = color
                 x += 1
         assert x <= COLUMNS
     return grid
@@ -64,7 +64,7 @@ def test_every_pixel_is_half_a_character(tmp_path: Path, width: int, height: int
     assert np.array_equal(seen(tmp_path / "p.png"), expected)
 
 
-def test_a_photo_keeps_its_shape_and_colour(tmp_path: Path) -> None:
+def test_a_photo_keeps_its_shape_and_color(tmp_path: Path) -> None:
     Image.new("RGB", (400, 200), (200, 100, 50)).save(tmp_path / "wide.png")
     grid = seen(tmp_path / "wide.png")
     inside = (grid >= 0).all(axis=2)
@@ -82,13 +82,13 @@ def test_what_cannot_be_decoded_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stream", "environment", "reason"),
     [
-        (Terminal(), COLOURS, None),
+        (Terminal(), COLORS, None),
         (Terminal(), {"TERM": "xterm-256color"}, None),
-        (io.StringIO(), COLOURS, "stdout is no terminal"),
-        (Terminal(), {**COLOURS, "NO_COLOR": "1"}, "NO_COLOR is set"),
-        (Terminal(), {"TERM": "dumb"}, "256 colours"),
-        (Terminal(), {"TERM": "dumb", "COLORTERM": "truecolor"}, "256 colours"),
-        (Terminal(), {"TERM": "linux"}, "256 colours"),
+        (io.StringIO(), COLORS, "stdout is no terminal"),
+        (Terminal(), {**COLORS, "NO_COLOR": "1"}, "NO_COLOR is set"),
+        (Terminal(), {"TERM": "dumb"}, "256 colors"),
+        (Terminal(), {"TERM": "dumb", "COLORTERM": "truecolor"}, "256 colors"),
+        (Terminal(), {"TERM": "linux"}, "256 colors"),
     ],
 )
 def test_only_where_they_can_be_seen(stream: io.StringIO, environment: dict[str, str], reason: str | None) -> None:
@@ -99,21 +99,21 @@ def test_only_where_they_can_be_seen(stream: io.StringIO, environment: dict[str,
 def test_not_on_a_terminal_that_shows_ascii_only() -> None:
     stream = Terminal()
     stream.encoding = "ascii"
-    assert why_not(Console(file=stream, _environ=COLOURS)) == "the terminal shows ASCII only"
+    assert why_not(Console(file=stream, _environ=COLORS)) == "the terminal shows ASCII only"
 
 
-def test_table_shows_each_row_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_shows_each_row_with_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {}
-    for name, value in {**COLOURS, "COLUMNS": "80"}.items():
+    for name, value in {**COLORS, "COLUMNS": "80"}.items():
         monkeypatch.setenv(name, value)
     save(tmp_path / "a.png", 64, 64)
-    pictures = [str(tmp_path / "a.png"), str(tmp_path / "gone.png")]
+    images = [str(tmp_path / "a.png"), str(tmp_path / "gone.png")]
     for wanted in (True, False):
         stream = Terminal()
         monkeypatch.setattr(sys, "stdout", stream)
         data = Data()
         data.thumbnails = wanted
-        data.table(["rank", "path"], [["1", "a\x1b.png"], ["2", "gone.png"]], pictures=pictures)
+        data.table(["rank", "path"], [["1", "a\x1b.png"], ["2", "gone.png"]], images=images)
         shown[wanted] = stream.getvalue()
     assert shown[True].count("▀") == COLUMNS * ROWS and "▀" not in shown[False]
     assert "readable" in shown[True] and r"a\x1b.png" in shown[True] and "\x1b[38;2;" in shown[True]
@@ -125,7 +125,7 @@ def test_command_says_once_why_there_are_none(
 ) -> None:
     from simclr_cli.commands import similar
 
-    found = tuple(QueryResult(f"{i}.png", (Neighbour(1, "a.png", 0.5, 99.0, 1.0),)) for i in range(3))
+    found = tuple(QueryResult(f"{i}.png", (Neighbor(1, "a.png", 0.5, 99.0, 1.0),)) for i in range(3))
     monkeypatch.setattr(similar, "similar", lambda settings, report: SimilarResult("r", 9, found))
     answer = simclr("similar", tmp_path, *arguments)
     assert answer.code == 0 and "▀" not in answer.stdout

@@ -17,14 +17,14 @@ TYPED = [
     ["pretrain", "x", "--epochs", NASTY], ["pretrain", "x", "--loss", NASTY], ["pretrain", "x", "--preset", NASTY],
     ["pretrain", NASTY], ["pretrain", "--run", NASTY], ["cache", "a", NASTY], ["similar", f"/{NASTY}"],
     ["similar", "x", f"--top={NASTY}"], ["embed", "--out", NASTY], ["preview", ".", "--out", NASTY],
-    ["duplicates", "--put-back", NASTY], ["predict", NASTY], ["report", NASTY], ["map", "--runs", NASTY],
+    ["duplicates", "--restore", NASTY], ["predict", NASTY], ["report", NASTY], ["map", "--runs", NASTY],
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("colours", [{}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}], ids=["plain", "colours"])
+@pytest.mark.parametrize("colors", [{}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}], ids=["plain", "colors"])
 @pytest.mark.parametrize("typed", TYPED, ids=range(len(TYPED)))
-def test_nothing_that_was_typed_reaches_the_terminal_raw(typed: list[str], colours: dict[str, str]) -> None:
-    result = typer.testing.CliRunner(env=colours).invoke(app, typed, prog_name="simclr")
+def test_nothing_that_was_typed_reaches_the_terminal_raw(typed: list[str], colors: dict[str, str]) -> None:
+    result = typer.testing.CliRunner(env=colors).invoke(app, typed, prog_name="simclr")
     assert result.exit_code in (2, 3, 4) and result.output
     assert not [raw for raw in RAW if raw in result.output]
 

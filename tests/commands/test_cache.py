@@ -1,4 +1,4 @@
-"""`cache`: what is kept of folders of pictures, shown and cleared; nothing is lost with it but time."""
+"""`cache`: what is kept of folders of images, shown and cleared; nothing is lost with it but time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.api import CacheKept, CacheResult, CacheSettings, PretrainResult
+from simclr_cli.api import CacheResult, CacheSettings, FolderCache, PretrainResult
 from simclr_cli.commands.cache import cache
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import Event, Progress
@@ -35,7 +35,7 @@ def sizes(folder: Path) -> int:
 
 
 def decoded(events: list[Event]) -> int:
-    """How many pictures a run had to decode."""
+    """How many images a run had to decode."""
     return max((event.done for event in events if isinstance(event, Progress) and event.stage == "decoding"), default=0)
 
 
@@ -93,21 +93,21 @@ def test_one_folder_only_by_any_path_that_leads_to_it(
 
 
 def test_cleared_is_gone_others_stay_and_training_again_gives_the_same(
-    root: Path, tmp_path: Path, draw: Callable[..., Any], train: Train, digest: Callable[[Path], Any]
+    root: Path, tmp_path: Path, draw: Callable[..., Any], train: Train, checksum: Callable[[Path], Any]
 ) -> None:
     one, two = two_folders(tmp_path, draw)
     events: list[list[Event]] = [[], [], []]
     first = train(one, batch_size=4, report=events[0].append)
     train(two, batch_size=4)
-    pictures, shown = digest(tmp_path / "one"), look(one)
+    images, shown = checksum(tmp_path / "one"), look(one)
     result = look(one, clear=True)
     assert result.cleared and result.caches == shown.caches and result.bytes == shown.bytes > 0
     assert [kept.folder for kept in look().caches] == [str(two)]
     assert not Path(shown.caches[0].path).exists()
-    assert digest(tmp_path / "one") == pictures
+    assert checksum(tmp_path / "one") == images
     again = train(one, batch_size=4, report=events[1].append)
     more = train(one, batch_size=4, report=events[2].append)
-    assert first.model_digest == again.model_digest == more.model_digest
+    assert first.model_checksum == again.model_checksum == more.model_checksum
     assert [decoded(seen) for seen in events] == [4, 4, 0]
 
 
@@ -137,7 +137,7 @@ def test_what_is_not_simclrs_is_neither_shown_nor_deleted(root: Path, tmp_path: 
 def test_a_run_goes_on_while_its_cache_is_cleared(tmp_path: Path, draw: Callable[..., Any], train: Train) -> None:
     """What is mapped stays mapped."""
     one, _ = two_folders(tmp_path, draw)
-    cleared: list[CacheKept] = []
+    cleared: list[FolderCache] = []
 
     def report(event: Event) -> None:
         if type(event).__name__ == "StepDone" and not cleared:
@@ -145,7 +145,7 @@ def test_a_run_goes_on_while_its_cache_is_cleared(tmp_path: Path, draw: Callable
 
     undisturbed = train(one, batch_size=4, epochs=3, run="calm")
     made = train(one, batch_size=4, epochs=3, run="cleared", report=report)
-    assert len(cleared) == 1 and made.model_digest == undisturbed.model_digest
+    assert len(cleared) == 1 and made.model_checksum == undisturbed.model_checksum
 
 
 def stuck(tmp_path: Path, draw: Callable[..., Any]) -> tuple[Path, Path]:

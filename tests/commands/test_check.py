@@ -46,7 +46,7 @@ def run(full: RunFolder, tmp_path: Path) -> RunFolder:
 
 
 def query(trained: Any, run: RunFolder) -> SimilarSettings:
-    return SimilarSettings(queries=(next(trained.pictures.rglob("*.png")),), run=str(run.path))
+    return SimilarSettings(queries=(next(trained.images.rglob("*.png")),), run=str(run.path))
 
 
 def checked(run: RunFolder) -> CheckResult:
@@ -54,7 +54,7 @@ def checked(run: RunFolder) -> CheckResult:
 
 
 def states(result: CheckResult) -> dict[str, str]:
-    return {one.path: one.state for one in result.found}
+    return {one.path: one.state for one in result.problems}
 
 
 def flip(file: Path, at: int = -1) -> None:
@@ -71,12 +71,12 @@ def contents(run: RunFolder) -> dict[str, bytes]:
 AGAIN = "Delete {run}/encoder, and make it again from the checkpoint: simclr pretrain --resume --run pics"
 LISTED = {  # by the manifest: what it says to do
     "config.json": "train again",
-    "refused.json": "A finished run works without it",
-    "pictures.json": "A finished run works without it",
+    "skipped.json": "A finished run works without it",
+    "images.json": "A finished run works without it",
     "metrics.jsonl": AGAIN,
     "speed.jsonl": AGAIN,
     "outcome.json": AGAIN,
-    "projector.safetensors": AGAIN,
+    "projection_head.safetensors": AGAIN,
     "encoder/model.safetensors": AGAIN,
     "encoder/config.json": AGAIN,
     "encoder/README.md": AGAIN,
@@ -95,7 +95,13 @@ def test_whole_run_is_whole(run: RunFolder) -> None:
     before = {name: (run.path / name).stat().st_mtime_ns for name in contents(run)}
     events: list[Event] = []
     result = check(CheckSettings(run=run.path.name, runs=run.path.parent), report=events.append)
-    assert (result.whole, result.finished, result.found, result.resume, result.exit_code) == (True, True, (), None, 0)
+    assert (result.intact, result.finished, result.problems, result.resume, result.exit_code) == (
+        True,
+        True,
+        (),
+        None,
+        0,
+    )
     names = {*LISTED, *PROVING, *(f"vectors/{part.name}" for part in run.vectors.glob("*.bin"))} - {MANIFEST}
     assert result.files == len(names) and result.bytes == sum((run.path / name).stat().st_size for name in names)
     assert events[-1] == Progress("checking", result.files, result.files)
@@ -110,15 +116,15 @@ def test_each_file_damaged_or_gone_is_named_with_what_to_do(run: RunFolder) -> N
         data = file.read_bytes()
         flip(file)
         result = checked(run)
-        assert (states(result), result.exit_code, result.whole) == ({name: "damaged"}, 4, False)
-        assert words.format(run=run.path) in result.found[0].remedy
+        assert (states(result), result.exit_code, result.intact) == ({name: "damaged"}, 4, False)
+        assert words.format(run=run.path) in result.problems[0].remedy
         file.unlink()
         result = checked(run)
         needed = name in LISTED and not name.startswith(("checkpoint/", "encoder-"))
         expected = {name: "missing"} if needed or name == MANIFEST else {}  # the others may be deleted
-        assert states(result) == expected and all(one.remedy for one in result.found)
+        assert states(result) == expected and all(one.remedy for one in result.problems)
         file.write_bytes(data)
-    assert checked(run).whole
+    assert checked(run).intact
 
 
 def test_what_the_checkpoint_holds_is_made_again_bit_for_bit(run: RunFolder, no_trial: None) -> None:
@@ -130,7 +136,7 @@ def test_what_the_checkpoint_holds_is_made_again_bit_for_bit(run: RunFolder, no_
     assert MANIFEST in states(checked(run))
     shutil.rmtree(run.encoder)
     pretrain(PretrainSettings(resume=True, run="pics", runs=run.path.parent))
-    assert checked(run).whole
+    assert checked(run).intact
     after = contents(run)
     assert {name: after[name] for name in LISTED} == {name: before[name] for name in LISTED}
     assert after[MANIFEST] == before[MANIFEST]
@@ -140,36 +146,36 @@ def test_what_the_checkpoint_holds_is_made_again_bit_for_bit(run: RunFolder, no_
 def test_without_a_whole_checkpoint_nothing_can_be_made_from_it(run: RunFolder, lost: str) -> None:
     flip(run.path / lost)
     flip(run.weights_file)
-    found = {one.path: one.remedy for one in checked(run).found}
+    found = {one.path: one.remedy for one in checked(run).problems}
     assert found.keys() == {lost, "encoder/model.safetensors"}
     assert "train again" in found["encoder/model.safetensors"]
     (run.path / lost).unlink()
-    assert "train again" in checked(run).found[-1].remedy
+    assert "train again" in checked(run).problems[-1].remedy
 
 
 def test_damaged_vectors_that_are_deleted_are_made_again_by_the_next_search(run: RunFolder, trained: Any) -> None:
     expected = similar(query(trained, run))
     for rows in run.vectors.glob("*.bin"):
         flip(rows, -9)
-    assert len(checked(run).found) == 3
+    assert len(checked(run).problems) == 3
     shutil.rmtree(run.vectors)
-    assert similar(query(trained, run)).queries == expected.queries and checked(run).whole
+    assert similar(query(trained, run)).queries == expected.queries and checked(run).intact
 
 
 def test_of_a_run_that_is_not_finished_the_checkpoint_is_verified(run: RunFolder) -> None:
     shutil.rmtree(run.encoder)  # its manifest is of what was
     run.metrics_file.unlink()
     result = checked(run)
-    assert (result.finished, result.whole, result.exit_code) == (False, True, 0)
+    assert (result.finished, result.intact, result.exit_code) == (False, True, 0)
     assert result.resume == run.resume_command
     flip(next(run.checkpoints.iterdir()))
     result = checked(run)
     assert (states(result), result.exit_code) == ({"checkpoint/step-000000006.safetensors": "damaged"}, 4)
-    assert run.resume_command in result.found[0].remedy
+    assert run.resume_command in result.problems[0].remedy
 
 
-def test_parts_of_another_run_are_found(run: RunFolder, train: Callable[..., Any], pictures: Path) -> None:
-    other = RunFolder(Path(train(pictures, seed=1).run))
+def test_parts_of_another_run_are_found(run: RunFolder, train: Callable[..., Any], images: Path) -> None:
+    other = RunFolder(Path(train(images, seed=1).run))
     for part in ("encoder", "checkpoint"):
         shutil.rmtree(run.path / part)
         shutil.copytree(other.path / part, run.path / part)
@@ -183,7 +189,7 @@ def test_what_commands_make_later_is_not_judged(run: RunFolder) -> None:
     for name in ("report.html", "probe/probe.json", "notes.txt", "encoder/.DS_Store", "tensorboard/events"):
         write_bytes(run.path / name, b"anything")
     shutil.rmtree(run.path / "classifier-x")
-    assert checked(run).whole
+    assert checked(run).intact
 
 
 def test_without_a_manifest_what_has_its_own_checksum_is_verified(run: RunFolder) -> None:
@@ -207,7 +213,7 @@ def test_a_run_that_another_process_begins_to_train_meanwhile_is_not_accused(run
             run.set_encoder_aside(2)
 
     result = check(CheckSettings(run=str(run.path)), report=begin)
-    assert (result.finished, result.whole) == (False, True)
+    assert (result.finished, result.intact) == (False, True)
 
 
 def test_files_that_make_no_sense_end_a_command(run: RunFolder, trained: Any) -> None:

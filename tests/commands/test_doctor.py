@@ -78,7 +78,7 @@ FAKED: list[tuple[str, MachineFacts | FolderFacts, str, str]] = [
      "docker run --shm-size=1g"),
     ("few open files", replace(MACHINE, open_files=64), "may open 64 files", "ulimit -n 1024"),
     ("crowded cores", replace(MACHINE, core_quota=2.5), "use 2.5 of 8 cores", "export OMP_NUM_THREADS=2"),
-    ("no images", replace(FOLDERS, no_images=f"No image: 5 refused ({HEIC})."), "5 refused",
+    ("no images", replace(FOLDERS, no_images=f"No image: 5 skipped ({HEIC})."), "5 skipped",
      "find 'my photos' -iname '*.hei[cf]'"),
     ("no images", replace(FOLDERS, no_images="The folder x may not be read by this user."), "x may not be read",
      "sudo chmod -R a+rX 'my photos'"),
@@ -149,12 +149,12 @@ def test_faults_come_first_and_the_files_are_named() -> None:
     assert [one.files for one in result.diagnoses][2:] == [("a.heic",), ("b.png",)]
 
 
-def test_a_real_folder_of_images(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_folder_of_images(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_checks, "ask_torch", lambda: TORCH)
     folder, run = tmp_path / "photos", tmp_path / "runs" / "new"
     folder.mkdir()
     run.mkdir(parents=True)
-    for source in list(pictures.rglob("*.png"))[:2]:
+    for source in list(images.rglob("*.png"))[:2]:
         (folder / source.name).write_bytes(source.read_bytes())
     (folder / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 32)
     (folder / "b.nef").write_bytes(b"II*\0")
@@ -163,19 +163,19 @@ def test_a_real_folder_of_images(pictures: Path, tmp_path: Path, monkeypatch: py
     found = {one.name: one for one in result.diagnoses}
     assert found["HEIC images"].files == ("a.heic",) and found["camera raw images"].files == ("b.nef",)
     assert str(run / "config.json") in found["newer run"].what and "version 999" in found["newer run"].what
-    assert f"{folder}: 2 images" in result.seen
+    assert f"{folder}: 2 images" in result.machine
 
 
 def test_a_folder_without_images_is_a_fault_and_no_error(tmp_path: Path) -> None:
     facts = folder_facts(tmp_path, tmp_path / "runs", torch=False, report=silent)
-    assert f"There is no picture in {tmp_path}" in facts.no_images and judged(facts).exit_code == 5
+    assert f"There is no image in {tmp_path}" in facts.no_images and judged(facts).exit_code == 5
 
 
 def test_folders_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file" / "cache"))
     facts = folder_facts(None, tmp_path / "new" / "runs", torch=True, report=silent)
-    assert facts.runs.refusal == "" and facts.runs.free < 2**62 and facts.cache.refusal == "Not a directory"
+    assert facts.runs.unusable == "" and facts.runs.free < 2**62 and facts.cache.unusable == "Not a directory"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
@@ -244,4 +244,4 @@ def test_this_machine_is_looked_at_and_nothing_is_changed(tmp_path: Path, monkey
     result = doctor(DoctorSettings())
     assert list(tmp_path.iterdir()) == []
     assert not {one.name for one in result.diagnoses} & {"broken torch", "mismatched torchvision", "old package"}
-    assert any("torch " in line for line in result.seen)
+    assert any("torch " in line for line in result.machine)

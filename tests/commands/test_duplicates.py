@@ -28,8 +28,8 @@ def find(own: Any, report: Callable[[Event], None] = lambda _: None, **values: A
 
 @pytest.fixture
 def planted(own: Any) -> Any:
-    """In the run's folder: two exact copies and a small one of one picture, and an exact one of another."""
-    folder = own.pictures
+    """In the run's folder: two exact copies and a small one of one image, and an exact one of another."""
+    folder = own.images
     scene = Image.fromarray(np.random.default_rng(5).integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96))
     scene.save(folder / "scene.png")
     scene.resize((60, 60)).save(folder / "dots" / "a-small-one.png")
@@ -40,7 +40,7 @@ def planted(own: Any) -> Any:
 
 
 def names(result: DuplicatesResult, own: Any) -> list[list[str]]:
-    return [[str(Path(copy.path).relative_to(own.pictures)) for copy in group.copies] for group in result.groups]
+    return [[str(Path(copy.path).relative_to(own.images)) for copy in group.images] for group in result.groups]
 
 
 SCENE = ["dots/=scene.png", "dots/scene\udcff.png", "scene.png", "dots/a-small-one.png"]
@@ -50,12 +50,12 @@ BRICKS = ["bricks/0000.png", "zzz.png"]
 def test_planted_copies_are_found_and_the_best_comes_first(planted: Any) -> None:
     result = find(planted, min_similarity=0.8)
     assert names(result, planted) == [SCENE, BRICKS]
-    assert (result.searched, result.threshold, result.copies) == (53, 0.8, 4)
-    first = result.groups[0].copies
+    assert (result.searched, result.threshold, result.duplicates) == (53, 0.8, 4)
+    first = result.groups[0].images
     assert [copy.exact for copy in first] == [True, True, True, False]
     assert [copy.similarity for copy in first[:3]] == [1, 1, 1] and 0.8 <= first[3].similarity <= 1
-    assert [(copy.width, copy.height, copy.bits_apart) for copy in first[:3]] == [(96, 96, 0)] * 3
-    assert (first[3].width, first[3].height) == (60, 60) and first[3].bits_apart in range(9)
+    assert [(copy.width, copy.height, copy.hash_distance) for copy in first[:3]] == [(96, 96, 0)] * 3
+    assert (first[3].width, first[3].height) == (60, 60) and first[3].hash_distance in range(9)
     assert result.groups[0].bytes == sum(Path(copy.path).stat().st_size for copy in first[1:])
     assert result.bytes == sum(group.bytes for group in result.groups)
     assert [names(find(planted, kind=kind), planted) for kind in ("exact", "near")] == [
@@ -72,85 +72,85 @@ def test_the_threshold_is_taken_from_views(planted: Any) -> None:
 
 
 def test_moved_out_and_put_back_the_folder_is_as_it_was(
-    planted: Any, tmp_path: Path, digest: Callable[[Path], Any]
+    planted: Any, tmp_path: Path, checksum: Callable[[Path], Any]
 ) -> None:
-    files = lambda: {name: value for name, value in digest(planted.pictures).items() if value[1]}  # noqa: E731
+    files = lambda: {name: value for name, value in checksum(planted.images).items() if value[1]}  # noqa: E731
     before, folder = files(), tmp_path / "copies"
     moved = find(planted, min_similarity=0.8, move_to=folder)
-    assert (moved.moved, moved.moved_to, moved.left) == (4, str(folder), ())
+    assert (moved.moved, moved.moved_to, moved.not_moved) == (4, str(folder), ())
     gone = {path for group in names(moved, planted) for path in group[1:]}
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == gone | {JOURNAL}
     assert len(files()) == len(before) - 4
     assert find(planted, min_similarity=0.8).groups == ()
     with pytest.raises(SettingsError, match="are not put back"):
         find(planted, move_to=folder)
-    back = find(planted, put_back=folder)
-    assert (back.run, back.moved, back.moved_to, back.left) == (None, 4, str(planted.pictures), ())
+    back = find(planted, restore=folder)
+    assert (back.run, back.moved, back.moved_to, back.not_moved) == (None, 4, str(planted.images), ())
     assert files() == before and list(folder.iterdir()) == []
     assert names(find(planted, min_similarity=0.8), planted) == [SCENE, BRICKS]
 
 
-def test_a_stop_on_the_way_says_how_to_put_back(planted: Any, tmp_path: Path, digest: Callable[[Path], Any]) -> None:
-    before = digest(planted.pictures).keys()
+def test_a_stop_on_the_way_says_how_to_put_back(planted: Any, tmp_path: Path, checksum: Callable[[Path], Any]) -> None:
+    before = checksum(planted.images).keys()
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "moving" and event.done == 2:
             raise Interrupted("Stopped by Ctrl-C.", "")
 
-    with pytest.raises(Interrupted, match="simclr duplicates --put-back") as caught:
+    with pytest.raises(Interrupted, match="simclr duplicates --restore") as caught:
         find(planted, stop, kind="exact", move_to=tmp_path / "copies")
-    assert caught.value.exit_code == 130 and digest(planted.pictures).keys() != before
-    find(planted, put_back=tmp_path / "copies")
-    assert digest(planted.pictures).keys() == before
+    assert caught.value.exit_code == 130 and checksum(planted.images).keys() != before
+    find(planted, restore=tmp_path / "copies")
+    assert checksum(planted.images).keys() == before
 
 
 def test_a_file_that_changed_since_stays(planted: Any, tmp_path: Path) -> None:
     find(planted)
-    Image.new("RGB", (50, 50), "red").save(planted.pictures / "zzz.png")
-    result = find(planted, kind="exact", as_is=True, move_to=tmp_path / "copies")
+    Image.new("RGB", (50, 50), "red").save(planted.images / "zzz.png")
+    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "copies")
     assert result.moved == 2
-    assert result.left == (f"{planted.pictures / 'zzz.png'}: changed since its vector was made",)
-    assert (planted.pictures / "zzz.png").exists()
+    assert result.not_moved == (f"{planted.images / 'zzz.png'}: changed since its vector was made",)
+    assert (planted.images / "zzz.png").exists()
 
 
 def test_where_the_best_copy_is_gone_the_others_stay(planted: Any, tmp_path: Path) -> None:
     find(planted)
-    (planted.pictures / BRICKS[0]).unlink()
-    result = find(planted, kind="exact", as_is=True, move_to=tmp_path / "copies")
-    assert result.moved == 2 and (planted.pictures / "zzz.png").exists()
-    assert result.left == (f"{planted.pictures / 'zzz.png'}: its best copy {BRICKS[0]} is gone, or has changed",)
+    (planted.images / BRICKS[0]).unlink()
+    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "copies")
+    assert result.moved == 2 and (planted.images / "zzz.png").exists()
+    assert result.not_moved == (f"{planted.images / 'zzz.png'}: its best copy {BRICKS[0]} is gone, or has changed",)
 
 
-def test_a_folder_within_the_pictures_is_refused(planted: Any, digest: Callable[[Path], Any]) -> None:
-    before = digest(planted.pictures)
+def test_a_folder_within_the_images_is_refused(planted: Any, checksum: Callable[[Path], Any]) -> None:
+    before = checksum(planted.images)
     with pytest.raises(SettingsError, match="lie in one another"):
-        find(planted, move_to=planted.pictures / "copies")
-    assert digest(planted.pictures) == before
+        find(planted, move_to=planted.images / "copies")
+    assert checksum(planted.images) == before
 
 
 def test_without_copies_nothing_is_moved(own: Any, tmp_path: Path) -> None:
     result = find(own, kind="exact", move_to=tmp_path / "copies")
-    assert (result.groups, result.copies, result.moved, result.moved_to) == ((), 0, 0, None)
+    assert (result.groups, result.duplicates, result.moved, result.moved_to) == ((), 0, 0, None)
     with pytest.raises(InputError, match="nothing was moved there"):
-        find(own, put_back=tmp_path / "copies")
+        find(own, restore=tmp_path / "copies")
 
 
 def test_a_copy_of_copies_is_shown_and_not_moved(own: Any, tmp_path: Path) -> None:
-    """A slow change, each picture a copy of the next: those that are not like the best one stay."""
+    """A slow change, each image a copy of the next: those that are not like the best one stay."""
     draw = np.random.default_rng(3)
     first, last = (Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96)) for _ in range(2))
     for step in range(41):
-        Image.blend(first, last, step / 40).save(own.pictures / f"step-{step:02}.png")
+        Image.blend(first, last, step / 40).save(own.images / f"step-{step:02}.png")
     result = find(own, min_similarity=-1.0, kind="near", move_to=tmp_path / "copies")
-    group = max(result.groups, key=lambda group: len(group.copies))
-    assert len(group.copies) > 20
-    stayed = [line for line in result.left if "a copy of copies" in line]
+    group = max(result.groups, key=lambda group: len(group.images))
+    assert len(group.images) > 20
+    stayed = [line for line in result.not_moved if "a copy of copies" in line]
     assert len(stayed) > 5
-    for copy in group.copies[1:]:
+    for copy in group.images[1:]:
         path = Path(copy.path)
         moved = not path.exists()
         assert moved == (not any(line.startswith(f"{path}:") for line in stayed))
-        assert not moved or (copy.bits_apart is not None and copy.bits_apart <= 8)
+        assert not moved or (copy.hash_distance is not None and copy.hash_distance <= 8)
 
 
 @pytest.mark.parametrize("ending", [".json", ".csv", ".html"])
@@ -159,12 +159,12 @@ def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) ->
     result = find(planted, min_similarity=0.8, out=out)
     assert result.out == str(out)
     if ending == ".json":
-        assert [len(group["copies"]) for group in json.loads(out.read_text())["groups"]] == [4, 2]
+        assert [len(group["images"]) for group in json.loads(out.read_text())["groups"]] == [4, 2]
     elif ending == ".csv":
         with out.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-        assert [name_of(row["path"]) for row in rows] == [copy.path for group in result.groups for copy in group.copies]
+        assert [name_of(row["path"]) for row in rows] == [copy.path for group in result.groups for copy in group.images]
         assert [row["best"] for row in rows] == ["True", "False", "False", "False", "True", "False"]
     else:
         page = out.read_text(encoding="utf-8")
-        assert page.count("data:image") >= 6 and "53 pictures, 2 groups, 4 files that could go" in page
+        assert page.count("data:image") >= 6 and "53 images, 2 groups, 4 files that could go" in page

@@ -41,20 +41,20 @@ def run_embed(trained: Any, tmp_path: Path) -> Callable[..., tuple[EmbedResult, 
     return call
 
 
-def test_newest_runs_own_pictures_as_rows_of_length_one(run_embed: Any, trained: Any) -> None:
+def test_newest_runs_own_images_as_rows_of_length_one(run_embed: Any, trained: Any) -> None:
     result, vectors, beside = run_embed()
     assert (result.rows, result.dimensions) == vectors.shape == (48, 96)
     assert vectors.dtype == np.float32 and vectors.flags["C_CONTIGUOUS"]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert result.normalised and beside["normalised"]
+    assert result.normalized and beside["normalized"]
     assert result.encoder == str(trained.run.path)
-    assert result.model_digest == beside["model_digest"] == trained.result.model_digest
-    assert beside["root"] == str(trained.pictures) and beside["shape"] == [48, 96] and beside["refused"] == []
+    assert result.model_checksum == beside["model_checksum"] == trained.result.model_checksum
+    assert beside["root"] == str(trained.images) and beside["shape"] == [48, 96] and beside["skipped"] == []
 
 
 def test_order_is_that_of_the_relative_paths_bytes(run_embed: Any, trained: Any) -> None:
     names = run_embed()[2]["rows"]
-    files = [path.relative_to(trained.pictures) for path in trained.pictures.rglob("*.*")]
+    files = [path.relative_to(trained.images) for path in trained.images.rglob("*.*")]
     assert names == [os.fsdecode(name) for name in sorted(os.fsencode(path) for path in files)]
 
 
@@ -70,27 +70,27 @@ def test_order_is_by_bytes_also_where_case_folders_and_alphabets_differ(
 def test_raw_rows_are_h_itself_and_their_directions_the_same(run_embed: Any, tmp_path: Path) -> None:
     raw = run_embed(raw=True)
     unit = run_embed(out=tmp_path / "unit.npy")
-    assert not raw[0].normalised and not raw[2]["normalised"]
+    assert not raw[0].normalized and not raw[2]["normalized"]
     np.testing.assert_allclose(raw[1] / np.linalg.norm(raw[1], axis=1, keepdims=True), unit[1], atol=1e-6)
     assert np.abs(np.linalg.norm(raw[1], axis=1) - 1).max() > 0.01
 
 
-def test_each_row_is_the_encoder_at_that_rows_picture(run_embed: Any, trained: Any) -> None:
+def test_each_row_is_the_encoder_at_that_rows_image(run_embed: Any, trained: Any) -> None:
     import torch
 
     _, vectors, beside = run_embed(raw=True)
     encoder = simclr_cli.load_encoder(trained.name, runs=trained.runs)
     for row in (0, 7, 47):
-        pixels = evaluation_crop(trained.pictures / beside["rows"][row], 40, encoder.spec.crop)
+        pixels = evaluation_crop(trained.images / beside["rows"][row], 40, encoder.spec.crop)
         h = encoder.represent(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0].numpy()
         np.testing.assert_allclose(h, vectors[row], atol=1e-5)
 
 
-def test_a_picture_alone_gives_the_row_that_it_has_among_others(run_embed: Any, trained: Any, tmp_path: Path) -> None:
+def test_a_image_alone_gives_the_row_that_it_has_among_others(run_embed: Any, trained: Any, tmp_path: Path) -> None:
     _, vectors, beside = run_embed(raw=True)
     row = beside["rows"].index("rings/0002.png")
     (tmp_path / "alone").mkdir()
-    shutil.copy(trained.pictures / "rings" / "0002.png", tmp_path / "alone")
+    shutil.copy(trained.images / "rings" / "0002.png", tmp_path / "alone")
     _, alone, _ = run_embed(images=tmp_path / "alone", raw=True, out=tmp_path / "alone.npy")
     np.testing.assert_allclose(alone[0], vectors[row], atol=1e-5)
 
@@ -101,7 +101,7 @@ def test_batch_size_changes_nothing(run_embed: Any, tmp_path: Path, batch_size: 
     np.testing.assert_allclose(run_embed(batch_size=batch_size, workers=1)[1], reference, atol=1e-5)
 
 
-def test_refused_files_are_listed_and_the_other_rows_stay_aligned(
+def test_skipped_files_are_listed_and_the_other_rows_stay_aligned(
     run_embed: Any, tmp_path: Path, draw: Callable[..., Any]
 ) -> None:
     folder = tmp_path / "odd"
@@ -116,7 +116,7 @@ def test_refused_files_are_listed_and_the_other_rows_stay_aligned(
     (folder / "0 empty.jpg").write_bytes(b"")
     result, vectors, beside = run_embed(images=folder)
     assert beside["rows"] == texts and len(vectors) == 6
-    assert [entry["name"] for entry in beside["refused"]] == ["0 empty.jpg", "5 broken.png"] and result.refused == 2
+    assert [entry["name"] for entry in beside["skipped"]] == ["0 empty.jpg", "5 broken.png"] and result.skipped == 2
     assert Path(result.rows_file).read_bytes().isascii()
     for row, name in enumerate(texts):
         (tmp_path / "alone").mkdir(exist_ok=True)
@@ -133,13 +133,13 @@ def test_same_command_twice_writes_the_same_bytes(run_embed: Any, tmp_path: Path
 
 
 def test_only_the_two_files_are_written(
-    trained: Any, tmp_path: Path, digest: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+    trained: Any, tmp_path: Path, checksum: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    before = digest(trained.pictures), digest(trained.run.path)
+    before = checksum(trained.images), checksum(trained.run.path)
     embed(EmbedSettings(runs=trained.runs))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["vecs.npy", "vecs.rows.json"]
-    assert (digest(trained.pictures), digest(trained.run.path)) == before
+    assert (checksum(trained.images), checksum(trained.run.path)) == before
 
 
 def test_out_may_lie_in_a_folder_that_is_not_there_yet(run_embed: Any, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_run_is_named_by_name_or_path_and_said(trained: Any, tmp_path: Path, run
     said: list[Any] = []
     out = tmp_path / "v.npy"
     embed(EmbedSettings(runs=trained.runs, out=out), report=said.append)
-    assert Note(f"Embedding {trained.pictures} with {trained.run.path}.") in said
+    assert Note(f"Embedding {trained.images} with {trained.run.path}.") in said
     by_name = run_embed(run=trained.name)[1]
     by_path = run_embed(run=str(trained.run.path), runs=tmp_path / "nowhere")[1]
     np.testing.assert_array_equal(by_name, by_path)
@@ -186,7 +186,7 @@ def test_missing_unfinished_and_damaged_runs_are_refused(own: Any, tmp_path: Pat
     with own.run.weights_file.open("r+b") as stream:
         stream.seek(-1, os.SEEK_END)
         stream.write(b"\x99")
-    with pytest.raises(RunError, match="its digest differs"):
+    with pytest.raises(RunError, match="its checksum differs"):
         call()
     shutil.rmtree(own.run.encoder)
     with pytest.raises(RunError, match="is not finished") as caught:
@@ -194,18 +194,18 @@ def test_missing_unfinished_and_damaged_runs_are_refused(own: Any, tmp_path: Pat
     assert "--resume --run pics" in caught.value.remedy
 
 
-def test_pictures_of_the_run_that_are_gone_are_asked_for(own: Any, tmp_path: Path) -> None:
-    own.pictures.rename(tmp_path / "moved")
+def test_images_of_the_run_that_are_gone_are_asked_for(own: Any, tmp_path: Path) -> None:
+    own.images.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no longer in"):
         embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
     assert embed(EmbedSettings(images=tmp_path / "moved", runs=own.runs, out=tmp_path / "v.npy")).rows == 48
 
 
-def test_folder_whose_pictures_cannot_be_decoded(run_embed: Any, own: Any, tmp_path: Path) -> None:
+def test_folder_whose_images_cannot_be_decoded(run_embed: Any, own: Any, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    data = (own.pictures / "bricks" / "0001.jpg").read_bytes()
+    data = (own.images / "bricks" / "0001.jpg").read_bytes()
     (tmp_path / "broken" / "a.jpg").write_bytes(data[: len(data) * 3 // 4])
-    with pytest.raises(InputError, match=r"No picture in .* could be decoded"):
+    with pytest.raises(InputError, match=r"No image in .* could be decoded"):
         run_embed(images=tmp_path / "broken")
     assert not (tmp_path / "v.npy").exists()
 
@@ -213,16 +213,16 @@ def test_folder_whose_pictures_cannot_be_decoded(run_embed: Any, own: Any, tmp_p
 # Plain timm models
 
 
-def test_plain_backbone_with_random_weights_follows_from_the_seed(run_embed: Any, pictures: Path) -> None:
-    values = {"images": pictures, "backbone": "tiny_resnet", "weights": "none", "image_size": 40}
+def test_plain_backbone_with_random_weights_follows_from_the_seed(run_embed: Any, images: Path) -> None:
+    values = {"images": images, "backbone": "tiny_resnet", "weights": "none", "image_size": 40}
     (one, a, beside), (_, again, _), (_, other, _) = (run_embed(**values, seed=seed) for seed in (1, 1, 2))
-    assert one.encoder == "tiny_resnet (none)" and len(beside["model_digest"]) == 64
+    assert one.encoder == "tiny_resnet (none)" and len(beside["model_checksum"]) == 64
     np.testing.assert_array_equal(a, again)
     assert not np.allclose(a, other)
 
 
 def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
-    run_embed: Any, pictures: Path, tmp_path: Path
+    run_embed: Any, images: Path, tmp_path: Path
 ) -> None:
     import torch
     from PIL import Image
@@ -231,15 +231,15 @@ def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
     model = timm.create_model("tiny_resnet", num_classes=0).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     weights = str(tmp_path / "w.safetensors")
-    values = {"images": pictures, "backbone": "tiny_resnet", "weights": weights, "image_size": 64, "raw": True}
+    values = {"images": images, "backbone": "tiny_resnet", "weights": weights, "image_size": 64, "raw": True}
     _, vectors, beside = run_embed(**values)
     # The model's own mean and std, the crop of this size.
     config = {**timm.data.resolve_data_config({}, model=model), "input_size": (3, 64, 64), "crop_pct": 0.875}
     transform = timm.data.create_transform(**{**config, "interpolation": "bicubic"}, is_training=False)
     row = beside["rows"].index("dots/0000.png")
     with torch.inference_mode():
-        picture = Image.open(pictures / "dots" / "0000.png").convert("RGB")
-        np.testing.assert_allclose(vectors[row], model(transform(picture)[None])[0].numpy(), atol=1e-6)
+        image = Image.open(images / "dots" / "0000.png").convert("RGB")
+        np.testing.assert_allclose(vectors[row], model(transform(image)[None])[0].numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
     [
         ({"run": "a", "backbone": "resnet18"}, "--run and --backbone name two encoders"),
         ({"weights": "imagenet"}, "--weights belongs to --backbone"),
-        ({"backbone": "resnet18"}, "has no pictures of its own"),
+        ({"backbone": "resnet18"}, "has no images of its own"),
         ({"out": Path("vecs.txt")}, r"must end in \.npy, \.npz, \.parquet, \.csv, \.safetensors or \.tsv"),
         ({"out": Path("vecs.csv"), "shards": 2}, r"--shards are \.npy, and --out is vecs\.csv"),
         ({"out": Path("vecs")}, r"Try --out vecs\.npy"),
@@ -264,9 +264,9 @@ def test_settings_that_cannot_work(values: dict[str, Any], words: str) -> None:
 
 def test_vectors_are_refused_for_another_model_and_read_for_their_own(run_embed: Any) -> None:
     result, vectors, _ = run_embed()
-    np.testing.assert_array_equal(read_vectors(Path(result.out), model_digest=result.model_digest).values, vectors)
+    np.testing.assert_array_equal(read_vectors(Path(result.out), model_checksum=result.model_checksum).values, vectors)
     with pytest.raises(RunError, match="vectors of another model"):
-        read_vectors(Path(result.out), model_digest="0" * 64)
+        read_vectors(Path(result.out), model_checksum="0" * 64)
 
 
 def test_vectors_beside_the_rows_of_another_embedding_are_refused(run_embed: Any, trained: Any, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_vectors_beside_the_rows_of_another_embedding_are_refused(run_embed: Any
     run_embed(raw=True, out=tmp_path / "raw.npy")
     shutil.copy(tmp_path / "raw.npy", one.out)
     with pytest.raises(RunError, match=re.escape("do not belong together")):
-        read_vectors(Path(one.out), model_digest=one.model_digest)
+        read_vectors(Path(one.out), model_checksum=one.model_checksum)
 
 
 # --- In other forms ---
@@ -339,7 +339,7 @@ def test_shards_are_the_rows_of_the_one_file_in_order(run_embed: Any, trained: A
     names = []
     for shard in listed["shards"]:
         described = json.loads((tmp_path / shard["file"]).with_suffix(".rows.json").read_text())
-        assert described["vectors_digest"] == shard["vectors_digest"]
+        assert described["vectors_checksum"] == shard["vectors_checksum"]
         names += described["rows"]
     assert names == beside["rows"]
     parts = [np.load(tmp_path / shard["file"]) for shard in listed["shards"]]
@@ -367,15 +367,15 @@ def test_shards_that_are_there_are_kept_and_others_made_again(own: Any, tmp_path
     for file, rows in zip(files, expected, strict=True):
         np.testing.assert_array_equal(np.load(file), rows)
     names = json.loads(files[3].with_suffix(".rows.json").read_text())["rows"]
-    os.utime(own.pictures / names[0], ns=(1, 1))  # changed
+    os.utime(own.images / names[0], ns=(1, 1))  # changed
     assert made_again() == [False, False, False, True]
     settings = dataclasses.replace(settings, raw=True)
     assert made_again() == [True] * 4
 
 
 def test_shards_say_what_could_not_be_decoded(own: Any, tmp_path: Path) -> None:
-    for path in sorted(own.pictures.rglob("*.*"))[:30]:
+    for path in sorted(own.images.rglob("*.*"))[:30]:
         path.write_bytes(path.read_bytes()[:400])  # the header is whole
     result = embed(EmbedSettings(runs=own.runs, out=tmp_path / "s.npy", shards=4))
-    assert result.rows < 48 and result.rows + result.refused == 48
+    assert result.rows < 48 and result.rows + result.skipped == 48
     assert sum(len(np.load(file)) for file in tmp_path.glob("s-*.npy")) == result.rows

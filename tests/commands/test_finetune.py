@@ -38,17 +38,17 @@ def names_in(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def colours(tmp_path: Path) -> Path:
-    """Three classes that a colour tells apart, 16 pictures each, among noise."""
+def colors(tmp_path: Path) -> Path:
+    """Three classes that a color tells apart, 16 images each, among noise."""
     for number, name in enumerate(("blue", "green", "red")):
         for i in range(16):
             generator = np.random.default_rng([number, i])
             pixels = generator.integers(0, 120, (40, 48, 3), dtype=np.uint8)
             pixels[..., 2 - number] += 120
-            path = tmp_path / "colours" / name / f"{i}.png"
+            path = tmp_path / "colors" / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-    return tmp_path / "colours"
+    return tmp_path / "colors"
 
 
 def test_classifier_of_a_run_says_what_it_is(own: Any) -> None:
@@ -58,25 +58,25 @@ def test_classifier_of_a_run_says_what_it_is(own: Any) -> None:
     assert out == own.run.path / "classifier" and names_in(out) == [
         "README.md", "config.json", "model.safetensors"
     ]  # fmt: skip
-    assert (result.labels, result.train_pictures, result.test_pictures) == (38, 38, 10)
+    assert (result.labels, result.train_images, result.test_images) == (38, 38, 10)
     assert result.classes == CLASSES and not result.scratch and result.encoder == str(own.run.path)
     assert 0 <= result.accuracy.low <= result.accuracy.top_1 <= result.accuracy.high <= 100
     config = json.loads((out / "config.json").read_text())
     assert config["label_names"] == list(CLASSES) and config["num_classes"] == 10
-    assert config["simclr"]["model_digest"] == result.model_digest
-    assert config["simclr"]["training"]["encoder_digest"] == own.result.model_digest
+    assert config["simclr"]["model_checksum"] == result.model_checksum
+    assert config["simclr"]["training"]["encoder_checksum"] == own.result.model_checksum
     plan = next(event for event in said if isinstance(event, PlanMade))
     assert plan == result.plan and plan.steps == sum(isinstance(event, StepDone) for event in said) > 0
     assert {choice.name for choice in plan.choices} >= {"labels", "epochs", "batch size", "learning rate"}
-    assert Note("The held-out pictures were among those trained on, without their labels.") in said
-    assert "38 pictures, at 40 px" in (out / "README.md").read_text()
+    assert Note("The held-out images were among those trained on, without their labels.") in said
+    assert "38 images, at 40 px" in (out / "README.md").read_text()
 
 
-def test_separable_classes_are_learned_from_scratch_and_predicted(own: Any, colours: Path) -> None:
-    result = tuned(own, images=colours, scratch=True, epochs=10, batch_size=8, learning_rate=0.5)
+def test_separable_classes_are_learned_from_scratch_and_predicted(own: Any, colors: Path) -> None:
+    result = tuned(own, images=colors, scratch=True, epochs=10, batch_size=8, learning_rate=0.5)
     assert result.out == str(own.run.path / "classifier-scratch") and result.scratch
     assert result.accuracy.top_1 == 100 and result.chance == pytest.approx(100 / 3)
-    found = predict(PredictSettings(queries=(colours / "red", colours / "blue"), runs=own.runs, top=2))
+    found = predict(PredictSettings(queries=(colors / "red", colors / "blue"), runs=own.runs, top=2))
     assert [one.label for one in found.predictions] == ["red"] * 16 + ["blue"] * 16
     assert min(one.probability for one in found.predictions) > 0.5
 
@@ -122,22 +122,22 @@ def test_batch_is_what_the_memory_holds(own: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_same_seed_same_weights(own: Any, tmp_path: Path) -> None:
     made = [tuned(own, out=tmp_path / name, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4))]
-    assert made[0].model_digest == made[1].model_digest != made[2].model_digest
+    assert made[0].model_checksum == made[1].model_checksum != made[2].model_checksum
     assert made[0].accuracy == made[1].accuracy
 
 
 # The card's Image.open is closed by the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_card_in_plain_timm_gives_the_probabilities_of_predict(
-    own: Any, tmp_path: Path, colours: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    own: Any, tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where simclr_cli cannot be imported; at 32 px with a deep small stem, at 24 px with a plain one."""
-    paths = sorted((colours / "red").iterdir())[:4]
+    paths = sorted((colors / "red").iterdir())[:4]
     codes, found = [], []
     for size in (40, 32, 24):
         start = {} if size == 40 else {"backbone": {32: "resnet10t", 24: "resnet18"}[size], "image_size": size}
         out = tmp_path / str(size)
-        tuned(own, images=colours, out=out, epochs=2, learning_rate=2.0, labels_fraction=0.2, **start)
+        tuned(own, images=colors, out=out, epochs=2, learning_rate=2.0, labels_fraction=0.2, **start)
         found.append(predict(PredictSettings(queries=tuple(paths), classifier=out, top=3)))
         codes += CODE.findall((out / "README.md").read_text().replace("THIS/FOLDER", str(out)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -150,7 +150,7 @@ def test_card_in_plain_timm_gives_the_probabilities_of_predict(
         exec(code[:cut], plain)
         assert tuple(plain["names"]) == ours.labels == ("blue", "green", "red")
         for path, one in zip(paths, ours.predictions, strict=True):
-            exec(code[cut:].replace("picture.jpg", str(path)), plain)
+            exec(code[cut:].replace("image.jpg", str(path)), plain)
             by_name = {each.label: each.probability for each in one.classes}
             expected = pytest.approx(plain["probabilities"].tolist(), abs=1e-6)
             assert [by_name[name] for name in plain["names"]] == expected
@@ -169,11 +169,11 @@ def test_timm_fills_the_head_and_knows_the_names(own: Any) -> None:
 
 def test_table_of_labels_and_names_of_any_kind(own: Any, tmp_path: Path) -> None:
     names = ["a, b", 'with "quotes"', "zeile\nzwei"]
-    pictures = sorted(path.relative_to(own.pictures).as_posix() for path in own.pictures.rglob("*.*"))[:30]
+    images = sorted(path.relative_to(own.images).as_posix() for path in own.images.rglob("*.*"))[:30]
     with (tmp_path / "labels.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([("path", "label"), *((name, names[i % 3]) for i, name in enumerate(pictures))])
+        csv.writer(stream).writerows([("path", "label"), *((name, names[i % 3]) for i, name in enumerate(images))])
     result = tuned(own, labels=tmp_path / "labels.csv", epochs=1)
-    assert result.classes == tuple(sorted(names)) and result.labels + result.test_pictures == 30
+    assert result.classes == tuple(sorted(names)) and result.labels + result.test_images == 30
     assert load_classifier(Path(result.out), torch.device("cpu"))[2] == result.classes
 
 
@@ -181,29 +181,29 @@ def test_held_out_folder(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> 
     for i, name in enumerate(("bricks", "dots")):
         draw(tmp_path / "test" / name / "1.png", i)
     result = tuned(own, test=tmp_path / "test", epochs=1)
-    assert (result.train_pictures, result.test_pictures) == (48, 2)
+    assert (result.train_images, result.test_images) == (48, 2)
     draw(tmp_path / "test" / "clouds" / "1.png")
     with pytest.raises(InputError, match="lies in none of the classes"):
         tuned(own, test=tmp_path / "test", out=tmp_path / "other")
 
 
-def test_classifier_is_never_overwritten(own: Any, digest: Callable[[Path], Any]) -> None:
+def test_classifier_is_never_overwritten(own: Any, checksum: Callable[[Path], Any]) -> None:
     out = Path(tuned(own).out)
-    before = digest(out)
+    before = checksum(out)
     with pytest.raises(RunError, match=r"classifier is there already, and a classifier is never overwritten"):
         tuned(own)
-    assert digest(out) == before
+    assert checksum(out) == before
 
 
-def test_nothing_else_is_changed(own: Any, digest: Callable[[Path], Any], tmp_path: Path) -> None:
-    before = digest(own.pictures), digest(own.run.path)
+def test_nothing_else_is_changed(own: Any, checksum: Callable[[Path], Any], tmp_path: Path) -> None:
+    before = checksum(own.images), checksum(own.run.path)
     tuned(own, out=tmp_path / "made")
-    assert (digest(own.pictures), digest(own.run.path)) == before
+    assert (checksum(own.images), checksum(own.run.path)) == before
 
 
 @pytest.mark.parametrize("at", [StepDone, PlanMade])
-def test_stop_leaves_nothing_behind(own: Any, at: type[Event], digest: Callable[[Path], Any]) -> None:
-    before = digest(own.run.path)
+def test_stop_leaves_nothing_behind(own: Any, at: type[Event], checksum: Callable[[Path], Any]) -> None:
+    before = checksum(own.run.path)
 
     def report(event: Event) -> None:
         if isinstance(event, at):
@@ -211,7 +211,7 @@ def test_stop_leaves_nothing_behind(own: Any, at: type[Event], digest: Callable[
 
     with pytest.raises(Interrupted, match="nothing was written"):
         finetune(FinetuneSettings(runs=own.runs), report=report)
-    assert digest(own.run.path) == before
+    assert checksum(own.run.path) == before
 
 
 def test_failure_while_writing_leaves_nothing_behind(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,12 +225,12 @@ def test_failure_while_writing_leaves_nothing_behind(own: Any, monkeypatch: pyte
     assert names_in(own.run.path) == before
 
 
-def test_broken_pictures_are_counted_and_left_out(own: Any) -> None:
-    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
-    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
-    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+def test_broken_images_are_counted_and_left_out(own: Any) -> None:
+    (own.images / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.images / "dots" / "0001.jpg").read_bytes()
+    (own.images / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     result = tuned(own, epochs=1)
-    assert result.refused == 2 and result.train_pictures + result.test_pictures == 47
+    assert result.skipped == 2 and result.train_images + result.test_images == 47
 
 
 def test_folder_without_classes_asks_for_labels(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
@@ -245,7 +245,7 @@ def test_folder_without_classes_asks_for_labels(own: Any, tmp_path: Path, draw: 
     [
         ({"labels": Path(), "test": Path()}, "--labels names the classes of one folder only"),
         ({"scratch": True, "backbone": "resnet18", "images": Path(), "weights": "imagenet"}, "--scratch starts from"),
-        ({"backbone": "resnet18"}, "has no pictures of its own"),
+        ({"backbone": "resnet18"}, "has no images of its own"),
         ({"run": "a", "backbone": "resnet18", "images": Path()}, "name two encoders"),
         ({"labels_fraction": 0.0}, "must be more than 0"),
         ({"batch_size": 1}, "must be at least 2"),

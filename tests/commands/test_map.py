@@ -1,4 +1,4 @@
-"""`map`: the page holds the run's own pictures, their places, their nearest ones and what they are coloured by."""
+"""`map`: the page holds the run's own images, their places, their nearest ones and what they are colored by."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mapped(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MapR
     events: list[Event] = []
     out = tmp_path_factory.mktemp("map") / "deep" / "map.html"
     result = draw_map(MapSettings(runs=trained.runs, out=out), report=events.append)
-    index = read_index(trained.run.vectors, model_digest=run_encoder(trained.run, "cpu").digest)
+    index = read_index(trained.run.vectors, model_checksum=run_encoder(trained.run, "cpu").checksum)
     assert index is not None
     return result, events, index
 
@@ -48,7 +48,7 @@ def numbers(text: str, kind: str, columns: int) -> Any:
     return np.frombuffer(base64.b64decode(text), kind).reshape(-1, columns)
 
 
-def test_places_are_the_components_and_neighbours_the_nearest(mapped: tuple[MapResult, list[Event], Index]) -> None:
+def test_places_are_the_components_and_neighbors_the_nearest(mapped: tuple[MapResult, list[Event], Index]) -> None:
     result, _, index = mapped
     page = content(result)
     h = index.h[:].astype(np.float64)
@@ -56,13 +56,13 @@ def test_places_are_the_components_and_neighbours_the_nearest(mapped: tuple[MapR
     order = [where[name] for name in page["names"]]
     assert sorted(order) == list(range(48))
     components, explained = principal_components(index.h, 2)
-    assert result.explained == pytest.approx(explained) and result.pictures == 48
+    assert result.explained == pytest.approx(explained) and result.images == 48
     places = numbers(page["places"], "<f4", 2)
     expected = components[order] * (1, -1)  # y down
     expected -= expected.min(0)
     np.testing.assert_allclose(places, expected / expected.max(), atol=1e-5)
     similarity = h @ h.T - 9 * np.eye(48)
-    shown = numbers(page["neighbours"], "<u4", page["nearest"])
+    shown = numbers(page["neighbors"], "<u4", page["nearest"])
     values = numbers(page["similarities"], "<f4", page["nearest"])
     for row, own in enumerate(order):
         found = [order[i] for i in shown[row]]
@@ -74,7 +74,7 @@ def test_places_are_the_components_and_neighbours_the_nearest(mapped: tuple[MapR
 def test_thumbnails_groups_and_words_are_there(mapped: tuple[MapResult, list[Event], Index], trained: Any) -> None:
     result, events, _ = mapped
     page = content(result)
-    assert page["root"] == trained.pictures.as_uri() + "/" and page["step"] == 1
+    assert page["root"] == trained.images.as_uri() + "/" and page["step"] == 1
     shapes = numbers(page["shapes"], "u1", 2)
     assert len(shapes) == 48 and shapes.min() > 0 and shapes.max() <= 64
     (grouping,) = page["groupings"]
@@ -84,40 +84,40 @@ def test_thumbnails_groups_and_words_are_there(mapped: tuple[MapResult, list[Eve
     assert grouping["counts"] == sorted(grouping["counts"], reverse=True) and sum(grouping["counts"]) == 48
     html = Path(result.out).read_text(encoding="utf-8")
     assert (
-        f"48 pictures. Placed by the two directions in which their vectors differ most: {100 * result.explained:.0f} %"
+        f"48 images. Placed by the two directions in which their vectors differ most: {100 * result.explained:.0f} %"
         in html
     )
     assert result.bytes == Path(result.out).stat().st_size
     stages = {event.stage for event in events if isinstance(event, Progress)}
-    assert {"finding neighbours", "making thumbnails"} <= stages
+    assert {"finding neighbors", "making thumbnails"} <= stages
 
 
-def test_the_same_pictures_give_the_same_page(
+def test_the_same_images_give_the_same_page(
     mapped: tuple[MapResult, list[Event], Index], trained: Any, tmp_path: Path
 ) -> None:
     again = draw_map(MapSettings(runs=trained.runs, out=tmp_path / "again.html"))
     assert Path(again.out).read_bytes() == Path(mapped[0].out).read_bytes()
 
 
-def test_labels_of_a_table_and_pictures_that_are_gone(
-    own: Any, tmp_path: Path, digest: Callable[[Path], Mapping[str, Any]]
+def test_labels_of_a_table_and_images_that_are_gone(
+    own: Any, tmp_path: Path, checksum: Callable[[Path], Mapping[str, Any]]
 ) -> None:
     draw_map(MapSettings(runs=own.runs, out=tmp_path / "map.html"))
-    (own.pictures / "dots" / "0000.png").unlink()
-    before, said = digest(own.pictures), []
-    marked = sorted(path.name for path in (own.pictures / "dots").iterdir())[0]
+    (own.images / "dots" / "0000.png").unlink()
+    before, said = checksum(own.images), []
+    marked = sorted(path.name for path in (own.images / "dots").iterdir())[0]
     table = tmp_path / "labels.csv"
     table.write_text(f"path,label\ndots/{marked},</script>\nbricks/0000.png,b\nelsewhere.png,c\n")
-    settings = MapSettings(runs=own.runs, out=tmp_path / "map.html", labels=table, as_is=True)
+    settings = MapSettings(runs=own.runs, out=tmp_path / "map.html", labels=table, no_update=True)
     result = draw_map(settings, report=said.append)
     assert result.groupings == ("label", "folder")
     labels = content(result)["groupings"][0]
     assert labels["labels"] == ["(no label)", "</script>", "b"] and labels["counts"] == [46, 1, 1]
     notes = [event.text for event in said if isinstance(event, Note)]
-    assert "1 picture can no longer be decoded: no thumbnail." in notes
-    assert digest(own.pictures) == before
+    assert "1 image can no longer be decoded: no thumbnail." in notes
+    assert checksum(own.images) == before
     table.write_text("path,label\nelsewhere.png,c\n")
-    with pytest.raises(InputError, match="names no picture") as caught:
+    with pytest.raises(InputError, match="names no image") as caught:
         draw_map(settings)
     assert "such as " in caught.value.remedy
 
@@ -158,12 +158,12 @@ def test_clusters_are_those_of_k_means_the_largest_first(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
-def test_t_sne_and_few_pictures(tmp_path: Path, count: int) -> None:
+def test_t_sne_and_few_images(tmp_path: Path, count: int) -> None:
     pytest.importorskip("openTSNE")
     index = small(tmp_path / "v", [os.fsdecode(b"\xff%d.png" % i) for i in range(count)])
     found, explained = place(index, MapSettings(layout="tsne"), {"x": index.names}, lambda _: None)
     assert explained is None and found.places.shape == (count, 2) and np.isfinite(found.places).all()
-    assert found.neighbours.shape == (count, min(8, count - 1)) and sorted(found.names) == sorted(index.names)
+    assert found.neighbors.shape == (count, min(8, count - 1)) and sorted(found.names) == sorted(index.names)
     assert list(found.groupings["x"]) == list(found.names)
 
 

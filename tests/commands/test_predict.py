@@ -1,4 +1,4 @@
-"""`predict`: which classifier, which pictures, and files that hold every name."""
+"""`predict`: which classifier, which images, and files that hold every name."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def classifier(own: Any) -> Path:
     return make(own, own.run.path / "classifier")
 
 
-def run(own: Any, *pictures: Path, **values: Any) -> PredictResult:
-    return predict(PredictSettings(queries=pictures, **{"runs": own.runs, **values}))
+def run(own: Any, *images: Path, **values: Any) -> PredictResult:
+    return predict(PredictSettings(queries=images, **{"runs": own.runs, **values}))
 
 
 def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classifier: Path) -> None:
     from simclr_cli.commands.predict import load_classifier
 
-    result = run(own, own.pictures / "dots", top=6)
+    result = run(own, own.images / "dots", top=6)
     ready, linear, labels = load_classifier(classifier, torch.device("cpu"))
     assert result.labels == LABELS == labels and result.classifier == str(classifier)
-    assert len(result.predictions) == len(list((own.pictures / "dots").iterdir()))
+    assert len(result.predictions) == len(list((own.images / "dots").iterdir()))
     for one in result.predictions:
         pixels = torch.tensor(evaluation_crop(Path(one.path), 40, 0.875)).permute(2, 0, 1)[None]
         with torch.no_grad():
@@ -69,22 +69,22 @@ def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classi
 
 
 def test_more_classes_than_there_are_is_all_of_them(own: Any, classifier: Path) -> None:
-    assert len(run(own, own.pictures / "dots", top=99).predictions[0].classes) == len(LABELS)
-    assert len(run(own, own.pictures / "dots", top=1).predictions[0].classes) == 1
+    assert len(run(own, own.images / "dots", top=99).predictions[0].classes) == len(LABELS)
+    assert len(run(own, own.images / "dots", top=1).predictions[0].classes) == 1
 
 
-def test_what_is_no_picture_is_refused_with_its_reason(own: Any, classifier: Path, tmp_path: Path) -> None:
+def test_what_is_no_image_is_refused_with_its_reason(own: Any, classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "words.txt").write_text("words")
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
-    broken = (own.pictures / "dots" / "0001.jpg").read_bytes()
+    broken = (own.images / "dots" / "0001.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(broken[: len(broken) // 2])
     bad = [tmp_path / name for name in ("empty.jpg", "words.txt", "link.png", "cut.jpg")]
-    result = run(own, *bad, own.pictures / "dots" / "0001.jpg")
-    assert len(result.predictions) == 1 and len(result.refused) == 4
-    assert "empty file (0 bytes)" in result.refused[0] and "not a picture" in result.refused[1]
-    assert "broken link" in result.refused[2] and "damaged" in result.refused[3]
-    with pytest.raises(InputError, match="No picture could be decoded"):
+    result = run(own, *bad, own.images / "dots" / "0001.jpg")
+    assert len(result.predictions) == 1 and len(result.skipped) == 4
+    assert "empty file (0 bytes)" in result.skipped[0] and "not an image" in result.skipped[1]
+    assert "broken link" in result.skipped[2] and "damaged" in result.skipped[3]
+    with pytest.raises(InputError, match="No image could be decoded"):
         run(own, *bad)
 
 
@@ -119,24 +119,24 @@ def test_json_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw:
 
 
 def test_damaged_or_foreign_folders_are_named(own: Any, classifier: Path, tmp_path: Path) -> None:
-    picture = own.pictures / "dots" / "0001.jpg"
+    image = own.images / "dots" / "0001.jpg"
     with pytest.raises(RunError, match="names no classes, so it is no classifier's"):
-        run(own, picture, classifier=own.run.encoder)
+        run(own, image, classifier=own.run.encoder)
     with pytest.raises(RunError, match="There is no"):
-        run(own, picture, classifier=tmp_path)
+        run(own, image, classifier=tmp_path)
     weights = classifier / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0\0")
-    with pytest.raises(RunError, match="its digest differs"):
-        run(own, picture)
+    with pytest.raises(RunError, match="its checksum differs"):
+        run(own, image)
     weights.unlink()
     with pytest.raises(RunError, match=r"There is no .*model.safetensors"):
-        run(own, picture, classifier=classifier)
+        run(own, image, classifier=classifier)
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"queries": ()}, "No picture was given"),
+        ({"queries": ()}, "No image was given"),
         ({"top": 0}, "must be at least 1"),
         ({"out": Path("a.txt")}, r"must end in .csv or .json"),
         ({"run": "a", "classifier": Path()}, "name two classifiers"),

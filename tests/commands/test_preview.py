@@ -1,4 +1,4 @@
-"""The preview: just the views that training makes of the same pictures, on a sheet."""
+"""The preview: just the views that training makes of the same images, on a sheet."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def show(tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("preset", [None, "microscopy"])
 def test_views_are_those_that_training_makes_of_the_same_pixels(
-    pictures: Path, show: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Any
+    images: Path, show: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Any
 ) -> None:
     """By the way of training: its cache, its rules, its operations, its randomness."""
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "cache"))
-    given = {"images": pictures, "preset": preset, "image_size": 40, "seed": 5}
-    _, rows = show(pictures, views=3, pictures=6, **{k: v for k, v in given.items() if k != "images"})
+    given = {"images": images, "preset": preset, "image_size": 40, "seed": 5}
+    _, rows = show(images, views=3, count=6, **{k: v for k, v in given.items() if k != "images"})
     assert len(rows) == 6
     chosen, _ = resolve_views(PreviewSettings(**given), Circumstances(48, 48, torch.device("cpu")))
-    decoded = decode_once(take_census(pictures), 40, workers=1, progress=lambda *_: None)
-    places = {picture.name: i for i, picture in enumerate(decoded.census.pictures)}
+    decoded = decode_once(take_census(images), 40, workers=1, progress=lambda *_: None)
+    places = {image.name: i for i, image in enumerate(decoded.census.images)}
     at = np.array([places[row.name] for row in rows])
     pixels, sizes = torch.from_numpy(decoded.read(at)), torch.from_numpy(decoded.sizes[at])
     for view in range(3):
@@ -70,38 +70,38 @@ def test_views_are_those_that_training_makes_of_the_same_pixels(
             assert row.crops[view].tolist() == pytest.approx(shares.tolist())
 
 
-def test_pictures_are_spread_over_the_folder_and_follow_from_the_seed(pictures: Path, show: Callable[..., Any]) -> None:
-    names = [picture.name for picture in take_census(pictures).pictures]
-    first, again, other = ([row.name for row in show(pictures, pictures=8, views=1, seed=s)[1]] for s in (0, 0, 1))
+def test_images_are_spread_over_the_folder_and_follow_from_the_seed(images: Path, show: Callable[..., Any]) -> None:
+    names = [image.name for image in take_census(images).images]
+    first, again, other = ([row.name for row in show(images, count=8, views=1, seed=s)[1]] for s in (0, 0, 1))
     assert first == again != other
-    assert [names.index(name) // 6 for name in first] == list(range(8))  # of 48 pictures, one of each six
-    more_views = [row.name for row in show(pictures, pictures=8, views=3, seed=0)[1]]
+    assert [names.index(name) // 6 for name in first] == list(range(8))  # of 48 images, one of each six
+    more_views = [row.name for row in show(images, count=8, views=3, seed=0)[1]]
     assert more_views == first
 
 
-def test_more_views_leave_the_first_ones_as_they_were(pictures: Path, show: Callable[..., Any]) -> None:
-    few, more = (show(pictures, pictures=2, views=count)[1] for count in (1, 2))
+def test_more_views_leave_the_first_ones_as_they_were(images: Path, show: Callable[..., Any]) -> None:
+    few, more = (show(images, count=2, views=count)[1] for count in (1, 2))
     for one, two in zip(few, more, strict=True):
         assert np.array_equal(one.views[0], two.views[0])
 
 
-def test_fewer_pictures_than_asked_for_are_all_shown(show: Callable[..., Any], draw: Any, tmp_path: Path) -> None:
+def test_fewer_images_than_asked_for_are_all_shown(show: Callable[..., Any], draw: Any, tmp_path: Path) -> None:
     for i in range(3):
         draw(tmp_path / "few" / f"{i}.png", i)
     result, rows = show(tmp_path / "few")
-    assert [row.name for row in rows] == ["0.png", "1.png", "2.png"] and result.pictures == 3
-    result, rows = show(tmp_path / "few", pictures=1)  # one is enough for a look, if not for training
-    assert result.pictures == len(rows) == 1
+    assert [row.name for row in rows] == ["0.png", "1.png", "2.png"] and result.images == 3
+    result, rows = show(tmp_path / "few", count=1)  # one is enough for a look, if not for training
+    assert result.images == len(rows) == 1
 
 
-def test_damaged_pictures_are_passed_over(show: Callable[..., Any], draw: Any, tmp_path: Path) -> None:
+def test_damaged_images_are_passed_over(show: Callable[..., Any], draw: Any, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     for i in range(4):
         draw(folder / f"{i}.png", i)
     for i in (1, 3):
         whole = (folder / f"{i}.png").read_bytes()
         (folder / f"{i}.png").write_bytes(whole[: len(whole) // 2])
-    assert [row.name for row in show(folder, pictures=2)[1]] == ["0.png", "2.png"]
+    assert [row.name for row in show(folder, count=2)[1]] == ["0.png", "2.png"]
     for i in (0, 2):
         (folder / f"{i}.png").write_bytes((folder / f"{i}.png").read_bytes()[:60])
     with pytest.raises(InputError, match="can be decoded"):
@@ -109,9 +109,9 @@ def test_damaged_pictures_are_passed_over(show: Callable[..., Any], draw: Any, t
 
 
 @pytest.mark.parametrize("suffix", [".png", ".html", ".HTM"])
-def test_sheet_is_of_the_kind_that_its_name_says(pictures: Path, tmp_path: Path, suffix: str) -> None:
+def test_sheet_is_of_the_kind_that_its_name_says(images: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / "new" / f"sheet{suffix}"
-    result = preview(PreviewSettings(images=pictures, out=out, pictures=2, views=2))
+    result = preview(PreviewSettings(images=images, out=out, count=2, views=2))
     assert result.out == str(out)
     if suffix == ".png":
         with Image.open(out) as sheet:
@@ -122,37 +122,37 @@ def test_sheet_is_of_the_kind_that_its_name_says(pictures: Path, tmp_path: Path,
         assert all(choice.reason.split(" (")[0] in page for choice in result.choices if "'" not in choice.reason)
 
 
-def test_result_and_notes_say_how_views_were_made(pictures: Path, show: Callable[..., Any]) -> None:
+def test_result_and_notes_say_how_views_were_made(images: Path, show: Callable[..., Any]) -> None:
     events: list[Event] = []
-    result, _ = show(pictures, report=events.append, preset="grey", flip=0.1)
+    result, _ = show(images, report=events.append, preset="grayscale", flip=0.1)
     assert any(isinstance(event, CensusTaken) for event in events)
     assert tuple(event.text for event in events if isinstance(event, Note)) == result.advice
     reasons = {choice.name: (choice.value, choice.reason) for choice in result.choices}
-    assert reasons["flip"] == ("0.1", "as set") and reasons["grey"][1].startswith("the preset grey: ")
-    assert (result.preset, result.image_size, result.pictures, result.views) == ("grey", 48, 8, 6)
+    assert reasons["flip"] == ("0.1", "as set") and reasons["grayscale"][1].startswith("the preset grayscale: ")
+    assert (result.preset, result.image_size, result.images, result.views) == ("grayscale", 48, 8, 6)
     assert 0 <= result.enlarged <= 1
 
 
-def test_grey_pictures_are_noticed(show: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "grey").mkdir()
+def test_grayscale_images_are_noticed(show: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "grayscale").mkdir()
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 256, (40, 40), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / "grey" / f"{i}.png")
-    assert "--preset grey" in show(tmp_path / "grey")[0].advice[1]
+        Image.fromarray(noise).save(tmp_path / "grayscale" / f"{i}.png")
+    assert "--preset grayscale" in show(tmp_path / "grayscale")[0].advice[1]
 
 
-def test_nothing_of_the_users_is_changed_and_no_picture_is_overwritten(
-    own: Any, show: Callable[..., Any], digest: Callable[..., Any]
+def test_nothing_of_the_users_is_changed_and_no_image_is_overwritten(
+    own: Any, show: Callable[..., Any], checksum: Callable[..., Any]
 ) -> None:
-    before = digest(own.pictures)
-    name = take_census(own.pictures).pictures[0].name
-    show(own.pictures)
+    before = checksum(own.images)
+    name = take_census(own.images).images[0].name
+    show(own.images)
     if name.endswith(".png"):
-        with pytest.raises(SettingsError, match="one of the pictures"):
-            show(own.pictures, out=own.pictures / name)
-    assert digest(own.pictures) == before
+        with pytest.raises(SettingsError, match="one of the images"):
+            show(own.images, out=own.images / name)
+    assert checksum(own.images) == before
 
 
-def test_result_is_json(pictures: Path, show: Callable[..., Any]) -> None:
-    result, _ = show(pictures)
+def test_result_is_json(images: Path, show: Callable[..., Any]) -> None:
+    result, _ = show(images)
     assert json.loads(json.dumps(dataclasses.asdict(result)))["views"] == 6

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simclr_cli.api.views import ResolvedViews
-from simclr_cli.commands.preview import advise, all_grey, blank_views, enlarged_share
+from simclr_cli.commands.preview import advise, all_grayscale, blank_views, enlarged_share
 from simclr_cli.core.seeds import Purpose, torch_generator
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters
 
@@ -17,7 +17,7 @@ WHOLE = ViewRecipe(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0))
 
 
 def resolved(**given: Any) -> ResolvedViews:
-    plain = {"crop_min": 0.08, "color_strength": 1.0, "grey": 0.2, "flip": 0.5, "turn": 0.0, "blur": 0.5}
+    plain = {"crop_min": 0.08, "color_strength": 1.0, "grayscale": 0.2, "flip": 0.5, "rotate": 0.0, "blur": 0.5}
     return ResolvedViews(**{"images": Path(), "image_size": 64, "workers": 1, **plain, **given})
 
 
@@ -25,8 +25,8 @@ def resolved(**given: Any) -> ResolvedViews:
     ("true", "stored", "size", "share"),
     [(31, 96, 64, 1.0), (32, 96, 64, 0.0), (400, 96, 64, 0.0), (400, 31, 64, 1.0), (400, 32, 64, 0.0)],
 )
-def test_whole_pictures_are_enlarged_by_what_there_is_of_them(true: int, stored: int, size: int, share: float) -> None:
-    """A picture has no more pixels than its own, nor than are stored."""
+def test_whole_images_are_enlarged_by_what_there_is_of_them(true: int, stored: int, size: int, share: float) -> None:
+    """An image has no more pixels than its own, nor than are stored."""
     assert enlarged_share(torch.tensor([[true, true]] * 5), WHOLE, stored, size, seed=0) == share
 
 
@@ -41,13 +41,13 @@ def test_share_of_enlarged_crops_equals_counting_them() -> None:
     assert enlarged_share(sizes, ViewRecipe(), 96, 64, seed=7) == pytest.approx(count / 300)
 
 
-def test_grey_is_what_has_no_colour_but_for_rounding() -> None:
-    grey = torch.randint(0, 250, (2, 1, 8, 8), dtype=torch.uint8).expand(-1, 3, -1, -1).clone()
-    assert all_grey(grey)
-    grey[0, 1, 3, 3] += 3
-    assert all_grey(grey)
-    grey[0, 1, 3, 3] += 2
-    assert not all_grey(grey)
+def test_grayscale_is_what_has_no_color_but_for_rounding() -> None:
+    grayscale = torch.randint(0, 250, (2, 1, 8, 8), dtype=torch.uint8).expand(-1, 3, -1, -1).clone()
+    assert all_grayscale(grayscale)
+    grayscale[0, 1, 3, 3] += 3
+    assert all_grayscale(grayscale)
+    grayscale[0, 1, 3, 3] += 2
+    assert not all_grayscale(grayscale)
 
 
 def test_blank_views_are_counted() -> None:
@@ -66,15 +66,15 @@ def test_too_many_small_crops_come_with_a_remedy(enlarged: float, words: str, re
     assert ("--crop-min" in sentence) == remedy
 
 
-def test_colours_are_told_as_they_are_changed() -> None:
+def test_colors_are_told_as_they_are_changed() -> None:
     def told(all_are: bool = False, **given: Any) -> str:
         return advise(resolved(**given), 0.0, all_are, 0, 48)[1]
 
     assert "80 %" in told() and "72 degrees" in told()  # 0.8 s, and 0.2 s of the circle
     assert "40 %" in told(color_strength=0.5) and "36 degrees" in told(color_strength=0.5)
-    assert "--preset grey" in told(True) and "--preset grey" not in told(True, preset="grey")
+    assert "--preset grayscale" in told(True) and "--preset grayscale" not in told(True, preset="grayscale")
     assert "nothing changes" in told(True, color_strength=0.0)
-    assert "short cut" in told(color_strength=0.0, grey=0.0)
+    assert "short cut" in told(color_strength=0.0, grayscale=0.0)
     assert "20 %" in told(color_strength=0.0) and "short cut" not in told(color_strength=0.0)
 
 

@@ -29,7 +29,7 @@ from simclr_cli.engine.encoder import create_encoder
 from simclr_cli.engine.probes import knn_votes
 from simclr_cli.evaluate import baselines, comparison
 from simclr_cli.evaluate.baselines import RawPixels
-from simclr_cli.images.synthetic import CLASSES, draw_pictures
+from simclr_cli.images.synthetic import CLASSES, draw_images
 from simclr_cli.train.supervised import LINEAR
 
 
@@ -40,7 +40,7 @@ def quick_linear_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "PIXEL_SIDE", 8)
 
 
-REPRESENTATIONS = ["trained", "untrained", "raw pixels", "colour histogram"]
+REPRESENTATIONS = ["trained", "untrained", "raw pixels", "color histogram"]
 
 
 def run_probe(trained: Any, *, said: list[Event] | None = None, **values: Any) -> ProbeResult:
@@ -64,10 +64,10 @@ def test_class_folders_give_scores_of_the_trained_and_the_untrained_encoder(trai
     assert [score.representation for score in result.scores] == REPRESENTATIONS
     assert all(0 <= value <= 100 for s in result.scores for value in (s.knn_20.top_1, s.knn_200.top_1, s.linear.top_1))
     assert result.classes == CLASSES
-    assert (result.train_pictures, result.test_pictures, result.refused) == (38, 10, 0)  # one of 4 or 5 of each class
+    assert (result.train_images, result.test_images, result.skipped) == (38, 10, 0)  # one of 4 or 5 of each class
     assert result.chance == pytest.approx(10) and result.split == "stratified, 20% held out by seed 0"
-    assert result.model_digest == trained.result.model_digest and result.encoder == str(trained.run.path)
-    assert Note("The held-out pictures were among those trained on, without their labels.") in said
+    assert result.model_checksum == trained.result.model_checksum and result.encoder == str(trained.run.path)
+    assert Note("The held-out images were among those trained on, without their labels.") in said
 
 
 def test_same_seed_gives_the_same_result(trained: Any) -> None:
@@ -75,8 +75,8 @@ def test_same_seed_gives_the_same_result(trained: Any) -> None:
 
 
 def test_knn_scores_are_those_of_the_written_out_vote(trained: Any, tmp_path: Path) -> None:
-    draw_pictures(tmp_path / "test", seed=1, pictures=30, size=48)
-    result = run_probe(trained, images=trained.pictures, test=tmp_path / "test", knn_temperature=0.5)
+    draw_images(tmp_path / "test", seed=1, count=30, size=48)
+    result = run_probe(trained, images=trained.images, test=tmp_path / "test", knn_temperature=0.5)
     encoder = simclr_cli.load_encoder(trained.name, runs=trained.runs)
 
     def rows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,17 +86,17 @@ def test_knn_scores_are_those_of_the_written_out_vote(trained: Any, tmp_path: Pa
         pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return encoder.represent(pixels), torch.tensor([CLASSES.index(name.split("/")[0]) for name in names_of(folder)])
 
-    (train, labels), (test, truth) = rows(trained.pictures), rows(tmp_path / "test")
-    votes = knn_votes(train, labels, test, neighbours=(20, 200), temperature=0.5, classes=10)
+    (train, labels), (test, truth) = rows(trained.images), rows(tmp_path / "test")
+    votes = knn_votes(train, labels, test, neighbors=(20, 200), temperature=0.5, classes=10)
     right = [100 * float((counted.argmax(1) == truth).float().mean()) for counted in votes]
     assert [result.scores[0].knn_20.top_1, result.scores[0].knn_200.top_1] == pytest.approx(right)
 
 
 def test_held_out_folder(trained: Any, tmp_path: Path) -> None:
-    draw_pictures(tmp_path / "test", seed=1, pictures=15, size=48)
+    draw_images(tmp_path / "test", seed=1, count=15, size=48)
     said: list[Event] = []
     result = run_probe(trained, test=tmp_path / "test", said=said)
-    assert (result.train_pictures, result.test_pictures) == (48, 15)
+    assert (result.train_images, result.test_images) == (48, 15)
     assert result.split == f"held out in {tmp_path / 'test'}"
     assert not any("among those trained on" in event.text for event in said if isinstance(event, Note))
 
@@ -108,11 +108,11 @@ def test_held_out_folder_of_another_class_is_refused(trained: Any, tmp_path: Pat
 
 
 def test_table_of_labels_stands_for_the_folders(trained: Any, tmp_path: Path) -> None:
-    rows = [(name, "round" if name.startswith(("dots", "rings")) else "other") for name in names_of(trained.pictures)]
+    rows = [(name, "round" if name.startswith(("dots", "rings")) else "other") for name in names_of(trained.images)]
     table = write_table(tmp_path / "labels.csv", rows[:40])
-    result = run_probe(trained, images=trained.pictures, labels=table)
+    result = run_probe(trained, images=trained.images, labels=table)
     assert result.classes == ("other", "round")
-    assert result.train_pictures + result.test_pictures == 40
+    assert result.train_images + result.test_images == 40
     assert all(0 <= score.linear.top_1 <= 100 for score in result.scores)
 
 
@@ -120,8 +120,8 @@ def test_table_of_labels_stands_for_the_folders(trained: Any, tmp_path: Path) ->
     ("rows", "columns", "words"),
     [
         ([("bricks/0000.png", "a")], ("file", "class"), "has the columns file, class"),
-        ([("bricks/0000.png", "a"), ("bricks/0001.jpg", "a")], ("path", "label"), "gives all pictures one class"),
-        ([("nothing.png", "a")], ("path", "label"), "names no picture of"),
+        ([("bricks/0000.png", "a"), ("bricks/0001.jpg", "a")], ("path", "label"), "gives all images one class"),
+        ([("nothing.png", "a")], ("path", "label"), "names no image of"),
         ([("bricks/0000.png", "a"), ("bricks/0000.png", "b")], ("path", "label"), "two labels, a and b"),
         ([("bricks/0000.png", "")], ("path", "label"), "lacks a path or a label in line 2"),
     ],
@@ -148,23 +148,23 @@ def test_labels_with_a_test_folder_are_refused(tmp_path: Path) -> None:
         ProbeSettings(labels=tmp_path / "a.csv", test=tmp_path / "b")
 
 
-def test_broken_pictures_are_counted_and_left_out(own: Any) -> None:
-    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
-    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
-    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+def test_broken_images_are_counted_and_left_out(own: Any) -> None:
+    (own.images / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.images / "dots" / "0001.jpg").read_bytes()
+    (own.images / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     result = run_probe(own)
-    assert result.refused == 2 and result.train_pictures + result.test_pictures == 47
+    assert result.skipped == 2 and result.train_images + result.test_images == 47
 
 
-def test_plain_backbone_is_probed_too(trained: Any, pictures: Path) -> None:
-    result = run_probe(trained, images=pictures, backbone="tiny_resnet", image_size=40)
+def test_plain_backbone_is_probed_too(trained: Any, images: Path) -> None:
+    result = run_probe(trained, images=images, backbone="tiny_resnet", image_size=40)
     assert result.encoder == "tiny_resnet (none)"
     assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]  # it is its own twin
-    assert result.folder is None and result.verdict.startswith(("The untrained encoder", "Raw pixels", "A colour"))
+    assert result.folder is None and result.verdict.startswith(("The untrained encoder", "Raw pixels", "A color"))
 
 
 def test_untrained_row_is_what_the_run_began_from(own: Any, train: Callable[..., Any]) -> None:
-    made = train(own.pictures, run="still", runs=own.runs, seed=4, learning_rate=1e-12, weight_decay=0.0)
+    made = train(own.images, run="still", runs=own.runs, seed=4, learning_rate=1e-12, weight_decay=0.0)
     result = run_probe(own, run=Path(made.run).name)
     trained, untrained, *_ = result.scores
     # Batch norm's statistics have moved, so the scores may differ a little; the weights have not.
@@ -177,12 +177,12 @@ def test_untrained_row_is_what_the_run_began_from(own: Any, train: Callable[...,
     assert not torch.equal(twin["conv1.0.weight"], other["conv1.0.weight"])
 
 
-def test_probe_writes_into_its_own_folder_only(own: Any, digest: Callable[[Path], Any]) -> None:
-    before = digest(own.pictures), digest(own.run.path)
+def test_probe_writes_into_its_own_folder_only(own: Any, checksum: Callable[[Path], Any]) -> None:
+    before = checksum(own.images), checksum(own.run.path)
     result = run_probe(own)
     assert result.folder == str(own.run.probe_folder)
-    assert digest(own.pictures) == before[0]
-    after = digest(own.run.path)
+    assert checksum(own.images) == before[0]
+    after = checksum(own.run.path)
     new = {bytes.fromhex(name).decode() for name in after.keys() - before[1].keys()}
     assert new == {"probe", "probe/probe.json", "probe/confusion.png"}
     assert all(after[name] == before[1][name] for name in before[1])
@@ -190,14 +190,14 @@ def test_probe_writes_into_its_own_folder_only(own: Any, digest: Callable[[Path]
     assert kept == json.loads(json.dumps(dataclasses.asdict(result)))
 
 
-def test_class_by_class_and_confused_are_counts_of_the_same_pictures(trained: Any, tmp_path: Path) -> None:
-    draw_pictures(tmp_path / "test", seed=1, pictures=40, size=48)
+def test_class_by_class_and_confused_are_counts_of_the_same_images(trained: Any, tmp_path: Path) -> None:
+    draw_images(tmp_path / "test", seed=1, count=40, size=48)
     result = run_probe(trained, test=tmp_path / "test", out=tmp_path / "out")
     assert sum(cell.count for cell in result.confusion) == 40
     for one in result.per_class:
         row = {cell.predicted: cell.count for cell in result.confusion if cell.label == one.name}
         column = {cell.label: cell.count for cell in result.confusion if cell.predicted == one.name}
-        assert sum(row.values()) == one.test_pictures == 4
+        assert sum(row.values()) == one.test_images == 4
         assert one.recall == pytest.approx(100 * row.get(one.name, 0) / 4)
         precision = 100 * column.get(one.name, 0) / sum(column.values()) if column else None
         assert one.precision == (None if precision is None else pytest.approx(precision))
@@ -208,7 +208,7 @@ def test_class_by_class_and_confused_are_counts_of_the_same_pictures(trained: An
 
 
 def test_a_wrong_label_in_the_table_is_among_the_suspects(trained: Any, tmp_path: Path) -> None:
-    """By colour alone these pictures are told apart, so the one with another's label stands out."""
+    """By color alone these images are told apart, so the one with another's label stands out."""
     for number in range(40):
         folder = tmp_path / "pics" / ("dark" if number % 2 else "light")
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def test_a_wrong_label_in_the_table_is_among_the_suspects(trained: Any, tmp_path
         Image.fromarray(pixels + (0 if number % 2 else 160)).save(folder / f"{number:02}.png")
     (tmp_path / "pics" / "dark" / "07.png").rename(tmp_path / "pics" / "light" / "07.png")
     result = run_probe(trained, images=tmp_path / "pics", out=tmp_path / "out")
-    first = result.suspects[0]
+    first = result.label_errors[0]
     assert (first.path, first.label, first.predicted) == ("light/07.png", "light", "dark")
     assert first.probability < 0.5
 
@@ -226,12 +226,12 @@ def test_few_labels_are_probed_in_several_draws(trained: Any, tmp_path: Path) ->
     rows = {(few.representation, few.wanted): few for few in result.few_labels}
     assert len(rows) == 2 * len(REPRESENTATIONS)
     assert rows["trained", "1 a class"].labels == 10 and rows["trained", "1 a class"].draws == 2
-    assert rows["trained", "1 of the labels"].labels == result.train_pictures
+    assert rows["trained", "1 of the labels"].labels == result.train_images
     assert rows["trained", "1 of the labels"].std == 0  # every draw is all of them
 
 
 def test_another_run_and_a_file_of_weights_are_compared(own: Any, train: Callable[..., Any], tmp_path: Path) -> None:
-    made = train(own.pictures, run="other", runs=own.runs, seed=4)
+    made = train(own.images, run="other", runs=own.runs, seed=4)
     weights = tmp_path / "w.safetensors"
     shutil.copy(Path(made.run) / "encoder" / "model.safetensors", weights)
     result = run_probe(own, run=own.name, baseline=("other", str(weights)))
@@ -256,7 +256,7 @@ def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
         baselines, "try_to_load_from_cache", lambda repo, file: found(repo, file, cache_dir=tmp_path / "hub")
     )
     ready = baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu"))
-    assert ready is not None and ready.encoder.spec.normalises and ready.encoder.spec.image_size == 160
+    assert ready is not None and ready.encoder.spec.normalizes and ready.encoder.spec.image_size == 160
     x = torch.rand(2, 3, 160, 160)
     mean, std = ready.encoder.mean, ready.encoder.std
     with torch.inference_mode():
@@ -273,7 +273,7 @@ def test_the_papers_protocol_judges_networks_on_the_same_split(
 
     def few_epochs(encoder: Any, decoded: Any, rows: Any, labels: Any, classes: int, recipe: Any, **more: Any) -> Any:
         assert recipe == LINEAR
-        names = [decoded.census.pictures[row].name.split("/")[0] for row in rows]
+        names = [decoded.census.images[row].name.split("/")[0] for row in rows]
         assert names == [CLASSES[label] for label in labels]
         seen.append(tuple(rows))
         short = dataclasses.replace(recipe, epochs=2)
@@ -290,32 +290,32 @@ def test_the_papers_protocol_judges_networks_on_the_same_split(
     monkeypatch.setattr(comparison, "decode_once", counted)
     quick, paper = run_probe(own), run_probe(own, protocol="paper", out=tmp_path)
     assert len(opened) == 1  # for both, which look at images of one size
-    assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_pictures
+    assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_images
     assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
     assert [score.knn_20 for score in paper.scores] == [score.knn_20 for score in quick.scores]
-    assert paper.protocol == "paper" and paper.suspects  # by a quick probe of the same h
+    assert paper.protocol == "paper" and paper.label_errors  # by a quick probe of the same h
 
 
-def test_raw_pixels_and_colour_histogram_are_what_they_say() -> None:
+def test_raw_pixels_and_color_histogram_are_what_they_say() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
     x = torch.from_numpy(pixels).float() / 255
     means = pixels.reshape(2, 3, 8, 8, 8, 8).mean((3, 5)) / 255
     torch.testing.assert_close(RawPixels()(x), torch.from_numpy(means).float().flatten(1))
-    histogram = baselines.ColourHistogram()(x)
+    histogram = baselines.ColorHistogram()(x)
     assert histogram.shape == (2, 512)
-    for picture, row in zip(pixels, histogram, strict=True):
-        bins = Counter(map(tuple, (picture.astype(int) * 8 // 255).clip(0, 7).reshape(3, -1).T.tolist()))
+    for image, row in zip(pixels, histogram, strict=True):
+        bins = Counter(map(tuple, (image.astype(int) * 8 // 255).clip(0, 7).reshape(3, -1).T.tolist()))
         for (r, g, b), count in bins.items():
             assert float(row[(r * 8 + g) * 8 + b]) == pytest.approx((count / 4096) ** 0.5, rel=1e-5)
 
 
-def test_another_folder_can_be_probed_when_the_runs_pictures_are_gone(own: Any, tmp_path: Path) -> None:
-    moved = Path(shutil.move(own.pictures, tmp_path / "moved"))
-    assert run_probe(own, images=moved).test_pictures == 10
+def test_another_folder_can_be_probed_when_the_runs_images_are_gone(own: Any, tmp_path: Path) -> None:
+    moved = Path(shutil.move(own.images, tmp_path / "moved"))
+    assert run_probe(own, images=moved).test_images == 10
 
 
 def test_labels_that_leave_nothing_to_hold_out_are_refused(trained: Any, tmp_path: Path) -> None:
-    rows = [(name, f"class {i}") for i, name in enumerate(names_of(trained.pictures)[:5])]
-    with pytest.raises(InputError, match="No class has two pictures, so none can be held out"):
+    rows = [(name, f"class {i}") for i, name in enumerate(names_of(trained.images)[:5])]
+    with pytest.raises(InputError, match="No class has two images, so none can be held out"):
         run_probe(trained, labels=write_table(tmp_path / "labels.csv", rows))

@@ -20,13 +20,13 @@ from simclr_cli.api import (
     Accuracy,
     ClassScore,
     Confusion,
+    LabelError,
     PretrainSettings,
     ProbeResult,
     ReportResult,
     ReportSettings,
     Score,
     SimilarSettings,
-    Suspect,
 )
 from simclr_cli.commands import report as module
 from simclr_cli.commands.pretrain import pretrain
@@ -37,7 +37,7 @@ from simclr_cli.core.events import Event, Note
 from simclr_cli.core.files import write_bytes
 from simclr_cli.encode.load import run_encoder
 from simclr_cli.engine.augment import TwoViews
-from simclr_cli.evaluate.run_samples import compare, first_step, show_neighbours
+from simclr_cli.evaluate.run_samples import compare, first_step, show_neighbors
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.index import read_index
 from simclr_cli.store.run import RunFolder
@@ -58,7 +58,7 @@ def probe_result() -> ProbeResult:
     return ProbeResult(
         "run", 40, 8, ("dots", "rings"), 50.0, (score, other), "a fifth", 0.07, 0, "d", verdict="It helps.",
         per_class=(ClassScore("dots", 20, 4, 75.0, None),), confusion=(Confusion("dots", "rings", 1),),
-        suspects=(Suspect("dots/1.png", "dots", "rings", 0.1),), folder="x",
+        label_errors=(LabelError("dots/1.png", "dots", "rings", 0.1),), folder="x",
     )  # fmt: skip
 
 
@@ -68,8 +68,8 @@ def test_pretrain_leaves_a_page_that_opens(trained: Any, visit: Callable[..., An
     assert visited.complaints == [] and visited.requests == [trained.run.report_file.as_uri()]
     assert visited.ask("document.documentElement.scrollWidth") <= 375
     words = visited.ask("document.body.innerText")
-    assert "48 pictures" in words and "as set" in words and NO_PROBE in words and "No file was refused." in words
-    # 8 pictures with 2 views each, 6 with 6 neighbours each
+    assert "48 images" in words and "as set" in words and NO_PROBE in words and "No file was skipped." in words
+    # 8 images with 2 views each, 6 with 6 neighbors each
     assert visited.ask("document.images.length") == 8 * 3 + 6 * 7
     assert visited.ask("document.querySelectorAll('svg.heat rect').length") == 16 * 16
     assert trained.run.report_file.stat().st_size < 1_000_000
@@ -97,11 +97,11 @@ def test_views_are_those_of_the_first_step_of_training(
     monkeypatch.setattr(TwoViews, "make", listening)
     monkeypatch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
     monkeypatch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
-    result = train(trained.pictures, seed=5)
+    result = train(trained.images, seed=5)
     given = seen[0]  # (2 * 16, 3, 40, 40)
     assert given.shape[0] == 32
     run = RunFolder(Path(result.run))
-    names, views = first_step(take_census(trained.pictures), read_run_info(run).settings, workers=2)
+    names, views = first_step(take_census(trained.images), read_run_info(run).settings, workers=2)
     assert len(names) == len(set(names)) == 8
     assert torch.equal(views, torch.cat([given[:8], given[16:24]]))
 
@@ -109,7 +109,7 @@ def test_views_are_those_of_the_first_step_of_training(
 def test_the_matrix_is_the_cosines_of_z_in_loops(trained: Any) -> None:
     ready = run_encoder(trained.run, CPU)
     chosen = read_run_info(trained.run).settings
-    _, views = first_step(take_census(trained.pictures), chosen, 2, most=3)
+    _, views = first_step(take_census(trained.images), chosen, 2, most=3)
     similarity, of = compare(views, ready, chosen)
     from safetensors.torch import load_file
 
@@ -138,51 +138,51 @@ def test_a_head_that_does_not_fit_is_a_run_error(own: Any) -> None:
         make(own.run)
 
 
-def test_neighbours_are_those_of_similar(own: Any) -> None:
+def test_neighbors_are_those_of_similar(own: Any) -> None:
     """The same as the verb finds, from the vectors that it has stored."""
-    sample = own.pictures / "dots/0000.png"
+    sample = own.images / "dots/0000.png"
     similar(SimilarSettings(queries=(sample,), run=str(own.run.path)))
     ready = run_encoder(own.run, CPU)
-    index = read_index(own.run.vectors, model_digest=ready.digest)
-    shown = show_neighbours(
-        ready, own.run, take_census(own.pictures), read_run_info(own.run).settings, 2, lambda _: None
-    )
-    assert not isinstance(shown, str) and "all 48 pictures" in shown.lead and len(shown.rows) == 6
+    index = read_index(own.run.vectors, model_checksum=ready.checksum)
+    shown = show_neighbors(ready, own.run, take_census(own.images), read_run_info(own.run).settings, 2, lambda _: None)
+    assert not isinstance(shown, str) and "all 48 images" in shown.lead and len(shown.rows) == 6
     for first, *others in shown.rows:
-        found = similar(SimilarSettings(queries=(own.pictures / first.name,), run=str(own.run.path), top=6)).queries[0]
-        assert [str(own.pictures / hit.name) for hit in others] == [hit.path for hit in found.neighbours]
+        found = similar(SimilarSettings(queries=(own.images / first.name,), run=str(own.run.path), top=6)).queries[0]
+        assert [str(own.images / hit.name) for hit in others] == [hit.path for hit in found.neighbors]
         assert [hit.similarity for hit in others] == pytest.approx(
-            [hit.similarity for hit in found.neighbours], abs=1e-5
+            [hit.similarity for hit in found.neighbors], abs=1e-5
         )
         assert index is not None and first.name in index.names and all(hit.uri for hit in others)
 
 
-def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(own: Any, digest: Callable[..., Any]) -> None:
-    before = digest(own.run.path), digest(own.pictures)
+def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(
+    own: Any, checksum: Callable[..., Any]
+) -> None:
+    before = checksum(own.run.path), checksum(own.images)
     _, page = make(own.run)
-    after = digest(own.run.path), digest(own.pictures)
+    after = checksum(own.run.path), checksum(own.images)
     written = dict.fromkeys((b"report.html".hex(),))
     assert {**after[0], **written} == {**before[0], **written} and after[1] == before[1]
-    assert "among all 48 pictures" in page and not own.run.vectors.exists()
+    assert "among all 48 images" in page and not own.run.vectors.exists()
 
 
 def test_a_large_folder_is_sampled(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simclr_cli.evaluate.run_samples.EMBEDDED", 20)
     _, page = make(own.run)
-    assert "among a sample of 20 pictures" in page
+    assert "among a sample of 20 images" in page
 
 
-def test_pictures_that_are_gone_are_said_to_be_gone(own: Any, visit: Callable[..., Any]) -> None:
-    shutil.rmtree(own.pictures)
+def test_images_that_are_gone_are_said_to_be_gone(own: Any, visit: Callable[..., Any]) -> None:
+    shutil.rmtree(own.images)
     result, page = make(own.run)
-    assert page.count(f"There is no folder {own.pictures}.") == 2 or page.count(f"There is no {own.pictures}.") == 2
+    assert page.count(f"There is no folder {own.images}.") == 2 or page.count(f"There is no {own.images}.") == 2
     assert result.finished and "<polyline" in page
     assert visit(page).complaints == []
 
 
-def test_a_neighbour_whose_file_is_gone_stands_there_by_name(own: Any) -> None:
-    similar(SimilarSettings(queries=(own.pictures / "dots/0000.png",), run=str(own.run.path)))
-    for path in sorted(own.pictures.rglob("*.png"))[::2]:
+def test_a_neighbor_whose_file_is_gone_stands_there_by_name(own: Any) -> None:
+    similar(SimilarSettings(queries=(own.images / "dots/0000.png",), run=str(own.run.path)))
+    for path in sorted(own.images.rglob("*.png"))[::2]:
         path.unlink()
     _, page = make(own.run)
     assert "not readable now" in page and "The folder has changed since" in page
@@ -204,7 +204,7 @@ def test_the_newest_run_is_shown_without_a_name(own: Any) -> None:
     with pytest.raises(RunError, match="no run nowhere"):
         report(ReportSettings(run="nowhere", runs=own.runs))
     with pytest.raises(RunError, match="not the folder of a run"):
-        report(ReportSettings(run=str(own.pictures)))
+        report(ReportSettings(run=str(own.images)))
 
 
 def test_probe_and_outcome_are_read_as_they_were_written(own: Any) -> None:
@@ -251,7 +251,7 @@ def test_a_page_that_fails_does_not_fail_the_run(
 
     monkeypatch.setattr(module, "write_report", failing)
     events: list[Event] = []
-    result = train(trained.pictures, report=events.append, page=True)
+    result = train(trained.images, report=events.append, page=True)
     notes = [event.text for event in events if isinstance(event, Note) and event.warning]
     assert result.finished and result.report is None and RunFolder(Path(result.run)).finished
     (note,) = notes
@@ -263,7 +263,7 @@ def test_a_stop_while_the_page_is_made_leaves_a_finished_run(trained: Any, train
         if "report.html" in getattr(event, "stage", ""):
             raise Interrupted("Stopped by Ctrl-C.", "")
 
-    result = train(trained.pictures, report=stopping, page=True)
+    result = train(trained.images, report=stopping, page=True)
     assert result.finished and result.report is None
 
 
@@ -298,7 +298,7 @@ def test_choices_of_a_run_stay_those_it_was_begun_with(
             raise Interrupted("Stopped by Ctrl-C.", "")
 
     with pytest.raises(Interrupted):
-        train(trained.pictures, report=stop, epochs=2, run="two")
+        train(trained.images, report=stop, epochs=2, run="two")
     run = RunFolder(tmp_path / "runs" / "two")
     begun = read_run_info(run).choices
     pretrain(PretrainSettings(resume=True, run="two", runs=tmp_path / "runs"))

@@ -32,63 +32,63 @@ def notes(said: list[Event]) -> str:
     return " ".join(event.text for event in said if isinstance(event, Note))
 
 
-def test_neighbours_are_those_that_brute_force_finds(trained: Any, tmp_path: Path) -> None:
+def test_neighbors_are_those_that_brute_force_finds(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy", raw=True))
     h = np.load(made.out).astype(np.float64)
-    names = [path.relative_to(trained.pictures).as_posix() for path in trained.pictures.rglob("*.*")]
+    names = [path.relative_to(trained.images).as_posix() for path in trained.images.rglob("*.*")]
     names = sorted(names, key=os.fsencode)
     h /= np.linalg.norm(h, axis=1, keepdims=True)
     for row in (0, 20, 47):
         expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:7]
-        found = find(trained, trained.pictures / names[row], top=7)
-        assert found.searched == 48 and found.queries[0].query == str(trained.pictures / names[row])
-        hits = found.queries[0].neighbours
+        found = find(trained, trained.images / names[row], top=7)
+        assert found.searched == 48 and found.queries[0].query == str(trained.images / names[row])
+        hits = found.queries[0].neighbors
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
         np.testing.assert_allclose([hit.similarity for hit in hits], (h @ h[row])[expected], atol=1e-5)
-        assert [hit.path for hit in hits] == [str(trained.pictures / names[i]) for i in expected]
+        assert [hit.path for hit in hits] == [str(trained.images / names[i]) for i in expected]
 
 
 def test_a_query_from_elsewhere_leaves_nothing_out(trained: Any, tmp_path: Path) -> None:
-    query = Path(shutil.copy(trained.pictures / "dots" / "0000.png", tmp_path / "q.png"))
-    hits = find(trained, query, top=3).queries[0].neighbours
-    assert hits[0].path == str(trained.pictures / "dots" / "0000.png")
+    query = Path(shutil.copy(trained.images / "dots" / "0000.png", tmp_path / "q.png"))
+    hits = find(trained, query, top=3).queries[0].neighbors
+    assert hits[0].path == str(trained.images / "dots" / "0000.png")
     assert hits[0].similarity == pytest.approx(1, abs=1e-5)
 
 
 def test_the_query_is_left_out_under_whatever_path_it_is_named(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(trained.pictures / "dots")
-    (tmp_path / "link.png").symlink_to(trained.pictures / "dots" / "0000.png")
+    monkeypatch.chdir(trained.images / "dots")
+    (tmp_path / "link.png").symlink_to(trained.images / "dots" / "0000.png")
     for query in (Path("0000.png"), Path("../dots/0000.png"), tmp_path / "link.png"):
-        hits = find(trained, query, top=48).queries[0].neighbours
+        hits = find(trained, query, top=48).queries[0].neighbors
         assert len(hits) == 47
-        assert str(trained.pictures / "dots" / "0000.png") not in [hit.path for hit in hits]
+        assert str(trained.images / "dots" / "0000.png") not in [hit.path for hit in hits]
 
 
 def test_several_queries_and_a_folder_of_queries_keep_their_order(trained: Any, tmp_path: Path) -> None:
-    one = trained.pictures / "zigzag" / "0000.png"
-    result = find(trained, one, trained.pictures / "bricks", one, top=2)
-    folder = sorted(str(path) for path in (trained.pictures / "bricks").iterdir())
+    one = trained.images / "zigzag" / "0000.png"
+    result = find(trained, one, trained.images / "bricks", one, top=2)
+    folder = sorted(str(path) for path in (trained.images / "bricks").iterdir())
     assert [query.query for query in result.queries] == [str(one), *folder, str(one)]
-    assert {len(query.neighbours) for query in result.queries} == {2}
+    assert {len(query.neighbors) for query in result.queries} == {2}
 
 
 def test_folder_of_queries_may_hold_files_that_are_none(trained: Any, tmp_path: Path) -> None:
-    shutil.copy(trained.pictures / "dots" / "0000.png", tmp_path / "ok.png")
+    shutil.copy(trained.images / "dots" / "0000.png", tmp_path / "ok.png")
     (tmp_path / "empty.png").write_bytes(b"")
-    cut = (trained.pictures / "dots" / "0001.jpg").read_bytes()
+    cut = (trained.images / "dots" / "0001.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     result = find(trained, tmp_path)
     assert [query.query for query in result.queries] == [str(tmp_path / "ok.png")]
-    assert sorted(entry.split(": ")[0] for entry in result.refused) == [
+    assert sorted(entry.split(": ")[0] for entry in result.skipped) == [
         str(tmp_path / "cut.jpg"),
         str(tmp_path / "empty.png"),
     ]
 
 
-def test_more_neighbours_than_there_are(trained: Any) -> None:
-    hits = find(trained, trained.pictures / "dots" / "0000.png", top=1000).queries[0].neighbours
+def test_more_neighbors_than_there_are(trained: Any) -> None:
+    hits = find(trained, trained.images / "dots" / "0000.png", top=1000).queries[0].neighbors
     assert len({hit.path for hit in hits}) == len(hits) == 47
 
 
@@ -110,10 +110,10 @@ def test_queries_that_cannot_be_used_end_before_any_work(
     (tmp_path / "dangling.png").symlink_to("nowhere.png")
     (tmp_path / "empty").mkdir()
     for name, words in (
-        ("letter.txt", "not a picture"),
+        ("letter.txt", "not an image"),
         ("zero.jpg", "empty file"),
         ("dangling.png", "broken link"),
-        ("empty", "There is no picture in"),
+        ("empty", "There is no image in"),
         ("missing.jpg", r"There is no .*missing\.jpg"),
     ):
         with pytest.raises(InputError, match=words):
@@ -123,7 +123,7 @@ def test_queries_that_cannot_be_used_end_before_any_work(
 
 
 def test_query_that_is_cut_short(trained: Any, tmp_path: Path) -> None:
-    cut = (trained.pictures / "dots" / "0001.jpg").read_bytes()
+    cut = (trained.images / "dots" / "0001.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     with pytest.raises(InputError, match="No query could be decoded"):
         find(trained, tmp_path / "cut.jpg")
@@ -139,12 +139,12 @@ def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path:
     total = h[names.index(str(a))] + h[names.index(str(b))] - h[names.index(str(c))]
     own = {names.index(str(path)) for path in (a, b, c)}
     order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in own][:5]
-    given = (trained.pictures / a, Path("+"), b, Path("-"), c)  # a file, and names of rows
+    given = (trained.images / a, Path("+"), b, Path("-"), c)  # a file, and names of rows
     found = find(trained, *given, top=5).queries
-    assert len(found) == 1 and found[0].query == f"{trained.pictures / a} + {b} - {c}"
-    assert [hit.path for hit in found[0].neighbours] == [str(trained.pictures / names[i]) for i in order]
+    assert len(found) == 1 and found[0].query == f"{trained.images / a} + {b} - {c}"
+    assert [hit.path for hit in found[0].neighbors] == [str(trained.images / names[i]) for i in order]
     cosine = (h @ total / np.linalg.norm(total))[order]
-    np.testing.assert_allclose([hit.similarity for hit in found[0].neighbours], cosine, atol=1e-5)
+    np.testing.assert_allclose([hit.similarity for hit in found[0].neighbors], cosine, atol=1e-5)
 
 
 def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> None:
@@ -155,17 +155,17 @@ def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> N
     total = h[folder].mean(axis=0) + h[one]
     order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in (*folder, one)][:4]
     found = find(trained, Path("bricks"), Path("+"), Path("dots/0000.png"), top=4).queries[0]
-    assert [hit.path for hit in found.neighbours] == [str(trained.pictures / names[i]) for i in order]
+    assert [hit.path for hit in found.neighbors] == [str(trained.images / names[i]) for i in order]
 
 
-def test_a_broken_picture_in_a_folder_is_left_out_of_its_mean(own: Any, tmp_path: Path) -> None:
+def test_a_broken_image_in_a_folder_is_left_out_of_its_mean(own: Any, tmp_path: Path) -> None:
     folder = tmp_path / "queries"
-    shutil.copytree(own.pictures / "dots", folder)
+    shutil.copytree(own.images / "dots", folder)
     whole = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
-    cut = (own.pictures / "zigzag" / "0001.jpg").read_bytes()
+    cut = (own.images / "zigzag" / "0001.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     found = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
-    assert found.queries == whole.queries and "cut.jpg" in found.refused[0]
+    assert found.queries == whole.queries and "cut.jpg" in found.skipped[0]
 
 
 def test_a_name_that_no_file_can_have(trained: Any) -> None:
@@ -174,8 +174,8 @@ def test_a_name_that_no_file_can_have(trained: Any) -> None:
 
 
 @pytest.mark.parametrize("words", [("+",), ("dots/0000.png", "-"), ("dots/0000.png", "+", "-", "bricks/0000.png")])
-def test_signs_without_a_picture(trained: Any, words: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="comes no picture"):
+def test_signs_without_a_image(trained: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="comes no image"):
         find(trained, *map(Path, words))
 
 
@@ -185,16 +185,16 @@ def test_a_sum_of_nothing(trained: Any) -> None:
 
 
 def test_within_a_pattern_and_above_a_similarity(trained: Any) -> None:
-    query = trained.pictures / "dots" / "0000.png"
-    every = find(trained, query, top=47).queries[0].neighbours
+    query = trained.images / "dots" / "0000.png"
+    every = find(trained, query, top=47).queries[0].neighbors
     some = find(trained, query, top=47, within="[bz]*/*")
     inside = [hit.path for hit in every if Path(hit.path).parent.name[0] in "bz"]
-    assert [hit.path for hit in some.queries[0].neighbours] == inside and some.searched == len(inside)
+    assert [hit.path for hit in some.queries[0].neighbors] == inside and some.searched == len(inside)
     bound = every[5].similarity
-    above = find(trained, query, top=47, min_similarity=bound - 1e-6).queries[0].neighbours
+    above = find(trained, query, top=47, min_similarity=bound - 1e-6).queries[0].neighbors
     assert above == every[: len(above)] and len(above) >= 6
     assert all(hit.similarity < bound for hit in every[len(above) :])
-    assert find(trained, query, min_similarity=1.0).queries[0].neighbours == ()
+    assert find(trained, query, min_similarity=1.0).queries[0].neighbors == ()
     with pytest.raises(InputError, match="fits --within"):
         find(trained, query, within="*.gif")
 
@@ -203,14 +203,14 @@ def test_within_a_pattern_and_above_a_similarity(trained: Any) -> None:
 
 
 def test_what_was_found_goes_into_a_file(trained: Any, tmp_path: Path) -> None:
-    query = trained.pictures / "dots" / "0000.png"
+    query = trained.images / "dots" / "0000.png"
     for kind in ("csv", "json", "html"):
         found = find(trained, query, Path("bricks"), top=3, out=tmp_path / f"found.{kind}")
         assert found.out == str(tmp_path / f"found.{kind}")
     assert json.loads((tmp_path / "found.json").read_text())["queries"][0]["query"] == str(query)
     with (tmp_path / "found.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    hits = found.queries[0].neighbours
+    hits = found.queries[0].neighbors
     assert [row["path"] for row in rows[:4]] == [str(query), *(hit.path for hit in hits)]
     assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
     page = (tmp_path / "found.html").read_text()
@@ -223,8 +223,8 @@ def test_what_was_found_goes_into_a_file(trained: Any, tmp_path: Path) -> None:
 def test_every_hit_says_where_it_falls_among_random_pairs(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
     h = np.load(made.out)
-    random = (h @ h.T)[np.triu_indices(48, 1)]  # of so few pictures all pairs are taken
-    for hit in find(trained, trained.pictures / "dots" / "0000.png", top=47).queries[0].neighbours:
+    random = (h @ h.T)[np.triu_indices(48, 1)]  # of so few images all pairs are taken
+    for hit in find(trained, trained.images / "dots" / "0000.png", top=47).queries[0].neighbors:
         assert hit.above_random == pytest.approx(
             100 * float((random < hit.similarity).mean()), abs=1.0
         )  # kept at whole percents
@@ -235,31 +235,31 @@ def test_every_hit_says_where_it_falls_among_random_pairs(trained: Any, tmp_path
 
 
 def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    query, said = own.pictures / "dots" / "0000.png", []
+    query, said = own.images / "dots" / "0000.png", []
     first = find(own, query, said=said)
-    assert "There are no vectors of this run yet: embedding 48 pictures." in notes(said)
+    assert "There are no vectors of this run yet: embedding 48 images." in notes(said)
     kept = sorted(path.name for path in own.run.vectors.iterdir())
     assert [name.split("-")[0] for name in kept] == ["embeddings", "images", "index.json", "names"]
     monkeypatch.setattr(indexing, "bring_up_to_date", lambda *_: pytest.fail("embedded again"))
-    assert find(own, query) == find(own, query, as_is=True) == first
+    assert find(own, query) == find(own, query, no_update=True) == first
 
 
 def test_vectors_of_another_model_are_never_used(own: Any, train: Callable[..., Any]) -> None:
-    query = own.pictures / "dots" / "0000.png"
-    other = train(own.pictures, run="other", runs=own.runs, seed=9)
+    query = own.images / "dots" / "0000.png"
+    other = train(own.images, run="other", runs=own.runs, seed=9)
     right, foreign = find(own, query, run="pics"), find(own, query, run="other")
     assert right.queries != foreign.queries
     shutil.rmtree(own.run.vectors)
     shutil.copytree(Path(other.run) / "vectors", own.run.vectors)
     said: list[Event] = []
     assert find(own, query, run="pics", said=said) == right
-    assert "holds vectors of another model" in notes(said) and ": embedding 48 pictures" in notes(said)
+    assert "holds vectors of another model" in notes(said) and ": embedding 48 images" in notes(said)
 
 
-def test_vectors_serve_when_the_pictures_are_gone(own: Any, tmp_path: Path) -> None:
-    query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+def test_vectors_serve_when_the_images_are_gone(own: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(own.images / "dots" / "0000.png", tmp_path / "q.png"))
     before, by_name = find(own, query), find(own, Path("dots/0000.png"))
-    own.pictures.rename(tmp_path / "moved")
+    own.images.rename(tmp_path / "moved")
     said: list[Event] = []
     assert find(own, query, said=said) == before
     warning = next(event for event in said if isinstance(event, Note) and event.warning)
@@ -267,28 +267,28 @@ def test_vectors_serve_when_the_pictures_are_gone(own: Any, tmp_path: Path) -> N
     assert find(own, Path("dots/0000.png")) == by_name
 
 
-def test_without_pictures_and_vectors_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
-    query = Path(shutil.copy(own.pictures / "dots" / "0000.png", tmp_path / "q.png"))
+def test_without_images_and_vectors_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
+    query = Path(shutil.copy(own.images / "dots" / "0000.png", tmp_path / "q.png"))
     with pytest.raises(RunError, match="no vectors of"):
-        find(own, query, as_is=True)
-    own.pictures.rename(tmp_path / "moved")
+        find(own, query, no_update=True)
+    own.images.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no longer in"):
         find(own, query)
 
 
-def test_pictures_and_weights_stay_as_they_are(own: Any, digest: Callable[[Path], Any]) -> None:
-    before = digest(own.pictures), digest(own.run.encoder)
-    find(own, own.pictures / "dots")
-    assert (digest(own.pictures), digest(own.run.encoder)) == before
+def test_images_and_weights_stay_as_they_are(own: Any, checksum: Callable[[Path], Any]) -> None:
+    before = checksum(own.images), checksum(own.run.encoder)
+    find(own, own.images / "dots")
+    assert (checksum(own.images), checksum(own.run.encoder)) == before
 
 
 def test_no_verb_opens_a_socket(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
-    find(own, own.pictures / "dots")
+    find(own, own.images / "dots")
     embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
 
 
-def test_links_to_the_query_do_not_take_other_neighbours_places(own: Any) -> None:
-    query = own.pictures / "dots" / "0000.png"
-    (own.pictures / "dots" / "link.png").symlink_to("0000.png")
-    assert len(find(own, query, top=1).queries[0].neighbours) == 1
+def test_links_to_the_query_do_not_take_other_neighbors_places(own: Any) -> None:
+    query = own.images / "dots" / "0000.png"
+    (own.images / "dots" / "link.png").symlink_to("0000.png")
+    assert len(find(own, query, top=1).queries[0].neighbors) == 1

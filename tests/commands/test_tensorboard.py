@@ -31,7 +31,7 @@ def test_events_are_the_metrics_over_a_resume(trained: Any, train: Callable[...,
             raise Interrupted("Stopped by Ctrl-C.", "")
 
     with pytest.raises(Interrupted):
-        train(trained.pictures, epochs=3, tensorboard=True, report=stop)
+        train(trained.images, epochs=3, tensorboard=True, report=stop)
     pretrain(PretrainSettings(resume=True, runs=tmp_path / "runs", tensorboard=True))
     run = RunFolder(tmp_path / "runs" / "pics")
     rows = read_epochs(run)
@@ -51,5 +51,5 @@ def test_without_the_library_nothing_is_begun(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     events: list[Event] = []
     with pytest.raises(MachineError, match="tensorboard"):
-        train(trained.pictures, tensorboard=True, report=events.append)
+        train(trained.images, tensorboard=True, report=events.append)
     assert events == [] and not (tmp_path / "runs").exists()

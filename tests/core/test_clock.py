@@ -17,7 +17,7 @@ from simclr_cli.images.scan import take_census
 
 PACKAGE = Path(simclr_cli.__file__).parent
 # Ages of files, which bear the clock's time themselves (a stray that looks young stays), the times in event files, and
-# the week in which a stored picture was last asked for, by which those go that nobody asks for.
+# the week in which a stored image was last asked for, by which those go that nobody asks for.
 WALL_CLOCK = {"core/files.py", "store/history.py", "images/pixel_store.py"}
 DAY = 86_400
 
@@ -34,7 +34,7 @@ def test_durations_are_of_clocks_that_only_go_forward() -> None:
 
 
 @pytest.mark.parametrize("away", [-400 * DAY, 400 * DAY])
-def test_a_picture_that_changed_under_another_clock_is_seen(tmp_path: Path, away: int) -> None:
+def test_a_image_that_changed_under_another_clock_is_seen(tmp_path: Path, away: int) -> None:
     """Times of change are compared for being the same, never for being later."""
     path = tmp_path / "a.png"
     for seed in (1, 2):

@@ -1,4 +1,4 @@
-"""Each refusal of the system or a device, by its own words: a MachineError with a cause and a way out."""
+"""Each unusable of the system or a device, by its own words: a MachineError with a cause and a way out."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_torchs_global_state_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_neighbouring_seeds_share_nothing() -> None:
+def test_neighboring_seeds_share_nothing() -> None:
     """Streams of (seed, step) and (seed + 1, step) must look independent, not shifted."""
     streams = torch.stack([torch.rand(4000, generator=torch_generator(seed, Purpose.VIEWS, 0)) for seed in range(6)])
     assert (torch.corrcoef(streams) - torch.eye(6)).abs().max() < 5 / 4000**0.5

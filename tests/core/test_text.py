@@ -37,8 +37,8 @@ def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("above_random", "above_views", "words"),
     [
-        (100.0, 80.0, "as close as two views of one picture"),
-        (99.0, 50.0, "as close as two views of one picture"),
+        (100.0, 80.0, "as close as two views of one image"),
+        (99.0, 50.0, "as close as two views of one image"),
         (98.9, 99.0, "closer than 98 % of random pairs"),  # to this encoder random pairs are as close as views
         (99.98765, 10.0, "closer than 99.98 % of random pairs"),
         (99.9999, 49.9, "closer than 99.9999 % of random pairs"),

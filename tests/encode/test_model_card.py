@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from simclr_cli.api import EmbedSettings, PretrainSettings
 from simclr_cli.commands.embed import embed
 from simclr_cli.commands.pretrain import pretrain
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.encode.model_card import spec_from_config, timm_config
 from simclr_cli.engine.encoder import create_encoder
 from simclr_cli.store.run import RunFolder
@@ -39,14 +39,14 @@ CASES = {
     "plain small stem at 24 px": Case({"backbone": "resnet18", "image_size": 24}, True),
     "transformer at 48 px": Case({"backbone": "test_vit", "image_size": 48}, False),
     "no resnet at 32 px": Case({"backbone": "test_efficientnet", "image_size": 32}, False),
-    "from weights, normalised": Case({"backbone": "tiny_resnet", "image_size": 64}, False, weights=True),
+    "from weights, normalized": Case({"backbone": "tiny_resnet", "image_size": 64}, False, weights=True),
     "from weights at 32 px": Case({"backbone": "tiny_resnet", "image_size": 32}, False, weights=True),
 }
 
 
 class Exported(NamedTuple):
     ours: NDArray[np.float32]
-    pictures: list[Path]
+    images: list[Path]
     config: dict[str, Any]
     card: str
     folder: Path
@@ -54,37 +54,37 @@ class Exported(NamedTuple):
 
 
 def snippet(card: str) -> tuple[str, str]:
-    """The Python of a model card: what is done once, and what is done for each picture."""
+    """The Python of a model card: what is done once, and what is done for each image."""
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     once, each = code.split("with torch.inference_mode():")
     return once, "with torch.inference_mode():" + each
 
 
-def by_timm(card: str, pictures: list[Path]) -> NDArray[np.float32]:
-    """What the code of a card gives for pictures: (N, width)."""
+def by_timm(card: str, images: list[Path]) -> NDArray[np.float32]:
+    """What the code of a card gives for images: (N, width)."""
     once, each = snippet(card)
     names: dict[str, Any] = {}
     exec(once, names)  # up to the transform
     rows = []
-    for picture in pictures:
-        exec(each.replace("picture.jpg", str(picture)), names)
+    for image in images:
+        exec(each.replace("image.jpg", str(image)), names)
         rows.append(names["h"][0].numpy())
     return np.stack(rows)
 
 
 @pytest.fixture(scope="module")
-def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+def exported(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
     """Every case trained for one step, embedded by us, and by plain timm where simclr_cli cannot be imported."""
     place = tmp_path_factory.mktemp("exported")
-    upright = [path for path in sorted(pictures.rglob("*.*")) if path.suffix in (".png", ".jpg")][:9]
-    folder = place / "pictures"
+    upright = [path for path in sorted(images.rglob("*.*")) if path.suffix in (".png", ".jpg")][:9]
+    folder = place / "images"
     folder.mkdir()
     for i, path in enumerate(upright):
         (folder / f"{i}{path.suffix}").symlink_to(path)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(place / "cache"))
-        patch.setattr("simclr_cli.commands.pretrain.seconds_a_picture", lambda *_: 0.01)
+        patch.setattr("simclr_cli.commands.pretrain.seconds_a_image", lambda *_: 0.01)
         patch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
         patch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
         for name, case in CASES.items():
@@ -112,7 +112,7 @@ def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         with pytest.raises(ImportError):
             importlib.import_module("simclr_cli")
         return {
-            name: one._replace(timms=by_timm(one.card.replace("THIS/FOLDER", str(one.folder)), one.pictures))
+            name: one._replace(timms=by_timm(one.card.replace("THIS/FOLDER", str(one.folder)), one.images))
             for name, one in found.items()
         }
 
@@ -133,12 +133,12 @@ def test_encoder_folder_describes_itself(exported: dict[str, Exported], name: st
     # A small stem is not timm's own: by the plain name timm would load the weights, and compute other things.
     assert config["architecture"] == settings["backbone"] + "-with-small-stem" * small_stem
     assert config["simclr"]["small_stem"] is small_stem
-    assert config["simclr"]["model_digest"] == digest_file(folder / "model.safetensors")
+    assert config["simclr"]["model_checksum"] == checksum_file(folder / "model.safetensors")
     assert config["pretrained_cfg"]["input_size"] == [3, size, size]
     assert config["pretrained_cfg"]["crop_pct"] == (1.0 if size <= 32 else 0.875)
-    assert ("not normalised" in card) is not weights
+    assert ("not normalized" in card) is not weights
     assert f"# {settings['backbone']}, trained by SimCLR" in card
-    assert "trained without labels on 9 pictures, 1 times through" in card
+    assert "trained without labels on 9 images, 1 times through" in card
     assert ("local-dir:" in card) is not small_stem
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
@@ -160,7 +160,7 @@ def test_local_dir_refuses_a_small_stem_rather_than_giving_other_vectors(
         timm.create_model(f"local-dir:{exported[name].folder}", pretrained=True, num_classes=0)
 
 
-def test_head_is_saved_for_those_who_go_on_training(trained: Any, digest: Callable[[Path], Any]) -> None:
+def test_head_is_saved_for_those_who_go_on_training(trained: Any, checksum: Callable[[Path], Any]) -> None:
     from safetensors.torch import load_file
 
     head = load_file(trained.run.projector_file)

@@ -16,7 +16,7 @@ from simclr_cli.engine import augment as views
 from simclr_cli.engine.augment import TwoViews, ViewParameters, ViewRecipe, centre_crop, draw_parameters, make_view
 from simclr_cli.engine.image_ops import resized_crop
 
-TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of pictures in [0, 1]; 1/255 is 0.004
+TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of images in [0, 1]; 1/255 is 0.004
 DRAWS = 4096
 P_LEAST = 1e-3  # of a test of distribution; the seeds are fixed, so it passes always or never
 
@@ -31,7 +31,7 @@ def both_of(augment: TwoViews, pixels: Tensor, sizes: Tensor, draw: torch.Genera
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """uint8 noise: the hardest picture to resample alike; with grey, black and white patches."""
+    """uint8 noise: the hardest image to resample alike; with grayscale, black and white patches."""
     pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator(seed))
     pixels[..., :2, :] = 0
     pixels[..., 2:4, :] = 255
@@ -40,7 +40,7 @@ def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def size_of(pixels: Tensor) -> Tensor:
-    """(B, 2): the stored pictures are the true ones."""
+    """(B, 2): the stored images are the true ones."""
     return torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
 
 
@@ -62,27 +62,27 @@ def torchvision_crop(x: Tensor, crop: Tensor, flip: bool, size: int) -> Tensor:
 
 
 def untouched(count: int, side: int) -> ViewParameters:
-    """The whole picture and nothing else."""
+    """The whole image and nothing else."""
     return ViewParameters(
         crop=torch.tensor([[0.0, 0.0, side, side]]).expand(count, 4),
         flip=torch.zeros(count, dtype=torch.bool),
         factors=torch.tensor([[1.0, 1.0, 1.0, 0.0]]).expand(count, 4),
         order=torch.full((count, 4), -1),
-        grey=torch.zeros(count, dtype=torch.bool),
+        grayscale=torch.zeros(count, dtype=torch.bool),
         sigma=torch.zeros(count),
-        turn=torch.zeros(count, dtype=torch.long),
+        rotate=torch.zeros(count, dtype=torch.long),
     )
 
 
 def torchvision_view(x: Tensor, parameters: ViewParameters, row: int, size: int) -> Tensor:
-    """One picture, one operation after the other, in this picture's order (RECIPE, views 1 to 6)."""
+    """One image, one operation after the other, in this image's order (RECIPE, views 1 to 6)."""
     x = torchvision_crop(x, parameters.crop[row], bool(parameters.flip[row]), size)
-    x = tv.rotate(x, 90.0 * int(parameters.turn[row]))
+    x = tv.rotate(x, 90.0 * int(parameters.rotate[row]))
     adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for operation in parameters.order[row].tolist():
         if operation >= 0:
             x = adjust[operation](x, float(parameters.factors[row, operation])).clamp(0, 1)
-    if parameters.grey[row]:
+    if parameters.grayscale[row]:
         x = tv.rgb_to_grayscale(x, 3)
     if parameters.sigma[row] > 0:
         taps = 2 * max(1, size // 20) + 1
@@ -91,7 +91,7 @@ def torchvision_view(x: Tensor, parameters: ViewParameters, row: int, size: int)
 
 
 @pytest.mark.parametrize(("strength", "size"), [(1.0, 48), (0.5, 32), (2.0, 40)])
-def test_a_view_equals_torchvision_picture_by_picture(strength: float, size: int) -> None:
+def test_a_view_equals_torchvision_image_by_image(strength: float, size: int) -> None:
     pixels = noise(64, 56, 44)
     parameters = drawn(ViewRecipe(strength=strength), 56, 44, count=64)
     assert len({tuple(order) for order in parameters.order.tolist()}) > 15
@@ -101,10 +101,10 @@ def test_a_view_equals_torchvision_picture_by_picture(strength: float, size: int
         torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, size), rtol=0, atol=5e-5)
 
 
-def test_a_turned_view_equals_torchvision_picture_by_picture() -> None:
+def test_a_turned_view_equals_torchvision_image_by_image() -> None:
     pixels = noise(64, 56, 44)
-    parameters = drawn(ViewRecipe(turn=1.0), 56, 44, count=64)
-    assert set(parameters.turn.tolist()) == {0, 1, 2, 3}
+    parameters = drawn(ViewRecipe(rotate=1.0), 56, 44, count=64)
+    assert set(parameters.rotate.tolist()) == {0, 1, 2, 3}
     ours = make_view(pixels, size_of(pixels), parameters, 48)
     for row, x in enumerate(floats(pixels)):
         torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, 48), rtol=0, atol=5e-5)
@@ -114,24 +114,24 @@ def test_a_turned_view_equals_torchvision_picture_by_picture() -> None:
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_turn_comes_after_the_flip_and_goes_anticlockwise(turns: int, flip: bool) -> None:
     pixels = noise(3, 20, 20)
-    parameters = dataclasses.replace(untouched(3, 20), flip=torch.full((3,), flip), turn=torch.full((3,), turns))
+    parameters = dataclasses.replace(untouched(3, 20), flip=torch.full((3,), flip), rotate=torch.full((3,), turns))
     expected = [torch.rot90(tv.horizontal_flip(x) if flip else x, turns, (1, 2)) for x in floats(pixels)]
     ours = make_view(pixels, size_of(pixels), parameters, 20)
     torch.testing.assert_close(ours, torch.stack(expected), rtol=0, atol=1e-6)
 
 
 def test_flips_and_turns_make_all_eight_symmetries_equally_often() -> None:
-    parameters = drawn(ViewRecipe(turn=1.0))
-    seen = Counter(zip(parameters.flip.tolist(), parameters.turn.tolist(), strict=True))
+    parameters = drawn(ViewRecipe(rotate=1.0))
+    seen = Counter(zip(parameters.flip.tolist(), parameters.rotate.tolist(), strict=True))
     assert len(seen) == 8 and stats.chisquare(list(seen.values())).pvalue > P_LEAST
 
 
-@pytest.mark.parametrize("turn", [0.0, 0.3, 1.0])
-def test_a_turn_of_each_kind_is_as_likely(turn: float) -> None:
-    """With probability `turn` one of four, none among them: so 1 - turn + turn / 4 stay as they are."""
-    seen = torch.bincount(drawn(ViewRecipe(turn=turn)).turn, minlength=4).tolist()
+@pytest.mark.parametrize("rotate", [0.0, 0.3, 1.0])
+def test_a_turn_of_each_kind_is_as_likely(rotate: float) -> None:
+    """With probability `rotate` one of four, none among them: so 1 - rotate + rotate / 4 stay as they are."""
+    seen = torch.bincount(drawn(ViewRecipe(rotate=rotate)).rotate, minlength=4).tolist()
     for turns, times in enumerate(seen):
-        expected = turn / 4 + (0 if turns else 1 - turn)
+        expected = rotate / 4 + (0 if turns else 1 - rotate)
         assert stats.binomtest(times, DRAWS, expected).pvalue > P_LEAST
 
 
@@ -149,28 +149,28 @@ def test_without_turns_every_number_is_what_it_was_before_there_were_turns() -> 
     torch.testing.assert_close(parameters.factors, torch.stack(factors, dim=1))
     order = torch.rand(count, 4, generator=theirs).argsort(dim=1)
     assert torch.equal(parameters.order, torch.where((uniform(0, 1) < recipe.jitter)[:, None], order, -1))
-    assert torch.equal(parameters.grey, uniform(0, 1) < recipe.grey)
+    assert torch.equal(parameters.grayscale, uniform(0, 1) < recipe.grayscale)
     sigma = uniform(0.1, 2.0)
     assert torch.equal(parameters.sigma, sigma * (uniform(0, 1) < recipe.blur))
-    assert not parameters.turn.any()
+    assert not parameters.rotate.any()
     assert torch.equal(ours.get_state(), theirs.get_state())
 
 
 def test_turns_leave_the_rest_of_a_view_as_it_was() -> None:
-    plain, turned = drawn(ViewRecipe()), drawn(ViewRecipe(turn=1.0))
+    plain, turned = drawn(ViewRecipe()), drawn(ViewRecipe(rotate=1.0))
     for name in vars(plain):
-        assert torch.equal(getattr(plain, name), getattr(turned, name)) == (name != "turn")
+        assert torch.equal(getattr(plain, name), getattr(turned, name)) == (name != "rotate")
 
 
-def test_grey_views_equal_torchvision() -> None:
+def test_grayscale_views_equal_torchvision() -> None:
     pixels = noise(2, 32, 32)
-    parameters = dataclasses.replace(untouched(2, 32), grey=torch.tensor([True, False]))
+    parameters = dataclasses.replace(untouched(2, 32), grayscale=torch.tensor([True, False]))
     ours = make_view(pixels, size_of(pixels), parameters, 32)
     torch.testing.assert_close(ours[0], tv.rgb_to_grayscale(floats(pixels)[0], 3), **TOLERANCE)
     torch.testing.assert_close(ours[1], floats(pixels)[1], **TOLERANCE)
 
 
-def test_without_any_operation_a_view_is_the_picture() -> None:
+def test_without_any_operation_a_view_is_the_image() -> None:
     pixels = noise(2, 32, 32)
     torch.testing.assert_close(
         make_view(pixels, size_of(pixels), untouched(2, 32), 32), floats(pixels), rtol=0, atol=1e-6
@@ -185,7 +185,7 @@ def waves(height: int, width: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 150), (160, 50), (48, 48), (300, 400)])
-def test_a_crop_of_a_squashed_picture_shows_what_the_true_crop_shows(height: int, width: int) -> None:
+def test_a_crop_of_a_squashed_image_shows_what_the_true_crop_shows(height: int, width: int) -> None:
     """Crops are drawn in true pixels; the stored 48 x 48 px must be cut at the same shares of height and width."""
     true = waves(height, width)
     stored = tv.resize(true, [48, 48], InterpolationMode.BICUBIC, antialias=True)
@@ -204,12 +204,12 @@ def test_a_crop_of_a_squashed_picture_shows_what_the_true_crop_shows(height: int
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 100), (375, 500), (30, 210), (150, 20), (3, 4)])
 def test_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
-    """Areas 0.08 to 1, aspects 3/4 to 4/3, and for pictures too long for them the fallback to the centre."""
+    """Areas 0.08 to 1, aspects 3/4 to 4/3, and for images too long for them the fallback to the center."""
     ours = drawn(ViewRecipe(), height, width).crop.T.double()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        picture = torch.empty(3, height, width)
-        boxes = [RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(DRAWS)]
+        image = torch.empty(3, height, width)
+        boxes = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(DRAWS)]
     theirs = torch.tensor(boxes).T.double()
 
     def figures(boxes: Tensor) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ def test_crops_are_distributed_as_torchvisions(height: int, width: int) -> None:
         assert p > P_LEAST, f"{name}: p = {p}"
 
 
-def test_crops_lie_inside_their_picture_whatever_its_size() -> None:
+def test_crops_lie_inside_their_image_whatever_its_size() -> None:
     sizes = torch.randint(1, 700, (DRAWS, 2), generator=generator(4))
     crop = draw_parameters(sizes, ViewRecipe(), generator()).crop
     assert torch.equal(crop, crop.round())
@@ -250,26 +250,26 @@ def test_all_orders_of_the_jitter_are_equally_frequent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flip", "jitter", "grey", "blur"), [(0.5, 0.8, 0.2, 0.5), (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)]
+    ("flip", "jitter", "grayscale", "blur"), [(0.5, 0.8, 0.2, 0.5), (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)]
 )
-def test_each_operation_has_its_probability(flip: float, jitter: float, grey: float, blur: float) -> None:
-    parameters = drawn(ViewRecipe(flip=flip, jitter=jitter, grey=grey, blur=blur))
+def test_each_operation_has_its_probability(flip: float, jitter: float, grayscale: float, blur: float) -> None:
+    parameters = drawn(ViewRecipe(flip=flip, jitter=jitter, grayscale=grayscale, blur=blur))
     jittered = (parameters.order >= 0).all(1)
     assert torch.equal(jittered, (parameters.order >= 0).any(1))  # all four or none
-    happened = {flip: parameters.flip, jitter: jittered, grey: parameters.grey, blur: parameters.sigma > 0}
+    happened = {flip: parameters.flip, jitter: jittered, grayscale: parameters.grayscale, blur: parameters.sigma > 0}
     for probability, rows in happened.items():
         assert stats.binomtest(int(rows.sum()), DRAWS, probability).pvalue > P_LEAST
 
 
 def test_the_papers_probabilities_are_the_defaults() -> None:
     recipe = ViewRecipe()
-    assert (recipe.flip, recipe.turn, recipe.jitter, recipe.grey, recipe.blur) == (0.5, 0.0, 0.8, 0.2, 0.5)
+    assert (recipe.flip, recipe.rotate, recipe.jitter, recipe.grayscale, recipe.blur) == (0.5, 0.0, 0.8, 0.2, 0.5)
     assert (recipe.crop_area, recipe.crop_aspect, recipe.blur_sigma) == ((0.08, 1.0), (3 / 4, 4 / 3), (0.1, 2.0))
 
 
 def test_what_happens_is_independent_of_what_else_happens() -> None:
     parameters = drawn(ViewRecipe())
-    happened = torch.stack([parameters.flip, parameters.order[:, 0] >= 0, parameters.grey, parameters.sigma > 0])
+    happened = torch.stack([parameters.flip, parameters.order[:, 0] >= 0, parameters.grayscale, parameters.sigma > 0])
     correlation = torch.corrcoef(happened.double()) - torch.eye(4)
     assert correlation.abs().max() < 5 / math.sqrt(DRAWS)
 
@@ -283,17 +283,17 @@ def test_blur_is_uniform_in_sigma_where_it_happens() -> None:
 # --- Two views of a batch ---
 
 
-def test_each_picture_and_each_view_has_its_own_parameters() -> None:
-    pixels = noise(1, 40, 40).expand(16, -1, -1, -1)  # the same picture 16 times
+def test_each_image_and_each_view_has_its_own_parameters() -> None:
+    pixels = noise(1, 40, 40).expand(16, -1, -1, -1)  # the same image 16 times
     both = both_of(TwoViews(32, ViewRecipe()), pixels, size_of(pixels), generator())
     assert len(torch.unique(both.flatten(1), dim=0)) == 32
 
 
-def test_row_i_and_row_i_plus_n_show_the_same_picture() -> None:
-    colours = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [128, 128, 128]], dtype=torch.uint8)
-    pixels = colours[:, :, None, None].expand(-1, -1, 20, 20)
-    both = both_of(TwoViews(16, ViewRecipe(jitter=0, grey=0)), pixels, size_of(pixels), generator())
-    torch.testing.assert_close(both.mean((2, 3)), floats(colours).repeat(2, 1), **TOLERANCE)
+def test_row_i_and_row_i_plus_n_show_the_same_image() -> None:
+    colors = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [128, 128, 128]], dtype=torch.uint8)
+    pixels = colors[:, :, None, None].expand(-1, -1, 20, 20)
+    both = both_of(TwoViews(16, ViewRecipe(jitter=0, grayscale=0)), pixels, size_of(pixels), generator())
+    torch.testing.assert_close(both.mean((2, 3)), floats(colors).repeat(2, 1), **TOLERANCE)
 
 
 def test_the_same_generator_seed_gives_the_same_views_and_another_gives_others() -> None:
@@ -351,16 +351,16 @@ def each_by_itself(pixels: Tensor, sizes: Tensor, recipe: ViewRecipe, size: int,
 
 
 def test_both_views_are_what_each_would_be_by_itself() -> None:
-    pixels, recipe = noise(24, 40, 36), ViewRecipe(turn=0.5)
+    pixels, recipe = noise(24, 40, 36), ViewRecipe(rotate=0.5)
     sizes = torch.randint(20, 400, (24, 2), generator=generator(8))
     both = both_of(TwoViews(32, recipe), pixels, sizes, generator(5))
     torch.testing.assert_close(both, each_by_itself(pixels, sizes, recipe, 32, seed=5), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("pictures", [0.5, 1, 3, 7, 13, 14, 100])
-def test_views_made_in_parts_equal_those_made_at_once(pictures: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of less than a picture, of one, across the border of the two views, of all but one, of all."""
-    pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe(turn=0.5))
+@pytest.mark.parametrize("images", [0.5, 1, 3, 7, 13, 14, 100])
+def test_views_made_in_parts_equal_those_made_at_once(images: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of less than an image, of one, across the border of the two views, of all but one, of all."""
+    pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe(rotate=0.5))
     sizes = torch.randint(20, 400, (7, 2), generator=generator(8))
     at_once = both_of(augment, pixels, sizes, generator(5))
     seen: list[int] = []
@@ -370,18 +370,18 @@ def test_views_made_in_parts_equal_those_made_at_once(pictures: float, monkeypat
         seen.append(part.numel())
         return plain(part, *rest)
 
-    monkeypatch.setattr(views, "AT_ONCE", int(pictures * 3 * 40 * 36))
+    monkeypatch.setattr(views, "AT_ONCE", int(images * 3 * 40 * 36))
     monkeypatch.setattr(views, "make_view", watched)
     assert torch.equal(both_of(augment, pixels, sizes, generator(5)), at_once)
     assert sum(seen) == 2 * pixels.numel()
-    assert len(seen) == math.ceil(14 / max(1, int(pictures)))
+    assert len(seen) == math.ceil(14 / max(1, int(images)))
     assert max(seen) <= max(views.AT_ONCE, pixels[0].numel())
 
 
-def test_parts_hold_no_more_values_than_they_may_where_views_are_larger_than_pictures(
+def test_parts_hold_no_more_values_than_they_may_where_views_are_larger_than_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Icons of 8 px seen at 32 px: AT_ONCE is of "float pictures in work", and those are the views."""
+    """Icons of 8 px seen at 32 px: AT_ONCE is of "float images in work", and those are the views."""
     pixels, plain, made = noise(6, 8, 8), views.make_view, []
 
     def watched(*given: Any) -> Tensor:
@@ -394,7 +394,7 @@ def test_parts_hold_no_more_values_than_they_may_where_views_are_larger_than_pic
     assert max(view.numel() for view in made) <= views.AT_ONCE
 
 
-def test_parameters_of_some_pictures_are_theirs() -> None:
+def test_parameters_of_some_images_are_theirs() -> None:
     parameters = drawn(ViewRecipe(), count=9)
     part = parameters[2:5]
     for field in dataclasses.fields(parameters):
@@ -403,13 +403,13 @@ def test_parameters_of_some_pictures_are_theirs() -> None:
 
 def test_a_centre_crop_is_the_middle_and_nothing_else() -> None:
     sizes = torch.tensor([[100, 60], [40, 40], [7, 200]])
-    crop, flip, _, order, grey, sigma, turn = dataclasses.astuple(centre_crop(sizes, 0.5))
+    crop, flip, _, order, grayscale, sigma, turn = dataclasses.astuple(centre_crop(sizes, 0.5))
     assert crop.tolist() == [[35, 15, 30, 30], [10, 10, 20, 20], [1.75, 98.25, 3.5, 3.5]]
-    assert (order == -1).all() and not any(each.any() for each in (flip, grey, sigma, turn))
+    assert (order == -1).all() and not any(each.any() for each in (flip, grayscale, sigma, turn))
 
 
 @pytest.mark.parametrize("stored", [1, 8, 48])
-def test_tiny_and_thread_thin_pictures_give_finite_views(stored: int) -> None:
+def test_tiny_and_thread_thin_images_give_finite_views(stored: int) -> None:
     """A thin crop may fall between two stored pixels."""
     sizes = torch.tensor([[1, 1], [1, 5], [7, 1], [2, 3], [1, 4000], [4000, 1]]).repeat(4, 1)
     pixels = noise(24, 48, 48)[:, :, :stored, :stored]
@@ -417,9 +417,9 @@ def test_tiny_and_thread_thin_pictures_give_finite_views(stored: int) -> None:
     assert both.isfinite().all() and both.min() >= 0 and both.max() <= 1
 
 
-def test_pictures_of_different_true_sizes_share_a_batch() -> None:
+def test_images_of_different_true_sizes_share_a_batch() -> None:
     pixels = noise(1, 48, 48).expand(2, -1, -1, -1)
     sizes = torch.tensor([[48, 48], [96, 480]])
     whole = dataclasses.replace(untouched(2, 48), crop=torch.tensor([[0.0, 0, 48, 48], [0, 0, 96, 480]]))
     x = make_view(pixels, sizes, whole, 32)
-    torch.testing.assert_close(x[0], x[1])  # both are the whole stored picture
+    torch.testing.assert_close(x[0], x[1])  # both are the whole stored image

@@ -14,7 +14,7 @@ SPECS = {
     "deep small stem": ("resnet10t", 32, False),
     "plain small stem": ("resnet18", 24, False),
     "plain stem": ("resnet18", 40, False),
-    "normalised": ("test_resnet", 64, True),
+    "normalized": ("test_resnet", 64, True),
     "transformer": ("test_vit", 48, False),
     "efficientnet": ("test_efficientnet", 32, False),
     "convnext": ("test_convnext", 64, False),
@@ -22,8 +22,8 @@ SPECS = {
 
 
 def made(name: str) -> tuple[Encoder, nn.Linear]:
-    architecture, size, normalised = SPECS[name]
-    spec = pretrained_spec(architecture, size) if normalised else scratch_spec(architecture, size)
+    architecture, size, normalized = SPECS[name]
+    spec = pretrained_spec(architecture, size) if normalized else scratch_spec(architecture, size)
     encoder = create_encoder(spec, seed=1).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
-from simclr_cli.api import TriedNumber
+from simclr_cli.api import ClusterCountScore
 from simclr_cli.engine import clustering as module
 from simclr_cli.engine.clustering import (
     best_number,
@@ -62,8 +62,8 @@ def test_every_row_is_in_the_cluster_whose_mean_direction_is_the_nearest() -> No
     rows, _ = blobs(12, 25, spread=1.0)
     found = k_means(rows, 9, drawn())
     means = [sum(row.astype(np.float64) for row in rows[found == j]) for j in range(9)]
-    centres = [mean / np.linalg.norm(mean) for mean in means]
-    again = [max(range(9), key=lambda j: float(row @ centres[j])) for row in rows]
+    centers = [mean / np.linalg.norm(mean) for mean in means]
+    again = [max(range(9), key=lambda j: float(row @ centers[j])) for row in rows]
     assert np.mean(found == again) > 0.98
 
 
@@ -143,7 +143,7 @@ def test_the_reference_has_the_mean_and_covariance_of_the_rows_and_no_clusters()
 
 
 def test_the_first_of_equals_and_none_of_none() -> None:
-    tried = [TriedNumber(2, 0.5, 0.5), TriedNumber(3, 0.5, 0.25), TriedNumber(5, 0.75, 0.5)]
+    tried = [ClusterCountScore(2, 0.5, 0.5), ClusterCountScore(3, 0.5, 0.25), ClusterCountScore(5, 0.75, 0.5)]
     assert best_number(tried) == tried[1] and best_number([]) is None
 
 

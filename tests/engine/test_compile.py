@@ -26,7 +26,7 @@ def small_model() -> SimCLR:
     return SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=8)).train()
 
 
-def pictures(count: int = 4, side: int = SIDE, seed: int = 0) -> Tensor:
+def images(count: int = 4, side: int = SIDE, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
@@ -94,11 +94,11 @@ def assert_untouched(model: SimCLR, before: dict[str, Tensor], parameters: list[
 def test_what_is_compiled_computes_like_the_model_and_left_it_as_it_was(eager: None) -> None:
     model = small_model()
     before, parameters, twin = state_of(model), list(model.parameters()), copy.deepcopy(model)
-    forward, reason = compiled(model.encoder, pictures(seed=1), contextlib.nullcontext())
+    forward, reason = compiled(model.encoder, images(seed=1), contextlib.nullcontext())
     assert reason == "" and forward is not model.encoder
     assert_untouched(model, before, parameters)
 
-    x = pictures()
+    x = images()
     torch.testing.assert_close(forward(x), twin.encoder(x))
     forward(x).square().sum().backward()
     twin.encoder(x).square().sum().backward()
@@ -116,7 +116,7 @@ def test_where_compiling_fails_the_model_itself_comes_back_as_it_was_and_why(
     model = small_model()
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", failure)
-    forward, reason = compiled(model.encoder, pictures(), contextlib.nullcontext())
+    forward, reason = compiled(model.encoder, images(), contextlib.nullcontext())
     assert forward is model.encoder and reason == FAILURES[failure]
     assert_untouched(model, before, parameters)
 
@@ -126,7 +126,7 @@ def test_a_long_reason_is_cut_and_has_one_line(monkeypatch: pytest.MonkeyPatch) 
         raise ValueError("\n  " + "x" * 500 + "\nand more")
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert compiled(small_model().encoder, pictures(), contextlib.nullcontext())[1] == "x" * 160
+    assert compiled(small_model().encoder, images(), contextlib.nullcontext())[1] == "x" * 160
 
 
 def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,11 +141,11 @@ def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeyp
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compiled(model.encoder, pictures(), contextlib.nullcontext())
+        compiled(model.encoder, images(), contextlib.nullcontext())
     assert_untouched(model, before, parameters)
 
 
-def test_the_trial_is_made_within_autocast_with_pictures_of_the_right_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trial_is_made_within_autocast_with_images_of_the_right_size(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
 
     def watched(model: nn.Module) -> Any:
@@ -156,7 +156,7 @@ def test_the_trial_is_made_within_autocast_with_pictures_of_the_right_size(monke
         return forward
 
     monkeypatch.setattr(torch, "compile", watched)
-    _, reason = compiled(small_model().encoder, pictures(6), torch.autocast("cpu", torch.bfloat16))
+    _, reason = compiled(small_model().encoder, images(6), torch.autocast("cpu", torch.bfloat16))
     assert reason == "" and seen == [((6, 3, SIDE, SIDE), True, True)]
     assert not torch.is_autocast_enabled("cpu")
 
@@ -189,12 +189,12 @@ FAMILIES = [
 
 @pytest.mark.parametrize(("name", "side"), FAMILIES)
 def test_folded_gives_the_same_h_and_leaves_the_encoder_as_it_was(name: str, side: int) -> None:
-    """Families with and without norms to fold, with timm's own stem and the small one; any number of pictures."""
+    """Families with and without norms to fold, with timm's own stem and the small one; any number of images."""
     encoder = lived_in(create_encoder(scratch_spec(name, side)))
     before, modules = state_of(encoder), [type(module) for module in encoder.modules()]
     twin = folded(encoder)
     for count in (1, 2, 5):
-        x = pictures(count, side, seed=count)
+        x = images(count, side, seed=count)
         with torch.inference_mode():
             expected, found = encoder(x), twin(x)
         assert expected.abs().max() > 0 and found.shape == expected.shape
@@ -216,7 +216,7 @@ def test_no_norm_is_left_in_a_folded_resnet(name: str) -> None:
     assert convolutions and all(conv.bias is not None for conv in convolutions)
 
 
-def test_the_pictures_are_still_normalised() -> None:
+def test_the_images_are_still_normalized() -> None:
     spec = EncoderSpec("test_resnet", 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1))
     encoder = lived_in(create_encoder(spec))
     twin = folded(encoder)
@@ -229,7 +229,7 @@ def test_the_pictures_are_still_normalised() -> None:
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_training_the_original_on_does_not_change_what_was_folded(name: str) -> None:
     encoder = lived_in(create_encoder(scratch_spec(name, 32)))
-    twin, x = folded(encoder), pictures(2, 32)
+    twin, x = folded(encoder), images(2, 32)
     with torch.no_grad():
         before = twin(x)
         for parameter in encoder.parameters():
@@ -250,7 +250,7 @@ class Branching(nn.Module):
 
 
 class Watchful(nn.Module):
-    """What it does while it is traced is not what it does with pictures."""
+    """What it does while it is traced is not what it does with images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -306,5 +306,5 @@ def test_folding_and_compiling_leave_the_global_random_state_alone(monkeypatch: 
     monkeypatch.setattr(torch, "compile", no_compiler)
     before = torch.get_rng_state()
     folded(encoder)
-    compiled(model.encoder, pictures(), contextlib.nullcontext())
+    compiled(model.encoder, images(), contextlib.nullcontext())
     assert torch.equal(torch.get_rng_state(), before)

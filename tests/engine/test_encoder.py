@@ -33,7 +33,7 @@ def forward_shapes(encoder: nn.Module, side: int) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("side", [32, 24])
-def test_small_pictures_get_a_3x3_stride_1_stem_without_pooling(side: int) -> None:
+def test_small_images_get_a_3x3_stride_1_stem_without_pooling(side: int) -> None:
     """Appendix B.9: ResNet for CIFAR-10."""
     spec = scratch_spec("resnet18", side)
     encoder = create_encoder(spec)
@@ -129,14 +129,14 @@ def test_the_last_norm_of_each_residual_block_starts_at_zero(name: str, last_nor
     assert all((block.bn1.weight == 1).all() for block in blocks)
 
 
-def test_from_scratch_pictures_are_not_normalised() -> None:
+def test_from_scratch_images_are_not_normalized() -> None:
     encoder = create_encoder(scratch_spec(SMALL, 32)).eval()
     x = torch.rand(2, 3, 32, 32)
     assert (encoder.spec.mean, encoder.spec.std) == ((0, 0, 0), (1, 1, 1))
     torch.testing.assert_close(encoder(x), encoder.backbone(x))
 
 
-def test_with_trained_weights_pictures_are_normalised_by_the_models_own_statistics() -> None:
+def test_with_trained_weights_images_are_normalized_by_the_models_own_statistics() -> None:
     spec = pretrained_spec("resnet18", 64)
     config = timm.get_pretrained_cfg("resnet18")
     assert (spec.mean, spec.std) == (config.mean, config.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -149,7 +149,7 @@ def test_with_trained_weights_pictures_are_normalised_by_the_models_own_statisti
 
 
 @pytest.mark.parametrize(
-    ("mean", "std", "normalises"),
+    ("mean", "std", "normalizes"),
     [
         ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), False),
         ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0), True),
@@ -158,15 +158,15 @@ def test_with_trained_weights_pictures_are_normalised_by_the_models_own_statisti
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True),
     ],
 )
-def test_an_encoder_normalises_if_there_is_anything_to_do(
-    mean: tuple[float, float, float], std: tuple[float, float, float], normalises: bool
+def test_an_encoder_normalizes_if_there_is_anything_to_do(
+    mean: tuple[float, float, float], std: tuple[float, float, float], normalizes: bool
 ) -> None:
     encoder = Encoder(nn.Flatten(), EncoderSpec("flat", 4, mean=mean, std=std))
     x = torch.rand(2, 3, 4, 4)
     expected = (x.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    assert encoder.spec.normalises is normalises
+    assert encoder.spec.normalizes is normalizes
     torch.testing.assert_close(encoder(x), expected.flatten(1).float())
-    assert torch.equal(encoder(x), x.flatten(1)) is not normalises
+    assert torch.equal(encoder(x), x.flatten(1)) is not normalizes
 
 
 def test_represent_takes_bytes_and_gives_h_without_gradient() -> None:

@@ -1,4 +1,4 @@
-"""Each operation on pictures against another's: Pillow, torchvision, colorsys, and loops written out."""
+"""Each operation on images against another's: Pillow, torchvision, colorsys, and loops written out."""
 
 import colorsys
 import itertools
@@ -12,9 +12,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters
-from simclr_cli.engine.image_ops import COLOUR_OPERATIONS, gaussian_blur, resampling_matrix, resized_crop, to_grey
+from simclr_cli.engine.image_ops import COLOR_OPERATIONS, gaussian_blur, resampling_matrix, resized_crop, to_grayscale
 
-TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of pictures in [0, 1]; 1/255 is 0.004
+TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of images in [0, 1]; 1/255 is 0.004
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -22,7 +22,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """uint8 noise: the hardest picture to resample alike; with grey, black and white patches."""
+    """uint8 noise: the hardest image to resample alike; with grayscale, black and white patches."""
     pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator(seed))
     pixels[..., :2, :] = 0
     pixels[..., 2:4, :] = 255
@@ -31,7 +31,7 @@ def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def size_of(pixels: Tensor) -> Tensor:
-    """(B, 2): the stored pictures are the true ones."""
+    """(B, 2): the stored images are the true ones."""
     return torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
 
 
@@ -51,7 +51,7 @@ def torchvision_crop(x: Tensor, crop: Tensor, flip: bool, size: int) -> Tensor:
 @pytest.mark.parametrize(
     ("crop", "size"),
     [
-        ((0, 0, 40, 56), 32),  # the whole picture, down
+        ((0, 0, 40, 56), 32),  # the whole image, down
         ((3, 7, 13, 9), 32),  # up, odd
         ((5, 11, 17, 31), 23),  # up one way, down the other; odd size
         ((39, 55, 1, 1), 8),  # one pixel
@@ -93,23 +93,23 @@ def cubic(t: float) -> float:
 
 
 def written_out(start: float, length: float, pixels: int, size: int) -> list[list[float]]:
-    """(size, pixels): what Pillow's antialiased bicubic gives to each pixel whose centre lies in the crop."""
+    """(size, pixels): what Pillow's antialiased bicubic gives to each pixel whose center lies in the crop."""
     step = length / size
     stretch = max(1.0, step)
     middle = start + length / 2
     rows = []
     for i in range(size):
-        centre = start + (i + 0.5) * step
+        center = start + (i + 0.5) * step
         weights = []
         for pixel in range(pixels):
             inside = start <= pixel + 0.5 < start + length or abs(pixel + 0.5 - middle) <= 0.5
-            weights.append(cubic((pixel + 0.5 - centre) / stretch) if inside else 0.0)
+            weights.append(cubic((pixel + 0.5 - center) / stretch) if inside else 0.0)
         rows.append([weight / sum(weights) for weight in weights])
     return rows
 
 
 def by_pillow(start: int, length: int, pixels: int, size: int) -> Tensor:
-    """The same from Pillow itself: row i of what it makes of pictures with one pixel lit each."""
+    """The same from Pillow itself: row i of what it makes of images with one pixel lit each."""
     lit = Image.fromarray(np.eye(pixels, dtype=np.float32)).crop((start, 0, start + length, pixels))
     return torch.from_numpy(np.asarray(lit.resize((size, pixels), Image.Resampling.BICUBIC)).T.copy())
 
@@ -136,14 +136,14 @@ def test_weights_are_pillows_at_every_edge_up_and_down(start: int, length: int, 
 @pytest.mark.parametrize("size", [3, 16, 41])
 @pytest.mark.parametrize("pixels", [5, 24, 96])
 def test_weights_of_crops_between_pixels_are_the_formulas_written_out(pixels: int, size: int) -> None:
-    """Of any fraction of a pixel, as they are in a picture that is stored squashed; at the edges too."""
+    """Of any fraction of a pixel, as they are in an image that is stored squashed; at the edges too."""
     random = np.random.default_rng([pixels, size])
     crops = [(0.0, 0.4), (0.0, pixels - 0.3), (0.3, pixels - 0.3), (pixels - 0.4, 0.4), (0.0, float(pixels))]
     while len(crops) < 25:
         length = pixels ** random.uniform(-0.5, 1)
         start = random.uniform(0, pixels - length)
         nearest = min(abs(edge % 1 - 0.5) for edge in (start, start + length, start + length / 2))
-        if nearest > 0.01:  # else rounding decides whether a pixel's centre lies in the crop
+        if nearest > 0.01:  # else rounding decides whether a pixel's center lies in the crop
             crops.append((start, length))
     starts, lengths = torch.tensor(crops).T
     ours = resampling_matrix(starts, lengths, pixels, size)
@@ -160,13 +160,13 @@ def test_rows_sum_to_one_wherever_the_crop_lies_and_however_thin_it_is(pixels: i
     matrix = resampling_matrix(start, length, pixels, size)
     assert matrix.shape == (320, size, pixels) and matrix.isfinite().all()
     torch.testing.assert_close(matrix.sum(2), torch.ones(320, size), rtol=0, atol=1e-5)
-    centres = torch.arange(pixels) + 0.5
-    outside = (centres < start[:, None] - 0.51) | (centres > (start + length)[:, None] + 0.51)
+    centers = torch.arange(pixels) + 0.5
+    outside = (centers < start[:, None] - 0.51) | (centers > (start + length)[:, None] + 0.51)
     assert not matrix.transpose(1, 2)[outside].any()
 
 
 def test_crops_thinner_than_a_stored_pixel_show_the_pixel_that_they_lie_in() -> None:
-    """Every position of a crop of one true pixel in a picture of 40, stored at 8: five true pixels share one."""
+    """Every position of a crop of one true pixel in an image of 40, stored at 8: five true pixels share one."""
     start = torch.arange(40) * 0.2
     matrix = resampling_matrix(start, torch.full((40,), 0.2), pixels=8, size=4)
     expected = torch.eye(8)[torch.arange(40) // 5]
@@ -178,7 +178,7 @@ def test_a_thin_crop_between_two_pixels_shows_the_middle_of_both() -> None:
     torch.testing.assert_close(matrix, torch.tensor([[[0.0, 0.5, 0.5, 0.0]]]))
 
 
-# --- Colours and blur ---
+# --- Colors and blur ---
 
 
 FACTORS = (0.0, 0.2, 0.6, 1.0, 1.3, 1.8, 2.6)
@@ -193,23 +193,23 @@ FACTORS = (0.0, 0.2, 0.6, 1.0, 1.3, 1.8, 2.6)
         (3, tv.adjust_hue, (-0.5, -0.2, -0.05, 0.0, 0.1, 1 / 6, 0.2, 0.5)),
     ],
 )
-def test_colour_operations_equal_torchvision(operation: int, torchvision, factors: tuple[float, ...]) -> None:
+def test_color_operations_equal_torchvision(operation: int, torchvision, factors: tuple[float, ...]) -> None:
     x = floats(noise(len(factors), 12, 10))
-    ours = COLOUR_OPERATIONS[operation](x, torch.tensor(factors).view(-1, 1, 1, 1))
+    ours = COLOR_OPERATIONS[operation](x, torch.tensor(factors).view(-1, 1, 1, 1))
     for row, factor in enumerate(factors):
         torch.testing.assert_close(ours[row], torchvision(x[row], factor), **TOLERANCE)
 
 
-def test_hue_equals_torchvision_on_the_corners_of_the_colour_cube() -> None:
-    """Where two channels are the highest, HSV has two names for a colour."""
+def test_hue_equals_torchvision_on_the_corners_of_the_color_cube() -> None:
+    """Where two channels are the highest, HSV has two names for a color."""
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3).T.reshape(1, 3, 1, 27)
     for shift in (-0.4, 0.15, 0.5):
-        ours = COLOUR_OPERATIONS[3](corners, torch.tensor(shift).view(1, 1, 1, 1))
+        ours = COLOR_OPERATIONS[3](corners, torch.tensor(shift).view(1, 1, 1, 1))
         torch.testing.assert_close(ours, tv.adjust_hue(corners, shift), **TOLERANCE)
 
 
-def by_colorsys(colour: Tensor, shift: float) -> list[float]:
-    hue, saturation, value = colorsys.rgb_to_hsv(*colour.tolist())
+def by_colorsys(color: Tensor, shift: float) -> list[float]:
+    hue, saturation, value = colorsys.rgb_to_hsv(*color.tolist())
     return list(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value))
 
 
@@ -219,37 +219,37 @@ SHIFTS = (0.0, 1 / 6, -1 / 6, 1 / 3, 0.5, -0.5, 5 / 6, 0.999, 1.0, -1.0, 1.001, 
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_hue_equals_colorsys_pixel_by_pixel(shift: float) -> None:
-    """Chance colours, and the corners and edges of the colour cube, where two channels are equally high."""
+    """Chance colors, and the corners and edges of the color cube, where two channels are equally high."""
     chance = torch.rand(300, 3, generator=generator())
     corners = torch.tensor(list(itertools.product([0.0, 0.25, 0.5, 1.0], repeat=3)))
-    colours = torch.cat([chance, corners])
-    ours = COLOUR_OPERATIONS[3](colours.T.reshape(1, 3, 1, -1), torch.tensor(shift).view(1, 1, 1, 1))
-    expected = torch.tensor([by_colorsys(colour, shift) for colour in colours.double()])
+    colors = torch.cat([chance, corners])
+    ours = COLOR_OPERATIONS[3](colors.T.reshape(1, 3, 1, -1), torch.tensor(shift).view(1, 1, 1, 1))
+    expected = torch.tensor([by_colorsys(color, shift) for color in colors.double()])
     torch.testing.assert_close(ours[0, :, 0].T, expected, **TOLERANCE)
 
 
 def test_hues_of_a_batch_are_each_their_own() -> None:
     x, shifts = floats(noise(3, 8, 8)), torch.tensor([-0.3, 0.0, 0.4])
-    ours = COLOUR_OPERATIONS[3](x, shifts.view(-1, 1, 1, 1))
+    ours = COLOR_OPERATIONS[3](x, shifts.view(-1, 1, 1, 1))
     for row, shift in enumerate(shifts):
-        torch.testing.assert_close(ours[row : row + 1], COLOUR_OPERATIONS[3](x[row : row + 1], shift.view(1, 1, 1, 1)))
+        torch.testing.assert_close(ours[row : row + 1], COLOR_OPERATIONS[3](x[row : row + 1], shift.view(1, 1, 1, 1)))
 
 
-def test_operations_leave_their_pictures_as_they_are() -> None:
+def test_operations_leave_their_images_as_they_are() -> None:
     x = floats(noise(2, 16, 16))
     kept = x.clone()
-    for operation in COLOUR_OPERATIONS:
+    for operation in COLOR_OPERATIONS:
         operation(x, torch.full((2, 1, 1, 1), 0.4))
     gaussian_blur(x, torch.tensor([0.5, 1.5]))
-    to_grey(x)
+    to_grayscale(x)
     resized_crop(x, torch.tensor([[2.0, 3.0, 9.0, 8.0]] * 2), size_of(x), torch.tensor([True, False]), 8)
     assert torch.equal(x, kept)
 
 
-def test_grey_is_torchvisions() -> None:
+def test_grayscale_is_torchvisions() -> None:
     x = floats(noise(2, 9, 7))
-    torch.testing.assert_close(to_grey(x), tv.rgb_to_grayscale(x), **TOLERANCE)
-    assert to_grey(x).shape == (2, 1, 9, 7)
+    torch.testing.assert_close(to_grayscale(x), tv.rgb_to_grayscale(x), **TOLERANCE)
+    assert to_grayscale(x).shape == (2, 1, 9, 7)
 
 
 @pytest.mark.parametrize(("size", "taps"), [(32, 3), (64, 7), (96, 9), (224, 23)])
@@ -266,12 +266,12 @@ def test_blur_equals_torchvision_with_a_kernel_of_a_tenth(size: int, taps: int) 
     assert reached.any(0).sum() == reached.any(1).sum() == taps
 
 
-def test_saturation_and_hue_do_nothing_to_a_grey_picture() -> None:
+def test_saturation_and_hue_do_nothing_to_a_grayscale_image() -> None:
     """docs/presets.md says so; brightness and contrast do something."""
-    grey = torch.rand(4, 1, 12, 12, generator=generator()).expand(-1, 3, -1, -1).contiguous()
-    brightness, contrast, saturation, hue = COLOUR_OPERATIONS
+    grayscale = torch.rand(4, 1, 12, 12, generator=generator()).expand(-1, 3, -1, -1).contiguous()
+    brightness, contrast, saturation, hue = COLOR_OPERATIONS
     factor = torch.full((4, 1, 1, 1), 0.3)
-    assert (saturation(grey.clone(), factor) - grey).abs().max() < 2e-4  # the eye's weights sum to 0.9999
-    assert (hue(grey.clone(), factor) - grey).abs().max() < 1e-6
-    assert (brightness(grey.clone(), factor) - grey).abs().max() > 0.3
-    assert (contrast(grey.clone(), factor) - grey).abs().max() > 0.3
+    assert (saturation(grayscale.clone(), factor) - grayscale).abs().max() < 2e-4  # the eye's weights sum to 0.9999
+    assert (hue(grayscale.clone(), factor) - grayscale).abs().max() < 1e-6
+    assert (brightness(grayscale.clone(), factor) - grayscale).abs().max() > 0.3
+    assert (contrast(grayscale.clone(), factor) - grayscale).abs().max() > 0.3

@@ -123,7 +123,7 @@ def test_trust_is_one_where_the_weight_is_zero(decay: float) -> None:
     optimizer.param_groups[0]["lr"] = 0.5
     optimizer.step()
     torch.testing.assert_close(zero.detach(), torch.full((3, 2), -1.0))
-    # Its neighbour is adapted: |w| is 2, |g| is 2 (2 + decay).
+    # Its neighbor is adapted: |w| is 2, |g| is 2 (2 + decay).
     torch.testing.assert_close(other.detach(), torch.full((2, 2), 1 - 0.5 * ETA))
 
 

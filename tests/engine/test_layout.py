@@ -1,4 +1,4 @@
-"""Places in the plane: components as scikit-learn finds them, t-SNE that keeps neighbours, an order that keeps near."""
+"""Places in the plane: components as scikit-learn finds them, t-SNE that keeps neighbors, an order that keeps near."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine import layout as projection
-from simclr_cli.engine.layout import along_a_curve, neighbours_wanted, principal_components, t_sne
+from simclr_cli.engine.layout import along_a_curve, neighbors_wanted, principal_components, t_sne
 from simclr_cli.engine.nearest import nearest
 
 
 def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
     """Unit rows around five directions."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(5, width))
-    drawn = centres[np.arange(count) % 5] + 0.4 * rng.normal(size=(count, width))
+    centers = rng.normal(size=(5, width))
+    drawn = centers[np.arange(count) % 5] + 0.4 * rng.normal(size=(count, width))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_t_sne_keeps_neighbours_and_repeats_itself() -> None:
+def test_t_sne_keeps_neighbors_and_repeats_itself() -> None:
     pytest.importorskip("openTSNE")
     vectors = rows(150, 16)
-    similarity, found = nearest(vectors, vectors, neighbours_wanted(150) + 1)
+    similarity, found = nearest(vectors, vectors, neighbors_wanted(150) + 1)
     start, _ = principal_components(vectors, 2)
     places = t_sne(similarity[:, 1:], found[:, 1:], start)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(150)
@@ -37,8 +37,8 @@ def test_too_little_for_t_sne_stays_where_it_was() -> None:
     assert t_sne(np.ones((2, 1), np.float32), np.array([[1], [0]]), start) is start
 
 
-def test_no_more_neighbours_are_wanted_than_there_are() -> None:
-    assert [neighbours_wanted(count) for count in (1, 2, 90, 91, 92, 10**6)] == [0, 1, 89, 90, 90, 90]
+def test_no_more_neighbors_are_wanted_than_there_are() -> None:
+    assert [neighbors_wanted(count) for count in (1, 2, 90, 91, 92, 10**6)] == [0, 1, 89, 90, 90, 90]
 
 
 def test_three_are_enough_to_be_arranged() -> None:

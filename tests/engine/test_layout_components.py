@@ -13,8 +13,8 @@ from simclr_cli.engine.layout import principal_components
 def rows(count: int, width: int, seed: int = 0) -> NDArray[np.float32]:
     """Unit rows around five directions."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(5, width))
-    drawn = centres[np.arange(count) % 5] + 0.4 * rng.normal(size=(count, width))
+    centers = rng.normal(size=(5, width))
+    drawn = centers[np.arange(count) % 5] + 0.4 * rng.normal(size=(count, width))
     return (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype(np.float32)
 
 

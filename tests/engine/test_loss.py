@@ -23,16 +23,16 @@ nt_xent = contrastive_loss  # which it is by default
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
 
 
-def projections(pictures: int, dimensions: int, seed: int = 0) -> Tensor:
+def projections(images: int, dimensions: int, seed: int = 0) -> Tensor:
     """(2N, D) float32: second views resemble their first ones."""
     generator = torch.Generator().manual_seed(seed)
-    first = torch.randn(pictures, dimensions, generator=generator)
-    return torch.cat([first, first + 1.2 * torch.randn(pictures, dimensions, generator=generator)])
+    first = torch.randn(images, dimensions, generator=generator)
+    return torch.cat([first, first + 1.2 * torch.randn(images, dimensions, generator=generator)])
 
 
 def algorithm_1(z: list[list[float]], temperature: float) -> float:
     """Algorithm 1 and equation 1 in Python floats; only k = i is masked; mean over all 2N views."""
-    views, pictures = len(z), len(z) // 2
+    views, images = len(z), len(z) // 2
 
     def similarity(i: int, j: int) -> float:
         dot = sum(a * b for a, b in zip(z[i], z[j], strict=True))
@@ -42,28 +42,28 @@ def algorithm_1(z: list[list[float]], temperature: float) -> float:
         below = sum(math.exp(similarity(i, k) / temperature) for k in range(views) if k != i)
         return -math.log(math.exp(similarity(i, j) / temperature) / below)
 
-    return sum(loss(k, k + pictures) + loss(k + pictures, k) for k in range(pictures)) / views
+    return sum(loss(k, k + images) + loss(k + images, k) for k in range(images)) / views
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("pictures", [2, 3, 8])
-def test_equals_nested_loops_of_algorithm_1(pictures: int, temperature: float) -> None:
-    z = projections(pictures, 5)
+@pytest.mark.parametrize("images", [2, 3, 8])
+def test_equals_nested_loops_of_algorithm_1(images: int, temperature: float) -> None:
+    z = projections(images, 5)
     expected = algorithm_1(z.double().tolist(), temperature)
     assert nt_xent(z, temperature).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("pictures", [2, 5, 64])
-def test_all_projections_equal_give_the_log_of_all_others(pictures: int) -> None:
-    z = torch.ones(2 * pictures, 7)
-    assert nt_xent(z, 0.1).item() == pytest.approx(math.log(2 * pictures - 1), rel=1e-6)
+@pytest.mark.parametrize("images", [2, 5, 64])
+def test_all_projections_equal_give_the_log_of_all_others(images: int) -> None:
+    z = torch.ones(2 * images, 7)
+    assert nt_xent(z, 0.1).item() == pytest.approx(math.log(2 * images - 1), rel=1e-6)
 
 
-def test_orthogonal_pictures_with_equal_views_have_a_closed_form() -> None:
+def test_orthogonal_images_with_equal_views_have_a_closed_form() -> None:
     """Positive at cosine 1, the 2N - 2 negatives at 0."""
-    pictures, temperature = 6, 0.3
-    z = torch.eye(pictures).repeat(2, 1)
-    expected = -1 / temperature + math.log(math.exp(1 / temperature) + 2 * pictures - 2)
+    images, temperature = 6, 0.3
+    z = torch.eye(images).repeat(2, 1)
+    expected = -1 / temperature + math.log(math.exp(1 / temperature) + 2 * images - 2)
     assert nt_xent(z, temperature).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
@@ -73,7 +73,7 @@ def test_the_positive_of_row_i_is_row_i_plus_n() -> None:
     assert nt_xent(z, 0.1) < nt_xent(interleaved, 0.1) - 1
 
 
-def test_swapping_the_views_or_reordering_the_pictures_changes_nothing() -> None:
+def test_swapping_the_views_or_reordering_the_images_changes_nothing() -> None:
     z = projections(7, 4)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
     expected = nt_xent(z, 0.2)
@@ -100,9 +100,9 @@ def test_value_and_gradient_equal_pytorch_metric_learning(temperature: float) ->
 
 
 def test_gradient_equals_the_softmax_formula() -> None:
-    """d loss / d unit z = (G + G^T) unit z with G = (softmax - target) / (2N tau), then through the normalisation."""
-    pictures, temperature = 5, 0.1
-    z = projections(pictures, 6).requires_grad_()
+    """d loss / d unit z = (G + G^T) unit z with G = (softmax - target) / (2N tau), then through the normalization."""
+    images, temperature = 5, 0.1
+    z = projections(images, 6).requires_grad_()
     nt_xent(z, temperature).backward()
 
     rows = z.detach().double().numpy()
@@ -110,8 +110,8 @@ def test_gradient_equals_the_softmax_formula() -> None:
     unit = rows / length
     weights = np.exp(unit @ unit.T / temperature)
     np.fill_diagonal(weights, 0)
-    target = np.roll(np.eye(2 * pictures), pictures, axis=1)
-    outer = (weights / weights.sum(1, keepdims=True) - target) / (2 * pictures * temperature)
+    target = np.roll(np.eye(2 * images), images, axis=1)
+    outer = (weights / weights.sum(1, keepdims=True) - target) / (2 * images * temperature)
     by_unit = (outer + outer.T) @ unit
     expected = (by_unit - (by_unit * unit).sum(1, keepdims=True) * unit) / length
     torch.testing.assert_close(z.grad, torch.from_numpy(expected).float(), rtol=1e-4, atol=1e-6)
@@ -142,7 +142,7 @@ def test_collapsed_projections_of_length_zero_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 5])
-def test_an_odd_number_of_rows_or_a_single_picture_is_refused(rows: int) -> None:
+def test_an_odd_number_of_rows_or_a_single_image_is_refused(rows: int) -> None:
     with pytest.raises(ValueError, match=rf"\({rows}, 4\)"):
         nt_xent(torch.ones(rows, 4), 0.1)
 
@@ -180,11 +180,11 @@ def test_blocks_equal_nested_loops_of_algorithm_1(rows: int, temperature: float)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("temperature", [0.01, *TEMPERATURES])
-@pytest.mark.parametrize("pictures", [2, 7, 40])
+@pytest.mark.parametrize("images", [2, 7, 40])
 def test_blocks_equal_the_plain_form_in_loss_and_gradient(
-    pictures: int, temperature: float, dtype: torch.dtype, tolerance: float
+    images: int, temperature: float, dtype: torch.dtype, tolerance: float
 ) -> None:
-    z = projections(pictures, 16).to(dtype)
+    z = projections(images, 16).to(dtype)
     loss, gradient = loss_and_gradient(plain, z, temperature)
     # What is rounded are the similarities, of the size of 1 / tau; and as often larger is the gradient.
     bound = tolerance * max(1.0, abs(loss.item()), 0.1 / temperature)
@@ -196,7 +196,7 @@ def test_blocks_equal_the_plain_form_in_loss_and_gradient(
 
 
 def test_where_the_loss_is_nearly_zero_blocks_are_as_exact_as_the_plain_form() -> None:
-    """All pictures told apart at a low temperature: the loss is far below 1e-6, and never below 0."""
+    """All images told apart at a low temperature: the loss is far below 1e-6, and never below 0."""
     for seed in range(10):
         noise = torch.randn(80, 16, generator=torch.Generator().manual_seed(seed))
         z = noise[:40].repeat(2, 1) + 0.1 * noise
@@ -268,13 +268,13 @@ def test_blocks_hold_as_many_rows_as_there_is_room_for(
     assert asked == [1, 1, 1, 2, 17]
 
 
-@pytest.mark.parametrize("pictures", [2, 5, 64])
+@pytest.mark.parametrize("images", [2, 5, 64])
 def test_in_blocks_too_all_projections_equal_give_the_log_of_all_others(
-    pictures: int, in_blocks: Callable[[int], None]
+    images: int, in_blocks: Callable[[int], None]
 ) -> None:
-    in_blocks(3 * 2 * pictures)
-    loss, gradient = loss_and_gradient(nt_xent, torch.ones(2 * pictures, 7), 0.1)
-    assert loss.item() == pytest.approx(math.log(2 * pictures - 1), rel=1e-6)
+    in_blocks(3 * 2 * images)
+    loss, gradient = loss_and_gradient(nt_xent, torch.ones(2 * images, 7), 0.1)
+    assert loss.item() == pytest.approx(math.log(2 * images - 1), rel=1e-6)
     assert gradient.abs().max() < 1e-6
 
 
@@ -327,31 +327,31 @@ def test_blocks_need_less_than_a_quarter_of_the_plain_forms_memory() -> None:
 
 def test_memory_of_blocks_grows_with_n_and_not_with_its_square(in_blocks: Callable[[int], None]) -> None:
     in_blocks(2**16)
-    one, four = (most_memory(nt_xent, projections(pictures, 32)) for pictures in (512, 2048))
+    one, four = (most_memory(nt_xent, projections(images, 32)) for images in (512, 2048))
     assert four < 4.2 * one
     assert most_memory(plain, projections(2048, 4)) > 10 * most_memory(plain, projections(512, 4))
 
 
 # --- Its kin ---
 
-GROUPS = (0, 1, 0, 2, 3, 1, 0)  # of 7 pictures
+GROUPS = (0, 1, 0, 2, 3, 1, 0)  # of 7 images
 KINDS: tuple[Loss, ...] = ("nt-xent", "dcl", "supcon")
 
 
 def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: list[int]) -> float:
     """The papers' equations in Python floats, the mean over all 2N views."""
-    views, pictures = len(z), len(z) // 2
+    views, images = len(z), len(z) // 2
 
     def s(i: int, j: int) -> float:
         dot = sum(a * b for a, b in zip(z[i], z[j], strict=True))
         return dot / (math.sqrt(sum(a * a for a in z[i])) * math.sqrt(sum(b * b for b in z[j]))) / temperature
 
     def group(i: int) -> int:
-        return groups[i % pictures]
+        return groups[i % images]
 
     total = 0.0
     for i in range(views):
-        other = (i + pictures) % views
+        other = (i + images) % views
         if kind == "supcon":  # 2004.11362, equation 2
             positives = [p for p in range(views) if p != i and group(p) == group(i)]
             below = sum(math.exp(s(i, a)) for a in range(views) if a != i)
@@ -406,14 +406,14 @@ def test_kin_in_blocks_equal_the_plain_form_in_single_precision(kind: Loss) -> N
         assert abs(ours - loss) <= bound and (our_gradient - gradient).abs().max() <= bound / temperature
 
 
-def test_supcon_of_pictures_that_are_each_a_class_is_nt_xent() -> None:
+def test_supcon_of_images_that_are_each_a_class_is_nt_xent() -> None:
     z = projections(9, 4).double()
     torch.testing.assert_close(contrastive_loss(z, 0.2, "supcon", torch.arange(9)), nt_xent(z, 0.2))
     with pytest.raises(ValueError, match="classes"):
         contrastive_loss(z, 0.2, "supcon")
 
 
-def test_where_all_pictures_are_one_group_there_is_nothing_to_learn() -> None:
+def test_where_all_images_are_one_group_there_is_nothing_to_learn() -> None:
     for function in whole_and_in_blocks("nt-xent", torch.zeros(7, dtype=torch.int64), 4):
         loss, gradient = loss_and_gradient(function, projections(7, 5), 0.3)
         assert loss.abs() < 1e-6 and gradient.abs().max() < 1e-6

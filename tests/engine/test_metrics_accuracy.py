@@ -31,19 +31,19 @@ def test_accuracies_are_scikit_learns(classes: int) -> None:
         assert found.top_5 == pytest.approx(100 * reference)
 
 
-def test_classes_that_no_held_out_picture_has_do_not_count_in_balanced_accuracy() -> None:
+def test_classes_that_no_held_out_image_has_do_not_count_in_balanced_accuracy() -> None:
     scores = torch.eye(4)[torch.tensor([0, 0, 1, 1])]
     found = accuracy_of(scores, torch.tensor([0, 0, 0, 1]))
     assert found.balanced == pytest.approx(100 * (2 / 3 + 1) / 2)
 
 
-def test_the_interval_is_that_of_resampled_pictures() -> None:
+def test_the_interval_is_that_of_resampled_images() -> None:
     scores, labels = told(4, 150)
     right = (scores.argmax(1) == labels).numpy()
     generator = np.random.default_rng(0)
     means = [100 * generator.choice(right, len(right)).mean() for _ in range(20_000)]
     found = accuracy_of(scores, labels)
-    assert (found.low, found.high) == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=0.7)  # 1 picture is 0.67
+    assert (found.low, found.high) == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=0.7)  # 1 image is 0.67
 
 
 def test_the_interval_of_gains_and_losses_is_that_of_resampling() -> None:
@@ -52,7 +52,7 @@ def test_the_interval_of_gains_and_losses_is_that_of_resampling() -> None:
     assert interval(outcomes, 0) == pytest.approx(tuple(np.percentile(100 * drawn, [2.5, 97.5])), abs=1.5)
 
 
-def test_the_gain_is_paired_by_picture() -> None:
+def test_the_gain_is_paired_by_image() -> None:
     generator = np.random.default_rng(1)
     first = torch.from_numpy(generator.random(200) < 0.8)
     second = first & torch.from_numpy(generator.random(200) < 0.9)  # never right where the first is wrong

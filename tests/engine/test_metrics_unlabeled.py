@@ -11,7 +11,7 @@ from simclr_cli.engine.metrics import (
     alignment,
     effective_rank,
     found_other_view,
-    normalised,
+    normalized,
     similarities,
     uniformity,
 )
@@ -62,7 +62,7 @@ def test_equal_views_are_all_found_and_lie_on_one_another() -> None:
     assert similarities(z, z)[0] == pytest.approx(1, rel=1e-6)
 
 
-def test_one_place_for_all_pictures_is_the_worst_uniformity_and_rank_one() -> None:
+def test_one_place_for_all_images_is_the_worst_uniformity_and_rank_one() -> None:
     z = F.normalize(torch.ones(6, 4), dim=1)
     assert uniformity(z) == pytest.approx(0, abs=1e-6)
     assert effective_rank(z) == pytest.approx(1, abs=1e-4)
@@ -88,6 +88,6 @@ def test_effective_rank_of_known_singular_values() -> None:
 
 
 def test_halves_are_of_length_one_in_float32() -> None:
-    first, second = normalised(torch.randn(8, 3).to(torch.bfloat16))
+    first, second = normalized(torch.randn(8, 3).to(torch.bfloat16))
     assert first.dtype == torch.float32 and first.shape == second.shape == (4, 3)
     torch.testing.assert_close(torch.cat([first, second]).norm(dim=1), torch.ones(8))

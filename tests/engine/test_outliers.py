@@ -1,4 +1,4 @@
-"""Distance to the nearest neighbours, against nested loops and scikit-learn."""
+"""Distance to the nearest neighbors, against nested loops and scikit-learn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_scores_are_those_of_nested_loops(rows: NDArray[np.float32], k: int, mon
     for i, row in enumerate(rows.astype(np.float64)):
         others = sorted(((float(row @ other), -j) for j, other in enumerate(rows) if j != i), reverse=True)[:k]
         assert found.score[i] == pytest.approx(1 - sum(cosine for cosine, _ in others) / k, abs=1e-6)
-        assert (found.nearest[i], found.neighbours) == (-others[0][1], k)
+        assert (found.nearest[i], found.neighbors) == (-others[0][1], k)
         assert found.similarity[i] == pytest.approx(others[0][0], abs=1e-6)
     assert found.places.tolist() == list(range(150))
 
@@ -46,16 +46,16 @@ def test_only_some_are_compared_and_only_with_one_another(rows: NDArray[np.float
     assert found.nearest.tolist() == found.places[alone.nearest].tolist()
 
 
-def test_equal_rows_are_neighbours_of_one_another_and_a_row_is_none_of_its_own() -> None:
+def test_equal_rows_are_neighbors_of_one_another_and_a_row_is_none_of_its_own() -> None:
     rows = unit(np.array([[1.0, 0.0]] * 20 + [[0.0, 1.0]]))
     found = oddness(rows, 3)
     assert found.score.tolist() == pytest.approx([0.0] * 20 + [1.0])
     assert (found.nearest != np.arange(21)).all()
 
 
-def test_fewer_others_than_neighbours_wanted() -> None:
+def test_fewer_others_than_neighbors_wanted() -> None:
     found = oddness(unit(np.array([[1.0, 0.0], [0.0, 1.0]])), 10)
-    assert (found.neighbours, found.score.tolist(), found.nearest.tolist()) == (1, [1.0, 1.0], [1, 0])
+    assert (found.neighbors, found.score.tolist(), found.nearest.tolist()) == (1, [1.0, 1.0], [1, 0])
 
 
 def test_progress_is_told_up_to_the_end(rows: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:

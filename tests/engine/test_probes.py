@@ -20,11 +20,11 @@ CLASSES = 3
 
 
 def clusters(count: int, spread: float, seed: int = 0, dimensions: int = 6) -> tuple[Tensor, Tensor]:
-    """(N, D) rows around a centre for each class, and their classes."""
-    centres = 2 * torch.randn(CLASSES, dimensions, generator=torch.Generator().manual_seed(99))
+    """(N, D) rows around a center for each class, and their classes."""
+    centers = 2 * torch.randn(CLASSES, dimensions, generator=torch.Generator().manual_seed(99))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
-    return centres[labels] + spread * torch.randn(count, dimensions, generator=generator), labels
+    return centers[labels] + spread * torch.randn(count, dimensions, generator=generator), labels
 
 
 def loops_knn(train: Tensor, labels: Tensor, test: Tensor, k: int, temperature: float) -> list[int]:
@@ -61,9 +61,9 @@ def linear_predict(
 def test_knn_equals_nested_loops(temperature: float) -> None:
     train, labels = clusters(40, 3.0)
     test, _ = clusters(25, 3.0, seed=1)
-    neighbours = (1, 5, 20)
-    found = knn_predict(train, labels, test, neighbours=neighbours, temperature=temperature, classes=CLASSES)
-    for k, predicted in zip(neighbours, found, strict=True):
+    neighbors = (1, 5, 20)
+    found = knn_predict(train, labels, test, neighbors=neighbors, temperature=temperature, classes=CLASSES)
+    for k, predicted in zip(neighbors, found, strict=True):
         assert predicted.tolist() == loops_knn(train, labels, test, k, temperature)
 
 
@@ -79,38 +79,38 @@ def test_knn_equals_scikit_learn(k: int) -> None:
         return np.exp((1 - distance**2 / 2) / 0.07)  # |a - b|^2 = 2 - 2 cos of unit vectors
 
     reference = KNeighborsClassifier(k, weights=weight).fit(unit(train), labels.numpy())
-    (found,) = knn_predict(train, labels, test, neighbours=(k,), temperature=0.07, classes=CLASSES)
+    (found,) = knn_predict(train, labels, test, neighbors=(k,), temperature=0.07, classes=CLASSES)
     assert found.tolist() == reference.predict(unit(test)).tolist()
 
 
-def test_more_neighbours_than_rows_are_all_rows() -> None:
+def test_more_neighbors_than_rows_are_all_rows() -> None:
     train, labels = clusters(10, 3.0)
     test, _ = clusters(12, 3.0, seed=1)
-    many, all_rows, one = knn_predict(train, labels, test, neighbours=(200, 10, 1), temperature=2.0, classes=CLASSES)
+    many, all_rows, one = knn_predict(train, labels, test, neighbors=(200, 10, 1), temperature=2.0, classes=CLASSES)
     assert torch.equal(many, all_rows) and not torch.equal(many, one)
 
 
 def test_the_order_of_the_ks_and_the_scale_of_h_do_not_matter() -> None:
     train, labels = clusters(40, 3.0)
     test, _ = clusters(25, 3.0, seed=1)
-    few, many = knn_predict(train, labels, test, neighbours=(2, 30), temperature=0.07, classes=CLASSES)
+    few, many = knn_predict(train, labels, test, neighbors=(2, 30), temperature=0.07, classes=CLASSES)
     scale = torch.logspace(-2, 2, 25)[:, None]
-    swapped = knn_predict(50 * train, labels, scale * test, neighbours=(30, 2), temperature=0.07, classes=CLASSES)
+    swapped = knn_predict(50 * train, labels, scale * test, neighbors=(30, 2), temperature=0.07, classes=CLASSES)
     assert torch.equal(swapped[0], many) and torch.equal(swapped[1], few)
 
 
 def test_test_rows_in_chunks_are_predicted_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     train, labels = clusters(40, 3.0)
     test, _ = clusters(25, 3.0, seed=1)
-    (at_once,) = knn_predict(train, labels, test, neighbours=(7,), temperature=0.07, classes=CLASSES)
+    (at_once,) = knn_predict(train, labels, test, neighbors=(7,), temperature=0.07, classes=CLASSES)
     monkeypatch.setattr(probes, "CHUNK", 8)
-    (in_chunks,) = knn_predict(train, labels, test, neighbours=(7,), temperature=0.07, classes=CLASSES)
+    (in_chunks,) = knn_predict(train, labels, test, neighbors=(7,), temperature=0.07, classes=CLASSES)
     assert torch.equal(at_once, in_chunks)
 
 
 def test_votes_do_not_overflow_at_a_low_temperature() -> None:
     train, labels = clusters(30, 0.1)
-    (found,) = knn_predict(train, labels, train, neighbours=(5,), temperature=0.001, classes=CLASSES)
+    (found,) = knn_predict(train, labels, train, neighbors=(5,), temperature=0.001, classes=CLASSES)
     assert torch.equal(found, labels)
 
 
@@ -187,7 +187,7 @@ def test_a_rare_class_that_is_separable_is_told_apart(counts: tuple[int, ...]) -
 
 
 def test_l2_and_predictions_equal_the_same_protocol_in_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standardise, choose on the validation rows (the strongest of equals), refit on all rows, predict."""
+    """Standardize, choose on the validation rows (the strongest of equals), refit on all rows, predict."""
     values = (1e-2, 1.0, 30.0, 1e3)
     monkeypatch.setattr(probes, "L2_VALUES", values)
     train, labels = clusters(90, 4.0, dimensions=20)
@@ -228,5 +228,5 @@ def test_probing_changes_neither_h_nor_labels() -> None:
     train, labels = clusters(30, 1.0)
     kept, kept_labels = train.clone(), labels.clone()
     linear_predict(train, labels, train, validation=torch.arange(30) % 5 == 0, classes=CLASSES)
-    knn_predict(train, labels, train, neighbours=(3,), temperature=0.07, classes=CLASSES)
+    knn_predict(train, labels, train, neighbors=(3,), temperature=0.07, classes=CLASSES)
     assert torch.equal(train, kept) and torch.equal(labels, kept_labels)

@@ -37,7 +37,7 @@ def score(name: str, top_1: float, gain: tuple[float, float, float] | None = Non
         ),
         (
             [score("untrained", 61, (-1, -4, 2)), score("raw pixels", 30, (30, 26, 34))],
-            "Training made no difference that 500 held-out pictures could show: 60.0 % by the linear probe, -1.0 "
+            "Training made no difference that 500 held-out images could show: 60.0 % by the linear probe, -1.0 "
             "points (95 % interval -4.0 to +2.0) over the untrained encoder.",
         ),
         (
@@ -51,9 +51,9 @@ def test_verdicts(others: list[Score], expected: str) -> None:
     assert verdict([score("trained", 60), *others], 500) == expected
 
 
-def test_without_a_linear_probe_neighbours_decide() -> None:
+def test_without_a_linear_probe_neighbors_decide() -> None:
     scores = [score("trained", 60, linear=False), score("untrained", 40, (20, 16, 24), linear=False)]
-    assert verdict(scores, 500).startswith("Training helped: 60.0 % by 20 nearest neighbours, +20.0 points")
+    assert verdict(scores, 500).startswith("Training helped: 60.0 % by 20 nearest neighbors, +20.0 points")
 
 
 def test_an_encoder_that_was_not_trained_here_is_not_said_to_be() -> None:

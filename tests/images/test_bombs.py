@@ -1,4 +1,4 @@
-"""Small files that claim much, or hold much of what no one looks at: refused or read, but never at a great cost."""
+"""Small files that claim much, or hold much of what no one looks at: skipped or read, but never at a great cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from simclr_cli.core import hardware as machine
 from simclr_cli.images import decode as module
-from simclr_cli.images.decode import BYTES_A_PIXEL, Refusal, most_pixels, read_header, squashed
+from simclr_cli.images.decode import BYTES_A_PIXEL, UnusableImage, most_pixels, read_header, squashed
 
 MANY = 30_000
 GIF_COMMENT = b"!\xfe" + (b"\xff" + b"a" * 255) * 10_000 + b"\0"
@@ -82,9 +82,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "PNG of many chunks": lambda: png_with(*[(b"tEXt", b"a\0b")] * MANY),
     "PNG pixels behind their end": lambda: png_with((b"IDAT", deflated(1000))),
     "PNG Exif": lambda: png_with((b"eXIf", tiff_of_entries(20_000, 2**28))),
-    "TIFF of many pictures": lambda: tiff_of_directories(MANY),
+    "TIFF of many images": lambda: tiff_of_directories(MANY),
     "TIFF of many entries": lambda: tiff_of_entries(30_000, 2**31),
-    "GIF of many pictures": lambda: gif_of_frames(MANY),
+    "GIF of many images": lambda: gif_of_frames(MANY),
     "GIF comment": lambda: b"GIF89a" + saved("GIF")[6:13] + GIF_COMMENT + saved("GIF")[13:],
     "GIF comment behind": lambda: b"GIF89a" + saved("GIF")[6:-1] + GIF_COMMENT + b";",
     "JPEG segments": lambda: jpeg_of_segments(300, b"\xe5", bytes(65_000)),
@@ -103,7 +103,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from simclr_cli.images.decode import Refusal, read_header, squashed
+from simclr_cli.images.decode import UnusableImage, read_header, squashed
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
@@ -114,8 +114,8 @@ for path in sys.argv[1:]:
     for function in (read_header, lambda path: squashed(path, 8)):
         try:
             told.append(str(function(Path(path)) is not None))
-        except Refusal as refusal:
-            told.append(str(refusal))
+        except UnusableImage as unusable:
+            told.append(str(unusable))
     print(json.dumps([time.process_time() - began, peak() - before, told]))
 """
 
@@ -137,14 +137,14 @@ def test_no_small_file_takes_long_or_much_memory(tmp_path: Path) -> None:
 def test_a_pixel_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> None:
     """The dearest of all kinds of files, each at 1 megapixel."""
     side = 1_000
-    grey = np.arange(side * side, dtype=np.uint32).reshape(side, side)
-    rgba = Image.fromarray(np.dstack([grey, grey >> 8, grey >> 4, grey >> 2]).astype(np.uint8))
+    grayscale = np.arange(side * side, dtype=np.uint32).reshape(side, side)
+    rgba = Image.fromarray(np.dstack([grayscale, grayscale >> 8, grayscale >> 4, grayscale >> 2]).astype(np.uint8))
     exif = Image.Exif()
     exif[0x0112] = 6
     kinds: dict[str, tuple[Image.Image, dict[str, object]]] = {
         "a.png": (rgba, {"compress_level": 1}), "b.webp": (rgba, {"lossless": True, "method": 0}),
-        "c.tif": (Image.fromarray(grey.astype(np.int32) - 9), {"exif": exif, "compression": "tiff_lzw"}),
-        "d.tif": (Image.fromarray(grey.astype(np.float32)), {"exif": exif}),
+        "c.tif": (Image.fromarray(grayscale.astype(np.int32) - 9), {"exif": exif, "compression": "tiff_lzw"}),
+        "d.tif": (Image.fromarray(grayscale.astype(np.float32)), {"exif": exif}),
         "e.jpg": (rgba.convert("RGB"), {"progressive": True, "subsampling": 0, "exif": exif}),
     }  # fmt: skip
     if features.check("avif"):
@@ -184,13 +184,13 @@ def test_memory_is_that_of_the_machine_or_of_its_container(tmp_path: Path, monke
 
 
 @pytest.mark.xdist_group("clock")
-def test_a_frame_that_is_larger_than_its_picture_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_frame_that_is_larger_than_its_image_is_refused_at_once(tmp_path: Path) -> None:
     """The screen is small, a later part claims to be huge: Pillow's own check, with our limit."""
     gif = saved("GIF")
     place = gif.index(b",", 13)
     (tmp_path / "a.gif").write_bytes(gif[: place + 5] + struct.pack("<HH", 65_000, 65_000) + gif[place + 9 :])
     began = time.perf_counter()
     for function in (read_header, lambda path: squashed(path, 8)):
-        with pytest.raises(Refusal, match="pixels"):
+        with pytest.raises(UnusableImage, match="pixels"):
             function(tmp_path / "a.gif")
     assert time.perf_counter() - began < 5

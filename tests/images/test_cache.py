@@ -1,6 +1,6 @@
 """Decoded once: the cache holds what `squashed` gives, costs only what is new, and is never trusted when it may not.
 
-What a folder of stored pixels may and may not be is in test_pixels.py; here it is one with pictures behind it.
+What a folder of stored pixels may and may not be is in test_pixels.py; here it is one with images behind it.
 """
 
 import hashlib
@@ -25,9 +25,9 @@ from simclr_cli.core.errors import InputError, Interrupted, MachineError, Termin
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.images import cache
 from simclr_cli.images import pixel_store as pixels
-from simclr_cli.images.cache import DecodedPictures, decode_once, lack_of_room, stored_side
+from simclr_cli.images.cache import DecodedImages, decode_once, lack_of_room, stored_side
 from simclr_cli.images.cache_location import cache_of, cache_root
-from simclr_cli.images.census import Census, Picture
+from simclr_cli.images.census import Census, ImageFile
 from simclr_cli.images.decode import squashed
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import attempt
@@ -49,12 +49,12 @@ def draw(path: Path, seed: int, height: int = 20, width: int = 30) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for i in range(5):
-        draw(tmp_path / f"pictures/{i % 2}/{i}.png", i, height=20 + i)
-    return tmp_path / "pictures"
+        draw(tmp_path / f"images/{i % 2}/{i}.png", i, height=20 + i)
+    return tmp_path / "images"
 
 
 class Decoding:
-    """Stands in for `squashed`, and remembers which pictures it was asked for."""
+    """Stands in for `squashed`, and remembers which images it was asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,30 +88,28 @@ def nothing(*_: int) -> None:
 
 def opened(
     folder: Path, size: int = SIZE, progress: Callable[[int, int], None] = nothing, rows: int | None = None
-) -> DecodedPictures:
-    """With room for so many pictures; None: as much as is thought right."""
+) -> DecodedImages:
+    """With room for so many images; None: as much as is thought right."""
     side = stored_side(take_census(folder), size)
     budget = None if rows is None else rows * 3 * side * side
     return decode_once(take_census(folder), size, workers=2, progress=progress, budget=budget)
 
 
-def all_of(decoded: DecodedPictures) -> NDArray[np.uint8]:
+def all_of(decoded: DecodedImages) -> NDArray[np.uint8]:
     return decoded.read(np.arange(len(decoded)))
 
 
-def assert_right(decoded: DecodedPictures, folder: Path, side: int = 12) -> None:
+def assert_right(decoded: DecodedImages, folder: Path, side: int = 12) -> None:
     """Row by row what one decode more would give, however many are asked for at once and in whatever order."""
-    expected = np.stack(
-        [squashed(folder / picture.name, side).transpose(2, 0, 1) for picture in decoded.census.pictures]
-    )
+    expected = np.stack([squashed(folder / image.name, side).transpose(2, 0, 1) for image in decoded.census.images])
     found = all_of(decoded)
     assert (found.shape, found.dtype) == ((len(decoded), 3, side, side), np.uint8)
     assert (found == expected).all()
     asked = np.random.default_rng(0).integers(0, len(decoded), 7)
     assert (decoded.read(asked) == expected[asked]).all()
     assert decoded.read(asked[:0]).shape == (0, 3, side, side)
-    assert decoded.sizes.tolist() == [[picture.height, picture.width] for picture in decoded.census.pictures]
-    assert len(decoded) == len(decoded.rows) == len(decoded.census.pictures)
+    assert decoded.sizes.tolist() == [[image.height, image.width] for image in decoded.census.images]
+    assert len(decoded) == len(decoded.rows) == len(decoded.census.images)
     assert (decoded.side, decoded.bytes) == (side, len(decoded) * 3 * side * side)
 
 
@@ -133,12 +131,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def tree_digest(folder: Path) -> str:
     """Over names, contents, rights and times, the folders' included."""
-    digest = hashlib.sha256()
+    checksum = hashlib.sha256()
     for path in sorted([folder, *folder.rglob("*")]):
         status = path.stat()
-        digest.update(f"{path}\0{status.st_mtime_ns}\0{status.st_mode}\0".encode())
-        digest.update(path.read_bytes() if path.is_file() else b"")
-    return digest.hexdigest()
+        checksum.update(f"{path}\0{status.st_mtime_ns}\0{status.st_mode}\0".encode())
+        checksum.update(path.read_bytes() if path.is_file() else b"")
+    return checksum.hexdigest()
 
 
 def stopping(at: int, error: BaseException) -> Callable[[int, int], None]:
@@ -194,8 +192,8 @@ def test_what_is_read_may_be_changed(folder: Path) -> None:
     [(8, 30, 12), (32, 100, 48), (224, 4000, 336), (64, 70, 70), (64, 20, 20), (8, 1, 1), (9, 99, 14)],
 )
 def test_stored_side_is_half_as_much_again_but_no_more_than_there_is(size: int, largest: int, side: int) -> None:
-    pictures = (Picture("a", "PNG", largest, 1, 9, 1), Picture("b", "PNG", 1, 1, 9, 1))
-    assert stored_side(Census(Path(), pictures, (), 0), size) == side
+    images = (ImageFile("a", "PNG", largest, 1, 9, 1), ImageFile("b", "PNG", 1, 1, 9, 1))
+    assert stored_side(Census(Path(), images, (), 0), size) == side
 
 
 def test_another_size_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +211,7 @@ def test_another_folder_of_the_same_names_is_another_cache(folder: Path, tmp_pat
     assert_right(opened(folder), folder)
 
 
-def test_nothing_in_the_folder_of_pictures_is_changed(folder: Path) -> None:
+def test_nothing_in_the_folder_of_images_is_changed(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
     before = tree_digest(folder)
     all_of(opened(folder, rows=2))
@@ -221,10 +219,10 @@ def test_nothing_in_the_folder_of_pictures_is_changed(folder: Path) -> None:
     assert tree_digest(folder) == before
 
 
-# Pictures that come, change and go
+# Images that come, change and go
 
 
-def test_added_picture_costs_only_itself(folder: Path, decoding: Decoding) -> None:
+def test_added_image_costs_only_itself(folder: Path, decoding: Decoding) -> None:
     opened(folder)
     decoding.since()
     draw(folder / "1/new.png", 7)
@@ -237,7 +235,7 @@ def test_added_picture_costs_only_itself(folder: Path, decoding: Decoding) -> No
 
 
 @pytest.mark.parametrize("how", ["content", "size", "time"])
-def test_changed_picture_costs_only_itself(folder: Path, decoding: Decoding, how: str) -> None:
+def test_changed_image_costs_only_itself(folder: Path, decoding: Decoding, how: str) -> None:
     opened(folder)
     decoding.since()
     path = folder / "0/2.png"
@@ -254,7 +252,7 @@ def test_changed_picture_costs_only_itself(folder: Path, decoding: Decoding, how
     assert_right(decoded, folder)
 
 
-def test_changed_picture_leaves_the_open_maps_as_they_were(folder: Path) -> None:
+def test_changed_image_leaves_the_open_maps_as_they_were(folder: Path) -> None:
     before = opened(folder)
     kept = all_of(before)
     draw(folder / "0/0.png", 99)
@@ -275,20 +273,20 @@ def test_maps_that_are_open_keep_what_is_merged_away(folder: Path) -> None:
     assert_right(after, folder)
 
 
-def test_removed_picture_costs_nothing_and_neither_does_its_return(
+def test_removed_image_costs_nothing_and_neither_does_its_return(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(folder)
     monkeypatch.setattr(cache, "apart_many", lambda *_: never)
     (folder / "0/2.png").rename(tmp_path / "away.png")
     fewer = opened(folder, progress=never)
-    assert [picture.name for picture in fewer.census.pictures] == [*NAMES[:1], *NAMES[2:]]
+    assert [image.name for image in fewer.census.images] == [*NAMES[:1], *NAMES[2:]]
     assert_right(fewer, folder)
     (tmp_path / "away.png").rename(folder / "0/2.png")
     assert_right(opened(folder, progress=never), folder)
 
 
-def test_renamed_picture_is_another(folder: Path, decoding: Decoding) -> None:
+def test_renamed_image_is_another(folder: Path, decoding: Decoding) -> None:
     opened(folder)
     decoding.since()
     (folder / "0/2.png").rename(folder / "0/9.png")
@@ -297,7 +295,7 @@ def test_renamed_picture_is_another(folder: Path, decoding: Decoding) -> None:
     assert_right(decoded, folder)
 
 
-def test_pictures_that_trade_names_trade_pixels(folder: Path) -> None:
+def test_images_that_trade_names_trade_pixels(folder: Path) -> None:
     opened(folder)
     for old, new in (("0/0.png", "x"), ("0/2.png", "0/0.png"), ("x", "0/2.png")):
         (folder / old).rename(folder / new)
@@ -318,36 +316,36 @@ def test_any_history_of_a_folder_gives_its_pixels(folder: Path, decoding: Decodi
                 draw(folder / name, 100 * turn + len(name), height=int(random.integers(15, 30)))
         census = take_census(folder)
         decoded = opened(folder, rows=int(random.integers(0, 12)))
-        identity = {picture.name: (picture.name, picture.modified_ns) for picture in census.pictures}
+        identity = {image.name: (image.name, image.modified_ns) for image in census.images}
         again = {identity[name] for name in decoding.since()} & stored
         assert not again
         assert_right(decoded, folder)
         decoding.since()
-        rows = zip(decoded.census.pictures, decoded.rows, strict=True)
-        stored = {identity[picture.name] for picture, row in rows if row != pixels.NOT_STORED}
+        rows = zip(decoded.census.images, decoded.rows, strict=True)
+        stored = {identity[image.name] for image, row in rows if row != pixels.NOT_STORED}
 
 
-# Pictures that cannot be decoded
+# Images that cannot be decoded
 
 
-def test_picture_that_cannot_be_decoded_is_left_out_and_remembered(folder: Path, decoding: Decoding) -> None:
+def test_image_that_cannot_be_decoded_is_left_out_and_remembered(folder: Path, decoding: Decoding) -> None:
     for name in ("0/1.jpg", "0/3.jpg"):
         draw(folder / name, 5)
     damage(folder / "0/1.jpg")
     census = take_census(folder)
-    assert len(census.pictures) == 7  # its header is whole
+    assert len(census.images) == 7  # its header is whole
     results = opened(folder), opened(folder, progress=never), opened(folder, progress=never, rows=0)
     assert decoding.since() == sorted([*NAMES, "0/1.jpg", "0/3.jpg"])
     for result in results:
-        left = [picture.name for picture in result.census.pictures]
+        left = [image.name for image in result.census.images]
         assert left == ["0/0.png", "0/2.png", "0/3.jpg", "0/4.png", "1/1.png", "1/3.png"]
-        assert [entry.name for entry in result.census.refused] == ["0/1.jpg"]
-        assert "truncated" in result.census.refused[0].reason
+        assert [entry.name for entry in result.census.skipped] == ["0/1.jpg"]
+        assert "truncated" in result.census.skipped[0].reason
         assert_right(result, folder)
     assert decoding.since() == []
 
 
-def test_refused_picture_is_looked_at_again_when_it_changes(folder: Path, decoding: Decoding) -> None:
+def test_refused_image_is_looked_at_again_when_it_changes(folder: Path, decoding: Decoding) -> None:
     whole = (folder / "0/2.png").read_bytes()
     damage(folder / "0/2.png")
     assert len(opened(folder)) == 4
@@ -355,20 +353,20 @@ def test_refused_picture_is_looked_at_again_when_it_changes(folder: Path, decodi
     (folder / "0/2.png").write_bytes(whole)
     again = opened(folder)
     assert decoding.since() == ["0/2.png"]
-    assert (len(again), again.census.refused) == (5, ())
+    assert (len(again), again.census.skipped) == (5, ())
     assert_right(again, folder)
 
 
-def test_refused_picture_takes_no_room(folder: Path) -> None:
+def test_refused_image_takes_no_room(folder: Path) -> None:
     damage(folder / "0/0.png")
     assert opened(folder, rows=4).stored == 4
 
 
-def test_not_one_picture_that_can_be_decoded_is_an_input_error(folder: Path, decoding: Decoding) -> None:
+def test_not_one_image_that_can_be_decoded_is_an_input_error(folder: Path, decoding: Decoding) -> None:
     for path in folder.rglob("*.png"):
         damage(path)
     for _ in range(2):
-        with pytest.raises(InputError, match="None of the 5 pictures") as caught:
+        with pytest.raises(InputError, match="None of the 5 images") as caught:
             opened(folder)
         assert "damaged" in caught.value.what
     assert decoding.since() == NAMES  # once
@@ -376,7 +374,7 @@ def test_not_one_picture_that_can_be_decoded_is_an_input_error(folder: Path, dec
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged", "changed"])
-def test_picture_without_room_that_goes_is_an_input_error_when_it_is_read(folder: Path, harm: str) -> None:
+def test_image_without_room_that_goes_is_an_input_error_when_it_is_read(folder: Path, harm: str) -> None:
     decoded = opened(folder, rows=2)
     if harm == "gone":
         (folder / "1/1.png").unlink()
@@ -394,11 +392,11 @@ def test_picture_without_room_that_goes_is_an_input_error_when_it_is_read(folder
         assert "(changed since its folder was looked at)" in caught.value.what
 
 
-def test_picture_that_changes_before_it_is_decoded_is_left_out_and_taken_the_next_time(folder: Path) -> None:
+def test_image_that_changes_before_it_is_decoded_is_left_out_and_taken_the_next_time(folder: Path) -> None:
     census = take_census(folder)
     draw(folder / "1/1.png", 77, 31, 90)
     decoded = decode_once(census, SIZE, workers=2, progress=nothing)
-    assert [entry.reason for entry in decoded.census.refused] == ["changed since its folder was looked at"]
+    assert [entry.reason for entry in decoded.census.skipped] == ["changed since its folder was looked at"]
     assert_right(opened(folder), folder)
 
 
@@ -416,9 +414,9 @@ def pixel_file(folder: Path) -> Path:
 
 
 def entry(index: dict[str, Any], number: int, **changes: Any) -> None:
-    """Change what the index says of a picture."""
+    """Change what the index says of an image."""
     for place, key in enumerate(("name", "bytes", "modified_ns", "row", "reason")):
-        index["pictures"][number][place] = changes.get(key, index["pictures"][number][place])
+        index["images"][number][place] = changes.get(key, index["images"][number][place])
 
 
 HARMS: dict[str, Callable[[Path], object]] = {
@@ -436,13 +434,13 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "pixels of another folder": lambda folder: rewrite(folder, lambda index: index.update(files=[["../x.u8", 5]])),
     "more rows than there are": lambda folder: rewrite(folder, lambda index: index["files"][0].__setitem__(1, 10**15)),
     "a negative count": lambda folder: rewrite(folder, lambda index: index["files"].append(["x", -1])),
-    "pictures of a strange kind": lambda folder: rewrite(folder, lambda index: index.update(pictures=[3])),
-    "no pictures": lambda folder: rewrite(folder, lambda index: index.update(pictures=[])),
+    "images of a strange kind": lambda folder: rewrite(folder, lambda index: index.update(images=[3])),
+    "no images": lambda folder: rewrite(folder, lambda index: index.update(images=[])),
     "a row too many": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=5)),
     "a row before the first": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-2)),
     "a row twice": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=1)),
-    "a refusal with a row": lambda folder: rewrite(folder, lambda index: entry(index, 0, reason="x")),
-    "a refusal of a strange kind": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-1, reason=3)),
+    "a unusable with a row": lambda folder: rewrite(folder, lambda index: entry(index, 0, reason="x")),
+    "a unusable of a strange kind": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-1, reason=3)),
     "a row without end": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=float("inf"))),
     "pixels missing": lambda folder: pixel_file(folder).unlink(),
     "pixels cut": lambda folder: os.truncate(pixel_file(folder), 100),
@@ -470,7 +468,7 @@ GUISES: dict[str, Callable[[dict[str, Any]], object]] = {
     "halves": lambda index: entry(index, 4, row=4.5),
     "a count as a string": lambda index: index.update(files=[[index["files"][0][0], "5"]]),
     "a count as a float": lambda index: index.update(files=[[index["files"][0][0], 5.5]]),
-    "a time as a float": lambda index: entry(index, 0, modified_ns=float(index["pictures"][0][2])),
+    "a time as a float": lambda index: entry(index, 0, modified_ns=float(index["images"][0][2])),
     "a size as a boolean": lambda index: entry(index, 0, bytes=True),
     "a file of another folder": lambda index: index.update(files=[["../" + index["files"][0][0], 5]]),
     "another file besides": lambda index: index["files"].append(index["files"][0]),
@@ -527,7 +525,7 @@ def test_stop_keeps_what_is_refused_or_has_no_room_too(folder: Path, decoding: D
     assert_right(decoded, folder)
 
 
-def test_stop_while_pictures_are_added_keeps_the_old_ones(folder: Path, decoding: Decoding) -> None:
+def test_stop_while_images_are_added_keeps_the_old_ones(folder: Path, decoding: Decoding) -> None:
     opened(folder)
     for i in range(3):
         draw(folder / f"2/{i}.png", 50 + i)
@@ -580,7 +578,7 @@ def test_crash_between_pixels_and_index_leaves_nothing_that_is_trusted(
 
 
 def test_long_decoding_is_saved_on_the_way(folder: Path, decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After every picture, if that takes long enough; a crash then costs the one under way."""
+    """After every image, if that takes long enough; a crash then costs the one under way."""
     monkeypatch.setattr(pixels, "COMMIT_SECONDS", -1)
     seen: list[int] = []
 
@@ -622,11 +620,11 @@ def test_rows_of_nobody_are_cleared_away_without_decoding(folder: Path, monkeypa
 
 
 def test_a_part_of_a_folder_costs_the_rest_nothing(folder: Path, decoding: Decoding) -> None:
-    """A command that asks for some pictures leaves what another one has decoded of the others."""
+    """A command that asks for some images leaves what another one has decoded of the others."""
     opened(folder)
     decoding.since()
     census = take_census(folder)
-    few = Census(folder, census.pictures[1:3], (), 0)
+    few = Census(folder, census.images[1:3], (), 0)
     for rows in (None, 5):
         budget = None if rows is None else rows * ROW
         part = decode_once(few, SIZE, workers=2, progress=never, budget=budget)
@@ -640,7 +638,7 @@ def test_a_part_of_a_folder_takes_the_room_it_needs_from_what_it_does_not_ask_fo
 ) -> None:
     opened(folder, rows=3)
     assert decoding.since() == NAMES
-    few = Census(folder, take_census(folder).pictures[2:4], (), 0)  # the last of the stored ones, and one that is not
+    few = Census(folder, take_census(folder).images[2:4], (), 0)  # the last of the stored ones, and one that is not
     part = decode_once(few, SIZE, workers=2, progress=nothing, budget=3 * ROW)
     assert (part.stored, decoding.since()) == (2, [NAMES[3]])
     assert opened(folder, rows=3, progress=never).stored == 3
@@ -697,7 +695,7 @@ def test_less_room_later_takes_nothing_away(folder: Path, decoding: Decoding) ->
     assert_right(opened(folder, rows=1), folder)
 
 
-def test_added_pictures_come_before_those_that_had_no_room(folder: Path, decoding: Decoding) -> None:
+def test_added_images_come_before_those_that_had_no_room(folder: Path, decoding: Decoding) -> None:
     opened(folder, rows=3)
     decoding.since()
     draw(folder / "0/1.png", 9)
@@ -734,7 +732,7 @@ def test_what_is_there_already_needs_no_room(folder: Path, monkeypatch: pytest.M
 
 
 def test_calling_again_takes_no_more_of_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a disk with room for eight pictures, and these alone on it."""
+    """On a disk with room for eight images, and these alone on it."""
 
     def free(_: Path) -> int:
         return 8 * ROW - sum(path.stat().st_size for path in pixels_folder(folder).glob("*.u8"))
@@ -743,7 +741,7 @@ def test_calling_again_takes_no_more_of_the_disk(folder: Path, monkeypatch: pyte
     assert [opened(folder).stored for _ in range(3)] == [4, 4, 4]
 
 
-def test_budget_holds_when_pictures_change(folder: Path) -> None:
+def test_budget_holds_when_images_change(folder: Path) -> None:
     opened(folder, rows=5)
     for i, name in enumerate(NAMES[:2]):
         draw(folder / name, 90 + i)
@@ -758,7 +756,7 @@ def test_enough_room_is_no_lack(folder: Path, budget: int) -> None:
 
 def many(folder: Path, count: int) -> Census:
     """So many photos, which are stored at 336 px for 224, and of which none is there."""
-    return Census(folder, tuple(Picture(f"{i}.jpg", "JPEG", 4000, 6000, 9, 1) for i in range(count)), (), 0)
+    return Census(folder, tuple(ImageFile(f"{i}.jpg", "JPEG", 4000, 6000, 9, 1) for i in range(count)), (), 0)
 
 
 def told(census: Census, budget: int | None) -> str:
@@ -781,11 +779,11 @@ def test_lack_of_room_says_how_much_and_why(folder: Path, monkeypatch: pytest.Mo
     assert lack_of_room(census, 224, needed) is None
     by_budget = told(census, needed // 4)
     assert gigabytes(by_budget) == pytest.approx([6.774, 6.774 / 4], rel=0.01)
-    assert "--cache-gb" in by_budget and "75% of the pictures" in by_budget and str(cache_root()) in by_budget
+    assert "--cache-gb" in by_budget and "75% of the images" in by_budget and str(cache_root()) in by_budget
     monkeypatch.setattr(cache, "free_bytes", lambda _: needed)
     by_what_is_free = told(census, None)
     assert gigabytes(by_what_is_free) == pytest.approx([6.774, 6.774 / 2], rel=0.01)
-    assert "half of what is free there" in by_what_is_free and "50% of the pictures" in by_what_is_free
+    assert "half of what is free there" in by_what_is_free and "50% of the images" in by_what_is_free
     assert not cache_of(folder).exists()  # it only looks
 
 
@@ -798,7 +796,7 @@ def test_lack_of_much_room_is_told_in_plain_figures(folder: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("rows", range(6))
-def test_lack_of_room_is_told_if_and_only_if_pictures_will_not_be_stored(folder: Path, rows: int) -> None:
+def test_lack_of_room_is_told_if_and_only_if_images_will_not_be_stored(folder: Path, rows: int) -> None:
     sentence = lack_of_room(take_census(folder), SIZE, rows * ROW)
     assert (sentence is None) == (opened(folder, rows=rows).stored == 5)
     assert sentence is None or f"{1 - rows / 5:.0%}" in sentence
@@ -856,9 +854,9 @@ def test_another_that_builds_the_whole_cache_meanwhile_leads_to_no_wrong_pixels(
     """At every point of the one's decoding another begins and ends; who saves last has the say."""
     for at in range(1, 6):
         shutil.rmtree(cache_of(folder), ignore_errors=True)
-        others: list[DecodedPictures] = []
+        others: list[DecodedImages] = []
 
-        def meanwhile(done: int, _: int, at: int = at, others: list[DecodedPictures] = others) -> None:
+        def meanwhile(done: int, _: int, at: int = at, others: list[DecodedImages] = others) -> None:
             if done == at:
                 others.append(opened(folder))
 
@@ -869,10 +867,10 @@ def test_another_that_builds_the_whole_cache_meanwhile_leads_to_no_wrong_pixels(
 
 
 def test_another_that_merges_away_what_is_being_used_leads_to_an_error(folder: Path) -> None:
-    """The one adds a picture to rows that the other has merged into another file by then."""
+    """The one adds an image to rows that the other has merged into another file by then."""
     opened(folder)
     draw(folder / "2/new.png", 8)
-    fewer = [replace(picture, modified_ns=1) for picture in take_census(folder).pictures[:4]]  # as if they had changed
+    fewer = [replace(image, modified_ns=1) for image in take_census(folder).images[:4]]  # as if they had changed
 
     def meanwhile(*_: int) -> None:
         pixels.PixelFolder(pixels_folder(folder), 12).use(fewer, 99)
@@ -894,7 +892,7 @@ def test_another_that_merges_first_leads_to_an_error_or_to_right_pixels(
 
     def opened_by_both(path: Path, side: int) -> pixels.PixelFolder:
         mine = real(path, side)
-        real(path, side).use(take_census(folder).pictures, 99)
+        real(path, side).use(take_census(folder).images, 99)
         return mine
 
     monkeypatch.setattr(cache, "PixelFolder", opened_by_both)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.api import CacheKept
+from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.images import cache_location as caches
@@ -18,7 +18,7 @@ from simclr_cli.images.cache_location import cache_of, cache_root, clear, list_c
 from simclr_cli.images.scan import take_census
 
 
-def pictures(folder: Path, count: int = 3) -> Path:
+def images(folder: Path, count: int = 3) -> Path:
     folder.mkdir(parents=True)
     for i in range(count):
         pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -27,17 +27,17 @@ def pictures(folder: Path, count: int = 3) -> Path:
 
 
 def use(folder: Path, *sizes: int) -> None:
-    """Take its census, and decode its pictures for these training sizes."""
+    """Take its census, and decode its images for these training sizes."""
     census = take_census(folder)
     for size in sizes:
         decode_once(census, size, workers=2, progress=lambda *_: None)
 
 
-def cache_for(folder: Path) -> CacheKept:
+def cache_for(folder: Path) -> FolderCache:
     return next(cache for cache in list_caches() if cache.folder == str(folder.resolve()))
 
 
-def seconds(cache: CacheKept) -> float:
+def seconds(cache: FolderCache) -> float:
     """When it was used last, since 1970."""
     return datetime.fromisoformat(cache.used).timestamp()
 
@@ -82,7 +82,7 @@ def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.Mon
 
 
 def test_folder_has_one_cache_by_whatever_path_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = pictures(tmp_path / "real")
+    folder = images(tmp_path / "real")
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     ways = [folder, tmp_path / "link", Path("real"), tmp_path / "real/../real", Path("./link")]
@@ -111,7 +111,7 @@ def test_there_is_nothing_to_list_where_nothing_was_kept(tmp_path: Path, monkeyp
 
 
 def test_list_tells_what_a_census_and_decoding_left(tmp_path: Path) -> None:
-    looked_at, trained_on = pictures(tmp_path / "looked at"), pictures(tmp_path / "trained on")
+    looked_at, trained_on = images(tmp_path / "looked at"), images(tmp_path / "trained on")
     use(looked_at)
     use(trained_on, 10, 8)
     assert len(list_caches()) == 2
@@ -124,7 +124,7 @@ def test_list_tells_what_a_census_and_decoding_left(tmp_path: Path) -> None:
 
 
 def test_what_was_used_last_comes_first(tmp_path: Path) -> None:
-    folders = [pictures(tmp_path / name) for name in "abc"]
+    folders = [images(tmp_path / name) for name in "abc"]
     for folder, when in zip(folders, (2_000_000, 3_000_000, 1_000_000), strict=True):
         use(folder, 8)
         used(folder, when)
@@ -136,7 +136,7 @@ def test_what_was_used_last_comes_first(tmp_path: Path) -> None:
 
 
 def test_census_from_memory_counts_as_use(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     use(folder)
     used(folder, 1_000_000)
     use(folder)
@@ -145,7 +145,7 @@ def test_census_from_memory_counts_as_use(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
 def test_any_name_of_a_folder_comes_back(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / os.fsdecode(b"caf\xe9\n\xff"))
+    folder = images(tmp_path / os.fsdecode(b"caf\xe9\n\xff"))
     use(folder, 8)
     assert [os.fsencode(cache.folder) for cache in list_caches()] == [os.fsencode(folder)]
 
@@ -155,7 +155,7 @@ DAMAGED = ["", "{", "null", "[]", "3", '{"version": 1}', "\0"]
 
 @pytest.mark.parametrize("text", DAMAGED)
 def test_damaged_headers_hide_their_cache_and_no_other_until_the_next_census(tmp_path: Path, text: str) -> None:
-    damaged, whole = pictures(tmp_path / "damaged"), pictures(tmp_path / "whole")
+    damaged, whole = images(tmp_path / "damaged"), images(tmp_path / "whole")
     use(damaged, 8)
     use(whole, 8)
     (cache_of(damaged) / "headers.json").write_text(text)
@@ -169,12 +169,12 @@ def test_what_is_no_cache_is_not_listed(tmp_path: Path) -> None:
     (cache_root() / "other/notes.txt").write_text("mine")
     (cache_root() / "headers.json").write_text("{}")
     (cache_root() / "odd/headers.json").mkdir(parents=True)
-    use(pictures(tmp_path / "a"), 8)
+    use(images(tmp_path / "a"), 8)
     assert len(list_caches()) == 1
 
 
 def test_strangers_folder_within_hides_nothing(tmp_path: Path) -> None:
-    use(pictures(tmp_path / "a"), 8)
+    use(images(tmp_path / "a"), 8)
     (cache_of(tmp_path / "a") / "notes").mkdir()
     (cache_of(tmp_path / "a") / "notes/index.json").write_text("{}")
     assert [cache.sides for cache in list_caches()] == [(12,)]
@@ -184,7 +184,7 @@ def test_strangers_folder_within_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_cleared_cache_is_gone_and_others_are_not(tmp_path: Path) -> None:
-    folders = [pictures(tmp_path / name) for name in "abc"]
+    folders = [images(tmp_path / name) for name in "abc"]
     for folder in folders:
         use(folder, 8, 10)
     (cache_of(folders[1]) / f"{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
@@ -195,11 +195,11 @@ def test_cleared_cache_is_gone_and_others_are_not(tmp_path: Path) -> None:
     assert {Path(cache.folder) for cache in list_caches()} == {folders[0], folders[2]}
     for folder in (folders[0], folders[2]):
         assert below(cache_of(folder)) == before[folder]
-    assert len(files_below(tmp_path / "b")) == 3  # the pictures themselves
+    assert len(files_below(tmp_path / "b")) == 3  # the images themselves
 
 
 def test_what_simclr_did_not_make_survives_with_its_folder(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     use(folder, 8, 10)
     cache = cache_of(folder)
     for name in (
@@ -226,7 +226,7 @@ def test_what_simclr_did_not_make_survives_with_its_folder(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.name != "posix", reason="links are those of POSIX")
 def test_what_a_link_leads_to_survives(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     use(folder, 8)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/notes.txt").write_text("mine")
@@ -237,7 +237,7 @@ def test_what_a_link_leads_to_survives(tmp_path: Path) -> None:
 
 
 def test_cleared_cache_is_made_again(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     use(folder, 8)
     before = [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()]
     clear(cache_of(folder))
@@ -247,7 +247,7 @@ def test_cleared_cache_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="on POSIX what is unlinked stays until it is unmapped")
 def test_whoever_reads_a_cache_goes_on_when_it_is_cleared(tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     decoded = decode_once(take_census(folder), 8, workers=2, progress=lambda *_: None)
     before = decoded.read(np.arange(3)).copy()
     clear(cache_of(folder))
@@ -262,7 +262,7 @@ def refusing(*_: Any, **__: Any) -> None:
 def test_cache_that_may_not_be_cleared_is_a_machine_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     use(folder, 8)
     cache = cache_of(folder)
     monkeypatch.setattr(Path, what, refusing)
@@ -272,7 +272,7 @@ def test_cache_that_may_not_be_cleared_is_a_machine_error(
 
 
 def test_folder_that_may_not_be_removed_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = pictures(tmp_path / "a")
+    folder = images(tmp_path / "a")
     use(folder, 8)
     cache = cache_of(folder)
     monkeypatch.setattr(Path, "rmdir", refusing)

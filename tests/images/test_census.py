@@ -1,20 +1,20 @@
-"""What a folder holds: classes by folders, and pictures that are refused after all."""
+"""What a folder holds: classes by folders, and images that are skipped after all."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from simclr_cli.images.census import Census, Picture, Refused
+from simclr_cli.images.census import Census, ImageFile, SkippedImage
 
 
 def names(census: Census) -> list[str]:
-    return [picture.name for picture in census.pictures]
+    return [image.name for image in census.images]
 
 
 def census_of(*given: str) -> Census:
-    pictures = tuple(Picture(name, "PNG", 4, 6, 100, 1) for name in sorted(given, key=os.fsencode))
-    return Census(Path("/pictures"), pictures, (), 0)
+    images = tuple(ImageFile(name, "PNG", 4, 6, 100, 1) for name in sorted(given, key=os.fsencode))
+    return Census(Path("/images"), images, (), 0)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def census_of(*given: str) -> Census:
         (("Zebra/1", "Zebra/2", "ant/1", "ant/2"), ("Zebra", "ant")),
         (("1.png", "cat/1", "cat/2", "dog/1", "dog/2"), ()),  # one lies outside
         (("cat/1", "cat/2"), ()),  # one folder only
-        (("cat/1", "cat/2", "dog/1"), ()),  # a single picture in one
+        (("cat/1", "cat/2", "dog/1"), ()),  # a single image in one
         (("1", "2", "3"), ()),
         (("train/1", "train/2", "test/1", "test/2"), ()),  # these are splits
         (("Train/1", "Train/2", "VAL/1", "VAL/2", "test/1", "test/2"), ()),
@@ -37,14 +37,14 @@ def test_folders_look_like_classes(given: tuple[str, ...], classes: tuple[str, .
     assert census_of(*given).classes == classes
 
 
-def test_labels_stand_in_the_order_of_the_pictures() -> None:
+def test_labels_stand_in_the_order_of_the_images() -> None:
     assert census_of("dog/1", "cat/2", "cat/1", "dog/0").labels == ["cat", "cat", "dog", "dog"]
 
 
-def test_without_moves_pictures_to_the_refused() -> None:
+def test_without_moves_images_to_the_refused() -> None:
     census = census_of("a", "b", "c", "d")
-    left = census.without([Refused("d", "truncated")]).without([Refused("b", "truncated")])
+    left = census.without([SkippedImage("d", "truncated")]).without([SkippedImage("b", "truncated")])
     assert names(left) == ["a", "c"]
-    assert left.refused == (Refused("b", "truncated"), Refused("d", "truncated"))
+    assert left.skipped == (SkippedImage("b", "truncated"), SkippedImage("d", "truncated"))
     assert left.fingerprint != census.fingerprint
     assert names(census) == ["a", "b", "c", "d"]

@@ -1,4 +1,4 @@
-"""One file -> one upright RGB picture: what goes in is drawn here as numbers, what comes out is compared to them."""
+"""One file -> one upright RGB image: what goes in is drawn here as numbers, what comes out is compared to them."""
 
 import io
 import struct
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from simclr_cli.images import decode as module
-from simclr_cli.images.decode import Header, Refusal, decode, evaluation_crop, looks_like, read_header, squashed
+from simclr_cli.images.decode import Header, UnusableImage, decode, evaluation_crop, looks_like, read_header, squashed
 
 H, W = 24, 36
 Y, X = np.mgrid[:H, :W]
 RGB = np.stack([X * 7, Y * 10, (X + Y) * 4], -1).astype(np.uint8)  # (H, W, 3), no two corners alike
-GREY = (X * 7).astype(np.uint8)
+GRAY = (X * 7).astype(np.uint8)
 ALPHA = ((Y * 11) % 256).astype(np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
 CMYK = np.stack([X * 7, Y * 10, (X + Y) * 4, Y * 3], -1).astype(np.uint8)
@@ -33,17 +33,17 @@ RAMP_16 = np.linspace(0, 65535, H * W).reshape(H, W).astype(np.uint16)
 RAMP_1 = np.linspace(0, 1, H * W).reshape(H, W).astype(np.float32)
 
 
-def picture(mode: str, pixels: NDArray[Any]) -> Image.Image:
+def drawn(mode: str, pixels: NDArray[Any]) -> Image.Image:
     return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
 
 
-def palette_picture() -> Image.Image:
-    image = picture("P", INDEX)
+def palette_image() -> Image.Image:
+    image = drawn("P", INDEX)
     image.putpalette(PALETTE.tobytes())
     return image
 
 
-def grey(values: NDArray[Any]) -> NDArray[Any]:
+def grayscale(values: NDArray[Any]) -> NDArray[Any]:
     return np.repeat(values[..., None], 3, axis=2)
 
 
@@ -60,57 +60,57 @@ def without_ink(cmyk: NDArray[Any]) -> NDArray[Any]:
 
 
 def gif_of_three() -> tuple[Image.Image, dict[str, Any]]:
-    later = [Image.new("P", (W, H), colour) for colour in (3, 9)]
+    later = [Image.new("P", (W, H), color) for color in (3, 9)]
     for image in later:
         image.putpalette(PALETTE.tobytes())
-    return palette_picture(), {"save_all": True, "append_images": later, "duration": 50}
+    return palette_image(), {"save_all": True, "append_images": later, "duration": 50}
 
 
-# name, picture, what to save it with, (H, W, 3) expected, most that a value may differ by
+# name, image, what to save it with, (H, W, 3) expected, most that a value may differ by
 GOLDEN: list[tuple[str, Image.Image, dict[str, Any], NDArray[Any], int]] = [
-    ("rgb.jpg", picture("RGB", RGB), {"quality": 100, "subsampling": 0}, RGB, 6),
-    ("grey.jpg", picture("L", GREY), {"quality": 100}, grey(GREY), 4),
-    ("cmyk.jpg", picture("CMYK", CMYK), {"quality": 100, "subsampling": 0}, without_ink(CMYK), 8),
-    ("progressive.jpg", picture("RGB", RGB), {"quality": 100, "subsampling": 0, "progressive": True}, RGB, 6),
-    ("grey.png", picture("L", GREY), {}, grey(GREY), 0),
-    ("rgb.png", picture("RGB", RGB), {}, RGB, 0),
-    ("palette.png", palette_picture(), {}, PALETTE[INDEX], 0),
-    ("palette-hole.png", palette_picture(), {"transparency": 3},
+    ("rgb.jpg", drawn("RGB", RGB), {"quality": 100, "subsampling": 0}, RGB, 6),
+    ("grayscale.jpg", drawn("L", GRAY), {"quality": 100}, grayscale(GRAY), 4),
+    ("cmyk.jpg", drawn("CMYK", CMYK), {"quality": 100, "subsampling": 0}, without_ink(CMYK), 8),
+    ("progressive.jpg", drawn("RGB", RGB), {"quality": 100, "subsampling": 0, "progressive": True}, RGB, 6),
+    ("grayscale.png", drawn("L", GRAY), {}, grayscale(GRAY), 0),
+    ("rgb.png", drawn("RGB", RGB), {}, RGB, 0),
+    ("palette.png", palette_image(), {}, PALETTE[INDEX], 0),
+    ("palette-hole.png", palette_image(), {"transparency": 3},
      np.where((INDEX == 3)[..., None], 255, PALETTE[INDEX]), 0),
-    ("palette-alpha.png", palette_picture(), {"transparency": PALETTE_ALPHA.tobytes()},
+    ("palette-alpha.png", palette_image(), {"transparency": PALETTE_ALPHA.tobytes()},
      over_white(PALETTE[INDEX], PALETTE_ALPHA[INDEX]), 2),
-    ("rgba.png", picture("RGBA", np.dstack([RGB, ALPHA])), {}, over_white(RGB, ALPHA), 2),
-    ("la.png", picture("LA", np.dstack([GREY, ALPHA])), {}, over_white(grey(GREY), ALPHA), 2),
-    ("key.png", picture("RGB", PALETTE[INDEX]), {"transparency": tuple(PALETTE[5].tolist())},
+    ("rgba.png", drawn("RGBA", np.dstack([RGB, ALPHA])), {}, over_white(RGB, ALPHA), 2),
+    ("la.png", drawn("LA", np.dstack([GRAY, ALPHA])), {}, over_white(grayscale(GRAY), ALPHA), 2),
+    ("key.png", drawn("RGB", PALETTE[INDEX]), {"transparency": tuple(PALETTE[5].tolist())},
      np.where((INDEX == 5)[..., None], 255, PALETTE[INDEX]), 0),
-    ("bits.png", picture("L", (INDEX % 2) * 255).convert("1"), {}, grey((INDEX % 2) * 255), 0),
-    ("grey16.png", Image.fromarray(RAMP_16), {}, grey(RAMP_16 / 257), 1),
-    ("rgb.webp", picture("RGB", RGB), {"lossless": True}, RGB, 0),
-    ("rgba.webp", picture("RGBA", np.dstack([RGB, ALPHA])), {"lossless": True, "exact": True},
+    ("bits.png", drawn("L", (INDEX % 2) * 255).convert("1"), {}, grayscale((INDEX % 2) * 255), 0),
+    ("gray16.png", Image.fromarray(RAMP_16), {}, grayscale(RAMP_16 / 257), 1),
+    ("rgb.webp", drawn("RGB", RGB), {"lossless": True}, RGB, 0),
+    ("rgba.webp", drawn("RGBA", np.dstack([RGB, ALPHA])), {"lossless": True, "exact": True},
      over_white(RGB, ALPHA), 2),
     ("animated.gif", *gif_of_three(), PALETTE[INDEX], 0),
-    ("hole.gif", palette_picture(), {"transparency": 3}, np.where((INDEX == 3)[..., None], 255, PALETTE[INDEX]), 0),
-    ("rgb.bmp", picture("RGB", RGB), {}, RGB, 0),
-    ("grey.bmp", picture("L", GREY), {}, grey(GREY), 0),
-    ("palette.bmp", palette_picture(), {}, PALETTE[INDEX], 0),
-    ("rgb.tif", picture("RGB", RGB), {}, RGB, 0),
-    ("lzw.tif", picture("RGB", RGB), {"compression": "tiff_lzw"}, RGB, 0),
-    ("rgba.tif", picture("RGBA", np.dstack([RGB, ALPHA])), {}, over_white(RGB, ALPHA), 2),
-    ("cmyk.tif", picture("CMYK", CMYK), {}, without_ink(CMYK), 2),
-    ("grey16.tif", Image.fromarray(RAMP_16), {}, grey(RAMP_16 / 257), 1),
-    ("int32-as-16.tif", Image.fromarray(RAMP_16.astype(np.int32)), {}, grey(RAMP_16 / 257), 1),
-    ("int32.tif", Image.fromarray(RAMP_16.astype(np.int32) * 1000 - 70_000), {}, grey(RAMP_1 * 255), 1),
-    ("float-0-1.tif", Image.fromarray(RAMP_1 / 2), {}, grey(RAMP_1 * 127.5), 1),
-    ("float-any.tif", Image.fromarray(RAMP_1 * 3000 - 1000), {}, grey(RAMP_1 * 255), 1),
+    ("hole.gif", palette_image(), {"transparency": 3}, np.where((INDEX == 3)[..., None], 255, PALETTE[INDEX]), 0),
+    ("rgb.bmp", drawn("RGB", RGB), {}, RGB, 0),
+    ("grayscale.bmp", drawn("L", GRAY), {}, grayscale(GRAY), 0),
+    ("palette.bmp", palette_image(), {}, PALETTE[INDEX], 0),
+    ("rgb.tif", drawn("RGB", RGB), {}, RGB, 0),
+    ("lzw.tif", drawn("RGB", RGB), {"compression": "tiff_lzw"}, RGB, 0),
+    ("rgba.tif", drawn("RGBA", np.dstack([RGB, ALPHA])), {}, over_white(RGB, ALPHA), 2),
+    ("cmyk.tif", drawn("CMYK", CMYK), {}, without_ink(CMYK), 2),
+    ("gray16.tif", Image.fromarray(RAMP_16), {}, grayscale(RAMP_16 / 257), 1),
+    ("int32-as-16.tif", Image.fromarray(RAMP_16.astype(np.int32)), {}, grayscale(RAMP_16 / 257), 1),
+    ("int32.tif", Image.fromarray(RAMP_16.astype(np.int32) * 1000 - 70_000), {}, grayscale(RAMP_1 * 255), 1),
+    ("float-0-1.tif", Image.fromarray(RAMP_1 / 2), {}, grayscale(RAMP_1 * 127.5), 1),
+    ("float-any.tif", Image.fromarray(RAMP_1 * 3000 - 1000), {}, grayscale(RAMP_1 * 255), 1),
     ("float-flat.tif", Image.fromarray(np.full((H, W), 7e9, np.float32)), {}, np.zeros((H, W, 3)), 0),
-    ("rgb.ppm", picture("RGB", RGB), {}, RGB, 0),
-    ("grey.pgm", picture("L", GREY), {}, grey(GREY), 0),
-    ("grey16.pgm", Image.fromarray(RAMP_16.astype(np.int32)), {}, grey(RAMP_16 / 257), 1),
-    ("bits.pbm", picture("L", (INDEX % 2) * 255).convert("1"), {}, grey((INDEX % 2) * 255), 0),
-    ("float.pfm", Image.fromarray(RAMP_1), {}, grey(RAMP_1 * 255), 1),
+    ("rgb.ppm", drawn("RGB", RGB), {}, RGB, 0),
+    ("grayscale.pgm", drawn("L", GRAY), {}, grayscale(GRAY), 0),
+    ("gray16.pgm", Image.fromarray(RAMP_16.astype(np.int32)), {}, grayscale(RAMP_16 / 257), 1),
+    ("bits.pbm", drawn("L", (INDEX % 2) * 255).convert("1"), {}, grayscale((INDEX % 2) * 255), 0),
+    ("float.pfm", Image.fromarray(RAMP_1), {}, grayscale(RAMP_1 * 255), 1),
 ]  # fmt: skip
 if features.check("avif"):
-    GOLDEN.append(("rgb.avif", picture("RGB", RGB), {"quality": 100, "subsampling": "4:4:4"}, RGB, 4))
+    GOLDEN.append(("rgb.avif", drawn("RGB", RGB), {"quality": 100, "subsampling": "4:4:4"}, RGB, 4))
 
 
 @pytest.mark.parametrize(("name", "image", "how", "expected", "bound"), GOLDEN, ids=[case[0] for case in GOLDEN])
@@ -124,7 +124,7 @@ def test_golden_set_comes_back_as_drawn(
     assert np.abs(np.asarray(decoded).astype(float) - expected).max() <= bound
 
 
-def test_float_picture_with_holes_counts_them_as_zero(tmp_path: Path) -> None:
+def test_float_image_with_holes_counts_them_as_zero(tmp_path: Path) -> None:
     values = RAMP_1.copy()
     values[0, :3] = np.nan, np.inf, -np.inf
     Image.fromarray(values).save(tmp_path / "holes.tif")
@@ -138,25 +138,25 @@ def test_float_picture_with_holes_counts_them_as_zero(tmp_path: Path) -> None:
      ("a.ppm", "PPM")],
 )  # fmt: skip
 def test_header_names_the_format(tmp_path: Path, name: str, format: str) -> None:
-    picture("RGB", RGB).save(tmp_path / name)
+    drawn("RGB", RGB).save(tmp_path / name)
     assert read_header(tmp_path / name) == Header(format, H, W)
 
 
-def test_jpeg_with_further_pictures_behind_it_is_a_jpeg(tmp_path: Path) -> None:
-    picture("RGB", RGB).save(
+def test_jpeg_with_further_images_behind_it_is_a_jpeg(tmp_path: Path) -> None:
+    drawn("RGB", RGB).save(
         tmp_path / "a.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (W, H), "red")], quality=100
     )
     assert read_header(tmp_path / "a.jpg") == Header("JPEG", H, W)
-    assert np.asarray(decode(tmp_path / "a.jpg"))[-1, 0, 0] < 30  # the first picture, not the red one
+    assert np.asarray(decode(tmp_path / "a.jpg"))[-1, 0, 0] < 30  # the first image, not the red one
 
 
 def test_content_decides_and_not_the_name(tmp_path: Path) -> None:
-    picture("RGB", RGB).save(tmp_path / "really-png.jpg", "PNG")
+    drawn("RGB", RGB).save(tmp_path / "really-png.jpg", "PNG")
     assert read_header(tmp_path / "really-png.jpg").format == "PNG"
     assert (np.asarray(decode(tmp_path / "really-png.jpg")) == RGB).all()
 
 
-# How a camera held so stores the upright picture (EXIF 2.3, tag 0x0112).
+# How a camera held so stores the upright image (EXIF 2.3, tag 0x0112).
 STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -176,7 +176,7 @@ TURNED_FORMATS: dict[str, dict[str, Any]] = {
 def turned(path: Path, orientation: int, **how: Any) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture("RGB", np.ascontiguousarray(STORED[orientation](RGB))).save(path, exif=exif, **how)
+    drawn("RGB", np.ascontiguousarray(STORED[orientation](RGB))).save(path, exif=exif, **how)
     return path
 
 
@@ -200,7 +200,7 @@ def test_header_gives_the_upright_size(tmp_path: Path, format: str, orientation:
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif", "a.ppm"])
 def test_header_decodes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    picture("RGB", RGB).save(tmp_path / name)
+    drawn("RGB", RGB).save(tmp_path / name)
 
     def fail(*_: object) -> None:
         raise AssertionError("decoded")
@@ -231,11 +231,9 @@ def scale_for(height: int, width: int, at_least: int) -> int:
 
 
 @pytest.mark.parametrize(("height", "width"), [(600, 900), (900, 600), (603, 1_001), (600, 600)])
-def test_scaled_picture_is_no_smaller_than_asked_and_close_to_the_whole(
-    tmp_path: Path, height: int, width: int
-) -> None:
+def test_scaled_image_is_no_smaller_than_asked_and_close_to_the_whole(tmp_path: Path, height: int, width: int) -> None:
     path = tmp_path / "a.jpg"
-    picture("RGB", photo(height, width)).save(path, quality=90)
+    drawn("RGB", photo(height, width)).save(path, quality=90)
     whole = decode(path)
     for at_least in (1, 75, 76, 100, 149, 150, 151, 299, 300, 301, 302, 600, 5_000):
         scaled, scale = decode(path, at_least=at_least), scale_for(height, width, at_least)
@@ -246,29 +244,29 @@ def test_scaled_picture_is_no_smaller_than_asked_and_close_to_the_whole(
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("at_least", [30, 100])
-def test_scaled_picture_is_set_upright(tmp_path: Path, orientation: int, at_least: int) -> None:
+def test_scaled_image_is_set_upright(tmp_path: Path, orientation: int, at_least: int) -> None:
     upright = photo(400, 640)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = picture("RGB", np.ascontiguousarray(STORED[orientation](upright)))
+    stored = drawn("RGB", np.ascontiguousarray(STORED[orientation](upright)))
     stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
     scaled = decode(tmp_path / "a.jpg", at_least=at_least)
     scale = scale_for(400, 640, at_least)
     assert scale > 1 and scaled.size == (640 // scale, 400 // scale)
-    assert distance(scaled, picture("RGB", upright).reduce(scale)) < 1
+    assert distance(scaled, drawn("RGB", upright).reduce(scale)) < 1
     if at_least == 30:
-        expected = picture("RGB", upright).resize((40, 40), Image.Resampling.BICUBIC)
+        expected = drawn("RGB", upright).resize((40, 40), Image.Resampling.BICUBIC)
         assert distance(squashed(tmp_path / "a.jpg", 40), expected) < 1.5
 
 
 KINDS_OF_JPEG: dict[str, Callable[[NDArray[np.uint8]], tuple[Image.Image, dict[str, Any]]]] = {
-    "colour": lambda rgb: (picture("RGB", rgb), {}),
-    "full colour": lambda rgb: (picture("RGB", rgb), {"subsampling": 0}),
-    "progressive": lambda rgb: (picture("RGB", rgb), {"progressive": True}),
-    "grey": lambda rgb: (picture("RGB", rgb).convert("L"), {}),
-    "cmyk": lambda rgb: (picture("RGB", rgb).convert("CMYK"), {}),
-    "further pictures behind it": lambda rgb: (
-        picture("RGB", rgb), {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (9, 9), "red")]},
+    "color": lambda rgb: (drawn("RGB", rgb), {}),
+    "full color": lambda rgb: (drawn("RGB", rgb), {"subsampling": 0}),
+    "progressive": lambda rgb: (drawn("RGB", rgb), {"progressive": True}),
+    "grayscale": lambda rgb: (drawn("RGB", rgb).convert("L"), {}),
+    "cmyk": lambda rgb: (drawn("RGB", rgb).convert("CMYK"), {}),
+    "further images behind it": lambda rgb: (
+        drawn("RGB", rgb), {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (9, 9), "red")]},
     ),
 }  # fmt: skip
 
@@ -298,8 +296,8 @@ def test_no_other_format_is_scaled(
 
 
 def test_content_decides_what_is_scaled_and_not_the_name(tmp_path: Path) -> None:
-    picture("RGB", photo(300, 440)).save(tmp_path / "really-png.jpg", "PNG")
-    picture("RGB", photo(300, 440)).save(tmp_path / "really-jpeg.png", "JPEG")
+    drawn("RGB", photo(300, 440)).save(tmp_path / "really-png.jpg", "PNG")
+    drawn("RGB", photo(300, 440)).save(tmp_path / "really-jpeg.png", "JPEG")
     assert decode(tmp_path / "really-png.jpg", at_least=10).size == (440, 300)
     assert decode(tmp_path / "really-jpeg.png", at_least=10).size == (55, 38)
 
@@ -307,55 +305,55 @@ def test_content_decides_what_is_scaled_and_not_the_name(tmp_path: Path) -> None
 # Refusals
 
 
-def refused(path: Path, function: Callable[[Path], object] = decode) -> str:
-    with pytest.raises(Refusal) as caught:
+def skipped(path: Path, function: Callable[[Path], object] = decode) -> str:
+    with pytest.raises(UnusableImage) as caught:
         function(path)
     return caught.value.reason
 
 
 def test_empty_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
-    assert refused(tmp_path / "a.jpg") == refused(tmp_path / "a.jpg", read_header) == "empty file (0 bytes)"
+    assert skipped(tmp_path / "a.jpg") == skipped(tmp_path / "a.jpg", read_header) == "empty file (0 bytes)"
 
 
 def test_text_named_jpg_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_text("I am no picture.")
-    assert "not a picture" in refused(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_text("I am no image.")
+    assert "not an image" in skipped(tmp_path / "a.jpg")
 
 
 def test_heic_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
-    assert "HEIC is not supported" in refused(tmp_path / "a.jpg")
+    assert "HEIC is not supported" in skipped(tmp_path / "a.jpg")
 
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
-    assert "gone" in refused(tmp_path / "a.jpg")
-    assert "directory" in refused(tmp_path).lower()
+    assert "gone" in skipped(tmp_path / "a.jpg")
+    assert "directory" in skipped(tmp_path).lower()
 
 
 def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture("RGB", RGB).save(tmp_path / "a.png")
+    drawn("RGB", RGB).save(tmp_path / "a.png")
 
     def deny(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    assert refused(tmp_path / "a.png") == refused(tmp_path / "a.png", read_header) == "no right to read it"
+    assert skipped(tmp_path / "a.png") == skipped(tmp_path / "a.png", read_header) == "no right to read it"
 
 
 def test_memory_that_does_not_suffice_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture("RGB", RGB).save(tmp_path / "a.png")
+    drawn("RGB", RGB).save(tmp_path / "a.png")
 
     def fail(*_: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
-    assert "memory" in refused(tmp_path / "a.png")
+    assert "memory" in skipped(tmp_path / "a.png")
 
 
 def encoded(format: str, pixels: NDArray[Any] = NOISE, **how: Any) -> bytes:
     stream = io.BytesIO()
-    picture("RGB", pixels).save(stream, format, **how)
+    drawn("RGB", pixels).save(stream, format, **how)
     return stream.getvalue()
 
 
@@ -372,7 +370,7 @@ def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path: Path, format: st
     path = tmp_path / "cut"
     for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
         path.write_bytes(data[: int(len(data) * share)])
-        assert refused(path), share
+        assert skipped(path), share
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -383,8 +381,8 @@ def test_truncated_jpeg_is_refused_however_it_is_scaled(tmp_path: Path, progress
     path = tmp_path / "cut"
     for length in (*(int(len(data) * share) for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)), len(data) - 1):
         path.write_bytes(data[:length])
-        assert refused(path, lambda path: decode(path, at_least=at_least)), length
-        assert refused(path, lambda path: squashed(path, at_least)), length
+        assert skipped(path, lambda path: decode(path, at_least=at_least)), length
+        assert skipped(path, lambda path: squashed(path, at_least)), length
     path.write_bytes(data)
     decode(path, at_least=at_least)
 
@@ -392,7 +390,7 @@ def test_truncated_jpeg_is_refused_however_it_is_scaled(tmp_path: Path, progress
 @pytest.mark.parametrize("format", ["JPEG", "BMP", "PPM"])
 def test_file_without_its_last_byte_is_refused(tmp_path: Path, format: str) -> None:
     (tmp_path / "cut").write_bytes(encoded(format)[:-1])
-    assert "truncated" in refused(tmp_path / "cut")
+    assert "truncated" in skipped(tmp_path / "cut")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -401,7 +399,7 @@ def test_reasons_of_truncated_files_can_be_counted(tmp_path: Path) -> None:
     reasons = set()
     for cut in range(len(data) // 2, len(data), 40):
         (tmp_path / "cut").write_bytes(data[:cut])
-        reasons.add(refused(tmp_path / "cut"))
+        reasons.add(skipped(tmp_path / "cut"))
     assert len(reasons) == 1  # or the summary has a line for every file
 
 
@@ -413,7 +411,7 @@ def test_flipped_bit_in_a_png_is_refused(tmp_path: Path, pixels: NDArray[Any]) -
         damaged = bytearray(data)
         damaged[place] ^= 0x10
         (tmp_path / "a.png").write_bytes(damaged)
-        assert "damaged" in refused(tmp_path / "a.png"), place - begin
+        assert "damaged" in skipped(tmp_path / "a.png"), place - begin
 
 
 def test_damage_does_not_print(tmp_path: Path) -> None:
@@ -423,11 +421,11 @@ def test_damage_does_not_print(tmp_path: Path) -> None:
         (tmp_path / f"{cut}.tif").write_bytes(data[:cut])
     code = f"""
 from pathlib import Path
-from simclr_cli.images.decode import Refusal, decode
+from simclr_cli.images.decode import UnusableImage, decode
 for path in Path({str(tmp_path)!r}).iterdir():
     try:
         decode(path)
-    except Refusal:
+    except UnusableImage:
         pass
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -472,17 +470,17 @@ def test_decompression_bomb_is_refused_at_once(tmp_path: Path, function: Callabl
     seconds = []
     for _ in range(3):  # the best of three: the machine is shared
         begin = time.perf_counter()
-        assert "pixels" in refused(tmp_path / "bomb", function)
+        assert "pixels" in skipped(tmp_path / "bomb", function)
         seconds.append(time.perf_counter() - begin)
     assert min(seconds) < 0.1
 
 
 def test_limit_of_pixels_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture("RGB", RGB).save(tmp_path / "a.png")
+    drawn("RGB", RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(module, "MAX_PIXELS", H * W)
     assert decode(tmp_path / "a.png").size == (W, H)
     monkeypatch.setattr(module, "MAX_PIXELS", H * W - 1)
-    assert refused(tmp_path / "a.png") == f"{W} x {H} pixels: over the limit of {H * W - 1}"
+    assert skipped(tmp_path / "a.png") == f"{W} x {H} pixels: over the limit of {H * W - 1}"
 
 
 @pytest.mark.parametrize(
@@ -523,17 +521,17 @@ def test_first_bytes_promise_a_format(start: bytes, format: str | None) -> None:
 # What the verbs take
 
 
-def test_squashed_fills_the_square_with_all_of_the_picture(tmp_path: Path) -> None:
-    picture("RGB", RGB).save(tmp_path / "a.png")
+def test_squashed_fills_the_square_with_all_of_the_image(tmp_path: Path) -> None:
+    drawn("RGB", RGB).save(tmp_path / "a.png")
     pixels = squashed(tmp_path / "a.png", 12)
     assert (pixels.shape, pixels.dtype) == ((12, 12, 3), np.uint8)
-    assert (pixels == np.asarray(picture("RGB", RGB).resize((12, 12), Image.Resampling.BICUBIC))).all()
+    assert (pixels == np.asarray(drawn("RGB", RGB).resize((12, 12), Image.Resampling.BICUBIC))).all()
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         assert np.abs(pixels[corner].astype(int) - RGB[corner]).max() < 25
 
 
 def test_squashed_leaves_a_square_of_that_side_alone(tmp_path: Path) -> None:
-    picture("RGB", NOISE[:, :H].copy()).save(tmp_path / "a.png")
+    drawn("RGB", NOISE[:, :H].copy()).save(tmp_path / "a.png")
     assert (squashed(tmp_path / "a.png", H) == NOISE[:, :H]).all()
 
 
@@ -541,7 +539,7 @@ def test_squashed_leaves_a_square_of_that_side_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("height", "width"), [(600, 900), (1_201, 407), (90, 1_700), (100, 100)])
 def test_squashed_is_close_to_all_pixels_resized(tmp_path: Path, name: str, height: int, width: int) -> None:
     """What is scaled in a quick way first, and what is not."""
-    picture("RGB", photo(height, width)).save(tmp_path / name, **({"quality": 95} if name == "a.jpg" else {}))
+    drawn("RGB", photo(height, width)).save(tmp_path / name, **({"quality": 95} if name == "a.jpg" else {}))
     whole = decode(tmp_path / name)
     for side in (12, 37, 96, 150, 500):
         pixels = squashed(tmp_path / name, side)
@@ -555,7 +553,7 @@ def test_squashed_is_close_to_all_pixels_resized(tmp_path: Path, name: str, heig
 def test_squashed_keeps_the_finest_detail_that_it_can_hold(tmp_path: Path, name: str) -> None:
     """Of noise: what differs from all pixels resized is a small part of what there is."""
     noise = np.random.default_rng(0).integers(0, 256, (640, 960, 3), dtype=np.uint8)
-    picture("RGB", noise).save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name == "a.jpg" else {}))
+    drawn("RGB", noise).save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name == "a.jpg" else {}))
     whole = decode(tmp_path / name)
     for side in (60, 97, 130):
         expected = np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
@@ -577,7 +575,7 @@ def test_evaluation_crop_is_timms_bit_for_bit(tmp_path: Path, size: int, crop: f
     )  # fmt: skip
     rng = np.random.default_rng(2)
     for height, width in SHAPES:
-        image = picture("RGB", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        image = drawn("RGB", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
         image.save(tmp_path / "a.png", compress_level=1)
         expected = (transform(image) * 255).round().numpy().astype(np.uint8).transpose(1, 2, 0)
         ours = evaluation_crop(tmp_path / "a.png", size, crop)
@@ -595,14 +593,14 @@ def test_evaluation_crop_of_a_large_jpeg_is_timms_bit_for_bit(
         input_size=(3, size, size), interpolation="bicubic", crop_pct=crop, mean=(0, 0, 0), std=(1, 1, 1),
         is_training=False,
     )  # fmt: skip
-    picture("RGB", photo(height, width)).save(tmp_path / "a.jpg", quality=90)
+    drawn("RGB", photo(height, width)).save(tmp_path / "a.jpg", quality=90)
     with Image.open(tmp_path / "a.jpg") as image:
         expected = (transform(image.convert("RGB")) * 255).round().numpy().astype(np.uint8).transpose(1, 2, 0)
     assert (evaluation_crop(tmp_path / "a.jpg", size, crop) == expected).all()
 
 
 def test_evaluation_crop_asks_for_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture("RGB", photo(300, 440)).save(tmp_path / "a.jpg")
+    drawn("RGB", photo(300, 440)).save(tmp_path / "a.jpg")
 
     def fail(*_: object) -> None:
         raise AssertionError("scaled while it is decoded")
@@ -610,7 +608,7 @@ def test_evaluation_crop_asks_for_no_draft(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", fail)
     evaluation_crop(tmp_path / "a.jpg", 32, 0.875)
     decode(tmp_path / "a.jpg")
-    with pytest.raises(Refusal, match="scaled while it is decoded"):
+    with pytest.raises(UnusableImage, match="scaled while it is decoded"):
         squashed(tmp_path / "a.jpg", 32)
 
 

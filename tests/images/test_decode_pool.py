@@ -1,4 +1,4 @@
-"""Decoding in other processes: the same as here, and whatever becomes of such a process costs one picture at most."""
+"""Decoding in other processes: the same as here, and whatever becomes of such a process costs one image at most."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images.cache import decode_once
-from simclr_cli.images.decode import Refusal, evaluation_crop, middle, read_header, small, squashed
+from simclr_cli.images.decode import UnusableImage, evaluation_crop, middle, read_header, small, squashed
 from simclr_cli.images.decode_pool import apart, apart_many
 from simclr_cli.images.fingerprints import look
 from simclr_cli.images.scan import take_census
@@ -36,7 +36,7 @@ NONSENSE = {
     "words": ({"shape": ["a"]}, b""),
     "wide": ({"shape": [8, 9, 3]}, bytes(216)),
     "small": ({"shape": [2, 2, 3]}, bytes(12)),
-    "endless": ({"refused": "x" * 2**24}, b""),
+    "endless": ({"skipped": "x" * 2**24}, b""),
     "nothing": ([], b""),
 }
 
@@ -82,7 +82,7 @@ def draw(path: Path, side: int = 20, seed: int = 0) -> Path:
 
 
 def reason(path: Path, function: Callable[..., Any] = squashed, *arguments: float) -> str:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(UnusableImage) as caught:
         apart(function, 1)(path, *(arguments or (8,)))
     return caught.value.reason
 
@@ -118,10 +118,10 @@ def test_paths_are_those_of_this_process_wherever_it_goes(tmp_path: Path, monkey
 
 
 def test_refusals_are_those_of_the_function(tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "cut.png").write_bytes(draw(tmp_path / "a.png").read_bytes()[:-30])
     for name in ("text.jpg", "cut.png", "missing.png", "."):
-        with pytest.raises(Refusal) as here:
+        with pytest.raises(UnusableImage) as here:
             squashed(tmp_path / name, 8)
         assert reason(tmp_path / name) == here.value.reason
 
@@ -156,16 +156,16 @@ def test_what_ends_a_decoder_twice_is_refused_and_the_others_are_not(faulty: Non
         draw(tmp_path / name)
     whole = take_census(tmp_path, workers=0)  # headers are read here, where nothing is faulty
     decoded = decode_once(whole, 8, workers=2, progress=lambda *_: None)
-    assert {entry.name: entry.reason for entry in decoded.census.refused} == REASONS
-    assert [picture.name for picture in decoded.census.pictures] == [f"{i}.png" for i in range(5)]
+    assert {entry.name: entry.reason for entry in decoded.census.skipped} == REASONS
+    assert [image.name for image in decoded.census.images] == [f"{i}.png" for i in range(5)]
 
 
 def test_a_header_that_ends_a_decoder_is_refused_and_those_read_with_it_are_not(faulty: None, tmp_path: Path) -> None:
     for name in ("abort.png", *(f"{i}.png" for i in range(5))):
         draw(tmp_path / name)
     census = take_census(tmp_path, workers=1)
-    assert {entry.name: entry.reason for entry in census.refused} == {"abort.png": REASONS["abort.png"]}
-    assert [picture.name for picture in census.pictures] == [f"{i}.png" for i in range(5)]
+    assert {entry.name: entry.reason for entry in census.skipped} == {"abort.png": REASONS["abort.png"]}
+    assert [image.name for image in census.images] == [f"{i}.png" for i in range(5)]
 
 
 def test_a_decoder_that_answers_nonsense_once_costs_nothing(
@@ -217,7 +217,7 @@ def test_decoders_that_are_not_asked_end(fresh: None, tmp_path: Path, monkeypatc
     apart(squashed, 1)(path, 8)  # by another one
 
 
-def test_a_picture_takes_no_more_memory_than_the_largest(
+def test_a_image_takes_no_more_memory_than_the_largest(
     fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (8000, 8000)).save(tmp_path / "large.png", compress_level=1)
@@ -258,7 +258,7 @@ print(*sorted(name for name in sys.modules if "Plugin" in name or name == "torch
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *told, loaded = done.stdout.splitlines()
-    assert [line for line in told if "shape" not in line] == ["psd.psd refused"]
+    assert [line for line in told if "shape" not in line] == ["psd.psd skipped"]
     plugins = "Avif Bmp Gif Jpeg Png Ppm Tiff WebP".split()
     assert loaded.split() == [f"PIL.{name}ImagePlugin" for name in plugins]
 

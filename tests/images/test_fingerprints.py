@@ -1,4 +1,4 @@
-"""Perceptual hashes are those of imagehash, colours go together as numpy says, and what is blurred is less sharp."""
+"""Perceptual hashes are those of imagehash, colors go together as numpy says, and what is blurred is less sharp."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from imagehash import phash
 from PIL import Image, ImageFilter
 
-from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.fingerprints import correlation, look, perceptual_hash, sharpness
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("looks")
-    draw_pictures(folder, seed=3, pictures=40, size=96)
+    draw_images(folder, seed=3, count=40, size=96)
     return sorted(path for path in folder.rglob("*.*") if path.is_file())
 
 
@@ -26,46 +26,46 @@ def noise(seed: int, height: int, width: int) -> Image.Image:
 
 
 def test_hashes_are_those_of_the_library(drawn: list[Path]) -> None:
-    pictures = [Image.open(path).convert("RGB") for path in drawn]
-    pictures += [noise(seed, 5 + 9 * seed, 3 + 40 * seed) for seed in range(12)]
-    for picture in pictures:
-        assert f"{perceptual_hash(picture):016x}" == str(phash(picture))
-        assert perceptual_hash(picture.convert("L")) == perceptual_hash(picture)
+    images = [Image.open(path).convert("RGB") for path in drawn]
+    images += [noise(seed, 5 + 9 * seed, 3 + 40 * seed) for seed in range(12)]
+    for image in images:
+        assert f"{perceptual_hash(image):016x}" == str(phash(image))
+        assert perceptual_hash(image.convert("L")) == perceptual_hash(image)
 
 
-def test_a_look_at_a_file_is_a_look_at_its_upright_picture(drawn: list[Path], tmp_path: Path) -> None:
-    picture = Image.open(drawn[0]).convert("RGB")
+def test_a_look_at_a_file_is_a_look_at_its_upright_image(drawn: list[Path], tmp_path: Path) -> None:
+    image = Image.open(drawn[0]).convert("RGB")
     turned = tmp_path / "turned.png"
     exif = Image.Exif()
     exif[0x0112] = 8  # to be turned by a quarter against the clock
-    picture.transpose(Image.Transpose.ROTATE_270).save(turned, exif=exif)
-    assert look(turned).hash == perceptual_hash(picture)
-    assert look(turned).sharpness == pytest.approx(sharpness(picture), rel=1e-4)
+    image.transpose(Image.Transpose.ROTATE_270).save(turned, exif=exif)
+    assert look(turned).hash == perceptual_hash(image)
+    assert look(turned).sharpness == pytest.approx(sharpness(image), rel=1e-4)
 
 
-def test_blank_pictures_have_one_hash_whatever_their_shade() -> None:
+def test_blank_images_have_one_hash_whatever_their_shade() -> None:
     assert {perceptual_hash(Image.new("L", (64, 64), shade)) for shade in range(1, 256)} == {1 << 63}
     assert sharpness(Image.new("RGB", (9, 300), "red")) == 0
 
 
-def test_sharpness_is_the_variance_of_the_laplacian_over_that_of_the_picture() -> None:
-    picture = noise(0, 256, 256).convert("L")
-    grey = np.asarray(picture, np.float64)
+def test_sharpness_is_the_variance_of_the_laplacian_over_that_of_the_image() -> None:
+    image = noise(0, 256, 256).convert("L")
+    grayscale = np.asarray(image, np.float64)
     expected = [
-        grey[y - 1, x] + grey[y + 1, x] + grey[y, x - 1] + grey[y, x + 1] - 4 * grey[y, x]
+        grayscale[y - 1, x] + grayscale[y + 1, x] + grayscale[y, x - 1] + grayscale[y, x + 1] - 4 * grayscale[y, x]
         for y in range(1, 255)
         for x in range(1, 255)
     ]
-    assert sharpness(picture) == pytest.approx(np.var(expected) / np.var(grey), rel=1e-5)
+    assert sharpness(image) == pytest.approx(np.var(expected) / np.var(grayscale), rel=1e-5)
 
 
 def test_what_is_blurred_is_less_sharp_and_looks_alike() -> None:
-    picture = noise(1, 12, 16).resize((400, 300), Image.Resampling.NEAREST)
-    blurred = [picture.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2, 4)]
-    told = [sharpness(one) for one in (picture, *blurred)]
+    image = noise(1, 12, 16).resize((400, 300), Image.Resampling.NEAREST)
+    blurred = [image.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2, 4)]
+    told = [sharpness(one) for one in (image, *blurred)]
     assert told == sorted(told, reverse=True)
-    assert sharpness(picture.point(lambda value: value // 2)) == pytest.approx(told[0], rel=0.01)  # darker
-    assert all((perceptual_hash(one) ^ perceptual_hash(picture)).bit_count() <= 4 for one in blurred)
+    assert sharpness(image.point(lambda value: value // 2)) == pytest.approx(told[0], rel=0.01)  # darker
+    assert all((perceptual_hash(one) ^ perceptual_hash(image)).bit_count() <= 4 for one in blurred)
 
 
 def test_correlation_is_that_of_numpy_whatever_the_brightness() -> None:
@@ -77,7 +77,7 @@ def test_correlation_is_that_of_numpy_whatever_the_brightness() -> None:
     assert (correlation(first, np.full_like(first, 90)) == 0).all()  # blank: nothing to go by
 
 
-def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("words")
-    with pytest.raises(Refusal):
+    with pytest.raises(UnusableImage):
         look(tmp_path / "a.png")

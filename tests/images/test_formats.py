@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simclr_cli.images.decode import FORMATS, Refusal, read_header, squashed
+from simclr_cli.images.decode import FORMATS, UnusableImage, read_header, squashed
 
 NAMES = ("a.jpg", "a.png", "a")
 # What a file of a format that Pillow reads and does not write begins with, as its plugin asks for it.
@@ -32,7 +32,7 @@ STARTS = {
 
 
 def written() -> dict[str, bytes]:
-    """A small picture in every other format that Pillow writes."""
+    """A small image in every other format that Pillow writes."""
     Image.init()
     found = {}
     for kind in sorted(set(Image.SAVE) - set(FORMATS) - {"DIB", "MPO"}):  # a BMP without its head; a JPEG
@@ -58,17 +58,17 @@ def test_no_other_format_is_let_in_under_any_name(tmp_path: Path) -> None:
         for name in NAMES:
             (tmp_path / name).write_bytes(data)
             for function in (read_header, lambda path: squashed(path, 8)):
-                with pytest.raises(Refusal) as caught:
+                with pytest.raises(UnusableImage) as caught:
                     function(tmp_path / name)
                 assert "in any format known here" in caught.value.reason or "not supported" in caught.value.reason, kind
 
 
 @pytest.mark.parametrize("inner", ["PNG", "JPEG2000", "BMP"])
-def test_an_icon_that_holds_a_picture_is_not_let_in(tmp_path: Path, inner: str) -> None:
+def test_an_icon_that_holds_a_image_is_not_let_in(tmp_path: Path, inner: str) -> None:
     for kind, options in (("ICO", {"bitmap_format": "bmp"} if inner == "BMP" else {}), ("ICNS", {})):
         Image.new("RGB", (64, 64)).save(tmp_path / "a", kind, **options)
         (tmp_path / "a.png").write_bytes((tmp_path / "a").read_bytes())
-        with pytest.raises(Refusal):
+        with pytest.raises(UnusableImage):
             squashed(tmp_path / "a.png", 8)
 
 
@@ -78,5 +78,5 @@ def test_a_format_behind_the_start_of_another_is_damaged(tmp_path: Path) -> None
     whole = (tmp_path / "whole.png").read_bytes()
     for start in (b"GIF89a", b"BM", b"II*\0", b"\xff\xd8\xff\xe0", b"RIFF\x10\0\0\0WEBP", b"P6 "):
         (tmp_path / "a.png").write_bytes(start + whole)
-        with pytest.raises(Refusal, match=r"damaged|truncated"):
+        with pytest.raises(UnusableImage, match=r"damaged|truncated"):
             squashed(tmp_path / "a.png", 8)

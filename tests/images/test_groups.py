@@ -1,4 +1,4 @@
-"""Groups of pictures: by a pattern in their names, by equal content, and joined pair by pair (as by scipy)."""
+"""Groups of images: by a pattern in their names, by equal content, and joined pair by pair (as by scipy)."""
 
 import shutil
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def sets_of(ids: NDArray[np.int64]) -> set[frozenset[int]]:
 
 
 def scene(seed: int, side: int = 96) -> Image.Image:
-    """A picture with large shapes, unlike those of other seeds."""
+    """An image with large shapes, unlike those of other seeds."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
     draw = ImageDraw.Draw(image)

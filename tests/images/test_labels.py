@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from simclr_cli.core.errors import InputError
-from simclr_cli.images.census import Census, Picture
-from simclr_cli.images.labels import labelled, labelled_like, read_labels
+from simclr_cli.images.census import Census, ImageFile
+from simclr_cli.images.labels import labeled, labeled_like, read_labels
 
 
 def census_of(*names: str) -> Census:
-    pictures = tuple(Picture(name, "PNG", 4, 6, 100, 1) for name in sorted(names, key=os.fsencode))
-    return Census(Path("/pictures"), pictures, (), 0)
+    images = tuple(ImageFile(name, "PNG", 4, 6, 100, 1) for name in sorted(names, key=os.fsencode))
+    return Census(Path("/images"), images, (), 0)
 
 
 CLASSES = census_of("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
@@ -26,36 +26,36 @@ def table(folder: Path, content: str | bytes) -> Path:
 
 
 def test_class_folders_are_the_labels() -> None:
-    census, labels = labelled(CLASSES)
+    census, labels = labeled(CLASSES)
     assert census == CLASSES
     assert labels == {"cat/1.png": "cat", "cat/2.png": "cat", "dog/1.png": "dog", "dog/2.png": "dog"}
 
 
 def test_no_class_folders_and_no_table_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"--labels FILE\.csv") as caught:
-        labelled(FLAT)
+        labeled(FLAT)
     assert caught.value.exit_code == 3
 
 
 def test_table_labels_what_it_names_and_the_rest_is_left_out(tmp_path: Path) -> None:
-    census, labels = labelled(FLAT, table(tmp_path, "path,label\na.png,x\nc.png,y\nelsewhere.png,z\n"))
-    assert [picture.name for picture in census.pictures] == ["a.png", "c.png"]
+    census, labels = labeled(FLAT, table(tmp_path, "path,label\na.png,x\nc.png,y\nelsewhere.png,z\n"))
+    assert [image.name for image in census.images] == ["a.png", "c.png"]
     assert labels == {"a.png": "x", "c.png": "y"}
 
 
 def test_table_goes_before_the_folders(tmp_path: Path) -> None:
-    _, labels = labelled(CLASSES, table(tmp_path, "path,label\ncat/1.png,old\ndog/1.png,young\n"))
+    _, labels = labeled(CLASSES, table(tmp_path, "path,label\ncat/1.png,old\ndog/1.png,young\n"))
     assert labels == {"cat/1.png": "old", "dog/1.png": "young"}
 
 
-def test_table_that_names_no_picture_is_an_input_error(tmp_path: Path) -> None:
+def test_table_that_names_no_image_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"such as a\.png"):
-        labelled(FLAT, table(tmp_path, "path,label\n/abs/a.png,x\n"))
+        labeled(FLAT, table(tmp_path, "path,label\n/abs/a.png,x\n"))
 
 
 def test_table_of_one_class_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one class"):
-        labelled(FLAT, table(tmp_path, "path,label\na.png,x\nb.png,x\nelsewhere.png,y\n"))
+        labeled(FLAT, table(tmp_path, "path,label\na.png,x\nb.png,x\nelsewhere.png,y\n"))
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_field_without_an_end_is_an_input_error(tmp_path: Path) -> None:
 
 
 def test_held_out_folders_are_taken_at_their_word() -> None:
-    assert labelled_like(census_of("cat/9.png"), frozenset({"cat", "dog"})) == {"cat/9.png": "cat"}
+    assert labeled_like(census_of("cat/9.png"), frozenset({"cat", "dog"})) == {"cat/9.png": "cat"}
 
 
 @pytest.mark.parametrize("names", [("cat/1.png", "bird/1.png"), ("cat/1.png", "2.png"), ("cat",)])
-def test_held_out_picture_of_no_known_class_is_an_input_error(names: tuple[str, ...]) -> None:
+def test_held_out_image_of_no_known_class_is_an_input_error(names: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="lies in none of the classes cat, dog"):
-        labelled_like(census_of(*names), frozenset({"cat", "dog"}))
+        labeled_like(census_of(*names), frozenset({"cat", "dog"}))

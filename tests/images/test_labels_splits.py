@@ -1,4 +1,4 @@
-"""Which pictures are held out, which labels are used."""
+"""Which images are held out, which labels are used."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Which picture goes into which step: a function of (seed, epoch), every picture once, full batches only."""
+"""Which image goes into which step: a function of (seed, epoch), every image once, full batches only."""
 
 import contextlib
 import threading
@@ -18,8 +18,8 @@ from simclr_cli.core.errors import InputError
 from simclr_cli.core.seeds import Purpose, numpy_generator
 from simclr_cli.core.world import Place
 from simclr_cli.images import loader as module
-from simclr_cli.images.cache import DecodedPictures, decode_once
-from simclr_cli.images.census import Census, Picture
+from simclr_cli.images.cache import DecodedImages, decode_once
+from simclr_cli.images.census import Census, ImageFile
 from simclr_cli.images.loader import AHEAD, RESIDENT_SHARE, Batches, own_memory
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import ahead
@@ -29,40 +29,40 @@ PATIENCE = 30  # seconds, of a test that is about to fail
 
 
 def pixels_of(rows: NDArray[np.int64], side: int = 4) -> NDArray[np.uint8]:
-    """(n,) -> (n, 3, side, side): what picture i is drawn with, no two alike among the first 65,536."""
+    """(n,) -> (n, 3, side, side): what image i is drawn with, no two alike among the first 65,536."""
     channels = np.stack([rows % 256, rows // 256 % 256, 7 * rows % 256], axis=1)
     return np.broadcast_to(channels[:, :, None, None], (len(rows), 3, side, side)).astype(np.uint8)
 
 
-def decoded(count: int, side: int = 4) -> DecodedPictures:
-    """Picture i as drawn by `pixels_of`, of the true size (i + 1, 2 i + 1), the last one first in two files."""
-    pictures = tuple(Picture(f"{i:05}.png", "PNG", i + 1, 2 * i + 1, 9, 1) for i in range(count))
-    sizes = np.array([(picture.height, picture.width) for picture in pictures], dtype=np.int64)
+def decoded(count: int, side: int = 4) -> DecodedImages:
+    """Image i as drawn by `pixels_of`, of the true size (i + 1, 2 i + 1), the last one first in two files."""
+    images = tuple(ImageFile(f"{i:05}.png", "PNG", i + 1, 2 * i + 1, 9, 1) for i in range(count))
+    sizes = np.array([(image.height, image.width) for image in images], dtype=np.int64)
     backwards = np.arange(count)[::-1]
     pixels = pixels_of(backwards, side)
     maps = (pixels[: count // 3].copy(), pixels[count // 3 :].copy())
     for file in maps:
         file.flags.writeable = False
-    return DecodedPictures(Census(Path("/p"), pictures, (), 0), side, sizes, backwards.copy(), maps, 2)
+    return DecodedImages(Census(Path("/p"), images, (), 0), side, sizes, backwards.copy(), maps, 2)
 
 
-class Watched(DecodedPictures):
+class Watched(DecodedImages):
     """Tells `before` of every reading, before it is done."""
 
     before: Callable[[], None]
 
-    def read(self, pictures: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def read(self, images: NDArray[np.int64]) -> NDArray[np.uint8]:
         self.before()
-        return super().read(pictures)
+        return super().read(images)
 
 
-def watched(given: DecodedPictures, before: Callable[[], None]) -> Watched:
+def watched(given: DecodedImages, before: Callable[[], None]) -> Watched:
     result = Watched(**vars(given))
     object.__setattr__(result, "before", before)
     return result
 
 
-def batches_of(given: DecodedPictures, size: int = 8, seed: int = 3) -> Batches:
+def batches_of(given: DecodedImages, size: int = 8, seed: int = 3) -> Batches:
     return Batches(given, size, seed, CPU)
 
 
@@ -111,7 +111,7 @@ def never() -> None:
 # Order
 
 
-def test_order_is_a_permutation_of_all_pictures() -> None:
+def test_order_is_a_permutation_of_all_images() -> None:
     batches = batches_of(decoded(50))
     for epoch in range(3):
         assert sorted(batches.order(epoch).tolist()) == list(range(50))
@@ -137,7 +137,7 @@ def test_order_follows_from_seed_and_epoch_alone() -> None:
 # Steps
 
 
-def test_each_picture_comes_once_an_epoch() -> None:
+def test_each_image_comes_once_an_epoch() -> None:
     batches = batches_of(decoded(48))
     assert batches.steps_per_epoch == 6
     for epoch in range(3):
@@ -292,26 +292,26 @@ def test_error_in_reading_comes_up_at_its_step_and_leaves_no_thread(failing: int
     assert set(threading.enumerate()) == threads
 
 
-# Pictures that are decoded anew each time
+# Images that are decoded anew each time
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for i in range(11):
         pixels = np.random.default_rng(i).integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"pictures/{i:02}.png")
-    return tmp_path / "pictures"
+        Image.fromarray(pixels).save(tmp_path / f"images/{i:02}.png")
+    return tmp_path / "images"
 
 
-def opened(folder: Path, rows: int) -> DecodedPictures:
-    """With room for so many pictures."""
+def opened(folder: Path, rows: int) -> DecodedImages:
+    """With room for so many images."""
     return decode_once(take_census(folder), 8, workers=2, progress=lambda *_: None, budget=rows * 3 * 12 * 12)
 
 
 @pytest.mark.parametrize("resident", [False, True])
 @pytest.mark.parametrize("rows", [1, 5, 11])
-def test_batches_are_the_same_whether_pictures_are_stored_or_not(
+def test_batches_are_the_same_whether_images_are_stored_or_not(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int, resident: bool
 ) -> None:
     nothing = opened(folder, 0)
@@ -325,7 +325,7 @@ def test_batches_are_the_same_whether_pictures_are_stored_or_not(
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
-def test_picture_that_can_no_longer_be_decoded_is_an_input_error_that_names_it(folder: Path, harm: str) -> None:
+def test_image_that_can_no_longer_be_decoded_is_an_input_error_that_names_it(folder: Path, harm: str) -> None:
     batches = batches_of(opened(folder, 3), 3)
     lost = folder / "07.png"  # not among the first three, which are stored
     if harm == "gone":
@@ -337,7 +337,7 @@ def test_picture_that_can_no_longer_be_decoded_is_an_input_error_that_names_it(f
     assert caught.value.exit_code == 3
 
 
-def test_picture_that_can_no_longer_be_decoded_leaves_no_thread(folder: Path) -> None:
+def test_image_that_can_no_longer_be_decoded_leaves_no_thread(folder: Path) -> None:
     batches = batches_of(opened(folder, 0), 3)
     (folder / "07.png").unlink()
     threads = set(threading.enumerate())
@@ -346,7 +346,7 @@ def test_picture_that_can_no_longer_be_decoded_leaves_no_thread(folder: Path) ->
     assert set(threading.enumerate()) == threads, caught.value
 
 
-def test_picture_that_is_stored_may_go(folder: Path) -> None:
+def test_image_that_is_stored_may_go(folder: Path) -> None:
     batches = batches_of(opened(folder, 11), 3)
     expected = list(run(batches, 0, 6))
     for path in folder.iterdir():
@@ -358,7 +358,7 @@ def test_picture_that_is_stored_may_go(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "side"), [(50, 4), (1024, 2), (2500, 1)])
-def test_resident_pictures_give_the_same_batches_and_are_read_once(
+def test_resident_images_give_the_same_batches_and_are_read_once(
     monkeypatch: pytest.MonkeyPatch, count: int, side: int
 ) -> None:
     streamed = batches_of(decoded(count, side))
@@ -374,7 +374,7 @@ def test_resident_pictures_give_the_same_batches_and_are_read_once(
     assert all_same(list(run(resident, 5, steps)), expected[5:])
 
 
-def test_pictures_are_resident_only_within_their_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_resident_only_within_their_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     given = decoded(50)
     for free, fits in ((given.bytes / RESIDENT_SHARE + 8, True), (given.bytes / RESIDENT_SHARE - 8, False), (0, False)):
         monkeypatch.setattr(module, "own_memory", lambda _, free=free: int(free))
@@ -405,13 +405,13 @@ def test_parts_are_all_of_the_batch_in_order_even_and_as_many_everywhere(
     sizes = [part.stop - part.start for parts in everyone for part in parts]
     assert min(sizes) >= 1 and max(max(p.stop - p.start for p in ps) - min(p.stop - p.start for p in ps)
                                    for ps in everyone) <= 1  # fmt: skip
-    # More than asked for only where one process has a picture more than another, which has none to give.
+    # More than asked for only where one process has an image more than another, which has none to give.
     assert most is None or max(sizes) <= max(most, -(-batch // count) - batch // count + 1)
     assert most is not None or len(everyone[0]) == 1
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 7])
-def test_micro_batches_hold_the_same_pictures_as_the_batch(most: int) -> None:
+def test_micro_batches_hold_the_same_images_as_the_batch(most: int) -> None:
     batches = batches_of(decoded(50))
     assert all_same(list(run(batches, 2, 9, most)), list(run(batches, 2, 9)))
 
@@ -426,7 +426,7 @@ def test_processes_share_out_the_batches_of_one() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 4, 11])
-def test_pictures_without_room_are_decoded_once_a_step_in_micro_batches_too(
+def test_images_without_room_are_decoded_once_a_step_in_micro_batches_too(
     folder: Path, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = opened(folder, rows)

@@ -1,4 +1,4 @@
-"""Stored pictures: what is read is what was entered for that very picture, whatever happened to the files between."""
+"""Stored images: what is read is what was entered for that very image, whatever happened to the files between."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.core.errors import Interrupted, MachineError
 from simclr_cli.images import pixel_store as module
-from simclr_cli.images.census import Picture
+from simclr_cli.images.census import ImageFile
 from simclr_cli.images.pixel_store import (
     MOST_FILES,
     NOT_STORED,
@@ -27,12 +27,12 @@ from simclr_cli.images.pixel_store import (
 
 SIDE = 3
 ROW = 3 * SIDE * SIDE
-Found = NDArray[np.uint8] | str | None  # pixels, a reason of refusal, or not stored
+Found = NDArray[np.uint8] | str | None  # pixels, a reason of unusable, or not stored
 
 
-def picture(name: str, version: int = 0) -> Picture:
+def image(name: str, version: int = 0) -> ImageFile:
     """Another version is another time of change."""
-    return Picture(name, "PNG", 20, 30, 100, 1_000 + version)
+    return ImageFile(name, "PNG", 20, 30, 100, 1_000 + version)
 
 
 def drawn(name: str, version: int = 0) -> NDArray[np.uint8]:
@@ -40,8 +40,8 @@ def drawn(name: str, version: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
 
 
-def given(*names: str, version: int = 0) -> list[tuple[Picture, Found]]:
-    return [(picture(name, version), drawn(name, version)) for name in names]
+def given(*names: str, version: int = 0) -> list[tuple[ImageFile, Found]]:
+    return [(image(name, version), drawn(name, version)) for name in names]
 
 
 def files_in(folder: Path) -> list[str]:
@@ -49,7 +49,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def stored_in(folder: PixelFolder) -> dict[tuple[str, int], list[int]]:
-    """Every picture that has a row, by name and version, with its pixels."""
+    """Every image that has a row, by name and version, with its pixels."""
     having = [(name, entry) for name, entry in folder.entries.items() if entry.row != NOT_STORED]
     rows = np.array([entry.row for _, entry in having], dtype=np.int64)
     pixels = read_rows(folder.maps(), rows, folder.side)
@@ -58,8 +58,8 @@ def stored_in(folder: PixelFolder) -> dict[tuple[str, int], list[int]]:
     }
 
 
-def expected(*pictures: tuple[str, int]) -> dict[tuple[str, int], list[int]]:
-    return {(name, version): drawn(name, version).flatten().tolist() for name, version in pictures}
+def expected(*images: tuple[str, int]) -> dict[tuple[str, int], list[int]]:
+    return {(name, version): drawn(name, version).flatten().tolist() for name, version in images}
 
 
 def assert_tidy(folder: Path) -> None:
@@ -70,13 +70,13 @@ def assert_tidy(folder: Path) -> None:
 
 def test_what_is_entered_is_read_and_outlives_the_process(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path / "12", SIDE)
-    folder.add([*given("a", "b"), (picture("c"), "truncated"), (picture("d"), None), *given("e")])
+    folder.add([*given("a", "b"), (image("c"), "truncated"), (image("d"), None), *given("e")])
     for opened in (folder, PixelFolder(tmp_path / "12", SIDE)):
         assert stored_in(opened) == expected(("a", 0), ("b", 0), ("e", 0))
         assert (opened.stored, opened.rows) == (3, 3)
-        assert opened.entry(picture("c")) == Entry(100, 1_000, NOT_STORED, "truncated", this_week())
-        assert opened.entry(picture("d")) == Entry(100, 1_000, NOT_STORED, None, this_week())
-        assert opened.entry(picture("x")) is None
+        assert opened.entry(image("c")) == Entry(100, 1_000, NOT_STORED, "truncated", this_week())
+        assert opened.entry(image("d")) == Entry(100, 1_000, NOT_STORED, None, this_week())
+        assert opened.entry(image("x")) is None
     assert_tidy(tmp_path / "12")
 
 
@@ -101,18 +101,20 @@ def test_adding_writes_no_more_than_what_is_added(tmp_path: Path) -> None:
 
 def test_adding_nothing_with_pixels_makes_no_file_of_pixels(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
-    folder.add([(picture("a"), "damaged"), (picture("b"), None)])
+    folder.add([(image("a"), "damaged"), (image("b"), None)])
     folder.add([])
     assert files_in(tmp_path) == ["index.json"]
     assert list(PixelFolder(tmp_path, SIDE).entries) == ["a", "b"]
     assert PixelFolder(tmp_path, SIDE).maps() == ()
 
 
-@pytest.mark.parametrize("changed", [Picture("a", "PNG", 20, 30, 101, 1_000), Picture("a", "PNG", 20, 30, 100, 1_001)])
-def test_picture_of_another_size_or_time_is_another(tmp_path: Path, changed: Picture) -> None:
+@pytest.mark.parametrize(
+    "changed", [ImageFile("a", "PNG", 20, 30, 101, 1_000), ImageFile("a", "PNG", 20, 30, 100, 1_001)]
+)
+def test_image_of_another_size_or_time_is_another(tmp_path: Path, changed: ImageFile) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a"))
-    assert folder.entry(picture("a")) is not None and folder.entry(changed) is None
+    assert folder.entry(image("a")) is not None and folder.entry(changed) is None
     folder.use([changed], 9)
     assert folder.entries == {}
 
@@ -157,19 +159,19 @@ def test_too_many_files_become_one(tmp_path: Path) -> None:
     names = [f"{i:02}" for i in range(MOST_FILES + 1)]
     for name in names[:-1]:
         folder.add(given(name))
-    folder.add([(picture("refused"), "damaged"), (picture("absent"), None)])
-    pictures = [picture(name) for name in (*names, "refused", "absent")]
-    folder.use(pictures, 99)
+    folder.add([(image("skipped"), "damaged"), (image("absent"), None)])
+    images = [image(name) for name in (*names, "skipped", "absent")]
+    folder.use(images, 99)
     assert len(folder.files) == MOST_FILES  # not too many yet
     folder.add(given(names[-1]))
     before, old = stored_in(folder), folder.maps()
     kept = [file.copy() for file in old]
-    folder.use(pictures, 99)
+    folder.use(images, 99)
     for opened in (folder, PixelFolder(tmp_path, SIDE)):
         assert len(opened.files) == 1
         assert stored_in(opened) == before == expected(*((name, 0) for name in names))
-        assert opened.entry(picture("refused")) == Entry(100, 1_000, NOT_STORED, "damaged", this_week())
-        assert opened.entry(picture("absent")) == Entry(100, 1_000, NOT_STORED, None, this_week())
+        assert opened.entry(image("skipped")) == Entry(100, 1_000, NOT_STORED, "damaged", this_week())
+        assert opened.entry(image("absent")) == Entry(100, 1_000, NOT_STORED, None, this_week())
     assert_tidy(tmp_path)
     assert all((file == copy).all() for file, copy in zip(old, kept, strict=True))  # whoever has them open
 
@@ -177,9 +179,9 @@ def test_too_many_files_become_one(tmp_path: Path) -> None:
 def test_rows_of_nobody_go_when_they_are_most_of_all(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b", "c", "d", "e"))
-    folder.use([picture("a", 1), picture("c", 1)], 99)
+    folder.use([image("a", 1), image("c", 1)], 99)
     assert (folder.rows, folder.stored) == (5, 3)
-    folder.use([picture("d", 1)], 99)
+    folder.use([image("d", 1)], 99)
     for opened in (folder, PixelFolder(tmp_path, SIDE)):
         assert (opened.rows, opened.stored) == (2, 2)
         assert stored_in(opened) == expected(("b", 0), ("e", 0))
@@ -190,7 +192,7 @@ def test_rows_of_nobody_go_when_they_are_most_of_all(tmp_path: Path) -> None:
 def test_nothing_is_left_when_all_are_gone(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b"))
-    folder.use([picture("a", 1), picture("b", 1), picture("x")], 99)
+    folder.use([image("a", 1), image("b", 1), image("x")], 99)
     assert files_in(tmp_path) == ["index.json"]
     again = PixelFolder(tmp_path, SIDE)
     assert (again.entries, again.maps()) == ({}, ())
@@ -199,9 +201,9 @@ def test_nothing_is_left_when_all_are_gone(tmp_path: Path) -> None:
 def test_forgotten_but_not_yet_merged_is_found_again_by_the_next_to_open(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b", "c"))
-    folder.use([picture("a"), picture("b"), picture("c", 1)], 99)
-    assert folder.entry(picture("c")) is None
-    assert PixelFolder(tmp_path, SIDE).entry(picture("c")) is not None  # nothing was written: it may come back
+    folder.use([image("a"), image("b"), image("c", 1)], 99)
+    assert folder.entry(image("c")) is None
+    assert PixelFolder(tmp_path, SIDE).entry(image("c")) is not None  # nothing was written: it may come back
     folder.add(given("d"))
     assert stored_in(PixelFolder(tmp_path, SIDE)) == expected(("a", 0), ("b", 0), ("d", 0))
 
@@ -217,23 +219,23 @@ def test_what_no_command_asks_for_stays_for_weeks_and_goes_with_the_next_rewriti
     PixelFolder(tmp_path, SIDE).add(given("a", "b", "c"))
     for _ in range(3):
         weeks_later(monkeypatch, WEEKS_KEPT)
-        PixelFolder(tmp_path, SIDE).use([picture("a")], 9)
+        PixelFolder(tmp_path, SIDE).use([image("a")], 9)
     assert stored_in(PixelFolder(tmp_path, SIDE)) == expected(("a", 0))
     assert_tidy(tmp_path)
 
 
-def test_asking_for_pictures_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_for_images_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     PixelFolder(tmp_path, SIDE).add(given("a", "b", "c"))
     for part in ("a", "bc", "a", "bc"):
         weeks_later(monkeypatch, WEEKS_KEPT - 1)
-        PixelFolder(tmp_path, SIDE).use([picture(name) for name in part], 9)
+        PixelFolder(tmp_path, SIDE).use([image(name) for name in part], 9)
     assert len(PixelFolder(tmp_path, SIDE).entries) == 3
 
 
 def test_within_a_week_the_index_is_written_once(tmp_path: Path) -> None:
     PixelFolder(tmp_path, SIDE).add(given("a"))
     before = (tmp_path / "index.json").stat().st_ino
-    PixelFolder(tmp_path, SIDE).use([picture("a")], 9)
+    PixelFolder(tmp_path, SIDE).use([image("a")], 9)
     assert (tmp_path / "index.json").stat().st_ino == before
 
 
@@ -246,7 +248,7 @@ def test_where_room_is_short_what_is_asked_for_takes_that_of_the_longest_unused(
     folder.add(given("b"))
     weeks_later(monkeypatch, 1)
     folder.add(given("a", "c", "d"))
-    folder.use([picture(name) for name in "cdef"], most_rows)
+    folder.use([image(name) for name in "cdef"], most_rows)
     assert "".join(sorted(folder.entries)) == "abcd"
     assert folder.rows <= max(len(left), most_rows - 2)  # there is room for those that are new
     assert stored_in(PixelFolder(tmp_path, SIDE)) == expected(*((name, 0) for name in left))
@@ -254,7 +256,7 @@ def test_where_room_is_short_what_is_asked_for_takes_that_of_the_longest_unused(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_any_history_gives_what_was_entered_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Against a dict: pictures come, change and go, some are refused or find no room, and files are merged."""
+    """Against a dict: images come, change and go, some are skipped or find no room, and files are merged."""
     monkeypatch.setattr(module, "MOST_FILES", 4)
     random = np.random.default_rng(seed)
     names = [f"{i}.png" for i in range(12)]
@@ -268,10 +270,10 @@ def test_any_history_gives_what_was_entered_last(tmp_path: Path, monkeypatch: py
             versions[name] += 1
             known.pop(name, None)
         there = sorted(random.choice(names, random.integers(3, 13), replace=False).tolist())
-        pictures = [picture(name, versions[name]) for name in there]
-        folder.use(pictures, 99)
+        images = [image(name, versions[name]) for name in there]
+        folder.use(images, 99)
         assert folder.rows <= 2 * folder.stored and len(folder.files) <= 4
-        new = folder.split(pictures)[0]
+        new = folder.split(images)[0]
         assert {entry.name for entry in new} >= set(there) - set(known)  # it knows no more than was entered
         found: list[Found] = [
             (drawn(entry.name, versions[entry.name]), "damaged", None)[random.choice(3, p=[0.7, 0.15, 0.15])]
@@ -284,7 +286,7 @@ def test_any_history_gives_what_was_entered_last(tmp_path: Path, monkeypatch: py
             having = {(name, versions[name]) for name in known if isinstance(known[name], np.ndarray)}
             old = {found for found in stored_in(opened) if found[1] != versions[found[0]]}  # changed, not asked for yet
             assert stored_in(opened) == expected(*having, *old) and not {name for name, _ in old} & set(there)
-            for entry in pictures:
+            for entry in images:
                 kept, what = opened.entry(entry), known[entry.name]
                 assert kept is not None and kept.reason == (what if isinstance(what, str) else None)
         assert_tidy(tmp_path)
@@ -347,7 +349,7 @@ def test_crash_anywhere_in_merging_loses_nothing(tmp_path: Path, monkeypatch: py
     old, new = expected(*((name, 0) for name in "abcde")), expected(("b", 0), ("e", 0))
     PixelFolder(tmp_path, SIDE).add(given(*"abcde"))
     found = crashing_everywhere(
-        monkeypatch, tmp_path, lambda folder: folder.use([picture(name, 1) for name in "acd"], 99)
+        monkeypatch, tmp_path, lambda folder: folder.use([image(name, 1) for name in "acd"], 99)
     )
     turn = found.index(new)
     assert turn > 3 and found == [old] * turn + [new] * (len(found) - turn)
@@ -358,7 +360,7 @@ def test_what_came_before_a_stop_is_kept(tmp_path: Path, error: Exception) -> No
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b"))
 
-    def stopping() -> Iterator[tuple[Picture, Found]]:
+    def stopping() -> Iterator[tuple[ImageFile, Found]]:
         yield from given("c", "b", version=1)
         raise error
 
@@ -368,12 +370,12 @@ def test_what_came_before_a_stop_is_kept(tmp_path: Path, error: Exception) -> No
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_error_while_pictures_come_leaves_the_folder_as_it_was(tmp_path: Path, error: Any) -> None:
+def test_error_while_images_come_leaves_the_folder_as_it_was(tmp_path: Path, error: Any) -> None:
     folder = PixelFolder(tmp_path, SIDE)
     folder.add(given("a", "b"))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def failing() -> Iterator[tuple[Picture, Found]]:
+    def failing() -> Iterator[tuple[ImageFile, Found]]:
         yield from given("c", "b", version=1)
         raise error
 
@@ -429,7 +431,7 @@ def test_who_saves_last_wins_and_neither_reads_what_it_did_not_enter(tmp_path: P
 def test_who_saves_by_what_another_has_merged_away_is_not_trusted(tmp_path: Path) -> None:
     PixelFolder(tmp_path, SIDE).add(given("a", "b", "c"))
     one, other = PixelFolder(tmp_path, SIDE), PixelFolder(tmp_path, SIDE)
-    other.use([picture("a", 1), picture("b", 1)], 9)  # merges
+    other.use([image("a", 1), image("b", 1)], 9)  # merges
     one.add(given("d"))
     with pytest.raises(OSError):
         one.maps()
@@ -467,15 +469,15 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 
 def row_of(folder: Path, name: str) -> tuple[list[Any], list[Any]]:
-    """The index's list of pictures, and this one's entry in it: name, bytes, time, row, reason, week."""
-    pictures = json.loads((folder / "index.json").read_bytes())["pictures"]
-    return pictures, next(entry for entry in pictures if entry[0] == name)
+    """The index's list of images, and this one's entry in it: name, bytes, time, row, reason, week."""
+    images = json.loads((folder / "index.json").read_bytes())["images"]
+    return images, next(entry for entry in images if entry[0] == name)
 
 
 def with_row(folder: Path, name: str, row: Any, reason: Any = None) -> None:
-    pictures, entry = row_of(folder, name)
+    images, entry = row_of(folder, name)
     entry[3:5] = [row, reason]
-    rewrite(folder, pictures=pictures)
+    rewrite(folder, images=images)
 
 
 @pytest.fixture
@@ -491,7 +493,7 @@ THREE = expected(("a", 0), ("b", 0), ("c", 0))
 
 @pytest.mark.parametrize("row", [3, 4, -2, 10**9, 10**30, -(10**30), 0, 2, "x", None, [1], {}])
 def test_row_that_cannot_be_is_not_trusted(folder_of_three: Path, row: Any) -> None:
-    """Behind the last one, before the first, another picture's, or no number at all."""
+    """Behind the last one, before the first, another image's, or no number at all."""
     with_row(folder_of_three, "b", row)
     assert PixelFolder(folder_of_three, SIDE).entries == {}
 
@@ -506,7 +508,7 @@ def test_row_that_cannot_be_is_not_trusted(folder_of_three: Path, row: Any) -> N
     ],
 )
 def test_refusal_that_cannot_be_is_not_trusted(folder_of_three: Path, row: int, reason: Any) -> None:
-    """With a row after all, or for a reason that is no text: a whole picture would be left out for ever."""
+    """With a row after all, or for a reason that is no text: a whole image would be left out for ever."""
     with_row(folder_of_three, "b", row, reason)
     assert PixelFolder(folder_of_three, SIDE).entries == {}
 
@@ -536,7 +538,7 @@ def test_count_of_rows_in_another_guise_gives_no_wrong_pixels(folder_of_three: P
 
 def test_empty_file_of_no_rows_is_no_obstacle(tmp_path: Path) -> None:
     folder = PixelFolder(tmp_path, SIDE)
-    folder.add([(picture("a"), None)])
+    folder.add([(image("a"), None)])
     (tmp_path / "pixels-0123456789abcdef.u8").touch()
     rewrite(tmp_path, files=[["pixels-0123456789abcdef.u8", 0]])
     assert PixelFolder(tmp_path, SIDE).maps() == ()
@@ -562,16 +564,16 @@ def test_file_outside_the_folder_is_never_read(folder_of_three: Path, name: Any)
     "text",
     [
         "", "{", "null", "3", '"text"', "[1, 2]", "{}", "\0", "[" * 50, '{"version": 2}',
-        '{"version": 2, "side": 3, "files": 3, "pictures": []}',
-        '{"version": 2, "side": 3, "files": [["x"]], "pictures": []}',
-        '{"version": 2, "side": 3, "files": {"a": 1}, "pictures": []}',
-        '{"version": 2, "side": 3, "files": [], "pictures": [["a", 100, 1000, 0, null]]}',
-        '{"version": 2, "side": 3, "files": [], "pictures": [["a", 100, 1000, -1]]}',
-        '{"version": 2, "side": 3, "files": [], "pictures": [["a", NaN, 1000, -1, null]]}',
-        '{"version": 2, "side": 3, "files": [], "pictures": {"a": 1}}',
-        '{"version": 2, "side": 3, "files": [], "pictures": [[["a"], "x", 1000, -1, null]]}',
-        '{"version": 2, "side": 3, "files": [["x", 1e999]], "pictures": []}',
-        '{"version": 2, "side": 3, "files": [], "pictures": [["a", Infinity, 1000, -1, null]]}',
+        '{"version": 2, "side": 3, "files": 3, "images": []}',
+        '{"version": 2, "side": 3, "files": [["x"]], "images": []}',
+        '{"version": 2, "side": 3, "files": {"a": 1}, "images": []}',
+        '{"version": 2, "side": 3, "files": [], "images": [["a", 100, 1000, 0, null]]}',
+        '{"version": 2, "side": 3, "files": [], "images": [["a", 100, 1000, -1]]}',
+        '{"version": 2, "side": 3, "files": [], "images": [["a", NaN, 1000, -1, null]]}',
+        '{"version": 2, "side": 3, "files": [], "images": {"a": 1}}',
+        '{"version": 2, "side": 3, "files": [], "images": [[["a"], "x", 1000, -1, null]]}',
+        '{"version": 2, "side": 3, "files": [["x", 1e999]], "images": []}',
+        '{"version": 2, "side": 3, "files": [], "images": [["a", Infinity, 1000, -1, null]]}',
         pytest.param("[" * 100_000, id="deep"),
     ],
 )  # fmt: skip

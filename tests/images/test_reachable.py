@@ -1,4 +1,4 @@
-"""What the system says of a disk, a share or a right is not remembered of the picture; what fails stops with a name."""
+"""What the system says of a disk, a share or a right is not remembered of the image; what fails stops with a name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import Image
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images import scan as census_room
-from simclr_cli.images.cache import DecodedPictures, decode_once
-from simclr_cli.images.decode import NotNow, Refusal, squashed
+from simclr_cli.images.cache import DecodedImages, decode_once
+from simclr_cli.images.decode import UnavailableNow, UnusableImage, squashed
 from simclr_cli.images.decode_pool import apart
-from simclr_cli.images.groups import content_digest
+from simclr_cli.images.groups import content_checksum
 from simclr_cli.images.scan import take_census
 
 GONE = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE]
@@ -27,7 +27,7 @@ GONE = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Six pictures."""
+    """Six images."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(6):
@@ -52,7 +52,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
     return numbers.__setitem__
 
 
-def decoded(photos: Path, **values: Any) -> DecodedPictures:
+def decoded(photos: Path, **values: Any) -> DecodedImages:
     return decode_once(take_census(photos, workers=0), 8, workers=0, progress=lambda *_: None, **values)
 
 
@@ -63,7 +63,7 @@ def test_a_disk_or_share_that_fails_stops_the_census(photos: Path, failing: Call
         take_census(photos, workers=0)
     assert os.strerror(number) in caught.value.what and caught.value.exit_code == 5
     failing("3.png", 0)
-    assert len(take_census(photos, workers=0).pictures) == 6
+    assert len(take_census(photos, workers=0).images) == 6
 
 
 def test_a_folder_within_that_cannot_be_reached_stops_it_too(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,12 +99,12 @@ def test_a_right_taken_away_is_not_remembered(photos: Path, failing: Callable[..
     take_census(photos, workers=0)
     failing("3.png", number)
     found = decoded(photos)
-    assert [entry.name for entry in found.census.refused] == ["3.png"] and len(found) == 5
+    assert [entry.name for entry in found.census.skipped] == ["3.png"] and len(found) == 5
     failing("3.png", 0)
     assert len(decoded(photos)) == 6
 
 
-def test_what_is_of_the_picture_is_remembered(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_of_the_image_is_remembered(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = (photos / "3.png").read_bytes()
     (photos / "3.png").write_bytes(whole[:-40])
     assert len(decoded(photos)) == 5
@@ -112,13 +112,13 @@ def test_what_is_of_the_picture_is_remembered(photos: Path, monkeypatch: pytest.
     assert len(decoded(photos)) == 5
 
 
-@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, NotNow), (errno.EIO, MachineError)])
-def test_digests_of_content_tell_them_apart_too(
+@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, UnavailableNow), (errno.EIO, MachineError)])
+def test_checksums_of_content_tell_them_apart_too(
     photos: Path, failing: Callable[..., None], number: int, kind: type[Exception]
 ) -> None:
     failing("3.png", number)
     with pytest.raises(kind):
-        content_digest(photos / "3.png")
+        content_checksum(photos / "3.png")
 
 
 FAULTS = """
@@ -150,18 +150,18 @@ def apart_and_failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_difference_comes_back_from_another_process(apart_and_failing: None, photos: Path) -> None:
-    for number, kind in ((errno.EIO, MachineError), (errno.EACCES, NotNow)):
+    for number, kind in ((errno.EIO, MachineError), (errno.EACCES, UnavailableNow)):
         path = photos / f"errno-{number}.png"
         path.write_bytes((photos / "0.png").read_bytes())
         with pytest.raises(kind):
             apart(squashed, 1)(path, 8)
-    (photos / "text.png").write_text("no picture")
-    with pytest.raises(Refusal) as caught:
+    (photos / "text.png").write_text("no image")
+    with pytest.raises(UnusableImage) as caught:
         apart(squashed, 1)(photos / "text.png", 8)
-    assert not isinstance(caught.value, NotNow)
+    assert not isinstance(caught.value, UnavailableNow)
 
 
-def test_a_share_that_stalls_is_waited_for_before_a_picture_is_refused(
+def test_a_share_that_stalls_is_waited_for_before_a_image_is_refused(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The decoder was ended for taking too long: the file is read through here first, and waits as long as it takes."""
@@ -176,7 +176,7 @@ def test_a_share_that_stalls_is_waited_for_before_a_picture_is_refused(
         monkeypatch.setattr(decoders, which, lambda: SimpleNamespace(ask=ended))
     monkeypatch.setattr(decoders, "_await", lambda path: order.append("read") or sound(path))
     (found,) = decoders._ask(squashed, [(photos / "0.png", 8)])
-    assert order == ["asked", "read", "asked"] and isinstance(found, NotNow)
+    assert order == ["asked", "read", "asked"] and isinstance(found, UnavailableNow)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The census: which files are pictures, in what order, of which class, and why the others are not."""
+"""The census: which files are images, in what order, of which class, and why the others are not."""
 
 import itertools
 import json
@@ -17,38 +17,38 @@ from simclr_cli.core.errors import InputError
 from simclr_cli.images import scan as module
 from simclr_cli.images.cache_location import cache_of, cache_root
 from simclr_cli.images.census import Census
-from simclr_cli.images.decode import Header, Refusal, read_header
+from simclr_cli.images.decode import Header, UnusableImage, read_header
 from simclr_cli.images.decode_pool import apart_many
 from simclr_cli.images.scan import CAMERA_RAW, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
 
 
-def draw(path: Path, size: tuple[int, int] = (6, 4), colour: str = "red", format: str | None = None) -> Path:
+def draw(path: Path, size: tuple[int, int] = (6, 4), color: str = "red", format: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, format or "PNG")
+    Image.new("RGB", size, color).save(path, format or "PNG")
     return path
 
 
 def names(census: Census) -> list[str]:
-    return [picture.name for picture in census.pictures]
+    return [image.name for image in census.images]
 
 
 def reasons(census: Census) -> dict[str, str]:
-    return {entry.name: entry.reason for entry in census.refused}
+    return {entry.name: entry.reason for entry in census.skipped}
 
 
 def test_nested_tree_is_read_to_its_leaves(tmp_path: Path) -> None:
     draw(tmp_path / "top.png", (6, 4))
     draw(tmp_path / "a/b/c/deep.jpg", (5, 9), format="JPEG")
     census = take_census(tmp_path)
-    deep, top = census.pictures
+    deep, top = census.images
     assert (deep.name, deep.format, deep.height, deep.width) == ("a/b/c/deep.jpg", "JPEG", 9, 5)
     assert (top.name, top.format, top.height, top.width) == ("top.png", "PNG", 4, 6)
     status = (tmp_path / "top.png").stat()
     assert (top.bytes, top.modified_ns) == (status.st_size, status.st_mtime_ns)
     assert census.path(deep) == tmp_path / "a/b/c/deep.jpg"
-    assert (census.refused, census.others) == ((), 0)
+    assert (census.skipped, census.others) == ((), 0)
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     draw(tmp_path / ".thumbnails/small.png")
     (tmp_path / ".DS_Store").write_text("x")
     census = take_census(tmp_path)
-    assert (names(census), census.refused, census.others) == (["seen.png"], (), 0)
+    assert (names(census), census.skipped, census.others) == (["seen.png"], (), 0)
 
 
 def test_order_is_that_of_the_paths_bytes(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path
     (root / "loop.png").symlink_to(root / "loop.png")
     census = take_census(root)
     assert names(census) == ["link.png", "own/a.png"]
-    assert (census.pictures[0].height, census.pictures[0].width) == (3, 8)
+    assert (census.images[0].height, census.images[0].width) == (3, 8)
     told = reasons(census)
     assert set(told) == {"linked-folder", "own/up", "broken.png", "loop.png"}
     assert told["linked-folder"] == told["own/up"] == "a link to a folder is not followed"
@@ -148,7 +148,7 @@ def test_pipes_sockets_and_devices_do_not_hang(tmp_path: Path, monkeypatch: pyte
 
 
 STRANGE = [
-    b"new\nline.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"caf\xe9/picture.png",
+    b"new\nline.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"caf\xe9/image.png",
     b"quote\".png", b"back\\slash.png", b" .png", b"-rf.png",
 ]  # fmt: skip
 
@@ -159,7 +159,7 @@ def test_any_name_that_the_system_allows_is_read(tmp_path: Path) -> None:
         draw(tmp_path / os.fsdecode(name))
     census = take_census(tmp_path)
     assert [os.fsencode(name) for name in names(census)] == sorted(STRANGE)
-    assert json.loads(json.dumps(census.summary()))["pictures"] == len(STRANGE)
+    assert json.loads(json.dumps(census.summary()))["images"] == len(STRANGE)
     assert len(census.fingerprint) == 64
 
 
@@ -168,8 +168,8 @@ def test_summary_of_names_that_are_not_utf8_is_json(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"caf\xe9")
     for i in range(2):
         draw(root / os.fsdecode(b"na\xefve") / f"{i}.png")
-        draw(root / "plain" / f"{i}.png", colour="blue")
-    (root / os.fsdecode(b"\xff.jpg")).write_text("no picture")
+        draw(root / "plain" / f"{i}.png", color="blue")
+    (root / os.fsdecode(b"\xff.jpg")).write_text("no image")
     census = take_census(root)
     assert json.loads(json.dumps(census.summary())) == census.summary()
     assert [os.fsencode(name) for name in census.classes] == [b"na\xefve", b"plain"]
@@ -191,13 +191,13 @@ def test_files_that_claim_nothing_are_counted_as_other(tmp_path: Path) -> None:
     (tmp_path / "pm").write_text("P5 is where we met.")
     (tmp_path / "empty").touch()
     census = take_census(tmp_path)
-    assert (names(census), census.refused, census.others) == (["a.png"], (), 4)
+    assert (names(census), census.skipped, census.others) == (["a.png"], (), 4)
 
 
-def test_files_that_claim_to_be_pictures_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_that_claim_to_be_images_are_refused_by_name(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.JPEG").write_text("no picture")
+    (tmp_path / "text.JPEG").write_text("no image")
     (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (tmp_path / "header.png").write_bytes((tmp_path / "a.png").read_bytes()[:20])
     told = reasons(take_census(tmp_path))
@@ -205,10 +205,10 @@ def test_files_that_claim_to_be_pictures_are_refused_by_name(tmp_path: Path) -> 
     assert "0 bytes" in told["empty.jpg"] and "HEIC" in told["phone.heic"] and "damaged" in told["header.png"]
 
 
-def test_picture_without_an_extension_or_with_a_wrong_one_is_a_picture(tmp_path: Path) -> None:
+def test_image_without_an_extension_or_with_a_wrong_one_is_a_image(tmp_path: Path) -> None:
     for name in ("bare", "wrong.txt", "wrong.gif"):
         draw(tmp_path / name)
-    assert [(picture.name, picture.format) for picture in take_census(tmp_path).pictures] == [
+    assert [(image.name, image.format) for image in take_census(tmp_path).images] == [
         ("bare", "PNG"), ("wrong.gif", "PNG"), ("wrong.txt", "PNG"),
     ]  # fmt: skip
 
@@ -241,13 +241,13 @@ def test_empty_folder_is_an_input_error(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_folder_without_a_picture_says_what_it_holds(tmp_path: Path) -> None:
+def test_folder_without_a_image_says_what_it_holds(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text("x")
     for i in range(2):
         (tmp_path / f"{i}.jpg").touch()
     (tmp_path / "a.png").write_text("x")
-    with pytest.raises(InputError, match=r"3 other files and 3 refused \(most often: empty file \(0 bytes\), 2 times"):
+    with pytest.raises(InputError, match=r"3 other files and 3 skipped \(most often: empty file \(0 bytes\), 2 times"):
         take_census(tmp_path)
 
 
@@ -298,13 +298,13 @@ def test_summary_counts(tmp_path: Path) -> None:
     census = take_census(tmp_path)
     assert census.summary() == {
         "folder": str(tmp_path),
-        "pictures": 4,
+        "images": 4,
         "bytes": sum(path.stat().st_size for path in tmp_path.iterdir()),
         "formats": {"PNG": 3, "JPEG": 1},
         "short_side": {"least": 5, "median": 9, "most": 11},
         "classes": [],
-        "refused": 1,
-        "refused_because": {"empty file (0 bytes)": 1},
+        "skipped": 1,
+        "skipped_because": {"empty file (0 bytes)": 1},
         "other_files": 1,
         "fingerprint": census.fingerprint,
     }
@@ -318,7 +318,7 @@ TIMES = itertools.count(10**18, 10**9)  # of change: none twice, however coarse 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Pictures of two formats, one refused by its header, one file that is none."""
+    """Images of two formats, one skipped by its header, one file that is none."""
     for i, name in enumerate(("b.png", "B.png", "a/z.png", "a.png", "a/b/c.jpg", "bare")):
         path = draw(tmp_path / "root" / name, (6 + i, 4), format="JPEG" if name.endswith("jpg") else None)
         os.utime(path, ns=(1, next(TIMES)))
@@ -332,7 +332,7 @@ def reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose headers are read."""
     names: list[str] = []
 
-    def spy(calls: Sequence[tuple[Path]]) -> Sequence[Header | Refusal]:
+    def spy(calls: Sequence[tuple[Path]]) -> Sequence[Header | UnusableImage]:
         names.extend(path.relative_to(root).as_posix() for (path,) in calls)
         return apart_many(read_header, 1)(calls)
 
@@ -355,18 +355,18 @@ def fresh(root: Path) -> Census:
     return census
 
 
-def test_second_census_reads_no_header_of_a_picture(root: Path, reading: list[str]) -> None:
+def test_second_census_reads_no_header_of_a_image(root: Path, reading: list[str]) -> None:
     first = take_census(root)
     assert sorted(reading) == sorted([*names(first), "broken.png"])
     reading.clear()
     seen: list[tuple[int, int]] = []
     second = take_census(root, workers=3, progress=lambda done, total: seen.append((done, total)))
-    assert reading == ["broken.png"]  # what is refused is looked at again
+    assert reading == ["broken.png"]  # what is skipped is looked at again
     assert second == first and second.fingerprint == first.fingerprint
     assert seen == [(i, 8) for i in range(1, 9)]
 
 
-def test_second_census_opens_no_picture(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_census_opens_no_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = take_census(root)
     reading = Path.open
 
@@ -424,7 +424,7 @@ def test_files_that_come_and_go_are_noticed(root: Path, reading: list[str], tmp_
     assert take_census(root) == fresh(root)
 
 
-def test_picture_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
+def test_image_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
     take_census(root)
     whole = (root / "a.png").read_bytes()
     (root / "a.png").write_bytes(whole[:20])
@@ -433,11 +433,11 @@ def test_picture_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
     (root / "a.png").write_bytes(whole)
     (root / "broken.png").write_bytes(whole)
     census = take_census(root)
-    assert {"a.png", "broken.png"} <= set(names(census)) and census.refused == ()
+    assert {"a.png", "broken.png"} <= set(names(census)) and census.skipped == ()
 
 
-def test_refused_file_may_become_a_picture_without_a_sign(tmp_path: Path) -> None:
-    """Of the same size and time of change: a refusal is not remembered, since tomorrow's Pillow may open it."""
+def test_skipped_file_may_become_a_image_without_a_sign(tmp_path: Path) -> None:
+    """Of the same size and time of change: a unusable is not remembered, since tomorrow's Pillow may open it."""
     whole = draw(tmp_path / "a.png")
     draw(tmp_path / "b.png", (9, 9))
     os.utime(whole, ns=(1, 10**18))
@@ -450,7 +450,7 @@ def test_refused_file_may_become_a_picture_without_a_sign(tmp_path: Path) -> Non
     assert names(take_census(tmp_path)) == ["a.png", "b.png"]
 
 
-def test_picture_that_becomes_a_folder_is_none(root: Path) -> None:
+def test_image_that_becomes_a_folder_is_none(root: Path) -> None:
     take_census(root)
     (root / "a.png").unlink()
     draw(root / "a.png/inner.png")
@@ -464,7 +464,7 @@ def test_links_are_remembered_by_what_they_lead_to(root: Path, tmp_path: Path) -
     take_census(root)
     draw(outside, (9, 9))
     os.utime(outside, ns=(1, next(TIMES)))
-    (found,) = [picture for picture in take_census(root).pictures if picture.name == "link.png"]
+    (found,) = [image for image in take_census(root).images if image.name == "link.png"]
     assert (found.height, found.width) == (9, 9)
 
 
@@ -476,12 +476,12 @@ def test_census_is_the_same_with_and_without_memory(root: Path) -> None:
     assert json.dumps(remembering.summary()) == json.dumps(first.summary())  # the order of the keys too
 
 
-def test_memory_is_of_the_pictures_that_are_there_and_of_no_others(root: Path) -> None:
+def test_memory_is_of_the_images_that_are_there_and_of_no_others(root: Path) -> None:
     for gone in ("b.png", "a/z.png", "bare"):
         take_census(root)
         (root / gone).unlink()
         census = take_census(root)
-        assert [entry[0] for entry in json.loads(headers_of(root).read_bytes())["pictures"]] == names(census)
+        assert [entry[0] for entry in json.loads(headers_of(root).read_bytes())["images"]] == names(census)
 
 
 @linux_only
@@ -490,7 +490,7 @@ def test_any_name_that_the_system_allows_is_remembered(tmp_path: Path, monkeypat
         draw(tmp_path / os.fsdecode(name))
     first = take_census(tmp_path)
 
-    def never(calls: Sequence[tuple[Path]]) -> Sequence[Header | Refusal]:
+    def never(calls: Sequence[tuple[Path]]) -> Sequence[Header | UnusableImage]:
         assert not calls, "read again"
         return []
 
@@ -502,7 +502,7 @@ def test_another_folder_of_the_same_names_is_not_confused(root: Path, tmp_path: 
     first = take_census(root)
     second = shutil.copytree(root, tmp_path / "second")  # with the times of change
     draw(second / "a.png", (50, 40))
-    assert [picture.width for picture in take_census(second).pictures if picture.name == "a.png"] == [50]
+    assert [image.width for image in take_census(second).images if image.name == "a.png"] == [50]
     assert take_census(root) == first
 
 
@@ -517,16 +517,16 @@ def test_nothing_is_written_into_the_folder_itself(root: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "{", "null", "3", '"text"', "[1, 2]", "{}", "\0", '{"version": 0, "pictures": []}', '{"version": 1}',
-        '{"version": 1, "pictures": 3}', '{"version": 1, "pictures": [3]}', '{"version": 1, "pictures": [["a.png"]]}',
-        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3]]}', '{"version": 1, "pictures": {"a": 1}}',
-        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3, 4, 5]]}',
-        '{"version": 1, "pictures": [["a.png", "PNG", null, 2, 3, 4]]}',
-        '{"version": 1, "pictures": [["a.png", "PNG", NaN, 2, 3, 4]]}',
-        '{"version": 1, "pictures": [["gone.png", "PNG", 1, 2, 3, 4]]}',
-        '{"version": 1, "pictures": []}',
-        '{"version": 1, "pictures": [["a.png", "PNG", Infinity, 2, 3, 4]]}',
-        '{"version": 1, "pictures": [["a.png", "PNG", 1, 2, 3, 1e999]]}',
+        "", "{", "null", "3", '"text"', "[1, 2]", "{}", "\0", '{"version": 0, "images": []}', '{"version": 1}',
+        '{"version": 1, "images": 3}', '{"version": 1, "images": [3]}', '{"version": 1, "images": [["a.png"]]}',
+        '{"version": 1, "images": [["a.png", "PNG", 1, 2, 3]]}', '{"version": 1, "images": {"a": 1}}',
+        '{"version": 1, "images": [["a.png", "PNG", 1, 2, 3, 4, 5]]}',
+        '{"version": 1, "images": [["a.png", "PNG", null, 2, 3, 4]]}',
+        '{"version": 1, "images": [["a.png", "PNG", NaN, 2, 3, 4]]}',
+        '{"version": 1, "images": [["gone.png", "PNG", 1, 2, 3, 4]]}',
+        '{"version": 1, "images": []}',
+        '{"version": 1, "images": [["a.png", "PNG", Infinity, 2, 3, 4]]}',
+        '{"version": 1, "images": [["a.png", "PNG", 1, 2, 3, 1e999]]}',
         pytest.param("[" * 100_000, id="deep"),
     ],
 )  # fmt: skip
@@ -550,10 +550,10 @@ def test_memory_cut_anywhere_is_ignored(root: Path) -> None:
 
 
 @pytest.mark.parametrize("figure", [0, -5, 1.5, True, "4", 10**30])
-def test_figures_that_no_picture_can_have_are_ignored(root: Path, figure: Any) -> None:
+def test_figures_that_no_image_can_have_are_ignored(root: Path, figure: Any) -> None:
     first = take_census(root)
     kept = json.loads(headers_of(root).read_bytes())
-    (entry,) = [entry for entry in kept["pictures"] if entry[0] == "b.png"]
+    (entry,) = [entry for entry in kept["images"] if entry[0] == "b.png"]
     entry[3] = figure  # its width was 6
     headers_of(root).write_text(json.dumps(kept))
     assert take_census(root) == first
@@ -564,7 +564,7 @@ def test_memory_of_another_version_is_ignored(root: Path, reading: list[str], mo
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     reading.clear()
     assert take_census(root) == first
-    assert len(reading) == len(first.pictures) + 1
+    assert len(reading) == len(first.images) + 1
 
 
 def test_memory_is_not_needed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -589,7 +589,7 @@ def test_folder_where_memory_should_lie_is_no_obstacle(root: Path) -> None:
     assert take_census(root) == take_census(root)
 
 
-def test_census_without_a_picture_leaves_the_memory_alone(root: Path, reading: list[str], tmp_path: Path) -> None:
+def test_census_without_a_image_leaves_the_memory_alone(root: Path, reading: list[str], tmp_path: Path) -> None:
     first = take_census(root)
     away = root.rename(tmp_path / "away")
     root.mkdir()

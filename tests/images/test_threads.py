@@ -1,4 +1,4 @@
-"""Many files by several threads: results in order, refusals among them, few in flight."""
+"""Many files by several threads: results in order, unusable among them, few in flight."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simclr_cli.images.decode import Refusal
+from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.threads import count_workers, each, in_parts
 
 
@@ -50,12 +50,12 @@ def test_each_keeps_the_order_whatever_ends_first() -> None:
 def test_each_hands_on_refusals_and_goes_on() -> None:
     def odd_only(number: int) -> int:
         if number % 2 == 0:
-            raise Refusal(f"{number} is even")
+            raise UnusableImage(f"{number} is even")
         return number
 
     found = list(each(odd_only, range(6), workers=2))
     assert [str(result) for result in found] == ["0 is even", "1", "2 is even", "3", "4 is even", "5"]
-    assert [isinstance(result, Refusal) for result in found] == [True, False] * 3
+    assert [isinstance(result, UnusableImage) for result in found] == [True, False] * 3
 
 
 def test_each_raises_any_other_error() -> None:

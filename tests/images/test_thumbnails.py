@@ -19,22 +19,22 @@ def test_thumbnails_fill_a_square_within_the_limit(count: int) -> None:
     assert side == TILE_SIDE or across * (side + 1) > SHEET_SIDE  # no larger ones would do
 
 
-def colour(i: int) -> tuple[int, int, int]:
+def color(i: int) -> tuple[int, int, int]:
     return (40 * i, 255 - 40 * i, 128)
 
 
 def test_thumbnails_are_in_the_order_of_the_rows(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(5)]
     for i, path in enumerate(paths):
-        Image.new("RGB", (90 + 10 * i, 200 - 20 * i), colour(i)).save(path)
-    paths[2].write_bytes(b"no picture")
+        Image.new("RGB", (90 + 10 * i, 200 - 20 * i), color(i)).save(path)
+    paths[2].write_bytes(b"no image")
     seen: list[tuple[int, int]] = []
     write_sprite(tmp_path / "s.png", paths, workers=2, progress=lambda *done: seen.append(done))
     sheet = np.asarray(Image.open(tmp_path / "s.png"))
     assert sheet.shape == (3 * 64, 3 * 64, 3)
     tiles = sheet.reshape(3, 64, 3, 64, 3).swapaxes(1, 2).reshape(9, 64 * 64, 3)
     for i, tile in enumerate(tiles):
-        assert (tile == (colour(i) if i < 5 and i != 2 else (128, 128, 128))).all(), i
+        assert (tile == (color(i) if i < 5 and i != 2 else (128, 128, 128))).all(), i
     assert seen == [(i + 1, 5) for i in range(5)]
 
 

@@ -95,7 +95,7 @@ def test_without_a_value_there_is_no_chart() -> None:
     assert line_chart("t", [1, 2], {"c": [None, None]}) == ""
 
 
-def test_curves_have_names_and_colours_of_their_own() -> None:
+def test_curves_have_names_and_colors_of_their_own() -> None:
     figure = line_chart("t", [1, 2], {"<b>": [1.0, 2.0], "d": [None, None], "e": [3.0, 4.0]})
     assert len(points(figure)) == 2 and "&lt;b&gt;" in figure and "<b>" not in figure
     assert titles(figure)[0] == "<b>, epoch 1: 1"

@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix."""
+"""The image of a confusion matrix."""
 
 import io
 
@@ -15,19 +15,19 @@ def drawn(classes: list[str], cells: list[Confusion]) -> Image.Image:
     return image.convert("RGB")
 
 
-def colours(image: Image.Image) -> set[tuple[int, int, int]]:
-    return {colour for _, colour in image.getcolors(2**24)}
+def colors(image: Image.Image) -> set[tuple[int, int, int]]:
+    return {color for _, color in image.getcolors(2**24)}
 
 
 def test_a_row_told_right_is_blue_and_one_told_wrong_is_red() -> None:
-    right = colours(drawn(["a", "b"], [Confusion("a", "a", 5), Confusion("b", "b", 2)]))
-    wrong = colours(drawn(["a", "b"], [Confusion("a", "b", 5), Confusion("b", "a", 2)]))
+    right = colors(drawn(["a", "b"], [Confusion("a", "a", 5), Confusion("b", "b", 2)]))
+    wrong = colors(drawn(["a", "b"], [Confusion("a", "b", 5), Confusion("b", "a", 2)]))
     assert (22, 98, 170) in right and (190, 62, 24) not in right
     assert (190, 62, 24) in wrong and (22, 98, 170) not in wrong
 
 
 @pytest.mark.parametrize("count", [2, 10, 61, 1000])
-def test_any_number_of_classes_makes_a_picture_of_bearable_size(count: int) -> None:
+def test_any_number_of_classes_makes_a_image_of_bearable_size(count: int) -> None:
     classes = [f"class {i}" for i in range(count)]
     image = drawn(classes, [Confusion(name, name, 1) for name in classes])
     assert max(image.size) < 4100

@@ -28,10 +28,9 @@ def found(path: str, **values: Any) -> Found:
 def gallery(names: Sequence[bytes], groups: int = 3) -> str:
     """All of whose texts are these names."""
     texts = [os.fsdecode(name) for name in names]
-    pictures = tuple(found(os.fsdecode(b"/pictures/" + name)) for name in names)
+    images = tuple(found(os.fsdecode(b"/images/" + name)) for name in names)
     parts = [
-        Part(texts[g], texts[g + 1], pictures[g::groups], len(pictures[g::groups]) + g, marked=g > 0)
-        for g in range(groups)
+        Part(texts[g], texts[g + 1], images[g::groups], len(images[g::groups]) + g, marked=g > 0) for g in range(groups)
     ]
     return gallery_page(texts[0], texts[1], parts)
 
@@ -56,7 +55,7 @@ def test_page_of_hostile_names_is_quiet_and_whole(
     assert visited.ask("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     assert visited.ask("document.images.length") == len(names)
     links = visited.ask("[...document.querySelectorAll('.gallery a')].map(a => a.href)")  # as the browser takes them
-    assert sorted(map(unquote_to_bytes, links)) == sorted(b"file:///pictures/" + name for name in names)
+    assert sorted(map(unquote_to_bytes, links)) == sorted(b"file:///images/" + name for name in names)
 
 
 def test_names_are_text_and_make_no_element(
@@ -87,22 +86,22 @@ def test_a_click_opens_the_file(visit: Callable[..., Any], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["a.html", "a.HTM", "a.svg", "a.xhtml ", "a.html.", "a.pdf"])
 def test_what_a_browser_opens_as_a_page_is_no_link(name: str) -> None:
-    html = gallery_page("One", "", [Part("Found", "", (found(f"/pictures/{name}"),), 1, marked=False)])
+    html = gallery_page("One", "", [Part("Found", "", (found(f"/images/{name}"),), 1, marked=False)])
     assert '<a href="file:' not in html and 'src="data:image/jpeg' in html
 
 
 def test_the_sample_is_marked_what_is_gone_is_said_and_counts_are_told(visit: Callable[..., Any]) -> None:
-    pictures = (found("/p/query.png"), found("/p/gone.png", uri=None), found("/p/third.png"))
+    images = (found("/p/query.png"), found("/p/gone.png", uri=None), found("/p/third.png"))
     visited = visit(
-        gallery_page("G", "Lead.", [Part("A", "", pictures, 12_345, True), Part("B", "", pictures[2:], 1, False)])
+        gallery_page("G", "Lead.", [Part("A", "", images, 12_345, True), Part("B", "", images[2:], 1, False)])
     )
     assert visited.ask("[...document.querySelectorAll('.sample .name')].map(e => e.textContent)") == ["query.png"]
     assert visited.ask("[...document.querySelectorAll('.absent')].map(e => e.innerText)") == ["not readable now"]
     notes = visited.ask("[...document.querySelectorAll('h2 .note')].map(e => e.innerText)")
-    assert notes == ["the first 3 of 12,345 pictures", "1 picture"]
+    assert notes == ["the first 3 of 12,345 images", "1 image"]
 
 
-def test_a_name_is_cut_in_its_middle_and_a_small_picture_is_not_smoothed(visit: Callable[..., Any]) -> None:
+def test_a_name_is_cut_in_its_middle_and_a_small_image_is_not_smoothed(visit: Callable[..., Any]) -> None:
     tiny = as_data_uri(np.zeros((8, 8, 3), np.uint8))
     one = found("/p/" + "long-" * 30 + "0001.jpg", uri=tiny, by_pixels=True)
     visited = visit(gallery_page("G", "", [Part("A", "", (one,), 1, False)]))

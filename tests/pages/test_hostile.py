@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
+from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, LabelError, ProbeResult, Score
 from simclr_cli.core.events import Choice
 from simclr_cli.pages.gallery import Found, Part, gallery_page
 from simclr_cli.pages.images import as_data_uri
 from simclr_cli.pages.map import Mapped, map_page
 from simclr_cli.pages.preview import Row, contact_sheet, preview_page
-from simclr_cli.pages.report import NeighboursShown, RunShown, Thumbnail, ViewsShown, report_page
+from simclr_cli.pages.report import NeighborsShown, RunShown, Thumbnail, ViewsShown, report_page
 
 COUNT = 30
 PIXELS = np.zeros((8, 8, 3), np.uint8)
@@ -69,26 +69,26 @@ def preview(names: Sequence[str]) -> str:
 
 
 def report(names: Sequence[str]) -> str:
-    pictures = [Thumbnail(name, URI, 0.5) for name in names]
+    images = [Thumbnail(name, URI, 0.5) for name in names]
     accuracy = Accuracy(50.0, 40.0, 60.0, 50.0, 99.0)
     probe = ProbeResult(
-        encoder=names[0], train_pictures=3, test_pictures=3, classes=tuple(names), chance=18.2,
+        encoder=names[0], train_images=3, test_images=3, classes=tuple(names), chance=18.2,
         scores=tuple(Score(name, accuracy, accuracy, accuracy) for name in names), split=names[1], knn_temperature=0.07,
-        refused=0, model_digest=names[2], verdict=names[3],
+        skipped=0, model_checksum=names[2], verdict=names[3],
         per_class=tuple(ClassScore(name, 30, 10, 50.0, None) for name in names),
         confusion=tuple(Confusion(name, names[0], 3) for name in names[1:]),
-        suspects=tuple(Suspect(name, name, name, 0.1) for name in names),
+        label_errors=tuple(LabelError(name, name, name, 0.1) for name in names),
         few_labels=tuple(FewLabels(name, 8, name, 33.0, 4.1, 5) for name in names),
     )  # fmt: skip
     run = RunShown(
-        name=names[0], finished=True, rows=[], refused=[(name, name) for name in names],
+        name=names[0], finished=True, rows=[], skipped=[(name, name) for name in names],
         config={
             "simclr_version": names[1], "python": names[2], "versions": {names[3]: names[4]},
             "settings": {"epochs": 3, "group_by": names[5], names[6]: names[7]}, "census": {"folder": names[8]},
             "choices": [{"name": name, "value": name, "reason": name} for name in names],
         },
-        views=ViewsShown(names[9], tuple((one, one, one) for one in pictures)),
-        neighbours=NeighboursShown(names[10], (tuple(pictures),)),
+        views=ViewsShown(names[9], tuple((one, one, one) for one in images)),
+        neighbors=NeighborsShown(names[10], (tuple(images),)),
         probe=probe, confusion=URI, outcome={"state": names[11], "words": names[12]},
     )  # fmt: skip
     return report_page(run)
@@ -128,6 +128,6 @@ def test_a_browser_has_nothing_to_say_of_them(kind: str, names: list[str], visit
     assert visited.ask(count) == visit(PAGES[kind]([f"{i}.png" for i in range(COUNT)])).ask(count)
 
 
-def test_a_sheet_is_a_picture_whatever_stands_on_it(names: list[str]) -> None:
+def test_a_sheet_is_a_image_whatever_stands_on_it(names: list[str]) -> None:
     with Image.open(io.BytesIO(contact_sheet(names[0], names, [row(name) for name in names]))) as sheet:
         assert sheet.format == "PNG" and sheet.info == {}

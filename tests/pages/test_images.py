@@ -1,4 +1,4 @@
-"""Pictures as data: URIs, read back by Pillow."""
+"""Images as data: URIs, read back by Pillow."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def test_a_photograph_comes_back_nearly_and_short() -> None:
     assert np.abs(np.asarray(image).astype(int) - photo).mean() < 6
 
 
-def test_one_pixel_is_a_picture() -> None:
+def test_one_pixel_is_a_image() -> None:
     assert opened(as_data_uri(np.full((1, 1, 3), 7, np.uint8))).size == (1, 1)

@@ -23,10 +23,10 @@ from simclr_cli.pages.gallery import opens
 from simclr_cli.pages.images import sheets
 from simclr_cli.pages.map import Mapped, map_page
 
-SIDE = 6  # of the grid of pictures
+SIDE = 6  # of the grid of images
 COUNT = SIDE * SIDE
-ROOT = Path("/pictures of a/folder")
-THUMBNAILS = "[...appears.keys()].filter(asThumbnail)"  # pictures that are shown as such
+ROOT = Path("/images of a/folder")
+THUMBNAILS = "[...appears.keys()].filter(asThumbnail)"  # images that are shown as such
 HOSTILE = [
     b"<script>alert(1)</script>.png", b"</script><script>alert(1)</script>.png", b"<img src=x onerror=alert(1)>.png",
     b"--><script>alert(1)</script>", b"<!-- <script>.png", b"'\"><svg onload=alert(1)>.png", b"&lt;b&gt;.png", b"]]>",
@@ -34,12 +34,12 @@ HOSTILE = [
     b"%2e%2e%2f.png", b"new\nline.png", b"tab\there.png", b"\x1b[31mred.png", b"nul-like \x01\x02.png", b"\xff\xfe.png",
     b"half \xc3.png", b"\xed\xa0\x80 surrogate.png", "right \u202egnp.exe".encode(), "\u2066iso\u2069.png".encode(),
     "line \u2028 and \u2029.png".encode(), "\u200b\ufeff.png".encode(), "\u05e9\u05dc\u05d5\u05dd.png".encode(),
-    "\U0001f98a e\u0301.png".encode(), b"{{ 7 * 7 }} ${1} `x`.png", b"constructor", b"picture.svg",
+    "\U0001f98a e\u0301.png".encode(), b"{{ 7 * 7 }} ${1} `x`.png", b"constructor", b"image.svg",
 ]  # fmt: skip
 
 
 def grid(names: Sequence[str] = (), groupings: Mapping[str, Sequence[str]] | None = None) -> tuple[Mapped, str]:
-    """Pictures on a grid, each of one colour, and the page of them; near in the plane is near by the vectors."""
+    """Images on a grid, each of one color, and the page of them; near in the plane is near by the vectors."""
     names = [*names, *(f"{'abc'[i % 3]}/{i:02}.png" for i in range(len(names), COUNT))]
     places = np.stack(np.divmod(np.arange(COUNT), SIDE), 1).astype(np.float32)
     places += np.random.default_rng(0).uniform(-0.1, 0.1, places.shape).astype(np.float32)
@@ -48,7 +48,7 @@ def grid(names: Sequence[str] = (), groupings: Mapping[str, Sequence[str]] | Non
     chosen = {"folder": [name.split("/")[0] for name in names]} if groupings is None else groupings
     mapped = Mapped(ROOT, names, places, similarities, near, chosen)
     thumbnails = (np.full((40, 64, 3), (5 * i, 255 - 5 * i, 100), np.uint8) for i in range(COUNT))
-    return mapped, map_page("A map", "Some pictures.", mapped, list(sheets(thumbnails, 64)), 64)
+    return mapped, map_page("A map", "Some images.", mapped, list(sheets(thumbnails, 64)), 64)
 
 
 @pytest.fixture
@@ -84,13 +84,13 @@ def point(seen: Any, i: int) -> tuple[float, float]:
     return x, y
 
 
-def points(seen: Any, pictures: Sequence[int]) -> list[list[float]]:
-    """Where pictures are on the screen."""
-    places = f"{list(map(int, pictures))}.map((i) => [acrossTo(i) + box.left, downTo(i) + box.top])"
+def points(seen: Any, images: Sequence[int]) -> list[list[float]]:
+    """Where images are on the screen."""
+    places = f"{list(map(int, images))}.map((i) => [acrossTo(i) + box.left, downTo(i) + box.top])"
     return seen.ask(f"((box) => {places})(canvas.getBoundingClientRect())")
 
 
-def colour_at(seen: Any, x: float, y: float) -> list[int]:
+def color_at(seen: Any, x: float, y: float) -> list[int]:
     settle(seen)
     box = seen.page.locator("#map").bounding_box()
     seen.ask("window.copy = new OffscreenCanvas(width, height).getContext('2d')")
@@ -111,7 +111,7 @@ def quiet(seen: Any) -> bool:
     )
 
 
-def test_a_click_shows_the_picture_and_its_true_neighbours(on: Callable[..., Any]) -> None:
+def test_a_click_shows_the_image_and_its_true_neighbors(on: Callable[..., Any]) -> None:
     mapped, html = grid()
     seen = on(html)
     page = seen.page
@@ -119,18 +119,18 @@ def test_a_click_shows_the_picture_and_its_true_neighbours(on: Callable[..., Any
     page.mouse.click(*point(seen, 14))
     assert page.locator("#name").inner_text() == mapped.names[14]
     shown = page.locator("#nearest .name").all_inner_texts()
-    assert shown == [mapped.names[i] for i in mapped.neighbours[14]]
+    assert shown == [mapped.names[i] for i in mapped.neighbors[14]]
     beside = {i for i in range(COUNT) if max(abs(i // SIDE - 14 // SIDE), abs(i % SIDE - 14 % SIDE)) == 1}
-    assert set(mapped.neighbours[14].tolist()) == beside  # in the plane too
+    assert set(mapped.neighbors[14].tolist()) == beside  # in the plane too
     assert page.locator("#nearest b").first.inner_text() == f"{mapped.similarities[14, 0]:.3f}"
     assert page.locator("#file").get_attribute("href") == (ROOT / mapped.names[14]).as_uri()
     page.locator("#nearest button").nth(2).click()
-    assert page.locator("#name").inner_text() == mapped.names[mapped.neighbours[14, 2]]
+    assert page.locator("#name").inner_text() == mapped.names[mapped.neighbors[14, 2]]
     page.keyboard.press("Escape")
     assert page.locator("#panel").is_hidden() and quiet(seen)
 
 
-def test_the_pointer_tells_the_name_and_shows_the_picture(on: Callable[..., Any]) -> None:
+def test_the_pointer_tells_the_name_and_shows_the_image(on: Callable[..., Any]) -> None:
     mapped, html = grid()
     seen = on(html)
     x, y = point(seen, 21)
@@ -138,7 +138,7 @@ def test_the_pointer_tells_the_name_and_shows_the_picture(on: Callable[..., Any]
     assert seen.page.locator("#tip .name").inner_text() == mapped.names[21]
     shown = seen.ask("[...document.querySelector('#tip canvas').getContext('2d').getImageData(9, 9, 1, 1).data]")
     assert np.abs(np.array(shown[:3]) - (105, 150, 100)).max() <= 4
-    seen.page.mouse.move(x + 40, y + 60)  # between pictures
+    seen.page.mouse.move(x + 40, y + 60)  # between images
     assert seen.page.locator("#tip").is_hidden()
 
 
@@ -160,7 +160,7 @@ def test_search_counts_dims_the_others_and_goes_from_one_to_the_next(on: Callabl
     assert page.locator("#found").inner_text() == f"0 of {COUNT}"
     page.fill("#query", "")
     settle(seen)
-    assert len(seen.ask(THUMBNAILS)) == COUNT and page.locator("#colour-by").is_hidden()
+    assert len(seen.ask(THUMBNAILS)) == COUNT and page.locator("#color-by").is_hidden()
 
 
 def test_zoom_by_wheel_buttons_and_keys_keeps_what_is_under_the_pointer(on: Callable[..., Any]) -> None:
@@ -204,26 +204,24 @@ def test_dragging_moves_the_map_and_is_no_click(on: Callable[..., Any]) -> None:
     assert seen.page.locator("#panel").is_hidden()
 
 
-def test_colours_change_and_the_legend_leaves_what_is_chosen(on: Callable[..., Any]) -> None:
+def test_colors_change_and_the_legend_leaves_what_is_chosen(on: Callable[..., Any]) -> None:
     groups = {"folder": [f"g{i % 3}" for i in range(COUNT)], "cluster": [f"c{min(i, 11)}" for i in range(COUNT)]}
     seen = on(grid(groupings=groups)[1])
     page = seen.page
-    page.uncheck("#pictures")
-    colour = {name: tuple(bytes.fromhex(value[1:])) for name, value in css_groups("light").items()}
-    assert colour_at(seen, *point(seen, 4)) == list(colour["1"])
+    page.uncheck("#images")
+    color = {name: tuple(bytes.fromhex(value[1:])) for name, value in css_groups("light").items()}
+    assert color_at(seen, *point(seen, 4)) == list(color["1"])
     page.locator("#legend button").nth(2).click()
-    assert colour_at(seen, *point(seen, 4)) == [0xD8, 0xD5, 0xCE] and colour_at(seen, *point(seen, 5)) == list(
-        colour["2"]
-    )
-    page.select_option("#colour", "cluster")  # the largest first; more than nine share a colour
+    assert color_at(seen, *point(seen, 4)) == [0xD8, 0xD5, 0xCE] and color_at(seen, *point(seen, 5)) == list(color["2"])
+    page.select_option("#color", "cluster")  # the largest first; more than nine share a color
     labels = page.locator("#legend .label").all_inner_texts()
     assert labels == ["c11", "c0", "c1", *(f"c{i}" for i in (10, *range(2, 7))), "3 others"]
-    assert colour_at(seen, *point(seen, 30)) == list(colour["0"])
-    assert colour_at(seen, *point(seen, 9)) == list(colour["other"])
-    page.select_option("#colour", "")
-    assert colour_at(seen, *point(seen, 4)) == [0x6B, 0x72, 0x80] and page.locator("#legend button").count() == 0
-    page.check("#pictures")
-    assert np.abs(np.array(colour_at(seen, *point(seen, 4))) - (20, 235, 100)).max() <= 4
+    assert color_at(seen, *point(seen, 30)) == list(color["0"])
+    assert color_at(seen, *point(seen, 9)) == list(color["other"])
+    page.select_option("#color", "")
+    assert color_at(seen, *point(seen, 4)) == [0x6B, 0x72, 0x80] and page.locator("#legend button").count() == 0
+    page.check("#images")
+    assert np.abs(np.array(color_at(seen, *point(seen, 4))) - (20, 235, 100)).max() <= 4
     assert quiet(seen)
 
 
@@ -280,7 +278,7 @@ def test_keys_alone_reach_everything(on: Callable[..., Any]) -> None:
     for _ in range(12):
         page.keyboard.press("Tab")
         reached.append(seen.ask("document.activeElement.id || document.activeElement.closest('[id]')?.id"))
-    assert reached[:7] == ["query", "colour", "pictures", "map", "in", "out", "all"] and "legend" in reached
+    assert reached[:7] == ["query", "color", "images", "map", "in", "out", "all"] and "legend" in reached
     page.focus("#map")
     page.keyboard.press("Enter")
     assert seen.ask("document.activeElement.id") == "name" and page.locator("#panel").is_visible()
@@ -310,7 +308,7 @@ def test_hostile_names_are_text_and_their_files_are_found(on: Callable[..., Any]
     for name in (names[2], names[19]):
         seen.page.fill("#query", safe(name))
         assert seen.page.locator("#found").inner_text() == f"1 of {COUNT}"
-    seen.page.select_option("#colour", safe(names[1]))
+    seen.page.select_option("#color", safe(names[1]))
     assert quiet(seen) and seen.ask("document.scripts.length") == 3  # data, one sheet, and ours
 
 
@@ -346,8 +344,8 @@ def test_the_policy_lets_one_script_run_and_no_other(on: Callable[..., Any]) -> 
     found = Scripts(html)
     kinds = [kind for kind, _ in found.scripts]
     assert kinds == ["application/json", "text/plain", None]
-    digest = base64.b64encode(hashlib.sha256(found.scripts[2][1].encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in found.policy and "default-src 'none'" in found.policy
+    checksum = base64.b64encode(hashlib.sha256(found.scripts[2][1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{checksum}'" in found.policy and "default-src 'none'" in found.policy
     assert json.loads(found.scripts[0][1])["names"][: len(names)] == [safe(name) for name in names]
     assert found.scripts[0][1].isascii() and not set("<>&") & set(found.scripts[0][1])
     assert "innerHTML" not in found.scripts[2][1] and "http" not in found.scripts[2][1]
@@ -357,7 +355,7 @@ def test_the_policy_lets_one_script_run_and_no_other(on: Callable[..., Any]) -> 
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_map_of_one_or_two_pictures(on: Callable[..., Any], count: int) -> None:
+def test_a_map_of_one_or_two_images(on: Callable[..., Any], count: int) -> None:
     near = np.arange(count)[::-1].reshape(-1, 1)[:, : count - 1]
     mapped = Mapped(ROOT, ["a", "b"][:count], np.zeros((count, 2), np.float32), near.astype(np.float32), near, {})
     seen = on(map_page("t", "l", mapped, list(sheets([np.zeros((8, 8, 3), np.uint8)] * count, 64)), 64))
@@ -366,7 +364,7 @@ def test_a_map_of_one_or_two_pictures(on: Callable[..., Any], count: int) -> Non
 
 
 def css_groups(scheme: str) -> dict[str, str]:
-    """The colours of groups by their names: 0 to 8, and other."""
+    """The colors of groups by their names: 0 to 8, and other."""
     css = (Path(str(map_page.__code__.co_filename)).parent / "map.css").read_text()
     light, _, dark = css.partition("@media (prefers-color-scheme: dark)")
     return dict(re.findall(r"--group-(\w+): (#\w{6})", light if scheme == "light" else dark))
@@ -398,13 +396,13 @@ def oklab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("eyes", EYES)
-def test_colours_of_groups_are_told_apart_by_any_eyes(scheme: str, eyes: str) -> None:
-    colours = [bytes.fromhex(value[1:]) for value in css_groups(scheme).values()]
-    shown = np.array([list(colour) for colour in colours]) / 255
+def test_colors_of_groups_are_told_apart_by_any_eyes(scheme: str, eyes: str) -> None:
+    colors = [bytes.fromhex(value[1:]) for value in css_groups(scheme).values()]
+    shown = np.array([list(color) for color in colors]) / 255
     linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
     seen = oklab(linear @ EYES[eyes].T)
     apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 9 * np.eye(len(seen))
-    assert len(colours) == 10 and apart.min() > 0.1
+    assert len(colors) == 10 and apart.min() > 0.1
 
 
 def test_five_hundred_hostile_names_come_back_from_the_page(nasty_names: Callable[[int], list[bytes]]) -> None:

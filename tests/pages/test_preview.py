@@ -1,4 +1,4 @@
-"""The page of views: every picture and setting on it, as it is, and every stranger's text inert."""
+"""The page of views: every image and setting on it, as it is, and every stranger's text inert."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from simclr_cli.core.events import Choice
-from simclr_cli.pages.preview import COLOURS, Row, preview_page
+from simclr_cli.pages.preview import COLORS, Row, preview_page
 
 CHOICES = [Choice("crop min", "0.2", "the preset microscopy: <b>why</b>")]
 
 
 class Seen(HTMLParser):
-    """The pictures and the words of a page."""
+    """The images and the words of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -37,15 +37,15 @@ class Seen(HTMLParser):
 
 def row(name: str, side: int = 16) -> Row:
     flat = np.kron(np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)), np.ones((1, 4, 4, 1))).astype(np.uint8)
-    picture = np.zeros((30, 40, 3), dtype=np.uint8)
-    return Row(name, (300, 400), picture, np.array([[0, 0, 1, 1]] * 2, dtype=np.float32), flat[:, :side, :side])
+    image = np.zeros((30, 40, 3), dtype=np.uint8)
+    return Row(name, (300, 400), image, np.array([[0, 0, 1, 1]] * 2, dtype=np.float32), flat[:, :side, :side])
 
 
 def pixels(source: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))))
 
 
-def test_page_shows_each_picture_its_views_and_the_reasons() -> None:
+def test_page_shows_each_image_its_views_and_the_reasons() -> None:
     rows = [row("a.png"), row("b.png")]
     seen = Seen(preview_page("Views of x", "64 px.", ["Notice this."], rows, CHOICES))
     assert len(seen.images) == 2 * (1 + 2)
@@ -53,7 +53,7 @@ def test_page_shows_each_picture_its_views_and_the_reasons() -> None:
         assert wanted in seen.words
     for shown, view in zip(seen.images[1:3], rows[0].views, strict=True):
         assert np.array_equal(pixels(shown["src"] or "")[::8, ::8], view)  # 16 px at 128, no pixel changed
-    assert [image["style"] for image in seen.images[1:3]] == [f"border-color: {colour}" for colour in COLOURS[:2]]
+    assert [image["style"] for image in seen.images[1:3]] == [f"border-color: {color}" for color in COLORS[:2]]
     assert all((image["src"] or "").startswith("data:image/") for image in seen.images)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor, ImageFont
 
-from simclr_cli.pages.preview import COLOURS, MARGIN, Row, at_side, boxed, contact_sheet, elided, shown_side, wrapped
+from simclr_cli.pages.preview import COLORS, MARGIN, Row, at_side, boxed, contact_sheet, elided, shown_side, wrapped
 
 NAMES = (
     "plain.jpg",
@@ -24,9 +24,9 @@ NAMES = (
 
 def row(name: str = "a.png", height: int = 60, width: int = 80, views: int = 3, side: int = 32, seed: int = 0) -> Row:
     noise = np.random.default_rng(seed)
-    picture = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
     crops = np.tile(np.array([[0.25, 0.25, 0.5, 0.5]], dtype=np.float32), (views, 1))
-    return Row(name, (height, width), picture, crops, noise.integers(0, 256, (views, side, side, 3), dtype=np.uint8))
+    return Row(name, (height, width), image, crops, noise.integers(0, 256, (views, side, side, 3), dtype=np.uint8))
 
 
 def opened(data: bytes) -> Image.Image:
@@ -52,9 +52,9 @@ def test_every_view_stands_on_the_sheet_pixel_for_pixel_in_reading_order(side: i
     assert all(len(found) == 1 for found in places)
     order = [found[0] for found in places]
     assert order == sorted(order)
-    for (y, x), colour in zip(order, COLOURS[:3] * 2, strict=True):  # the edge below has the crop's colour
+    for (y, x), color in zip(order, COLORS[:3] * 2, strict=True):  # the edge below has the crop's color
         below = sheet[y + zoom * side : y + zoom * side + 4, x : x + zoom * side]
-        assert (below == ImageColor.getrgb(colour)).all()
+        assert (below == ImageColor.getrgb(color)).all()
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_a_crop_is_framed_where_it_is() -> None:
     white = np.full((100, 200, 3), 255, dtype=np.uint8)
     crops = np.array([[0.2, 0.5, 0.6, 0.25]], dtype=np.float32)
     image = np.asarray(boxed(Row("a", (100, 200), white, crops, np.zeros((1, 8, 8, 3), dtype=np.uint8)), 200, 100))
-    ys, xs = np.nonzero((image == ImageColor.getrgb(COLOURS[0])).all(axis=2))
+    ys, xs = np.nonzero((image == ImageColor.getrgb(COLORS[0])).all(axis=2))
     assert image.shape == (100, 200, 3)
     assert (ys.min(), ys.max(), xs.min(), xs.max()) == (20, 79, 100, 149)
     assert (image[30:70, 110:140] == 255).all()
 
 
-def test_a_picture_keeps_its_shape_within_its_place() -> None:
+def test_a_image_keeps_its_shape_within_its_place() -> None:
     assert boxed(row(height=400, width=300), 160, 128).size == (96, 128)
     assert boxed(row(height=30, width=60), 160, 128).size == (160, 80)
 
@@ -102,7 +102,7 @@ def test_text_keeps_to_its_width(text: str, width: int) -> None:
 
 def test_short_text_stays_and_wrapping_loses_no_word() -> None:
     assert elided("a/b.png", 12, 200) == "a/b.png"
-    words = "crop 0.08 to 1, colour 1, grey 0.2, flip 0.5"
+    words = "crop 0.08 to 1, color 1, grayscale 0.2, flip 0.5"
     lines = wrapped(words, 15, 120)
     assert len(lines) > 1 and " ".join(lines) == words
     assert wrapped("", 15, 100) == []

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, ProbeResult, Score, Suspect
-from simclr_cli.core.events import EpochDone, Health
+from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, LabelError, ProbeResult, Score
+from simclr_cli.core.events import EpochDone, ValidationMetrics
 from simclr_cli.pages.images import as_data_uri
-from simclr_cli.pages.report import NeighboursShown, RunShown, Thumbnail, ViewsShown, report_page
+from simclr_cli.pages.report import NeighborsShown, RunShown, Thumbnail, ViewsShown, report_page
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.png",
@@ -27,7 +27,7 @@ HOSTILE = (
 
 
 def rows(epochs: int, every: int = 1) -> list[dict[str, Any]]:
-    health = Health(0.3, -2.5, 40.0, 20.0, 97.0, 0.9, 0.1, 256, True)
+    health = ValidationMetrics(0.3, -2.5, 40.0, 20.0, 97.0, 0.9, 0.1, 256, True)
     return [
         dataclasses.asdict(
             EpochDone(e, 4.0 / e, 0.001, 180.0, 7.0, *((health, 60.0 + e / epochs) if e % every == 0 else ()))
@@ -46,14 +46,14 @@ def accuracy(top_1: float) -> Accuracy:
 
 def probe_of(names: tuple[str, ...]) -> ProbeResult:
     return ProbeResult(
-        encoder="run", train_pictures=300, test_pictures=100, classes=names, chance=18.2,
+        encoder="run", train_images=300, test_images=100, classes=names, chance=18.2,
         scores=(Score("trained", accuracy(61.2), accuracy(55.0), accuracy(66.1)),
                 Score(names[0], accuracy(44.0), accuracy(40.0), None, 17.2, 12.0, 22.4)),
-        split="a fifth of each class", knn_temperature=0.07, refused=0, model_digest="d",
+        split="a fifth of each class", knn_temperature=0.07, skipped=0, model_checksum="d",
         verdict=f"It is of {names[0]}.",
         per_class=tuple(ClassScore(name, 30, 10, 50.0, None) for name in names),
         confusion=(Confusion(names[0], names[-1], 1_234), Confusion(names[0], names[0], 77_777)),
-        suspects=tuple(Suspect(name, name, names[0], 0.012) for name in names),
+        label_errors=tuple(LabelError(name, name, names[0], 0.012) for name in names),
         few_labels=(FewLabels("trained", 8, "1 %", 33.0, 4.1, 5),),
     )  # fmt: skip
 
@@ -68,11 +68,11 @@ def shown(names: tuple[str, ...] = HOSTILE, **others: Any) -> RunShown:
             "simclr_version": "0.1.0", "python": "3.12.1", "versions": {"torch": "2.15.0"},
             "settings": {"epochs": 30, "group_by": names[1], "seed": 0},
             "choices": [{"name": "epochs", "value": "30", "reason": names[2]}],
-            "census": {"folder": names[3], "pictures": 300},
+            "census": {"folder": names[3], "images": 300},
         },
-        "refused": [(name, f"damaged: {name}") for name in names],
+        "skipped": [(name, f"damaged: {name}") for name in names],
         "views": ViewsShown("Eight.", tuple((Thumbnail(name, uri(1)), one, one) for name in names), cosines),
-        "neighbours": NeighboursShown(
+        "neighbors": NeighborsShown(
             "Near.", tuple((one, *(Thumbnail(name, uri(2), 0.5) for name in names)) for _ in range(6))
         ),
         "probe": probe_of(names), "confusion": uri(3, 300), "outcome": {"state": "learning", "words": names[0]},
@@ -121,21 +121,21 @@ def test_names_of_files_are_text_and_make_no_element(visit: Callable[..., Any]) 
 def test_light_and_dark_differ_and_both_can_be_read(visit: Callable[..., Any]) -> None:
     """Contrast of text to its ground at least 4.5, as WCAG AA asks for."""
     html = report_page(shown())
-    colours = {}
+    colors = {}
     for scheme in ("light", "dark"):
         visited = visit(html, scheme=scheme)
-        colours[scheme] = [
+        colors[scheme] = [
             visited.ask(f"getComputedStyle(document.querySelector('{where}')).{which}")
             for where, which in (("body", "backgroundColor"), ("body", "color"), (".lead", "color"), ("nav a", "color"))
         ]
-    assert not set(colours["light"]) & set(colours["dark"])
-    for ground, *inks in colours.values():
+    assert not set(colors["light"]) & set(colors["dark"])
+    for ground, *inks in colors.values():
         assert all(contrast(ground, ink) >= 4.5 for ink in inks)
 
 
 def contrast(one: str, other: str) -> float:
-    def luminance(colour: str) -> float:
-        channels = np.array([int(part) for part in colour[4:-1].split(",")]) / 255
+    def luminance(color: str) -> float:
+        channels = np.array([int(part) for part in color[4:-1].split(",")]) / 255
         linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
         return float(linear @ [0.2126, 0.7152, 0.0722])
 
@@ -146,12 +146,12 @@ def contrast(one: str, other: str) -> float:
 def test_a_large_run_makes_a_small_page(visit: Callable[..., Any]) -> None:
     names = tuple(f"{'folder/' * 20}{i}.jpg" for i in range(5_000))
     large = shown(
-        rows=rows(2_000), refused=[(name, f"damaged: {i % 40}") for i, name in enumerate(names)],
-        probe=dataclasses.replace(probe_of(names[:1_000]), suspects=probe_of(names).suspects),
+        rows=rows(2_000), skipped=[(name, f"damaged: {i % 40}") for i, name in enumerate(names)],
+        probe=dataclasses.replace(probe_of(names[:1_000]), label_errors=probe_of(names).label_errors),
     )  # fmt: skip
     html = report_page(large)
     assert len(html.encode()) < 5_000_000
-    assert "And 4,900 more, in refused.json" in html and "And 950 more, in probe/probe.json" in html
+    assert "And 4,900 more, in skipped.json" in html and "And 950 more, in probe/probe.json" in html
     visited = visit(html, width=375)
     assert visited.complaints == [] and visited.ask("document.documentElement.scrollWidth") <= 375
 
@@ -165,11 +165,11 @@ def test_an_unfinished_run_shows_what_there_is(visit: Callable[..., Any]) -> Non
 
 
 def test_health_and_knn_are_drawn_where_they_were_measured() -> None:
-    without = report_page(shown(rows=[{**row, "health": None, "knn": None} for row in rows(3)]))
+    without = report_page(shown(rows=[{**row, "validation": None, "knn_accuracy": None} for row in rows(3)]))
     sparse = report_page(shown(rows=rows(30, every=10)))
-    assert "Health was not measured" in without and "Uniformity" not in without
-    assert "Health was not measured" not in sparse
-    for title in ("kNN", "Found again", "Cosine", "Effective rank", "Alignment", "Uniformity", "Learning rate"):
+    assert "ValidationMetrics was not measured" in without and "Uniformity" not in without
+    assert "ValidationMetrics was not measured" not in sparse
+    for title in ("kNN", "View retrieval accuracy", "Cosine", "Effective rank", "Alignment", "Uniformity", "Learning rate"):
         assert f"<figcaption>{title}" in sparse
     assert sparse.count("epoch 20: 60.67 %") == 1 and "epoch 21: 60" not in sparse
 

@@ -23,7 +23,7 @@ from simclr_cli.pages.images import (
 
 
 def flat(place: int, high: int, wide: int) -> Pixels:
-    """A picture of one colour, which tells its place."""
+    """An image of one color, which tells its place."""
     return np.full((high, wide, 3), (40 + place * 37 % 180, 40 + place * 91 % 180, 40 + place * 53 % 180), np.uint8)
 
 
@@ -31,19 +31,19 @@ def pixels(sheet: Sheet) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet.jpeg))))
 
 
-def test_every_thumbnail_lies_in_its_square_and_nothing_of_its_neighbours() -> None:
+def test_every_thumbnail_lies_in_its_square_and_nothing_of_its_neighbors() -> None:
     side = 248  # four in a row
-    pictures = [flat(i, 248 - 30 * (i % 3), 248 - 50 * (i % 2)) for i in range(19)]
-    first, second = sheets(iter(pictures), side)
+    images = [flat(i, 248 - 30 * (i % 3), 248 - 50 * (i % 2)) for i in range(19)]
+    first, second = sheets(iter(images), side)
     assert pixels(first).shape == (4 * side, 4 * side, 3) and pixels(second).shape == (side, 4 * side, 3)
     shapes = np.concatenate([first.shapes, second.shapes])
     assert len(shapes) == 19 and shapes.dtype == np.uint8
-    for place, picture in enumerate(pictures):
-        high, wide = picture.shape[:2]
+    for place, image in enumerate(images):
+        high, wide = image.shape[:2]
         within = place % 16
         top, left = within // 4 * side, within % 4 * side
         shown = pixels(first if place < 16 else second)[top : top + high, left : left + wide]
-        assert np.abs(shown.astype(int) - picture[0, 0]).max() <= 3
+        assert np.abs(shown.astype(int) - image[0, 0]).max() <= 3
 
 
 def test_what_cannot_be_shown_leaves_its_square_empty() -> None:
@@ -55,7 +55,7 @@ def test_what_cannot_be_shown_leaves_its_square_empty() -> None:
 @pytest.mark.parametrize(
     ("count", "side", "step"), [(1, 64, 1), (10_000, 64, 1), (40_000, 40, 1), (100_000, 24, 1), (400_000, 24, 4)]
 )
-def test_more_pictures_have_smaller_thumbnails_and_very_many_some(count: int, side: int, step: int) -> None:
+def test_more_images_have_smaller_thumbnails_and_very_many_some(count: int, side: int, step: int) -> None:
     assert (thumbnail_side(count), thumbnail_step(count)) == (side, step)
 
 

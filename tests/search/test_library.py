@@ -51,18 +51,18 @@ def opened(own: Any, report: Callable[[Event], None] = lambda _: None, **values:
 
 def check(own: Any, index: Index, tmp_path: Path) -> None:
     """The index is, row by row, what `embed` makes of the folder as it is now."""
-    made = embed(EmbedSettings(images=own.pictures, runs=own.runs, out=tmp_path / "all.npy"))
-    vectors = read_vectors(Path(made.out), model_digest=made.model_digest)
+    made = embed(EmbedSettings(images=own.images, runs=own.runs, out=tmp_path / "all.npy"))
+    vectors = read_vectors(Path(made.out), model_checksum=made.model_checksum)
     assert sorted(index.names) == sorted(vectors.rows)
     by_name = dict(zip(index.names, index.h[:], strict=True))
     np.testing.assert_allclose(np.stack([by_name[name] for name in vectors.rows]), vectors.values, atol=1e-5)
     for place, name in enumerate(index.names):
-        status = (own.pictures / name).stat()
+        status = (own.images / name).stat()
         assert index.images[["bytes", "modified_ns"]][place].tolist() == (status.st_size, status.st_mtime_ns)
         assert index.place(name) == place and index.name(place) == name
 
 
-CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {  # what is done, and how many pictures are embedded for it
+CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {  # what is done, and how many images are embedded for it
     "added": (lambda pics: draw_at(pics / "bricks" / "new.png"), 1),
     "a copy added": (lambda pics: shutil.copy(pics / "dots" / "0000.png", pics / "bricks" / "new.png"), 0),
     "removed": (lambda pics: (pics / "bricks" / "0000.png").unlink(), 0),
@@ -91,11 +91,11 @@ def test_a_change_costs_only_itself(own: Any, tmp_path: Path, embedded: list[str
     opened(own)
     assert len(embedded) == 48
     do, cost = CHANGES[change]
-    do(own.pictures)
+    do(own.images)
     said: list[Event] = []
     index = opened(own, said.append)
     assert len(embedded) == 48 + cost
-    assert any(isinstance(event, Note) and "The pictures have changed" in event.text for event in said)
+    assert any(isinstance(event, Note) and "The images have changed" in event.text for event in said)
     check(own, index, tmp_path)
     opened(own)
     assert len(embedded) == 48 + cost
@@ -105,23 +105,23 @@ def test_many_changes_one_after_another(own: Any, tmp_path: Path, embedded: list
     rng = np.random.default_rng(0)
     opened(own)
     for turn in range(4):
-        files = sorted(path for path in own.pictures.rglob("*.*"))
+        files = sorted(path for path in own.images.rglob("*.*"))
         for path in rng.choice(np.array(files, dtype=object), 6, replace=False):
             path.unlink() if rng.random() < 0.5 else path.rename(path.with_name(f"{turn}-{path.name}"))
-        shutil.copy(next(own.pictures.rglob("*.png")), own.pictures / f"more-{turn}.png")
+        shutil.copy(next(own.images.rglob("*.png")), own.images / f"more-{turn}.png")
         index = opened(own)
     check(own, index, tmp_path)
     assert len(embedded) == 48 and len(list(own.run.vectors.iterdir())) == 4
 
 
-def test_broken_pictures_are_tried_once(own: Any, embedded: list[str]) -> None:
-    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
-    cut = (own.pictures / "dots" / "0001.jpg").read_bytes()
-    (own.pictures / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
+def test_broken_images_are_tried_once(own: Any, embedded: list[str]) -> None:
+    (own.images / "bricks" / "empty.png").write_bytes(b"")
+    cut = (own.images / "dots" / "0001.jpg").read_bytes()
+    (own.images / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     assert len(opened(own)) == 47
     assert [entry.name for entry in opened(own).skipped] == ["dots/0001.jpg"]
     assert embedded.count("dots/0001.jpg") == 1
-    (own.pictures / "dots" / "0001.jpg").write_bytes(cut)
+    (own.images / "dots" / "0001.jpg").write_bytes(cut)
     assert len(opened(own)) == 48 and opened(own).skipped == ()
 
 
@@ -129,10 +129,10 @@ def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
     own: Any, tmp_path: Path, embedded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the third part of four: two parts are known the next time, and none is searched before the end."""
-    ready_digest = opened(own).model_digest
+    ready_checksum = opened(own).model_checksum
     old = sorted(opened(own).names)
     for i in range(8):
-        draw_at(own.pictures / f"new-{i}.png", i)
+        draw_at(own.images / f"new-{i}.png", i)
     monkeypatch.setattr(indexing, "KEPT_EVERY", 2)
 
     def stop(event: Event) -> None:
@@ -141,9 +141,9 @@ def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
 
     with pytest.raises(Interrupted):
         opened(own, stop)
-    stopped = read_index(own.run.vectors, model_digest=ready_digest)
+    stopped = read_index(own.run.vectors, model_checksum=ready_checksum)
     assert stopped is not None and sorted(stopped.names) == old and len(stopped.known) == len(old) + 4
-    assert sorted(opened(own, as_is=True).names) == old
+    assert sorted(opened(own, no_update=True).names) == old
     index = opened(own)
     assert len(embedded) == 48 + 6 + 4 and len(index) == 56 and not index.is_unfinished
     check(own, index, tmp_path)
@@ -151,11 +151,11 @@ def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
 
 def test_all_gone_is_an_error_and_the_old_vectors_stand(own: Any) -> None:
     old = opened(own)
-    for path in own.pictures.rglob("*.*"):
+    for path in own.images.rglob("*.*"):
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError):
         opened(own)
-    again = read_index(own.run.vectors, model_digest=old.model_digest)
+    again = read_index(own.run.vectors, model_checksum=old.model_checksum)
     assert again is not None and again.names == old.names
 
 
@@ -185,23 +185,23 @@ def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -
     check(own, opened(own), tmp_path)
 
 
-def test_vectors_of_a_newer_version_are_left_alone(own: Any, digest: Callable[..., Any]) -> None:
+def test_vectors_of_a_newer_version_are_left_alone(own: Any, checksum: Callable[..., Any]) -> None:
     opened(own)
     file = own.run.vectors / "index.json"
     write_json(file, {**json.loads(file.read_text()), "format_version": 99})
-    before = digest(own.run.vectors)
+    before = checksum(own.run.vectors)
     with pytest.raises(RunError, match="newer format") as caught:
         opened(own)
-    assert "pipx upgrade" in caught.value.remedy and digest(own.run.vectors) == before
+    assert "pipx upgrade" in caught.value.remedy and checksum(own.run.vectors) == before
 
 
 def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) -> None:
     settings = SimilarSettings(queries=(ANY,), runs=own.runs)
     first = open_index(choose_run(settings), lambda _: None)[1]
-    shutil.copy(own.pictures / "dots" / "0000.png", own.pictures / "one-more.png")
+    shutil.copy(own.images / "dots" / "0000.png", own.images / "one-more.png")
     assert open_index(choose_run(settings), lambda _: None)[1].random.tolist() == first.random.tolist()
-    shutil.rmtree(own.pictures / "bricks")
-    shutil.rmtree(own.pictures / "zigzag")
+    shutil.rmtree(own.images / "bricks")
+    shutil.rmtree(own.images / "zigzag")
     now = open_index(choose_run(settings), lambda _: None)[1]
     assert now.random_pairs < first.random_pairs
     index = own.run.vectors / "index.json"
@@ -230,7 +230,7 @@ def test_vectors_that_were_never_finished_do_not_serve(
     with pytest.raises(Interrupted):
         opened(own, stop)
     with pytest.raises(RunError, match="never finished"):
-        opened(own, as_is=True)
+        opened(own, no_update=True)
     assert len(opened(own)) == 48 and len(embedded) == 40 + 28  # the first 20 are known
 
 
@@ -238,12 +238,12 @@ def test_as_is_says_what_is_wrong_with_the_vectors(own: Any) -> None:
     opened(own)
     (own.run.vectors / "index.json").write_text("{")
     with pytest.raises(RunError, match=r"cannot be read|does not describe") as caught:
-        opened(own, as_is=True)
-    assert "--as-is" in caught.value.remedy
+        opened(own, no_update=True)
+    assert "--no-update" in caught.value.remedy
 
 
 def test_what_is_left_out_is_said(own: Any) -> None:
-    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    (own.images / "bricks" / "empty.png").write_bytes(b"")
     said: list[Event] = []
     opened(own, said.append)
     assert any(
@@ -255,12 +255,12 @@ def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
     make = files.ensure_folder
 
-    def refused(path: Path) -> None:
+    def skipped(path: Path) -> None:
         if path.is_relative_to(folder):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         make(path)
 
-    monkeypatch.setattr(files, "ensure_folder", refused)
+    monkeypatch.setattr(files, "ensure_folder", skipped)
 
 
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
@@ -274,7 +274,7 @@ def test_a_run_that_may_only_be_read_is_searched_as_it_stands(own: Any, monkeypa
     read_only(own.run.path, monkeypatch)
     index, warnings = warnings_of(own)
     assert index.names == old.names and warnings == []
-    draw_at(own.pictures / "bricks" / "new.png")
+    draw_at(own.images / "bricks" / "new.png")
     index, warnings = warnings_of(own)
     assert index.names == old.names and any("vectors made before are searched" in text for text in warnings)
 
@@ -293,7 +293,7 @@ def test_while_another_process_embeds_the_vectors_made_before_are_searched(
         with pytest.raises(Busy):
             opened(own)  # there are none
     old = opened(own)
-    draw_at(own.pictures / "bricks" / "new.png")
+    draw_at(own.images / "bricks" / "new.png")
     with locked(own.run.vectors, lambda _: None):
         index, warnings = warnings_of(own)
         assert index.names == old.names and "Another process writes in" in warnings[0]
@@ -315,9 +315,9 @@ def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyP
     opened(own)
 
 
-def test_a_right_taken_away_is_not_remembered_of_a_picture(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_right_taken_away_is_not_remembered_of_a_image(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(own)
-    draw_at(own.pictures / "new.png", 1)
+    draw_at(own.images / "new.png", 1)
     sound = Path.open
 
     def closed(path: Path, *arguments: Any, **values: Any) -> Any:

@@ -33,11 +33,11 @@ WIDTH = 40
 
 
 def index_of(
-    folder: Path, root: Path, names: list[str], h: NDArray[np.float64], digests: list[bytes], size: Any
+    folder: Path, root: Path, names: list[str], h: NDArray[np.float64], checksums: list[bytes], size: Any
 ) -> Index:
     images = np.zeros(len(names), IMAGE)
     images["bytes"], images["size"] = np.arange(len(names)), size
-    images["digest"] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+    images["checksum"] = np.frombuffer(b"".join(checksums), np.uint8).reshape(-1, 32)
     rows = Rows((h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32), names, images)
     return append(Index(folder, str(root), "f" * 64, h.shape[1]), rows).known
 
@@ -48,7 +48,7 @@ def scenes(tmp_path: Path, draw: Callable[..., Any]) -> Index:
     rng = np.random.default_rng(0)
     root, names, rows, sizes = tmp_path / "pics", [], [], []
     for scene in range(12):
-        pixels, centre = draw(root / f"{scene:02}.png", seed=scene), rng.standard_normal(WIDTH)
+        pixels, center = draw(root / f"{scene:02}.png", seed=scene), rng.standard_normal(WIDTH)
         whole = Image.fromarray(pixels).resize((96, 96))
         variants = {
             "": whole,
@@ -59,14 +59,14 @@ def scenes(tmp_path: Path, draw: Callable[..., Any]) -> Index:
         }
         for kind, variant in variants.items():
             variant.save(root / f"{scene:02}{kind}.png")
-            row = centre + (0.4 if kind == "cut" else 0.05) * rng.standard_normal(WIDTH)
+            row = center + (0.4 if kind == "cut" else 0.05) * rng.standard_normal(WIDTH)
             for name in [f"{scene:02}{kind}.png", f"{scene:02}{kind}-twice.png"][: 1 + int(rng.integers(3) == 0)]:
                 (root / name).write_bytes((root / f"{scene:02}{kind}.png").read_bytes())
                 names.append(name)
                 rows.append(row)
                 sizes.append(variant.size[::-1])
-    digests = [hashlib.sha256((root / name).read_bytes()).digest() for name in names]
-    return index_of(tmp_path / "index", root, names, np.array(rows), digests, sizes)
+    checksums = [hashlib.sha256((root / name).read_bytes()).digest() for name in names]
+    return index_of(tmp_path / "index", root, names, np.array(rows), checksums, sizes)
 
 
 def oracle(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
@@ -75,14 +75,12 @@ def oracle(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
     groups, same = Graph(), {}
     groups.add_nodes_from(range(len(index)))
     for place in range(len(index)):
-        same.setdefault(index.images["digest"][place].tobytes(), []).append(place)
+        same.setdefault(index.images["checksum"][place].tobytes(), []).append(place)
     for i, j in combinations(range(len(index)), 2):
-        exact = index.images["digest"][i].tobytes() == index.images["digest"][j].tobytes()
-        colours = correlation(looks[i].small[None], looks[j].small[None])[0]
+        exact = index.images["checksum"][i].tobytes() == index.images["checksum"][j].tobytes()
+        colors = correlation(looks[i].small[None], looks[j].small[None])[0]
         bits = (looks[i].hash ^ looks[j].hash).bit_count()
-        near = (
-            h[i] @ h[j] >= threshold and bits <= NEAR_DUPLICATE_MAX_BITS and colours >= NEAR_DUPLICATE_MIN_CORRELATION
-        )
+        near = h[i] @ h[j] >= threshold and bits <= NEAR_DUPLICATE_MAX_BITS and colors >= NEAR_DUPLICATE_MIN_CORRELATION
         if (exact and kind != "near") or (near and not exact and kind != "exact"):
             groups.add_edge(i, j)
     kept = {places[0] for places in same.values()} if kind == "near" else set(range(len(index)))
@@ -95,13 +93,13 @@ def oracle(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
 def test_groups_are_those_of_all_pairs(scenes: Index, kind: Any, threshold: float) -> None:
     found = find_copies(scenes, kind, threshold, workers=2)
     assert {frozenset(group.tolist()) for group in found.groups} == oracle(scenes, kind, threshold)
-    assert found.refused == () and (kind == "exact") == (not found.looks)
+    assert found.skipped == () and (kind == "exact") == (not found.looks)
     lengths = [len(group) for group in found.groups]
     assert lengths == sorted(lengths, reverse=True) and len(lengths) > 3
 
 
 def test_the_best_copy_is_first(scenes: Index) -> None:
-    """Of one scene the whole picture, although the smaller one and the cut one would come first by name."""
+    """Of one scene the whole image, although the smaller one and the cut one would come first by name."""
     found = find_copies(scenes, "all", 0.9, workers=2)
     for group in found.groups:
         pixels = scenes.images["size"][group].prod(axis=1).tolist()
@@ -109,40 +107,40 @@ def test_the_best_copy_is_first(scenes: Index) -> None:
         for a, b in zip(group[:-1].tolist(), group[1:].tolist(), strict=True):
             if scenes.images["size"][a].prod() == scenes.images["size"][b].prod():
                 assert found.looks[a].sharpness >= AS_SHARP * found.looks[b].sharpness
-            if (scenes.images["digest"][a] == scenes.images["digest"][b]).all():
+            if (scenes.images["checksum"][a] == scenes.images["checksum"][b]).all():
                 assert scenes.images["bytes"][a] > scenes.images["bytes"][b]
 
 
 def test_a_link_is_never_the_best_of_its_file(tmp_path: Path, draw: Callable[..., Any]) -> None:
     draw(tmp_path / "pics" / "z.png")
     (tmp_path / "pics" / "a.png").symlink_to("z.png")
-    digest = hashlib.sha256((tmp_path / "pics" / "z.png").read_bytes()).digest()
+    checksum = hashlib.sha256((tmp_path / "pics" / "z.png").read_bytes()).digest()
     index = index_of(
-        tmp_path / "i", tmp_path / "pics", ["a.png", "z.png"], np.ones((2, 9)), [digest] * 2, [(48, 48)] * 2
+        tmp_path / "i", tmp_path / "pics", ["a.png", "z.png"], np.ones((2, 9)), [checksum] * 2, [(48, 48)] * 2
     )
     object.__setattr__(index, "bytes", np.array([7, 7]))
     assert find_copies(index, "exact", 0, workers=1).groups[0].tolist() == [1, 0]
 
 
-def test_a_picture_that_is_gone_is_named_and_the_others_are_compared(scenes: Index) -> None:
+def test_a_image_that_is_gone_is_named_and_the_others_are_compared(scenes: Index) -> None:
     before = find_copies(scenes, "near", 0.9, workers=2).groups
     lost = int(before[0][0])
     scenes.path(lost).unlink()
     found = find_copies(scenes, "near", 0.9, workers=2)
-    assert found.refused == (f"{scenes.path(lost)}: gone, or a broken link",)
+    assert found.skipped == (f"{scenes.path(lost)}: gone, or a broken link",)
     assert lost not in np.concatenate(found.groups)
 
 
 @pytest.mark.parametrize("side", [32, 64])
 def test_without_embeddings_near_duplicates_are_those_of_all_pairs(scenes: Index, side: int) -> None:
-    """`pretrain --copies near`, by the pictures as they are stored: the same meaning but for the embeddings."""
+    """`pretrain --duplicates near`, by the images as they are stored: the same meaning but for the embeddings."""
     decoded = decode_once(take_census(Path(scenes.root)), side, workers=2, progress=lambda *_: None)
     told: list[tuple[int, int]] = []
     ids = np.arange(len(decoded))
     join_alike(ids, decoded, lambda *counts: told.append(counts))
     assert told == [(i, len(decoded)) for i in range(1, len(decoded) + 1)]
-    names = [picture.name for picture in decoded.census.pictures]
-    for scene in range(12):  # the first of them is the picture itself; what only a vector takes for it is another one
+    names = [image.name for image in decoded.census.images]
+    for scene in range(12):  # the first of them is the image itself; what only a vector takes for it is another one
         group = ids == ids[names.index(f"{scene:02}.png")]
         found = {names[i] for i in np.flatnonzero(group)}
         assert {f"{scene:02}half.png", f"{scene:02}bright.png"} <= found <= {n for n in names if n[:2] == f"{scene:02}"}
@@ -160,12 +158,12 @@ def test_near_duplicates_are_those_of_few_bits_and_like_colors() -> None:
 
 
 @pytest.mark.parametrize("alike", ["the same file", "near copies", "one vector for all"])
-def test_thousands_of_pictures_that_are_alike(tmp_path: Path, alike: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thousands_of_images_that_are_alike(tmp_path: Path, alike: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """8 million pairs: none is listed."""
     count, rng = 4_000, np.random.default_rng(0)
     small = rng.integers(0, 256, 768, dtype=np.uint8)
     h = np.ones((count, 8)) + (1e-4 * rng.standard_normal((count, 8)) if alike == "near copies" else 0)
-    digests = [hashlib.sha256(str(0 if alike == "the same file" else i).encode()).digest() for i in range(count)]
+    checksums = [hashlib.sha256(str(0 if alike == "the same file" else i).encode()).digest() for i in range(count)]
     seen: list[Path] = []
 
     def instead(path: Path) -> Look:
@@ -175,7 +173,7 @@ def test_thousands_of_pictures_that_are_alike(tmp_path: Path, alike: str, monkey
 
     monkeypatch.setattr(copies_module, "apart", lambda *_: instead)
     names = [f"{i:05}.png" for i in range(count)]
-    index = index_of(tmp_path / "i", tmp_path, names, h, digests, np.full((count, 2), 32))
+    index = index_of(tmp_path / "i", tmp_path, names, h, checksums, np.full((count, 2), 32))
     found = find_copies(index, "all", 0.9, workers=1)
     if alike == "one vector for all":  # a collapsed encoder: the eye takes none for a copy
         assert found.groups == () and len(seen) == count

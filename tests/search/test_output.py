@@ -35,12 +35,12 @@ class Result:
 
 
 class Links(HTMLParser):
-    """The files that a page links to, and what its pictures are."""
+    """The files that a page links to, and what its images are."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.files: list[bytes] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -48,13 +48,13 @@ class Links(HTMLParser):
         if tag == "a" and (link := values["href"] or "").startswith("file://"):
             self.files.append(unquote_to_bytes(link.removeprefix("file://")))
         if tag == "img":
-            self.pictures.append(values["src"] or "")
+            self.images.append(values["src"] or "")
 
 
 @pytest.fixture
 def many(tmp_path: Path, nasty_names: Callable[[int], list[bytes]]) -> list[str]:
-    """500 files with hostile names, all of one small picture."""
-    folder = tmp_path / "pictures"
+    """500 files with hostile names, all of one small image."""
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (9, 5), "olive").save(tmp_path / "one.png")
     paths = [os.fsdecode(os.fsencode(folder) + b"/" + name) for name in nasty_names(500)]
@@ -65,7 +65,7 @@ def many(tmp_path: Path, nasty_names: Callable[[int], list[bytes]]) -> list[str]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Callable[..., list[str]]:
-    """`photos(count, side=...)`: pictures of noise, of which JPEG makes large files."""
+    """`photos(count, side=...)`: images of noise, of which JPEG makes large files."""
 
     def make(count: int, side: int = 8) -> list[str]:
         paths = [tmp_path / f"{i:03}.png" for i in range(count)]
@@ -111,14 +111,14 @@ def test_html_links_to_every_file(many: list[str], tmp_path: Path) -> None:
     html.encode("utf-8")  # no half byte is left
     found = Links(html)
     assert [os.fsdecode(name) for name in found.files] == many
-    assert len(found.pictures) == len(many) and set(map(len, found.pictures)) == {len(found.pictures[0])}
-    assert "This page shows" not in html and f"below {tmp_path / 'pictures'}." in html
+    assert len(found.images) == len(many) and set(map(len, found.images)) == {len(found.images[0])}
+    assert "This page shows" not in html and f"below {tmp_path / 'images'}." in html
 
 
 def test_names_are_links_from_wherever_the_command_runs(
     many: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path / "images")
     relative = [os.path.basename(path) for path in many]  # noqa: PTH119
     html = write(tmp_path / "out.html", Group("all", entries(relative)))
     assert [os.fsdecode(name) for name in Links(html).files] == many
@@ -163,18 +163,18 @@ def test_share_is_the_highest_level_that_fits() -> None:
     assert share([], 5) == 0
 
 
-def test_a_page_with_too_many_pictures_shows_some_of_every_group_and_says_so(
+def test_a_page_with_too_many_images_shows_some_of_every_group_and_says_so(
     photos: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outputs, "MOST", 20)
     paths = photos(33)
     html = write(tmp_path / "out.html", Group("A", entries(paths[:30])), Group("B", entries(paths[30:])))
     assert [os.fsdecode(name) for name in Links(html).files] == paths[:17] + paths[30:]
-    assert "This page shows 20 of 33 pictures; an --out that ends in .csv or .json has them all." in html
-    assert "the first 17 of 30 pictures" in html
+    assert "This page shows 20 of 33 images; an --out that ends in .csv or .json has them all." in html
+    assert "the first 17 of 30 images" in html
     html = write(tmp_path / "out.html", *(Group(f"G{i}", entries(paths[3 * i : 3 * i + 3])) for i in range(11)))
     assert [os.fsdecode(name) for name in Links(html).files] == paths[:20]
-    assert "This page shows 20 of 33 pictures in 7 of 11 groups; " in html
+    assert "This page shows 20 of 33 images in 7 of 11 groups; " in html
 
 
 def test_a_page_is_never_large(
@@ -182,11 +182,11 @@ def test_a_page_is_never_large(
 ) -> None:
     paths = photos(12, side=200)
     whole = write(tmp_path / "out.html", Group("A", entries(paths)))
-    each = max(map(len, Links(whole).pictures))
+    each = max(map(len, Links(whole).images))
     monkeypatch.setattr(outputs, "MOST_BYTES", 5 * each + 100)
     html = write(tmp_path / "out.html", Group("A", entries(paths[:4])), Group("B", entries(paths[4:])))
-    assert len(Links(html).pictures) == 5 and len(html) < 6 * each + 20_000
-    assert "This page shows 5 of 12 pictures; " in html and "the first 1 of 8 pictures" in html
+    assert len(Links(html).images) == 5 and len(html) < 6 * each + 20_000
+    assert "This page shows 5 of 12 images; " in html and "the first 1 of 8 images" in html
 
 
 def test_thumbnails_are_small_upright_and_gone_ones_are_told(photos: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_thumbnails_are_small_upright_and_gone_ones_are_told(photos: Callable[..
     events: list[Any] = []
     group = Group("A", entries([large, gone, str(tmp_path / "empty.png")]))
     html = write(tmp_path / "out.html", group, report=events.append)
-    assert html.count("not readable now") == 2 and len(Links(html).pictures) == 1
+    assert html.count("not readable now") == 2 and len(Links(html).images) == 1
     assert [event for event in events if isinstance(event, Progress)] == [
         Progress("making the gallery", done, 3) for done in (1, 2, 3)
     ]

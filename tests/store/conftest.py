@@ -1,4 +1,4 @@
-"""Vectors, some of pictures that nobody would call so."""
+"""Vectors, some of images that nobody would call so."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def vectors(hostile: tuple[str, ...]) -> Vectors:
     values[~np.isfinite(values)] = 0.1
     values[0] = [0.0, -0.0, 1e-45, 3.4028235e38, 1 / 3, 16777217.0, 0.1]
     return Vectors(
-        values=values, rows=hostile, root=os.fsdecode(b"/caf\xe9\n\"'"), model_digest="a" * 64, normalised=False,
-        source_fingerprint="f" * 64, refused=({"name": hostile[3] + ".jpg", "reason": "truncated"},),
+        values=values, rows=hostile, root=os.fsdecode(b"/caf\xe9\n\"'"), model_checksum="a" * 64, normalized=False,
+        source_fingerprint="f" * 64, skipped=({"name": hostile[3] + ".jpg", "reason": "truncated"},),
     )  # fmt: skip

@@ -113,7 +113,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
 
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
-    assert (loaded.step, loaded.metrics, loaded.losses, loaded.pictures) == (3, metrics, losses, "f00d")
+    assert (loaded.step, loaded.metrics, loaded.losses, loaded.images) == (3, metrics, losses, "f00d")
     assert_same(loaded.model, dict(weights))
     assert_same(loaded.optimizer, state)
 
@@ -193,8 +193,8 @@ def test_crash_while_writing_leaves_the_older(tmp_path: Path, monkeypatch: pytes
 
 
 def sealed(tensors: dict[str, Tensor], description: Any) -> bytes:
-    """A .safetensors file with its digest: that of the file with zeros in the digest's place."""
-    data = save(tensors, metadata={"simclr": json.dumps(description), "digest": "0" * 64})
+    """A .safetensors file with its checksum: that of the file with zeros in the checksum's place."""
+    data = save(tensors, metadata={"simclr": json.dumps(description), "checksum": "0" * 64})
     assert data.count(b"0" * 64) == 1
     return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode())
 
@@ -203,7 +203,7 @@ def described(**changes: Any) -> bytes:
     """A whole file with a description that is not as it should be."""
     description = {
         "format_version": FORMAT_VERSION, "step": 2, "metrics": [], "losses": [], "optimizer_numbers": {},
-        "optimizer_groups": [], "pictures": "", **changes,
+        "optimizer_groups": [], "images": "", **changes,
     }  # fmt: skip
     kept = {key: value for key, value in description.items() if value != "missing"}
     return sealed({"model.w": torch.ones(3)}, kept)
@@ -220,11 +220,11 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "not ours": lambda data: save({"model.w": torch.zeros(3)}),
     "no description": lambda data: save({"model.w": torch.zeros(3)}, metadata={"simclr": "{"}),
     "description a list": lambda data: sealed({"model.w": torch.ones(3)}, []),
-    "no digest": lambda data: data.replace(b'"digest"', b'"digits"'),
-    "another's digest": lambda data: (
-        data[: data.index(b'"digest":"') + 10]
-        + described()[described().index(b'"digest":"') + 10 :][:64]
-        + data[data.index(b'"digest":"') + 74 :]
+    "no checksum": lambda data: data.replace(b'"checksum"', b'"digits"'),
+    "another's checksum": lambda data: (
+        data[: data.index(b'"checksum":"') + 10]
+        + described()[described().index(b'"checksum":"') + 10 :][:64]
+        + data[data.index(b'"checksum":"') + 74 :]
     ),
     "no step": lambda data: described(step="missing"),
     "no version": lambda data: described(format_version="missing"),
@@ -263,7 +263,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert loaded is not None and loaded.step == 1
 
 
-def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
+def test_the_checksum_is_of_the_whole_file(tmp_path: Path) -> None:
     file_of(tmp_path, 2).write_bytes(described())
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.model["w"].tolist() == [1, 1, 1]

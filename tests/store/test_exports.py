@@ -28,7 +28,7 @@ Read = tuple[NDArray[np.float32], list[str], dict[str, Any]]
 
 
 def read_npy(out: Path) -> Read:
-    there = read_vectors(out, model_digest="a" * 64)
+    there = read_vectors(out, model_checksum="a" * 64)
     return there.values, list(there.rows), json.loads(rows_file(out).read_bytes())
 
 
@@ -86,8 +86,8 @@ def test_all_of_it_comes_back_from_every_form(out: Path, vectors: Vectors) -> No
     assert h.dtype == np.float32 and (h.view(np.uint32) == vectors.values.view(np.uint32)).all()
     assert names == list(vectors.rows)
     assert list(map(os.fsencode, names)) == list(map(os.fsencode, vectors.rows))
-    assert about["shape"] == list(h.shape) and about["refused"] == list(vectors.refused)
-    for field in ("root", "model_digest", "normalised", "source_fingerprint"):
+    assert about["shape"] == list(h.shape) and about["skipped"] == list(vectors.skipped)
+    for field in ("root", "model_checksum", "normalized", "source_fingerprint"):
         assert about[field] == getattr(vectors, field)
 
 
@@ -117,7 +117,7 @@ def test_forms_beside_one_another_stay_whole(tmp_path: Path, vectors: Vectors) -
     """A table after an array must not take the array's description for its own."""
     write_export(tmp_path / "v.npy", vectors)
     write_export(tmp_path / "v.csv", vectors)
-    assert read_vectors(tmp_path / "v.npy", model_digest="a" * 64).rows == vectors.rows
+    assert read_vectors(tmp_path / "v.npy", model_checksum="a" * 64).rows == vectors.rows
 
 
 def test_one_row_of_one_number(out: Path, vectors: Vectors) -> None:

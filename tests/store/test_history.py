@@ -17,7 +17,7 @@ from simclr_cli.store.run import RunFolder
 def rows(seconds: float = 1.5) -> list[dict[str, Any]]:
     return [
         {"epoch": i, "loss": 1 / (i + 3), "images_per_second": 9 / seconds, "seconds": seconds,
-         "health": {"found": 1 / 7} if i % 2 else None, "note": os.fsdecode(b"caf\xe9\xff")}
+         "validation": {"view_retrieval_accuracy": 1 / 7} if i % 2 else None, "note": os.fsdecode(b"caf\xe9\xff")}
         for i in range(1, 4)
     ]  # fmt: skip
 

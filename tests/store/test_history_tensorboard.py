@@ -11,11 +11,11 @@ import pytest
 
 from simclr_cli.store.history import EventFiles, scalars
 
-HEALTH = {"alignment": 0.5, "uniformity": -2.0, "pictures": 64, "held_out": True}
+HEALTH = {"alignment": 0.5, "uniformity": -2.0, "images": 64, "held_out": True}
 
 
 def row(epoch: int, **values: Any) -> dict[str, Any]:
-    return {"epoch": epoch, "loss": 4.0 / epoch, "seconds": 3.0, "health": None, "knn": None, **values}
+    return {"epoch": epoch, "loss": 4.0 / epoch, "seconds": 3.0, "validation": None, "knn_accuracy": None, **values}
 
 
 def accumulated(folder: Path) -> Any:
@@ -46,10 +46,10 @@ def write(folder: Path, rows: list[dict[str, Any]], since: int) -> None:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    rows = [row(1), row(2, health=HEALTH, knn=51.0), row(3)]
+    rows = [row(1), row(2, validation=HEALTH, knn_accuracy=51.0), row(3)]
     write(tmp_path, rows, 0)
     assert read(tmp_path) == wanted(rows)
-    assert set(read(tmp_path)) == {"loss", "seconds", "knn", "health/alignment", "health/uniformity"}
+    assert set(read(tmp_path)) == {"loss", "seconds", "knn_accuracy", "validation/alignment", "validation/uniformity"}
 
 
 def test_epochs_of_before_are_as_far_apart_as_they_took(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An index against a dict that is told the same: rows in, rows out; old or new whatever fails; damage is refused."""
+"""An index against a dict that is told the same: rows in, rows out; old or new whatever fails; damage is skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = ["a/1.png", "größe.png", "new\nline.png", os.fsdecode(b"caf\xe9\xff.pn
 def rows(names: list[str], seed: int = 0) -> Rows:
     rng, images = np.random.default_rng(seed), np.zeros(len(names), IMAGE)
     images["bytes"], images["modified_ns"] = rng.integers(0, 2**40, (2, len(names)))
-    images["digest"] = rng.integers(0, 256, (len(names), 32))
+    images["checksum"] = rng.integers(0, 256, (len(names), 32))
     images["size"] = rng.integers(1, 9000, (len(names), 2))
     return Rows(rng.standard_normal((len(names), WIDTH)).astype(np.float32), names, images)
 
@@ -36,7 +36,7 @@ def update(index: Index, gone: NDArray[np.int64], added: Rows, skipped: tuple[Sk
 
 
 def opened(folder: Path) -> Index:
-    found = read_index(folder, model_digest=MODEL)
+    found = read_index(folder, model_checksum=MODEL)
     assert found is not None
     return found
 
@@ -51,7 +51,7 @@ def index(tmp_path: Path) -> Index:
 
 
 def test_there_is_none(tmp_path: Path) -> None:
-    assert read_index(tmp_path, model_digest=MODEL) is None
+    assert read_index(tmp_path, model_checksum=MODEL) is None
 
 
 def test_an_index_of_no_images_is_one(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_it_is_what_a_dict_would_be(tmp_path: Path) -> None:
         assert index.name(place) == name and index.place(name) == place and index.path(place) == Path("/pics", name)
         np.testing.assert_array_equal(h[place], kept[name][0])
         assert index.images["bytes"][place] == kept[name][1]["bytes"]
-        assert (index.images["digest"][place] == kept[name][1]["digest"]).all()
+        assert (index.images["checksum"][place] == kept[name][1]["checksum"]).all()
     chosen = rng.permutation(len(index))[:30]
     np.testing.assert_array_equal(index.h.take(chosen), h[chosen])
     for start, stop in ((0, 7), (3, 90), (100, 100), (len(index) - 2, len(index) + 9)):
@@ -275,8 +275,8 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "a list": lambda folder: (folder / "index.json").write_text("[]"),
     "deep": lambda folder: (folder / "index.json").write_text("[" * 100_000),
     "not text": lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe"),
-    "another model": says(model_digest="b" * 64),
-    "model a number": says(model_digest=3),
+    "another model": says(model_checksum="b" * 64),
+    "model a number": says(model_checksum=3),
     "another width": says(width=6),
     "no width": says(width=0),
     "a width of text": says(width="5"),

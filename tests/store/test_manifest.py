@@ -17,7 +17,7 @@ from simclr_cli.api import CheckSettings
 from simclr_cli.commands.check import check
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import write_bytes, write_json
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.store.manifest import MANIFEST, Damaged, read_manifest, write_manifest
 from simclr_cli.store.run import RunFolder
 
@@ -37,12 +37,12 @@ def run(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("data", [b"", b"abc", bytes(300_000)])
 def test_a_files_checksum_is_sha256(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a").write_bytes(data)
-    assert digest_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
+    assert checksum_file(tmp_path / "a") == hashlib.sha256(data).hexdigest()
 
 
 def test_what_training_made_is_listed(run: Path) -> None:
     wanted = {*NAMES, "encoder/config.json"}
-    assert read_manifest(run) == {name: digest_file(run / name) for name in wanted}
+    assert read_manifest(run) == {name: checksum_file(run / name) for name in wanted}
 
 
 def test_any_flipped_bit_of_it_is_found(run: Path) -> None:
@@ -117,8 +117,8 @@ def test_killed_at_any_rename_a_finished_run_is_whole(tmp_path: Path, monkeypatc
         run.write_config({"settings": {}})
         ended = finish(run, count)
         result = check(CheckSettings(run=str(run.path)))
-        assert (result.finished, result.whole) == (ended, True), result.found
+        assert (result.finished, result.intact) == (ended, True), result.problems
         if ended:
             break
-        assert finish(run, 99) and check(CheckSettings(run=str(run.path))).whole
+        assert finish(run, 99) and check(CheckSettings(run=str(run.path))).intact
     assert count == 6

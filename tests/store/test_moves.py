@@ -58,13 +58,13 @@ def root(tmp_path: Path) -> Path:
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     link = os.link
 
-    def refused(source: Any, target: Any, **given: Any) -> None:
+    def skipped(source: Any, target: Any, **given: Any) -> None:
         if request.param == "no links at all" or not Path(source).name.startswith(TEMPORARY_PREFIX):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         link(source, target, **given)
 
     if request.param != "same file system":
-        monkeypatch.setattr(os, "link", refused)
+        monkeypatch.setattr(os, "link", skipped)
     return str(request.param)
 
 
@@ -107,7 +107,7 @@ def test_each_file_is_listed_before_it_moves_and_a_line_that_was_cut_short_is_of
     assert put_back(folder, silent)[1:] == (2, ()) and not list(folder.iterdir())
 
 
-KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename", "digest_file"]
+KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename", "checksum_file"]
 
 
 @pytest.mark.parametrize("step", KILLS)
@@ -126,7 +126,7 @@ def test_killed_at_any_moment_all_can_be_put_back(
     def killing(work: Callable[[], Any]) -> None:
         owner, name = {
             "Path": (Path, step.split(".")[-1]), "os": (os, step.split(".")[-1]),
-            "shutil": (moves.shutil, "copystat"), "digest_file": (moves, "digest_file"),
+            "shutil": (moves.shutil, "copystat"), "checksum_file": (moves, "checksum_file"),
         }[step.split(".")[0]]  # fmt: skip
         plain, calls = getattr(owner, name), [0]
 
@@ -161,10 +161,10 @@ def test_a_copy_that_a_kill_left_on_the_way_back_goes(root: Path, tmp_path: Path
     before, folder = tree(root), tmp_path / "copies"
     check_destination(folder, root)
     move_out(root, folder, wanted(), silent)
-    for name, digest in wanted():
+    for name, checksum in wanted():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / name, root / name)
-        shutil.copy2(folder / name, (root / name).with_name(f"{TEMPORARY_PREFIX}{digest[:16]}"))
+        shutil.copy2(folder / name, (root / name).with_name(f"{TEMPORARY_PREFIX}{checksum[:16]}"))
     assert put_back(folder, silent)[2] == () and tree(root) == before
 
 
@@ -217,7 +217,7 @@ def test_destinations_that_are_refused(root: Path, tmp_path: Path) -> None:
     move_out(root, folder, wanted([b"a.png"]), silent)
     with pytest.raises(SettingsError, match="are not put back") as caught:
         check_destination(folder, root)
-    assert f"--put-back {folder}" in caught.value.remedy
+    assert f"--restore {folder}" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../b"])

@@ -58,5 +58,5 @@ def test_config_is_one_to_tensorboard_too(out: Path) -> None:
 
 def test_what_they_are_of_stands_beside(out: Path, vectors: Vectors) -> None:
     described = json.loads(rows_file(out).read_bytes())
-    assert rows_file(out).name == "v1.2.tsv.rows.json" and described["model_digest"] == vectors.model_digest
+    assert rows_file(out).name == "v1.2.tsv.rows.json" and described["model_checksum"] == vectors.model_checksum
     assert described["rows"] == list(vectors.rows)

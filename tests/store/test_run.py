@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import write_json
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.run import FORMAT_VERSION, RunFolder
 from simclr_cli.store.run_info import read_run_info
@@ -61,19 +61,19 @@ def test_config_comes_back_with_its_version(tmp_path: Path) -> None:
 
 def test_refused_come_back_with_any_name(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "r")
-    refused = [(name, f"reason {i}") for i, name in enumerate(NAMES)]
-    run.write_refused(refused)
-    assert run.read_refused() == refused
-    assert os.fsencode(run.read_refused()[3][0]) == b"caf\xe9\xff.png"
+    skipped = [(name, f"reason {i}") for i, name in enumerate(NAMES)]
+    run.write_skipped(skipped)
+    assert run.read_skipped() == skipped
+    assert os.fsencode(run.read_skipped()[3][0]) == b"caf\xe9\xff.png"
 
 
 def test_encoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "r")
-    digest = run.write_encoder(weights(), ENCODER, "# größe\n")
+    checksum = run.write_encoder(weights(), ENCODER, "# größe\n")
     assert run.finished and run.begun
-    assert digest == digest_file(run.weights_file)
+    assert checksum == checksum_file(run.weights_file)
     config, state = run.read_encoder()
-    assert config == {**ENCODER, "simclr": {**ENCODER["simclr"], "model_digest": digest}}
+    assert config == {**ENCODER, "simclr": {**ENCODER["simclr"], "model_checksum": checksum}}
     assert state.keys() == weights().keys()
     for name, tensor in weights().items():
         assert state[name].dtype == tensor.dtype and torch.equal(state[name], tensor)
@@ -82,11 +82,11 @@ def test_encoder_comes_back_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_encoder_of_the_same_weights_has_the_same_digest(tmp_path: Path) -> None:
-    digests = [
+    checksums = [
         RunFolder(tmp_path / name).write_encoder(weights(seed), ENCODER, "x")
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
-    assert digests[0] == digests[1] != digests[2]
+    assert checksums[0] == checksums[1] != checksums[2]
 
 
 def test_timm_alone_loads_the_encoder(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_crash_on_the_way_leaves_the_run_unfinished_and_the_next_try_succeeds(
     def crash(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    for broken in ("write_json", "digest_file"):
+    for broken in ("write_json", "checksum_file"):
         with monkeypatch.context() as patch:
             patch.setattr(f"simclr_cli.store.models.{broken}", crash)
             with pytest.raises(KeyboardInterrupt):
@@ -169,7 +169,7 @@ def test_crash_on_the_way_leaves_the_run_unfinished_and_the_next_try_succeeds(
 def test_flipped_bit_in_the_weights_is_a_run_error(tmp_path: Path, place: int) -> None:
     run = finished_run(tmp_path / "r")
     flip_byte(run.weights_file, place)
-    with pytest.raises(RunError, match="digest differs") as caught:
+    with pytest.raises(RunError, match="checksum differs") as caught:
         run.read_encoder()
     assert caught.value.exit_code == 4
 
@@ -177,7 +177,7 @@ def test_flipped_bit_in_the_weights_is_a_run_error(tmp_path: Path, place: int) -
 def test_weights_of_another_run_are_a_run_error(tmp_path: Path) -> None:
     one, other = finished_run(tmp_path / "one", 0), finished_run(tmp_path / "other", 1)
     one.weights_file.write_bytes(other.weights_file.read_bytes())
-    with pytest.raises(RunError, match="digest differs"):
+    with pytest.raises(RunError, match="checksum differs"):
         one.read_encoder()
 
 
@@ -234,9 +234,9 @@ def test_missing_description_tells_the_remedy(tmp_path: Path) -> None:
 def test_damaged_list_of_refused_is_a_run_error(tmp_path: Path, content: bytes | None) -> None:
     run = RunFolder(tmp_path)
     if content is not None:
-        run.refused_file.write_bytes(content)
-    with pytest.raises(RunError, match=r"refused\.json cannot be read"):
-        run.read_refused()
+        run.skipped_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"skipped\.json cannot be read"):
+        run.read_skipped()
 
 
 HARMS: dict[str, Callable[[Path], object]] = {

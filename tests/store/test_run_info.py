@@ -17,12 +17,13 @@ from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
 
 INFO = RunInfo(
     settings=ResolvedSettings(
-        images=Path("/gone/caf\udce9"), image_size=40, crop_min=0.08, color_strength=1.0, grey=0.2, flip=0.5, turn=0.0,
+        images=Path("/gone/caf\udce9"), image_size=40, crop_min=0.08, color_strength=1.0, grayscale=0.2, flip=0.5,
+        rotate=0.0,
         blur=0.5, workers=2, run="r", backbone="resnet18", batch_size=16, micro_batch=16, held_out=3, epochs=2,
         temperature=0.1, optimizer="adamw", learning_rate=0.002, lr_rule="none", weight_decay=0.01, warmup_epochs=0,
         precision="float32", compile="off", device="cpu",
     ),
-    census={"pictures": 48, "classes": ["a", "b"]},
+    census={"images": 48, "classes": ["a", "b"]},
     versions={"simclr": "0.1.0", "python": "3.12.1", "torch": "2.10.0"},
     choices=(Choice("epochs", "2", "as set"),),
     extended=(1,),
@@ -51,7 +52,7 @@ def test_what_is_of_the_command_is_not_kept(tmp_path: Path) -> None:
         (lambda content: content["settings"].pop("images"), "images"),
         (lambda content: content["settings"].update(epochs=None), "epochs is open still"),
         (lambda content: content["settings"].update(epochs=0), "--epochs is 0"),
-        (lambda content: content["settings"].update(colour="red"), "colour"),
+        (lambda content: content["settings"].update(color="red"), "color"),
         (lambda content: content.update(settings=[1]), "list"),
         (lambda content: content.update(choices=[{"name": "epochs"}]), "missing"),
         (lambda content: content.update(census=3), "int"),

@@ -1,4 +1,4 @@
-"""pictures.json comes back with any name, and what is damaged or leads out of a folder is an error that says so."""
+"""images.json comes back with any name, and what is damaged or leads out of a folder is an error that says so."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import FORMAT_VERSION, KeptPictures, read_pictures, write_pictures
+from simclr_cli.store.run_info import FORMAT_VERSION, ImageList, read_images, write_images
 
 
-def test_pictures_come_back_with_any_name(tmp_path: Path, hostile: tuple[str, ...]) -> None:
+def test_images_come_back_with_any_name(tmp_path: Path, hostile: tuple[str, ...]) -> None:
     run = RunFolder(tmp_path / "r")
-    kept = KeptPictures({name: (i, 2**60 + i) for i, name in enumerate(hostile)}, [{"after_epochs": 1, "added": 2}])
-    write_pictures(run, kept)
-    assert read_pictures(run) == kept
-    assert run.pictures_file.read_bytes().isascii()
+    kept = ImageList({name: (i, 2**60 + i) for i, name in enumerate(hostile)}, [{"after_epochs": 1, "added": 2}])
+    write_images(run, kept)
+    assert read_images(run) == kept
+    assert run.images_file.read_bytes().isascii()
 
 
 WHOLE: dict[str, Any] = {"format_version": FORMAT_VERSION, "changes": [], "files": [["a/b.png", 1, 2]]}
@@ -38,32 +38,32 @@ DAMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_pictures_are_a_run_error(tmp_path: Path, damage: str) -> None:
+def test_damaged_images_are_a_run_error(tmp_path: Path, damage: str) -> None:
     run = RunFolder(tmp_path)
-    run.pictures_file.write_text(json.dumps(DAMAGES[damage]))
-    with pytest.raises(RunError, match=r"pictures\.json cannot be read"):
-        read_pictures(run)
+    run.images_file.write_text(json.dumps(DAMAGES[damage]))
+    with pytest.raises(RunError, match=r"images\.json cannot be read"):
+        read_images(run)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_a_run_error(tmp_path: Path, content: bytes | None) -> None:
     run = RunFolder(tmp_path)
     if content is not None:
-        run.pictures_file.write_bytes(content)
-    with pytest.raises(RunError, match=r"pictures\.json cannot be read"):
-        read_pictures(run)
+        run.images_file.write_bytes(content)
+    with pytest.raises(RunError, match=r"images\.json cannot be read"):
+        read_images(run)
 
 
 def test_newer_version_says_upgrade_and_stays(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.pictures_file.write_text(json.dumps({**WHOLE, "format_version": FORMAT_VERSION + 1}))
-    before = run.pictures_file.read_bytes()
+    run.images_file.write_text(json.dumps({**WHOLE, "format_version": FORMAT_VERSION + 1}))
+    before = run.images_file.read_bytes()
     with pytest.raises(RunError, match="Upgrade"):
-        read_pictures(run)
-    assert run.pictures_file.read_bytes() == before
+        read_images(run)
+    assert run.images_file.read_bytes() == before
 
 
 def test_names_are_the_files_own_bytes(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    write_pictures(run, KeptPictures({os.fsdecode(b"caf\xe9\xff.png"): (1, 2)}, []))
-    assert [os.fsencode(name) for name in read_pictures(run).files] == [b"caf\xe9\xff.png"]
+    write_images(run, ImageList({os.fsdecode(b"caf\xe9\xff.png"): (1, 2)}, []))
+    assert [os.fsencode(name) for name in read_images(run).files] == [b"caf\xe9\xff.png"]

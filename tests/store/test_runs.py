@@ -51,7 +51,7 @@ def test_run_is_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_name_under_runs_goes_before_a_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finished_run(tmp_path / "runs/birds")
-    (tmp_path / "birds").mkdir()  # the pictures
+    (tmp_path / "birds").mkdir()  # the images
     monkeypatch.chdir(tmp_path)
     assert find_run("birds", Path("runs")).path == Path("runs/birds")
 

@@ -22,15 +22,15 @@ ROWS = ("a/1.png", "größe.png", "new\nline.png", os.fsdecode(b"caf\xe9\xff.png
 def made(seed: int = 0, **changes: Any) -> Vectors:
     values = np.random.default_rng(seed).normal(size=(4, 6)).astype(np.float32)
     given = Vectors(
-        values=values, rows=ROWS, root=os.fsdecode(b"/caf\xe9"), model_digest=MODEL, normalised=True,
-        source_fingerprint="f" * 64, refused=({"name": ROWS[3] + ".jpg", "reason": "truncated"},),
+        values=values, rows=ROWS, root=os.fsdecode(b"/caf\xe9"), model_checksum=MODEL, normalized=True,
+        source_fingerprint="f" * 64, skipped=({"name": ROWS[3] + ".jpg", "reason": "truncated"},),
     )  # fmt: skip
     return dataclasses.replace(given, **changes)
 
 
 def assert_refused(out: Path, told: str | None = None, model: str = MODEL) -> None:
     with pytest.raises(RunError, match=told) as caught:
-        read_vectors(out, model_digest=model)
+        read_vectors(out, model_checksum=model)
     assert caught.value.exit_code == 4 and caught.value.remedy
 
 
@@ -40,11 +40,11 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "vecs.npy"
 
 
-@pytest.mark.parametrize("normalised", [True, False])
-def test_all_of_it_comes_back(tmp_path: Path, normalised: bool) -> None:
-    given = made(normalised=normalised)
+@pytest.mark.parametrize("normalized", [True, False])
+def test_all_of_it_comes_back(tmp_path: Path, normalized: bool) -> None:
+    given = made(normalized=normalized)
     write_vectors(tmp_path / "v.npy", given)
-    again = read_vectors(tmp_path / "v.npy", model_digest=MODEL)
+    again = read_vectors(tmp_path / "v.npy", model_checksum=MODEL)
     assert again.values.dtype == np.float32 and (again.values == given.values).all()
     for field in dataclasses.fields(Vectors):
         if field.name != "values":
@@ -53,7 +53,7 @@ def test_all_of_it_comes_back(tmp_path: Path, normalised: bool) -> None:
 
 def test_names_that_are_not_utf8_survive(out: Path) -> None:
     assert rows_file(out).read_bytes().isascii()
-    again = read_vectors(out, model_digest=MODEL)
+    again = read_vectors(out, model_checksum=MODEL)
     assert os.fsencode(again.rows[3]) == b"caf\xe9\xff.png" and os.fsencode(again.root) == b"/caf\xe9"
 
 
@@ -63,7 +63,7 @@ def test_any_tool_reads_the_npy_without_pickle(out: Path) -> None:
 
 
 def test_values_are_mapped_and_not_written_to(out: Path) -> None:
-    values = read_vectors(out, model_digest=MODEL).values
+    values = read_vectors(out, model_checksum=MODEL).values
     assert isinstance(values, np.memmap) and not values.flags.writeable
 
 
@@ -75,9 +75,9 @@ def test_rows_file_stands_beside(tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces_both(out: Path) -> None:
-    new = made(seed=1, model_digest="b" * 64)
+    new = made(seed=1, model_checksum="b" * 64)
     write_vectors(out, new)
-    assert (read_vectors(out, model_digest="b" * 64).values == new.values).all()
+    assert (read_vectors(out, model_checksum="b" * 64).values == new.values).all()
     assert sorted(path.name for path in out.parent.iterdir()) == ["vecs.npy", "vecs.rows.json"]
 
 
@@ -122,12 +122,12 @@ def test_a_crash_at_any_change_leaves_the_old_vectors_or_the_new(
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Path, "replace", crash)
             write_vectors(out, new)
-        again = read_vectors(out, model_digest=MODEL)
+        again = read_vectors(out, model_checksum=MODEL)
         one = made() if again.rows == ROWS else new
         assert again.rows == one.rows and (again.values == one.values).all()
     write_vectors(out, new)
     assert "before" not in json.loads(rows_file(out).read_bytes())
-    assert read_vectors(out, model_digest=MODEL).rows == new.rows
+    assert read_vectors(out, model_checksum=MODEL).rows == new.rows
 
 
 def rewrite(out: Path, **changes: Any) -> None:
@@ -163,9 +163,9 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "a name taken out": lambda out: rewrite(out, rows=ROWS[1:]),
     "a name put in": lambda out: rewrite(out, rows=[*ROWS, "z.png"]),
     "shape changed": lambda out: rewrite(out, shape=[6, 4]),
-    "digest changed": lambda out: rewrite(out, vectors_digest="0" * 64),
+    "checksum changed": lambda out: rewrite(out, vectors_checksum="0" * 64),
     **{f"no {key}": lambda out, key=key: rewrite(out, **{key: "missing"}) for key in (
-        "vectors_digest", "shape", "model_digest", "normalised", "root", "rows", "refused", "source_fingerprint",
+        "vectors_checksum", "shape", "model_checksum", "normalized", "root", "rows", "skipped", "source_fingerprint",
     )},
 }  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_files_that_are_not_of_one_writing_are_refused(out: Path, harm: str) -> 
 
 ACCIDENTS: dict[str, Callable[[Path], object]] = {
     "npy a zip file": zipped,
-    "model a number": lambda out: rewrite(out, model_digest=3),
+    "model a number": lambda out: rewrite(out, model_checksum=3),
     "rows a number": lambda out: rewrite(out, rows=3),
     "version a text": lambda out: rewrite(out, format_version="1"),
 }
@@ -207,7 +207,7 @@ def test_newer_format_says_upgrade(out: Path) -> None:
 
 
 def test_newer_format_with_other_keys_says_upgrade(out: Path) -> None:
-    rewrite(out, format_version=FORMAT_VERSION + 1, refused="missing")
+    rewrite(out, format_version=FORMAT_VERSION + 1, skipped="missing")
     assert_refused(out, "[Uu]pgrade")
 
 

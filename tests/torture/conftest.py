@@ -66,7 +66,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
 
 @pytest.fixture(scope="session")
 def furnish(forks: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """`furnish()`: a folder with pictures, runs and files of every kind, as it was at first; always the same path."""
+    """`furnish()`: a folder with images, runs and files of every kind, as it was at first; always the same path."""
     base = tmp_path_factory.mktemp("furnished")
     work, kept = base / "work", base / "kept"
     for folder, count in (("pics", 15), ("more", 4)):

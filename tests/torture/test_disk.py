@@ -95,8 +95,8 @@ def test_old_vectors_stand(disk: Path, photos: Path, tmp_path: Path) -> None:
     fill(disk, but=0)
     with pytest.raises(MachineError, match="No space left on device"):
         embed(asked)
-    assert (disk / "v.npy").read_bytes() == old and made.model_digest == before.model_digest
-    assert len(read_vectors(disk / "v.npy", model_digest=before.model_digest).rows) == 16
+    assert (disk / "v.npy").read_bytes() == old and made.model_checksum == before.model_checksum
+    assert len(read_vectors(disk / "v.npy", model_checksum=before.model_checksum).rows) == 16
 
 
 def test_too_little_room_is_said_before_the_first_epoch(disk: Path, photos: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.core.locks import LOCK
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.index import read_index
@@ -47,7 +47,7 @@ COMMANDS: dict[str, Command] = {
     "resume": Command(("pretrain", "--resume", "--run", "stopped"), ("simclr-runs/stopped/encoder/config.json",)),
     "similar": Command(("similar", "more/dark/00.png", *ON, "--out", "out/similar.json"), ("out/similar.json",)),
     "move out": Command(("duplicates", *ON, "--kind", "exact", "--move-to", "moved"), (f"moved/{JOURNAL}",)),
-    "put back": Command(("duplicates", "--put-back", "away")),
+    "put back": Command(("duplicates", "--restore", "away")),
     "outliers": Command(("outliers", *ON, "--out", "out/outliers.html"), ("out/outliers.html",)),
     "clusters": Command(("clusters", *ON, "--out", "out/clusters.csv"), ("out/clusters.csv",)),
     "map": Command(("map", *ON, "--out", "out/map.html"), ("out/map.html",)),
@@ -94,7 +94,7 @@ def is_whole(file: Path) -> bool:
     return True
 
 
-def wrongs(work: Path, pictures: Counter[str], *, clean: bool) -> Iterator[str]:
+def wrongs(work: Path, images: Counter[str], *, clean: bool) -> Iterator[str]:
     """What is not as it was or as it is to be.
 
     Args:
@@ -103,8 +103,8 @@ def wrongs(work: Path, pictures: Counter[str], *, clean: bool) -> Iterator[str]:
     files = [path for path in work.rglob("*") if path.is_file()]
     known = [path for path in files if path.name != LOCK and not path.name.startswith(TEMPORARY_PREFIX)]
     yield from (f"{path} is not whole" for path in known if not is_whole(path))
-    if not pictures <= pictures_in(work):
-        yield "a picture is gone"
+    if not images <= images_in(work):
+        yield "an image is gone"
     for folder in (work / "moved", work / "away"):
         known = [file.name for file in read_journal(folder).files] if (folder / JOURNAL).exists() else []
         strangers = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} - set(known)
@@ -113,8 +113,8 @@ def wrongs(work: Path, pictures: Counter[str], *, clean: bool) -> Iterator[str]:
         if run.begun:
             read_run_info(run), read_epochs(run), load_checkpoint(run.checkpoints)
         if run.finished:
-            digest = run.read_encoder()[0]["simclr"]["model_digest"]
-            read_index(run.vectors, model_digest=digest)
+            checksum = run.read_encoder()[0]["simclr"]["model_checksum"]
+            read_index(run.vectors, model_checksum=checksum)
     for described in (work / "out").glob("*.rows.json"):
         file = described.with_name(described.name.removesuffix(".rows.json"))
         file = file if file.suffix else file.with_suffix(".npy")
@@ -122,14 +122,17 @@ def wrongs(work: Path, pictures: Counter[str], *, clean: bool) -> Iterator[str]:
         if not file.exists():
             if clean:
                 yield f"{described} is of no file"
-        elif digest_file(file) not in (content["vectors_digest"], content.get("before", {}).get("vectors_digest")):
+        elif checksum_file(file) not in (
+            content["vectors_checksum"],
+            content.get("before", {}).get("vectors_checksum"),
+        ):
             yield f"{described} is not of its file"
 
 
-def pictures_in(work: Path) -> Counter[str]:
+def images_in(work: Path) -> Counter[str]:
     """How many there are of each content; twice while one is moved."""
     folders = (work / name for name in ("pics", "more", "moved", "away"))
-    return Counter(digest_file(path) for folder in folders for path in folder.rglob("*.png"))
+    return Counter(checksum_file(path) for folder in folders for path in folder.rglob("*.png"))
 
 
 @pytest.fixture(scope="module")
@@ -140,13 +143,13 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         command, work = COMMANDS[name], furnish()
         if name == "put back":
             assert forks(("duplicates", *ON, "--kind", "exact", "--move-to", "away"), work)["code"] == 0
-        pictures = pictures_in(work)
+        images = images_in(work)
         answer = forks(command.typed, work, fault=[n, error, [str(work)]])
         met, code, said = answer["met"], answer["code"], answer["said"]
         failed = len(met) > n
         clean = error == "EIO" and not (failed and met[n].startswith("unlink"))
         try:
-            wrong = list(wrongs(work, pictures, clean=clean or error == "ENOSPC"))
+            wrong = list(wrongs(work, images, clean=clean or error == "ENOSPC"))
         except Exception as unreadable:
             wrong = [f"unreadable: {unreadable!r}"]
         if code not in (0, 5) or "Traceback" in said or "inside simclr" in said:
@@ -168,7 +171,7 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         if name == "pretrain" and (work / "simclr-runs/new/config.json").exists():
             typed = ("pretrain", "--resume", "--run", "new")
         if name == "move out" and (work / "moved" / JOURNAL).exists():
-            typed = ("duplicates", "--put-back", "moved")
+            typed = ("duplicates", "--restore", "moved")
         if name in ("pretrain", "resume", "finetune") and (work / COMMANDS[name].made[0]).exists():
             return []  # nothing but the last sync has failed
         answer = forks(typed, work)

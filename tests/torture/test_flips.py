@@ -20,7 +20,7 @@ from simclr_cli.commands.check import check
 from simclr_cli.commands.finetune import finetune
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.similar import similar
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 from simclr_cli.store.manifest import MANIFEST, read_manifest
 from simclr_cli.store.run import RunFolder
 
@@ -30,13 +30,13 @@ pytestmark = pytest.mark.long
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A finished run that was given more epochs, with vectors and a classifier."""
-    pictures, runs = tmp_path / "pics", tmp_path / "runs"
-    draw_pictures(pictures, seed=0, pictures=60, size=32)
+    images, runs = tmp_path / "pics", tmp_path / "runs"
+    draw_images(images, seed=0, count=60, size=32)
     tiny = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 1}
-    pretrain(PretrainSettings(images=pictures, runs=runs, **tiny))
+    pretrain(PretrainSettings(images=images, runs=runs, **tiny))
     run = RunFolder(Path(pretrain(PretrainSettings(resume=True, runs=runs, epochs=2)).run))
-    similar(SimilarSettings(queries=(next(pictures.rglob("*.png")),), run=str(run.path)))
-    finetune(FinetuneSettings(images=pictures, run=str(run.path), epochs=1))
+    similar(SimilarSettings(queries=(next(images.rglob("*.png")),), run=str(run.path)))
+    finetune(FinetuneSettings(images=images, run=str(run.path), epochs=1))
     return run
 
 
@@ -45,7 +45,7 @@ def test_every_flipped_bit_is_found(
 ) -> None:
     """Half of the bits are drawn from all bytes, half from a file drawn first, so that small files have their share."""
     settings, chance = CheckSettings(run=str(run.path)), random.Random(7)
-    assert check(settings).whole
+    assert check(settings).intact
     proving = [path for pattern in ("vectors/*.bin", "classifier/model.*") for path in run.path.glob(pattern)]
     files = sorted([*(run.path / name for name in read_manifest(run.path)), run.path / MANIFEST, *proving])
     assert len(files) == 21
@@ -59,11 +59,11 @@ def test_every_flipped_bit_is_found(
         file.write_bytes(after)
         result = check(settings)
         file.write_bytes(before)
-        named = [(one.path, one.state, bool(one.remedy)) for one in result.found]
+        named = [(one.path, one.state, bool(one.remedy)) for one in result.problems]
         assert named == [(file.relative_to(run.path).as_posix(), "damaged", True)], (file, bit)
-        assert (result.whole, result.exit_code) == (False, 4)
+        assert (result.intact, result.exit_code) == (False, 4)
         found += 1
     figure("flips found", f"{found} of {count}")
     figure("seconds of a check of the flipped run", round((time.perf_counter() - began) / count, 3))
     figure("files and bytes of the flipped run", [len(files), sum(sizes)])
-    assert check(settings).whole
+    assert check(settings).intact

@@ -1,4 +1,4 @@
-"""Mutants of small pictures of every format through the decoders: each is a picture or a refusal, at little cost."""
+"""Mutants of small images of every format through the decoders: each is an image or a unusable, at little cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, features
 
 from simclr_cli.images import decode_pool as decoders
-from simclr_cli.images.decode import FORMATS, Header, Refusal, read_header, squashed
+from simclr_cli.images.decode import FORMATS, Header, UnusableImage, read_header, squashed
 from simclr_cli.images.decode_pool import apart_many
 from simclr_cli.images.threads import each
 
@@ -30,35 +30,36 @@ CRASHED = ("crashed", "killed", "took over", "nonsense")  # in a reason: the dec
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Small valid pictures of every format, of many kinds."""
+    """Small valid images of every format, of many kinds."""
     y, x = np.mgrid[:40, :40]
     rgb = Image.fromarray(np.dstack([x * 6, y * 6, (x * y) % 256]).astype(np.uint8))
-    grey, rgba = rgb.convert("L"), rgb.copy()
-    rgba.putalpha(grey)
+    grayscale, rgba = rgb.convert("L"), rgb.copy()
+    rgba.putalpha(grayscale)
     palette = rgb.quantize(16)
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
-    wide = Image.fromarray(np.asarray(grey).astype(np.float32))
+    deep = Image.fromarray(np.asarray(grayscale).astype(np.uint16) * 257)
+    wide = Image.fromarray(np.asarray(grayscale).astype(np.float32))
     exif = Image.Exif()
     exif[0x0112] = 6
-    more: dict[str, Any] = {"save_all": True, "append_images": [grey.convert("P"), palette]}
+    more: dict[str, Any] = {"save_all": True, "append_images": [grayscale.convert("P"), palette]}
     kinds: dict[str, list[tuple[Image.Image, dict[str, Any]]]] = {
         "JPEG": [(rgb, {"exif": exif}), (rgb, {"progressive": True, "comment": b"c"}), (rgb.convert("CMYK"), {}),
-                 (grey, {"restart_marker_blocks": 2}), (rgb, {"icc_profile": bytes(200), "subsampling": 0})],
-        "PNG": [(rgb, {"exif": exif}), (rgba, {}), (palette, {"transparency": 3}), (deep, {}), (grey.convert("1"), {}),
+                 (grayscale, {"restart_marker_blocks": 2}), (rgb, {"icc_profile": bytes(200), "subsampling": 0})],
+        "PNG": [(rgb, {"exif": exif}), (rgba, {}), (palette, {"transparency": 3}), (deep, {}),
+                (grayscale.convert("1"), {}),
                 (rgb, {"icc_profile": bytes(200), "dpi": (72, 72)})],
         "WEBP": [(rgb, {"exif": exif}), (rgba, {"lossless": True}), (rgb, {"save_all": True, "append_images": [rgba]})],
-        "GIF": [(palette, {"transparency": 2}), (palette, more), (grey, {"interlace": False})],
-        "BMP": [(rgb, {}), (palette, {}), (grey.convert("1"), {}), (rgba, {})],
+        "GIF": [(palette, {"transparency": 2}), (palette, more), (grayscale, {"interlace": False})],
+        "BMP": [(rgb, {}), (palette, {}), (grayscale.convert("1"), {}), (rgba, {})],
         "TIFF": [(rgb, {"exif": exif}), (rgb, {"compression": "tiff_lzw"}), (rgb, {"compression": "jpeg"}),
-                 (grey.convert("1"), {"compression": "group4"}), (deep, {"compression": "tiff_adobe_deflate"}),
+                 (grayscale.convert("1"), {"compression": "group4"}), (deep, {"compression": "tiff_adobe_deflate"}),
                  (wide, {}), (rgba, {"compression": "packbits", "big_tiff": True}), (palette, {})],
-        "PPM": [(rgb, {}), (grey, {}), (grey.convert("1"), {}), (wide, {})],
+        "PPM": [(rgb, {}), (grayscale, {}), (grayscale.convert("1"), {}), (wide, {})],
     }  # fmt: skip
     if features.check("avif"):
-        kinds["AVIF"] = [(rgb, {"speed": 10, "exif": exif}), (rgba, {"speed": 10}), (grey, {"speed": 10})]
+        kinds["AVIF"] = [(rgb, {"speed": 10, "exif": exif}), (rgba, {"speed": 10}), (grayscale, {"speed": 10})]
     found: dict[str, list[bytes]] = {}
-    for kind, pictures in kinds.items():
-        for image, how in pictures:
+    for kind, images in kinds.items():
+        for image, how in images:
             stream = io.BytesIO()
             image.save(stream, kind, **how)
             found.setdefault(kind, []).append(stream.getvalue())
@@ -112,7 +113,7 @@ def peak(process: int | str) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 @pytest.mark.filterwarnings("ignore")
-def test_every_mutant_is_a_picture_or_a_refusal(
+def test_every_mutant_is_a_image_or_a_refusal(
     tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
     count, workers = times(2_000, 100_000), 2
@@ -148,21 +149,21 @@ def test_every_mutant_is_a_picture_or_a_refusal(
             paths[-1].write_bytes(data)
         parts = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
         for part in each(decode, parts, workers):
-            assert not isinstance(part, Refusal)
+            assert not isinstance(part, UnusableImage)
             for path, header, pixels in part:
-                assert isinstance(header, Header | Refusal)
-                assert isinstance(pixels, Refusal) or (pixels.shape, pixels.dtype) == ((SIDE, SIDE, 3), np.uint8)
-                told["refused" if isinstance(pixels, Refusal) else "pictures"] += 1
-                reasons = [one.reason for one in (header, pixels) if isinstance(one, Refusal)]
+                assert isinstance(header, Header | UnusableImage)
+                assert isinstance(pixels, UnusableImage) or (pixels.shape, pixels.dtype) == ((SIDE, SIDE, 3), np.uint8)
+                told["skipped" if isinstance(pixels, UnusableImage) else "images"] += 1
+                reasons = [one.reason for one in (header, pixels) if isinstance(one, UnusableImage)]
                 if any(word in reason for reason in reasons for word in CRASHED):
                     crashes.append(f"{path.read_bytes()[:16]!r}: {reasons}")
     seconds = time.monotonic() - began
     children = [peak(decoder.process.pid) for decoder in decoders._all]
-    assert told.total() == count and told["refused"] > count / 10 and told["pictures"] > count / 10
+    assert told.total() == count and told["skipped"] > count / 10 and told["images"] > count / 10
     assert peak("self") - before < 500 and max(children) < 2_000, (peak("self") - before, children)
     figure("fuzz: mutants", count)
-    figure("fuzz: pictures", told["pictures"])
-    figure("fuzz: refusals", told["refused"])
+    figure("fuzz: images", told["images"])
+    figure("fuzz: unusable", told["skipped"])
     figure("fuzz: crashes or hangs of decoders", len(crashes))
     figure("fuzz: the first of them", crashes[:5])
     figure("fuzz: seconds", round(seconds))

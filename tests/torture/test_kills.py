@@ -13,7 +13,7 @@ import pytest
 
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.core.locks import LOCK
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.index import read_index
@@ -29,23 +29,23 @@ STEPS = 2  # an epoch
 SWEPT = ("checkpoint", "vectors")  # at once; elsewhere after a day
 
 Forks = Callable[..., dict[str, Any]]
-Truth = dict[str, Any]  # h by the digest of the picture
+Truth = dict[str, Any]  # h by the checksum of the image
 
 
 @pytest.fixture(scope="module")
 def truth(forks: Forks, furnish: Callable[[], Path]) -> Truth:
-    """What each picture's vector is."""
+    """What each image's vector is."""
     work, found = furnish(), {}
     for folder in ("pics", "more"):
         assert forks([*EMBED[:1], folder, *EMBED[2:-1], "out/true.npy"], work)["code"] == 0
-        vectors = read_vectors(work / "out/true.npy", model_digest=model_of(work))
+        vectors = read_vectors(work / "out/true.npy", model_checksum=model_of(work))
         for name, row in zip(vectors.rows, vectors.values, strict=True):
-            found[digest_file(work / folder / name)] = np.array(row)
+            found[checksum_file(work / folder / name)] = np.array(row)
     return found
 
 
 def model_of(work: Path) -> str:
-    return str(RunFolder(work / "simclr-runs/a").read_encoder()[0]["simclr"]["model_digest"])
+    return str(RunFolder(work / "simclr-runs/a").read_encoder()[0]["simclr"]["model_checksum"])
 
 
 def train(work: Path, _: random.Random) -> list[str]:
@@ -68,19 +68,19 @@ def trained(work: Path, _: Truth) -> str:
 
 
 def embed(work: Path, chance: random.Random) -> list[str]:
-    """One folder's vectors over the other's: names are the same in both, pictures are not."""
+    """One folder's vectors over the other's: names are the same in both, images are not."""
     return [*EMBED[:1], chance.choice(["pics", "more"]), *EMBED[2:]]
 
 
 def embedded(work: Path, truth: Truth) -> str:
-    found = read_vectors(work / "out/v.npy", model_digest=model_of(work))
-    right = [np.allclose(truth[digest_file(Path(found.root) / name)], row, atol=1e-5)
+    found = read_vectors(work / "out/v.npy", model_checksum=model_of(work))
+    right = [np.allclose(truth[checksum_file(Path(found.root) / name)], row, atol=1e-5)
              for name, row in zip(found.rows, found.values, strict=True)]  # fmt: skip
-    return "" if right and all(right) else "vectors have other pictures' names"
+    return "" if right and all(right) else "vectors have other images' names"
 
 
 def index(work: Path, chance: random.Random) -> list[str]:
-    """After pictures have changed places."""
+    """After images have changed places."""
     one, other = chance.sample(sorted((work / "pics").rglob("*.png")), 2)
     one.rename(work / "between")
     other.rename(one)
@@ -89,12 +89,12 @@ def index(work: Path, chance: random.Random) -> list[str]:
 
 
 def indexed(work: Path, truth: Truth) -> str:
-    found = read_index(RunFolder(work / "simclr-runs/a").vectors, model_digest=model_of(work))
+    found = read_index(RunFolder(work / "simclr-runs/a").vectors, model_checksum=model_of(work))
     if found is None or len(found) != 16:
         return "there is no index"
-    right = [np.allclose(truth[bytes(found.images["digest"][place]).hex()], row, atol=1e-5)
+    right = [np.allclose(truth[bytes(found.images["checksum"][place]).hex()], row, atol=1e-5)
              for place, row in enumerate(found.h[:])]  # fmt: skip
-    return "" if all(right) else "vectors are of other pictures"
+    return "" if all(right) else "vectors are of other images"
 
 
 WORKS = {"pretrain": (train, trained), "embed": (embed, embedded), "an index update": (index, indexed)}

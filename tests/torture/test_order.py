@@ -72,7 +72,7 @@ def test_written_synced_renamed_and_the_folder_synced(
         assert (after.name, after.files) == ("fsync", [target.parent]), f"the folder of {target} was not synced"
         renamed.append(target.relative_to(work).as_posix())
     run = "simclr-runs/new"
-    wanted = {f"{run}/{name}" for name in ("config.json", "refused.json", "metrics.jsonl", "outcome.json", "encoder",
-                                           "projector.safetensors", "report.html")}  # fmt: skip
+    wanted = {f"{run}/{name}" for name in ("config.json", "skipped.json", "metrics.jsonl", "outcome.json", "encoder",
+                                           "projection_head.safetensors", "report.html")}  # fmt: skip
     assert wanted < set(renamed) and any(name.startswith(f"{run}/checkpoint/step-") for name in renamed)
     figure("writes: renames in order", len(renamed))

@@ -21,14 +21,14 @@ from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.report import read_probe
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import SimclrError
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.core.text import as_cell, name_of
 from simclr_cli.encode.model_card import labels_from_config, spec_from_config
 from simclr_cli.images.cache_location import list_caches
 from simclr_cli.images.labels import read_labels
 from simclr_cli.images.pixel_store import PixelFolder
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 from simclr_cli.search.similarity_scale import calibration_of
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import read_epochs
@@ -37,7 +37,7 @@ from simclr_cli.store.manifest import MANIFEST, read_manifest
 from simclr_cli.store.models import read_description, read_weights
 from simclr_cli.store.moves import JOURNAL, Moved, move_out, read_journal
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import read_pictures, read_run_info
+from simclr_cli.store.run_info import read_images, read_run_info
 from simclr_cli.store.vectors import Vectors, read_vectors, write_vectors
 
 pytestmark = pytest.mark.long
@@ -64,16 +64,16 @@ JSONS = [
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all that it may leave, vectors, a journal, a table, and a cache."""
     place = tmp_path_factory.mktemp("readers")
-    draw_pictures(place / "pictures", seed=0, pictures=12, size=48)
+    draw_images(place / "images", seed=0, count=12, size=48)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(place / "cache"))
         tiny: dict[str, Any] = {"backbone": "test_resnet", "image_size": 40, "batch_size": 8, "epochs": 1}
-        pretrain(PretrainSettings(images=place / "pictures", runs=place / "runs", run="r", **tiny))
-        query = next((place / "pictures").rglob("*.*"))
+        pretrain(PretrainSettings(images=place / "images", runs=place / "runs", run="r", **tiny))
+        query = next((place / "images").rglob("*.*"))
         similar(SimilarSettings(queries=(query,), run="r", runs=place / "runs"))
     run = RunFolder(place / "runs/r")
     (run.path / "probe").mkdir()
-    (run.path / "probe/probe.json").write_text('{"classes": ["a", "b"], "scores": [], "pictures": 3}')
+    (run.path / "probe/probe.json").write_text('{"classes": ["a", "b"], "scores": [], "images": 3}')
     model = torch.nn.Linear(2, 3)
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 2)).sum().backward()
@@ -86,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "home").mkdir()
     (place / "away").mkdir()
     (place / "home/a.png").write_bytes(b"a")
-    move_out(place / "home", place / "away", [Moved("a.png", digest_file(place / "home/a.png"))], lambda *_: None)
+    move_out(place / "home", place / "away", [Moved("a.png", checksum_file(place / "home/a.png"))], lambda *_: None)
     (place / "labels.csv").write_bytes(b'path,label\n"a.png",cat\nb.png,dog\n./=c.png,"c,at"\n')
     (place / "name.txt").write_bytes(as_cell(os.fsdecode(b"=\xff\n\\x.png")).encode())
     return place
@@ -97,7 +97,7 @@ def run_of(file: Path) -> RunFolder:
 
 
 def read_index_of(file: Path) -> Any:
-    found = read_index(file.parent, model_digest=digest_file(run_of(file).weights_file))
+    found = read_index(file.parent, model_checksum=checksum_file(run_of(file).weights_file))
     return found and (calibration_of(found), found.names, found.path(0), found.h[0 : len(found)], found.known.images)
 
 
@@ -111,16 +111,16 @@ def read_encoder_config(file: Path) -> Any:
 def read_caches(file: Path) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(file.parents[1]))
-        return list_caches(), take_census(file.parents[2] / "pictures", workers=1)
+        return list_caches(), take_census(file.parents[2] / "images", workers=1)
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
     "runs/r/config.json": lambda file: read_run_info(run_of(file)).settings,
     "runs/r/metrics.jsonl": lambda file: read_epochs(run_of(file)),
     "runs/r/speed.jsonl": lambda file: read_epochs(run_of(file)),
-    "runs/r/pictures.json": lambda file: read_pictures(run_of(file)),
-    "runs/r/refused.json": lambda file: run_of(file).read_refused(),
-    "runs/r/projector.safetensors": read_weights,
+    "runs/r/images.json": lambda file: read_images(run_of(file)),
+    "runs/r/skipped.json": lambda file: run_of(file).read_skipped(),
+    "runs/r/projection_head.safetensors": read_weights,
     "runs/r/probe/probe.json": read_probe,
     "runs/r/encoder/config.json": read_encoder_config,
     "runs/r/encoder/model.safetensors": read_weights,
@@ -130,8 +130,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "runs/r/vectors/names-*.bin": read_index_of,
     f"away/{JOURNAL}": lambda file: read_journal(file.parent),
     f"runs/r/{MANIFEST}": lambda file: read_manifest(file.parent),
-    "v.npy": lambda file: read_vectors(file, model_digest=MODEL),
-    "v.rows.json": lambda file: read_vectors(file.with_name("v.npy"), model_digest=MODEL),
+    "v.npy": lambda file: read_vectors(file, model_checksum=MODEL),
+    "v.rows.json": lambda file: read_vectors(file.with_name("v.npy"), model_checksum=MODEL),
     "labels.csv": read_labels,
     "cache/*/headers.json": read_caches,
     "cache/*/*/index.json": lambda file: PixelFolder(file.parent, int(file.parent.name)).maps(),

@@ -19,7 +19,7 @@ import torch
 from simclr_cli.api import EmbedSettings, PretrainSettings
 from simclr_cli.commands.embed import embed
 from simclr_cli.commands.pretrain import pretrain
-from simclr_cli.images.synthetic import draw_pictures
+from simclr_cli.images.synthetic import draw_images
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder
@@ -32,9 +32,9 @@ WORKERS = range(PretrainSettings.__dataclass_fields__["workers"].metadata["at_le
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "pics"
-    draw_pictures(folder, seed=0, pictures=100, size=48)  # 6 batches of 16, and 4 that wait
+    draw_images(folder, seed=0, count=100, size=48)  # 6 batches of 16, and 4 that wait
     return folder
 
 
@@ -79,13 +79,13 @@ def same(one: Any, other: Any) -> bool:
 
 
 def test_stopped_at_random_moments_a_run_ends_bit_for_bit_as_an_undisturbed_one(
-    pictures: Path, tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
+    images: Path, tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
     wanted, chance, log = times(3, 10), random.Random(0), tmp_path / "log"
     chosen = {"backbone": "test_resnet", "image_size": 40, "batch_size": 16, "epochs": times(6, 40)}
     given = [word for name, value in chosen.items() for word in ("--" + name.replace("_", "-"), value)]
     calm = RunFolder(tmp_path / "calm")
-    pretrain(PretrainSettings(images=pictures, runs=tmp_path, run="calm", **chosen))
+    pretrain(PretrainSettings(images=images, runs=tmp_path, run="calm", **chosen))
     share = sum(row["seconds"] for row in read_epochs(calm)) / (wanted + 1)  # of the training, between two stops
 
     stops = mid_epoch = 0
@@ -97,7 +97,7 @@ def test_stopped_at_random_moments_a_run_ends_bit_for_bit_as_an_undisturbed_one(
         number = STOPS[stops % len(STOPS)]
         workers = WORKERS[(stops + stops // len(STOPS)) % len(WORKERS)]
         before = changed(run)
-        what = ["--resume"] if run.begun else [pictures, *given]
+        what = ["--resume"] if run.begun else [images, *given]
         process = started(
             log, *what, "--runs", tmp_path, "--run", run.path.name, "--workers", workers, stream=stops % 2 == 1
         )

@@ -31,7 +31,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("clock")]
 
 PATIENCE = 600  # seconds, of a test that is about to fail
-PICTURES = 48
+IMAGES = 48
 # One step an epoch, which takes one thread longer than a command has to stop by itself.
 LONG_STEPS = "--backbone resnet18 --image-size 128 --batch-size 48 --micro-batch 48 --epochs 6 --group-by none".split()
 WORD = "Stopping (again: at once)"
@@ -127,10 +127,10 @@ def begin() -> Iterator[Callable[..., Command]]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of 128 px in two classes."""
-    folder = tmp_path_factory.mktemp("pictures") / "pictures"
-    for i in range(PICTURES):
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of 128 px in two classes."""
+    folder = tmp_path_factory.mktemp("images") / "images"
+    for i in range(IMAGES):
         kind = "light" if i % 2 else "dark"
         (folder / kind).mkdir(parents=True, exist_ok=True)
         low, high = (128, 256) if i % 2 else (0, 128)
@@ -161,7 +161,7 @@ def test_a_long_step_is_left_out_of_what_is_saved_and_done_again(
     within: Callable[[str, float, float], None],
     times: Times,
     figure: Figure,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
 ) -> None:
     """Each stop is in the middle of a step; resumed each time, the run ends at the weights of an undisturbed one."""
@@ -169,7 +169,7 @@ def test_a_long_step_is_left_out_of_what_is_saved_and_done_again(
     checkpoints = tmp_path / "simclr-runs" / "stopped" / "checkpoint"
     done = 0
     for number in [signal.SIGTERM, signal.SIGINT, signal.SIGTERM][: times(1, 3)]:
-        again = ["--resume"] if done else [pictures, *options]
+        again = ["--resume"] if done else [images, *options]
         command = begin("pretrain", *again, "--run", "stopped", "--checkpoint-seconds", 9999, cwd=tmp_path)
         command.until(lambda command=command: command.says("  loss "))  # an epoch is done
         time.sleep(0.3)  # into the next one
@@ -186,8 +186,8 @@ def test_a_long_step_is_left_out_of_what_is_saved_and_done_again(
         done = saved.step
     if times(0, 1):
         assert begin("pretrain", "--resume", "--run", "stopped", cwd=tmp_path).end() == 0
-        assert begin("pretrain", pictures, *options, "--run", "calm", cwd=tmp_path).end() == 0
-        for file in ("encoder/model.safetensors", "projector.safetensors"):
+        assert begin("pretrain", images, *options, "--run", "calm", cwd=tmp_path).end() == 0
+        for file in ("encoder/model.safetensors", "projection_head.safetensors"):
             one, other = (load_file(tmp_path / "simclr-runs" / run / file) for run in ("stopped", "calm"))
             assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
         figure("stopped in the middle of steps, the same weights in the end", True)
@@ -198,17 +198,17 @@ def test_signals_at_random_moments(
     within: Callable[[str, float, float], None],
     times: Times,
     figure: Figure,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
 ) -> None:
     """Imports, census, decoding, training, evaluation, export, embedding, k-means: whatever it is doing."""
     tiny = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 1}
-    run = Path(pretrain(PretrainSettings(images=pictures, runs=tmp_path / "simclr-runs", run="tiny", **tiny)).run)
+    run = Path(pretrain(PretrainSettings(images=images, runs=tmp_path / "simclr-runs", run="tiny", **tiny)).run)
     commands: list[list[Any]] = [
-        ["pretrain", pictures, "--run", "r", *LONG_STEPS],
-        ["embed", pictures, "--run", "tiny", "--out", "vectors.npy"],
-        ["probe", pictures, "--run", "tiny"],
-        ["similar", pictures / "dark" / "00.png", "--run", "tiny"],
+        ["pretrain", images, "--run", "r", *LONG_STEPS],
+        ["embed", images, "--run", "tiny", "--out", "vectors.npy"],
+        ["probe", images, "--run", "tiny"],
+        ["similar", images / "dark" / "00.png", "--run", "tiny"],
         ["clusters", "--run", "tiny", "--out", "clusters.csv"],
     ]
     chance = random.Random(7)
@@ -268,13 +268,13 @@ def test_several_processes_are_saved_and_ended_by_the_first(
     begin: Callable[..., Command],
     within: Callable[[str, float, float], None],
     times: Times,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
 ) -> None:
     if not times(0, 1):
         pytest.skip("full form only; tests/cli/test_processes.py stops processes between steps")
     options = [*LONG_STEPS, "--run", "r", "--devices", 2, "--checkpoint-seconds", 9999]
-    command = begin("pretrain", pictures, *options, cwd=tmp_path)
+    command = begin("pretrain", images, *options, cwd=tmp_path)
     command.until(lambda: command.says("  loss "))
     children = children_of(command.process.pid)
     assert len(children) >= 2
@@ -298,11 +298,11 @@ def test_several_processes_are_saved_and_ended_by_the_first(
 
 
 def test_sigusr1_saves_a_long_step_and_the_run_goes_on(
-    begin: Callable[..., Command], times: Times, pictures: Path, tmp_path: Path
+    begin: Callable[..., Command], times: Times, images: Path, tmp_path: Path
 ) -> None:
     if not times(0, 1):
         pytest.skip("full form only; tests/cli/test_signals.py has a quick one")
-    command = begin("pretrain", pictures, *LONG_STEPS, "--run", "r", "--checkpoint-seconds", 9999, cwd=tmp_path)
+    command = begin("pretrain", images, *LONG_STEPS, "--run", "r", "--checkpoint-seconds", 9999, cwd=tmp_path)
     command.until(lambda: command.says("  loss "))
     time.sleep(0.3)
     command.process.send_signal(signal.SIGUSR1)

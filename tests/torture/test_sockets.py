@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli import VERBS
+from simclr_cli import COMMAND_NAMES
 
 pytestmark = pytest.mark.long
 
@@ -32,13 +32,13 @@ for line in sys.stdin.read().splitlines():
 """
 TINY = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1".split()
 COMMANDS: dict[str, list[str]] = {
-    "preview": ["pictures", "--out", "views.html"],
-    "pretrain": ["pictures", "--run", "r", *TINY],
+    "preview": ["images", "--out", "views.html"],
+    "pretrain": ["images", "--run", "r", *TINY],
     "embed": ["--out", "vectors.npy"],
-    "probe": ["pictures"],
-    "finetune": ["pictures", "--epochs", "1", "--batch-size", "8"],
-    "predict": ["pictures"],
-    "similar": ["pictures/dark/00.png"],
+    "probe": ["images"],
+    "finetune": ["images", "--epochs", "1", "--batch-size", "8"],
+    "predict": ["images"],
+    "similar": ["images/dark/00.png"],
     "duplicates": [],
     "outliers": [],
     "clusters": [],
@@ -47,7 +47,7 @@ COMMANDS: dict[str, list[str]] = {
     "check": [],
     "doctor": [],
     "cache": [],
-    "demo": ["--out", "demo", "--pictures", "100", "--epochs", "1", "--image-size", "16"],
+    "demo": ["--out", "demo", "--count", "100", "--epochs", "1", "--image-size", "16"],
 }
 
 
@@ -86,12 +86,12 @@ def test_no_command_opens_a_socket_of_the_internet(
     times: Callable[[int, int], int], figure: Callable[[str, Any], None], tmp_path: Path
 ) -> None:
     for i in range(24):
-        folder = tmp_path / "pictures" / ("light" if i % 2 else "dark")
+        folder = tmp_path / "images" / ("light" if i % 2 else "dark")
         folder.mkdir(parents=True, exist_ok=True)
         low, high = (128, 256) if i % 2 else (0, 128)
         blocks = np.random.default_rng(i).integers(low, high, (5, 5, 3), dtype=np.uint8)
         Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(folder / f"{i:02d}.png")
-    verbs = set(VERBS)
+    verbs = set(COMMAND_NAMES)
     assert verbs <= COMMANDS.keys()
     if not times(0, 1):
         verbs.remove("demo")  # others of these commands once more

@@ -1,4 +1,4 @@
-"""Every command over pictures with hostile names, in a terminal of its own: no name gets there raw, no file changes."""
+"""Every command over images with hostile names, in a terminal of its own: no name gets there raw, no file changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from simclr_cli.cli.app import app
 
 def tree():
     found = []
-    for folder, _, names in os.walk(b"pictures"):
+    for folder, _, names in os.walk(b"images"):
         for path in [folder, *(os.path.join(folder, name) for name in names)]:
             status = os.lstat(path)
             content = b"" if path == folder else open(path, "rb").read()
@@ -39,7 +39,7 @@ for typed in json.load(open(sys.argv[1], encoding="utf-8")):
     except SystemExit as end:
         print("CODE", end.code, tree(), flush=True)
 """
-# Of names: what rings, what moves, what turns text about. Colours are ours, but not around these words.
+# Of names: what rings, what moves, what turns text about. Colors are ours, but not around these words.
 RAW = ("\x07", "\x7f", "\x9b", "\u202e", "\u2028", "\u2029", "\ufeff", "\x1b[31mred", "\t=1")
 
 
@@ -71,7 +71,7 @@ def in_a_terminal(folder: Path, commands: list[list[str]]) -> str:
 
 
 def draw(folder: Path, names: list[bytes]) -> list[str]:
-    """A picture under each of these names, as far as the file system takes them, in two classes."""
+    """An image under each of these names, as far as the file system takes them, in two classes."""
     paths = []
     for i, name in enumerate(names):
         path = folder / ("<b>one" if i % 2 else os.fsdecode(b"\x1b[31mtwo\xff")) / os.fsdecode(name)
@@ -85,27 +85,27 @@ def draw(folder: Path, names: list[bytes]) -> list[str]:
     return paths
 
 
-def test_no_command_lets_a_name_through_raw_or_changes_a_picture(
+def test_no_command_lets_a_name_through_raw_or_changes_a_image(
     tmp_path: Path, nasty_names: Callable[[int], list[bytes]], times: Callable[[int, int], int],
     figure: Callable[[str, Any], None],
 ) -> None:  # fmt: skip
     nasty = [name for name in nasty_names(times(36, 500)) if len(name) < 200 and not name.startswith(b".")]
-    paths = draw(tmp_path / "pictures", nasty)
+    paths = draw(tmp_path / "images", nasty)
     tiny = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1 --blur 0".split()
     odd = "\x1b[31mred\x07\u202e[bold]\udcff"
     commands = [
-        ["pretrain", "pictures", "--run", "r", *tiny], ["preview", "pictures", "--out", "p.html"],
-        ["embed", "pictures", "--out", f"{odd}.csv"], ["similar", *paths[:12]],
+        ["pretrain", "images", "--run", "r", *tiny], ["preview", "images", "--out", "p.html"],
+        ["embed", "images", "--out", f"{odd}.csv"], ["similar", *paths[:12]],
         ["similar", paths[3], "--out", "s.html"],
         ["similar", paths[0], "+", paths[5], "--json"], ["duplicates"], ["duplicates", "--move-to", f"away {odd}"],
-        ["duplicates", "--put-back", f"away {odd}"], ["outliers"], ["clusters"], ["map"], ["report"],
-        ["check"], ["doctor", "pictures"], ["probe", "pictures"],
-        ["finetune", "pictures", "--epochs", "1"], ["predict", *paths[:12], "pictures"],
+        ["duplicates", "--restore", f"away {odd}"], ["outliers"], ["clusters"], ["map"], ["report"],
+        ["check"], ["doctor", "images"], ["probe", "images"],
+        ["finetune", "images", "--epochs", "1"], ["predict", *paths[:12], "images"],
         ["predict", *paths[:3], "--json"], ["cache"], ["cache", "--clear"],
-        ["pretrain", odd], ["pretrain", "pictures", "--run", odd, "--dry-run"], ["pretrain", "--resume", "--run", odd],
+        ["pretrain", odd], ["pretrain", "images", "--run", odd, "--dry-run"], ["pretrain", "--resume", "--run", odd],
         ["similar", odd], ["predict", odd], ["embed", odd], ["probe", "--run", odd], ["report", odd],
-        ["duplicates", "--put-back", odd], ["predict", paths[0], "--classifier", "pictures"],
-        ["pretrain", "pictures", "--weights", odd], ["pretrain", "pictures", f"--{odd}"], [odd],
+        ["duplicates", "--restore", odd], ["predict", paths[0], "--classifier", "images"],
+        ["pretrain", "images", "--weights", odd], ["pretrain", "images", f"--{odd}"], [odd],
     ]  # fmt: skip
     shown = in_a_terminal(tmp_path, commands)
     (_, before), *ended = [line.split()[1:] for line in shown.splitlines() if line.startswith("CODE")]
@@ -120,5 +120,5 @@ def test_no_command_lets_a_name_through_raw_or_changes_a_picture(
     found = {raw: shown[max(0, shown.index(raw) - 200) :][:400] for raw in RAW if raw in shown}
     assert found == {}
     assert "\\x1b[31mred" in shown and "\\u202e" in shown
-    figure("commands that left every picture as it was", len(commands) - 1)
+    figure("commands that left every image as it was", len(commands) - 1)
     figure("terminal", {"commands": len(commands), "names": len(paths), "raw": 0})

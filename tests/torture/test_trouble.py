@@ -30,7 +30,7 @@ app(sys.argv[2:], prog_name="simclr")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """64 pictures in two folders."""
+    """64 images in two folders."""
     root = tmp_path_factory.mktemp("photos") / "photos"
     for i in range(64):
         path = root / "ab"[i % 2] / f"{i}.png"

@@ -18,7 +18,7 @@ from PIL import Image
 
 from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images.cache import decode_once
-from simclr_cli.images.decode import Refusal, squashed
+from simclr_cli.images.decode import UnusableImage, squashed
 from simclr_cli.images.decode_pool import apart
 from simclr_cli.images.scan import take_census
 
@@ -57,12 +57,12 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """40 pictures that take some hundredths of a second each."""
-    (tmp_path / "pictures").mkdir()
+    """40 images that take some hundredths of a second each."""
+    (tmp_path / "images").mkdir()
     for i in range(40):
         pixels = np.random.default_rng(i).integers(0, 256, (60, 80, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
-        Image.fromarray(pixels).save(tmp_path / f"pictures/{i:02}.png", compress_level=1)
-    return tmp_path / "pictures"
+        Image.fromarray(pixels).save(tmp_path / f"images/{i:02}.png", compress_level=1)
+    return tmp_path / "images"
 
 
 def children(parent: int) -> list[int]:
@@ -84,7 +84,7 @@ def test_killed_decoders_cost_nothing(
 ) -> None:  # fmt: skip
     """From outside, at random moments of decoding a folder, again and again."""
     census = take_census(folder, workers=2)
-    expected = [squashed(folder / picture.name, 12) for picture in census.pictures]
+    expected = [squashed(folder / image.name, 12) for image in census.images]
     chance, kills, rounds = np.random.default_rng(0), 0, times(2, 20)
 
     def strike(*_: int) -> None:
@@ -98,18 +98,18 @@ def test_killed_decoders_cost_nothing(
         monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / f"cache-{i}"))
         decoded = decode_once(census, 8, workers=2, progress=strike)
         # One that was struck twice in a row is told by its name.
-        assert all("killed (SIGKILL)" in entry.reason for entry in decoded.census.refused)
-        lost += len(decoded.census.refused)
-        for picture, pixels in zip(decoded.census.pictures, decoded.read(np.arange(len(decoded))), strict=True):
-            assert (pixels.transpose(1, 2, 0) == expected[int(picture.name[:2])]).all()
+        assert all("killed (SIGKILL)" in entry.reason for entry in decoded.census.skipped)
+        lost += len(decoded.census.skipped)
+        for image, pixels in zip(decoded.census.images, decoded.read(np.arange(len(decoded))), strict=True):
+            assert (pixels.transpose(1, 2, 0) == expected[int(image.name[:2])]).all()
     assert kills >= rounds and lost <= kills / 2
     figure("decoders: killed while decoding a folder", kills)
-    figure("decoders: pictures lost by that", lost)
+    figure("decoders: images lost by that", lost)
     figure("decoders: seconds a folder of 40, with that", round((time.monotonic() - began) / rounds, 1))
 
 
 @pytest.mark.parametrize("name", ["stop", "hang"])
-def test_a_stuck_decoder_costs_one_picture_within_its_time(
+def test_a_stuck_decoder_costs_one_image_within_its_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch, times: Callable[[int, int], int],
     figure: Callable[[str, Any], None], name: str,
 ) -> None:  # fmt: skip
@@ -124,16 +124,16 @@ def test_a_stuck_decoder_costs_one_picture_within_its_time(
     began = time.monotonic()
     decoded = decode_once(census, 8, workers=2, progress=lambda *_: None)
     seconds = time.monotonic() - began
-    ((lost, reason),) = [(entry.name, entry.reason) for entry in decoded.census.refused]
+    ((lost, reason),) = [(entry.name, entry.reason) for entry in decoded.census.skipped]
     assert lost == f"{name}.png" and reason.startswith("decoding it took over ") and len(decoded) == 39
     assert seconds < 2 * (allowed + 5) + 30  # tried twice; the machine may be busy
-    figure(f"decoders: seconds until a folder with one picture that makes them {name} is decoded", round(seconds, 1))
+    figure(f"decoders: seconds until a folder with one image that makes them {name} is decoded", round(seconds, 1))
 
 
 def test_a_stopped_decoder_recovers_within_its_time(
     folder: Path, monkeypatch: pytest.MonkeyPatch, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
-    """Stopped from outside while it waits: the next picture costs the time limit, and is decoded by another one."""
+    """Stopped from outside while it waits: the next image costs the time limit, and is decoded by another one."""
     apart(squashed, 1)(folder / "00.png", 8)
     monkeypatch.setattr(decoders, "SECONDS", times(1, decoders.SECONDS))
     os.kill(decoders._all[0].process.pid, signal.SIGSTOP)
@@ -184,11 +184,11 @@ def test_a_killed_command_leaves_no_decoder(
 
 
 def test_a_decoder_that_floods_its_memory_is_refused_and_not_the_machine(folder: Path) -> None:
-    """A picture may claim what it likes: past its share a decoder gets no more."""
+    """An image may claim what it likes: past its share a decoder gets no more."""
     code = "decoder._outcome = lambda *_: bytearray(2**46)"
     program = decoders.PROGRAM.replace("from simclr_cli.images.decode_worker import main; main()",
         f"from simclr_cli.images import decode_worker as decoder; {code}; decoder.main()")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoders, "PROGRAM", program)
-        with pytest.raises(Refusal, match=r"crashed on it \(exit code 1\)"):
+        with pytest.raises(UnusableImage, match=r"crashed on it \(exit code 1\)"):
             apart(squashed, 1)(folder / "00.png", 8)

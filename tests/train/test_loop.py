@@ -27,8 +27,8 @@ from simclr_cli.engine.augment import TwoViews, view_recipe
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.images.cache import DecodedPictures
-from simclr_cli.images.census import Census, Picture
+from simclr_cli.images.cache import DecodedImages
+from simclr_cli.images.census import Census, ImageFile
 from simclr_cli.images.loader import Batch, Batches
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
@@ -38,27 +38,27 @@ from simclr_cli.train import profiling as trial
 from simclr_cli.train import step as step_module
 from simclr_cli.train.loop import build_model, train
 from simclr_cli.train.plan import Circumstances, resolve
-from simclr_cli.train.profiling import seconds_a_picture
+from simclr_cli.train.profiling import seconds_a_image
 from simclr_cli.train.step import Step
 
-PICTURES, SIDE, BATCH = 26, 24, 8  # 3 full batches an epoch; two pictures wait
-STEPS, EPOCHS = PICTURES // BATCH, 2
+IMAGES, SIDE, BATCH = 26, 24, 8  # 3 full batches an epoch; two images wait
+STEPS, EPOCHS = IMAGES // BATCH, 2
 CPU = torch.device("cpu")
 
 
 def settings(**given: Any) -> ResolvedSettings:
     wanted = {"backbone": "tiny_resnet", "image_size": 16, "batch_size": BATCH, "epochs": EPOCHS, "run": "run",
               "projection_dimensions": 16, "compile": "off", **given}  # fmt: skip
-    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, CPU))[0]
+    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(IMAGES, SIDE, CPU))[0]
 
 
-def decoded(pictures: int = PICTURES) -> DecodedPictures:
-    """Pictures of four coarse blocks of colour each: easily told apart."""
-    blocks = np.random.default_rng(0).integers(0, 256, (pictures, 3, 2, 2), dtype=np.uint8)
+def decoded(images: int = IMAGES) -> DecodedImages:
+    """Images of four coarse blocks of color each: easily told apart."""
+    blocks = np.random.default_rng(0).integers(0, 256, (images, 3, 2, 2), dtype=np.uint8)
     pixels = blocks.repeat(SIDE // 2, 2).repeat(SIDE // 2, 3)
-    sizes = np.full((pictures, 2), SIDE, dtype=np.int64)
-    named = tuple(Picture(f"{i}.png", "PNG", SIDE, SIDE, 1, 0) for i in range(pictures))
-    return DecodedPictures(Census(Path(), named, (), 0), SIDE, sizes, np.arange(pictures), (pixels,), workers=1)
+    sizes = np.full((images, 2), SIDE, dtype=np.int64)
+    named = tuple(ImageFile(f"{i}.png", "PNG", SIDE, SIDE, 1, 0) for i in range(images))
+    return DecodedImages(Census(Path(), named, (), 0), SIDE, sizes, np.arange(images), (pixels,), workers=1)
 
 
 def batches_of(chosen: ResolvedSettings) -> Batches:
@@ -86,12 +86,12 @@ def losses_of(events: list[Event]) -> list[float]:
 
 
 def a_batch(count: int = BATCH) -> tuple[Tensor, Tensor]:
-    pictures = decoded(count)
-    return torch.from_numpy(pictures.read(np.arange(count))), torch.from_numpy(pictures.sizes)
+    images = decoded(count)
+    return torch.from_numpy(images.read(np.arange(count))), torch.from_numpy(images.sizes)
 
 
 def as_batch(pixels: Tensor, sizes: Tensor, step: int) -> Batch:
-    """Those pictures as the batch of a step, all at once."""
+    """Those images as the batch of a step, all at once."""
     return Batch(step, np.arange(len(sizes)), sizes, (slice(0, len(sizes)),), iter([pixels]))
 
 
@@ -102,7 +102,7 @@ def views_of(chosen: ResolvedSettings, pixels: Tensor, sizes: Tensor, step: int)
 
 
 def test_both_views_go_through_in_one_pass() -> None:
-    """Batch norm must see 2N pictures at once (RECIPE, mistakes: the views forwarded separately)."""
+    """Batch norm must see 2N images at once (RECIPE, mistakes: the views forwarded separately)."""
     chosen = settings()
     model = build_model(chosen).train()
     seen: list[int] = []
@@ -179,8 +179,8 @@ def test_in_bfloat16_loss_and_weights_stay_float32() -> None:
     assert all(parameter.dtype == torch.float32 and parameter.isfinite().all() for parameter in model.parameters())
 
 
-def test_the_loss_falls_on_a_few_pictures() -> None:
-    chosen = settings(batch_size=16, temperature=0.2, crop_min=0.5, color_strength=0.2, grey=0.0)
+def test_the_loss_falls_on_a_few_images() -> None:
+    chosen = settings(batch_size=16, temperature=0.2, crop_min=0.5, color_strength=0.2, grayscale=0.0)
     model = build_model(chosen).train()
     pixels, sizes = a_batch(16)
     optimizer = create_optimizer(model, "adamw", weight_decay=0.01)
@@ -192,9 +192,9 @@ def test_the_loss_falls_on_a_few_pictures() -> None:
     assert last < first - 0.5, losses
 
 
-@pytest.mark.parametrize("pictures", [1, 10**9])
-def test_the_estimate_of_a_pictures_time_is_positive(pictures: int) -> None:
-    assert 0 < seconds_a_picture(build_model(settings()), settings(), SIDE, pictures) < 60
+@pytest.mark.parametrize("images", [1, 10**9])
+def test_the_estimate_of_a_images_time_is_positive(images: int) -> None:
+    assert 0 < seconds_a_image(build_model(settings()), settings(), SIDE, images) < 60
 
 
 def test_the_estimate_leaves_the_model_as_it_was() -> None:
@@ -202,13 +202,13 @@ def test_the_estimate_leaves_the_model_as_it_was() -> None:
     model = build_model(settings())
     twin = copy.deepcopy(model)
     parameters = list(model.parameters())
-    seconds_a_picture(model, settings(), SIDE, 10**6)
+    seconds_a_image(model, settings(), SIDE, 10**6)
     assert same(model, twin) and all(parameter.grad is None for parameter in parameters)
     assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
 
 
 class Stopwatch:
-    """Steps that take a given time a picture, and a little always; which were asked for."""
+    """Steps that take a given time an image, and a little always; which were asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         self.now, self.asked, self.compiled = 0.0, [], []
@@ -237,17 +237,17 @@ class Stopwatch:
 def test_the_estimate_is_the_quicker_of_two_steps_of_the_largest_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Stopwatch(monkeypatch, seconds=0.001)
     chosen = settings(batch_size=20, compile="on")
-    assert seconds_a_picture(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(0.001)
+    assert seconds_a_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(0.001)
     assert watch.asked == [8, 8, 20, 20]
     assert watch.compiled == ["off"]  # compiling takes longer than the trial
 
 
-def test_a_short_run_or_a_slow_step_is_estimated_from_a_few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_run_or_a_slow_step_is_estimated_from_a_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(batch_size=20)
     short = Stopwatch(monkeypatch, seconds=0.001)
-    assert seconds_a_picture(build_model(chosen), chosen, SIDE, 1000) == pytest.approx(0.001)
+    assert seconds_a_image(build_model(chosen), chosen, SIDE, 1000) == pytest.approx(0.001)
     slow = Stopwatch(monkeypatch, seconds=1.0)
-    assert seconds_a_picture(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(1.0)
+    assert seconds_a_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(1.0)
     assert short.asked == slow.asked == [8, 8]
 
 
@@ -507,7 +507,7 @@ def test_an_evaluation_is_made_again_if_another_thread_saves_meanwhile(undisturb
         look=lambda _, epoch: (None, float(looked.append(epoch) or epoch)),
     )  # fmt: skip
     expected, expected_rows, _ = undisturbed("adamw")
-    assert looked == [1, 2] and [row["knn"] for row in rows] == [1, 2]
+    assert looked == [1, 2] and [row["knn_accuracy"] for row in rows] == [1, 2]
     kept = ("epoch", "loss", "learning_rate")
     assert [[row[key] for key in kept] for row in rows] == [[row[key] for key in kept] for row in expected_rows]
     assert same(model, expected)

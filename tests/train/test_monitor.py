@@ -17,8 +17,8 @@ from simclr_cli.core.errors import SettingsError, TrainingError
 from simclr_cli.core.seeds import Purpose, torch_generator
 from simclr_cli.encode.load import start_encoder
 from simclr_cli.engine.augment import TwoViews, view_recipe
-from simclr_cli.engine.metrics import found_other_view, normalised
-from simclr_cli.images.cache import DecodedPictures, decode_once
+from simclr_cli.engine.metrics import found_other_view, normalized
+from simclr_cli.images.cache import DecodedImages, decode_once
 from simclr_cli.images.census import Census
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
@@ -27,7 +27,7 @@ from simclr_cli.train import monitor as watch_module
 from simclr_cli.train import outcome as outcome_module
 from simclr_cli.train import step as step_module
 from simclr_cli.train.loop import build_model
-from simclr_cli.train.monitor import Watch, kept_out
+from simclr_cli.train.monitor import Monitor, kept_out
 
 Train = Callable[..., Any]
 
@@ -36,41 +36,41 @@ def chosen_of(trained: Any) -> ResolvedSettings:
     return read_run_info(trained.run).settings
 
 
-def decoded_of(trained: Any) -> DecodedPictures:
-    return decode_once(take_census(trained.pictures), 40, workers=1, progress=lambda *_: None)
+def decoded_of(trained: Any) -> DecodedImages:
+    return decode_once(take_census(trained.images), 40, workers=1, progress=lambda *_: None)
 
 
 @pytest.fixture
-def watch(trained: Any) -> Watch:
-    return Watch(decoded_of(trained), np.empty(0, dtype=np.int64), chosen_of(trained))
+def watch(trained: Any) -> Monitor:
+    return Monitor(decoded_of(trained), np.empty(0, dtype=np.int64), chosen_of(trained))
 
 
-def test_what_is_kept_out_follows_from_the_seed_and_is_never_trained_on(pictures: Path, train: Train) -> None:
+def test_what_is_kept_out_follows_from_the_seed_and_is_never_trained_on(images: Path, train: Train) -> None:
     seen: set[int] = set()
-    plain = watch_module.Watch.look
+    plain = watch_module.Monitor.look
     batches: list[Any] = []
 
-    def spy(self: Watch, model: Any, epoch: int) -> Any:
+    def spy(self: Monitor, model: Any, epoch: int) -> Any:
         batches.append(self)
         return plain(self, model, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch_module.Watch, "look", spy)
+        patch.setattr(watch_module.Monitor, "look", spy)
         order = step_module.Step.__call__
         patch.setattr(step_module.Step, "__call__", lambda self, b: (seen.update(b.rows.tolist()), order(self, b))[1])
-        train(pictures, held_out=8, epochs=3)
+        train(images, held_out=8, epochs=3)
     out = kept_out(48, 8, 0)
     assert len(out) == 8 and not seen & set(out.tolist()) and len(seen) > 16
     assert (kept_out(48, 8, 0) == out).all() and (kept_out(48, 8, 1) != out).any()
     assert batches[0].held_out and (batches[0].rows == out).all()
 
 
-def test_keeping_out_more_than_a_batch_leaves_is_refused(pictures: Path, train: Train) -> None:
-    with pytest.raises(SettingsError, match="--held-out 40 of 48 pictures leaves less than a batch of 16"):
-        train(pictures, held_out=40)
+def test_keeping_out_more_than_a_batch_leaves_is_refused(images: Path, train: Train) -> None:
+    with pytest.raises(SettingsError, match="--held-out 40 of 48 images leaves less than a batch of 16"):
+        train(images, held_out=40)
 
 
-def test_health_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(trained: Any, watch: Watch) -> None:
+def test_health_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(trained: Any, watch: Monitor) -> None:
     model = build_model(chosen_of(trained)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -79,17 +79,17 @@ def test_health_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(trained:
     assert first == again and first is not None and knn is not None and 0 <= knn <= 100
     assert model.training and torch.equal(state, torch.random.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert (first.pictures, first.held_out) == (32, False)
+    assert (first.images, first.held_out) == (32, False)
 
 
-def test_what_is_not_finite_is_not_measured_and_does_not_end_training(trained: Any, watch: Watch) -> None:
+def test_what_is_not_finite_is_not_measured_and_does_not_end_training(trained: Any, watch: Monitor) -> None:
     model = build_model(chosen_of(trained))
     with torch.no_grad():
         next(model.head.parameters()).fill_(torch.inf)
     assert watch.look(model, 2)[0] is None
 
 
-def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Watch) -> None:
+def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Monitor) -> None:
     chosen = chosen_of(trained)
     model = build_model(chosen).eval()
     sizes = torch.from_numpy(watch.decoded.sizes[watch.rows])
@@ -97,12 +97,12 @@ def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Watch) ->
     views = TwoViews(chosen.image_size, view_recipe(chosen))
     x = views.make(pixels, sizes, views.draw(sizes, torch_generator(chosen.seed, Purpose.HEALTH)))
     with torch.inference_mode():
-        expected = found_other_view(*normalised(model.encoder(x)))
-        found = watch.health(model)
-    assert found is not None and found.found == pytest.approx(expected)
+        expected = found_other_view(*normalized(model.encoder(x)))
+        found = watch.validation(model)
+    assert found is not None and found.view_retrieval_accuracy == pytest.approx(expected)
 
 
-def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained: Any, watch: Watch) -> None:
+def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained: Any, watch: Monitor) -> None:
     """kNN while training looks at what the probe will look at, up to one more resampling."""
     from simclr_cli.engine.augment import centre_crop, make_view
     from simclr_cli.images.decode import evaluation_crop
@@ -111,17 +111,15 @@ def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained:
     crop = start_encoder("tiny_resnet", "none", 40, 0).spec.crop
     views = make_view(torch.from_numpy(watch.decoded.read(np.arange(6))), sizes, centre_crop(sizes, crop), 40)
     census = watch.decoded.census
-    for view, picture in zip(views, census.pictures, strict=False):
-        expected = (
-            torch.from_numpy(evaluation_crop(census.path(picture), 40, crop).copy()).permute(2, 0, 1).float() / 255
-        )
+    for view, image in zip(views, census.images, strict=False):
+        expected = torch.from_numpy(evaluation_crop(census.path(image), 40, crop).copy()).permute(2, 0, 1).float() / 255
         off, mirrored = ((view - other).abs().mean() for other in (expected, expected.flip(2)))
         assert off < 0.1 and off < 0.8 * mirrored
 
 
 @dataclasses.dataclass
 class Many:
-    """Decoded pictures of which only the number counts."""
+    """Decoded images of which only the number counts."""
 
     census: Census
     count: int
@@ -133,7 +131,7 @@ class Many:
 @pytest.mark.parametrize(("count", "some"), [(30, 30), (100, 32), (3000, 120), (50_000, 256)])
 def test_of_what_is_trained_on_a_twenty_fifth_is_looked_at(count: int, some: int, trained: Any) -> None:
     many = Many(decoded_of(trained).census, count)
-    rows = Watch(many, kept_out(count, 0, 0), chosen_of(trained)).rows  # type: ignore[arg-type]
+    rows = Monitor(many, kept_out(count, 0, 0), chosen_of(trained)).rows  # type: ignore[arg-type]
     assert len(rows) == some and (np.diff(rows) > 0).all()
 
 
@@ -145,19 +143,19 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
 
     held = min(256, count // 25) if count >= 640 else 0
     chosen = dataclasses.replace(chosen_of(trained), held_out=held, epochs=1000)
-    watch = Watch(Many(decoded.census, count), kept_out(count, held, 0), chosen)  # type: ignore[arg-type]
-    forward = 2 * len(watch.rows) / watch.every + len(watch.labelled) / watch.knn_every
+    watch = Monitor(Many(decoded.census, count), kept_out(count, held, 0), chosen)  # type: ignore[arg-type]
+    forward = 2 * len(watch.rows) / watch.every + len(watch.labeled) / watch.knn_every
     assert forward <= 0.02 * 6 * (count - held)
     assert watch.every == 1 or not held
     seldom = watch.every, watch.knn_every
-    costs = 2 * len(watch.rows), len(watch.labelled)
+    costs = 2 * len(watch.rows), len(watch.labeled)
     shares = 6 * (count - held) * watch_module.HEALTH_SHARE, 6 * (count - held) * watch_module.KNN_SHARE
     for every, cost, share in zip(seldom, costs, shares, strict=True):  # and no more seldom than that asks for
         assert cost / every <= share and (every == 1 or cost / (every - 1) > share)
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, watch: Watch, every: int) -> None:
+def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, watch: Monitor, every: int) -> None:
     watch.chosen = dataclasses.replace(watch.chosen, epochs=7)
     watch.every = watch.knn_every = every
     model = build_model(watch.chosen)
@@ -168,13 +166,13 @@ def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, 
 
 def test_metrics_tell_health_in_the_first_and_last_epoch_and_knn_at_the_end(trained: Any) -> None:
     rows = [json.loads(line) for line in trained.run.metrics_file.read_text().splitlines()]
-    assert rows[0]["health"] and rows[-1]["health"] and rows[-1]["knn"] is not None
+    assert rows[0]["validation"] and rows[-1]["validation"] and rows[-1]["knn_accuracy"] is not None
     outcome = json.loads(trained.run.outcome_file.read_text())
     assert outcome == {"state": trained.result.state, "words": trained.result.outcome}
 
 
 def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_batch(
-    pictures: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, done = step_module.contrastive_loss, iter(range(1, 99))
     monkeypatch.setattr(
@@ -183,13 +181,13 @@ def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_bat
     with pytest.raises(
         TrainingError, match=r"became nan in step 3 of 6 .*failed-batch.json, and the last good"
     ) as caught:
-        train(pictures, run="bad", epochs=2)
+        train(images, run="bad", epochs=2)
     assert caught.value.exit_code == 6
     run = RunFolder(tmp_path / "runs" / "bad")
     failure = json.loads(run.failure_file.read_text())
-    assert failure["step"] == 3 and failure["loss"] == "nan" and len(failure["pictures"]) == 16
-    names = {picture.name for picture in take_census(pictures).pictures}
-    assert set(failure["pictures"]) <= names
+    assert failure["step"] == 3 and failure["loss"] == "nan" and len(failure["images"]) == 16
+    names = {image.name for image in take_census(images).images}
+    assert set(failure["images"]) <= names
     assert not run.finished
 
     # They are the weights after two steps, and can be begun from.
@@ -199,19 +197,21 @@ def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_bat
     assert int(kept["bn1.num_batches_tracked"]) >= 2
     fresh = start_encoder("tiny_resnet", "none", 40, 0).backbone.state_dict()
     assert not torch.equal(kept["conv1.0.weight"], fresh["conv1.0.weight"])
-    train(pictures, run="again", weights=str(run.last_good / "model.safetensors"))
+    train(images, run="again", weights=str(run.last_good / "model.safetensors"))
 
 
 def test_a_collapse_ends_with_an_exit_code_of_its_own_and_the_run_can_be_looked_at(
-    pictures: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from simclr_cli.core.errors import CollapseError
 
-    health = Watch.health
-    monkeypatch.setattr(Watch, "health", lambda self, m: dataclasses.replace(health(self, m), negative=0.999))
+    validation = Monitor.validation
+    monkeypatch.setattr(
+        Monitor, "validation", lambda self, m: dataclasses.replace(validation(self, m), negative_similarity=0.999)
+    )
     monkeypatch.setattr(outcome_module, "BEGUN", 1)
     with pytest.raises(CollapseError, match="The encoder has collapsed") as caught:
-        train(pictures, run="flat")
+        train(images, run="flat")
     assert caught.value.exit_code == 7 and caught.value.remedy.startswith("Train under another --run")
     assert caught.value.what.endswith("dimensions.") and caught.value.remedy.endswith(".")
     run = RunFolder(tmp_path / "runs" / "flat")

@@ -34,10 +34,10 @@ def modern_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan(
-    pictures: int = 1000, short_side: int = 256, device: torch.device = CPU, **given: Any
+    images: int = 1000, short_side: int = 256, device: torch.device = CPU, **given: Any
 ) -> tuple[ResolvedSettings, dict[str, Any]]:
     """The settings resolved for a run of an hour, and the choices by name."""
-    here = Circumstances(pictures, short_side, device)
+    here = Circumstances(images, short_side, device)
     settings, choices = resolve(ResolvedSettings(images=Path(), **given), here)
     settings, compiling = choose_compile(settings, here, 3600)
     choices = (*choices, compiling)
@@ -46,18 +46,18 @@ def plan(
 
 
 @pytest.mark.parametrize("device", [CPU, GPU, torch.device("mps")])
-@pytest.mark.parametrize("pictures", [2, 15, 16, 500, 200_000])
+@pytest.mark.parametrize("images", [2, 15, 16, 500, 200_000])
 @pytest.mark.parametrize("short_side", [1, 32, 500])
 def test_nothing_stays_automatic_and_each_choice_has_a_reason(
-    device: torch.device, pictures: int, short_side: int
+    device: torch.device, images: int, short_side: int
 ) -> None:
-    settings, choices = plan(pictures, short_side, device)
+    settings, choices = plan(images, short_side, device)
     open_ = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None]
     # a choice between kinds, a name, what is tried out, what is the command's own
     assert open_ == ["preset", "run", "micro_batch", "cache_gb"]
     assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")}
     assert all(choice.reason and choice.value for choice in choices.values())
-    here = Circumstances(pictures, short_side, device)
+    here = Circumstances(images, short_side, device)
     again, _ = resolve(settings, here)
     assert again == settings == choose_compile(settings, here, 0)[0]  # what was resolved once stays
 
@@ -84,25 +84,25 @@ def test_image_size_is_the_largest_at_most_a_quarter_above_the_median(
 
 
 @pytest.mark.parametrize(
-    ("pictures", "device", "expected"),
+    ("images", "device", "expected"),
     [
         (2, CPU, 2), (15, CPU, 15), (16, CPU, 4), (31, CPU, 4), (100, CPU, 16), (1000, CPU, 64), (1024, CPU, 64),
         (10**6, CPU, 64), (1000, GPU, 128), (2048, GPU, 512), (10**6, GPU, 512),
     ],
 )  # fmt: skip
-def test_batch_size_is_a_power_of_two_of_at_most_a_quarter(pictures: int, device: torch.device, expected: int) -> None:
-    assert plan(pictures, device=device)[0].batch_size == expected
+def test_batch_size_is_a_power_of_two_of_at_most_a_quarter(images: int, device: torch.device, expected: int) -> None:
+    assert plan(images, device=device)[0].batch_size == expected
 
 
 @pytest.mark.parametrize(
-    ("pictures", "device", "expected"),
+    ("images", "device", "expected"),
     [
         (2, CPU, 100), (1500, CPU, 100), (3000, CPU, 50), (15_000, CPU, 10), (10**6, CPU, 10),
         (1000, GPU, 800), (50_000, GPU, 400), (10**6, GPU, 100),
     ],
 )  # fmt: skip
-def test_epochs_follow_the_pictures_to_be_seen(pictures: int, device: torch.device, expected: int) -> None:
-    assert plan(pictures, device=device)[0].epochs == expected
+def test_epochs_follow_the_images_to_be_seen(images: int, device: torch.device, expected: int) -> None:
+    assert plan(images, device=device)[0].epochs == expected
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1, 0), (9, 0), (10, 1), (55, 5), (100, 10), (1000, 10)])
@@ -134,7 +134,7 @@ def test_views_and_temperature_are_the_papers_for_the_size(
 def test_optimizer_rule_rate_and_decay_go_together(
     given: dict[str, Any], optimizer: str, rule: str, rate: float, decay: float
 ) -> None:
-    settings, _ = plan(pictures=10**5, **given)
+    settings, _ = plan(images=10**5, **given)
     chosen = (settings.optimizer, settings.lr_rule, settings.learning_rate, settings.weight_decay)
     assert chosen == (optimizer, rule, rate, decay)
 
@@ -154,12 +154,12 @@ def test_what_too_few_images_could_be_decoded_for_is_given_up(decoded: int, held
 
 
 def test_the_reason_of_the_rate_names_the_peak() -> None:
-    _, choices = plan(pictures=10**5, batch_size=4096)
+    _, choices = plan(images=10**5, batch_size=4096)
     assert "4.8" in choices["learning rate"].reason  # 0.075 * sqrt(4096)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "short_side", "device", "expected"),
+    ("images", "short_side", "device", "expected"),
     [
         (50_000, 224, GPU, "resnet50"),
         (49_999, 224, GPU, "resnet18"),
@@ -168,9 +168,9 @@ def test_the_reason_of_the_rate_names_the_peak() -> None:
     ],
 )
 def test_backbone_grows_with_the_data_on_a_gpu(
-    pictures: int, short_side: int, device: torch.device, expected: str
+    images: int, short_side: int, device: torch.device, expected: str
 ) -> None:
-    assert plan(pictures, short_side, device)[0].backbone == expected
+    assert plan(images, short_side, device)[0].backbone == expected
 
 
 @pytest.mark.parametrize(("image_size", "backbone"), [(128, "resnet50"), (127, "resnet18")])
@@ -205,28 +205,28 @@ def test_what_was_set_stays_and_is_said_to_be_set() -> None:
     assert all(choices[name.replace("_", " ")].reason == "as set" for name in given)
 
 
-def test_a_batch_shrinks_to_the_pictures_there_are_and_the_rate_with_it() -> None:
-    settings, choices = plan(pictures=100, batch_size=256, lr_rule="linear", optimizer="lars")
+def test_a_batch_shrinks_to_the_images_there_are_and_the_rate_with_it() -> None:
+    settings, choices = plan(images=100, batch_size=256, lr_rule="linear", optimizer="lars")
     assert settings.batch_size == 100
-    assert "256" in choices["batch size"].reason and choices["batch size"].value == "100 pictures"
+    assert "256" in choices["batch size"].reason and choices["batch size"].value == "100 images"
     assert f"{0.3 * 100 / 256:.4g}" in choices["learning rate"].reason
 
 
-@pytest.mark.parametrize("pictures", [0, 1])
-def test_fewer_than_two_pictures_are_refused(pictures: int) -> None:
+@pytest.mark.parametrize("images", [0, 1])
+def test_fewer_than_two_images_are_refused(images: int) -> None:
     with pytest.raises(InputError, match="at least 2"):
-        plan(pictures=pictures)
+        plan(images=images)
 
 
-def test_no_picture_at_all_is_not_called_one() -> None:
+def test_no_image_at_all_is_not_called_one() -> None:
     with pytest.raises(InputError) as caught:
-        plan(pictures=0)
+        plan(images=0)
     assert "only one" not in caught.value.what
 
 
 def test_a_warm_up_longer_than_the_automatic_epochs_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"--warmup-epochs 11 is more than .*10"):
-        plan(pictures=10**6, warmup_epochs=11)
+        plan(images=10**6, warmup_epochs=11)
 
 
 def test_settings_are_not_changed_in_place() -> None:
@@ -276,7 +276,7 @@ def test_compiling_is_as_the_user_sets_it(device: torch.device, seconds: float, 
 
 # --- Micro-batches ---
 
-EACH = 1_000_000  # bytes that a picture keeps
+EACH = 1_000_000  # bytes that an image keeps
 
 
 @pytest.mark.parametrize(
@@ -294,14 +294,14 @@ def test_micro_batch_is_what_the_memory_holds(
     here = Circumstances(10_000, 64, CPU, processes, memory)
     chosen, _ = resolve(ResolvedSettings(images=Path(), batch_size=batch, micro_batch=given), here)
     chosen, choice = choose_micro_batch(chosen, here, EACH, batch_norm=True)
-    assert chosen.micro_batch == expected and choice.value == f"{expected} pictures"
+    assert chosen.micro_batch == expected and choice.value == f"{expected} images"
     several = expected < -(-batch // processes)
     assert ("computed twice" in choice.reason) == ("batch norm" in choice.reason) == several
     assert (choice.reason == "as set") == (given is not None and not several)
     assert "batch norm" not in choose_micro_batch(chosen, here, EACH, batch_norm=False)[1].reason
 
 
-def test_there_cannot_be_more_processes_than_pictures_in_a_batch() -> None:
+def test_there_cannot_be_more_processes_than_images_in_a_batch() -> None:
     with pytest.raises(SettingsError, match="5 processes"):
         resolve(ResolvedSettings(images=Path(), batch_size=4), Circumstances(100, 64, CPU, 5))
     resolve(ResolvedSettings(images=Path(), batch_size=5), Circumstances(100, 64, CPU, 5))

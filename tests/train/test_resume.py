@@ -1,4 +1,4 @@
-"""A stopped run goes on where it stopped, with its own settings and pictures, to the same weights."""
+"""A stopped run goes on where it stopped, with its own settings and images, to the same weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simclr_cli.commands import pretrain as pretrain_module
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.errors import InputError, Interrupted, RunError, SettingsError
 from simclr_cli.core.events import EpochDone, Event, Note, StepDone, silent
-from simclr_cli.core.safe_read import digest_file
+from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
@@ -55,59 +55,59 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 @pytest.fixture
 def stopped(own: Any, train: Train, tmp_path: Path) -> Path:
-    """A run of 2 epochs of 3 steps, stopped after the fifth; its pictures are the test's own."""
+    """A run of 2 epochs of 3 steps, stopped after the fifth; its images are the test's own."""
     with pytest.raises(Interrupted):
-        train(own.pictures, run="half", epochs=2, report=stop_at(StepDone, 5))
+        train(own.images, run="half", epochs=2, report=stop_at(StepDone, 5))
     return tmp_path / "runs" / "half"
 
 
 @pytest.fixture(scope="module")
-def undisturbed_lars(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainResult:
+def undisturbed_lars(images: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainResult:
     """A run by LARS that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("lars-cache")))
-        patch.setattr(pretrain_module, "seconds_a_picture", lambda *_: 0.01)
+        patch.setattr(pretrain_module, "seconds_a_image", lambda *_: 0.01)
         patch.setattr(pretrain_module, "try_report", lambda *_, **__: None)
         runs = tmp_path_factory.mktemp("lars") / "runs"
         settings = {"backbone": "tiny_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}
-        return pretrain(PretrainSettings(images=pictures, runs=runs, **settings))
+        return pretrain(PretrainSettings(images=images, runs=runs, **settings))
 
 
 def test_a_run_of_before_there_were_turns_and_presets_goes_on_to_the_same_weights(
-    trained: Any, pictures: Path, train: Train, tmp_path: Path
+    trained: Any, images: Path, train: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        train(pictures, run="old", epochs=2, report=stop_at(StepDone, 4))
+        train(images, run="old", epochs=2, report=stop_at(StepDone, 4))
     run = RunFolder(tmp_path / "runs" / "old")
     config = json.loads(run.config_file.read_bytes())
-    assert config["settings"].pop("turn") == 0.0 and config["settings"].pop("preset") is None
+    assert config["settings"].pop("rotate") == 0.0 and config["settings"].pop("preset") is None
     run.write_config(config)
     result = resume(tmp_path / "runs")
-    assert result.model_digest == trained.result.model_digest
-    assert read_run_info(run).settings.turn == 0.0
+    assert result.model_checksum == trained.result.model_checksum
+    assert read_run_info(run).settings.rotate == 0.0
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5], ids=["first epoch", "end of an epoch", "second epoch"])
 def test_resumed_run_equals_an_undisturbed_one_bit_for_bit(
-    trained: Any, pictures: Path, train: Train, tmp_path: Path, steps: int
+    trained: Any, images: Path, train: Train, tmp_path: Path, steps: int
 ) -> None:
     with pytest.raises(Interrupted, match=f"Stopped after step {steps} of 6") as caught:
-        train(pictures, run="pics", epochs=2, report=stop_at(StepDone, steps))
+        train(images, run="pics", epochs=2, report=stop_at(StepDone, steps))
     assert "simclr pretrain --resume --run pics" in caught.value.remedy
     result = resume(tmp_path / "runs")
     assert result.finished and Path(result.run) == tmp_path / "runs" / "pics"
-    for file in ("encoder/model.safetensors", "projector.safetensors"):
+    for file in ("encoder/model.safetensors", "projection_head.safetensors"):
         one, other = load_file(trained.run.path / file), load_file(Path(result.run) / file)
         assert all(torch.equal(one[name], other[name]) for name in one | other)
-    assert result.model_digest == trained.result.model_digest
+    assert result.model_checksum == trained.result.model_checksum
     losses = [[row["loss"] for row in metrics(run)] for run in (trained.run.path, Path(result.run))]
     assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(("steps", "first", "then"), [(2, 0.0, 0.0), (5, 0.0, None), (2, None, 0.0), (5, 2e-4, 0.0)])
-def test_resumed_run_is_the_same_whatever_part_of_its_pictures_is_stored_before_and_after(
+def test_resumed_run_is_the_same_whatever_part_of_its_images_is_stored_before_and_after(
     undisturbed_lars: PretrainResult,
-    pictures: Path,
+    images: Path,
     train: Train,
     tmp_path: Path,
     steps: int,
@@ -116,32 +116,32 @@ def test_resumed_run_is_the_same_whatever_part_of_its_pictures_is_stored_before_
 ) -> None:
     """--cache-gb is of the command: each may decode ahead, or whatever it needs, or some of it."""
     with pytest.raises(Interrupted, match=f"Stopped after step {steps} of 6"):
-        train(pictures, epochs=2, optimizer="lars", cache_gb=first, report=stop_at(StepDone, steps))
+        train(images, epochs=2, optimizer="lars", cache_gb=first, report=stop_at(StepDone, steps))
     result = resume(tmp_path / "runs", cache_gb=then)
-    assert result.model_digest == undisturbed_lars.model_digest
+    assert result.model_checksum == undisturbed_lars.model_checksum
     losses = [[row["loss"] for row in metrics(Path(run))] for run in (undisturbed_lars.run, result.run)]
     assert losses[0] == losses[1]
     assert "cache_gb" not in json.loads(RunFolder(Path(result.run)).config_file.read_bytes())["settings"]
 
 
-def test_stop_during_the_last_step_leaves_only_the_export_to_do(trained: Any, pictures: Path, train: Train) -> None:
+def test_stop_during_the_last_step_leaves_only_the_export_to_do(trained: Any, images: Path, train: Train) -> None:
     with pytest.raises(Interrupted, match="Stopped after step 6 of 6"):
-        train(pictures, epochs=2, report=stop_at(StepDone, 6))
+        train(images, epochs=2, report=stop_at(StepDone, 6))
     said: list[Any] = []
-    resumed = train(pictures, epochs=2, resume=True, report=said.append)
-    assert resumed.model_digest == trained.result.model_digest
+    resumed = train(images, epochs=2, resume=True, report=said.append)
+    assert resumed.model_checksum == trained.result.model_checksum
     assert not any(isinstance(one, Note) and one.text.startswith("Going on") for one in said)
 
 
-def test_stop_before_training_leaves_nothing_to_resume(pictures: Path, train: Train) -> None:
+def test_stop_before_training_leaves_nothing_to_resume(images: Path, train: Train) -> None:
     with pytest.raises(Interrupted):
-        train(pictures, report=stop_at(Event.__args__[0], 1))  # type: ignore[attr-defined]
-    assert train(pictures).finished
+        train(images, report=stop_at(Event.__args__[0], 1))  # type: ignore[attr-defined]
+    assert train(images).finished
 
 
 def test_unfinished_run_asks_for_resume(stopped: Path, own: Any, train: Train) -> None:
     with pytest.raises(RunError, match="was begun and is not finished") as caught:
-        train(own.pictures, run="half")
+        train(own.images, run="half")
     assert "simclr pretrain --resume --run half" in caught.value.remedy
 
 
@@ -157,16 +157,16 @@ def test_resume_takes_the_runs_own_settings_repeated_and_another_number_of_worke
 
 
 @pytest.mark.parametrize("change", ["added", "removed", "changed"])
-def test_resume_after_the_pictures_changed_is_refused(
+def test_resume_after_the_images_changed_is_refused(
     stopped: Path, own: Any, draw: Callable[..., Any], change: str
 ) -> None:
-    picture = own.pictures / "bricks" / "0000.png"
+    image = own.images / "bricks" / "0000.png"
     if change == "added":
-        draw(own.pictures / "bricks" / "new.png")
+        draw(own.images / "bricks" / "new.png")
     elif change == "removed":
-        picture.unlink()
+        image.unlink()
     else:
-        os.utime(picture, ns=(0, picture.stat().st_mtime_ns + 1))
+        os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
     name, words = ("new.png" if change == "added" else "0000.png"), "of the same size but another time of change"
     kind = words if change == "changed" else change
     with pytest.raises(RunError, match=r"have changed since .* began \(48 then, (47|48|49) now\)") as caught:
@@ -175,16 +175,16 @@ def test_resume_after_the_pictures_changed_is_refused(
 
 
 def test_resume_with_files_that_could_not_be_decoded(own: Any, train: Train, tmp_path: Path) -> None:
-    whole = (own.pictures / "bricks" / "0001.jpg").read_bytes()
-    (own.pictures / "bricks" / "0001.jpg").write_bytes(whole[: len(whole) * 3 // 4])
-    (own.pictures / "bricks" / "empty.png").write_bytes(b"")
+    whole = (own.images / "bricks" / "0001.jpg").read_bytes()
+    (own.images / "bricks" / "0001.jpg").write_bytes(whole[: len(whole) * 3 // 4])
+    (own.images / "bricks" / "empty.png").write_bytes(b"")
     with pytest.raises(Interrupted):
-        train(own.pictures, report=stop_at(StepDone, 1))
+        train(own.images, report=stop_at(StepDone, 1))
     result = resume(tmp_path / "runs")
-    assert (result.finished, result.pictures, result.refused) == (True, 47, 2)
+    assert (result.finished, result.images, result.skipped) == (True, 47, 2)
 
 
-def test_nothing_to_resume(pictures: Path, tmp_path: Path, trained: Any) -> None:
+def test_nothing_to_resume(images: Path, tmp_path: Path, trained: Any) -> None:
     with pytest.raises(RunError, match="There is no stopped run under"):
         resume(tmp_path / "runs")
     with pytest.raises(RunError, match=r"There is no run .*nowhere to go on with"):
@@ -198,15 +198,15 @@ def test_a_folder_that_was_moved_far_away_is_asked_for_and_known_again(
 ) -> None:
     far = tmp_path / "far" / "elsewhere"
     far.parent.mkdir()
-    own.pictures.rename(far)
+    own.images.rename(far)
     with pytest.raises(RunError, match=r"no longer in .*pics") as caught:
         resume(stopped.parent)
     assert "--images FOLDER" in caught.value.remedy
     events: list[Event] = []
     result = resume(stopped.parent, images=far, report=events.append)  # the run itself is not named
-    assert result.model_digest == trained.result.model_digest
+    assert result.model_checksum == trained.result.model_checksum
     assert read_run_info(RunFolder(stopped)).settings.images == far
-    assert Note(f"The pictures of {stopped} are in {far} now; they were in {own.pictures}.") in events
+    assert Note(f"The images of {stopped} are in {far} now; they were in {own.images}.") in events
     assert Note("Going on after step 5 of 6, in epoch 2 of 2.") in events
 
 
@@ -230,7 +230,7 @@ def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any)
     kept = run.path / "encoder-2-epochs"
     assert [(kept / file.name).read_bytes() for file in files] == before
     assert (kept / "probe" / "probe.json").read_bytes() == b"probed" and not run.probe_folder.exists()
-    assert run.read_encoder()[0]["simclr"]["model_digest"] == result.model_digest != own.result.model_digest
+    assert run.read_encoder()[0]["simclr"]["model_checksum"] == result.model_checksum != own.result.model_checksum
     assert [row["loss"] for row in read_epochs(run)][:2] == [row["loss"] for row in rows]
     config = json.loads(run.config_file.read_bytes())
     assert (config["settings"]["epochs"], config["extended"], len(read_epochs(run))) == (3, [2], 3)
@@ -245,22 +245,22 @@ def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any)
 
 
 def test_a_stopped_run_goes_on_to_more_epochs_as_the_finished_one_does(
-    own: Any, pictures: Path, train: Train, tmp_path: Path
+    own: Any, images: Path, train: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(Interrupted):
-        train(pictures, epochs=2, report=stop_at(StepDone, 6))
+        train(images, epochs=2, report=stop_at(StepDone, 6))
     with pytest.raises(SettingsError, match="has done 2 epochs, and --epochs 1 is not more"):
         resume(tmp_path / "runs", epochs=1)
     result = resume(tmp_path / "runs", epochs=3)
-    assert result.model_digest == resume(own.runs, epochs=3).model_digest
+    assert result.model_checksum == resume(own.runs, epochs=3).model_checksum
     run = RunFolder(Path(result.run))
     assert read_run_info(run).extended == (2,) and not list(run.path.glob("encoder-*"))
 
 
-def test_a_dry_run_to_more_epochs_changes_nothing(own: Any, digest: Callable[..., Any]) -> None:
-    before = digest(own.run.path)
+def test_a_dry_run_to_more_epochs_changes_nothing(own: Any, checksum: Callable[..., Any]) -> None:
+    before = checksum(own.run.path)
     resume(own.runs, epochs=3, dry_run=True)
-    assert digest(own.run.path) == before
+    assert checksum(own.run.path) == before
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
@@ -269,16 +269,16 @@ def test_a_finished_run_without_a_whole_checkpoint_stays_finished(own: Any, no_t
         file.unlink() if harm == "gone" else file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RunError, match="checkpoint"):
         resume(own.runs, epochs=3)
-    assert own.run.read_encoder()[0]["simclr"]["model_digest"] == own.result.model_digest
+    assert own.run.read_encoder()[0]["simclr"]["model_checksum"] == own.result.model_checksum
 
 
 def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any, tmp_path: Path) -> None:
     class Killed(BaseException):
         pass
 
-    census = take_census(own.pictures)
+    census = take_census(own.images)
     chosen = dataclasses.replace(read_run_info(own.run).settings, epochs=3)
-    projector = digest_file(own.run.projector_file)
+    projector = checksum_file(own.run.projector_file)
 
     def settled(run: RunFolder, left: float) -> bool:
         """Whether it came to its end; if not, the process was no more when so many renames were done."""
@@ -307,8 +307,10 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
         ended = settled(run, renames)
         if not ended:
             kept = run.encoder if run.finished else run.path / "encoder-2-epochs"
-            assert digest_file(kept / "model.safetensors") == own.result.model_digest
-            assert digest_file(run.projector_file if run.finished else kept / "projector.safetensors") == projector
+            assert checksum_file(kept / "model.safetensors") == own.result.model_checksum
+            assert (
+                checksum_file(run.projector_file if run.finished else kept / "projection_head.safetensors") == projector
+            )
             assert read_run_info(run).settings.epochs in (2, 3) and load_checkpoint(run.checkpoints) is not None
             assert settled(run, math.inf)
         assert read_run_info(run).settings.epochs == 3 and read_run_info(run).extended == (2,)
@@ -318,28 +320,28 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
     assert renames >= 6
 
 
-# Pictures that have changed
+# Images that have changed
 
 
 def test_changes_that_are_accepted_begin_the_epoch_again_whenever_it_is_stopped(
     stopped: Path, own: Any, draw: Callable[..., Any], tmp_path: Path
 ) -> None:
     for i in range(20):
-        draw(own.pictures / "bricks" / f"new{i}.png", i)
-    (own.pictures / "bricks" / "0000.png").unlink()
+        draw(own.images / "bricks" / f"new{i}.png", i)
+    (own.images / "bricks" / "0000.png").unlink()
     twin = Path(shutil.copytree(stopped, tmp_path / "twin" / "half"))
     events: list[Event] = []
     result = resume(stopped.parent, accept_changes=True, report=events.append)
-    assert result.finished and result.pictures == 67
+    assert result.finished and result.images == 67
     notes = [event.text for event in events if isinstance(event, Note)]
     words = "20 added (bricks/new0.png, bricks/new1.png, bricks/new10.png, bricks/new11.png, bricks/new12.png, ...)"
     assert any(f"as they are now: {words}, 1 removed (bricks/0000.png)." in note for note in notes)
-    assert any("Going on after step 4 of 8, in epoch 2 of 2. The pictures are no longer" in note for note in notes)
+    assert any("Going on after step 4 of 8, in epoch 2 of 2. The images are no longer" in note for note in notes)
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3, 4]
     change = {"after_epochs": 1, "added": 20, "removed": 1, "changed": 0, "touched": 0}
     run = RunFolder(stopped)
     info = read_run_info(run)
-    assert list(info.image_changes) == [change] and info.census["pictures"] == 67
+    assert list(info.image_changes) == [change] and info.census["images"] == 67
 
     class PowerCut(BaseException):
         pass
@@ -348,38 +350,38 @@ def test_changes_that_are_accepted_begin_the_epoch_again_whenever_it_is_stopped(
         if isinstance(event, StepDone):
             raise PowerCut
 
-    with pytest.raises(PowerCut):  # before anything of the new pictures is saved
+    with pytest.raises(PowerCut):  # before anything of the new images is saved
         resume(twin.parent, accept_changes=True, report=cut)
     with pytest.raises(Interrupted):
         resume(twin.parent, report=stop_at(StepDone, 3))
-    assert resume(twin.parent).model_digest == result.model_digest
+    assert resume(twin.parent).model_checksum == result.model_checksum
     assert list(read_run_info(RunFolder(twin)).image_changes) == [change]
     assert RunFolder(twin).metrics_file.read_bytes() == run.metrics_file.read_bytes()
 
 
-def test_a_picture_that_is_mended_is_noticed(own: Any, train: Train, tmp_path: Path) -> None:
-    """It was refused, and would be one more."""
-    picture = own.pictures / "bricks" / "0001.jpg"
-    whole = picture.read_bytes()
-    picture.write_bytes(whole[: len(whole) * 3 // 4])
+def test_a_image_that_is_mended_is_noticed(own: Any, train: Train, tmp_path: Path) -> None:
+    """It was skipped, and would be one more."""
+    image = own.images / "bricks" / "0001.jpg"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) * 3 // 4])
     with pytest.raises(Interrupted):
-        train(own.pictures, report=stop_at(StepDone, 1))
-    picture.write_bytes(whole)
+        train(own.images, report=stop_at(StepDone, 1))
+    image.write_bytes(whole)
     with pytest.raises(RunError, match=r"1 changed \(bricks/0001\.jpg\)"):
         resume(tmp_path / "runs")
 
 
-def test_too_few_pictures_are_left_for_a_batch(stopped: Path, own: Any) -> None:
-    for path in sorted(own.pictures.rglob("*.*"))[:40]:
+def test_too_few_images_are_left_for_a_batch(stopped: Path, own: Any) -> None:
+    for path in sorted(own.images.rglob("*.*"))[:40]:
         path.unlink()
-    with pytest.raises(InputError, match="has batches of 16, and there are only 8 pictures now"):
+    with pytest.raises(InputError, match="has batches of 16, and there are only 8 images now"):
         resume(stopped.parent, accept_changes=True)
 
 
 def test_a_copy_without_its_times_is_taken_if_that_is_accepted(
     trained: Any, stopped: Path, own: Any, tmp_path: Path
 ) -> None:
-    copied = Path(shutil.copytree(own.pictures, tmp_path / "copied", copy_function=shutil.copyfile))
+    copied = Path(shutil.copytree(own.images, tmp_path / "copied", copy_function=shutil.copyfile))
     with pytest.raises(RunError, match="48 of the same size but another time of change"):
         resume(stopped.parent, run="half", images=copied)
     assert resume(stopped.parent, run="half", images=copied, accept_changes=True).finished
@@ -392,19 +394,19 @@ def test_config_of_a_resumed_run_stays_that_of_the_first_start(stopped: Path) ->
     assert read_run_info(RunFolder(stopped)).settings == before
 
 
-def test_stop_at_the_end_of_an_epoch_is_saved_too(pictures: Path, train: Train, tmp_path: Path) -> None:
+def test_stop_at_the_end_of_an_epoch_is_saved_too(images: Path, train: Train, tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
-        train(pictures, epochs=2, report=stop_at(EpochDone, 1))
+        train(images, epochs=2, report=stop_at(EpochDone, 1))
     assert "--resume" in caught.value.remedy  # "type the command again" ends in "was begun and is not finished"
     assert list((tmp_path / "runs" / "pics" / "checkpoint").iterdir())
 
 
 def test_metrics_of_an_epoch_stopped_at_its_last_step_keep_its_learning_rate(
-    trained: Any, pictures: Path, train: Train
+    trained: Any, images: Path, train: Train
 ) -> None:
     with pytest.raises(Interrupted):
-        train(pictures, epochs=2, report=stop_at(StepDone, 3))
-    run = Path(train(pictures, epochs=2, resume=True).run)
+        train(images, epochs=2, report=stop_at(StepDone, 3))
+    run = Path(train(images, epochs=2, resume=True).run)
     assert metrics(run)[0]["learning_rate"] == metrics(trained.run.path)[0]["learning_rate"]
 
 
@@ -426,28 +428,28 @@ def test_resume_of_a_named_run_with_another_folder_is_refused(
         resume(stopped.parent, run="half", images=tmp_path / "other")
 
 
-def test_picture_that_goes_away_while_it_streams_ends_training_and_comes_back_to_the_same_end(
+def test_image_that_goes_away_while_it_streams_ends_training_and_comes_back_to_the_same_end(
     undisturbed_lars: PretrainResult, own: Any, train: Train, tmp_path: Path
 ) -> None:
     """It may be any of them: all are moved away, and back with their times."""
-    away = own.pictures.with_name("away")
+    away = own.images.with_name("away")
 
     def report(event: Event) -> None:
-        if isinstance(event, StepDone) and own.pictures.exists():
-            own.pictures.rename(away)
+        if isinstance(event, StepDone) and own.images.exists():
+            own.images.rename(away)
 
     with pytest.raises(InputError, match="can no longer be used") as caught:
-        train(own.pictures, epochs=2, optimizer="lars", cache_gb=0, report=report)
-    assert str(own.pictures) in caught.value.what
-    away.rename(own.pictures)
-    assert resume(tmp_path / "runs", cache_gb=0).model_digest == undisturbed_lars.model_digest
+        train(own.images, epochs=2, optimizer="lars", cache_gb=0, report=report)
+    assert str(own.images) in caught.value.what
+    away.rename(own.images)
+    assert resume(tmp_path / "runs", cache_gb=0).model_checksum == undisturbed_lars.model_checksum
 
 
-def test_picture_that_changes_while_it_streams_ends_training_and_comes_back_to_the_same_end(
+def test_image_that_changes_while_it_streams_ends_training_and_comes_back_to_the_same_end(
     undisturbed_lars: PretrainResult, own: Any, train: Train, tmp_path: Path
 ) -> None:
-    """In the last epoch, of which the checkpoint knows nothing yet; as they were, pictures are what they were."""
-    times = {path: path.stat().st_mtime_ns for path in own.pictures.rglob("*.*")}
+    """In the last epoch, of which the checkpoint knows nothing yet; as they were, images are what they were."""
+    times = {path: path.stat().st_mtime_ns for path in own.images.rglob("*.*")}
 
     def report(event: Event) -> None:
         if isinstance(event, EpochDone) and event.epoch == 1:
@@ -455,16 +457,16 @@ def test_picture_that_changes_while_it_streams_ends_training_and_comes_back_to_t
                 os.utime(path, ns=(1, 1))
 
     with pytest.raises(InputError, match="changed since its folder was looked at") as caught:
-        train(own.pictures, epochs=2, optimizer="lars", cache_gb=0, report=report)
+        train(own.images, epochs=2, optimizer="lars", cache_gb=0, report=report)
     assert caught.value.exit_code == 3 and "--resume" in caught.value.remedy
     for path, time in times.items():
         os.utime(path, ns=(time, time))
-    assert resume(tmp_path / "runs", cache_gb=0).model_digest == undisturbed_lars.model_digest
+    assert resume(tmp_path / "runs", cache_gb=0).model_checksum == undisturbed_lars.model_checksum
 
 
-def test_way_to_go_on_names_the_folder_of_runs(pictures: Path, train: Train, tmp_path: Path) -> None:
+def test_way_to_go_on_names_the_folder_of_runs(images: Path, train: Train, tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
-        train(pictures, report=stop_at(StepDone, 1))
+        train(images, report=stop_at(StepDone, 1))
     assert f"--runs {tmp_path / 'runs'}" in caught.value.remedy
 
 

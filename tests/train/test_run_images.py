@@ -14,20 +14,20 @@ from simclr_cli.core.errors import RunError
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.history import write_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import read_pictures
-from simclr_cli.train.run_images import compare, find_folder, is_of, keep_pictures
+from simclr_cli.store.run_info import read_images
+from simclr_cli.train.run_images import compare, find_folder, is_of, keep_images
 
 
 @pytest.fixture
 def begun(tmp_path: Path, draw: Callable[..., Any]) -> RunFolder:
-    """A run that was begun with 7 pictures in places/pics."""
+    """A run that was begun with 7 images in places/pics."""
     for i in range(7):
         draw(tmp_path / "places" / "pics" / f"{i % 2}" / f"{i}.png", i)
     return keep(RunFolder(tmp_path / "runs" / "a"), tmp_path / "places" / "pics")
 
 
 def keep(run: RunFolder, folder: Path) -> RunFolder:
-    keep_pictures(run, take_census(folder))
+    keep_images(run, take_census(folder))
     run.write_config({})
     return run
 
@@ -68,7 +68,7 @@ def test_a_folder_that_is_nowhere_is_asked_for(begun: RunFolder, tmp_path: Path)
 
 def test_every_kind_of_change_is_named(begun: RunFolder, tmp_path: Path, draw: Callable[..., Any]) -> None:
     folder = tmp_path / "places" / "pics"
-    before = read_pictures(begun).files
+    before = read_images(begun).files
     assert not compare(before, take_census(folder))
     (folder / "0" / "0.png").unlink()
     for i in range(7):
@@ -86,12 +86,12 @@ def test_changes_are_kept_with_the_epoch_that_they_came_after(
 ) -> None:
     folder = tmp_path / "places" / "pics"
     keep(begun, folder)
-    assert read_pictures(begun).changes == []
+    assert read_images(begun).changes == []
     write_epochs(begun, [{"epoch": 1, "images_per_second": 1.0, "seconds": 1.0}])
     draw(folder / "8.png")
     keep(begun, folder)
     keep(begun, folder)
-    found = read_pictures(begun)
+    found = read_images(begun)
     assert found.changes == [{"after_epochs": 1, "added": 1, "removed": 0, "changed": 0, "touched": 0}]
     assert len(found.files) == 8 and "8.png" in found.files
 
@@ -99,8 +99,8 @@ def test_changes_are_kept_with_the_epoch_that_they_came_after(
 def test_what_a_start_that_was_killed_left_is_not_taken_for_a_change(
     tmp_path: Path, begun: RunFolder, draw: Callable[..., Any]
 ) -> None:
-    """It had written down the pictures, and was no run yet."""
+    """It had written down the images, and was no run yet."""
     begun.config_file.unlink()
     draw(tmp_path / "places" / "pics" / "8.png")
     keep(begun, tmp_path / "places" / "pics")
-    assert read_pictures(begun).changes == []
+    assert read_images(begun).changes == []

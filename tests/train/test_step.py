@@ -16,7 +16,7 @@ from simclr_cli.core.errors import is_out_of_memory
 from simclr_cli.core.events import Event, Note, silent
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census
 from simclr_cli.images.loader import Batches
 from simclr_cli.store.checkpoint import load_checkpoint
@@ -26,7 +26,7 @@ from simclr_cli.train.plan import Circumstances, resolve
 from simclr_cli.train.profiling import bytes_a_view
 from simclr_cli.train.step import Step
 
-PICTURES, SIDE, BATCH, CPU = 26, 24, 12, torch.device("cpu")
+IMAGES, SIDE, BATCH, CPU = 26, 24, 12, torch.device("cpu")
 
 
 class Plain(nn.Module):
@@ -46,14 +46,14 @@ class Plain(nn.Module):
 def settings(**given: Any) -> ResolvedSettings:
     wanted = {"backbone": "tiny_resnet", "image_size": 16, "batch_size": BATCH, "epochs": 2, "run": "run",
               "projection_dimensions": 16, "compile": "off", "temperature": 0.2, **given}  # fmt: skip
-    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(PICTURES, SIDE, CPU))[0]
+    return resolve(ResolvedSettings(images=Path(), **wanted), Circumstances(IMAGES, SIDE, CPU))[0]
 
 
-def decoded() -> DecodedPictures:
-    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 3, 4, 4), dtype=np.uint8)
+def decoded() -> DecodedImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 4, 4), dtype=np.uint8)
     pixels = pixels.repeat(SIDE // 4, 2).repeat(SIDE // 4, 3)
-    sizes = np.full((PICTURES, 2), SIDE, dtype=np.int64)
-    return DecodedPictures(Census(Path(), (), (), 0), SIDE, sizes, np.arange(PICTURES), (pixels,), workers=1)
+    sizes = np.full((IMAGES, 2), SIDE, dtype=np.int64)
+    return DecodedImages(Census(Path(), (), (), 0), SIDE, sizes, np.arange(IMAGES), (pixels,), workers=1)
 
 
 def plain_model(dropout: float = 0.0) -> SimCLR:
@@ -69,7 +69,7 @@ def one_step(model: SimCLR, most: int | None, **given: Any) -> tuple[float, dict
     """The loss of a step, and the gradients that it made."""
     chosen = settings(**given)
     optimizer = create_optimizer(model, "sgd", weight_decay=0.0)  # its rate is 0: the weights stay
-    step = Step(model, optimizer, chosen, silent, groups=torch.arange(PICTURES) % 9 if given else None)
+    step = Step(model, optimizer, chosen, silent, groups=torch.arange(IMAGES) % 9 if given else None)
     [loss] = [float(step(batch)) for batch in Batches(decoded(), BATCH, 0, CPU).run(1, 2, most)]
     return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
@@ -133,7 +133,7 @@ def test_no_micro_batch_but_the_last_keeps_its_graph_until_the_loss() -> None:
     assert graphs == [False, False, True, True, True]
 
 
-def test_batch_norm_sees_micro_batches_and_counts_each_picture_once() -> None:
+def test_batch_norm_sees_micro_batches_and_counts_each_image_once() -> None:
     model = build_model(settings()).train()
     sizes: list[int] = []
     model.encoder.backbone.bn1.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
@@ -177,7 +177,7 @@ def trained(folder: Path, most: int | None, limit: int | None = None) -> tuple[S
 
 
 def test_after_an_out_of_memory_error_training_goes_on_in_smaller_micro_batches(tmp_path: Path) -> None:
-    """12 pictures, then 6, then 3 at a time: the run is the one that had 3 from the start, to the last bit."""
+    """12 images, then 6, then 3 at a time: the run is the one that had 3 from the start, to the last bit."""
     expected, _, _ = trained(tmp_path / "three", 3)
     model, events, shrunk = trained(tmp_path / "limited", None, limit=3)
     assert shrunk == [6, 3]
@@ -185,13 +185,13 @@ def test_after_an_out_of_memory_error_training_goes_on_in_smaller_micro_batches(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True)
     )
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert len(notes) == 2 and "12 pictures" in notes[0] and "again with 3" in notes[1]
+    assert len(notes) == 2 and "12 images" in notes[0] and "again with 3" in notes[1]
     found = load_checkpoint(tmp_path / "limited" / "checkpoint")
     assert found is not None and found.step == 4
 
 
-def test_memory_too_small_for_one_picture_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="too small to train on a single picture") as caught:
+def test_memory_too_small_for_one_image_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="too small to train on a single image") as caught:
         trained(tmp_path, None, limit=0)
     assert caught.value.exit_code == 5
 

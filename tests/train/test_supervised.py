@@ -17,7 +17,7 @@ from simclr_cli.core.events import EpochDone, Event, StepDone, silent
 from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
 from simclr_cli.engine.augment import draw_parameters, make_view
 from simclr_cli.engine.encoder import Encoder, create_encoder, scratch_spec
-from simclr_cli.images.cache import DecodedPictures, decode_once
+from simclr_cli.images.cache import DecodedImages, decode_once
 from simclr_cli.images.scan import take_census
 from simclr_cli.train import supervised as module
 from simclr_cli.train.supervised import (
@@ -28,7 +28,7 @@ from simclr_cli.train.supervised import (
     ClassifierRecipe,
     automatic_batch_size,
     batch_starts,
-    seconds_a_picture,
+    seconds_a_image,
     train_classifier,
 )
 
@@ -36,8 +36,8 @@ CLASSES, SIZE = 10, 40
 
 
 @pytest.fixture
-def decoded(pictures: Path) -> DecodedPictures:
-    return decode_once(take_census(pictures), SIZE, workers=2, progress=lambda *_: None)
+def decoded(images: Path) -> DecodedImages:
+    return decode_once(take_census(images), SIZE, workers=2, progress=lambda *_: None)
 
 
 @pytest.fixture
@@ -45,22 +45,22 @@ def encoder() -> Encoder:
     return create_encoder(scratch_spec("tiny_resnet", SIZE), seed=3).eval()
 
 
-def labels_of(decoded: DecodedPictures, rows: np.ndarray[Any, Any]) -> Tensor:
+def labels_of(decoded: DecodedImages, rows: np.ndarray[Any, Any]) -> Tensor:
     names = decoded.census.classes
     return torch.tensor([names.index(decoded.census.labels[row]) for row in rows])
 
 
 def run(
     encoder: Encoder,
-    decoded: DecodedPictures,
+    decoded: DecodedImages,
     recipe: ClassifierRecipe,
     *,
-    pictures: int = 48,
+    images: int = 48,
     said: list[Event] | None = None,
     seed: int = 5,
     batch_size: int = 16,
 ) -> nn.Linear:
-    rows = np.arange(len(decoded))[::-1][:pictures].copy()  # not the identity: places and rows must not be mixed up
+    rows = np.arange(len(decoded))[::-1][:images].copy()  # not the identity: places and rows must not be mixed up
     report = silent if said is None else said.append
     return train_classifier(
         encoder, decoded, rows, labels_of(decoded, rows), CLASSES, recipe, batch_size=batch_size, seed=seed,
@@ -83,16 +83,16 @@ def test_recipes_are_the_papers() -> None:
 
 def test_views_are_crops_and_flips_and_nothing_else() -> None:
     drawn = draw_parameters(torch.full((500, 2), 60), CROP_AND_FLIP, torch.Generator().manual_seed(0))
-    assert (drawn.order == -1).all() and not drawn.grey.any() and not drawn.sigma.any()
+    assert (drawn.order == -1).all() and not drawn.grayscale.any() and not drawn.sigma.any()
     assert 0.4 < drawn.flip.float().mean() < 0.6
     area = drawn.crop[:, 2] * drawn.crop[:, 3] / 3600
     assert area.min() < 0.15 and area.max() > 0.9 and CROP_AND_FLIP.crop_area == (0.08, 1.0)
 
 
-def test_linear_protocol_is_the_written_out_one(decoded: DecodedPictures, encoder: Encoder) -> None:
+def test_linear_protocol_is_the_written_out_one(decoded: DecodedImages, encoder: Encoder) -> None:
     """Softmax regression with its gradient by hand, Nesterov's momentum and the cosine in plain tensors."""
     count, batch, epochs, seed = 44, 16, 3, 5
-    found = run(encoder, decoded, short(LINEAR, epochs), pictures=count, batch_size=batch, seed=seed)
+    found = run(encoder, decoded, short(LINEAR, epochs), images=count, batch_size=batch, seed=seed)
 
     rows = np.arange(len(decoded))[::-1][:count].copy()
     labels = labels_of(decoded, rows)
@@ -124,7 +124,7 @@ def test_linear_protocol_is_the_written_out_one(decoded: DecodedPictures, encode
 
 @pytest.mark.parametrize("recipe", [LINEAR, FINE_TUNING], ids=["linear", "fine-tuning"])
 def test_zero_start_gives_the_log_of_the_classes(
-    decoded: DecodedPictures, encoder: Encoder, recipe: ClassifierRecipe
+    decoded: DecodedImages, encoder: Encoder, recipe: ClassifierRecipe
 ) -> None:
     said: list[Event] = []
     run(encoder, decoded, short(recipe, 1), said=said)
@@ -133,16 +133,16 @@ def test_zero_start_gives_the_log_of_the_classes(
     assert (first.epoch, first.epochs, first.step, first.steps) == (1, 1, 1, 3)
 
 
-def test_rate_begins_at_its_peak_and_ends_near_zero(decoded: DecodedPictures, encoder: Encoder) -> None:
+def test_rate_begins_at_its_peak_and_ends_near_zero(decoded: DecodedImages, encoder: Encoder) -> None:
     said: list[Event] = []
-    run(encoder, decoded, short(LINEAR, 20), pictures=16, batch_size=16, said=said)
+    run(encoder, decoded, short(LINEAR, 20), images=16, batch_size=16, said=said)
     rates = [event.learning_rate for event in said if isinstance(event, EpochDone)]  # one step an epoch
     assert rates[0] == pytest.approx(0.1 * 16 / 256)
     assert rates[10] == pytest.approx(0.1 * 16 / 256 / 2)
     assert 0 < rates[-1] < 0.01 * rates[0] and rates == sorted(rates, reverse=True)
 
 
-def test_frozen_encoder_stays_bit_for_bit(decoded: DecodedPictures, encoder: Encoder) -> None:
+def test_frozen_encoder_stays_bit_for_bit(decoded: DecodedImages, encoder: Encoder) -> None:
     before = state_of(encoder)
     assert any("running_mean" in name for name in before)
     run(encoder.train(), decoded, short(LINEAR, 3))  # even if it comes in train mode
@@ -151,7 +151,7 @@ def test_frozen_encoder_stays_bit_for_bit(decoded: DecodedPictures, encoder: Enc
     assert not encoder.training and all(p.grad is None and p.requires_grad for p in encoder.parameters())
 
 
-def test_fine_tuning_trains_all_of_f(decoded: DecodedPictures, encoder: Encoder) -> None:
+def test_fine_tuning_trains_all_of_f(decoded: DecodedImages, encoder: Encoder) -> None:
     before = state_of(encoder)
     run(encoder, decoded, short(FINE_TUNING, 3, learning_rate=2.0))  # or gains about 1 would move by less than a bit
     assert not encoder.training
@@ -161,11 +161,11 @@ def test_fine_tuning_trains_all_of_f(decoded: DecodedPictures, encoder: Encoder)
 
 
 def test_first_step_of_fine_tuning_moves_only_statistics_and_the_classifier(
-    decoded: DecodedPictures, encoder: Encoder
+    decoded: DecodedImages, encoder: Encoder
 ) -> None:
     """A classifier of zeros gives f no gradient, and there is no decay that would move it."""
     before = state_of(encoder)
-    linear = run(encoder, decoded, short(FINE_TUNING, 1), pictures=16)
+    linear = run(encoder, decoded, short(FINE_TUNING, 1), images=16)
     after = encoder.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(
@@ -175,7 +175,7 @@ def test_first_step_of_fine_tuning_moves_only_statistics_and_the_classifier(
 
 
 @pytest.mark.parametrize("recipe", [LINEAR, FINE_TUNING], ids=["linear", "fine-tuning"])
-def test_weights_follow_from_the_seed(decoded: DecodedPictures, recipe: ClassifierRecipe) -> None:
+def test_weights_follow_from_the_seed(decoded: DecodedImages, recipe: ClassifierRecipe) -> None:
     def weights(seed: int) -> Tensor:
         fresh = create_encoder(scratch_spec("tiny_resnet", SIZE), seed=3)
         torch.manual_seed(seed * 17)  # whatever was drawn before
@@ -185,7 +185,7 @@ def test_weights_follow_from_the_seed(decoded: DecodedPictures, recipe: Classifi
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_dropout_follows_from_the_seed_too(decoded: DecodedPictures) -> None:
+def test_dropout_follows_from_the_seed_too(decoded: DecodedImages) -> None:
     spec = dataclasses.replace(scratch_spec("test_vit", 48), model_args={"img_size": 48, "proj_drop_rate": 0.5})
 
     def weights() -> Tensor:
@@ -196,7 +196,7 @@ def test_dropout_follows_from_the_seed_too(decoded: DecodedPictures) -> None:
 
 
 @pytest.mark.parametrize("recipe", [LINEAR, FINE_TUNING], ids=["linear", "fine-tuning"])
-def test_stop_ends_at_that_step(decoded: DecodedPictures, encoder: Encoder, recipe: ClassifierRecipe) -> None:
+def test_stop_ends_at_that_step(decoded: DecodedImages, encoder: Encoder, recipe: ClassifierRecipe) -> None:
     said: list[Event] = []
 
     def report(event: Event) -> None:
@@ -212,20 +212,20 @@ def test_stop_ends_at_that_step(decoded: DecodedPictures, encoder: Encoder, reci
     assert len(said) == 5 and not encoder.training
 
 
-def test_loss_that_is_not_finite_names_its_step(decoded: DecodedPictures, encoder: Encoder) -> None:
+def test_loss_that_is_not_finite_names_its_step(decoded: DecodedImages, encoder: Encoder) -> None:
     with pytest.raises(TrainingError, match=r"became (nan|inf) in step [2-9] of 9 \(epoch [123]\)") as caught:
         run(encoder, decoded, short(LINEAR, 3, learning_rate=1e38))
     assert "--learning-rate" in caught.value.remedy
 
 
-def test_too_little_memory_is_said(decoded: DecodedPictures, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_said(decoded: DecodedImages, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     from simclr_cli.core.errors import MachineError
 
     def full(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module, "make_view", full)
-    with pytest.raises(MachineError, match="on 16 pictures at a time") as caught:
+    with pytest.raises(MachineError, match="on 16 images at a time") as caught:
         run(encoder, decoded, short(FINE_TUNING, 1))
     assert "--batch-size 8" in caught.value.remedy
 
@@ -240,17 +240,17 @@ def test_batches_cover_an_epoch_once_and_none_is_of_one(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "device", "batch"),
+    ("images", "device", "batch"),
     [(10, "cpu", 10), (15, "cpu", 15), (16, "cpu", 4), (100, "cpu", 16), (1000, "cpu", 128), (10**6, "cpu", 256),
      (1000, "cuda", 128), (10**6, "cuda", 1024)],
 )  # fmt: skip
-def test_automatic_batch_size(pictures: int, device: str, batch: int) -> None:
-    assert automatic_batch_size(pictures, torch.device(device)) == batch
+def test_automatic_batch_size(images: int, device: str, batch: int) -> None:
+    assert automatic_batch_size(images, torch.device(device)) == batch
 
 
 def test_estimate_leaves_the_encoder_as_it_was(encoder: Encoder) -> None:
     before = state_of(encoder)
     for recipe in (LINEAR, FINE_TUNING):
-        assert seconds_a_picture(encoder, CLASSES, recipe, 60, 8) > 0
+        assert seconds_a_image(encoder, CLASSES, recipe, 60, 8) > 0
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
     assert not encoder.training and all(p.grad is None for p in encoder.parameters())

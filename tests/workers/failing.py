@@ -1,4 +1,4 @@
-"""The command, but one of its processes fails by itself, in its third step or at its fifth picture: RANK ARGUMENTS."""
+"""The command, but one of its processes fails by itself, in its third step or at its fifth image: RANK ARGUMENTS."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ from simclr_cli.core.errors import MachineError
 from simclr_cli.encode import embed as embedding
 from simclr_cli.train.step import Step
 
-step, apart, pictures = Step.__call__, embedding.apart, itertools.count(1)
+step, apart, images = Step.__call__, embedding.apart, itertools.count(1)
 
 
 def failing_step(self: Step, batch: Any) -> Any:
@@ -22,10 +22,10 @@ def failing_step(self: Step, batch: Any) -> Any:
 def failing_apart(*given: Any) -> Any:
     crop = apart(*given)
 
-    def failing_crop(*picture: Any) -> Any:
-        if next(pictures) == 5:
+    def failing_crop(*image: Any) -> Any:
+        if next(images) == 5:
             raise MachineError("The GPU fell off the bus.", "Put it back.")
-        return crop(*picture)
+        return crop(*image)
 
     return failing_crop
 

@@ -18,14 +18,14 @@ from simclr_cli.core.distributed import Ranks, connected
 from simclr_cli.core.events import Event, StepDone
 from simclr_cli.core.world import Place
 from simclr_cli.engine.augment import TwoViews
-from simclr_cli.images.cache import DecodedPictures
+from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census
 from simclr_cli.images.loader import Batches
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train.loop import build_model, train
 from simclr_cli.train.plan import Circumstances, resolve
 
-PICTURES, SIDE, BATCH = 45, 24, 21  # a batch that neither 2 nor 4 divide
+IMAGES, SIDE, BATCH = 45, 24, 21  # a batch that neither 2 nor 4 divide
 STEPS = 20 if os.environ.get("SIMCLR_TORTURE") == "full" else 8
 CPU = torch.device("cpu")
 
@@ -41,19 +41,19 @@ class Double(nn.Module):
         return self.backbone(x.double())
 
 
-def pictures() -> DecodedPictures:
-    pixels = np.random.default_rng(0).integers(0, 256, (PICTURES, 3, 4, 4), dtype=np.uint8)
+def images() -> DecodedImages:
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 4, 4), dtype=np.uint8)
     pixels = pixels.repeat(SIDE // 4, 2).repeat(SIDE // 4, 3)
-    sizes = np.full((PICTURES, 2), SIDE, dtype=np.int64)
-    return DecodedPictures(Census(Path(), (), (), 0), SIDE, sizes, np.arange(PICTURES), (pixels,), workers=1)
+    sizes = np.full((IMAGES, 2), SIDE, dtype=np.int64)
+    return DecodedImages(Census(Path(), (), (), 0), SIDE, sizes, np.arange(IMAGES), (pixels,), workers=1)
 
 
 def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, Any]:
-    """Losses, gradients of the first step, weights in the end, and digests of each picture and its views."""
+    """Losses, gradients of the first step, weights in the end, and checksums of each image and its views."""
     wanted: dict[str, Any] = {"backbone": "test_convnext", "image_size": 32, "batch_size": BATCH, "epochs": STEPS // 2,
                               "run": "run", "compile": "off", "optimizer": "lars", "warmup_epochs": 0}  # fmt: skip
     chosen = ResolvedSettings(images=Path(), micro_batch=micro_batch, loss=loss, **wanted)
-    chosen = resolve(chosen, Circumstances(PICTURES, SIDE, CPU, ranks.count))[0]
+    chosen = resolve(chosen, Circumstances(IMAGES, SIDE, CPU, ranks.count))[0]
     model = build_model(chosen)
     model.encoder.backbone = Double(model.encoder.backbone)
     model.head.double()
@@ -64,9 +64,9 @@ def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, An
 
     def watched(self: TwoViews, pixels: Tensor, sizes: Tensor, drawn: Any) -> Tensor:
         views = plain(self, pixels, sizes, drawn)
-        for picture, one, other in zip(pixels, *views.chunk(2), strict=True):
-            digests = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (picture, torch.stack([one, other]))]
-            seen.append((len(losses), *digests))
+        for image, one, other in zip(pixels, *views.chunk(2), strict=True):
+            checksums = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (image, torch.stack([one, other]))]
+            seen.append((len(losses), *checksums))
         return views
 
     def report(event: Event) -> None:
@@ -77,8 +77,8 @@ def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, An
 
     TwoViews.make = watched
     try:
-        groups = torch.arange(PICTURES) // 3
-        train(model, Batches(pictures(), BATCH, 0, CPU, ranks), chosen, RunFolder(folder), report, groups=groups)
+        groups = torch.arange(IMAGES) // 3
+        train(model, Batches(images(), BATCH, 0, CPU, ranks), chosen, RunFolder(folder), report, groups=groups)
     finally:
         TwoViews.make = plain
     return {
