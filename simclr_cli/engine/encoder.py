@@ -92,7 +92,7 @@ class Encoder(nn.Module):
 
 
 def fastest_layout(backbone: nn.Module, spec: EncoderSpec) -> torch.memory_format:
-    """channels_last, but for basic-block ResNets at 48 to 64 px on an AVX-512 processor (docs/decisions.md)."""
+    """channels_last, but for basic-block ResNets at 48 to 64 px on an AVX-512 processor (docs/decisions/0005-cpu-layout-threads-and-memory.md)."""
     basic = any(isinstance(module, BasicBlock) for module in backbone.modules())
     cpu = not torch.accelerator.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
     contiguous = basic and cpu and 48 <= spec.image_size <= 64

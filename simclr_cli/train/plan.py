@@ -93,7 +93,7 @@ def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any
         case "batch_size" if here.images < 16:
             return here.images, "all of them"
         case "batch_size":
-            # The paper wants thousands. In a CPU's few epochs more steps seem to count for more (docs/decisions.md).
+            # The paper wants thousands. In a CPU's few epochs more steps seem to count for more (docs/decisions/0004-small-batches-on-a-cpu.md).
             most = 512 if here.gpu else 64
             size = min(most, 2 ** ((here.images // 4).bit_length() - 1))
             return size, f"a power of two, at most a quarter of the images and {most} on {here.place}"
