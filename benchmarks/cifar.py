@@ -1,10 +1,10 @@
-"""Does training pay, and is it as good as lightly's SimCLR of the same encoder, images and epochs?
+"""Accuracy on CIFAR-10 against lightly's SimCLR with the same encoder, images and epochs, and against baselines.
 
-    python benchmarks/cifar.py TRAIN TEST [--count 5000 --epochs 10 --seeds 0 1 2] [--python .peers/bin/python]
+    python benchmarks/cifar.py TRAIN TEST [--images 5000 --epochs 10 --seeds 0 1 2] [--python .peers/bin/python]
 
-For each seed: `simclr pretrain` on so many images of TRAIN (class folders, as many of each), lightly's SimCLR on the
-same ones (benchmarks/lightly_arms.py, by a Python that has lightly), then one `simclr probe` of both, of the untrained
-encoder and of raw pixels, on TEST. Prints one JSON object: kNN (k = 20, 200) and linear accuracy in percent.
+For each seed: `simclr pretrain` on images of TRAIN (class folders, the same number of each), lightly's SimCLR on the
+same images (benchmarks/lightly_arms.py, with a Python that has lightly), then one `simclr probe` of both encoders, the
+untrained encoder and raw pixels on TEST. Prints one JSON object: kNN (k = 20, 200) and linear accuracy in percent.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from machine import describe_machine
 ARMS = Path(__file__).with_name("lightly_arms.py")
 
 
-def links(folder: Path, each: int, target: Path) -> Path:
-    """Links to the first images of every class."""
+def link_images(folder: Path, each: int, target: Path) -> Path:
+    """Link the first images of every class."""
     for group in sorted(path for path in folder.iterdir() if path.is_dir()):
         (target / group.name).mkdir(parents=True)
         for path in sorted(group.iterdir())[:each]:
@@ -34,32 +34,34 @@ def links(folder: Path, each: int, target: Path) -> Path:
     return target
 
 
-def told(command: list[Any]) -> dict[str, Any]:
-    """The JSON that a process prints, and its seconds."""
-    began = time.perf_counter()
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True)
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return {**answer, "process_s": round(time.perf_counter() - began, 1)}
+def run_json(command: list[Any]) -> dict[str, Any]:
+    """Return the JSON that a process prints, with its seconds."""
+    start = time.perf_counter()
+    process = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, check=True, text=True)
+    result: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
+    return {**result, "process_s": round(time.perf_counter() - start, 1)}
 
 
-def one_seed(seed: int, given: argparse.Namespace, place: Path) -> dict[str, Any]:
-    """Train both, and score all of them by the same code."""
+def run_seed(seed: int, args: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Train both encoders, and score them with the same code."""
     simclr: list[Any] = [sys.executable, "-m", "simclr_cli"]
-    shape = ["--backbone", given.backbone, "--image-size", given.image_size, "--epochs", given.epochs, "--seed", seed]
-    train, test, runs = place / "train", place / "test", place / "runs"
-    # The paper's CIFAR views, which lightly's arm has too; above 32 px others would be automatic.
-    small = ["--preset", "small", "--batch-size", given.batch]
-    ours = told([*simclr, "pretrain", train, "--runs", runs, "--run", f"seed-{seed}", *shape, *small, "--json"])
+    shape = ["--backbone", args.backbone, "--image-size", args.image_size, "--epochs", args.epochs, "--seed", seed]
+    train, test, runs = work / "train", work / "test", work / "runs"
+    # The paper's CIFAR views, as in lightly's arm; above 32 px the automatic ones differ.
+    small = ["--preset", "small", "--batch-size", args.batch]
+    ours = run_json([*simclr, "pretrain", train, "--runs", runs, "--run", f"seed-{seed}", *shape, *small, "--json"])
     row: dict[str, Any] = {"seed": seed, "pretrain_s": ours["process_s"], "outcome": ours["outcome"]}
-    theirs: list[Any] = []
-    if given.python:
-        weights = place / f"lightly-{seed}" / "model.safetensors"
+    baseline: list[Any] = []
+    if args.python:
+        weights = work / f"lightly-{seed}" / "model.safetensors"
         weights.parent.mkdir()
         shutil.copy(Path(ours["run"]) / "encoder" / "config.json", weights.parent)  # the same stem and preprocessing
-        found = told([given.python, ARMS, "pretrain", train, "--weights", weights, "--batch", given.batch, *shape])
-        row |= {"lightly_s": found["process_s"], "lightly": found["lightly"]}
-        theirs = ["--baseline", weights]
-    scores = told([*simclr, "probe", train, "--test", test, "--runs", runs, "--run", f"seed-{seed}", *theirs, "--json"])
+        peer = run_json([args.python, ARMS, "pretrain", train, "--weights", weights, "--batch", args.batch, *shape])
+        row |= {"lightly_s": peer["process_s"], "lightly": peer["lightly"]}
+        baseline = ["--baseline", weights]
+    scores = run_json(
+        [*simclr, "probe", train, "--test", test, "--runs", runs, "--run", f"seed-{seed}", *baseline, "--json"]
+    )
     row["verdict"] = scores["verdict"]
     for score in scores["scores"]:
         name = "lightly" if score["representation"].endswith(".safetensors") else score["representation"]
@@ -80,20 +82,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     for name, default in (("images", 5000), ("tests", 2000), ("image-size", 40), ("batch", 64), ("epochs", 10)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        classes = sum(path.is_dir() for path in given.train.iterdir())
-        links(given.train, given.images // classes, place / "train")
-        links(given.test, given.tests // classes, place / "test")
-        rows = [one_seed(seed, given, place) for seed in given.seeds]
+        work = Path(folder)
+        classes = sum(path.is_dir() for path in args.train.iterdir())
+        link_images(args.train, args.images // classes, work / "train")
+        link_images(args.test, args.tests // classes, work / "test")
+        rows = [run_seed(seed, args, work) for seed in args.seeds]
     means = {
         name: [round(statistics.fmean(values), 2) for values in zip(*(row[name] for row in rows), strict=True)]
         for name in rows[0]
         if isinstance(rows[0][name], list)
     }
-    said = {name: str(value) if isinstance(value, Path) else value for name, value in vars(given).items()}
-    print(json.dumps({**said, "means": means, "seeds": rows, **describe_machine()}, indent=1))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    print(json.dumps({**settings, "means": means, "seeds": rows, **describe_machine()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What `clusters`, `map` and `probe` compute of many vectors: seconds of each part, and of the processor.
+"""Wall and processor time of the computations of `clusters`, `map` and `probe` on many vectors.
 
     OMP_NUM_THREADS=1 python benchmarks/clustering.py [--rows 100000] [--width 512]
 
-The vectors are those of odd.py; HDBSCAN has a twentieth of the rows. Prints one JSON object.
+The vectors are those of odd.py. HDBSCAN gets a twentieth of the rows. Prints one JSON object.
 """
 
 from __future__ import annotations
 
-from machine import describe_machine  # before torch: see there
+from machine import describe_machine  # before torch
 
 # isort: split
 import argparse
@@ -23,14 +23,14 @@ import torch
 from odd import write_vectors
 
 from simclr_cli.engine import clustering
-from simclr_cli.engine.layout import principal_components
+from simclr_cli.engine.layout import compute_principal_components
 from simclr_cli.engine.probes import fit_probe
 
 
-def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
+def create_parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
+    """Return the computations to time, by name."""
     generator = np.random.default_rng
-    few = vectors[: len(vectors) // 20]
+    sample = vectors[: len(vectors) // 20]
     draw = torch.Generator().manual_seed(0)
     classes = torch.arange(5_000) % 10
     h = (torch.randn(10, 64, generator=draw)[classes] * 0.25 + torch.randn(5_000, 64, generator=draw)) @ (
@@ -38,11 +38,11 @@ def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
     ) + 0.1 * torch.randn(5_000, width, generator=draw)
     return {
         **{f"k-means, {k}": (lambda k=k: clustering.k_means(vectors, k, generator(0))) for k in (20, 50)},
-        "the number of clusters": lambda: clustering.try_numbers(
-            clustering.sampled(vectors, 2_000, generator(0)), generator
+        "the number of clusters": lambda: clustering.score_cluster_counts(
+            clustering.sample_rows(vectors, 2_000, generator(0)), generator
         ),
-        **{f"{d} components": (lambda d=d: principal_components(vectors, d)) for d in (2, 50)},
-        f"hdbscan, {len(few):,} rows": lambda: clustering.hdbscan(few, 35),
+        **{f"{d} components": (lambda d=d: compute_principal_components(vectors, d)) for d in (2, 50)},
+        f"hdbscan, {len(sample):,} rows": lambda: clustering.hdbscan(sample, 35),
         "linear probe, 5,000 rows": lambda: fit_probe(
             h.relu(), classes, classes=10, validation=torch.arange(5_000) < 1_000
         ),
@@ -50,30 +50,30 @@ def parts(vectors: np.memmap, width: int) -> dict[str, Callable[[], Any]]:
 
 
 def main() -> None:
-    """Time each part once, after a small one has imported what it needs."""
+    """Time each part once, after a small run that loads its imports."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=512)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "h.f4"
-        write_vectors(file, given.rows, given.width)
-        vectors = np.memmap(file, "<f4", "c", shape=(given.rows, given.width))
-        for run in parts(vectors[:2_000], given.width).values():
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        file = Path(work) / "h.f4"
+        write_vectors(file, args.rows, args.width)
+        vectors = np.memmap(file, "<f4", "c", shape=(args.rows, args.width))
+        for run in create_parts(vectors[:2_000], args.width).values():
             run()
-        found = {}
-        for name, run in parts(vectors, given.width).items():
-            began, used = time.perf_counter(), time.process_time()
-            told = run()
-            found[name] = {"seconds": round(time.perf_counter() - began, 2)}
-            found[name]["processor_seconds"] = round(time.process_time() - used, 2)
+        figures = {}
+        for name, run in create_parts(vectors, args.width).items():
+            start, cpu_start = time.perf_counter(), time.process_time()
+            result = run()
+            figures[name] = {"seconds": round(time.perf_counter() - start, 2)}
+            figures[name]["processor_seconds"] = round(time.process_time() - cpu_start, 2)
             if name.startswith("k-means"):
-                found[name]["mean_similarity"] = round(mean_similarity(vectors, told), 4)
-    print(json.dumps({**vars(given), **found, **describe_machine()}, indent=1))
+                figures[name]["mean_similarity"] = round(compute_mean_similarity(vectors, result), 4)
+    print(json.dumps({**vars(args), **figures, **describe_machine()}, indent=1))
 
 
-def mean_similarity(vectors: np.memmap, labels: Any) -> float:
-    """How close rows are to the direction of the mean of their cluster."""
+def compute_mean_similarity(vectors: np.memmap, labels: Any) -> float:
+    """Return the mean cosine of rows to the mean direction of their cluster."""
     sums = torch.zeros(int(labels.max()) + 1, vectors.shape[1]).index_add_(
         0, torch.from_numpy(labels), torch.from_numpy(np.asarray(vectors))
     )

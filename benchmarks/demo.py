@@ -1,9 +1,9 @@
-"""`simclr demo` at several seeds: does the trained encoder win clearly at any of them, and in what time?
+"""Accuracy and time of `simclr demo` at several seeds.
 
     python benchmarks/demo.py [--seeds 0 1 2]
 
-Each demo is a whole process of its own. Prints one JSON object: kNN (k = 20) in percent for the trained encoder, the
-untrained one and raw pixels, the margin over the better of these, and the process's seconds.
+Each demo is one process. Prints one JSON object: kNN (k = 20) in percent for the trained encoder, the untrained
+encoder and raw pixels, the margin over the better of the last two, and the seconds of the process.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ def main() -> None:
     rows = []
     for seed in parser.parse_args().seeds:
         with tempfile.TemporaryDirectory() as folder:
-            began = time.perf_counter()
+            start = time.perf_counter()
             command = [sys.executable, "-m", "simclr_cli", "demo", "--json", "--seed", str(seed)]
-            shown = subprocess.run([*command, "--out", str(Path(folder) / "demo")], stdout=subprocess.PIPE, check=True)
-            took = time.perf_counter() - began
-        knn = {score["representation"]: score["knn_20"]["top_1"] for score in json.loads(shown.stdout)["scores"]}
+            process = subprocess.run(
+                [*command, "--out", str(Path(folder) / "demo")], stdout=subprocess.PIPE, check=True
+            )
+            seconds = time.perf_counter() - start
+        knn = {score["representation"]: score["knn_20"]["top_1"] for score in json.loads(process.stdout)["scores"]}
         margin = knn["trained"] - max(knn["untrained"], knn["raw pixels"])
-        rows.append({"seed": seed, "process_s": round(took, 1), **knn, "margin": round(margin, 2)})
+        rows.append({"seed": seed, "process_s": round(seconds, 1), **knn, "margin": round(margin, 2)})
         print(json.dumps(rows[-1]), file=sys.stderr)
     print(json.dumps({"n": len(rows), **describe_machine(), "demos": rows}, indent=1))
 

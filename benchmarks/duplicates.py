@@ -1,23 +1,24 @@
-"""Finding copies: how long among many vectors, and how many of known copies of photos, by which thresholds.
+"""Near-duplicates: the time to find them among many vectors, and the recall of known ones by thresholds.
 
     python benchmarks/duplicates.py vectors [--rows 100000] [--rounds 3]
     python benchmarks/duplicates.py photos RUN IMAGES [--originals 200]
 
 vectors    rows of 512 numbers with the structure of h (clusters, a falling spectrum, no negative numbers), 2 % of them
-           near copies of others: seconds until all pairs of at least 0.95 are known, and the most memory ever taken
-photos     some of IMAGES are copied exactly, at half the size, at JPEG quality 40, cut by 4 %, and 10 % brighter,
-           beside the originals, in a folder of its own; RUN's encoder makes the vectors. For several thresholds, bits
-           and correlations: percent of each kind of copy found, and how many pairs of other images with them
+           near-duplicates: seconds to find all pairs with a similarity of at least 0.95, and the peak memory
+photos     some of IMAGES are copied exactly, at half the size, at JPEG quality 40, cropped by 4 %, and 10 % brighter,
+           next to the originals in a new folder. RUN's encoder computes the vectors. For several thresholds of
+           similarity, hash and color: recall of each kind of duplicate, and the pairs of unrelated images
 
 Prints one JSON object.
 """
 
 from __future__ import annotations
 
-from machine import describe_machine, spread  # before torch: see there
+from machine import describe_machine, summarize  # before torch
 
 # isort: split
 import argparse
+import itertools
 import json
 import os
 import random
@@ -35,54 +36,54 @@ from PIL import Image, ImageEnhance
 
 from simclr_cli.api import DuplicatesSettings
 from simclr_cli.core.events import silent
-from simclr_cli.engine.nearest import pairs_above
-from simclr_cli.images.fingerprints import correlation, look
-from simclr_cli.search.library import choose_run, open_index
+from simclr_cli.engine.nearest import find_similar_pairs
+from simclr_cli.images.fingerprints import compute_fingerprint, correlation
+from simclr_cli.search.library import open_index, open_library
 
 WIDTH, THRESHOLD, PLANTED = 512, 0.95, 0.02
 KINDS = ("half", "quality", "cut", "bright")
 
 
-def structured(rows: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """(N, 512) rows of length 1, and of which row each of the last ones is a near copy."""
+def create_vectors(rows: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return (N, 512) unit rows, and the originals of the last ones, which are near-duplicates."""
     rng = np.random.default_rng(0)
-    falling = (np.arange(1, WIDTH + 1) ** -0.6).astype(np.float32)
-    turn = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
-    centers = rng.standard_normal((50, WIDTH), dtype=np.float32) * falling
+    spectrum = (np.arange(1, WIDTH + 1) ** -0.6).astype(np.float32)
+    rotation = np.linalg.qr(rng.standard_normal((WIDTH, WIDTH)))[0].astype(np.float32)
+    centers = rng.standard_normal((50, WIDTH), dtype=np.float32) * spectrum
     h = np.empty((rows, WIDTH), np.float32)
     for start in range(0, rows, 8192):
         part = h[start : start + 8192]
-        noise = rng.standard_normal(part.shape, dtype=np.float32) * falling
-        part[:] = np.maximum((noise + centers[rng.integers(0, 50, len(part))]) @ turn + 0.02, 0)
-    copies = int(rows * PLANTED)
-    of = rng.integers(0, rows - copies, copies)
-    h[rows - copies :] = h[of] + 0.1 * h[:1000].std() * rng.standard_normal((copies, WIDTH), dtype=np.float32)
+        noise = rng.standard_normal(part.shape, dtype=np.float32) * spectrum
+        part[:] = np.maximum((noise + centers[rng.integers(0, 50, len(part))]) @ rotation + 0.02, 0)
+    count = int(rows * PLANTED)
+    originals = rng.integers(0, rows - count, count)
+    h[rows - count :] = h[originals] + 0.1 * h[:1000].std() * rng.standard_normal((count, WIDTH), dtype=np.float32)
     h /= np.linalg.norm(h, axis=1, keepdims=True)
-    return h, of
+    return h, originals
 
 
-def among_vectors(given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and memory of all pairs."""
-    h, of = structured(given.rows)
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def measure_vectors(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure time and memory to find all pairs."""
+    h, originals = create_vectors(args.rows)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     walls, cpus = [], []
-    for _ in range(given.rounds):
-        wall, cpu, found = time.perf_counter(), time.process_time(), set()
-        for i, j, _ in pairs_above(h, THRESHOLD):
-            found.update(zip(i.tolist(), j.tolist(), strict=True))
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
-    first = given.rows - len(of)
-    planted = sum((int(i), first + place) in found for place, i in enumerate(of))
+    for _ in range(args.rounds):
+        wall_start, cpu_start, pairs = time.perf_counter(), time.process_time(), set()
+        for i, j, _ in find_similar_pairs(h, THRESHOLD):
+            pairs.update(zip(i.tolist(), j.tolist(), strict=True))
+        walls.append(time.perf_counter() - wall_start)
+        cpus.append(time.process_time() - cpu_start)
+    first = args.rows - len(originals)
+    planted = sum((int(i), first + row) in pairs for row, i in enumerate(originals))
     return {
-        "rows": given.rows, "pairs": len(found), "planted": len(of), "planted_found": planted,
-        "seconds": spread(walls), "cpu_seconds": spread(cpus), "load": os.getloadavg(),
-        "most_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3), "before_mb": round(own / 1e3),
+        "rows": args.rows, "pairs": len(pairs), "planted": len(originals), "planted_found": planted,
+        "seconds": summarize(walls), "cpu_seconds": summarize(cpus), "load": os.getloadavg(),
+        "most_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3), "before_mb": round(before / 1e3),
     }  # fmt: skip
 
 
-def plant(images: Path, folder: Path, originals: int) -> dict[str, dict[str, str]]:
-    """A copy of the folder with copies of some images; their names by original and kind."""
+def copy_with_duplicates(images: Path, folder: Path, originals: int) -> dict[str, dict[str, str]]:
+    """Copy a folder and add duplicates of some images; return their names by original and kind."""
     shutil.copytree(images, folder, copy_function=shutil.copyfile)
     folder.chmod(0o755)
     files = sorted(path for path in folder.rglob("*.jpg"))
@@ -106,52 +107,65 @@ def plant(images: Path, folder: Path, originals: int) -> dict[str, dict[str, str
     return planted
 
 
-def among_photos(given: argparse.Namespace, place: Path) -> dict[str, Any]:
-    """Recall of each kind of copy, and pairs of others, over a grid of thresholds."""
-    planted = plant(given.images, place / "images", given.originals)
-    run = Path(shutil.copytree(given.run, place / "run", ignore=shutil.ignore_patterns("vectors")))
+def measure_photos(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure the recall of each kind of duplicate, and the unrelated pairs, over a grid of thresholds."""
+    planted = copy_with_duplicates(args.images, folder / "images", args.originals)
+    run = Path(shutil.copytree(args.run, folder / "run", ignore=shutil.ignore_patterns("vectors")))
     config = json.loads((run / "config.json").read_text())
-    config["settings"]["images"] = str(place / "images")
+    config["settings"]["images"] = str(folder / "images")
     (run / "config.json").write_text(json.dumps(config))
-    index, calibration = open_index(choose_run(DuplicatesSettings(run=str(run))), silent)
-    h, places = index.h[slice(0, len(index))], {name: i for i, name in enumerate(index.names)}
-    looks = [look(index.path(i)) for i in range(len(index))]
-    hashes, small = np.array([one.hash for one in looks], np.uint64), np.array([one.small for one in looks])
+    index, calibration = open_index(open_library(DuplicatesSettings(run=str(run))), silent)
+    h, row_of = index.h[slice(0, len(index))], {name: i for i, name in enumerate(index.names)}
+    fingerprints = [compute_fingerprint(index.get_path(i)) for i in range(len(index))]
+    hashes = np.array([fingerprint.hash for fingerprint in fingerprints], np.uint64)
+    colors = np.array([fingerprint.colors for fingerprint in fingerprints])
     family = np.arange(len(index))
-    for name, copies in planted.items():
-        family[[places[copy] for copy in copies.values()]] = places[name]
+    for name, duplicates in planted.items():
+        family[[row_of[duplicate] for duplicate in duplicates.values()]] = row_of[name]
 
-    def measures(i: NDArray[np.int64], j: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        alike = np.concatenate(
-            [correlation(small[i[s : s + 4096]], small[j[s : s + 4096]]) for s in range(0, len(i), 4096)]
+    def measure_pairs(i: NDArray[np.int64], j: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        correlations = np.concatenate(
+            [correlation(colors[i[s : s + 4096]], colors[j[s : s + 4096]]) for s in range(0, len(i), 4096)]
         )
-        return (h[i] * h[j]).sum(axis=1), np.bitwise_count(hashes[i] ^ hashes[j]), alike
+        return (h[i] * h[j]).sum(axis=1), np.bitwise_count(hashes[i] ^ hashes[j]), correlations
 
     i, j = np.triu_indices(len(index), 1)
-    other = (np.bitwise_count(hashes[i] ^ hashes[j]) <= 12) & (family[i] != family[j])
-    others = measures(i[other], j[other])
-    known = {
-        kind: measures(np.array([places[n] for n in planted]), np.array([places[c[kind]] for c in planted.values()]))
+    is_unrelated = (np.bitwise_count(hashes[i] ^ hashes[j]) <= 12) & (family[i] != family[j])
+    unrelated = measure_pairs(i[is_unrelated], j[is_unrelated])
+    planted_pairs = {
+        kind: measure_pairs(
+            np.array([row_of[n] for n in planted]), np.array([row_of[c[kind]] for c in planted.values()])
+        )
         for kind in KINDS
     }
-    thresholds = {"views 50 %": calibration.views_at(50), "random 99 %": calibration.random_at(99),
+    thresholds = {"views 50 %": calibration.view_quantile(50), "random 99 %": calibration.random_at(99),
                   "random 99.9 %": calibration.random_at(99.9)}  # fmt: skip
-    rows = [
-        {"threshold": name, "similarity": round(least, 4), "bits": bits, "correlation": alike,
-         **{kind: round(100 * float(_within(found, least, bits, alike).mean()), 1) for kind, found in known.items()},
-         "others": int(_within(others, least, bits, alike).sum())}
-        for name, least in thresholds.items() for bits in (4, 6, 8, 10) for alike in (-1.0, 0.95, 0.96, 0.97)
-    ]  # fmt: skip
+    rows = []
+    for (name, similarity), bits, color in itertools.product(
+        thresholds.items(), (4, 6, 8, 10), (-1.0, 0.95, 0.96, 0.97)
+    ):
+        limits = (similarity, bits, color)
+        recall = {
+            kind: round(100 * float(find_within(pairs, *limits).mean()), 1) for kind, pairs in planted_pairs.items()
+        }
+        others = int(find_within(unrelated, *limits).sum())
+        row = {"threshold": name, "similarity": round(similarity, 4), "bits": bits, "correlation": color}
+        rows.append({**row, **recall, "others": others})
     return {"images": len(index), "originals": len(planted), "rows": rows}
 
 
-def _within(measured: tuple[NDArray[Any], ...], least: float, bits: int, alike: float) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = (measured[0] >= least) & (measured[1] <= bits) & (measured[2] >= alike)
-    return found
+def find_within(
+    measures: tuple[NDArray[Any], ...], least_similarity: float, most_bits: int, least_correlation: float
+) -> NDArray[np.bool_]:
+    """Return which pairs are within the limits."""
+    is_within: NDArray[np.bool_] = (
+        (measures[0] >= least_similarity) & (measures[1] <= most_bits) & (measures[2] >= least_correlation)
+    )
+    return is_within
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="what", required=True)
     vectors = kinds.add_parser("vectors")
@@ -161,10 +175,10 @@ def main() -> None:
     photos.add_argument("run", type=Path)
     photos.add_argument("images", type=Path)
     photos.add_argument("--originals", type=int, default=200)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        found = among_vectors(given) if given.what == "vectors" else among_photos(given, Path(place))
-    json.dump({"machine": describe_machine(), **found}, sys.stdout, indent=1)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure_vectors(args) if args.what == "vectors" else measure_photos(args, Path(folder))
+    json.dump({"machine": describe_machine(), **figures}, sys.stdout, indent=1)
 
 
 if __name__ == "__main__":

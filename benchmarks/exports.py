@@ -1,15 +1,15 @@
-"""The forms of `embed --out`, side by side: seconds to write and to read again, and bytes.
+"""The formats of `embed --out`: seconds to write and to read, and bytes.
 
     python benchmarks/exports.py [--rows 10000] [--width 512] [--rounds 5]
 
-In turn, round by round, each as docs/use-elsewhere.md reads it; random rows of length 1, file names of 32 letters.
-Files are durable when a writer returns (fsync). The thumbnails of .tsv are not among it: they cost what decoding costs.
+The formats run in turn, round by round, and are read as in docs/use-elsewhere.md: random unit rows, file names of 32
+letters. Writers sync their files to the disk. The thumbnails of .tsv are excluded, since they cost as much as decoding.
 Prints one JSON object.
 """
 
 from __future__ import annotations
 
-from machine import describe_machine, spread  # before torch: see there
+from machine import describe_machine, summarize  # before torch
 
 # isort: split
 import argparse
@@ -26,12 +26,12 @@ import pandas as pd
 from pyarrow import parquet
 from safetensors.numpy import load_file
 
-from simclr_cli.store.exports import WRITERS, write_projector
+from simclr_cli.store.exports import WRITERS, write_embedding_projector
 from simclr_cli.store.vectors import Vectors
 
 
 def read_npz(out: Path) -> Any:
-    """h and names."""
+    """Return h and names."""
     with np.load(out) as file:
         return file["h"], file["names"].tolist()
 
@@ -47,29 +47,32 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 def measure(rows: int, width: int, rounds: int) -> dict[str, Any]:
-    """Every form in turn."""
+    """Measure the formats in turn."""
     values = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
     values /= np.linalg.norm(values, axis=1, keepdims=True)
     names = tuple(f"{i % 10}/{hashlib.md5(str(i).encode()).hexdigest()}.jpg" for i in range(rows))
     vectors = Vectors(values, names, "/images", "a" * 64, True, "f" * 64)
-    writers = {**WRITERS, ".tsv": lambda out, vectors: write_projector(out, vectors, 64)}
+    writers = {**WRITERS, ".tsv": lambda out, vectors: write_embedding_projector(out, vectors, 64)}
     seconds: dict[str, dict[str, list[float]]] = {form: {"write": [], "read": []} for form in READERS}
     sizes: dict[str, int] = {}
-    for round_ in range(rounds + 1):
+    for round_index in range(rounds + 1):
         for form, read in READERS.items():
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / f"vecs{form}"
-                began = time.perf_counter()
+                start = time.perf_counter()
                 writers[form](out, vectors)
-                written = time.perf_counter()
+                write_end = time.perf_counter()
                 read(out)
-                done = time.perf_counter()
+                read_end = time.perf_counter()
                 sizes[form] = sum(file.stat().st_size for file in Path(folder).iterdir())
-            if round_:  # the first is warm-up
-                seconds[form]["write"].append(written - began)
-                seconds[form]["read"].append(done - written)
+            if round_index:  # the first is warm-up
+                seconds[form]["write"].append(write_end - start)
+                seconds[form]["read"].append(read_end - write_end)
     forms = {
-        form: {"megabytes": round(sizes[form] / 1e6, 1), **{what: spread(all_) for what, all_ in times.items()}}
+        form: {
+            "megabytes": round(sizes[form] / 1e6, 1),
+            **{action: summarize(values) for action, values in times.items()},
+        }
         for form, times in seconds.items()
     }
     return {"rows": rows, "width": width, "forms": forms}

@@ -1,4 +1,4 @@
-"""What a figure was measured on, and how it spread: stands beside every one of them."""
+"""The machine of a measurement, and the summary of its values. Every benchmark prints both."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.core.hardware import share_cores
+from simclr_cli.core.hardware import limit_openmp_spinning
 
-share_cores()  # as the command does; where this is imported before torch
+limit_openmp_spinning()  # as the command does; import this module before torch
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, Python and versions."""
+    """Return processor, cores, Python and versions."""
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -32,8 +32,8 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def spread(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
-    """Median, least and most, and how many."""
+def summarize(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
+    """Return the median, the least, the most and the number of values."""
     return {
         "median": round(statistics.median(values), digits),
         "least": round(min(values), digits),

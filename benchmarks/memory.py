@@ -1,11 +1,11 @@
-"""Does the memory of training grow with the folder? The same training on few and on many images.
+"""Memory of training by the number of images in the folder.
 
     python benchmarks/memory.py PHOTOS [--counts 10000 100000] [--steps 20]
 
-Each folder is made of hard links to the photos. Every arm is a process of its own: census, decoding (the first time),
-and some steps of ResNet-18 at 64 px and batch 64. Prints one JSON object: the most that the process ever held (MiB)
-beyond what it held when torch was loaded and nothing else: its own memory, model and activations included, and mapped
-pages of files, which the system takes back when it needs them.
+Each folder consists of hard links to the photos. Every arm is one process: census, decoding (the first time), and some
+steps of ResNet-18 at 64 px and batch 64. Prints one JSON object: the peak memory of the process (MiB) above that after
+loading torch. Its own memory includes model and activations. Mapped pages of files are listed separately, since the
+system can reclaim them.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from simclr_cli.api import PretrainSettings
 from simclr_cli.commands.pretrain import pretrain
 keep_freed_memory()
 images, runs, steps = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-def held():
+def read_memory():
     lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     return {line[0]: int(line[1]) / 1024 for line in lines if line[0] in ("RssAnon:", "RssFile:")}
-before, done, counted = held(), threading.Event(), 0
+before, done, counted = read_memory(), threading.Event(), 0
 most = dict(before)
-def watch():
+def sample_memory():
     while not done.wait(0.05):
-        for name, value in held().items():
+        for name, value in read_memory().items():
             most[name] = max(most[name], value)
-def listen(event):
+def count_steps(event):
     global counted
     counted += isinstance(event, StepDone)
     if counted == steps:
         raise Interrupted("enough", "")
-threading.Thread(target=watch, daemon=True).start()
+threading.Thread(target=sample_memory, daemon=True).start()
 began = time.perf_counter()
 settings = dict(backbone="resnet18", image_size=64, batch_size=64, epochs=1, cache_gb=1000)
 try:
-    pretrain(PretrainSettings(images=images, runs=runs, **settings), report=listen)
+    pretrain(PretrainSettings(images=images, runs=runs, **settings), report=count_steps)
 except Interrupted:
     pass
 done.set()
@@ -65,26 +65,26 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--steps", type=int, default=20)
-    given = parser.parse_args()
+    args = parser.parse_args()
     figures = {}
-    with tempfile.TemporaryDirectory() as place:
-        originals = Path(place) / "originals"
+    with tempfile.TemporaryDirectory() as temp:
+        originals = Path(temp) / "originals"
         originals.mkdir()
-        for i, path in enumerate(sorted(given.photos.rglob("*.jpg"))):
+        for i, path in enumerate(sorted(args.photos.rglob("*.jpg"))):
             shutil.copy(path, originals / f"{i}.jpg")
         files = sorted(originals.iterdir())
-        for count in given.counts:
-            folder = Path(place) / str(count)
+        for count in args.counts:
+            folder = Path(temp) / str(count)
             for i in range(count):
                 part = folder / str(i // 1000)
                 if i % 1000 == 0:
                     part.mkdir(parents=True)
                 os.link(files[i % len(files)], part / f"{i}.jpg")
-            surroundings = {**os.environ, "SIMCLR_CACHE": f"{place}/cache"}
+            environment = {**os.environ, "SIMCLR_CACHE": f"{temp}/cache"}
             for name in ("first", "again"):
-                command = [sys.executable, "-c", WORK, str(folder), f"{place}/runs-{count}-{name}", str(given.steps)]
-                done = subprocess.run(command, capture_output=True, text=True, env=surroundings, check=True)
-                figures[f"{count:,} images, {name}"] = json.loads(done.stdout.splitlines()[-1])
+                command = [sys.executable, "-c", WORK, str(folder), f"{temp}/runs-{count}-{name}", str(args.steps)]
+                process = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+                figures[f"{count:,} images, {name}"] = json.loads(process.stdout.splitlines()[-1])
     print(json.dumps({**figures, **describe_machine()}, indent=1))
 
 

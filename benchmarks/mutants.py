@@ -1,12 +1,12 @@
-"""How much the tests notice: small faults put into the package one at a time, and the tests run against each.
+"""Mutation tests: one small fault in the package at a time, and the tests that should catch it.
 
     uv run python benchmarks/mutants.py --count 200 --seed 0 --out mutants.json
 
 A mutant changes one place: a comparison (< to <=), an arithmetic or boolean operator, a number, a condition, or a call
-whose result nobody takes (left out). Not mutated are texts, annotations, what is raised, and constants at the top of a
-module, whose values a test could only repeat. First the tests that mirror the module are run, up to the first that
-fails; if none does, WIDER others that import the module, or mirror one that does. The mirroring tests must pass without
-a mutant. A process that has loaded torch is forked for each mutant, in a copy of the checkout.
+whose result is unused (removed). Texts, annotations, raised errors, and constants at the top of a module stay, since a
+test could only repeat them. The tests that mirror the module run first, up to the first failure. If none fails, up to
+MAX_WIDER_FILES others run that import the module or mirror one that does. The mirroring tests must pass without a
+mutant. A process that has loaded torch is forked for each mutant, in a copy of the checkout.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Queue
 
-HERE = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "simclr_cli"
-ROOMS = ("engine", "store", "train/step.py", "train/loop.py", "train/plan.py", "train/resume.py", "train/monitor.py")
-WIDER = 6  # files
+MUTATED_PATHS = (
+    "engine", "store", "train/step.py", "train/loop.py", "train/plan.py", "train/resume.py", "train/monitor.py",
+)  # fmt: skip
+MAX_WIDER_FILES = 6
 COMPARISONS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
     ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -44,7 +46,7 @@ OPERATORS = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: a span of a file, by byte offsets, and what stands there instead."""
+    """One fault: a span of a file, by byte offsets, and its replacement."""
 
     file: str
     line: int
@@ -54,35 +56,35 @@ class Mutant:
     after: str
 
 
-def mutants_of(file: Path) -> list[Mutant]:
+def find_mutants(file: Path) -> list[Mutant]:
     """List all mutants of a module."""
     source = file.read_bytes()
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     found = []
-    for node, changed in _changes(ast.parse(source)):
+    for node, changed in _find_changes(ast.parse(source)):
         start = starts[node.lineno - 1] + node.col_offset
         end = starts[node.end_lineno - 1] + node.end_col_offset
         before, after = source[start:end].decode(), changed if changed == "pass" else f"({changed})"
         if isinstance(node, ast.AugAssign):
             after = changed
-        name = file.relative_to(HERE).as_posix()
+        name = file.relative_to(ROOT).as_posix()
         found.append(Mutant(name, node.lineno, start, end, before, after))
     return found
 
 
-def _changes(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
+def _find_changes(tree: ast.Module) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
     """Yield each place that is mutated, and the code that replaces it."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield from _of(node)
+            yield from _walk(node)
 
 
-def _of(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
+def _walk(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr):
         return
-    if isinstance(node, ast.expr | ast.stmt) and (changed := _changed(node)) is not None:
+    if isinstance(node, ast.expr | ast.stmt) and (changed := _mutate(node)) is not None:
         yield node, ast.unparse(ast.fix_missing_locations(changed))
     if isinstance(node, ast.If | ast.IfExp | ast.While) and not isinstance(node.test, ast.Compare | ast.BoolOp):
         yield node.test, f"not ({ast.unparse(node.test)})"
@@ -91,10 +93,10 @@ def _of(node: ast.AST) -> Iterator[tuple[ast.stmt | ast.expr, str]]:
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _of(child)
+                yield from _walk(child)
 
 
-def _changed(node: ast.AST) -> ast.AST | None:
+def _mutate(node: ast.AST) -> ast.AST | None:
     """Return the mutated node, or None for one that stays."""
     match node:
         case ast.Compare(left, [op, *ops], comparators):
@@ -121,50 +123,50 @@ def _changed(node: ast.AST) -> ast.AST | None:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Return whether an operand is a text, of which / or - would make no sense."""
+    """Return whether an operand is text, for which / or - makes no sense."""
     return any(isinstance(n, ast.JoinedStr) or (isinstance(n, ast.Constant) and isinstance(n.value, str))
                for n in ast.walk(node))  # fmt: skip
 
 
-def tests_of(file: str, root: Path) -> tuple[list[str], list[str]]:
-    """List the test files beside a module's that mirror or import it; and others that import it or mirror a user."""
-    mirrored = _mirrors(Path(file), root)
-    name = _imported(Path(file))
+def find_tests(file: str, root: Path) -> tuple[list[str], list[str]]:
+    """List the test files that mirror a module, and others that import it or mirror a module that does."""
+    mirrored = _find_mirrors(Path(file), root)
+    name = _import_of(Path(file))
     sources = [*sorted((root / "tests").rglob("*.py")), *sorted((root / PACKAGE).rglob("*.py"))]
     importing = [path.relative_to(root) for path in sources if name in path.read_text()]
     tests = [path.as_posix() for path in importing if path.name.startswith("test_") and "torture" not in path.parts]
     users = [path for path in importing if path.parts[0] == PACKAGE]
-    wider = dict.fromkeys([*tests, *(test for user in users for test in _mirrors(user, root))])
-    return mirrored, [test for test in wider if test not in mirrored][:WIDER]
+    wider = dict.fromkeys([*tests, *(test for user in users for test in _find_mirrors(user, root))])
+    return mirrored, [test for test in wider if test not in mirrored][:MAX_WIDER_FILES]
 
 
-def _mirrors(path: Path, root: Path) -> list[str]:
-    beside, name = root / "tests" / path.parent.relative_to(PACKAGE), _imported(path)
-    found = [beside / f"test_{path.stem}.py", *sorted(beside.glob("test_*.py"))]
-    chosen = [test for test in found[:1] if test.is_file()] + [test for test in found[1:] if name in test.read_text()]
-    return [test.relative_to(root).as_posix() for test in dict.fromkeys(chosen)]
+def _find_mirrors(path: Path, root: Path) -> list[str]:
+    mirror_folder, name = root / "tests" / path.parent.relative_to(PACKAGE), _import_of(path)
+    found = [mirror_folder / f"test_{path.stem}.py", *sorted(mirror_folder.glob("test_*.py"))]
+    tests = [test for test in found[:1] if test.is_file()] + [test for test in found[1:] if name in test.read_text()]
+    return [test.relative_to(root).as_posix() for test in dict.fromkeys(tests)]
 
 
-def _imported(path: Path) -> str:
+def _import_of(path: Path) -> str:
     return f"from {'.'.join(path.with_suffix('').parts)} import"
 
 
-def verdict(mutant: Mutant, root: Path, seconds: float) -> str:
-    """Return `caught`, `late` (by the wider tests only) or `survived`."""
+def judge_mutant(mutant: Mutant, root: Path, seconds: float) -> str:
+    """Return `caught`, `late` (only by the wider tests) or `survived`."""
     target = root / mutant.file
-    whole = target.read_bytes()
-    target.write_bytes(whole[: mutant.start] + mutant.after.encode() + whole[mutant.end :])
+    source = target.read_bytes()
+    target.write_bytes(source[: mutant.start] + mutant.after.encode() + source[mutant.end :])
     try:
-        mirrored, wider = tests_of(mutant.file, root)
-        if mirrored and not passes(root, mirrored, seconds):
+        mirrored, wider = find_tests(mutant.file, root)
+        if mirrored and not run_tests(root, mirrored, seconds):
             return "caught"
-        return "late" if wider and not passes(root, wider, seconds) else "survived"
+        return "late" if wider and not run_tests(root, wider, seconds) else "survived"
     finally:
-        target.write_bytes(whole)
+        target.write_bytes(source)
 
 
-def passes(root: Path, tests: Sequence[str], seconds: float) -> bool:
-    """Run tests up to the first that fails, in a forked process; one that takes too long has failed."""
+def run_tests(root: Path, tests: Sequence[str], seconds: float) -> bool:
+    """Run tests up to the first failure in a forked process; return False also if they take too long."""
     child = os.fork()
     if child == 0:
         os.setpgrp()
@@ -180,8 +182,8 @@ def passes(root: Path, tests: Sequence[str], seconds: float) -> bool:
         with contextlib.suppress(BaseException):
             code = int(pytest.main([*OPTIONS, *tests]))
         os._exit(code)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status) == 0
@@ -191,63 +193,63 @@ def passes(root: Path, tests: Sequence[str], seconds: float) -> bool:
     return False
 
 
-OPTIONS = (  # what pytest has loaded for the first fork is loaded for all
+OPTIONS = (  # of pytest in every fork
     "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning",
     "-o", "addopts=--strict-markers --import-mode=importlib -m 'not long'",
 )  # fmt: skip
 
 
 def main() -> None:
-    """Print and write the share of mutants that the tests catch, and those that survive."""
+    """Print and write the share of mutants that the tests catch, and the survivors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rooms", nargs="*", default=ROOMS, help="folders or files of the package")
+    parser.add_argument("paths", nargs="*", default=MUTATED_PATHS, help="folders or files of the package")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=400, help="that a run of tests may take")
+    parser.add_argument("--seconds", type=float, default=400, help="limit of one run of tests")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("mutants.json"))
-    chosen = parser.parse_args()
-    rooms = [HERE / PACKAGE / room for room in chosen.rooms]
-    files = sorted({file for room in rooms for file in (room.rglob("*.py") if room.is_dir() else [room])})
-    every = [mutant for file in files for mutant in mutants_of(file)]
-    drawn = random.Random(chosen.seed).sample(every, min(chosen.count, len(every)))
+    args = parser.parse_args()
+    folders = [ROOT / PACKAGE / folder for folder in args.paths]
+    files = sorted({file for folder in folders for file in (folder.rglob("*.py") if folder.is_dir() else [folder])})
+    mutants = [mutant for file in files for mutant in find_mutants(file)]
+    sample = random.Random(args.seed).sample(mutants, min(args.count, len(mutants)))
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    import pytest  # noqa: F401  # loaded once, for all that are forked
+    import pytest  # noqa: F401  # loaded once, before the forks
     import timm  # noqa: F401
     import torch  # noqa: F401
 
     with tempfile.TemporaryDirectory() as folder:
         copies: Queue[Path] = Queue()
-        for number in range(chosen.processes):
+        for number in range(args.processes):
             copy = Path(folder, str(number))
             for part in (PACKAGE, "tests", "docs", "benchmarks"):
-                shutil.copytree(HERE / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
             for file in ("pyproject.toml", "README.md", "CHANGELOG.md"):
-                shutil.copy(HERE / file, copy / file)
+                shutil.copy(ROOT / file, copy / file)
             copies.put(copy)
 
         def judge(mutant: Mutant) -> str:
             copy = copies.get()
             try:
-                mirrored = tests_of(mutant.file, copy)[0]
-                if mirrored and mutant.file not in sound and not passes(copy, mirrored, chosen.seconds):
+                mirrored = find_tests(mutant.file, copy)[0]
+                if mirrored and mutant.file not in sound_files and not run_tests(copy, mirrored, args.seconds):
                     raise SystemExit(f"The tests of {mutant.file} fail without a mutant.")
-                sound.add(mutant.file)
-                return verdict(mutant, copy, chosen.seconds)
+                sound_files.add(mutant.file)
+                return judge_mutant(mutant, copy, args.seconds)
             finally:
                 copies.put(copy)
 
-        verdicts, sound = [], set()
-        with ThreadPoolExecutor(chosen.processes) as pool:
-            for mutant, found in zip(drawn, pool.map(judge, drawn), strict=True):
-                verdicts.append({**asdict(mutant), "verdict": found})
-                chosen.out.write_text(json.dumps(verdicts, indent=1))
-                if found == "survived":
+        verdicts, sound_files = [], set()
+        with ThreadPoolExecutor(args.processes) as pool:
+            for mutant, verdict in zip(sample, pool.map(judge, sample), strict=True):
+                verdicts.append({**asdict(mutant), "verdict": verdict})
+                args.out.write_text(json.dumps(verdicts, indent=1))
+                if verdict == "survived":
                     print(f"{mutant.file}:{mutant.line}: {mutant.before!r} -> {mutant.after!r}", flush=True)
-    caught = sum(one["verdict"] != "survived" for one in verdicts)
-    late = sum(one["verdict"] == "late" for one in verdicts)
+    caught = sum(result["verdict"] != "survived" for result in verdicts)
+    late = sum(result["verdict"] == "late" for result in verdicts)
     print(f"{caught} of {len(verdicts)} mutants caught ({caught / len(verdicts):.1%}), {late} by wider tests only")
-    print(f"drawn from {len(every):,} with seed {chosen.seed}")
+    print(f"drawn from {len(mutants):,} with seed {args.seed}")
 
 
 if __name__ == "__main__":

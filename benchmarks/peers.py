@@ -1,10 +1,10 @@
-"""Beside lightly and lightly-train, on the same photos and cores, in turn.
+"""Speed and memory against lightly and lightly-train, on the same photos and cores, in turn.
 
     python benchmarks/peers.py PHOTOS --scripts FOLDER --python .peers/bin/python [--rounds 5] [--only whole loop loss]
 
-Peers run in an environment of their own (lightly, lightly-train, timm); --scripts is a folder that holds
-lightly_simclr.py (a training loop: loader, step, rate) and lightly_loss.py (NTXentLoss: seconds, peak bytes), each of
-which prints one JSON object. Three claims:
+The peers run in another environment (lightly, lightly-train, timm). --scripts is a folder with lightly_simclr.py (a
+training loop: loader, step, rate) and lightly_loss.py (NTXentLoss: seconds, peak bytes), which print one JSON object
+each. Three comparisons:
 
 whole   the whole command, 240 photos, 2 epochs, 64 px, ResNet-18, batch 64, cold cache, against lightly-train's
 loop    images/s of training at 64 px, ResNet-18, batch 64 (ours in the second to fourth epoch), against lightly's loop
@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine, spread
+from machine import describe_machine, summarize
 
 OUR_LOSS = """
 import json, sys, time, torch
@@ -48,74 +48,77 @@ print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
 """
 
 
-def run(command: list[str], **surroundings: str) -> tuple[float, str]:
-    """Seconds of a whole process, and what it printed."""
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **surroundings})
-    if done.returncode:
-        raise SystemExit(f"{command} failed:\n{done.stderr[-2000:]}")
-    return time.perf_counter() - began, done.stdout
+def run_process(command: list[str], **environment: str) -> tuple[float, str]:
+    """Run a process, and return its seconds and its output."""
+    start = time.perf_counter()
+    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    if process.returncode:
+        raise SystemExit(f"{command} failed:\n{process.stderr[-2000:]}")
+    return time.perf_counter() - start, process.stdout
 
 
-def last_json(shown: str) -> dict[str, Any]:
-    """The JSON object on the last line."""
-    found: dict[str, Any] = json.loads(shown.strip().splitlines()[-1])
+def parse_last_line(stdout: str) -> dict[str, Any]:
+    """Return the JSON object on the last line."""
+    found: dict[str, Any] = json.loads(stdout.strip().splitlines()[-1])
     return found
 
 
-def ours(photos: Path, place: Path, epochs: int) -> tuple[float, dict[str, Any]]:
-    """One `simclr pretrain` with a cold cache."""
-    asked = f"--image-size 64 --backbone resnet18 --batch-size 64 --epochs {epochs} --json --runs {place}/runs"
-    command = [sys.executable, "-m", "simclr_cli", "pretrain", str(photos), *asked.split()]
-    seconds, shown = run(command, SIMCLR_CACHE=str(place / "cache"))
-    return seconds, json.loads(shown)
+def run_pretrain(photos: Path, work: Path, epochs: int) -> tuple[float, dict[str, Any]]:
+    """Run `simclr pretrain` with a cold cache."""
+    options = f"--image-size 64 --backbone resnet18 --batch-size 64 --epochs {epochs} --json --runs {work}/runs"
+    command = [sys.executable, "-m", "simclr_cli", "pretrain", str(photos), *options.split()]
+    seconds, stdout = run_process(command, SIMCLR_CACHE=str(work / "cache"))
+    return seconds, json.loads(stdout)
 
 
-def whole(photos: Path, python: Path, rounds: int) -> dict[str, Any]:
-    """The whole command."""
+def compare_commands(photos: Path, python: Path, rounds: int) -> dict[str, Any]:
+    """Compare whole commands."""
     seconds: dict[str, list[float]] = {"simclr": [], "lightly-train": []}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as place:
-            seconds["simclr"].append(ours(photos, Path(place), 2)[0])
-            theirs = [str(python.with_name("lightly-train")), "pretrain", f"out={place}/out", f"data={photos}",
+        with tempfile.TemporaryDirectory() as work:
+            seconds["simclr"].append(run_pretrain(photos, Path(work), 2)[0])
+            theirs = [str(python.with_name("lightly-train")), "pretrain", f"out={work}/out", f"data={photos}",
                       "model=timm/resnet18", "method=simclr", "epochs=2", "batch_size=64", "num_workers=2",
                       "accelerator=cpu", 'transform_args={"image_size": [64, 64]}']  # fmt: skip
-            seconds["lightly-train"].append(run(theirs)[0])
+            seconds["lightly-train"].append(run_process(theirs)[0])
     ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
-    return {"seconds": {name: spread(v, 1) for name, v in seconds.items()}, "ours_over_theirs": spread(ratios)}
+    return {"seconds": {name: summarize(v, 1) for name, v in seconds.items()}, "ours_over_theirs": summarize(ratios)}
 
 
-def loop(photos: Path, python: Path, scripts: Path, rounds: int) -> dict[str, Any]:
-    """The training loop."""
+def compare_loops(photos: Path, python: Path, scripts: Path, rounds: int) -> dict[str, Any]:
+    """Compare training loops."""
     rates: dict[str, list[float]] = {"simclr": [], "lightly": [], "lightly, synthetic": []}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as place:
-            result = ours(photos, Path(place), 4)[1]
+        with tempfile.TemporaryDirectory() as work:
+            result = run_pretrain(photos, Path(work), 4)[1]
             metrics = (Path(result["run"]) / "speed.jsonl").read_text().splitlines()
             later = [json.loads(line)["images_per_second"] for line in metrics[1:]]
             rates["simclr"].append(sum(later) / len(later))
         theirs = [str(python), str(scripts / "lightly_simclr.py"), str(photos), "--size", "64", "--batch", "64",
                   "--workers", "2", "--seconds", "20"]  # fmt: skip
-        found = last_json(run(theirs)[1])
+        found = parse_last_line(run_process(theirs)[1])
         rates["lightly"].append(found["train_images_per_second"])
         rates["lightly, synthetic"].append(found["synthetic_images_per_second"])
     ratios = [a / b for a, b in zip(rates["simclr"], rates["lightly"], strict=True)]
-    return {"images_per_second": {name: spread(v, 1) for name, v in rates.items()}, "ours_over_theirs": spread(ratios)}
+    return {
+        "images_per_second": {name: summarize(v, 1) for name, v in rates.items()},
+        "ours_over_theirs": summarize(ratios),
+    }
 
 
-def loss(python: Path, scripts: Path, rounds: int) -> dict[str, Any]:
-    """The loss by itself."""
+def compare_losses(python: Path, scripts: Path, rounds: int) -> dict[str, Any]:
+    """Compare the losses."""
     figures = {}
     for count in (4096, 8192):
-        seen: dict[str, list[dict[str, Any]]] = {"simclr": [], "lightly": []}
+        results_of: dict[str, list[dict[str, Any]]] = {"simclr": [], "lightly": []}
         for _ in range(rounds):
-            seen["simclr"].append(last_json(run([sys.executable, "-c", OUR_LOSS, str(count)])[1]))
+            results_of["simclr"].append(parse_last_line(run_process([sys.executable, "-c", OUR_LOSS, str(count)])[1]))
             theirs = [str(python), str(scripts / "lightly_loss.py"), "--n", str(count)]
-            seen["lightly"].append(last_json(run(theirs)[1]))
+            results_of["lightly"].append(parse_last_line(run_process(theirs)[1]))
         figures[f"N = {count}"] = {
             key: {
-                **{name: spread([one[key] for one in each]) for name, each in seen.items()},
-                "ours_over_theirs": spread([a[key] / b[key] for a, b in zip(*seen.values(), strict=True)], 4),
+                **{name: summarize([result[key] for result in results]) for name, results in results_of.items()},
+                "ours_over_theirs": summarize([a[key] / b[key] for a, b in zip(*results_of.values(), strict=True)], 4),
             }
             for key in ("seconds", "peak_bytes")
         }
@@ -123,30 +126,30 @@ def loss(python: Path, scripts: Path, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what is asked for and print the figures."""
+    """Run the selected comparisons and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--scripts", type=Path, required=True)
     parser.add_argument("--python", type=Path, default=Path(".peers/bin/python"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=["whole", "loop", "loss"])
-    given = parser.parse_args()
+    args = parser.parse_args()
     versions = "import json; from importlib.metadata import version as v; "
     versions += "print(json.dumps({n: v(n) for n in ('lightly', 'lightly-train', 'torch', 'timm')}))"
-    figures: dict[str, Any] = {"peers": last_json(run([str(given.python), "-c", versions])[1])}
-    with tempfile.TemporaryDirectory() as place:
-        photos = sorted(given.photos.rglob("*.jpg"))
-        few, more = Path(place) / "240", Path(place) / "512"
-        for folder, count in ((few, 240), (more, 512)):
+    figures: dict[str, Any] = {"peers": parse_last_line(run_process([str(args.python), "-c", versions])[1])}
+    with tempfile.TemporaryDirectory() as work:
+        photos = sorted(args.photos.rglob("*.jpg"))
+        small_folder, large_folder = Path(work) / "240", Path(work) / "512"
+        for folder, count in ((small_folder, 240), (large_folder, 512)):
             folder.mkdir()
             for i, path in enumerate(photos[:: len(photos) // count][:count]):
                 shutil.copy(path, folder / f"{i:04}.jpg")
-        if "whole" in given.only:
-            figures["whole"] = whole(few, given.python, given.rounds)
-        if "loop" in given.only:
-            figures["loop"] = loop(more, given.python, given.scripts, given.rounds)
-        if "loss" in given.only:
-            figures["loss"] = loss(given.python, given.scripts, given.rounds)
+        if "whole" in args.only:
+            figures["whole"] = compare_commands(small_folder, args.python, args.rounds)
+        if "loop" in args.only:
+            figures["loop"] = compare_loops(large_folder, args.python, args.scripts, args.rounds)
+        if "loss" in args.only:
+            figures["loss"] = compare_losses(args.python, args.scripts, args.rounds)
     print(json.dumps({**figures, **describe_machine()}, indent=1))
 
 

@@ -1,16 +1,16 @@
-"""Exact search beside faiss, and an index of a million rows: opened, asked, added to.
+"""Exact search against faiss, and an index of a million rows: open, search, add, compare.
 
     python benchmarks/search.py [--rows 1000000] [--rounds 5] [--peer-python PYTHON] [--run RUN --query FILE]
 
-The peer's Python has faiss-cpu. It is handed the same vectors in a file, searches them in the same minutes, one round
-of each arm in turn, and says seconds by faiss's IndexFlatIP, stock and tuned (distance_compute_blas_threshold = 1).
+The peer's Python has faiss-cpu. It searches the same vectors from a file, one round of each arm in turn, with faiss's
+IndexFlatIP, stock and tuned (distance_compute_blas_threshold = 1).
 
-search      seconds of the ten nearest, for one query and for 64, and how many times as fast as faiss
+search      seconds to find the ten nearest rows of one query and of 64, and the speed-up over faiss
 open        seconds, after imports, from opening the run's index to the names of the first query's ten nearest
 add         seconds to add the vectors of 10,000 images, durably
-compare     seconds to find out which images of a census the index has, all of them but 10,000, and their contents
-first       with --run: seconds, after imports, of `simclr similar FILE --no-update` with that run's encoder, index of
-            so many rows: encoder, index, query embedded, search
+compare     seconds to compare the index with a census in which 10,000 images are new
+first       with --run: seconds, after imports, of `simclr similar FILE --no-update` with that run's encoder and an
+            index of so many rows: load encoder and index, embed the query, search
 
 Prints one JSON object.
 """
@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import describe_machine, spread
+from machine import describe_machine, summarize
 
-from simclr_cli.engine.nearest import nearest
+from simclr_cli.engine.nearest import find_nearest
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.search.library import differences, places_by_content
-from simclr_cli.store.index import IMAGE, Index, Rows, append, read_index, save
-from simclr_cli.store.models import read_description
+from simclr_cli.search.library import find_changes, find_places_by_checksum
+from simclr_cli.store.index import IMAGE, Index, Rows
+from simclr_cli.store.index_files import append_rows, read_index, save_index
+from simclr_cli.store.models import read_config
 
 WIDTH, TOP, MODEL = 512, 10, "0" * 64
 
@@ -60,13 +61,13 @@ OPEN = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from simclr_cli.engine.nearest import nearest
-from simclr_cli.store.index import read_index
+from simclr_cli.engine.nearest import find_nearest
+from simclr_cli.store.index_files import read_index
 query = np.load(sys.argv[2])[:1]
 began = time.perf_counter()
 index = read_index(Path(sys.argv[1]), model_checksum="0" * 64)
-similarity, places = nearest(index.h, query, 10)
-names = [index.name(int(place)) for place in places[0]]
+similarity, places = find_nearest(index.h, query, 10)
+names = [index.get_name(int(place)) for place in places[0]]
 print(json.dumps(time.perf_counter() - began))
 """
 
@@ -83,14 +84,14 @@ print(json.dumps([time.perf_counter() - began, found.searched, len(found.queries
 """
 
 
-def unit(rng: np.random.Generator, rows: int) -> np.ndarray:
-    """Random rows of length 1."""
+def create_unit_rows(rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Create random unit rows."""
     h = rng.standard_normal((rows, WIDTH), dtype=np.float32)
     return h / np.linalg.norm(h, axis=1, keepdims=True)
 
 
-def as_rows(h: np.ndarray, start: int) -> Rows:
-    """Rows of an index, of images that there are not."""
+def create_index_rows(h: np.ndarray, start: int) -> Rows:
+    """Create rows of an index, of images that do not exist."""
     count = len(h)
     images = np.zeros(count, IMAGE)
     images["checksum"] = np.random.default_rng(start).integers(0, 256, (count, 32), dtype=np.uint8)
@@ -99,71 +100,71 @@ def as_rows(h: np.ndarray, start: int) -> Rows:
     return Rows(h, [f"folder-{i // 1000:04}/image-{i:08}.jpg" for i in range(start, start + count)], images)
 
 
-def extended(index: Index, rows: Rows) -> Index:
-    """An index with some more rows, as an update leaves it."""
-    return save(append(index, rows).settled(np.empty(0, np.int64), [], index.root))
+def extend_index(index: Index, rows: Rows) -> Index:
+    """Append rows to an index, as an update does."""
+    return save_index(append_rows(index, rows).finish_update(np.empty(0, np.int64), [], index.root))
 
 
-def ours_and_faiss(index: Index, vectors: Path, queries: Path, python: str, rounds: int) -> dict[str, Any]:
-    """Seconds of every arm, in turn; and whether they find the same."""
-    asked = np.load(queries)
+def compare_with_faiss(index: Index, vectors: Path, queries: Path, python: str, rounds: int) -> dict[str, Any]:
+    """Time every arm in turn, and compare the rows that they find."""
+    query_rows = np.load(queries)
     with subprocess.Popen(
         [python, "-c", PEER, str(vectors), str(queries)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as peer:
         assert peer.stdin is not None and peer.stdout is not None
-        described = json.loads(peer.stdout.readline())
+        peer_info = json.loads(peer.stdout.readline())
 
         def faiss(count: int, kind: str) -> tuple[float, np.ndarray]:
             peer.stdin.write(f"{count} {kind}\n")
             peer.stdin.flush()
-            seconds, found = json.loads(peer.stdout.readline())
-            return seconds, np.array(found)
+            seconds, rows_found = json.loads(peer.stdout.readline())
+            return seconds, np.array(rows_found)
 
         def ours(count: int) -> tuple[float, np.ndarray]:
-            began = time.perf_counter()
-            found = nearest(index.h, asked[:count], TOP)[1]
-            return time.perf_counter() - began, found
+            start = time.perf_counter()
+            rows_found = find_nearest(index.h, query_rows[:count], TOP)[1]
+            return time.perf_counter() - start, rows_found
 
-        told: dict[str, Any] = {"faiss": described}
+        figures: dict[str, Any] = {"faiss": peer_info}
         for count in (1, 64):
             times: dict[str, list[float]] = {"simclr": [], "stock": [], "tuned": []}
-            same = []
-            for _ in range(rounds + 1):  # the first one warms up
-                own, found = ours(count)
+            same_shares = []
+            for _ in range(rounds + 1):  # the first is warm-up
+                own, rows_found = ours(count)
                 times["simclr"].append(own)
                 for kind in ("stock", "tuned"):
-                    seconds, theirs = faiss(count, kind)
+                    seconds, peer_rows = faiss(count, kind)
                     times[kind].append(seconds)
-                    same.append(float((theirs == found).mean()))
+                    same_shares.append(float((peer_rows == rows_found).mean()))
             times = {arm: seconds[1:] for arm, seconds in times.items()}
-            told[f"{count} queries"] = {
-                "seconds": {arm: spread(seconds) for arm, seconds in times.items()},
+            figures[f"{count} queries"] = {
+                "seconds": {arm: summarize(seconds) for arm, seconds in times.items()},
                 "times_as_fast": {
-                    kind: spread([a / b for a, b in zip(times[kind], times["simclr"], strict=True)])
+                    kind: summarize([a / b for a, b in zip(times[kind], times["simclr"], strict=True)])
                     for kind in ("stock", "tuned")
                 },
-                "same_places": min(same),
+                "same_places": min(same_shares),
             }
         peer.stdin.close()
-    return told
+    return figures
 
 
-def first_query(run: Path, query: Path, rows: int, rounds: int, where: Path) -> dict[str, Any]:
-    """The whole verb on a copy of a run whose index has so many random rows instead of its own."""
-    copy = Path(shutil.copytree(run, where / run.name, ignore=shutil.ignore_patterns("checkpoint")))
-    checksum = read_description(copy / "encoder" / "config.json", "")["simclr"]["model_checksum"]
+def time_first_query(run: Path, query: Path, rows: int, rounds: int, work: Path) -> dict[str, Any]:
+    """Time the command on a copy of a run whose index holds random rows."""
+    copy = Path(shutil.copytree(run, work / run.name, ignore=shutil.ignore_patterns("checkpoint")))
+    checksum = read_config(copy / "encoder" / "config.json", "")["simclr"]["model_checksum"]
     own = read_index(copy / "vectors", model_checksum=checksum)
     assert own is not None
     index = Index(own.folder, str(copy), checksum, WIDTH, similarity=own.similarity)
-    extended(index, as_rows(unit(np.random.default_rng(3), rows), 0))
-    told = [
+    extend_index(index, create_index_rows(create_unit_rows(np.random.default_rng(3), rows), 0))
+    results = [
         json.loads(subprocess.check_output([sys.executable, "-c", FIRST, str(copy), str(query)])) for _ in range(rounds)
     ]
-    return {"searched": told[0][1], "seconds": spread([one[0] for one in told])}
+    return {"searched": results[0][1], "seconds": summarize([result[0] for result in results])}
 
 
-def compared(index: Index, rounds: int) -> dict[str, Any]:
-    """Seconds of comparing an index with a census in which 10,000 images are new."""
+def time_comparison(index: Index, rounds: int) -> dict[str, Any]:
+    """Time the comparison of an index with a census in which 10,000 images are new."""
     new = [ImageFile(f"new/{i}.jpg", "JPEG", 64, 64, 1, 1) for i in range(10_000)]
     old = [ImageFile(name, "JPEG", 64, 64, *status) for name, status in
            zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True)]  # fmt: skip
@@ -171,11 +172,11 @@ def compared(index: Index, rounds: int) -> dict[str, Any]:
     for _ in range(rounds):
         read = read_index(index.folder, model_checksum=MODEL)
         assert read is not None
-        began = time.perf_counter()
-        assert len(differences(read, census).new) == 10_000
-        assert len(places_by_content(read)) > 0
-        times.append(time.perf_counter() - began)
-    return spread(times)
+        start = time.perf_counter()
+        assert len(find_changes(read, census).new) == 10_000
+        assert len(find_places_by_checksum(read)) > 0
+        times.append(time.perf_counter() - start)
+    return summarize(times)
 
 
 def main() -> None:
@@ -187,34 +188,34 @@ def main() -> None:
     parser.add_argument("--query", type=Path)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as where:
-        folder, queries = Path(where) / "index", Path(where) / "queries.npy"
-        np.save(queries, unit(rng, 64))
+    with tempfile.TemporaryDirectory() as work:
+        folder, queries = Path(work) / "index", Path(work) / "queries.npy"
+        np.save(queries, create_unit_rows(rng, 64))
         index = Index(folder, "/nowhere", MODEL, WIDTH)
-        index = extended(index, as_rows(unit(rng, args.rows), 0))
-        vectors = Path(where) / "vectors.npy"
+        index = extend_index(index, create_index_rows(create_unit_rows(rng, args.rows), 0))
+        vectors = Path(work) / "vectors.npy"
         np.save(vectors, index.h[:])
-        told: dict[str, Any] = {"rows": args.rows, "width": WIDTH}
-        told["search"] = ours_and_faiss(index, vectors, queries, args.peer_python, args.rounds)
+        figures: dict[str, Any] = {"rows": args.rows, "width": WIDTH}
+        figures["search"] = compare_with_faiss(index, vectors, queries, args.peer_python, args.rounds)
         vectors.unlink()
-        opened = [
+        open_seconds = [
             json.loads(subprocess.check_output([sys.executable, "-c", OPEN, str(folder), str(queries)]))
             for _ in range(args.rounds)
         ]
-        told["open_seconds"] = spread(opened)
-        adding = []
-        for turn in range(args.rounds):
-            added = as_rows(unit(rng, 10_000), args.rows + turn * 10_000)
-            began = time.perf_counter()
+        figures["open_seconds"] = summarize(open_seconds)
+        add_seconds = []
+        for round_index in range(args.rounds):
+            added = create_index_rows(create_unit_rows(rng, 10_000), args.rows + round_index * 10_000)
+            start = time.perf_counter()
             read = read_index(folder, model_checksum=MODEL)
             assert read is not None
-            extended(read, added)
-            adding.append(time.perf_counter() - began)
-        told["add_seconds"] = spread(adding)
-        told["compare_seconds"] = compared(read, args.rounds)
+            extend_index(read, added)
+            add_seconds.append(time.perf_counter() - start)
+        figures["add_seconds"] = summarize(add_seconds)
+        figures["compare_seconds"] = time_comparison(read, args.rounds)
         if args.run:
-            told["first_query"] = first_query(args.run, args.query, args.rows, args.rounds, Path(where))
-    print(json.dumps({**told, **describe_machine()}, indent=1))
+            figures["first_query"] = time_first_query(args.run, args.query, args.rows, args.rounds, Path(work))
+    print(json.dumps({**figures, **describe_machine()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Cost of a start: `simclr --help`, `--version` and a usage error against `python -c "import torch"`, in turn.
+"""Startup time: `simclr --help`, `--version` and a usage error against `python -c "import torch"`, in turn.
 
     python benchmarks/start.py [--rounds 7]
 
@@ -25,11 +25,11 @@ COMMANDS = {
 }
 
 
-def seconds(command: list[str]) -> float:
-    """Wall-clock time of one process."""
-    began = time.perf_counter()
+def measure_seconds(command: list[str]) -> float:
+    """Return the wall-clock seconds of one process."""
+    start = time.perf_counter()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -38,11 +38,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     for command in COMMANDS.values():
-        seconds(command)  # warm: the first start compiles bytecode and fills the page cache
+        measure_seconds(command)  # warm: the first start compiles bytecode and fills the page cache
     times = {name: [] for name in COMMANDS}
     for _ in range(rounds):
         for name, command in COMMANDS.items():
-            times[name].append(seconds(command))
+            times[name].append(measure_seconds(command))
     result = {"n": rounds, **describe_machine()}
     for name, values in times.items():
         ratios = [value / torch for value, torch in zip(values, times["import torch"], strict=True)]

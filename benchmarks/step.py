@@ -1,16 +1,16 @@
-"""How near training comes to the encoder's own arithmetic, and that arithmetic to the plainest way of doing it.
+"""The speed of training against its own step on synthetic data, and of that step against plain torch.
 
     python benchmarks/step.py IMAGES [--backbone resnet18] [--sizes 32 64 128] [--batch 32] [--steps 4] [--epochs 14]
 
-For every size one real `pretrain` on IMAGES; between its epochs, in the same process, as many steps of two other arms:
-the same forward + backward + step on one synthetic batch that is already there, and the plainest form of that (eager,
-float32, NCHW, torch's default AdamW). Prints one JSON object: images/s of each arm, and the two ratios of every round
-(from the second epoch on).
+For every size: one `pretrain` on IMAGES, and between its epochs, in the same process, the same number of steps of two
+other arms. "Synthetic" is the same forward + backward + step on one resident batch. "Plain" is that in eager float32
+NCHW with torch's default AdamW. Prints one JSON object: images/s of each arm, and the ratios of every round, from the
+second epoch on.
 """
 
 from __future__ import annotations
 
-from machine import describe_machine, spread  # before torch: see there
+from machine import describe_machine, summarize  # before torch
 
 # isort: split
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from simclr_cli.api import PretrainSettings, ResolvedSettings
-from simclr_cli.commands import pretrain as verb
+from simclr_cli.commands import pretrain as pretrain_command
 from simclr_cli.core.events import EpochDone, Event, PlanMade, silent
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import create_optimizer
@@ -34,7 +34,7 @@ from simclr_cli.train.step import Step
 
 
 class Synthetic:
-    """Forward + backward + step on one resident batch, as training does it or the plainest way."""
+    """Forward + backward + step on one resident batch, as training does it or in plain torch."""
 
     def __init__(self, chosen: ResolvedSettings, device: torch.device, *, plain: bool) -> None:
         self.model = build_model(chosen).to(device).train()
@@ -53,8 +53,8 @@ class Synthetic:
         self.run(2)
 
     def run(self, steps: int) -> float:
-        """Images/s over some steps."""
-        began = time.perf_counter()
+        """Return the images/s over some steps."""
+        start = time.perf_counter()
         for _ in range(steps):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 z = self.forward(self.x)
@@ -63,52 +63,55 @@ class Synthetic:
             loss.backward()
             self.optimizer.step()
         float(loss.detach())  # waits for the device
-        return steps * self.chosen.batch_size / (time.perf_counter() - began)
+        return steps * self.chosen.batch_size / (time.perf_counter() - start)
 
 
 def measure(settings: PretrainSettings) -> dict[str, Any]:
-    """One real training, with the other arms between its epochs."""
+    """Run one training, with the other arms between its epochs."""
     rates: dict[str, list[float]] = {"training": [], "synthetic": [], "plain": []}
     arms: dict[str, Synthetic] = {}
-    seen: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
 
-    def listen(event: Event) -> None:
+    def time_other_arms(event: Event) -> None:
         if isinstance(event, PlanMade):
-            seen["plan"] = {choice.name: choice.value for choice in event.choices}
+            recorded["plan"] = {choice.name: choice.value for choice in event.choices}
         if not isinstance(event, EpochDone):
             return
         if not arms:  # the first epoch is warm-up
-            chosen = seen["chosen"]
+            chosen = recorded["chosen"]
             device = torch.device(chosen.device)
             arms.update(synthetic=Synthetic(chosen, device, plain=False), plain=Synthetic(chosen, device, plain=True))
             return
         rates["training"].append(event.images_per_second)
         for name, arm in arms.items():
-            rates[name].append(arm.run(seen["steps"]))
+            rates[name].append(arm.run(recorded["steps"]))
 
-    train = verb.train
+    training = pretrain_command.Training
 
-    def listening_train(model: Any, batches: Any, chosen: ResolvedSettings, *rest: Any, **more: Any) -> Any:
-        seen["chosen"], seen["steps"] = chosen, batches.steps_per_epoch
-        return train(model, batches, chosen, *rest, **more)
+    class Recorded(training):  # type: ignore[misc, valid-type]
+        def __init__(self, model: Any, job: Any, *arguments: Any, **keywords: Any) -> None:
+            recorded["chosen"], recorded["steps"] = job.settings, job.batches.steps_per_epoch
+            super().__init__(model, job, *arguments, **keywords)
 
-    verb.train = listening_train
+    pretrain_command.Training = Recorded
     try:
-        verb.pretrain(settings, report=listen)
+        pretrain_command.pretrain(settings, report=time_other_arms)
     finally:
-        verb.train = train
+        pretrain_command.Training = training
     rounds = list(zip(*rates.values(), strict=True))
     return {
-        "plan": {name: seen["plan"][name] for name in ("device", "batch size", "precision", "compile", "optimizer")},
-        "steps_a_round": seen["steps"],
-        "images_per_second": {name: spread(values, 1) for name, values in rates.items()},
-        "training_over_synthetic": spread([training / synthetic for training, synthetic, _ in rounds]),
-        "synthetic_over_plain": spread([synthetic / plain for _, synthetic, plain in rounds]),
+        "plan": {
+            name: recorded["plan"][name] for name in ("device", "batch size", "precision", "compile", "optimizer")
+        },
+        "steps_a_round": recorded["steps"],
+        "images_per_second": {name: summarize(values, 1) for name, values in rates.items()},
+        "training_over_synthetic": summarize([training / synthetic for training, synthetic, _ in rounds]),
+        "synthetic_over_plain": summarize([synthetic / plain for _, synthetic, plain in rounds]),
     }
 
 
-def some_of(folder: Path, count: int, target: Path) -> Path:
-    """A folder of links to the first `count` images; to the same ones again where there are fewer."""
+def link_images(folder: Path, count: int, target: Path) -> Path:
+    """Link the first `count` images into a folder, repeatedly if there are fewer."""
     target.mkdir()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     for i in range(count):
@@ -125,21 +128,21 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128])
     for name, default in (("batch", 32), ("steps", 4), ("epochs", 14)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
+    args = parser.parse_args()
     figures = {}
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["SIMCLR_CACHE"] = f"{place}/cache"
-        images = some_of(given.images, given.batch * given.steps, Path(place) / "images")
+    with tempfile.TemporaryDirectory() as work:
+        os.environ["SIMCLR_CACHE"] = f"{work}/cache"
+        images = link_images(args.images, args.batch * args.steps, Path(work) / "images")
         settings = PretrainSettings(
             images=images,
-            runs=Path(place) / "runs",
-            backbone=given.backbone,
-            batch_size=given.batch,
-            epochs=given.epochs,
+            runs=Path(work) / "runs",
+            backbone=args.backbone,
+            batch_size=args.batch,
+            epochs=args.epochs,
         )
-        for size in given.sizes:
+        for size in args.sizes:
             figures[f"{size} px"] = measure(dataclasses.replace(settings, image_size=size, run=f"{size}"))
-    print(json.dumps({"backbone": given.backbone, **figures, **describe_machine()}, indent=1))
+    print(json.dumps({"backbone": args.backbone, **figures, **describe_machine()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Three choices of how torch computes on a CPU, each against its default, in turn: how long OpenMP's threads spin while
-they wait, alone and beside a second busy torch process; the memory layout of the convolutions; and whether the C
-library keeps freed memory for the next tensors.
+"""Three CPU settings of torch, each against its default, in turn.
+
+The spin time of waiting OpenMP threads, with and without a second busy torch process; the memory layout of the
+convolutions; and whether the C library keeps freed memory for the next tensors.
 
     python benchmarks/threads.py [--rounds 4]
 
@@ -43,28 +44,28 @@ ARMS = {  # spin count (None: libgomp's default), layout, freed memory
     "spin 10,000, memory kept": ("10000", "channels_last", "kept"),
     "spin 10,000, contiguous": ("10000", "contiguous", "returned"),
 }
-BESIDE = ("default", "spin 1,000", "spin 10,000")
+ARMS_NEXT_TO_LOAD = ("default", "spin 1,000", "spin 10,000")
 
 
-def start(spin: str | None, layout: str, memory: str, seconds: float) -> subprocess.Popen[str]:
-    """One process at work."""
-    surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
+def start_process(spin: str | None, layout: str, memory: str, seconds: float) -> subprocess.Popen[str]:
+    """Start one working process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP_", "OMP_"))}
     if spin is not None:
-        surroundings["GOMP_SPINCOUNT"] = spin
+        environment["GOMP_SPINCOUNT"] = spin
     command = [sys.executable, "-c", WORK, layout, str(seconds), memory]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def images_per_second(spin: str | None, layout: str, memory: str, *, beside: bool) -> float:
-    """One arm, alone or beside a process with libgomp's default that is at work all the while."""
-    other = start(*ARMS["default"], 60) if beside else None
-    if other is not None and other.stdout is not None:
-        other.stdout.readline()  # it is warm
-    shown = start(spin, layout, memory, 3).communicate()[0]
-    if other is not None:
-        other.kill()
-        other.wait()
-    return float(shown.split()[-1])
+def measure_rate(spin: str | None, layout: str, memory: str, *, with_load: bool) -> float:
+    """Measure one arm, with or without a second working process that has libgomp's default."""
+    load = start_process(*ARMS["default"], 60) if with_load else None
+    if load is not None and load.stdout is not None:
+        load.stdout.readline()  # until it is warm
+    stdout = start_process(spin, layout, memory, 3).communicate()[0]
+    if load is not None:
+        load.kill()
+        load.wait()
+    return float(stdout.split()[-1])
 
 
 def main() -> None:
@@ -72,15 +73,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
     rounds = parser.parse_args().rounds
-    seen: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for beside in (False, True):
-            for name in BESIDE if beside else ARMS:
-                place = "beside another" if beside else "alone"
-                seen.setdefault(f"{name}, {place}", []).append(images_per_second(*ARMS[name], beside=beside))
+        for with_load in (False, True):
+            for name in ARMS_NEXT_TO_LOAD if with_load else ARMS:
+                condition = "with a second process" if with_load else "single process"
+                rates.setdefault(f"{name}, {condition}", []).append(measure_rate(*ARMS[name], with_load=with_load))
     figures = {
-        name: {"median": round(statistics.median(v), 1), "least": round(min(v), 1), "most": round(max(v), 1)}
-        for name, v in seen.items()
+        name: {
+            "median": round(statistics.median(values), 1),
+            "least": round(min(values), 1),
+            "most": round(max(values), 1),
+        }
+        for name, values in rates.items()
     }
     print(json.dumps({"n": rounds, **describe_machine(), "images_per_second": figures}, indent=1))
 

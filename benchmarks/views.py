@@ -1,10 +1,10 @@
-"""Do views made in batch teach as much as torchvision's, made image by image? Both arms, several seeds, one kNN.
+"""Batched views against torchvision's views of single images: kNN accuracy after the same training.
 
     python benchmarks/views.py CIFAR [--train 5000 --test 10000 --epochs 12 --seeds 3]
 
-CIFAR is a folder with train/<class>/* and test/<class>/*, 32 px. The arms differ only in who makes the views: encoder,
-its start, the order of the images, loss and optimizer are the same. Prints one JSON object: kNN in percent on the
-test images (k = 20 and 200), by arm and seed, and the difference of the means.
+CIFAR is a folder with train/<class>/* and test/<class>/*, 32 px. The arms differ only in the views: encoder, initial
+weights, order of the images, loss and optimizer are the same. Prints one JSON object: kNN accuracy in percent on the
+test images (k = 20 and 200) by arm and seed, and the difference of the means.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from simclr_cli.engine.probes import knn_votes
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 
 SIZE, BATCH, TEMPERATURE, PEAK = 32, 128, 0.5, 0.002
-# A ResNet-10 of a quarter of its width, with the small stem: learns CIFAR-10 on a CPU in minutes.
+# A ResNet-10 of a quarter of its width with the small stem, which learns CIFAR-10 on a CPU in minutes.
 SPEC = EncoderSpec("resnet10t", SIZE, small_stem=True, model_args={"channels": (16, 32, 64, 128), "stem_width": 8})
-THEIRS = v2.Compose(
+TORCHVISION_VIEWS = v2.Compose(
     [
         v2.RandomResizedCrop(SIZE, scale=(0.08, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
         v2.RandomHorizontalFlip(),
@@ -43,7 +43,7 @@ THEIRS = v2.Compose(
 
 
 def load(folder: Path, count: int) -> tuple[Tensor, Tensor]:
-    """(N, 3, 32, 32) uint8 and (N,) classes: as many of each class, the first by name."""
+    """Return (N, 3, 32, 32) uint8 images and (N,) classes: the first by name, the same number of each class."""
     classes = sorted(path for path in folder.iterdir() if path.is_dir())
     files = [(path, i) for i, c in enumerate(classes) for path in sorted(c.iterdir())[: count // len(classes)]]
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path, _ in files])
@@ -51,10 +51,10 @@ def load(folder: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 def train(pixels: Tensor, arm: str, seed: int, epochs: int) -> SimCLR:
-    """SimCLR by one arm's views."""
+    """Train SimCLR on the views of one arm."""
     torch.manual_seed(seed)
     encoder = create_encoder(SPEC, seed=seed)
-    model = SimCLR(encoder, ProjectionHead(encoder.width)).train()
+    model = SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=128)).train()
     optimizer = create_optimizer(model, "adamw", weight_decay=0.01)
     ours = TwoViews(SIZE, ViewRecipe(blur=0.0, strength=0.5))
     images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
@@ -67,9 +67,9 @@ def train(pixels: Tensor, arm: str, seed: int, epochs: int) -> SimCLR:
             if arm == "ours":
                 x = ours.make(pixels[rows], sizes, ours.draw(sizes, generator))
             else:
-                x = torch.stack([THEIRS(images[i]) for _ in range(2) for i in rows])
-            at, total = epoch * steps + step, epochs * steps
-            set_learning_rate(optimizer, Schedule(PEAK, total, steps)(at))
+                x = torch.stack([TORCHVISION_VIEWS(images[i]) for _ in range(2) for i in rows])
+            global_step, total = epoch * steps + step, epochs * steps
+            set_learning_rate(optimizer, Schedule(PEAK, total, steps)(global_step))
             loss = contrastive_loss(model(x)[1], TEMPERATURE)
             optimizer.zero_grad()
             loss.backward()
@@ -83,25 +83,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     for name, default in (("train", 5000), ("test", 10000), ("epochs", 12), ("seeds", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
+    args = parser.parse_args()
     (pixels, labels), (test, test_labels) = (
-        load(given.folder / "train", given.train),
-        load(given.folder / "test", given.test),
+        load(args.folder / "train", args.train),
+        load(args.folder / "test", args.test),
     )
     scores: dict[str, dict[str, list[float]]] = {arm: {"knn_20": [], "knn_200": []} for arm in ("ours", "torchvision")}
-    for seed in range(given.seeds):
-        for arm, found in scores.items():
-            encoder = train(pixels, arm, seed, given.epochs).encoder
-            h, h_test = (torch.cat([encoder.represent(part) for part in x.split(500)]) for x in (pixels, test))
+    for seed in range(args.seeds):
+        for arm, accuracies in scores.items():
+            encoder = train(pixels, arm, seed, args.epochs).encoder
+            h, h_test = (torch.cat([encoder.embed(part) for part in x.split(500)]) for x in (pixels, test))
             votes = knn_votes(h, labels, h_test, neighbors=(20, 200), temperature=0.07, classes=10)
-            for name, counted in zip(found, votes, strict=True):
-                found[name].append(round(100 * (counted.argmax(dim=1) == test_labels).double().mean().item(), 2))
+            for name, class_votes in zip(accuracies, votes, strict=True):
+                accuracies[name].append(
+                    round(100 * (class_votes.argmax(dim=1) == test_labels).double().mean().item(), 2)
+                )
     difference = {
         name: round(statistics.fmean(scores["ours"][name]) - statistics.fmean(scores["torchvision"][name]), 2)
         for name in ("knn_20", "knn_200")
     }
     figures = {"scores": scores, "ours_minus_torchvision": difference}
-    print(json.dumps({**vars(given), "folder": str(given.folder), **figures, **describe_machine()}, indent=1))
+    print(json.dumps({**vars(args), "folder": str(args.folder), **figures, **describe_machine()}, indent=1))
 
 
 if __name__ == "__main__":

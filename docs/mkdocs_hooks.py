@@ -1,4 +1,4 @@
-"""What the build of the site adds to MkDocs: the help of settings, pipes in tables, and a check of the Python page."""
+"""Hooks of MkDocs: the help of settings, pipes in tables, and a check of the Python page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 class SettingsExtension(griffe.Extension):
-    """Puts the help of every setting into its class's docstring, which mkdocstrings shows."""
+    """An extension that adds the help of every setting to its class's docstring, which mkdocstrings shows."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Complete the docstrings of the public settings classes."""
@@ -48,7 +48,7 @@ class SettingsExtension(griffe.Extension):
 
 
 def describe_settings(settings: Any) -> list[str]:
-    """Return a line for each field of a settings class, as the Attributes section of a docstring has it."""
+    """Return a line for each field of a settings class, in the format of an Attributes section."""
     hints = get_type_hints(settings)
     lines = []
     for field in dataclasses.fields(settings):
@@ -58,7 +58,7 @@ def describe_settings(settings: Any) -> list[str]:
 
 
 def name_type(hint: Any) -> str:
-    """Return a type as one would write it, with the words of a Literal spelled out."""
+    """Return a type as in source code, with the words of a Literal spelled out."""
     if hint is type(None):
         return "None"
     if get_origin(hint) is Literal:

@@ -1,6 +1,6 @@
 """SimCLR for any folder of images: learn an encoder without labels, embed, evaluate, search.
 
-The commands as functions, loaded when they are first used:
+Every command is a function, imported when it is first used:
 
     from simclr_cli import PretrainSettings, pretrain
     result = pretrain(PretrainSettings(images=Path("images"), epochs=100))
@@ -11,22 +11,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from simclr_cli.api.analyze import ClustersSettings as ClustersSettings
-    from simclr_cli.api.analyze import DuplicatesSettings as DuplicatesSettings
-    from simclr_cli.api.analyze import MapSettings as MapSettings
-    from simclr_cli.api.analyze import OutliersSettings as OutliersSettings
-    from simclr_cli.api.classify import FinetuneSettings as FinetuneSettings
-    from simclr_cli.api.classify import PredictSettings as PredictSettings
-    from simclr_cli.api.manage import CacheSettings as CacheSettings
-    from simclr_cli.api.manage import CheckSettings as CheckSettings
-    from simclr_cli.api.manage import DemoSettings as DemoSettings
-    from simclr_cli.api.manage import DoctorSettings as DoctorSettings
-    from simclr_cli.api.manage import ReportSettings as ReportSettings
-    from simclr_cli.api.probe import ProbeSettings as ProbeSettings
-    from simclr_cli.api.search import EmbedSettings as EmbedSettings
-    from simclr_cli.api.search import SimilarSettings as SimilarSettings
-    from simclr_cli.api.train import PretrainSettings as PretrainSettings
-    from simclr_cli.api.views import PreviewSettings as PreviewSettings
+    from simclr_cli.api import CacheSettings as CacheSettings
+    from simclr_cli.api import CheckSettings as CheckSettings
+    from simclr_cli.api import ClustersSettings as ClustersSettings
+    from simclr_cli.api import DemoSettings as DemoSettings
+    from simclr_cli.api import DoctorSettings as DoctorSettings
+    from simclr_cli.api import DuplicatesSettings as DuplicatesSettings
+    from simclr_cli.api import EmbedSettings as EmbedSettings
+    from simclr_cli.api import FinetuneSettings as FinetuneSettings
+    from simclr_cli.api import MapSettings as MapSettings
+    from simclr_cli.api import OutliersSettings as OutliersSettings
+    from simclr_cli.api import PredictSettings as PredictSettings
+    from simclr_cli.api import PretrainSettings as PretrainSettings
+    from simclr_cli.api import PreviewSettings as PreviewSettings
+    from simclr_cli.api import ProbeSettings as ProbeSettings
+    from simclr_cli.api import ReportSettings as ReportSettings
+    from simclr_cli.api import SimilarSettings as SimilarSettings
     from simclr_cli.commands.cache import cache as cache
     from simclr_cli.commands.check import check as check
     from simclr_cli.commands.clusters import clusters as clusters
@@ -51,23 +51,23 @@ __version__ = "0.1.0"
 COMMAND_NAMES = (
     "pretrain preview embed probe finetune predict similar duplicates outliers clusters map report check cache doctor "
     "demo"
-).split()  # in the order of the overview
-_HOMES = {
-    **{verb: f"simclr_cli.commands.{verb}" for verb in COMMAND_NAMES},
-    **{f"{verb.title()}Settings": "simclr_cli.api" for verb in COMMAND_NAMES},
+).split()  # in the order of the help
+_MODULES = {
+    **{command: f"simclr_cli.commands.{command}" for command in COMMAND_NAMES},
+    **{f"{command.title()}Settings": "simclr_cli.api" for command in COMMAND_NAMES},
     "load_encoder": "simclr_cli.encode.load",
     "SimclrError": "simclr_cli.core.errors",
-}  # of the names above
+}  # that the public names are imported from
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
-    __all__ = ["__version__", *_HOMES]
+if not TYPE_CHECKING:  # with __getattr__ a type checker would accept any name
+    __all__ = ["__version__", *_MODULES]
 
     def __getattr__(name):
         import importlib
 
-        if name not in _HOMES:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(_MODULES[name]), name)
 
     def __dir__():
         return __all__

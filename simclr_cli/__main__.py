@@ -1,4 +1,4 @@
-"""`python -m simclr_cli` is `simclr`."""
+"""Entry point of `python -m simclr_cli`, which is `simclr`."""
 
 from simclr_cli.cli.app import main
 

@@ -1,4 +1,4 @@
-"""What tests share: the processes that run them, and commands; a cache of its own for each; and a browser for pages."""
+"""Fixtures of all tests: test processes, a process for commands, a cache for each test, and a browser for pages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from simclr_cli.core.hardware import count_cores, free_ram, keep_freed_memory, share_cores
+from simclr_cli.core.hardware import count_cores, get_free_ram, keep_freed_memory, limit_openmp_spinning
 
-# As the command does, before torch is imported: the suite must not crawl when something else runs on the machine.
-share_cores()
+# As the command does, before torch is imported: the tests must not slow down when another process is busy.
+limit_openmp_spinning()
 keep_freed_memory()
-# Each core has a process of its own that runs tests, and those that they start are small.
+# Each core runs one process of tests, and the processes that tests start are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Else every process would compile torch's modules anew, for 8 seconds.
+# Otherwise every process would compile torch's modules again, for 8 seconds.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -35,25 +35,25 @@ pytest_plugins = ["runs"]
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if WORKER:
-    gc.disable()  # until all is imported; it would take a tenth of that time
-    atexit.register(os._exit, 0)  # last of all, instead of taking torch's modules apart for two seconds
+    gc.disable()  # until all modules are imported; collection would take a tenth of that time
+    atexit.register(os._exit, 0)  # skips the two seconds that torch's modules take to unload
 
-MOST_WORKERS = 8  # each imports and collects for 6 seconds
+MAX_WORKERS = 8  # each takes 6 seconds to import and collect
 BYTES_PER_WORKER = 2 * 10**9
 NUMBERS = itertools.count()
 COMMANDS = Path(__file__).parent / "workers" / "commands.py"
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return one a core, as far as there is memory; and none for a single file, whose tests stay together anyway."""
+    """Return one worker per core, as far as memory allows; none for a single file, which one process runs."""
     named = {Path(argument.partition("::")[0]) for argument in config.args}
-    files = MOST_WORKERS if any(path.is_dir() for path in named) else len(named)
-    workers = min(count_cores(), free_ram() // BYTES_PER_WORKER, MOST_WORKERS, files)
+    files = MAX_WORKERS if any(path.is_dir() for path in named) else len(named)
+    workers = min(count_cores(), get_free_ram() // BYTES_PER_WORKER, MAX_WORKERS, files)
     return workers if workers > 1 else 0
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let one process run the tests of a file, or of an xdist_group, in the order of collection."""
+    """Return a scheduler that runs the tests of a file, or of an xdist_group, in one process and in order."""
     from xdist.scheduler import LoadGroupScheduling
 
     class ByFile(LoadGroupScheduling):
@@ -64,20 +64,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, so that all processes end at about the same time."""
+    """Sort the slowest files to the front, so that all processes end at about the same time."""
     items.sort(key=lambda item: not {"commands", "train", "search", "encode"} & {*item.path.parts})
 
 
 def pytest_collection_finish() -> None:
-    """Look no more for garbage among what was imported, which would take a twentieth of the time."""
-    if WORKER:  # which ends at once; else libraries would complain of what is left
+    """Exclude imported modules from garbage collection, which would take a twentieth of the time."""
+    if WORKER:  # only in workers, which end at once; elsewhere libraries would report leaks
         gc.collect()
         gc.freeze()
         gc.enable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the process that commands are forks of: one for all, which imports nothing before it is asked."""
+    """Start the process that forks commands; it imports nothing before the first command."""
     if sys.platform != "linux" or hasattr(config, "workerinput"):
         return
     stack = contextlib.ExitStack()
@@ -91,7 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
-    """`once(name, make)`: a folder that `make` has filled, for all processes that run tests; not to be changed."""
+    """`once(name, make)`: a folder that `make` fills once for all test processes; tests must not change it."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if WORKER else base
 
@@ -111,7 +111,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
     return get
 
 
-CHROMIUM = [Path("/usr/bin/chromium-headless-shell"), Path("/usr/bin/chromium")]  # Debian's; the first is quicker
+CHROMIUM = [Path("/usr/bin/chromium-headless-shell"), Path("/usr/bin/chromium")]  # Debian's; the first is faster
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -125,7 +125,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cuts() -> Iterator[None]:
-    """What tests write in this process need not reach the disk: thousands of small files, three syncs each."""
+    """Skip syncs to the disk in this process: tests write thousands of small files, with three syncs each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -133,10 +133,10 @@ def no_power_cuts() -> Iterator[None]:
 
 @pytest.fixture
 def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training without the trial steps that estimate its time and its memory."""
+    """Skip the trial steps that estimate the time and memory of training."""
     for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(f"simclr_cli.commands.{verb}.seconds_a_image", lambda *_: 0.01)
-    monkeypatch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
+        monkeypatch.setattr(f"simclr_cli.commands.{verb}.measure_seconds_per_image", lambda *_: 0.01)
+    monkeypatch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
 
 
 NASTY = (
@@ -154,70 +154,72 @@ NASTY = (
 
 @pytest.fixture
 def nasty_names() -> Callable[[int], list[bytes]]:
-    """`nasty_names(count)`: as many different names of files: first the well-known nasty ones, then random bytes."""
+    """`nasty_names(count)`: different file names: first the well-known nasty ones, then random bytes."""
 
-    def names(count: int) -> list[bytes]:
-        chance = random.Random(0)
+    def create_names(count: int) -> list[bytes]:
+        rng = random.Random(0)
         allowed = [byte for byte in range(1, 256) if byte != ord("/")]
-        found = dict.fromkeys(NASTY)
-        while len(found) < count:
-            name = bytes(chance.choices(allowed, k=chance.randint(1, 40)))
+        names = dict.fromkeys(NASTY)
+        while len(names) < count:
+            name = bytes(rng.choices(allowed, k=rng.randint(1, 40)))
             if name not in (b".", b".."):
-                found[name] = None
-        return list(found)[:count]
+                names[name] = None
+        return list(names)[:count]
 
-    return names
+    return create_names
 
 
 @dataclass
 class Visit:
-    """A page opened in a browser, and what came of it."""
+    """A page in a browser, with its console messages and requests."""
 
     page: Any
-    complaints: list[str] = field(default_factory=list)  # of the console
-    requests: list[str] = field(default_factory=list)  # but those for data: URIs
+    complaints: list[str] = field(default_factory=list)  # messages of the console, errors and dialogs
+    requests: list[str] = field(default_factory=list)  # except for data: URIs
 
     def ask(self, script: str) -> Any:
-        """The value of an expression in the page."""
+        """Return the value of an expression in the page."""
         return self.page.evaluate(script)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium; where there is none the test is skipped, or fails if SIMCLR_BROWSER is set."""
-    there = [path for path in CHROMIUM if path.exists()]
-    if not there:
-        reason = f"there is no {CHROMIUM[0]} (apt-get install {CHROMIUM[0].name})"
+    """Start a headless Chromium; without one, tests are skipped, or fail if SIMCLR_BROWSER is set."""
+    installed = [path for path in CHROMIUM if path.exists()]
+    if not installed:
+        reason = f"{CHROMIUM[0]} is missing (apt-get install {CHROMIUM[0].name})"
         if os.environ.get("SIMCLR_BROWSER"):
-            pytest.fail(f"SIMCLR_BROWSER is set, and {reason}")
+            pytest.fail(f"SIMCLR_BROWSER is set, but {reason}")
         pytest.skip(reason)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=there[0], args=QUIET.split())
+        browser = playwright.chromium.launch(executable_path=installed[0], args=QUIET.split())
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def visit(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Visit]]:
-    """`visit(html or file, width=..., scheme=...)`: open it in a browser, without a network."""
+    """`visit(html or file, width=..., scheme=...)`: open a page in a browser without network."""
     contexts = []
 
-    def go(shown: str | Path, *, width: int = 1280, scheme: str = "light") -> Visit:
-        file = shown if isinstance(shown, Path) else tmp_path / "visited.html"
-        if isinstance(shown, str):
-            file.write_text(shown, encoding="utf-8")
+    def open_page(page: str | Path, *, width: int = 1280, scheme: str = "light") -> Visit:
+        file = page if isinstance(page, Path) else tmp_path / "visited.html"
+        if isinstance(page, str):
+            file.write_text(page, encoding="utf-8")
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
         contexts.append(context)
-        seen = Visit(context.new_page())
-        seen.page.on("console", lambda message: seen.complaints.append(message.text))
-        seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))
-        seen.page.on("dialog", lambda dialog: seen.complaints.append(dialog.message) or dialog.dismiss())
-        seen.page.on("request", lambda request: request.url.startswith("data:") or seen.requests.append(request.url))
-        seen.page.goto(file.absolute().as_uri())
-        return seen
+        visited = Visit(context.new_page())
+        visited.page.on("console", lambda message: visited.complaints.append(message.text))
+        visited.page.on("pageerror", lambda error: visited.complaints.append(str(error)))
+        visited.page.on("dialog", lambda dialog: visited.complaints.append(dialog.message) or dialog.dismiss())
+        visited.page.on(
+            "request", lambda request: request.url.startswith("data:") or visited.requests.append(request.url)
+        )
+        visited.page.goto(file.absolute().as_uri())
+        return visited
 
-    yield go
+    yield open_page
     for context in contexts:
         context.close()

@@ -1,4 +1,4 @@
-"""Documentation as a test: what docs/ and the help say is what the code does."""
+"""Documentation as a test: docs/ and the help match the code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_page_of_the_command_line_is_up_to_date(
     assert generator.main() == 0, capsys.readouterr().err
 
 
-def test_check_notices_a_page_that_is_not(
+def test_check_fails_for_an_outdated_page(
     generator: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(generator, "TARGET", tmp_path / "cli.md")
@@ -42,7 +42,7 @@ def test_check_notices_a_page_that_is_not(
     monkeypatch.setattr(sys, "argv", ["generate_cli.py", "--check"])
     assert generator.main() == 1 and "docs/generate_cli.py" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["generate_cli.py"])
-    assert generator.main() == 0 and (tmp_path / "cli.md").read_text() == generator.page()
+    assert generator.main() == 0 and (tmp_path / "cli.md").read_text() == generator.build_page()
 
 
 def test_page_names_every_option_example_and_key() -> None:
@@ -65,15 +65,15 @@ def test_every_command_has_two_examples_of_itself() -> None:
         assert all(f"{example} ".startswith(f"simclr {verb} ") for example in settings_class.examples)
 
 
-def test_every_key_of_a_result_that_needs_words_has_them(generator: ModuleType) -> None:
+def test_results_have_comments_on_their_keys(generator: ModuleType) -> None:
     for kind in (events.EpochDone, events.PlanMade, results.Neighbor):
-        assert generator.comments(kind), kind.__name__
+        assert generator.read_comments(kind), kind.__name__
 
 
 def test_commands_of_the_readme_are_commands() -> None:
-    """Every line that begins with simclr, and `simclr ...` within one: a known verb, and options that it has.
+    """Every `simclr ...` in README.md names an existing command and its options.
 
-    And the two commands for newcomers.
+    The two commands for newcomers are there.
     """
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     known = {
@@ -91,8 +91,8 @@ def test_commands_of_the_readme_are_commands() -> None:
         assert f"\n    python3 -m pip install uv && {command}\n" in readme
 
 
-def test_plan_of_the_house_names_every_module_and_no_other() -> None:
-    """docs/architecture.md: the tree, each name at the depth of its folder."""
+def test_architecture_page_names_every_module_and_no_other() -> None:
+    """docs/architecture.md has a tree with each name at the depth of its folder."""
     package = Path(events.__file__).parents[1]
     tree = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("```\nsimclr_cli/\n")[2].partition("```")[0]
     found: set[str] = set()

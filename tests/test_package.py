@@ -1,4 +1,4 @@
-"""The package as a whole: loaded lazily, and free of what may never be in it."""
+"""The package as a whole: lazy imports, and no unsafe code."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ NETWORK_MODULES = {"socket", "ssl", "http", "urllib", "requests", "httpx", "aioh
 
 
 def dotted(node: ast.expr) -> str:
-    """`torch.load` of the expression torch.load; the end of it where it begins with a call."""
+    """Return the dotted name of an expression; only its end if it begins with a call."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def unsafe(tree: ast.AST) -> Iterator[str]:
-    """What in a module could run code out of data, reach a network, or print."""
+    """Yield everything in a module that could run code from data, reach a network, or print."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from {alias.name.split(".")[0] for alias in node.names} & (UNSAFE_MODULES | NETWORK_MODULES)
@@ -69,9 +69,9 @@ def unsafe_call(node: ast.Call) -> Iterator[str]:
 
 
 def module_of_ours(node: ast.expr) -> bool:
-    """Whether an expression is text that begins with the package's name, or the public API's own table."""
-    if ast.unparse(node) == "_HOMES[name]":
-        return all(home.startswith("simclr_cli.") for home in simclr_cli._HOMES.values())
+    """Return whether an expression is text that begins with the package's name, or the public API's own table."""
+    if ast.unparse(node) == "_MODULES[name]":
+        return all(home.startswith("simclr_cli.") for home in simclr_cli._MODULES.values())
     first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
     return isinstance(first, ast.Constant) and str(first.value).startswith("simclr_cli")
 
@@ -121,12 +121,12 @@ importlib.import_module(f"simclr_cli.commands.{verb}")
 
 
 @pytest.mark.parametrize("line", BAD)
-def test_what_is_unsafe_is_found(line: str) -> None:
+def test_unsafe_code_is_found(line: str) -> None:
     assert list(unsafe(ast.parse(line)))
 
 
 @pytest.mark.parametrize("line", GOOD)
-def test_what_is_safe_is_not(line: str) -> None:
+def test_safe_code_is_not_found(line: str) -> None:
     assert not list(unsafe(ast.parse(line)))
 
 
@@ -156,7 +156,7 @@ ALLOWED = {  # what changes files, or could, outside core/files.py; and why it m
 
 
 def may_change_files(node: ast.Call) -> bool:
-    """Whether a call may change a file by its path; what is written to an open stream does not count."""
+    """Return whether a call may change a file by its path; writing to an open stream does not count."""
     name = dotted(node.func)
     owner, _, last = name.rpartition(".")
     words = [*node.args, *(word.value for word in node.keywords)]
@@ -172,8 +172,8 @@ def may_change_files(node: ast.Call) -> bool:
     return last in CHANGING["a library"] or (bool(owner) and last in CHANGING["a path"])
 
 
-def test_all_is_written_by_files() -> None:
-    """The one way is atomic and durable; whatever else changes a file is listed with its reason."""
+def test_only_core_files_changes_files() -> None:
+    """Only core/files.py, which is atomic and durable, changes files; exceptions are listed with reasons."""
     root = Path(simclr_cli.__file__).parent
     found: dict[str, set[str]] = {}
     for path in SOURCES:
@@ -199,7 +199,7 @@ sys.stdout.write(json.dumps(sorted({"torch", "torchvision", "timm", "numpy", "PI
 
 
 def test_the_caches_are_shown_and_cleared_without_torch() -> None:
-    """By the function, as by the command: it takes no second."""
+    """The function takes less than a second, as the command does."""
     code = """
 import json, sys
 from simclr_cli import CacheSettings, cache
@@ -219,12 +219,12 @@ def test_every_public_name_resolves() -> None:
     assert all(getattr(value, "__doc__", None) for value in found.values())
 
 
-def test_dir_names_what_is_public_and_nothing_else() -> None:
+def test_dir_has_the_public_names_only() -> None:
     assert dir(simclr_cli) == sorted(simclr_cli.__all__)
 
 
 def test_a_type_checker_sees_each_name_as_what_it_is() -> None:
-    """By the imports that it alone reads: each name from the module that the package gets it from, under that name."""
+    """The imports under TYPE_CHECKING give each name from the module that the package imports it from."""
     source = Path(simclr_cli.__file__)
     assert (source.parent / "py.typed").is_file()
     (guarded,) = [node for node in ast.parse(source.read_text(encoding="utf-8")).body
@@ -250,8 +250,8 @@ def test_version_is_that_of_the_installed_distribution() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[1].glob("benchmarks/*.py")), ids=lambda path: path.stem)
-def test_benchmarks_import_what_is_there(path: Path) -> None:
-    """They are not run with the tests, and would be found broken when they are needed."""
+def test_imports_of_benchmarks_exist(path: Path) -> None:
+    """The tests do not run them, so a broken import would stay unnoticed."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("simclr_cli"):
             exec(ast.unparse(node), {})

@@ -1,7 +1,7 @@
-"""Settings and results of the commands: frozen dataclasses, one module a family of commands.
+"""Settings and results of the commands: frozen dataclasses, in one module per family of commands.
 
-A setting's default and help stand here and nowhere else. A setting of None is automatic: the command resolves it once,
-shows the choice and its reason, and saves it resolved. Results hold plain values, the same as --json prints.
+The only place of a setting's default and help. A setting of None is automatic: the command resolves it once, prints the
+choice with its reason, and saves it. Results hold plain values, the same as --json prints.
 """
 
 from simclr_cli.api.analyze import (
@@ -9,9 +9,9 @@ from simclr_cli.api.analyze import (
     ClusterCountScore,
     ClustersResult,
     ClustersSettings,
-    CopyKind,
     DuplicateGroup,
     DuplicateImage,
+    DuplicateKind,
     DuplicatesResult,
     DuplicatesSettings,
     FolderShare,
@@ -30,7 +30,7 @@ from simclr_cli.api.classify import (
     PredictResult,
     PredictSettings,
 )
-from simclr_cli.api.fields import RUNS, EncoderSettings, Settings
+from simclr_cli.api.fields import RUNS_FOLDER, EncoderSettings, Settings
 from simclr_cli.api.manage import (
     CacheResult,
     CacheSettings,
@@ -60,10 +60,10 @@ from simclr_cli.api.probe import (
 from simclr_cli.api.search import (
     EmbedResult,
     EmbedSettings,
-    FindSettings,
     IndexSettings,
     Neighbor,
     QueryResult,
+    SearchSettings,
     SimilarResult,
     SimilarSettings,
 )

@@ -1,4 +1,4 @@
-"""How a setting is declared and checked, and the settings that several commands share."""
+"""Declaration and checks of a setting, and the settings that several commands share."""
 
 from __future__ import annotations
 
@@ -14,11 +14,24 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from simclr_cli.core.errors import InputError, SettingsError
 
+# Groups of options in the help, in their order; a field without one is among the plain options.
+BASICS = "Basics"
+LABELS = "Labels"
+ENCODER = "Run and encoder"
+VIEWS = "Views"
+OPTIMIZATION = "Optimization"
+OUTPUT = "Output"
+HARDWARE = "Hardware"
+FILES = "Files and resuming"
+GENERAL = "General"
+PANELS = (BASICS, LABELS, ENCODER, VIEWS, OPTIMIZATION, OUTPUT, HARDWARE, FILES, GENERAL)
+
 
 def setting(
     default: Any,
     help: str,
     *,
+    panel: str | None = None,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
@@ -27,140 +40,149 @@ def setting(
     option: bool = False,
     short: str | None = None,
 ) -> Any:
-    """A field with its help, its bounds, and how the command line takes it (option, or positional argument).
+    """Declare a field with its help, its bounds, and its form on the command line.
 
     Args:
-        exists: the path, or each of the paths, must be there.
-        option: a positional argument may be given as an option too.
+        panel: the group of options in the help, one of PANELS.
+        exists: the path, or each of the paths, must exist.
+        argument: the command line has a positional argument for it, instead of an option.
+        option: the command line accepts a positional argument as an option too.
     """
-    taken = {"argument": argument, "option": option, "short": short}
+    form = {"panel": panel, "argument": argument, "option": option, "short": short}
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "exists": exists}
-    return field(default=default, metadata={"help": help, **taken, **bounds})
+    return field(default=default, metadata={"help": help, **form, **bounds})
 
 
-def check(settings: Any, *, paths: bool = True) -> None:
-    """Check every value against its field's bounds; here, because it is before torch is imported.
+def check_settings(settings: Any, *, paths: bool = True) -> None:
+    """Check every value against its field's type and bounds, before torch is imported.
 
     Args:
-        paths: whether those that must be there are looked for.
+        paths: check also that paths exist.
 
     Raises:
-        SettingsError: a value of another type, a number out of bounds, or a word that is no choice.
-        InputError: a path that is not there.
+        SettingsError: a value has another type, is out of bounds, or is none of the choices.
+        InputError: a path does not exist.
     """
-    kinds = _kinds(type(settings))  # type: ignore[arg-type, unused-ignore]
+    types = _get_value_types(type(settings))  # type: ignore[arg-type, unused-ignore]
     for declared in fields(settings):
         name, bounds = declared.name, declared.metadata
         value = getattr(settings, name)
         option = "--" + name.replace("_", "-")
-        if not any(_is_a(value, kind) for kind in kinds[name]):
-            raise SettingsError(f"{option} is {value!r}, which is none of its values.", f"Give {option} another value.")
+        if not any(_has_type(value, kind) for kind in types[name]):
+            raise SettingsError(f"{option} is {value!r}, which is none of its values.", f"Set {option} differently.")
         if value is None:
             continue
         if paths and bounds["exists"]:
             for path in value if isinstance(value, tuple) else (value,):
                 if not os.path.lexists(path):
                     raise InputError(f"There is no {path}.", "Check the path.")
-        choices = [word for kind in kinds[name] if get_origin(kind) is Literal for word in get_args(kind)]
+        choices = [word for kind in types[name] if get_origin(kind) is Literal for word in get_args(kind)]
         if choices and value not in choices:
             raise SettingsError(f"{option} is {value!r}.", f"Choose one of {', '.join(choices)}.")
-        if wanted := _unmet(value, bounds):
-            raise SettingsError(f"{option} is {value}, and must be {wanted}.", f"Give {option} another value.")
+        if bound := _find_unmet_bound(value, bounds):
+            raise SettingsError(f"{option} is {value}, and must be {bound}.", f"Set {option} to another value.")
 
 
 @cache
-def _kinds(settings: type[Any]) -> dict[str, tuple[Any, ...]]:
-    """Return the types that each field's value may have, which take 5 ms to look up."""
+def _get_value_types(settings: type[Any]) -> dict[str, tuple[Any, ...]]:
+    """Return the types that each field's value may have, cached because get_type_hints takes 5 ms."""
     hints = get_type_hints(settings).items()
     return {name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,) for name, hint in hints}
 
 
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type; words of a Literal are seen to by themselves."""
+def _has_type(value: Any, kind: Any) -> bool:
+    """Return whether a value is of a type; any string is of a Literal, whose choices are checked apart."""
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_a(one, get_args(kind)[0]) for one in value)
+        return isinstance(value, tuple) and all(_has_type(item, get_args(kind)[0]) for item in value)
     if kind in (int, float):
         return isinstance(value, int | kind) and not isinstance(value, bool)
     return isinstance(value, str if get_origin(kind) is Literal else kind)
 
 
-def _unmet(value: Any, bounds: Mapping[str, Any]) -> str | None:
-    """The bound that a number does not meet, in words; None for what meets all, or is no number."""
+def _find_unmet_bound(value: Any, bounds: Mapping[str, Any]) -> str | None:
+    """Return in words the bound that a number does not meet; None if it meets all, or is no number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     if isinstance(value, float) and not math.isfinite(value):
         return "finite"
-    for bound, words, met in (("at_least", "at least", ge), ("above", "more than", gt), ("at_most", "at most", le)):
-        if bounds[bound] is not None and not met(value, bounds[bound]):
+    for bound, words, meets in (("at_least", "at least", ge), ("above", "more than", gt), ("at_most", "at most", le)):
+        if bounds[bound] is not None and not meets(value, bounds[bound]):
             return f"{words} {bounds[bound]}"
     return None
 
 
-RUNS = Path("simclr-runs")
-PAGES = (".html", ".htm")
-MOST_SIDE = 4_096  # px: a config.json that says more was not written by a run, and would take all memory
-DEVICE = "Where to compute: cpu, cuda, cuda:1, mps. Auto: the first GPU, else the CPU."
-WORKERS = "Processes that read and decode images; 0: threads of this one, one a core. Auto: one a core."
-DEVICES = (
-    "Processes on this machine that work as one, each on a GPU of its own, or on its share of the CPU. "
-    "For several machines: torchrun or srun."
+RUNS_FOLDER = Path("simclr-runs")
+PAGE_SUFFIXES = (".html", ".htm")
+MAX_IMAGE_SIZE = 4_096  # px: a config.json with more is not from a run, and would exhaust the memory
+RUN_HELP = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
+ANY_RUN_HELP = "Name of the run, or the path of its folder. Auto: the newest run under --runs, finished or not."
+RUNS_HELP = "Folder that holds the runs."
+SEED_HELP = "Seed of every random choice. The same seed on the same machine gives the same result."
+DEVICE_HELP = "Device to compute on: cpu, cuda, cuda:1 or mps. Auto: the first GPU, else the CPU."
+DEVICES_HELP = (
+    "Number of processes on this machine. Each uses a GPU of its own, or its share of the CPU. "
+    "For several machines, use torchrun or srun."
 )
-RUN = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
-ANY_RUN = "Name of the run, or the path of its folder. Auto: the newest under --runs, finished or not."
-EMBEDDED_AT_ONCE = "Images embedded at once."
-RUNS_HELP = "The folder that runs are kept in."
-SEED = "Every random choice follows from it; same seed, same machine, same result."
+WORKERS_HELP = (
+    "Processes that read and decode images. 0 uses threads of the main process, one per core. Auto: one per core."
+)
+BATCH_SIZE_HELP = "Images embedded at once."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings that are checked as they are made."""
+    """Settings of a command, checked when they are created."""
 
-    about: ClassVar[str]  # what the verb does, in a line of help
-    examples: ClassVar[tuple[str, str]]  # to be typed as they stand
-    resolved: ClassVar[bool] = False  # by a plan, perhaps long ago, so that what was there may have gone
+    about: ClassVar[str]  # one line of help
+    examples: ClassVar[tuple[str, str]]  # complete command lines
+    resolved: ClassVar[bool] = False  # by a plan, perhaps long ago, so that its paths may no longer exist
 
     def __post_init__(self) -> None:
-        check(self, paths=not self.resolved)
+        check_settings(self, paths=not self.resolved)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings(Settings):
-    """Which encoder to use, and where: shared by the verbs that use one."""
+    """Settings that choose an encoder, its images and its device."""
 
-    images: Path | None = setting(None, "The folder of images. Auto: the run's own.", argument=True, exists=True)
-    run: str | None = setting(None, RUN)
-    runs: Path = setting(RUNS, RUNS_HELP)
-    backbone: str | None = setting(None, "Take a plain timm model of this name instead of a run.")
-    weights: str = setting("none", "Weights of --backbone: none (random), imagenet (timm's), or a .safetensors file.")
-    image_size: int = setting(
-        224, "Side of the images for --backbone; a run has its own.", at_least=8, at_most=MOST_SIDE
+    images: Path | None = setting(None, "Folder of images. Auto: the run's own.", argument=True, exists=True)
+    run: str | None = setting(None, RUN_HELP, panel=ENCODER)
+    runs: Path = setting(RUNS_FOLDER, RUNS_HELP, panel=ENCODER)
+    backbone: str | None = setting(None, "Any timm model name, to use instead of a run.", panel=ENCODER)
+    weights: str = setting(
+        "none", "Weights of --backbone: none (random), imagenet (timm's) or a .safetensors file.", panel=ENCODER
     )
-    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-    device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=0)
+    image_size: int = setting(
+        224, "Side of the images in pixels for --backbone; a run has its own.",
+        panel=ENCODER, at_least=8, at_most=MAX_IMAGE_SIZE,
+    )  # fmt: skip
+    seed: int = setting(0, SEED_HELP, panel=GENERAL, at_least=0, at_most=2**63 - 1)
+    device: str | None = setting(None, DEVICE_HELP, panel=HARDWARE)
+    workers: int | None = setting(None, WORKERS_HELP, panel=HARDWARE, at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.backbone is not None and self.run is not None:
-            raise SettingsError("--run and --backbone name two encoders.", "Leave one of them out.")
+            raise SettingsError("--run and --backbone name two encoders.", "Remove one of them.")
         if self.backbone is None and self.weights != "none":
             raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")
         if self.backbone is not None and self.images is None:
-            raise SettingsError("A plain --backbone has no images of its own.", "Name the folder of images.")
+            raise SettingsError("A timm model (--backbone) has no images of its own.", "Add the folder of images.")
 
 
-def check_out(out: Path | None, *endings: str) -> None:
-    """Check that a file to write has one of these endings.
+def check_output_path(path: Path | None, *suffixes: str) -> None:
+    """Check that a file to write has one of these suffixes.
 
     Raises:
-        SettingsError: it has another one, or is a folder.
+        SettingsError: it has another suffix, or is a folder.
     """
-    if out is None:
+    if path is None:
         return
-    if out.is_dir():
-        raise SettingsError(f"--out is {out}, which is a folder.", "Give the path of a file.")
-    if out.suffix.lower() not in endings:
-        *most, last = [ending for ending in endings if ending != ".htm"]  # .html by another name
-        wanted = f"{', '.join(most)} or {last}" if most else last
-        raise SettingsError(f"--out is {out}, and must end in {wanted}.", f"Try --out {out.with_suffix(endings[0])}")
+    if path.is_dir():
+        raise SettingsError(f"--out is {path}, which is a folder.", "Set --out to the path of a file.")
+    if path.suffix.lower() not in suffixes:
+        *most, last = [suffix for suffix in suffixes if suffix != ".htm"]  # .html by another name
+        allowed = f"{', '.join(most)} or {last}" if most else last
+        raise SettingsError(
+            f"--out is {path}, and must end in {allowed}.", f"Try --out {path.with_suffix(suffixes[0])}"
+        )

@@ -1,4 +1,4 @@
-"""Settings and result of the evaluation with labels."""
+"""Settings and result of `simclr probe`, and settings that all commands with labels share."""
 
 from __future__ import annotations
 
@@ -6,129 +6,141 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from simclr_cli.api.fields import EMBEDDED_AT_ONCE, EncoderSettings, setting
+from simclr_cli.api.fields import BASICS, BATCH_SIZE_HELP, HARDWARE, LABELS, OUTPUT, EncoderSettings, setting
 from simclr_cli.core.errors import SettingsError
 
 Protocol = Literal["quick", "paper"]
-N = TypeVar("N", int, float)
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledSettings(EncoderSettings):
-    """Which images have which labels, and which are held out: shared by the verbs that learn from labels."""
+    """Settings of the labels and of the split into train and held-out images."""
 
-    images: Path | None = setting(
-        None, "The folder of labeled images. Auto: the run's own.", argument=True, exists=True
+    images: Path | None = setting(None, "Folder of labeled images. Auto: the run's own.", argument=True, exists=True)
+    labels: Path | None = setting(
+        None, "CSV with the columns path,label. Auto: the class folders.", panel=LABELS, exists=True
     )
-    labels: Path | None = setting(None, "CSV with the columns path,label. Auto: the class folders.", exists=True)
     test: Path | None = setting(
-        None, "Held-out images in the same classes. Auto: a stratified split by --seed.", exists=True
-    )
+        None, "Folder of held-out images of the same classes. Auto: a stratified split by --seed.",
+        panel=LABELS, exists=True,
+    )  # fmt: skip
     test_fraction: float = setting(
-        0.2, "Share of each class that is held out if there is no --test.", above=0.0, at_most=0.9
+        0.2, "Fraction of each class to hold out without --test.", panel=LABELS, above=0.0, at_most=0.9
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.labels is not None and self.test is not None:
-            raise SettingsError(
-                "--labels names the classes of one folder only.", "Leave out --test, or use class folders."
-            )
+            raise SettingsError("--labels has the classes of one folder only.", "Remove --test, or use class folders.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings(LabeledSettings):
     """Settings of `simclr probe`."""
 
-    about = "Say how good an encoder is where labels exist, beside the untrained one."
+    about = "Evaluate an encoder with labels, and compare it with baselines."
     examples = ("simclr probe ./train --test ./test", "simclr probe ./images --labels labels.csv --json")
 
     protocol: Protocol = setting(
         "quick",
-        "The linear probe: quick, logistic regression on vectors, with l2 chosen on a validation split; or paper, 90 "
-        "epochs of Nesterov SGD over crops and flips of the images.",
+        "Linear probe. quick: logistic regression on embeddings, with l2 chosen on a validation split. "
+        "paper: 90 epochs of Nesterov SGD over crops and flips of the images.",
+        panel=BASICS,
     )
     baseline: tuple[str, ...] = setting(
-        (), "Compare with this too: another run, or a .safetensors file for the same backbone. Several may be given."
+        (),
+        "Another run, or a .safetensors file for the same backbone, to compare with. May be repeated.",
+        panel=BASICS,
     )
-    labels_fraction: str = setting("", "Probe with a part of the labels too: shares of them, such as 0.01,0.1.")
-    labels_per_class: str = setting("", "The same by numbers of labels a class, such as 1,5,10.")
-    draws: int = setting(3, "How many times such a part is drawn; the mean is shown.", at_least=1)
+    knn_temperature: float = setting(
+        0.07, "Temperature of kNN: neighbors vote with weight exp(similarity / temperature).", panel=BASICS, above=0.0
+    )
+    labels_fraction: str = setting("", "Probe also with these fractions of the labels, such as 0.01,0.1.", panel=LABELS)
+    labels_per_class: str = setting(
+        "", "Probe also with these numbers of labels per class, such as 1,5,10.", panel=LABELS
+    )
+    draws: int = setting(
+        3, "Random draws of each number of labels; the result is their mean.", panel=LABELS, at_least=1
+    )
     out: Path | None = setting(
-        None, "Folder for probe.json and confusion.png. Auto: probe/ in the run's folder.", short="o"
+        None, "Folder for probe.json and confusion.png. Auto: probe in the run's folder.", panel=OUTPUT, short="o"
     )
-    knn_temperature: float = setting(0.07, "Neighbors vote with the weight exp(similarity / temperature).", above=0.0)
-    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
+    batch_size: int = setting(128, BATCH_SIZE_HELP, panel=HARDWARE, at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(not 0 < share <= 1 for share in self.shares):
-            raise SettingsError(f"--labels-fraction is {self.labels_fraction!r}.", "Give shares between 0 and 1.")
-        if any(count < 1 for count in self.counts):
-            raise SettingsError(f"--labels-per-class is {self.labels_per_class!r}.", "Give numbers of at least 1.")
+        if any(not 0 < fraction <= 1 for fraction in self.label_fractions):
+            raise SettingsError(
+                f"--labels-fraction is {self.labels_fraction!r}.", "Use fractions between 0 and 1, such as 0.01,0.1."
+            )
+        if any(count < 1 for count in self.label_counts):
+            raise SettingsError(
+                f"--labels-per-class is {self.labels_per_class!r}.", "Use numbers of at least 1, such as 1,5,10."
+            )
 
     @property
-    def shares(self) -> tuple[float, ...]:
-        """--labels-fraction, as numbers."""
-        return _numbers("--labels-fraction", self.labels_fraction, float)
+    def label_fractions(self) -> tuple[float, ...]:
+        """The numbers in --labels-fraction."""
+        return _parse_numbers("--labels-fraction", self.labels_fraction, float)
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """--labels-per-class, as numbers."""
-        return _numbers("--labels-per-class", self.labels_per_class, int)
+    def label_counts(self) -> tuple[int, ...]:
+        """The numbers in --labels-per-class."""
+        return _parse_numbers("--labels-per-class", self.labels_per_class, int)
 
 
-def _numbers(option: str, text: str, kind: type[N]) -> tuple[N, ...]:
-    """The numbers in a list with commas."""
+def _parse_numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
+    """Return the numbers of a comma-separated list."""
     try:
         return tuple(kind(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
-        raise SettingsError(f"{option} is {text!r}.", "Give numbers with commas between them.") from None
+        raise SettingsError(f"{option} is {text!r}.", "Use numbers with commas between them.") from None
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of the held-out images were told right, in percent."""
+    """Classification accuracy on the held-out images, in percent."""
 
     top_1: float
-    low: float  # with `high`, where 95 % of bootstrap samples of the held-out images lie
+    low: float  # to `high`: 95 % interval, by bootstrap over the held-out images
     high: float
     balanced: float  # mean over the classes
-    top_5: float | None = None  # None with five classes or fewer
+    top_5: float | None = None  # None with at most five classes
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well one representation tells the classes apart, on held-out images."""
+    """Classification accuracy of one representation on the held-out images."""
 
-    representation: str  # trained, untrained, raw pixels, color histogram, imagenet, or what --baseline names
-    knn_20: Accuracy  # by the votes of the 20 nearest
+    representation: str  # trained, untrained, raw pixels, color histogram, imagenet, or the name of a --baseline
+    knn_20: Accuracy  # by the votes of the 20 nearest neighbors
     knn_200: Accuracy
-    linear: Accuracy | None  # None where it was not fitted
-    gain: float | None = None  # points by which the first representation is above this one
-    gain_low: float | None = None  # with `gain_high`, its 95 % interval, paired by image
+    linear: Accuracy | None  # None if it was not fitted
+    gain: float | None = None  # points of the first representation over this one
+    gain_low: float | None = None  # to `gain_high`: its 95 % interval, paired by image
     gain_high: float | None = None
 
     @property
     def deciding(self) -> Accuracy:
-        """Return the linear probe's accuracy, or without one that of 20 neighbors."""
+        """The accuracy of the linear probe, or without one that of 20 neighbors."""
         return self.linear or self.knn_20
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class, by the first representation."""
+    """The scores of one class, for the first representation."""
 
     name: str
     train_images: int
     test_images: int
-    recall: float | None  # percent of its held-out images that were told right; None where there are none
-    precision: float | None  # percent of what was told to be it that is; None where nothing was
+    recall: float | None  # percent of its held-out images; None if it has none
+    precision: float | None  # percent of the predictions of this class; None if there are none
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How many held-out images of a class were told to be of one; cells of 0 are left out."""
+    """A cell of the confusion matrix of the held-out images, unless it is 0."""
 
     label: str
     predicted: str
@@ -142,16 +154,16 @@ class LabelError:
     path: str  # relative to its folder
     label: str
     predicted: str
-    probability: float  # of the label, by a probe that was not fitted on this image
+    probability: float  # of the label, by a probe that was not fitted to this image
 
 
 @dataclass(frozen=True)
 class FewLabels:
-    """Accuracy with a part of the labels only."""
+    """Accuracy of the linear probe with a part of the labels."""
 
     representation: str
-    labels: int  # train images whose label was used
-    wanted: str  # 1 %, 5 a class
+    labels: int  # train images whose labels were used
+    wanted: str  # 1 % of the labels, 5 a class
     top_1: float  # percent, mean over the draws
     std: float  # between the draws
     draws: int
@@ -159,15 +171,15 @@ class FewLabels:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What `probe` found."""
+    """Result of `simclr probe`."""
 
     encoder: str
     train_images: int
     test_images: int
     classes: tuple[str, ...]
-    chance: float  # percent: always guessing the largest class
+    chance: float  # percent correct, of always guessing the largest class
     scores: tuple[Score, ...]  # the encoder's first, then the baselines'
-    split: str  # how the held-out images were chosen
+    split: str  # the rule that chose the held-out images
     knn_temperature: float
     skipped: int
     model_checksum: str
@@ -175,6 +187,6 @@ class ProbeResult:
     verdict: str = ""  # one sentence
     per_class: tuple[ClassScore, ...] = ()
     confusion: tuple[Confusion, ...] = ()
-    label_errors: tuple[LabelError, ...] = ()  # most suspect first
+    label_errors: tuple[LabelError, ...] = ()  # the most likely first
     few_labels: tuple[FewLabels, ...] = ()
-    folder: str | None = None  # where probe.json and the image of the confusion matrix are
+    folder: str | None = None  # of probe.json and the image of the confusion matrix

@@ -1,4 +1,4 @@
-"""Settings and results of embedding and of the search for similar images."""
+"""Settings and results of `simclr embed` and `simclr similar`, and settings that all searches share."""
 
 from __future__ import annotations
 
@@ -7,88 +7,97 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simclr_cli.api.fields import (
-    DEVICE,
-    DEVICES,
-    EMBEDDED_AT_ONCE,
-    RUN,
-    RUNS,
+    BASICS,
+    BATCH_SIZE_HELP,
+    DEVICE_HELP,
+    DEVICES_HELP,
+    ENCODER,
+    HARDWARE,
+    OUTPUT,
+    RUN_HELP,
+    RUNS_FOLDER,
     RUNS_HELP,
-    WORKERS,
+    WORKERS_HELP,
     EncoderSettings,
     Settings,
-    check_out,
+    check_output_path,
     setting,
 )
 from simclr_cli.core.errors import InputError, SettingsError
 
-WITHIN = "Only images whose relative path fits this pattern, such as 'birds/*.jpg'. Auto: all."
-FORMS = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
+WITHIN_HELP = "Search only images whose relative path matches this pattern, such as 'birds/*.jpg'. Auto: all."
+VECTOR_SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedSettings(EncoderSettings):
     """Settings of `simclr embed`."""
 
-    about = "Write a vector for every image."
+    about = "Write the embedding of every image to a file."
     examples = ("simclr embed --out vecs.npy", "simclr embed ./other --run birds --raw --out h.npy")
 
     out: Path = setting(
         Path("vecs.npy"),
-        "The file of vectors, in the form that its ending says: .npy (the rows' names go beside it), .npz, .parquet, "
-        ".csv, .safetensors, or .tsv with thumbnails for the Embedding Projector.",
+        "Vectors file, in the format of its suffix: .npy (with the names in a file next to it), .npz, .parquet, .csv, "
+        ".safetensors, or .tsv with thumbnails for the Embedding Projector.",
+        panel=OUTPUT,
         short="o",
     )
-    raw: bool = setting(False, "Leave h as it is instead of scaling each row to length 1.")
+    raw: bool = setting(False, "Write the embeddings (h) without scaling each to length 1.", panel=OUTPUT)
     shards: int | None = setting(
         None,
-        "Write so many .npy and a list of them; those that are there already are kept. Auto: one file.",
+        "Write this many .npy files and a list of them. Existing ones are kept. Auto: one file.",
+        panel=OUTPUT,
         at_least=1,
         at_most=99_999,
     )
-    devices: int = setting(1, DEVICES, at_least=1)
-    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
+    devices: int = setting(1, DEVICES_HELP, panel=HARDWARE, at_least=1)
+    batch_size: int = setting(128, BATCH_SIZE_HELP, panel=HARDWARE, at_least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.out.suffix not in FORMS:
-            forms = f"{', '.join(FORMS[:-1])} or {FORMS[-1]}"
+        if self.out.suffix not in VECTOR_SUFFIXES:
+            suffixes = f"{', '.join(VECTOR_SUFFIXES[:-1])} or {VECTOR_SUFFIXES[-1]}"
             raise SettingsError(
-                f"--out is {self.out}, and must end in {forms}.", f"Try --out {self.out.with_suffix('.npy')}"
+                f"--out is {self.out}, and must end in {suffixes}.", f"Try --out {self.out.with_suffix('.npy')}"
             )
         if self.shards is not None and self.out.suffix != ".npy":
-            raise SettingsError(f"--shards are .npy, and --out is {self.out}.", "Leave one out, or give a .npy.")
+            raise SettingsError(
+                f"--shards requires .npy, and --out is {self.out}.", "Remove --shards, or use a .npy file."
+            )
         if self.out.is_dir():
-            raise SettingsError(f"--out is {self.out}, which is a folder.", "Give the path of a file.")
+            raise SettingsError(f"--out is {self.out}, which is a folder.", "Set --out to the path of a file.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings(Settings):
-    """Which images are searched, and how their vectors are kept up to date: shared by the verbs that find."""
+    """Settings of the run whose images are searched, and of the index of their vectors."""
 
-    run: str | None = setting(None, RUN)
-    runs: Path = setting(RUNS, RUNS_HELP)
-    no_update: bool = setting(False, "Take the vectors as they are, without a look at whether the images have changed.")
-    device: str | None = setting(None, DEVICE)
-    workers: int | None = setting(None, WORKERS, at_least=0)
-    batch_size: int = setting(128, EMBEDDED_AT_ONCE, at_least=1)
+    run: str | None = setting(None, RUN_HELP, panel=ENCODER)
+    runs: Path = setting(RUNS_FOLDER, RUNS_HELP, panel=ENCODER)
+    no_update: bool = setting(False, "Use the saved vectors without checking for changed images.", panel=ENCODER)
+    device: str | None = setting(None, DEVICE_HELP, panel=HARDWARE)
+    workers: int | None = setting(None, WORKERS_HELP, panel=HARDWARE, at_least=0)
+    batch_size: int = setting(128, BATCH_SIZE_HELP, panel=HARDWARE, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FindSettings(IndexSettings):
-    """Where what was found goes: shared by the verbs that list images."""
+class SearchSettings(IndexSettings):
+    """Settings of the output of commands that list images."""
 
     out: Path | None = setting(
         None,
-        "Write what was found to this file: .html (a gallery), .csv or .json. "
-        "Auto: nowhere, or with --open a gallery in the run's folder.",
+        "Write the result to this file: .html (a gallery), .csv or .json. "
+        "Auto: no file; with --open, a gallery in the run's folder.",
+        panel=OUTPUT,
         short="o",
     )
-    open: bool = setting(False, "Open the gallery in the browser.")
-    thumbnails: bool = setting(False, "Show small images beside the names, where the terminal has colors.")
+    open: bool = setting(False, "Open the gallery in the browser.", panel=OUTPUT)
+    thumbnails: bool = setting(False, "Show thumbnails next to the names, if the terminal has colors.", panel=OUTPUT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_out(self.out, ".html", ".csv", ".json")
+        check_output_path(self.out, ".html", ".csv", ".json")
         if self.open and self.out is not None and self.out.suffix.lower() != ".html":
             raise SettingsError(
                 f"--open shows a gallery, and --out is {self.out}.", f"Try --out {self.out.with_suffix('.html')}"
@@ -96,39 +105,39 @@ class FindSettings(IndexSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimilarSettings(FindSettings):
+class SimilarSettings(SearchSettings):
     """Settings of `simclr similar`."""
 
-    about = "Print the most similar images."
+    about = "Find the most similar images."
     examples = ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json")
 
     queries: tuple[Path, ...] = setting(
         (),
-        "Images, folders of images, or names of the run's own images. With + and - between them they are one "
-        "query: the sum of their vectors.",
+        "Images, folders of images, or names of the run's own images. With + and - between them, they are one "
+        "query: the sum of their embeddings.",
         argument=True,
     )
-    top: int = setting(10, "How many neighbors a query.", at_least=1, short="n")
-    within: str = setting("", WITHIN)
+    top: int = setting(10, "Number of neighbors per query.", panel=BASICS, at_least=1, short="n")
+    within: str = setting("", WITHIN_HELP, panel=BASICS)
     min_similarity: float | None = setting(
-        None, "Only images at least so similar, by cosine. Auto: any.", at_least=-1, at_most=1
+        None, "Minimum cosine similarity of a neighbor. Auto: no minimum.", panel=BASICS, at_least=-1, at_most=1
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.queries:
-            raise SettingsError("No query was given.", "Type: simclr similar IMAGE")
-        for query in self.queries:  # what is no absolute path may be the name of one of the run's images
+            raise SettingsError("No query was given.", "Run: simclr similar IMAGE")
+        for query in self.queries:  # a relative path may be the name of one of the run's images
             if query.is_absolute() and not os.path.lexists(query):
                 raise InputError(f"There is no {query}.", "Check the path.")
 
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What `embed` wrote."""
+    """Result of `simclr embed`."""
 
     out: str
-    rows_file: str  # names of the rows, and what was skipped: beside `out`, `out` itself, or the list of shards
+    rows_file: str  # names of the rows and skipped images: next to `out`, `out` itself, or the list of shards
     rows: int
     dimensions: int
     normalized: bool
@@ -137,12 +146,12 @@ class EmbedResult:
     skipped: int
     seconds: float
     images_per_second: float
-    shards: int | None = None  # files, which rows_file lists; None for one
+    shards: int | None = None  # number of files, which rows_file lists; None for one file
 
 
 @dataclass(frozen=True)
 class Neighbor:
-    """One hit."""
+    """A nearest neighbor of a query."""
 
     rank: int  # from 1
     path: str
@@ -153,18 +162,18 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """The hits of one query, nearest first."""
+    """The neighbors of one query, nearest first."""
 
-    query: str  # as it was given; a sum as a line of its terms
+    query: str  # as given; a sum as one line of its terms
     neighbors: tuple[Neighbor, ...]
 
 
 @dataclass(frozen=True)
 class SimilarResult:
-    """What `similar` found."""
+    """Result of `simclr similar`."""
 
     run: str
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
-    skipped: tuple[str, ...] = ()  # files in a folder of queries that are no images
-    out: str | None = None  # the file that it was written to
+    skipped: tuple[str, ...] = ()  # files in a folder of queries that are no images, with reasons
+    out: str | None = None  # the file written

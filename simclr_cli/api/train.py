@@ -1,4 +1,4 @@
-"""Settings and result of training without labels."""
+"""Settings and result of `simclr pretrain`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from simclr_cli.api.fields import DEVICE, DEVICES, RUNS, RUNS_HELP, setting
+from simclr_cli.api.fields import (
+    BASICS,
+    DEVICE_HELP,
+    DEVICES_HELP,
+    FILES,
+    HARDWARE,
+    OPTIMIZATION,
+    RUNS_FOLDER,
+    RUNS_HELP,
+    setting,
+)
 from simclr_cli.api.views import ResolvedViews, ViewSettings
 from simclr_cli.core.errors import SettingsError
 from simclr_cli.core.events import PlanMade
@@ -28,125 +38,163 @@ class PretrainSettings(ViewSettings):
     about = "Learn an encoder from a folder of images, without labels."
     examples = ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds")
 
-    run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.")
-    runs: Path = setting(RUNS, RUNS_HELP)
-    resume: bool = setting(
-        False, "Go on with a run that was stopped, with its own settings; by --epochs also with a finished one."
-    )
-    accept_changes: bool = setting(
-        False,
-        "On --resume, go on though images were added, removed or changed: from the epoch under way on, which begins "
-        "again, batches are of what is there now.",
-    )
-    dry_run: bool = setting(False, "Stop after the plan.")
     backbone: str | None = setting(
-        None, "Encoder f: any timm name. Auto: resnet18, or resnet50 for much data on a GPU."
+        None, "Encoder: any timm model name (f). Auto: resnet18, or resnet50 for much data on a GPU.", panel=BASICS
     )
-    weights: str = setting("none", "Start from: none (random), imagenet (timm's), or a .safetensors file.")
+    weights: str = setting(
+        "none", "Initial weights: none (random), imagenet (timm's) or a .safetensors file.", panel=BASICS
+    )
     batch_size: int | None = setting(
-        None, "N, images a step; 2N - 2 negatives for each view. Auto: by images and device.", at_least=2
-    )
-    micro_batch: int | None = setting(
         None,
-        "Images computed at once; a larger batch is made of several, exactly, in up to a third more time. "
-        "Auto: what the memory holds.",
-        at_least=1,
-    )
-    held_out: int | None = setting(
-        None,
-        "Images kept out of training, to measure on. Auto: one in 25, at most 256, and none of fewer than 640.",
-        at_least=0,
+        "Images per step (N). Each view has 2N - 2 negatives. Auto: by the number of images and the device.",
+        panel=BASICS,
+        at_least=2,
     )
     epochs: int | None = setting(
         None,
-        "Times through the images. On --resume, how many the run shall have in all: from there on every step has the "
-        "learning rate that it has in a run of so many. Auto: by the number of images and the device.",
+        "Passes through the images. With --resume: the new total; its learning rate schedule applies from there on. "
+        "Auto: by the number of images and the device.",
+        panel=BASICS,
         at_least=1,
     )
-    temperature: float | None = setting(
-        None, "tau of NT-Xent. Auto: 0.5 at 32 px and below, else 0.1, as in the paper.", above=0.0
-    )
+    device: str | None = setting(None, DEVICE_HELP, panel=BASICS)
+    run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.", panel=BASICS)
+    runs: Path = setting(RUNS_FOLDER, RUNS_HELP, panel=BASICS)
     loss: Loss = setting(
         "nt-xent",
-        "nt-xent, as in the paper; dcl, which leaves the positive out of the denominator and wants a smaller batch; or "
-        "supcon, to which all images of a class folder are alike.",
+        "nt-xent: as in the paper. dcl: without the positive in the denominator, for smaller batches. "
+        "supcon: all images of a class folder are positives.",
+        panel=OPTIMIZATION,
+    )
+    temperature: float | None = setting(
+        None,
+        "Softmax temperature (tau). Auto: 0.5 at 32 px and below, else 0.1, as in the paper.",
+        panel=OPTIMIZATION,
+        above=0.0,
+    )
+    optimizer: Optimizer | None = setting(
+        None, "Optimizer: lars, sgd or adamw. Auto: lars for a batch of 1,024 or more, else adamw.", panel=OPTIMIZATION
+    )
+    learning_rate: float | None = setting(
+        None,
+        "Base learning rate. Auto: 0.3 for --lr-rule linear, 0.075 for sqrt, 0.002 for none.",
+        panel=OPTIMIZATION,
+        above=0.0,
+    )
+    lr_rule: LearningRateRule | None = setting(
+        None,
+        "Learning rate by batch size (N). linear: base * N / 256. sqrt: base * sqrt(N). none: base. "
+        "Auto: sqrt for lars and sgd, none for adamw.",
+        panel=OPTIMIZATION,
+    )
+    weight_decay: float | None = setting(
+        None, "Weight decay. Auto: 1e-6 for lars and sgd, 0.01 for adamw.", panel=OPTIMIZATION, at_least=0.0
+    )
+    warmup_epochs: int | None = setting(
+        None, "Epochs of linear warmup. Auto: 10, but at most a tenth of all.", panel=OPTIMIZATION, at_least=0
+    )
+    head_layers: int = setting(
+        2,
+        "Layers of the projection head (g): 2 as in SimCLR v1, 3 as in v2.",
+        panel=OPTIMIZATION,
+        at_least=1,
+        at_most=16,
+    )
+    projection_dimensions: int = setting(
+        128, "Dimensions of the projection (z).", panel=OPTIMIZATION, at_least=2, at_most=65_536
     )
     group_by: str = setting(
         "",
-        "A regular expression. Images in whose paths it finds the same (its first group, if it has one) are not one "
-        "another's negatives: of one specimen, patient or burst.",
+        "Regular expression. Images whose paths have the same match (or first group) are not negatives of each other, "
+        "such as images of one specimen, patient or burst.",
+        panel=OPTIMIZATION,
     )
     duplicates: DuplicatesRule = setting(
         "keep",
-        "Copies among the images: keep them as one another's negatives, or not if they are exact (files of equal "
-        "content) or near (also to the eye).",
+        "keep: duplicates are negatives of each other. exact: files of equal content are not. "
+        "near: near-duplicates are not either.",
+        panel=OPTIMIZATION,
     )
-    optimizer: Optimizer | None = setting(None, "Auto: lars from a batch of 1,024 on, else adamw.")
-    learning_rate: float | None = setting(
-        None, "The rule's base: 0.3 for linear, 0.075 for sqrt, 0.002 for none. Auto: these.", above=0.0
+    held_out: int | None = setting(
+        None,
+        "Images held out of training, for the validation metrics. "
+        "Auto: one in 25, at most 256; none with fewer than 640 images.",
+        panel=OPTIMIZATION,
+        at_least=0,
     )
-    lr_rule: LearningRateRule | None = setting(
-        None, "linear: base * N / 256; sqrt: base * sqrt(N); none: base. Auto: sqrt for lars and sgd, none for adamw."
+    precision: Precision | None = setting(
+        None, "float32 or bfloat16. Auto: bfloat16 on a GPU that supports it, else float32.", panel=HARDWARE
     )
-    weight_decay: float | None = setting(None, "Auto: 1e-6 for lars and sgd, 0.01 for adamw.", at_least=0.0)
-    warmup_epochs: int | None = setting(None, "Epochs of linear warm-up. Auto: 10, but at most a tenth.", at_least=0)
-    head_layers: int = setting(
-        2, "Layers of the projection head g: 2 as in SimCLR v1, 3 as in v2.", at_least=1, at_most=16
-    )
-    projection_dimensions: int = setting(128, "Width of the projection z.", at_least=2, at_most=65_536)
-    precision: Precision | None = setting(None, "Auto: bfloat16 on a GPU that has it, else float32.")
     compile: Switch | None = setting(
-        None, "torch.compile. Auto: on for a long run on an NVIDIA GPU, where it pays for its minute."
+        None, "torch.compile: on or off. Auto: on for a long run on an NVIDIA GPU, where it saves time.", panel=HARDWARE
     )
-    device: str | None = setting(None, DEVICE)
-    devices: int = setting(1, DEVICES, at_least=1)
-    checkpoint_seconds: float = setting(
-        60.0, "Time between two checkpoints, which is what a machine that is taken away costs.", at_least=0.0
+    devices: int = setting(1, DEVICES_HELP, panel=HARDWARE, at_least=1)
+    micro_batch: int | None = setting(
+        None,
+        "Images computed at once. A larger batch is computed in parts: exactly, in up to a third more time. "
+        "Auto: as many as fit into memory.",
+        panel=HARDWARE,
+        at_least=1,
     )
-    tensorboard: bool = setting(
+    resume: bool = setting(
+        False, "Resume an interrupted run with its own settings; with --epochs, also a finished one.", panel=FILES
+    )
+    accept_changes: bool = setting(
         False,
-        "Write event files too, into the run's folder tensorboard, for those who look at runs in TensorBoard (by the "
-        "extra 'tensorboard').",
+        "With --resume: accept images that were added, removed or changed. The interrupted epoch restarts with them.",
+        panel=FILES,
     )
+    checkpoint_seconds: float = setting(
+        60.0, "Seconds between checkpoints: the most work that is lost if the machine fails.",
+        panel=FILES, at_least=0.0,
+    )  # fmt: skip
     cache_gb: float | None = setting(
         None,
-        "Disk space in GB for the decoded images of this folder; what does not fit is decoded again in every epoch. "
-        "Auto: half of what is free.",
+        "Disk space in GB for decoded images. Images that do not fit are decoded in every epoch. "
+        "Auto: half of the free space.",
+        panel=FILES,
         at_least=0.0,
         at_most=1e9,
     )
+    tensorboard: bool = setting(
+        False,
+        "Write TensorBoard event files too, into the run's folder tensorboard. Requires the extra 'tensorboard'.",
+        panel=FILES,
+    )
+    dry_run: bool = setting(False, "Stop after the plan.", panel=FILES)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.run is not None and (not self.run or self.run.startswith(".") or set(self.run) & set("/\\")):
             raise SettingsError(
-                f"--run is {self.run!r}, and must be the name of a folder.", "Give its place by --runs."
+                f"--run is {self.run!r}, and must be the name of a folder.", "Use --runs to set its location."
             )
         if self.group_by:
             try:
                 re.compile(self.group_by)
             except re.error as error:
                 raise SettingsError(
-                    f"--group-by is {self.group_by!r}, which is no regular expression ({error}).", "Mend it."
+                    f"--group-by is {self.group_by!r}, which is no regular expression ({error}).",
+                    "Fix the expression.",
                 ) from None
         if self.loss == "supcon" and (self.group_by or self.duplicates != "keep"):
             raise SettingsError(
-                "--loss supcon groups images by their classes, so that --group-by and --duplicates do not apply.",
-                "Leave them out, or choose another --loss.",
+                "--loss supcon groups images by their classes, so --group-by and --duplicates do not apply.",
+                "Remove them, or choose another --loss.",
             )
         if self.accept_changes and not self.resume:
-            raise SettingsError("--accept-changes belongs to --resume.", "Leave it out, or add --resume.")
+            raise SettingsError("--accept-changes belongs to --resume.", "Remove it, or add --resume.")
         if self.images is None and not self.resume:
-            raise SettingsError("No folder of images was given.", "Type: simclr pretrain FOLDER")
+            raise SettingsError("No folder of images was given.", "Run: simclr pretrain FOLDER")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs > self.epochs:
             raise SettingsError(
-                f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}.", "Make it smaller."
+                f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}.", "Set it to fewer epochs."
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSettings(ResolvedViews, PretrainSettings):
-    """The same after the plan: nothing is automatic any more."""
+    """Settings of `simclr pretrain` after the plan, without automatic values."""
 
     if TYPE_CHECKING:
         run: str
@@ -165,23 +213,23 @@ class ResolvedSettings(ResolvedViews, PretrainSettings):
         device: str
         micro_batch: int
 
-    def told(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the values by name, as JSON can hold them."""
         return {name: str(value) if isinstance(value, Path) else value for name, value in vars(self).items()}
 
     @staticmethod
-    def retold(told: Mapping[str, Any]) -> ResolvedSettings:
-        """The settings that `told` told of.
+    def from_json(values: Mapping[str, Any]) -> ResolvedSettings:
+        """Return the settings that `to_json` converted.
 
         Raises:
-            TypeError: not all of these are settings.
+            TypeError: some values are missing, or are no settings.
         """
-        return ResolvedSettings(**{**told, "images": Path(told["images"]), "runs": Path(told["runs"])})
+        return ResolvedSettings(**{**values, "images": Path(values["images"]), "runs": Path(values["runs"])})
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What `pretrain` made."""
+    """Result of `simclr pretrain`."""
 
     run: str  # the folder
     finished: bool  # False after --dry-run
@@ -195,6 +243,6 @@ class PretrainResult:
     model_checksum: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)
-    state: str | None = None  # learning (and at rest by the end), improving (train longer), unchanged
-    outcome: str | None = None  # the same in words
+    state: str | None = None  # learning, improving (train longer) or unchanged
+    outcome: str | None = None  # the state as a sentence
     report: str | None = None  # the page of the run, report.html

@@ -1,4 +1,4 @@
-"""Settings of the views, and of the command that previews them."""
+"""Settings of the views, and settings and result of `simclr preview`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from simclr_cli.api.fields import MOST_SIDE, PAGES, SEED, WORKERS, Settings, check_out, setting
+from simclr_cli.api.fields import (
+    BASICS,
+    GENERAL,
+    HARDWARE,
+    MAX_IMAGE_SIZE,
+    PAGE_SUFFIXES,
+    SEED_HELP,
+    VIEWS,
+    WORKERS_HELP,
+    Settings,
+    check_output_path,
+    setting,
+)
 from simclr_cli.core.errors import SettingsError
 from simclr_cli.core.events import Choice
 
 Preset = Literal["photo", "small", "microscopy", "aerial", "grayscale"]
 IMAGENET, CIFAR = "the paper's for ImageNet (appendix A)", "the paper's for CIFAR-10 (B.9)"
 
-# The reasons stand in docs/presets.md as well, with their sources; a test compares them.
+# docs/presets.md has the same reasons, with their sources; a test compares them.
 PRESETS: dict[Preset, dict[str, tuple[float, str]]] = {
     "photo": {
         "crop_min": (0.08, IMAGENET),
@@ -57,55 +69,63 @@ PRESETS: dict[Preset, dict[str, tuple[float, str]]] = {
     },
 }
 
-LARGEST_ON_GPU, LARGEST_ON_CPU = 224, 64  # px, of an automatic image size
+MAX_AUTO_SIZE_ON_GPU, MAX_AUTO_SIZE_ON_CPU = 224, 64  # px, of an automatic image size
 
 
-def probability(of: str) -> Any:
-    """A setting from 0 to 1, automatic if it is not given."""
-    return setting(None, f"Probability of {of}", at_least=0.0, at_most=1.0)
+def _probability(help: str) -> Any:
+    """Declare an automatic setting of the views from 0 to 1."""
+    return setting(None, help, panel=VIEWS, at_least=0.0, at_most=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings(Settings):
-    """Which images, and what two views of one may differ in."""
+    """Settings of the images and of their augmented views."""
 
     images: Path | None = setting(
-        None, "The folder of images; any depth, formats and sizes.", argument=True, option=True, exists=True
-    )
-    preset: Preset | None = setting(
-        None,
-        "Views made for a kind of images; what is typed besides it wins. docs/presets.md gives the reason of each "
-        "value. Auto: the paper's, by size.",
+        None, "Folder of images, of any depth, format and size.", panel=BASICS, argument=True, option=True, exists=True
     )
     image_size: int | None = setting(
         None,
-        "Side of the views in pixels. Auto: by the images' median short side and the device.",
+        "Side of the views in pixels. Auto: by the median short side of the images and by the device.",
+        panel=BASICS,
         at_least=8,
-        at_most=MOST_SIDE,
+        at_most=MAX_IMAGE_SIZE,
+    )
+    preset: Preset | None = setting(
+        None,
+        "Views for a kind of image: photo, small, microscopy, aerial or grayscale. The options below override it. "
+        "See docs/presets.md. Auto: the paper's, by image size.",
+        panel=VIEWS,
     )
     crop_min: float | None = setting(
-        None, "Least share of the image's area in a crop. Auto: the preset's, or 0.08.", above=0.0, at_most=1.0
+        None,
+        "Smallest crop, as a fraction of the image's area. Auto: the preset's, or 0.08.",
+        panel=VIEWS,
+        above=0.0,
+        at_most=1.0,
     )
     color_strength: float | None = setting(
         None,
-        "s of the color jitter; 0 for none. Auto: the preset's, or 0.5 at 32 px and below, else 1.",
+        "Strength of the color jitter (s); 0 for none. Auto: the preset's, or 0.5 at 32 px and below, else 1.",
+        panel=VIEWS,
         at_least=0.0,
         at_most=2.0,
     )
-    grayscale: float | None = probability("a grayscale view. Auto: the preset's, or 0.2.")
-    flip: float | None = probability("a left-right flip. Auto: the preset's, or 0.5.")
-    rotate: float | None = probability(
-        "a turn by 0, 90, 180 or 270 degrees, each as likely; with flips, all eight symmetries. "
-        "Auto: the preset's, or 0."
+    grayscale: float | None = _probability("Probability of a grayscale view. Auto: the preset's, or 0.2.")
+    flip: float | None = _probability("Probability of a horizontal flip. Auto: the preset's, or 0.5.")
+    rotate: float | None = _probability(
+        "Probability of a rotation by 0, 90, 180 or 270 degrees, all equally likely. Auto: the preset's, or 0."
     )
-    blur: float | None = probability("blur. Auto: the preset's, or 0.5, and 0 at 32 px and below.")
-    seed: int = setting(0, SEED, at_least=0, at_most=2**63 - 1)
-    workers: int | None = setting(None, WORKERS, at_least=0)
+    blur: float | None = _probability(
+        "Probability of a Gaussian blur. Auto: the preset's, or 0.5, and 0 at 32 px and below."
+    )
+    seed: int = setting(0, SEED_HELP, panel=GENERAL, at_least=0, at_most=2**63 - 1)
+    workers: int | None = setting(None, WORKERS_HELP, panel=HARDWARE, at_least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedViews(ViewSettings):
-    """The same after the plan: nothing is automatic any more."""
+    """Settings of the views after the plan, without automatic values."""
 
     resolved: ClassVar[bool] = True
 
@@ -125,31 +145,32 @@ class ResolvedViews(ViewSettings):
 class PreviewSettings(ViewSettings):
     """Settings of `simclr preview`."""
 
-    about = "Show the views that training would see, before any training."
+    about = "Show the views that training would use."
     examples = ("simclr preview ./images", "simclr preview ./images --preset microscopy --out views.html --open")
 
     out: Path = setting(
-        Path("preview.png"), "The sheet: .png, or .html with the reason of each setting as well.", short="o"
-    )
-    count: int = setting(8, "How many images, spread over the folder.", at_least=1, at_most=200)
-    views: int = setting(6, "How many views of each.", at_least=1, at_most=24)
-    open: bool = setting(False, "Open the sheet in the browser.")
+        Path("preview.png"), "Sheet to write: .png, or .html with the reason for each setting.",
+        panel=BASICS, short="o",
+    )  # fmt: skip
+    count: int = setting(8, "Number of images, spread over the folder.", panel=BASICS, at_least=1, at_most=200)
+    views: int = setting(6, "Number of views per image.", panel=BASICS, at_least=1, at_most=24)
+    open: bool = setting(False, "Open the sheet in the browser.", panel=BASICS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_out(self.out, ".png", *PAGES)
+        check_output_path(self.out, ".png", *PAGE_SUFFIXES)
         if self.images is None:
-            raise SettingsError("No folder of images was given.", "Type: simclr preview FOLDER")
+            raise SettingsError("No folder of images was given.", "Run: simclr preview FOLDER")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedPreview(ResolvedViews, PreviewSettings):
-    """The same after the plan, as far as it concerns views."""
+    """Settings of `simclr preview` after the plan, without automatic values."""
 
 
 @dataclass(frozen=True)
 class PreviewResult:
-    """The sheet that `preview` made, and how its views were made."""
+    """Result of `simclr preview`."""
 
     out: str
     folder: str
@@ -158,5 +179,5 @@ class PreviewResult:
     image_size: int
     preset: str | None
     choices: tuple[Choice, ...]  # the settings of the views, with their reasons
-    enlarged: float  # share of the crops that are enlarged to more than twice their size
-    advice: tuple[str, ...]  # what to notice
+    enlarged: float  # fraction of the crops that are enlarged to more than twice their size
+    advice: tuple[str, ...]  # about these views

@@ -1,1 +1,1 @@
-"""The face: the only code that knows typer and rich."""
+"""Command line interface: the only code that imports typer and rich."""

@@ -1,9 +1,10 @@
-"""The Typer app, and main(): signals, one error handler, exit codes. Torch is imported only once a verb must run."""
+"""The Typer app of all commands: results, errors and exit codes. Torch is imported only to run a command."""
 
 from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import io
 import os
 import sys
@@ -14,151 +15,162 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simclr_cli import COMMAND_NAMES, __version__
-from simclr_cli import api as settings
-from simclr_cli.cli.launch import launch
-from simclr_cli.cli.options import Commands, as_command
-from simclr_cli.cli.signals import quick_end, stoppable
-from simclr_cli.core.errors import Interrupted, SimclrError, trouble
-from simclr_cli.core.hardware import keep_freed_memory, share_cores
-from simclr_cli.core.world import PeerLost, Place
+from simclr_cli import COMMAND_NAMES, __version__, api
+from simclr_cli.cli.launch import launch_processes
+from simclr_cli.cli.options import Command, CommandGroup, build_command
+from simclr_cli.cli.signals import quick_end, stop_on_signal
+from simclr_cli.core.errors import Interrupted, SimclrError, explain_system_error
+from simclr_cli.core.hardware import keep_freed_memory, limit_openmp_spinning
+from simclr_cli.core.world import PeerLostError, World
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
-    from simclr_cli.cli.console import Data, Face
+    from simclr_cli.cli.console import Output, Reporter
 
-PEER_SECONDS = 1  # that a process lets others speak, which may have failed before it
+PEER_SECONDS = 1  # a process waits for others, which may have failed before it, to report their errors
 
 app = typer.Typer(
     name="simclr",
-    cls=Commands,
-    help="Learn an image encoder from any folder of images, without labels, by SimCLR; and put it to use.",
+    cls=CommandGroup,
+    help="Learn an image encoder from any folder of images, without labels (SimCLR). Embed, evaluate and search.",
     epilog="Begin with: simclr demo",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
-COMMANDS: dict[str, type[settings.Settings]] = {
-    verb: getattr(settings, f"{verb.title()}Settings") for verb in COMMAND_NAMES
-}
+COMMANDS: dict[str, type[api.Settings]] = {name: getattr(api, f"{name.title()}Settings") for name in COMMAND_NAMES}
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         sys.stdout.write(f"simclr {__version__}\n")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
 
 
-def _add(verb: str, settings_class: type[settings.Settings]) -> None:
+def _add_command(name: str, settings_class: type[api.Settings]) -> None:
     def run(values: dict[str, Any], as_json: bool, debug: bool) -> None:
-        raise typer.Exit(perform(verb, settings_class, values, as_json, debug))
+        raise typer.Exit(run_command(name, settings_class, values, as_json, debug))
 
     lines = "\n\n".join(f"[bold]{example}[/bold]" for example in settings_class.examples)
-    app.command(verb, help=settings_class.about, epilog=f"Examples:\n\n{lines}")(as_command(settings_class, run))
+    add = app.command(name, cls=Command, help=settings_class.about, epilog=f"Examples:\n\n{lines}")
+    add(build_command(settings_class, run))
 
 
-for _verb, _settings_class in COMMANDS.items():
-    _add(_verb, _settings_class)
+for _name, _settings_class in COMMANDS.items():
+    _add_command(_name, _settings_class)
 
 
-def perform(
-    verb: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool, led: bool = False
+def run_command(
+    name: str, settings_class: type[Any], values: dict[str, Any], as_json: bool, debug: bool, launched: bool = False
 ) -> int:
-    """Run one verb and show its result.
+    """Run one command, show its result or its error, and return its exit code.
 
     Args:
-        led: whether another process has started this one as one of several, and says which of them was lost.
-
-    Returns:
-        The exit code; the one place where errors become one.
+        values: the settings by name.
+        launched: another process started this one as one of several, and reports which of them was lost.
     """
-    from simclr_cli.cli import results
-    from simclr_cli.cli.console import Data, Face
+    from simclr_cli.cli.console import Reporter
 
-    data = Data()
-    with Face() as face:
+    with Reporter() as reporter:
         try:
-            chosen = settings_class(**values)  # wrong settings end here, before torch is imported
-            place = Place.found()
-            if place.count == 1 and getattr(chosen, "devices", 1) > 1:
-                arguments = (verb, settings_class, values, as_json, debug)
-                return launch(chosen.devices, chosen.device, perform, arguments, face.report)
-            face.quiet = place.rank > 0  # the first process talks
-            keep_freed_memory()
-            data.thumbnails = not as_json and not face.quiet and _thumbnails(chosen, data, face)
-            with stoppable(face, led=led):
-                result = _function(verb)(chosen, report=face.report)
-            if not face.quiet:
-                data.json(result) if as_json else getattr(results, f"show_{verb}")(result, face, data)
-                sys.stdout.flush()
-                if getattr(chosen, "open", False) and result.out is not None:
-                    face.open_page(result.out)
-        except PeerLost as error:  # let the one that failed be heard, and its exit code count
-            time.sleep(PEER_SECONDS)
-            if not face.quiet and not led:
-                face.error(error)
-            return face.stop.exit_code if face.stop else error.exit_code
-        except SimclrError as error:
-            if face.quiet and isinstance(error, Interrupted):
-                return error.exit_code
-            if face.quiet:  # if all have met the same error, the first one has said so by then
-                time.sleep(PEER_SECONDS)
-            if debug:
-                traceback.print_exc()
-            face.error(error)
-            return error.exit_code
-        except KeyboardInterrupt:
-            face.error(Interrupted("Stopped by Ctrl-C.", "Nothing was lost; type the command again."))
-            return Interrupted.exit_code
+            settings = settings_class(**values)  # raises for wrong settings before torch is imported
+            world = World.from_environment()
+            if world.world_size == 1 and getattr(settings, "devices", 1) > 1:
+                arguments = (name, settings_class, values, as_json, debug)
+                return launch_processes(settings.devices, settings.device, run_command, arguments, reporter.report)
+            reporter.quiet = world.rank > 0  # only the main process prints
+            return _run_and_show(name, settings, reporter, as_json=as_json, launched=launched)
         except BrokenPipeError:  # `simclr similar ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except Exception as error:
-            if debug:
-                traceback.print_exc()
-            if (skipped := trouble(error, values)) is not None:
-                face.error(skipped)
-                return skipped.exit_code
-            what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
-            face.error(SimclrError(what, "Run it again with --debug, and report what it prints."))
-            return SimclrError.exit_code
+        except PeerLostError as error:  # the process that failed reports first, and its exit code counts
+            time.sleep(PEER_SECONDS)
+            if not (reporter.quiet or launched):
+                reporter.print_error(error)
+            return (reporter.stop.request or error).exit_code
+        except (Exception, KeyboardInterrupt) as error:
+            return _show_error(error, values, reporter, debug=debug)
+
+
+def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool, launched: bool) -> int:
+    """Run a command, show its result, and return its exit code."""
+    from simclr_cli.cli import results
+    from simclr_cli.cli.console import Output
+
+    keep_freed_memory()
+    output = Output()
+    if getattr(settings, "thumbnails", False) and not as_json and not reporter.quiet:
+        output.thumbnails = _can_show_thumbnails(output, reporter)
+    with stop_on_signal(reporter, launched=launched):
+        function = _import_function(name)
+        stop = {"stop": reporter.stop} if "stop" in inspect.signature(function).parameters else {}
+        result = function(settings, report=reporter.report, **stop)
+    if not reporter.quiet:
+        output.print_json(result) if as_json else getattr(results, f"show_{name}")(result, reporter, output)
+        sys.stdout.flush()
+        if getattr(settings, "open", False) and result.out is not None:
+            reporter.open_page(result.out)
     return int(getattr(result, "exit_code", 0))
 
 
-def _function(verb: str) -> Callable[..., Any]:
-    """Import what does the work; no garbage is looked for meanwhile, which would take a tenth of the time."""
+def _show_error(
+    error: Exception | KeyboardInterrupt, values: dict[str, Any], reporter: Reporter, *, debug: bool
+) -> int:
+    """Show what ended a command, and return its exit code."""
+    if reporter.quiet and isinstance(error, Interrupted):
+        return error.exit_code
+    if reporter.quiet and isinstance(error, SimclrError):  # by then the main one has printed the same error
+        time.sleep(PEER_SECONDS)
+    if debug and not isinstance(error, KeyboardInterrupt):
+        traceback.print_exc()
+    expected = _explain_error(error, values)
+    reporter.print_error(expected)
+    return expected.exit_code
+
+
+def _explain_error(error: Exception | KeyboardInterrupt, values: dict[str, Any]) -> SimclrError:
+    """Return the error to show: what happened, why, and what to do."""
+    if isinstance(error, SimclrError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("Stopped by Ctrl-C.", "Nothing was lost; run the command again.")
+    what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
+    bug = SimclrError(what, "Run it again with --debug, and report what it prints.")
+    return explain_system_error(error, values) or bug
+
+
+def _import_function(name: str) -> Callable[..., Any]:
+    """Import the function of a command, without garbage collection, which would take a tenth of the time."""
     gc.disable()
     try:
-        function: Callable[..., Any] = getattr(importlib.import_module(f"simclr_cli.commands.{verb}"), verb)
+        function: Callable[..., Any] = getattr(importlib.import_module(f"simclr_cli.commands.{name}"), name)
     finally:
         gc.enable()
     return function
 
 
-def _thumbnails(chosen: Any, data: Data, face: Face) -> bool:
-    """Whether tables show images; if they were asked for and cannot be shown, why, before long work."""
-    if not getattr(chosen, "thumbnails", False):
-        return False
-    from simclr_cli.cli.terminal_images import why_not
+def _can_show_thumbnails(output: Output, reporter: Reporter) -> bool:
+    """Return whether the terminal can show thumbnails; report why not before any long work."""
+    from simclr_cli.cli.terminal_images import explain_unsupported
 
-    if (reason := why_not(data.out)) is not None:
-        face.say(f"No thumbnails: {reason}.", "yellow")
+    if (reason := explain_unsupported(output.console)) is not None:
+        reporter.print(f"No thumbnails: {reason}.", "yellow")
     return reason is None
 
 
 def main() -> None:
-    """The command `simclr`."""
-    share_cores()
+    """Run the command `simclr`."""
+    limit_openmp_spinning()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the stream cannot encode is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # for names that the stream's encoding lacks
     with quick_end():
         app(prog_name="simclr")

@@ -1,4 +1,4 @@
-"""What a person sees: progress, plan and notes on stderr; results on stdout, as tables, plain lines or JSON."""
+"""Console output: progress, plan, notes and errors on stderr; results on stdout, as tables, lines or JSON."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from rich.text import Text
 
 from simclr_cli.api.manage import Diagnosis
 from simclr_cli.core import events
-from simclr_cli.core.errors import Interrupted, SimclrError
-from simclr_cli.core.text import count, duration, safe
+from simclr_cli.core.errors import SimclrError
+from simclr_cli.core.events import StopController
+from simclr_cli.core.text import escape_unprintable, format_count, format_duration
 
-if TYPE_CHECKING:  # imported when the first bar is drawn: an error must not wait for it
+if TYPE_CHECKING:  # imported for the first progress bar, since it delays errors
     from rich.progress import Progress, TaskID
 
 
-class Face:
-    """Shows events as they come, and raises `Interrupted` from `report` once a stop was asked for."""
+TEXT_COLUMNS = ("path", "proximity", "proximity of nearest", "mostly from")  # of tables; other columns have numbers
+
+
+class Reporter:
+    """Messages on stderr. `report` shows events, and raises `Interrupted` once a stop was requested."""
 
     def __init__(self, stderr: TextIO | None = None) -> None:
-        self.talk = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
-        self.stop: Interrupted | None = None
-        self.training: events.TrainingBegun | None = None  # that is under way, and that this process saves
-        self.quiet = False  # of several processes one talks; errors are shown all the same
+        self.console = Console(file=stderr or sys.stderr, highlight=False, markup=False, emoji=False)
+        self.stop = StopController()
+        self.quiet = False  # True in all but the main process; errors are shown nevertheless
         self._bars: Progress | None = None
         self._stage: tuple[str, TaskID] | None = None
 
@@ -41,45 +44,45 @@ class Face:
         self._end_stage()
 
     def report(self, event: events.Event) -> None:
-        """Show one event."""
+        """Show an event.
+
+        Raises:
+            Interrupted: a stop was requested.
+        """
         if not self.quiet:
             self._show(event)
-        if self.stop is not None:
-            raise self.stop
+        if self.stop.request is not None:
+            raise self.stop.request
 
     def _show(self, event: events.Event) -> None:
         match event:
             case events.Progress(stage, done, total):
                 self._advance(stage, stage.capitalize(), done, total)
             case events.StepDone(epoch, epochs, step, steps, loss, speed):
-                words = f"Epoch {epoch}/{epochs}  loss {loss:.3f}  {speed:,.0f} images/s"
-                self._advance("training", words, (epoch - 1) * steps + step, epochs * steps)
+                description = f"Epoch {epoch}/{epochs}  loss {loss:.3f}  {speed:,.0f} images/s"
+                self._advance("training", description, (epoch - 1) * steps + step, epochs * steps)
             case events.EpochDone():
-                if not self.talk.is_terminal:  # a log: one line an epoch
-                    self.say(_epoch_line(event))
+                if not self.console.is_terminal:  # a log has one line per epoch
+                    self.print(_format_epoch(event))
             case events.Note(text, warning):
-                self.say(text, "yellow" if warning else "")
+                self.print(text, "yellow" if warning else "")
             case events.CensusTaken(summary):
-                self._census(summary)
+                self._print_census(summary)
             case events.PlanMade():
-                self._plan(event)
-            case events.TrainingBegun():
-                self.training = event
-            case events.TrainingEnded():
-                self.training = None
+                self._print_plan(event)
 
-    def say(self, text: str, style: str = "") -> None:
-        """One line of talk; wrapped between words for a person, not at all for a log."""
-        self.talk.print(Text(safe(text), style=style), soft_wrap=not self.talk.is_terminal)
+    def print(self, text: str, style: str = "") -> None:
+        """Print a line, wrapped between words on a terminal and not in a log."""
+        self.console.print(Text(escape_unprintable(text), style=style), soft_wrap=not self.console.is_terminal)
 
-    def error(self, error: SimclrError) -> None:
-        """What went wrong and why; what to do next."""
+    def print_error(self, error: SimclrError) -> None:
+        """Print an error: what happened and why, then what to do."""
         self._end_stage()
-        self.talk.print(Text.assemble(("Error: ", "bold red"), safe(error.what)), soft_wrap=True)
-        self.talk.print(Text(safe(error.remedy)), soft_wrap=True)
+        self.console.print(Text.assemble(("Error: ", "bold red"), escape_unprintable(error.problem)), soft_wrap=True)
+        self.console.print(Text(escape_unprintable(error.remedy)), soft_wrap=True)
 
     def open_page(self, page: str) -> None:
-        """Open a file in the default browser, or say that there is none."""
+        """Open a file in the default browser; without one, print its path."""
         import webbrowser
 
         try:
@@ -87,10 +90,11 @@ class Face:
         except webbrowser.Error:
             opened = False
         if not opened:
-            self.say(f"There is no browser to open it with here. Open it yourself: {page}", "yellow")
+            self.print(f"No browser is available. Open the page yourself: {page}", "yellow")
 
-    def _advance(self, stage: str, words: str, done: int, total: int) -> None:
-        if not self.talk.is_terminal:
+    def _advance(self, stage: str, description: str, done: int, total: int) -> None:
+        """Advance the progress bar of a stage."""
+        if not self.console.is_terminal:
             return
         if self._stage is None or self._stage[0] != stage:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -98,12 +102,12 @@ class Face:
             self._end_stage()
             self._bars = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                console=self.talk, transient=stage != "training", speed_estimate_period=120,
+                console=self.console, transient=stage != "training", speed_estimate_period=120,
             )  # fmt: skip
             self._bars.start()
-            self._stage = (stage, self._bars.add_task(words, total=total))
+            self._stage = (stage, self._bars.add_task(description, total=total))
         assert self._bars is not None
-        self._bars.update(self._stage[1], description=words, completed=done, total=total)
+        self._bars.update(self._stage[1], description=description, completed=done, total=total)
         if done >= total:
             self._end_stage()
 
@@ -112,96 +116,101 @@ class Face:
             self._bars.stop()
         self._bars, self._stage = None, None
 
-    def _census(self, summary: dict[str, Any]) -> None:
+    def _print_census(self, summary: dict[str, Any]) -> None:
         self._end_stage()
         formats = ", ".join(f"{files:,} {name}" for name, files in summary["formats"].items())
         side = summary["short_side"]
-        spread = f"{side['least']}" if side["least"] == side["most"] else f"{side['least']} to {side['most']}"
-        self.say(f"{summary['folder']}: {count(summary['images'], 'image')} ({formats}), short side {spread} px")
+        sides = f"{side['least']}" if side["least"] == side["most"] else f"{side['least']} to {side['most']}"
+        self.print(
+            f"{summary['folder']}: {format_count(summary['images'], 'image')} ({formats}), short side {sides} px"
+        )
         classes = summary["classes"]
         if classes:
             names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            self.say(f"  folders look like {len(classes)} classes (not used for training): {names}")
+            self.print(f"  folders look like {len(classes)} classes (not used for training): {names}")
         if summary["skipped"]:
-            self.say(f"  {count(summary['skipped'], 'file')} skipped:", "yellow")
-            for reason, times in list(summary["skipped_because"].items())[:8]:
-                self.say(f"    {times:,} x {reason}", "yellow")
+            self.print(f"  {format_count(summary['skipped'], 'file')} skipped:", "yellow")
+            for reason, files in list(summary["skipped_because"].items())[:8]:
+                self.print(f"    {files:,} x {reason}", "yellow")
         if summary["other_files"]:
-            self.say(f"  {count(summary['other_files'], 'other file')} passed over")
+            self.print(f"  {format_count(summary['other_files'], 'other file')} ignored")
 
-    def _plan(self, plan: events.PlanMade) -> None:
-        table = Table(title=f"Plan for {safe(plan.run)}", title_justify="left", box=None, pad_edge=False)
-        for column in ("setting", "value", "why"):
+    def _print_plan(self, plan: events.PlanMade) -> None:
+        table = Table(title=f"Plan for {escape_unprintable(plan.run)}", title_justify="left", box=None, pad_edge=False)
+        for column in ("setting", "value", "reason"):
             table.add_column(column, style="bold" if column == "value" else "")
         for choice in plan.choices:
-            table.add_row(choice.name, Text(safe(choice.value)), Text(safe(choice.reason)))
-        self.talk.print(table)
-        about = f", about {duration(plan.seconds)}" if plan.seconds is not None else ""
-        self.say(f"{count(plan.steps, 'step')}{about}")
+            table.add_row(choice.name, Text(escape_unprintable(choice.value)), Text(escape_unprintable(choice.reason)))
+        self.console.print(table)
+        duration = f", about {format_duration(plan.seconds)}" if plan.seconds is not None else ""
+        self.print(f"{format_count(plan.steps, 'step')}{duration}")
 
 
-def _epoch_line(done: events.EpochDone) -> str:
-    parts = [f"epoch {done.epoch}", f"loss {done.loss:.4f}"]
-    if done.validation is not None:
+def _format_epoch(epoch: events.EpochDone) -> str:
+    """Format an epoch as a line of a log."""
+    parts = [f"epoch {epoch.epoch}", f"loss {epoch.loss:.4f}"]
+    if epoch.validation is not None:
         parts += [
-            f"other view found {done.validation.view_retrieval_accuracy:.1f} %",
-            f"rank of h {done.validation.rank_h:.1f}",
+            f"view retrieval {epoch.validation.view_retrieval_accuracy:.1f} %",
+            f"rank of h {epoch.validation.rank_h:.1f}",
         ]
-    if done.knn_accuracy is not None:
-        parts.append(f"kNN {done.knn_accuracy:.1f} %")
-    return "  ".join([*parts, f"{done.images_per_second:,.1f} images/s", duration(done.seconds)])
+    if epoch.knn_accuracy is not None:
+        parts.append(f"kNN {epoch.knn_accuracy:.1f} %")
+    return "  ".join([*parts, f"{epoch.images_per_second:,.1f} images/s", format_duration(epoch.seconds)])
 
 
-class Data:
+class Output:
     """Results on stdout."""
 
     def __init__(self) -> None:
-        self.out = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
-        self.thumbnails = False  # whether tables show images
+        self.console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        self.thumbnails = False  # True if tables show images
 
-    def json(self, result: Any) -> None:
-        """The result's dataclass as one JSON object, ASCII, so that every file name survives."""
+    def print_json(self, result: Any) -> None:
+        """Print a result as one JSON object, in ASCII, so that every file name survives."""
         sys.stdout.write(json.dumps(dataclasses.asdict(result)) + "\n")
 
-    def line(self, text: str) -> None:
-        """One line, never wrapped."""
-        sys.stdout.write(safe(text) + "\n")
+    def print_line(self, text: str) -> None:
+        """Print a line without wrapping it."""
+        sys.stdout.write(escape_unprintable(text) + "\n")
 
-    def table(self, columns: list[str], rows: list[list[str]], title: str = "", *, images: Sequence[str] = ()) -> None:
-        """A table for a person; where stdout is no terminal, lines with tabs between the cells.
+    def print_table(
+        self, columns: list[str], rows: list[list[str]], title: str = "", *, images: Sequence[str] = ()
+    ) -> None:
+        """Print a table on a terminal, else lines with tabs between the cells.
 
         Args:
-            images: the file of each row, shown before it if thumbnails are.
+            images: the image file of each row, for its thumbnail.
         """
-        if not self.out.is_terminal:
+        if not self.console.is_terminal:
             for row in [columns, *rows]:
-                sys.stdout.write("\t".join(safe(cell) for cell in row) + "\n")
+                sys.stdout.write("\t".join(escape_unprintable(cell) for cell in row) + "\n")
             return
-        seen: list[Text] = []
+        thumbnails: list[Text] = []
         if self.thumbnails and images:
-            from simclr_cli.cli.terminal_images import thumbnails
+            from simclr_cli.cli.terminal_images import draw_thumbnails
 
-            seen = thumbnails(images)
-        table = Table(title=safe(title) or None, title_justify="left", box=None, pad_edge=False)
-        if seen:
+            thumbnails = draw_thumbnails(images)
+        table = Table(title=escape_unprintable(title) or None, title_justify="left", box=None, pad_edge=False)
+        if thumbnails:
             table.padding = (0, 1, 1, 1)  # so that images do not touch
             table.add_column(no_wrap=True)
         for index, column in enumerate(columns):
-            numbers = index > 0 and column not in ("path", "closeness", "closeness of nearest", "mostly from")
-            side: Literal["left", "right"] = "right" if numbers else "left"
-            table.add_column(column, justify=side, overflow="fold", vertical="middle" if seen else "top")
+            side: Literal["left", "right"] = "left" if index == 0 or column in TEXT_COLUMNS else "right"
+            table.add_column(column, justify=side, overflow="fold", vertical="middle" if thumbnails else "top")
         for index, row in enumerate(rows):
-            table.add_row(*seen[index : index + 1], *(Text(safe(cell)) for cell in row))
-        self.out.print(table)
+            table.add_row(*thumbnails[index : index + 1], *(Text(escape_unprintable(cell)) for cell in row))
+        self.console.print(table)
 
-    def diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
-        """What is wrong, why it matters, and the command that mends it on a line of its own, never broken."""
-        if not self.out.is_terminal:
-            columns = ["grade", "name", "what", "why", "command"]
-            self.table(columns, [[one.grade, one.name, one.what, one.why, one.command] for one in diagnoses])
+    def print_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
+        """Print each fault, its consequence, and the command that fixes it on a line of its own."""
+        if not self.console.is_terminal:
+            rows = [[fault.grade, fault.name, fault.what, fault.why, fault.command] for fault in diagnoses]
+            self.print_table(["grade", "name", "what", "why", "command"], rows)
             return
-        for one in diagnoses:
-            color = "bold red" if one.grade == "fault" else "yellow"
-            self.out.print(Text.assemble((f"{one.grade}: {one.name}. ", color), safe(one.what)))
-            self.out.print(Padding(Text(safe(one.why)), (0, 0, 0, 2)))
-            self.out.print(Text.assemble("  $ ", (safe(one.command), "bold")), soft_wrap=True)
+        for fault in diagnoses:
+            color = "bold red" if fault.grade == "fault" else "yellow"
+            what, why, command = map(escape_unprintable, (fault.what, fault.why, fault.command))
+            self.console.print(Text.assemble((f"{fault.grade}: {fault.name}. ", color), what))
+            self.console.print(Padding(Text(why), (0, 0, 0, 2)))
+            self.console.print(Text.assemble("  $ ", (command, "bold")), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`--devices N`: this command in N processes on this machine, which find one another as under torchrun."""
+"""Launch of a command in several processes on this machine (--devices N), which connect as under torchrun."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simclr_cli.cli.signals import SAVE, asked_for, held_back, on_signal, quick_end, say_stopping
+from simclr_cli.cli.signals import SAVE_SIGNAL, block_signals, create_interrupted, on_signal, quick_end, say_stopping
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import Note, Report
-from simclr_cli.core.hardware import lack_of_shared_memory
+from simclr_cli.core.hardware import describe_shared_memory_shortage
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -20,61 +20,61 @@ if TYPE_CHECKING:
     from torch.multiprocessing.spawn import ProcessContext
 
 
-GRACE = 5  # seconds that the other processes have to end by themselves, when one has failed
+GRACE_SECONDS = 5  # for the other processes to end after one has failed, before they are killed
 
 
-def launch(
-    count: int, device: str | None, perform: Callable[..., int], arguments: tuple[Any, ...], report: Report
+def launch_processes(
+    count: int, device: str | None, run_command: Callable[..., int], arguments: tuple[Any, ...], report: Report
 ) -> int:
-    """Run one command in `count` processes; when one fails, the others are ended.
+    """Run a command in `count` processes. When one fails, the others are ended.
 
-    On the first Ctrl-C or SIGTERM they stop by themselves, on the second they are ended; on SIGUSR1 the first saves.
+    On the first Ctrl-C or SIGTERM the processes stop, on the second they are killed. On SIGUSR1 the main one saves.
 
     Args:
-        perform: runs the command in one process and returns its exit code.
-        arguments: of `perform` in each of them, but for the last, by which they know that they are led.
+        run_command: runs the command in one process and returns its exit code.
+        arguments: of `run_command` in each process, except the last one, `launched`.
 
     Returns:
-        The exit code of the first one that failed, or 0.
+        The exit code of the first process that failed, or 0.
 
     Raises:
-        MachineError: fewer GPUs than that, or one of the processes was killed.
-        Interrupted: a stop was asked for before there were any.
+        MachineError: this machine has too few GPUs, or one of the processes was killed.
+        Interrupted: a stop was requested before the processes started.
     """
     processes: list[BaseProcess] = []
-    passed_on: list[int] = []
+    forwarded: list[int] = []  # the signal that stopped the processes
 
-    def pass_on(number: int) -> None:
-        if number == SAVE:
-            _send(processes[:1], number)
-        elif not passed_on:
-            passed_on.append(number)
+    def forward(number: int) -> None:
+        if number == SAVE_SIGNAL:
+            _send_signal(processes[:1], number)
+        elif not forwarded:
+            forwarded.append(number)
             say_stopping()
-            _send(processes, number)
+            _send_signal(processes, number)
         else:
-            _send(processes, signal.SIGKILL)
+            _send_signal(processes, signal.SIGKILL)
             os._exit(128 + number)
 
-    with on_signal(pass_on):
+    with on_signal(forward):
         from torch.multiprocessing.spawn import start_processes
 
-        meeting = _meeting(count, device, report)
-        if passed_on:
-            raise asked_for(passed_on[0])
-        with held_back():  # what is sent to one that is still starting waits until it listens
+        store = _open_store(count, device, report)
+        if forwarded:
+            raise create_interrupted(forwarded[0])
+        with block_signals():  # a starting process receives its signals once it handles them
             context: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-                _work, (perform, *arguments, True), nprocs=count, join=False, start_method="spawn"
+                _run_process, (run_command, *arguments, True), nprocs=count, join=False, start_method="spawn"
             )
         processes += context.processes
-        for number in passed_on:  # while they were started
-            _send(processes, number)
-        code = _join(context, passed_on)
-        del meeting  # until now they needed it
+        for number in forwarded:  # while the processes were starting
+            _send_signal(processes, number)
+        code = _join_processes(context, forwarded)
+        del store  # the processes needed it until now
         return code
 
 
-def _meeting(count: int, device: str | None, report: Report) -> TCPStore:
-    """Where the processes find one another as long as it is there; the environment says so to them."""
+def _open_store(count: int, device: str | None, report: Report) -> TCPStore:
+    """Open the store through which the processes connect, and set its address in their environment."""
     import torch
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -82,57 +82,57 @@ def _meeting(count: int, device: str | None, report: Report) -> TCPStore:
 
     gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if 0 < gpus < count:
-        raise MachineError(f"--devices is {count}, and this machine has {gpus} GPUs.", f"Give --devices {gpus}.")
-    if gpus and (lack := lack_of_shared_memory(count)):
+        raise MachineError(f"--devices is {count}, and this machine has {gpus} GPUs.", f"Use --devices {gpus}.")
+    if gpus and (lack := describe_shared_memory_shortage(count)):
         report(Note(lack, warning=True))
-    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a port that is free
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a free port
     os.environ.update(
-        WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(meeting.port),
-        TORCHELASTIC_USE_AGENT_STORE="True",  # they shall not open another one
+        WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(store.port),
+        TORCHELASTIC_USE_AGENT_STORE="True",  # so that the processes open no other store
     )  # fmt: skip
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_workers() // count)))
-    return meeting
+    return store
 
 
-def _join(context: ProcessContext, passed_on: Sequence[int]) -> int:
-    """Wait for the processes; the exit code of the first one that failed, or 0."""
+def _join_processes(context: ProcessContext, forwarded: Sequence[int]) -> int:
+    """Wait for the processes, and return the exit code of the first one that failed, or 0."""
     from multiprocessing.connection import wait
 
     from torch.multiprocessing.spawn import ProcessExitedException
 
-    first, *others = context.processes
+    main, *others = context.processes
     wait([process.sentinel for process in context.processes])
-    if passed_on:  # the first saves, however long the disk takes; the others may be in the middle of a step
-        first.join()
-        _send(others, signal.SIGKILL)
+    if forwarded:  # the main process saves, however slow the disk is; the others may be in the middle of a step
+        main.join()
+        _send_signal(others, signal.SIGKILL)
     try:
-        while not context.join(grace_period=GRACE):
+        while not context.join(grace_period=GRACE_SECONDS):
             pass
     except ProcessExitedException as failed:
-        if passed_on and (first.exitcode or 0) > 0:
-            return int(first.exitcode)
+        if forwarded and (main.exitcode or 0) > 0:
+            return int(main.exitcode)
         if failed.exit_code >= 0:
             return failed.exit_code
-        if -failed.exit_code in passed_on:  # it had agreed to stop, and was on its way out, when its signal came
+        if -failed.exit_code in forwarded:  # the signal came when the process had stopped and was ending
             return 128 - failed.exit_code
         raise MachineError(
-            f"Process {failed.error_index} of {len(context.processes)} was ended from outside ({failed.signal_name}).",
-            "If it was for want of memory, give a smaller --micro-batch; go on with --resume.",
+            f"Process {failed.error_index} of {len(context.processes)} was killed ({failed.signal_name}).",
+            "If it ran out of memory, use a smaller --micro-batch. Resume with --resume.",
         ) from None
     return 0
 
 
-def _send(processes: Sequence[BaseProcess], number: int) -> None:
+def _send_signal(processes: Sequence[BaseProcess], number: int) -> None:
     for process in processes:
         if process.is_alive() and process.pid:
-            with contextlib.suppress(ProcessLookupError):  # it ended in between
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(process.pid, number)
 
 
-def _work(rank: int, perform: Callable[..., int], *arguments: Any) -> None:
-    """One of the processes; in a group of its own, so that Ctrl-C reaches it once, from the one that started it."""
+def _run_process(rank: int, run_command: Callable[..., int], *arguments: Any) -> None:
+    """Run one of the processes, in its own process group, so that Ctrl-C reaches it only through the launcher."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     with quick_end():
-        raise SystemExit(perform(*arguments))
+        raise SystemExit(run_command(*arguments))

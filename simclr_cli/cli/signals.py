@@ -1,4 +1,4 @@
-"""How a command is asked to stop, by Ctrl-C, SIGTERM and SIGUSR1, and how its process ends."""
+"""Ctrl-C, SIGTERM and SIGUSR1: a command stops, is saved, and its process ends."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from simclr_cli.core.errors import Interrupted, SimclrError, Terminated
 from simclr_cli.core.locks import remove_lock_files
 
 if TYPE_CHECKING:
-    from simclr_cli.cli.console import Face
+    from simclr_cli.cli.console import Reporter
+    from simclr_cli.core.events import StopController
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
-SAVE = getattr(signal, "SIGUSR1", None)  # Windows has none
-HEARD = STOPS if SAVE is None else (*STOPS, SAVE)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
+SIGNALS = STOP_SIGNALS if SAVE_SIGNAL is None else (*STOP_SIGNALS, SAVE_SIGNAL)
 
 
 @contextlib.contextmanager
 def on_signal(handle: Callable[[int], None]) -> Iterator[None]:
-    """Within, `handle(number)` is called on SIGINT, SIGTERM and SIGUSR1; afterwards they do what they did before.
+    """Call `handle(number)` within on SIGINT, SIGTERM and SIGUSR1; restore the handlers afterwards.
 
     Python runs a handler between two bytecodes of the main thread, and a step of a large model is one of them for a
     minute. So the interpreter writes the number into a pipe, from the moment of the signal on, and a thread reads it.
-    It needs the interpreter's lock for that: what holds it long (the loading of a shared library) is what it waits for.
+    That thread needs the interpreter's lock, which the loading of a shared library holds for long.
     """
     reading, writing = os.pipe()
     if hasattr(os, "set_blocking"):  # Windows has had it since Python 3.12
         os.set_blocking(writing, False)
     outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: None) for number in HEARD}
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     listener = threading.Thread(target=_listen, args=(reading, handle), daemon=True)
     listener.start()
-    _mask("SIG_UNBLOCK")  # if whoever started this process has held them back
+    _mask("SIG_UNBLOCK")  # the parent process may have blocked them
     try:
         yield
     finally:
@@ -51,13 +52,13 @@ def on_signal(handle: Callable[[int], None]) -> Iterator[None]:
 
 def _listen(reading: int, handle: Callable[[int], None]) -> None:
     while number := os.read(reading, 1):
-        if number[0] in HEARD:
+        if number[0] in SIGNALS:
             handle(number[0])
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Within, signals wait: those to this thread, and those to a process that is started here until it listens."""
+def block_signals() -> Iterator[None]:
+    """Within, signals wait: to this thread, and to a process started here until it handles them."""
     _mask("SIG_BLOCK")
     try:
         yield
@@ -67,63 +68,63 @@ def held_back() -> Iterator[None]:
 
 def _mask(how: str) -> None:
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(getattr(signal, how), HEARD)
+        signal.pthread_sigmask(getattr(signal, how), SIGNALS)
 
 
-PATIENCE = 2.5  # seconds that a command has to stop by itself, before it is ended from another thread
-WORD = b"\nStopping (again: at once) ...\n"
+SECONDS_TO_STOP = 2.5  # for a command to stop at an event, before another thread ends it
+STOPPING = b"\nStopping (again: at once) ...\n"
 
 
 def say_stopping() -> None:
-    """The word that a stop was heard; it waits for no lock."""
-    with contextlib.suppress(OSError):  # no one reads any more
-        os.write(2, WORD)
+    """Print that a stop was requested, without waiting for a lock."""
+    with contextlib.suppress(OSError):  # stderr is closed
+        os.write(2, STOPPING)
 
 
-def asked_for(number: int) -> Interrupted:
-    """The stop that a signal asks for."""
+def create_interrupted(number: int) -> Interrupted:
+    """Return the error that a signal ends a command with."""
     kind, name = (Interrupted, "Ctrl-C") if number == signal.SIGINT else (Terminated, "SIGTERM")
-    return kind(f"Stopped by {name}.", "Nothing was lost; type the command again.")
+    return kind(f"Stopped by {name}.", "Nothing was lost; run the command again.")
 
 
 @contextlib.contextmanager
-def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: a word, a stop at the next event, and the end when it is too long in coming.
+def stop_on_signal(reporter: Reporter, *, launched: bool = False) -> Iterator[None]:
+    """Stop on the first Ctrl-C or SIGTERM at the next event, or from another thread if that takes too long.
 
     A training is then saved as its last whole step left it; other commands have nothing to save, since files appear
-    whole. The second one ends the command at once. SIGUSR1 saves a training, which goes on.
+    whole. The second signal ends the command at once. SIGUSR1 saves a training, which continues.
 
-    Of several processes the first one saves and ends so; the others end by themselves, or by who started them.
+    Of several processes the main one saves and ends so; the others end with it, or are ended by their launcher.
 
     Args:
-        led: whether another process has started this one as one of several, and says the word.
+        launched: whether another process has started this one as one of several, and says that they are stopping.
     """
-    ending = threading.Lock()  # of the one who ends the command: this thread, or the timer's
+    ending = threading.Lock()  # of the thread that ends the command: this one, or the timer's
 
     def end() -> None:
         ending.acquire()
         code = SimclrError.exit_code
         try:
-            error = _last_words(face)
+            error = _save_before_end(reporter.stop)
             code = error.exit_code
-            face.error(error)
+            reporter.print_error(error)
         finally:
             _exit(code)
 
-    timer = threading.Timer(PATIENCE, end)
+    timer = threading.Timer(SECONDS_TO_STOP, end)
     timer.daemon = True
 
     def handle(number: int) -> None:
-        if number == SAVE:
-            if not face.quiet:
-                threading.Thread(target=_save, args=(face,)).start()  # a stop must be heard meanwhile
+        if number == SAVE_SIGNAL:
+            if not reporter.quiet:  # in a thread of its own, since signals must be handled meanwhile
+                threading.Thread(target=_save_now, args=(reporter,)).start()
             return
-        if face.stop is not None:
-            _exit(asked_for(number).exit_code)
-        if not (face.quiet or led):
+        if reporter.stop.request is not None:
+            _exit(create_interrupted(number).exit_code)
+        if not (reporter.quiet or launched):
             say_stopping()
-        face.stop = asked_for(number)
-        if not face.quiet:
+        reporter.stop.request = create_interrupted(number)
+        if not reporter.quiet:
             timer.start()
 
     with on_signal(handle):
@@ -135,48 +136,50 @@ def stoppable(face: Face, *, led: bool = False) -> Iterator[None]:
 
 
 def _exit(code: int) -> NoReturn:
-    """End the process from whichever thread."""
+    """End the process from any thread."""
     remove_lock_files()
     os._exit(code)
 
 
-def _last_words(face: Face) -> SimclrError:
-    """Save what there is to save; what a command ends with."""
-    assert face.stop is not None
-    if face.training is None:
-        return face.stop
+def _save_before_end(stop: StopController) -> SimclrError:
+    """Save the running training, if there is one, and return the error that the command ends with."""
+    assert stop.request is not None
+    if stop.training is None:
+        return stop.request
     try:
-        return face.training.stopped(type(face.stop))
+        return stop.training.save_and_interrupt(type(stop.request))
     except SimclrError as error:
         return error
     except Exception as error:
         what = f"The last steps could not be saved ({type(error).__name__}: {error})."
-        return SimclrError(what, "Go on with --resume from the last checkpoint, and report it.")
+        return SimclrError(what, "Resume from the last checkpoint with --resume, and report it.")
 
 
-def _save(face: Face) -> None:
-    if face.training is None:
-        face.say("Nothing to save now: no training is under way.")
+def _save_now(reporter: Reporter) -> None:
+    if (training := reporter.stop.training) is None:
+        reporter.print("Nothing to save: no training is running.")
         return
     try:
-        step = face.training.save()
+        step = training.save()
     except SimclrError as error:
-        face.say(f"Not saved: {error.what} {error.remedy}", "yellow")
+        reporter.print(f"Not saved: {error.problem} {error.remedy}", "yellow")
     else:
-        face.say(f"Saved at step {step}.")
+        reporter.print(f"Saved at step {step}.")
 
 
 @contextlib.contextmanager
 def quick_end() -> Iterator[None]:
-    """Let the process end by the SystemExit that is raised within, without taking torch apart, which takes a second.
+    """End the process by the SystemExit that is raised within, without tearing torch down, which takes a second.
 
-    Threads are waited for as ever, and what is registered with atexit from here on is called before.
+    Threads are joined as ever, and functions registered with atexit from here on run before.
     """
     code: object = None
 
     def end() -> None:
-        with contextlib.suppress(OSError):  # nobody reads, or a full disk: Python has words and a code for it
-            for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before it began
+        with contextlib.suppress(
+            OSError
+        ):  # stdout is closed or the disk is full: Python reports it and has an exit code
+            for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the start
                 stream.flush()
             if isinstance(code, int):  # else a traceback, or a message, which Python prints
                 os._exit(code)

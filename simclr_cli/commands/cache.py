@@ -1,4 +1,4 @@
-"""What is kept of folders of images to be quicker the next time: show it, or clear it."""
+"""The cache command: list or delete the caches of folders of images."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from simclr_cli.api import CacheResult, CacheSettings
 from simclr_cli.core.events import Report, silent
-from simclr_cli.images.cache_location import cache_of, cache_root, clear, list_caches
+from simclr_cli.images.cache_location import cache_root, clear_cache, list_caches, locate_cache
 
 
 def cache(settings: CacheSettings, *, report: Report = silent) -> CacheResult:
-    """Show what is kept, of one folder or of all; or delete it.
+    """List the cache of a folder, or of all folders; with `clear` delete it.
 
     Raises:
-        MachineError: it cannot be deleted.
+        MachineError: a cache cannot be deleted.
     """
-    wanted = None if settings.images is None else str(cache_of(settings.images))
-    kept = tuple(cache for cache in list_caches() if wanted in (None, cache.path))
+    selected = None if settings.images is None else str(locate_cache(settings.images))
+    caches = tuple(cache for cache in list_caches() if selected in (None, cache.path))
     if settings.clear:
-        for cache in kept:
-            clear(Path(cache.path))
-    return CacheResult(str(cache_root()), settings.clear, sum(cache.bytes for cache in kept), kept)
+        for cache in caches:
+            clear_cache(Path(cache.path))
+    return CacheResult(str(cache_root()), settings.clear, sum(cache.bytes for cache in caches), caches)

@@ -1,4 +1,4 @@
-"""What kinds of images there are: clusters, the largest first, each with the images that are most like it."""
+"""The clusters command: clusters of similar images, the largest first, each with its representatives."""
 
 from __future__ import annotations
 
@@ -13,127 +13,138 @@ from numpy.typing import NDArray
 
 from simclr_cli.api import Cluster, ClusterCountScore, ClustersResult, ClustersSettings, FolderShare, Member
 from simclr_cli.core.events import Report, progress, silent
-from simclr_cli.core.seeds import Purpose, numpy_generator
-from simclr_cli.core.text import count
-from simclr_cli.engine.clustering import best_number, hdbscan, k_means, sampled, similarity_to_centre, try_numbers
-from simclr_cli.images.census import classes_of
-from simclr_cli.search.library import choose_run, open_index
-from simclr_cli.search.output import Entry, Group, page_of, write_found
+from simclr_cli.core.seeds import Purpose, create_numpy_generator
+from simclr_cli.core.text import format_count
+from simclr_cli.engine.clustering import (
+    choose_cluster_count,
+    compute_center_similarity,
+    hdbscan,
+    k_means,
+    sample_rows,
+    score_cluster_counts,
+)
+from simclr_cli.images.census import find_classes
+from simclr_cli.search.library import open_index, open_library
+from simclr_cli.search.output import ResultGroup, ResultImage, prepare_output, write_results
 from simclr_cli.store.index import Index
 
-CHOOSING = 2_000  # images by which the number of clusters is chosen
-FOLDERS = 5  # of a cluster that are named
+MAX_SAMPLED_IMAGES = 2_000  # to choose the number of clusters
+MAX_FOLDERS = 5  # named for a cluster
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
-    """Which image is in which cluster."""
+class Clustering:
+    """An assignment of images to clusters."""
 
-    labels: NDArray[np.int64]  # (N,) from 0, the largest first; -1: in none
-    similarity: NDArray[np.float32]  # (N,) cosine to the own center
-    reason: str  # why so many clusters
-    candidates: list[ClusterCountScore]  # numbers among which one was chosen
+    labels: NDArray[np.int64]  # (N,) from 0, the largest cluster first; -1: in none
+    similarity: NDArray[np.float32]  # (N,) cosine to the center of the image's cluster
+    reason: str  # for the number of clusters
+    candidates: list[ClusterCountScore]  # numbers from which it was chosen
 
 
 def clusters(settings: ClustersSettings, *, report: Report = silent) -> ClustersResult:
-    """The images of a run in clusters.
+    """Cluster the images of a run.
 
     Raises:
-        SimclrError: one of its kinds, with what to do next.
+        SimclrError: one of its subclasses, with what to do next.
     """
-    chosen = choose_run(settings)
-    out = page_of(settings, chosen.run, "clusters")  # before long work
-    index, _ = open_index(chosen, report)
-    divided = divide(index, settings, report)
-    folders = [name.split("/")[0] for name in index.names] if classes_of(index.names) else None
-    places = [_in_order(divided, label) for label in range(int(divided.labels.max(initial=-1)) + 1)]
-    alone = np.flatnonzero(divided.labels < 0)
-    information, rand = _agreement(divided.labels, folders)
+    library = open_library(settings)
+    out = prepare_output(settings, library.run, "clusters")  # before long work
+    index, _ = open_index(library, report)
+    clustering = cluster_images(index, settings, report)
+    folders = [name.split("/")[0] for name in index.names] if find_classes(index.names) else None
+    members = [_sort_members(clustering, label) for label in range(int(clustering.labels.max(initial=-1)) + 1)]
+    unclustered = np.flatnonzero(clustering.labels < 0)
+    information, rand = _measure_agreement(clustering.labels, folders)
     result = ClustersResult(
-        run=str(chosen.run.path),
+        run=str(library.run.path),
         method=settings.method,
-        reason=divided.reason,
-        candidates=tuple(divided.candidates),
-        clusters=tuple(described(index, divided, own, folders, settings.top) for own in places),
-        unclustered=len(alone),
+        reason=clustering.reason,
+        candidates=tuple(clustering.candidates),
+        clusters=tuple(make_cluster(index, clustering, places, folders, settings.top) for places in members),
+        unclustered=len(unclustered),
         information=information,
         rand=rand,
-        images=tuple(_member(index, divided, place) for place in np.concatenate([*places, alone]).tolist()),
+        images=tuple(_make_member(index, clustering, i) for i in np.concatenate([*members, unclustered]).tolist()),
         out=None if out is None else str(out),
     )
     if out is not None:
-        groups = gallery(result) if out.suffix.lower() == ".html" else table(result)
-        lead = f"{count(len(index), 'image')} of {index.root}. {divided.reason}. {agreeing(result)}".strip()
-        write_found(out, result, "Clusters", lead, groups, workers=chosen.workers, report=report)
+        groups = make_gallery_groups(result) if out.suffix.lower() == ".html" else make_table_groups(result)
+        images = f"{format_count(len(index), 'image')} of {index.root}"
+        lead = f"{images}. {clustering.reason}. {describe_agreement(result)}".strip()
+        write_results(out, result, "Clusters", lead, groups, workers=library.workers, report=report)
     return result
 
 
-def divide(index: Index, settings: ClustersSettings, report: Report = silent) -> Division:
-    """Cluster all images of an index as the settings say."""
+def cluster_images(index: Index, settings: ClustersSettings, report: Report = silent) -> Clustering:
+    """Cluster all images of an index by the method and the number that the settings name."""
     candidates: list[ClusterCountScore] = []
     if settings.method == "hdbscan":
-        smallest = settings.min_cluster_size or max(5, round(math.sqrt(len(index)) / 2))
-        labels = hdbscan(index.h, smallest)
-        reason = f"{count(int(labels.max(initial=-1)) + 1, 'dense cluster')} of at least {smallest} images"
+        min_size = settings.min_cluster_size or max(5, round(math.sqrt(len(index)) / 2))
+        labels = hdbscan(index.h, min_size)
+        reason = f"{format_count(int(labels.max(initial=-1)) + 1, 'dense cluster')} of at least {min_size} images"
     else:
-        number, reason = settings.clusters, "As many clusters as asked for"
-        if number is None:
-            number, candidates, reason = _automatic(index, settings.seed, report)
-        labels = k_means(index.h, number, numpy_generator(settings.seed, Purpose.CLUSTERS, number))
-        if (made := int(labels.max()) + 1) < number:
-            reason = f"{made} instead of {number} clusters: no more images differ"
-    return Division(labels, similarity_to_centre(index.h, labels), reason, candidates)
+        count, reason = settings.clusters, f"{settings.clusters} clusters, as set"
+        if count is None:
+            count, candidates, reason = _choose_count(index, settings.seed, report)
+        labels = k_means(index.h, count, create_numpy_generator(settings.seed, Purpose.CLUSTERS, count))
+        if (distinct := int(labels.max()) + 1) < count:
+            reason = f"{distinct} clusters instead of {count}: there are not more different images"
+    return Clustering(labels, compute_center_similarity(index.h, labels), reason, candidates)
 
 
-def _automatic(index: Index, seed: int, report: Report) -> tuple[int, list[ClusterCountScore], str]:
-    """A number of clusters, those that it was chosen from, and why, in words."""
-    sample = sampled(index.h, CHOOSING, numpy_generator(seed, Purpose.CLUSTERS))
-    found = try_numbers(
-        sample, lambda number: numpy_generator(seed, Purpose.CLUSTERS, number, 0), progress=progress(report, "trying")
+def _choose_count(index: Index, seed: int, report: Report) -> tuple[int, list[ClusterCountScore], str]:
+    """Return the number of clusters, the candidates that it was chosen from, and the reason."""
+    sample = sample_rows(index.h, MAX_SAMPLED_IMAGES, create_numpy_generator(seed, Purpose.CLUSTERS))
+    candidates = score_cluster_counts(
+        sample,
+        lambda count: create_numpy_generator(seed, Purpose.CLUSTERS, count, 0),
+        progress=progress(report, "trying"),
     )
-    chosen = best_number(found)
-    if chosen is None:
-        return 1, found, "One cluster: too few different images to try more"
-    of = "" if len(sample) == len(index) else f", on a sample of {count(len(sample), 'image')},"
-    why = f"of {found[0].clusters} to {found[-1].clusters} their mean silhouette{of} is the furthest above chance"
-    figures = f"({chosen.silhouette:.3f} and {chosen.chance:.3f})"
-    return chosen.clusters, found, f"{chosen.clusters} clusters: {why} {figures}"
+    best = choose_cluster_count(candidates)
+    if best is None:
+        return 1, candidates, "One cluster: there are too few different images to try more"
+    tried = f"of {candidates[0].clusters} to {candidates[-1].clusters}"
+    if len(sample) < len(index):
+        tried += f", on a sample of {format_count(len(sample), 'image')}"
+    silhouette = f"the mean silhouette is the furthest above chance ({best.silhouette:.3f}, chance {best.chance:.3f})"
+    return best.clusters, candidates, f"{best.clusters} clusters: {tried}, {silhouette}"
 
 
-def _in_order(divided: Division, label: int) -> NDArray[np.int64]:
-    """Places of a cluster's images, the nearest to the center first."""
-    own = np.flatnonzero(divided.labels == label)
-    return own[np.argsort(-divided.similarity[own], kind="stable")]
+def _sort_members(clustering: Clustering, label: int) -> NDArray[np.int64]:
+    """Return the places of a cluster's images, the nearest to the center first."""
+    places = np.flatnonzero(clustering.labels == label)
+    return places[np.argsort(-clustering.similarity[places], kind="stable")]
 
 
-def described(
-    index: Index, divided: Division, own: NDArray[np.int64], folders: Sequence[str] | None, top: int
+def make_cluster(
+    index: Index, clustering: Clustering, places: NDArray[np.int64], folders: Sequence[str] | None, top: int
 ) -> Cluster:
-    """One cluster.
+    """Return a cluster in plain values.
 
     Args:
-        own: places of its images, the nearest to the center first.
-        folders: (N,) of each image; None where they do not look like classes.
-        top: how many representatives, none with the content of another.
+        places: of its images, the nearest to the center first.
+        folders: (N,) of each image; None if they do not look like classes.
+        top: the number of representatives, each with different content.
     """
-    shares = Counter(folders[place] for place in own.tolist()).most_common(FOLDERS) if folders else []
-    _, first = np.unique(index.contents(own), return_index=True)
+    shares = Counter(folders[place] for place in places.tolist()).most_common(MAX_FOLDERS) if folders else []
+    _, first = np.unique(index.get_checksums(places), return_index=True)
     return Cluster(
-        number=int(divided.labels[own[0]]) + 1,
-        images=len(own),
-        cohesion=float(divided.similarity[own].mean()),
-        representatives=tuple(str(index.path(place)) for place in own[np.sort(first)[:top]].tolist()),
-        folders=tuple(FolderShare(folder, number, 100 * number / len(own)) for folder, number in shares),
+        number=int(clustering.labels[places[0]]) + 1,
+        images=len(places),
+        cohesion=float(clustering.similarity[places].mean()),
+        representatives=tuple(str(index.get_path(place)) for place in places[np.sort(first)[:top]].tolist()),
+        folders=tuple(FolderShare(folder, count, 100 * count / len(places)) for folder, count in shares),
     )
 
 
-def _member(index: Index, divided: Division, place: int) -> Member:
-    path, label = str(index.path(place)), int(divided.labels[place])
-    return Member(path, None, None) if label < 0 else Member(path, label + 1, float(divided.similarity[place]))
+def _make_member(index: Index, clustering: Clustering, place: int) -> Member:
+    path, label = str(index.get_path(place)), int(clustering.labels[place])
+    return Member(path, None, None) if label < 0 else Member(path, label + 1, float(clustering.similarity[place]))
 
 
-def _agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tuple[float | None, float | None]:
-    """Normalized mutual information and adjusted Rand index with the folders; images in no cluster are one part."""
+def _measure_agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tuple[float | None, float | None]:
+    """Return normalized mutual information and adjusted Rand index with the folders; unclustered images are a part."""
     if folders is None:
         return None, None
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -141,35 +152,35 @@ def _agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tupl
     return float(normalized_mutual_info_score(folders, labels)), float(adjusted_rand_score(folders, labels))
 
 
-def agreeing(result: ClustersResult) -> str:
-    """How far clusters and folders are the same, in a sentence; empty where folders do not look like classes."""
+def describe_agreement(result: ClustersResult) -> str:
+    """Return the agreement with the folders as a sentence, or "" if they do not look like classes."""
     if result.information is None:
         return ""
-    agree = f"normalized mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
-    return f"With the folders they agree by {agree} (1: the same, 0: unrelated)."
+    measures = f"normalized mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
+    return f"Agreement with the folders: {measures} (1: the same, 0: unrelated)."
 
 
-def about(cluster: Cluster) -> str:
-    """What else there is to say of a cluster."""
+def describe_cluster(cluster: Cluster) -> str:
+    """Return the lead of a cluster in the gallery."""
+    size = f"{format_count(cluster.images, 'image')}; those nearest to the center are shown."
     shares = ", ".join(f"{share.folder} {share.percent:.0f} %" for share in cluster.folders)
-    size = f"{count(cluster.images, 'image')}; those nearest to the center are shown."
-    return f"{size} Mean similarity to the center {cluster.cohesion:.3f}." + (f" From {shares}." if shares else "")
+    return f"{size} Mean similarity to the center: {cluster.cohesion:.3f}." + (f" Folders: {shares}." if shares else "")
 
 
-def gallery(result: ClustersResult) -> list[Group]:
-    """The clusters with their representatives."""
+def make_gallery_groups(result: ClustersResult) -> list[ResultGroup]:
+    """Return the clusters with their representatives."""
     similarity = {member.path: member.similarity for member in result.images}
     groups = []
-    for one in result.clusters:
-        entries = tuple(Entry(path, f"{similarity[path]:.3f}") for path in one.representatives)
-        groups.append(Group(f"Cluster {one.number}", entries, about(one)))
+    for cluster in result.clusters:
+        images = tuple(ResultImage(path, f"{similarity[path]:.3f}") for path in cluster.representatives)
+        groups.append(ResultGroup(f"Cluster {cluster.number}", images, describe_cluster(cluster)))
     return groups
 
 
-def table(result: ClustersResult) -> list[Group]:
-    """All images, by the numbers of their clusters."""
+def make_table_groups(result: ClustersResult) -> list[ResultGroup]:
+    """Return all images, grouped by the number of their cluster."""
     groups = []
     for number, members in groupby(result.images, key=lambda member: member.cluster):
-        entries = tuple(Entry(member.path, "", {"similarity": member.similarity}) for member in members)
-        groups.append(Group(str(number or "none"), entries))
+        images = tuple(ResultImage(member.path, "", {"similarity": member.similarity}) for member in members)
+        groups.append(ResultGroup(str(number or "none"), images))
     return groups

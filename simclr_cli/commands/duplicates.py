@@ -1,4 +1,4 @@
-"""Copies among a run's images, the best of each group first. Nothing is deleted; only what is asked for is moved."""
+"""The duplicates command: groups of duplicates, the best image first. It deletes nothing and moves only on request."""
 
 from __future__ import annotations
 
@@ -12,44 +12,49 @@ from numpy.typing import NDArray
 from simclr_cli.api import DuplicateGroup, DuplicateImage, DuplicatesResult, DuplicatesSettings
 from simclr_cli.core.errors import Interrupted
 from simclr_cli.core.events import Report, progress, silent
-from simclr_cli.core.locks import locked
-from simclr_cli.core.text import count
+from simclr_cli.core.locks import lock_folder
+from simclr_cli.core.text import format_count
 from simclr_cli.images.fingerprints import NEAR_DUPLICATE_MAX_BITS
-from simclr_cli.search.library import choose_run, open_index
-from simclr_cli.search.near_duplicates import Copies, are_copies, find_copies
-from simclr_cli.search.output import Entry, Group, cells, page_of, write_found
-from simclr_cli.search.similarity_scale import Calibration
+from simclr_cli.search.library import open_index, open_library
+from simclr_cli.search.near_duplicates import Duplicates, find_duplicates, is_near_duplicate
+from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
+from simclr_cli.search.similarity_scale import SimilarityScale
 from simclr_cli.store.index import Index
-from simclr_cli.store.moves import Moved, check_destination, check_free, is_still, move_out, put_back, read_journal
+from simclr_cli.store.moves import (
+    MovedFile,
+    check_destination,
+    check_unused,
+    matches_checksum,
+    move_files,
+    read_journal,
+    restore_files,
+)
 
-VIEWS_BELOW = 50  # percent of pairs of views of one image that may be less similar than near copies
-MOST_SIMILAR = 0.999  # that near copies must be at most: of a collapsed encoder all similarities are 1 but for rounding
+VIEW_PERCENT = 50  # of the pairs of views of one image; near-duplicates are at least as similar as these
+MAX_THRESHOLD = 0.999  # a collapsed encoder makes all similarities 1 but for rounding
 
 
 def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> DuplicatesResult:
-    """Groups of copies; with `move_to` all but the best of each are moved there, with `put_back` they come back.
+    """Find groups of duplicates; with `move_to` move all but the best of each there, with `restore` move them back.
 
     Raises:
-        SimclrError: one of its kinds, with what to do next.
+        SimclrError: one of its subclasses, with what to do next.
     """
     if settings.restore is not None:
-        read_journal(settings.restore)  # there is something to do
-        with locked(settings.restore, report):
-            root, done, left = put_back(settings.restore, progress(report, "putting back"), settings.restore_to)
-        return DuplicatesResult(None, 0, None, (), 0, 0, moved=done, moved_to=str(root), not_moved=left)
+        return _restore(settings.restore, settings.restore_to, report)
     if settings.move_to is not None:
-        check_free(settings.move_to)  # before long work
-    chosen = choose_run(settings)
-    out = page_of(settings, chosen.run, "duplicates")
-    index, calibration = open_index(chosen, report)
+        check_unused(settings.move_to)  # before long work
+    library = open_library(settings)
+    out = prepare_output(settings, library.run, "duplicates")
+    index, scale = open_index(library, report)
     if settings.move_to is not None:
         check_destination(settings.move_to, Path(index.root))
-    threshold = least_similarity(settings, calibration)
-    looking = progress(report, "looking at what may be copies")
-    found = find_copies(index, settings.kind, threshold or 0, workers=chosen.workers, progress=looking)
-    groups = tuple(described(group, index, found) for group in found.groups)
+    threshold = resolve_threshold(settings, scale)
+    on_progress = progress(report, "comparing images")
+    found = find_duplicates(index, settings.kind, threshold or 0, workers=library.workers, progress=on_progress)
+    groups = tuple(describe_group(group, index, found) for group in found.groups)
     result = DuplicatesResult(
-        run=str(chosen.run.path),
+        run=str(library.run.path),
         searched=len(index),
         threshold=threshold,
         groups=groups,
@@ -59,100 +64,109 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         out=str(out) if out else None,
     )
     if out is not None:  # before anything moves: the gallery shows the images where they are
-        numbers = out.suffix.lower() != ".html"  # a table is filtered by numbers, a page is looked at
-        shown = as_groups(groups, numbers)
-        write_found(out, result, "Copies", lead_of(result), shown, workers=chosen.workers, report=report)
+        result_groups = make_result_groups(groups, is_table=out.suffix.lower() != ".html")
+        lead = summarize(result)
+        write_results(out, result, "Duplicates", lead, result_groups, workers=library.workers, report=report)
     if settings.move_to is None:
         return result
-    with locked(settings.move_to, report):
-        return _moved(settings.move_to, index, found, result, report)
+    with lock_folder(settings.move_to, report):
+        return _move_duplicates(settings.move_to, index, found, result, report)
 
 
-def least_similarity(settings: DuplicatesSettings, calibration: Calibration) -> float | None:
-    """From where on two images may be near copies; None where near copies are not looked for."""
+def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResult:
+    read_journal(folder)  # fails if no files were moved there
+    with lock_folder(folder, report):
+        restored_to, restored, not_moved = restore_files(folder, progress(report, "restoring"), root)
+    return DuplicatesResult(None, 0, None, (), 0, 0, moved=restored, moved_to=str(restored_to), not_moved=not_moved)
+
+
+def resolve_threshold(settings: DuplicatesSettings, scale: SimilarityScale) -> float | None:
+    """Return the least similarity of near-duplicates, or None for exact duplicates only."""
     if settings.kind == "exact":
         return None
     if settings.min_similarity is not None:
         return settings.min_similarity
-    return min(calibration.views_at(VIEWS_BELOW), MOST_SIMILAR)
+    return min(scale.view_quantile(VIEW_PERCENT), MAX_THRESHOLD)
 
 
-def described(group: NDArray[np.int64], index: Index, found: Copies) -> DuplicateGroup:
-    """One group in plain values, each copy beside the best."""
+def describe_group(group: NDArray[np.int64], index: Index, found: Duplicates) -> DuplicateGroup:
+    """Return a group in plain values, each image compared with the best one, which is the first."""
     similarity = index.h.take(group) @ index.h.take(group[:1])[0]
-    first, best = index.images[group[0]], found.looks.get(int(group[0]))
-    copies = []
+    best, reference = index.images[group[0]], found.fingerprints.get(int(group[0]))
+    images = []
     for place, cosine in zip(group.tolist(), similarity.tolist(), strict=True):
-        image, look = index.images[place], found.looks.get(place)
-        exact = bool((image["checksum"] == first["checksum"]).all())
-        copies.append(
+        image, fingerprint = index.images[place], found.fingerprints.get(place)
+        exact = bool((image["checksum"] == best["checksum"]).all())
+        images.append(
             DuplicateImage(
-                path=str(index.path(place)),
+                path=str(index.get_path(place)),
                 exact=exact,
                 similarity=1.0 if exact else cosine,
-                hash_distance=(look.hash ^ best.hash).bit_count() if look and best else None,
+                hash_distance=(fingerprint.hash ^ reference.hash).bit_count() if fingerprint and reference else None,
                 width=int(image["size"][1]),
                 height=int(image["size"][0]),
                 bytes=int(image["bytes"]),
-                sharpness=look.sharpness if look else None,
+                sharpness=fingerprint.sharpness if fingerprint else None,
             )
         )
-    return DuplicateGroup(tuple(copies), sum(copy.bytes for copy in copies[1:]))
+    return DuplicateGroup(tuple(images), sum(image.bytes for image in images[1:]))
 
 
-def lead_of(result: DuplicatesResult) -> str:
-    """What the page says above the groups."""
-    spared = f"{count(result.duplicates, 'file')} that could go, {result.bytes / 1e6:,.1f} MB"
+def summarize(result: DuplicatesResult) -> str:
+    """Return the lead of the page."""
+    counts = f"{format_count(len(result.groups), 'group')}, {format_count(result.duplicates, 'duplicate')}"
     near = (
         "" if result.threshold is None
-        else f" Near copies are at least {result.threshold:.3f} similar and at most {NEAR_DUPLICATE_MAX_BITS} of 64"
-        " bits apart, or joined by such."
+        else f" Near-duplicates have a similarity of at least {result.threshold:.3f} and a hash distance of at most"
+        f" {NEAR_DUPLICATE_MAX_BITS} of 64 bits, directly or by way of others in the group."
     )  # fmt: skip
-    return f"{result.searched:,} images, {count(len(result.groups), 'group')}, {spared}. Best copy first.{near}"
+    return f"{result.searched:,} images, {counts}, {result.bytes / 1e6:,.1f} MB. The best image is first.{near}"
 
 
-def as_groups(groups: Sequence[DuplicateGroup], numbers: bool = False) -> list[Group]:
-    """What is written to a file; with `numbers` groups are called by these alone."""
+def make_result_groups(groups: Sequence[DuplicateGroup], *, is_table: bool = False) -> list[ResultGroup]:
+    """Return the groups for a gallery, or for a table, where a group's heading is only its number."""
     return [
-        Group(
-            heading=str(number) if numbers else f"{number}. {Path(group.images[0].path).name}",
-            entries=tuple(_entry(copy, best=False) for copy in group.images[1:]),
-            lead=f"Without the others {group.bytes / 1e6:,.2f} MB would be free.",
-            sample=_entry(group.images[0], best=True),
+        ResultGroup(
+            heading=str(number) if is_table else f"{number}. {Path(group.images[0].path).name}",
+            images=tuple(_make_result_image(image, best=False) for image in group.images[1:]),
+            lead=f"Without the others, {group.bytes / 1e6:,.2f} MB would be free.",
+            sample=_make_result_image(group.images[0], best=True),
         )
         for number, group in enumerate(groups, start=1)
     ]
 
 
-def _entry(copy: DuplicateImage, *, best: bool) -> Entry:
-    alike = "best copy" if best else "the same file" if copy.exact else f"{copy.similarity:.3f} similar"
-    words = f"{alike}, {copy.width} x {copy.height}, {copy.bytes / 1e3:,.0f} kB"
-    return Entry(copy.path, words, {"best": best, **cells(copy)})
+def _make_result_image(image: DuplicateImage, *, best: bool) -> ResultImage:
+    kind = "best image" if best else "the same file" if image.exact else f"{image.similarity:.3f} similar"
+    caption = f"{kind}, {image.width} x {image.height}, {image.bytes / 1e3:,.0f} kB"
+    return ResultImage(image.path, caption, {"best": best, **collect_cells(image)})
 
 
-def _moved(folder: Path, index: Index, found: Copies, result: DuplicatesResult, report: Report) -> DuplicatesResult:
-    """All but the best copies moved out, where the best is still what it was, and they are copies of it themselves."""
-    files: list[Moved] = []
-    left: list[str] = []
+def _move_duplicates(
+    folder: Path, index: Index, found: Duplicates, result: DuplicatesResult, report: Report
+) -> DuplicatesResult:
+    """Move the direct duplicates of each best image that is unchanged, and list the others as not moved."""
+    files: list[MovedFile] = []
+    not_moved: list[str] = []
     for group in found.groups:
         checksums = (checksum.tobytes().hex() for checksum in index.images["checksum"][group])
-        best, *others = map(Moved, map(index.name, group.tolist()), checksums)
-        look, *looks = map(found.looks.get, group.tolist())
-        kept = is_still(Path(index.root) / best.name, best.checksum)
-        for one, its_look in zip(others, looks, strict=True):
-            path = Path(index.root) / one.name
-            if not kept:
-                left.append(f"{path}: its best copy {best.name} is gone, or has changed")
-            elif one.checksum == best.checksum or are_copies(its_look, look):
-                files.append(one)
+        best, *others = map(MovedFile, map(index.get_name, group.tolist()), checksums)
+        best_fingerprint, *fingerprints = map(found.fingerprints.get, group.tolist())
+        best_is_unchanged = matches_checksum(Path(index.root) / best.name, best.checksum)
+        for file, fingerprint in zip(others, fingerprints, strict=True):
+            path = Path(index.root) / file.name
+            if not best_is_unchanged:
+                not_moved.append(f"{path}: its best image {best.name} is missing or has changed")
+            elif file.checksum == best.checksum or is_near_duplicate(fingerprint, best_fingerprint):
+                files.append(file)
             else:
-                left.append(f"{path}: a copy of copies of {best.name}, not of that itself")
+                not_moved.append(f"{path}: a duplicate of other duplicates of {best.name}, not of that image")
     if not files:
-        return dataclasses.replace(result, not_moved=tuple(left))
+        return dataclasses.replace(result, not_moved=tuple(not_moved))
     try:
-        moved, more = move_out(Path(index.root), folder, files, progress(report, "moving"))
+        moved, more = move_files(Path(index.root), folder, files, progress(report, "moving"))
     except Interrupted as stop:
         raise type(stop)(
-            "Stopped while files were moved.", f"Put them back with: simclr duplicates --restore {folder}"
+            "Interrupted while files were moved.", f"Restore them with: simclr duplicates --restore {folder}"
         ) from None
-    return dataclasses.replace(result, moved=moved, moved_to=str(folder), not_moved=(*left, *more))
+    return dataclasses.replace(result, moved=moved, moved_to=str(folder), not_moved=(*not_moved, *more))

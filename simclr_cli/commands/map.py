@@ -1,4 +1,4 @@
-"""The images of a run as a map to explore in the browser: near ones are alike by their vectors."""
+"""The map command: an interactive map of a run's images, on which similar images are close."""
 
 from __future__ import annotations
 
@@ -11,128 +11,129 @@ import numpy as np
 from simclr_cli.api import MapResult, MapSettings
 from simclr_cli.core.errors import InputError, require_extra
 from simclr_cli.core.events import Note, Report, progress, silent
-from simclr_cli.core.files import make_folder, write_bytes
-from simclr_cli.core.seeds import Purpose, numpy_generator
-from simclr_cli.core.text import count
+from simclr_cli.core.files import prepare_folder, write_bytes
+from simclr_cli.core.seeds import Purpose, create_numpy_generator
+from simclr_cli.core.text import format_count
 from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.layout import along_a_curve, neighbors_wanted, principal_components, t_sne
-from simclr_cli.engine.nearest import nearest_others
+from simclr_cli.engine.layout import compute_principal_components, compute_tsne, count_tsne_neighbors, order_along_curve
+from simclr_cli.engine.nearest import find_neighbors
 from simclr_cli.images.labels import read_labels
-from simclr_cli.images.thumbnails import each_thumbnail
-from simclr_cli.pages.images import sheets, thumbnail_side, thumbnail_step
-from simclr_cli.pages.map import NEIGHBORS, Mapped, map_page
-from simclr_cli.search.library import choose_run, open_index
+from simclr_cli.images.thumbnails import make_thumbnails
+from simclr_cli.pages.images import choose_thumbnail_side, choose_thumbnail_step, pack_sprites
+from simclr_cli.pages.map import NEIGHBORS_PER_IMAGE, ImageMap, render_map
+from simclr_cli.search.library import open_index, open_library
 from simclr_cli.store.index import Index
 
-UNLABELLED = "(no label)"
-TOP = "(top folder)"
+NO_LABEL = "(no label)"
+TOP_FOLDER = "(top folder)"
 
 
 def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
-    """Write the page of the map of a run's own images.
+    """Write the page with the map of a run's images.
 
     Raises:
-        SimclrError: one of its kinds, with what to do next.
+        SimclrError: one of its subclasses, with what to do next.
     """
     started = time.monotonic()
     if settings.layout == "tsne":  # before long work, as the labels
         require_extra("openTSNE", "map", "--layout tsne")
     labels = None if settings.labels is None else read_labels(settings.labels)
-    make_folder(settings.out.absolute().parent)
-    chosen = choose_run(settings)
-    index, _ = open_index(chosen, report)
-    mapped, explained = place(index, settings, groupings(index, labels, settings), report)
-    side, step = thumbnail_side(len(mapped.names)), thumbnail_step(len(mapped.names))
-    paths = [mapped.root / name for name in mapped.names[::step]]
-    tell = progress(report, "making thumbnails")
-    packed = list(sheets(each_thumbnail(paths, side, chosen.workers, oversampling=2, progress=tell), side))
-    if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in packed):
-        report(Note(f"{count(missing, 'image')} can no longer be decoded: no thumbnail.", warning=True))
-    lead = f"{count(len(mapped.names), 'image')}. {_in_words(settings, explained)}"
-    page = map_page(f"Map of {chosen.run.path.name}", lead, mapped, packed, side, step).encode("utf-8")
+    prepare_folder(settings.out.absolute().parent)
+    library = open_library(settings)
+    index, _ = open_index(library, report)
+    image_map, explained = lay_out(index, settings, collect_groupings(index, labels, settings), report)
+    side, step = choose_thumbnail_side(len(image_map.names)), choose_thumbnail_step(len(image_map.names))
+    paths = [image_map.root / name for name in image_map.names[::step]]
+    on_progress = progress(report, "making thumbnails")
+    thumbnails = make_thumbnails(paths, side, library.workers, oversampling=2, progress=on_progress)
+    sheets = list(pack_sprites(thumbnails, side))
+    if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in sheets):
+        report(Note(f"No thumbnail of {format_count(missing, 'image')}, which cannot be decoded now.", warning=True))
+    lead = f"{format_count(len(image_map.names), 'image')}. {_describe_layout(settings, explained)}"
+    page = render_map(f"Map of {library.run.path.name}", lead, image_map, sheets, side, step).encode("utf-8")
     write_bytes(settings.out, page)
     return MapResult(
-        run=str(chosen.run.path),
+        run=str(library.run.path),
         out=str(settings.out),
-        images=len(mapped.names),
+        images=len(image_map.names),
         layout=settings.layout,
         explained=explained,
-        groupings=tuple(mapped.groupings),
+        groupings=tuple(image_map.groupings),
         bytes=len(page),
         seconds=time.monotonic() - started,
     )
 
 
-def place(
-    index: Index, settings: MapSettings, grouped: Mapping[str, Sequence[str]], report: Report
-) -> tuple[Mapped, float | None]:
-    """Where each image lies, and which ones are nearest to it, in the order of the page.
+def lay_out(
+    index: Index, settings: MapSettings, groupings: Mapping[str, Sequence[str]], report: Report
+) -> tuple[ImageMap, float | None]:
+    """Compute the position and the nearest neighbors of each image.
 
     Args:
-        grouped: what the map can be colored by: a label for each place in the index.
+        groupings: the choices of colors: a label for each place in the index.
 
     Returns:
-        The map, and the share of the variance that its two directions hold; None where there are no such.
+        The map, and the explained share of the variance, or None if the positions are no principal components.
 
     Raises:
-        MachineError: the layout needs a library that is not there.
+        MachineError: the layout needs a library that is not installed.
     """
-    places, explained = principal_components(index.h, 2)
-    wanted = max(NEIGHBORS, neighbors_wanted(len(index)) if settings.layout == "tsne" else 0)
-    similarities, near = nearest_others(index.h, wanted, progress=progress(report, "finding neighbors"))
+    positions, explained = compute_principal_components(index.h, 2)
+    count = max(NEIGHBORS_PER_IMAGE, count_tsne_neighbors(len(index)) if settings.layout == "tsne" else 0)
+    similarities, neighbors = find_neighbors(index.h, count, progress=progress(report, "finding neighbors"))
     if settings.layout == "tsne":
-        report(Note("Placing the images by t-SNE."))
-        places, explained = t_sne(similarities, near, places), None
-    order = along_a_curve(places)
+        report(Note("Computing the layout by t-SNE."))
+        positions, explained = compute_tsne(similarities, neighbors, positions), None
+    order = order_along_curve(positions)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     names = index.names
-    mapped = Mapped(
+    image_map = ImageMap(
         root=Path(index.root),
         names=[names[i] for i in order],
-        places=places[order],
-        similarities=similarities[order, :NEIGHBORS],
-        neighbors=rank[near[order, :NEIGHBORS]],
-        groupings={name: [labels[i] for i in order] for name, labels in grouped.items()},
+        positions=positions[order],
+        similarities=similarities[order, :NEIGHBORS_PER_IMAGE],
+        neighbors=rank[neighbors[order, :NEIGHBORS_PER_IMAGE]],
+        groupings={name: [labels[i] for i in order] for name, labels in groupings.items()},
     )
-    return mapped, explained
+    return image_map, explained
 
 
-def groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSettings) -> dict[str, list[str]]:
-    """What the map can be colored by: a label for each place in the index.
+def collect_groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSettings) -> dict[str, list[str]]:
+    """Return the choices of colors: a label for each place in the index.
 
     Raises:
-        InputError: a table that names no image.
+        InputError: a table without any image of the index.
     """
-    found: dict[str, list[str]] = {}
+    groupings: dict[str, list[str]] = {}
     if labels is not None:
-        found["label"] = [labels.get(name, UNLABELLED) for name in index.names]
-        if all(label == UNLABELLED for label in found["label"]):
+        groupings["label"] = [labels.get(name, NO_LABEL) for name in index.names]
+        if all(label == NO_LABEL for label in groupings["label"]):
             raise InputError(
                 f"{settings.labels} names no image of {index.root}.",
-                f"Give paths relative to that folder, such as {index.name(0)}.",
+                f"Use paths relative to that folder, such as {index.get_name(0)}.",
             )
-    folders = _folders(index.names)
+    folders = _find_folders(index.names)
     if len(set(folders)) > 1:
-        found["folder"] = folders
-    if settings.clusters is not None:
-        draw = numpy_generator(settings.seed, Purpose.CLUSTERS, settings.clusters)  # as `simclr clusters` does
-        found["cluster"] = [str(number + 1) for number in k_means(index.h, settings.clusters, draw).tolist()]
-    return found
+        groupings["folder"] = folders
+    if settings.clusters is not None:  # the same as those of `simclr clusters`
+        generator = create_numpy_generator(settings.seed, Purpose.CLUSTERS, settings.clusters)
+        groupings["cluster"] = [str(label + 1) for label in k_means(index.h, settings.clusters, generator).tolist()]
+    return groupings
 
 
-def _folders(names: Sequence[str]) -> list[str]:
-    """The folder of each image, at the first level that tells images apart."""
+def _find_folders(names: Sequence[str]) -> list[str]:
+    """Return the folder of each image, down to the first level at which they differ."""
     parts = [name.split("/")[:-1] for name in names]
     level = 0
     while all(len(part) > level for part in parts) and len({part[level] for part in parts}) == 1:
         level += 1
-    return ["/".join(part[: level + 1]) or TOP for part in parts]
+    return ["/".join(part[: level + 1]) or TOP_FOLDER for part in parts]
 
 
-def _in_words(settings: MapSettings, explained: float | None) -> str:
+def _describe_layout(settings: MapSettings, explained: float | None) -> str:
     if settings.layout == "tsne":
-        return "Placed by t-SNE: neighbors are alike; how far groups are from one another says little."
+        return "Layout by t-SNE: nearby images are similar; distances between groups mean little."
     if explained is None:
-        return "Their vectors are all the same."
-    return f"Placed by the two directions in which their vectors differ most: {100 * explained:.0f} % of the variance."
+        return "All embeddings are equal."
+    return f"Layout by the first two principal components: {100 * explained:.0f} % of the variance."

@@ -1,4 +1,4 @@
-"""The images that are least like the others: strays, wrong files, rare things."""
+"""The outliers command: the images least similar to their nearest neighbors, such as wrong or rare ones."""
 
 from __future__ import annotations
 
@@ -8,100 +8,103 @@ from numpy.typing import NDArray
 from simclr_cli.api import Outlier, OutliersResult, OutliersSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Report, progress, silent
-from simclr_cli.core.text import closeness, count
-from simclr_cli.engine.outliers import Oddness, oddness, percent_below, robust_z
-from simclr_cli.search.library import choose_run, open_index, within
-from simclr_cli.search.output import Entry, Group, cells, page_of, write_found
-from simclr_cli.search.similarity_scale import Calibration
+from simclr_cli.core.text import describe_similarity, format_count
+from simclr_cli.engine.outliers import OutlierScores, compute_percentiles, compute_robust_z_scores, score_outliers
+from simclr_cli.search.library import match_pattern, open_index, open_library
+from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
+from simclr_cli.search.similarity_scale import SimilarityScale
 from simclr_cli.store.index import Index
 
-STANDS_OUT = 3.5  # robust z above which an image is one: Iglewicz & Hoaglin 1993
+MIN_OUTLIER_Z = 3.5  # robust z above which an image is an outlier: Iglewicz & Hoaglin 1993
 
 
 def outliers(settings: OutliersSettings, *, report: Report = silent) -> OutliersResult:
-    """The oddest images of a run first, by the distance to their nearest others.
+    """List the images of a run by the distance to their nearest neighbors, the farthest first.
 
-    Images of equal content count as one, so that a stray that is there eleven times is not at home among its copies.
+    Images with equal content count as one, so that an outlier with ten duplicates is still far from the others.
 
     Raises:
-        SimclrError: one of its kinds, with what to do next.
+        SimclrError: one of its subclasses, with what to do next.
     """
-    chosen = choose_run(settings)
-    out = page_of(settings, chosen.run, "outliers")  # before long work
-    index, calibration = open_index(chosen, report)
-    among, copies = contents(index, settings.within)
+    library = open_library(settings)
+    out = prepare_output(settings, library.run, "outliers")  # before long work
+    index, scale = open_index(library, report)
+    among, duplicates = select_distinct(index, settings.within)
     if int(among.sum()) < 2:
-        raise InputError("There are fewer than two different images.", "Compare more of them.")
-    found = oddness(index.h, settings.neighbors, None if among.all() else among, progress(report, "comparing"))
-    z = robust_z(found.score)
+        raise InputError("There are fewer than two different images.", "Use a folder with more images.")
+    scores = score_outliers(index.h, settings.neighbors, None if among.all() else among, progress(report, "comparing"))
+    z = compute_robust_z_scores(scores.score)
     result = OutliersResult(
-        run=str(chosen.run.path),
-        searched=len(found.places),
-        neighbors=found.neighbors,
-        outliers=None if z is None else int((z > STANDS_OUT).sum()),
-        images=oddest(index, found, z, copies, calibration, settings.top),
+        run=str(library.run.path),
+        searched=len(scores.places),
+        neighbors=scores.neighbors,
+        outliers=None if z is None else int((z > MIN_OUTLIER_Z).sum()),
+        images=list_outliers(index, scores, z, duplicates, scale, settings.top),
         out=None if out is None else str(out),
     )
     if out is not None:
-        lead = f"{count(result.searched, 'image')} of {index.root}, each compared to its {found.neighbors} nearest."
-        entries = tuple(Entry(one.path, told(one), cells(one)) for one in result.images)
-        group = Group("The oddest first", entries, standing_out(result))
-        write_found(out, result, "Odd images", lead, [group], workers=chosen.workers, report=report)
+        compared = f"each compared with its {scores.neighbors} nearest neighbors"
+        lead = f"{format_count(result.searched, 'image')} of {index.root}, {compared}."
+        images = tuple(ResultImage(image.path, describe_score(image), collect_cells(image)) for image in result.images)
+        group = ResultGroup("The least similar first", images, describe_outlier_count(result))
+        write_results(out, result, "Outliers", lead, [group], workers=library.workers, report=report)
     return result
 
 
-def contents(index: Index, pattern: str) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Which images are compared: of those whose path fits, the first of each content.
+def select_distinct(index: Index, pattern: str) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Select the images to compare: of those whose path matches the pattern, the first with each content.
 
     Returns:
-        (N,) bool; and how many of those that fit have the content of each (N,) int64.
+        (N,) bool; and for each matching image the number of those with its content, (N,) int64.
     """
-    fits = within(index, pattern)
-    places = np.arange(len(index)) if fits is None else np.flatnonzero(fits)
-    keys = index.contents(places)
-    _, first, inverse, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-    among, copies = np.zeros(len(index), bool), np.zeros(len(index), np.int64)
+    is_match = match_pattern(index, pattern)
+    places = np.arange(len(index)) if is_match is None else np.flatnonzero(is_match)
+    checksums = index.get_checksums(places)
+    _, first, inverse, counts = np.unique(checksums, return_index=True, return_inverse=True, return_counts=True)
+    among, duplicates = np.zeros(len(index), bool), np.zeros(len(index), np.int64)
     among[places[first]] = True
-    copies[places] = counts[inverse.reshape(-1)]
-    return among, copies
+    duplicates[places] = counts[inverse.reshape(-1)]
+    return among, duplicates
 
 
-def oddest(
+def list_outliers(
     index: Index,
-    found: Oddness,
+    scores: OutlierScores,
     z: NDArray[np.float64] | None,
-    copies: NDArray[np.int64],
-    calibration: Calibration,
+    duplicates: NDArray[np.int64],
+    scale: SimilarityScale,
     top: int,
 ) -> tuple[Outlier, ...]:
-    """The `top` of them in words of the result, ties in the order of the index."""
-    percent, similarity = percent_below(found.score), found.similarity.tolist()
-    order = np.argsort(-found.score, kind="stable")[:top]
+    """Return the `top` images by score, ties in the order of the index."""
+    percentiles, similarity = compute_percentiles(scores.score), scores.similarity.tolist()
+    order = np.argsort(-scores.score, kind="stable")[:top]
     return tuple(
         Outlier(
             rank=rank,
-            path=str(index.path(int(found.places[i]))),
-            score=float(found.score[i]),
-            percentile=float(percent[i]),
+            path=str(index.get_path(int(scores.places[i]))),
+            score=float(scores.score[i]),
+            percentile=float(percentiles[i]),
             z=None if z is None else float(z[i]),
-            nearest=str(index.path(int(found.nearest[i]))),
+            nearest=str(index.get_path(int(scores.nearest[i]))),
             similarity=similarity[i],
-            above_random=calibration.above_random(similarity[i]),
-            above_views=calibration.above_views(similarity[i]),
-            duplicates=int(copies[found.places[i]]),
+            above_random=scale.above_random(similarity[i]),
+            above_views=scale.above_views(similarity[i]),
+            duplicates=int(duplicates[scores.places[i]]),
         )
         for rank, i in enumerate(order.tolist(), 1)
     )
 
 
-def told(one: Outlier) -> str:
-    """An image's score in words."""
-    z = "" if one.z is None else f" (robust z {one.z:.1f})"
-    return f"{one.score:.3f}{z}; its nearest is {closeness(one.above_random, one.above_views)}"
+def describe_score(image: Outlier) -> str:
+    """Return the caption of an image."""
+    z = "" if image.z is None else f" (robust z {image.z:.1f})"
+    similarity = describe_similarity(image.above_random, image.above_views)
+    return f"{image.score:.3f}{z}; its nearest neighbor is {similarity}"
 
 
-def standing_out(result: OutliersResult) -> str:
-    """How many stand out, in a sentence; empty where that cannot be said."""
+def describe_outlier_count(result: OutliersResult) -> str:
+    """Return the number of outliers as a sentence, or "" if most scores are equal."""
     if result.outliers is None:
         return ""
-    return f"{result.outliers:,} stand out: more than {STANDS_OUT} robust standard deviations above the median."
+    outliers = format_count(result.outliers, "outlier")
+    return f"{outliers}: more than {MIN_OUTLIER_Z} robust standard deviations above the median."

@@ -1,4 +1,4 @@
-"""Images -> the classes that a classifier of ours takes them for, with probabilities."""
+"""`simclr predict`: the most probable classes of images by a classifier of `finetune`."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from torch import nn
 from simclr_cli.api import ClassProbability, Prediction, PredictResult, PredictSettings
 from simclr_cli.core.errors import InputError, RunError, SettingsError
 from simclr_cli.core.events import Note, Report, silent
-from simclr_cli.core.files import make_folder, write_csv, write_json
-from simclr_cli.core.text import as_cell, as_words
+from simclr_cli.core.files import prepare_folder, write_csv, write_json
+from simclr_cli.core.text import escape_name_for_csv, escape_value_for_csv
 from simclr_cli.encode.embed import embed_files
-from simclr_cli.encode.load import ReadyEncoder, pick_device
-from simclr_cli.encode.model_card import labels_from_config, spec_from_config
+from simclr_cli.encode.load import LoadedEncoder, resolve_device
+from simclr_cli.encode.model_card import parse_class_names, parse_spec
 from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.images.threads import count_workers
-from simclr_cli.search.queries import gather
+from simclr_cli.search.queries import collect_images
 from simclr_cli.store.models import read_model
 from simclr_cli.store.run import find_classifier
 
 
 def predict(settings: PredictSettings, *, report: Report = silent) -> PredictResult:
-    """The most probable classes of every image given, each prepared as for `embed`.
+    """Predict the classes of images, which are cropped as for `embed`.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
     folder = settings.classifier or find_classifier(settings.run, settings.runs)
-    ready, linear, labels = load_classifier(folder, pick_device(settings.device))
+    ready, linear, labels = load_classifier(folder, resolve_device(settings.device))
     if settings.out is not None:
-        make_folder(settings.out.absolute().parent)  # before long work
-    report(Note(f"Predicting by {folder}."))
+        prepare_folder(settings.out.absolute().parent)  # before long work
+    report(Note(f"Predicting with {folder}."))
     workers = count_workers(settings.workers)
-    gathered, skipped = gather(settings.queries, workers, report, strict=False)
-    paths = [path for some in gathered for path in some]
+    images, skipped = collect_images(settings.queries, workers, report, strict=False)
+    paths = list(chain(*images))
     h, unusable = embed_files(
         ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
     )
     skipped += [f"{paths[i]}: {unusable.reason}" for i, unusable in unusable.items()]
     if not len(h):
-        raise InputError(f"No image could be decoded ({skipped[0]}).", "Give whole images.")
+        raise InputError(f"No image could be decoded ({skipped[0]}).", "Use images that open in an image viewer.")
     with torch.inference_mode():
         probabilities = linear(torch.from_numpy(h)).softmax(dim=1)
-    whole = [path for i, path in enumerate(paths) if i not in unusable]
+    decoded = [path for i, path in enumerate(paths) if i not in unusable]
     predictions = []
-    for path, row in zip(whole, probabilities, strict=True):
+    for path, row in zip(decoded, probabilities, strict=True):
         order = row.argsort(descending=True, stable=True)[: settings.top].tolist()  # ties in the classes' order
-        likely = tuple(ClassProbability(labels[i], float(row[i])) for i in order)
-        predictions.append(Prediction(str(path), likely[0].label, likely[0].probability, likely))
+        top = tuple(ClassProbability(labels[i], float(row[i])) for i in order)
+        predictions.append(Prediction(str(path), top[0].label, top[0].probability, top))
     result = PredictResult(
         classifier=str(folder),
         model_checksum=ready.checksum,
@@ -65,34 +65,34 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     return result
 
 
-def load_classifier(folder: Path, device: torch.device) -> tuple[ReadyEncoder, nn.Linear, tuple[str, ...]]:
-    """Load f, the linear classifier (on the CPU) and the names of its outputs from a folder that `finetune` wrote.
+def load_classifier(folder: Path, device: torch.device) -> tuple[LoadedEncoder, nn.Linear, tuple[str, ...]]:
+    """Load encoder, linear classifier (on the CPU) and class names from a folder of `finetune`.
 
     Raises:
-        RunError: it is none, or damaged, or of a newer version.
+        RunError: the folder is not a classifier's, damaged, or of a newer version.
     """
     config, state = read_model(folder, "Make a classifier with: simclr finetune FOLDER")
-    labels = labels_from_config(folder / "config.json", config)
-    spec = spec_from_config(folder / "config.json", config)
+    labels = parse_class_names(folder / "config.json", config)
+    spec = parse_spec(folder / "config.json", config)
     try:
         encoder, linear = split_classifier(spec, len(labels), state)
-    except SettingsError as error:  # of the classifier's, not of what was typed
-        raise RunError(error.what, error.remedy) from None
+    except SettingsError as error:  # in the classifier's files, not in the command
+        raise RunError(error.problem, error.remedy) from None
     checksum = config["simclr"]["model_checksum"]
-    return ReadyEncoder(encoder.to(device), device, str(folder), checksum), linear, labels
+    return LoadedEncoder(encoder.to(device), device, str(folder), checksum), linear, labels
 
 
 def write_predictions(out: Path, result: PredictResult) -> None:
-    """The whole result as JSON, or a table: path, label, probability, label_2, probability_2, ...
+    """Write the whole result as JSON, or a CSV: path, label, probability, label_2, probability_2, ...
 
-    In the table names and labels are as `names` writes them.
+    The CSV has names and labels as `core.text` escapes them.
     """
     if out.suffix.lower() == ".json":
         return write_json(out, dataclasses.asdict(result))
     ranks = range(2, len(result.predictions[0].classes) + 1)
     columns = ["path", "label", "probability", *(f"{name}_{i}" for i in ranks for name in ("label", "probability"))]
     rows = []
-    for one in result.predictions:
-        cells = ((as_words(each.label), f"{each.probability:.6f}") for each in one.classes)
-        rows.append([as_cell(one.path), *chain(*cells)])
+    for prediction in result.predictions:
+        cells = ((escape_value_for_csv(top.label), f"{top.probability:.6f}") for top in prediction.classes)
+        rows.append([escape_name_for_csv(prediction.path), *chain(*cells)])
     return write_csv(out, columns, rows)

@@ -7,7 +7,10 @@ import dataclasses
 import statistics
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,233 +18,286 @@ from torch import Tensor
 
 from simclr_cli.api import PretrainResult, PretrainSettings, ResolvedSettings
 from simclr_cli.commands.report import try_report
-from simclr_cli.core.distributed import Ranks, connected
+from simclr_cli.core.distributed import ProcessGroup, join_process_group
 from simclr_cli.core.errors import CollapseError, InputError, MachineError, require_extra
 from simclr_cli.core.events import (
     CensusTaken,
+    Choice,
     EpochDone,
     Event,
     Note,
     PlanMade,
     Report,
-    TrainingEnded,
+    StopController,
     progress,
     silent,
 )
-from simclr_cli.core.files import make_folder, write_json
-from simclr_cli.core.hardware import free_memory
-from simclr_cli.core.world import Place
-from simclr_cli.encode.load import pick_device
-from simclr_cli.encode.model_card import model_card, timm_config
+from simclr_cli.core.files import prepare_folder, write_json
+from simclr_cli.core.hardware import get_free_memory
+from simclr_cli.core.world import World
+from simclr_cli.encode.load import resolve_device
+from simclr_cli.encode.model_card import build_timm_config, render_model_card
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.images.cache import DecodedImages, decode_once, lack_of_room, stored_side
+from simclr_cli.images.cache import DecodedImages, decode_images, describe_cache_shortage, stored_side
 from simclr_cli.images.census import Census
-from simclr_cli.images.groups import group
-from simclr_cli.images.loader import Batches
+from simclr_cli.images.groups import group_images
+from simclr_cli.images.loader import BatchLoader
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
-from simclr_cli.search.near_duplicates import join_alike
-from simclr_cli.store.history import EventFiles, read_epochs
+from simclr_cli.search.near_duplicates import join_near_duplicates
+from simclr_cli.store.history import TensorBoardWriter, read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
-from simclr_cli.train.loop import build_model, train
-from simclr_cli.train.monitor import Monitor, kept_out
-from simclr_cli.train.outcome import outcome
-from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded, resolve
-from simclr_cli.train.profiling import bytes_a_view, lack_of_disk, seconds_a_image
-from simclr_cli.train.resume import alone, begin, explain, settle
-from simclr_cli.train.run_images import check_images
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.loop import Training, build_model
+from simclr_cli.train.monitor import Monitor, draw_held_out
+from simclr_cli.train.outcome import Outcome, judge_training
+from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded_images, resolve
+from simclr_cli.train.profiling import describe_disk_shortage, measure_bytes_per_view, measure_seconds_per_image
+from simclr_cli.train.resume import describe_run, explain_more_epochs, lock_run, open_run
+from simclr_cli.train.run_images import check_unchanged_images
 
-FORWARD = 1 / 3  # of the time of a step, which all micro-batches but the last take once more
+FORWARD_SHARE = 1 / 3  # of the time of a step; all micro-batches but the last need it once more
 
 
-def pretrain(settings: PretrainSettings, *, report: Report = silent) -> PretrainResult:
-    """Train on a folder of images, or go on with a run that was stopped.
+@dataclass(frozen=True)
+class Preparation:
+    """A run before its images are decoded; plan, model and previous run in the main process only."""
 
-    `report` may raise `Interrupted` at any event: a run in training is then saved and can be resumed. Where torchrun
-    or srun has started several processes, each calls this and they work as one: the first one plans and writes.
+    run: RunFolder
+    settings: ResolvedSettings
+    census: Census
+    plan: PlanMade | None = None
+    model: SimCLR | None = None
+    previous: RunInfo | None = None  # of a run that is resumed
+
+
+def pretrain(
+    settings: PretrainSettings, *, report: Report = silent, stop: StopController | None = None
+) -> PretrainResult:
+    """Train on a folder of images, or resume a run.
+
+    Where torchrun or srun has started several processes, each calls this and they work as one: the main one plans and
+    writes.
+
+    Args:
+        report: called with every event. It may raise `Interrupted`: the training is then saved and can be resumed.
+        stop: lets another thread request a stop, or save the training while a step is running.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    place = Place.found(devices=settings.devices)
-    device = pick_device(settings.device, place)
-    with connected(place, device) as ranks, contextlib.ExitStack() as held:
-        return _pretrain(settings, device, ranks, held, report)
-
-
-def _pretrain(
-    settings: PretrainSettings, device: torch.device, ranks: Ranks, held: contextlib.ExitStack, report: Report
-) -> PretrainResult:
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     if settings.tensorboard:
         require_extra("tensorboard", "tensorboard", "--tensorboard")
-    beside = ranks.beside()
-    plan: PlanMade | None = None
-    model: SimCLR | None = None
-    before: RunInfo | None = None
-    told = None
-    if ranks.first:
-        run, chosen, census, plan, model, before = _prepare(settings, device, ranks, beside, report)
-        if not settings.dry_run:
-            held.enter_context(alone(run, report, resumed=chosen.resume))
-        if not ranks.alone:
-            told = [str(run.path.absolute()), chosen.told(), census.told()]
-    told = ranks.share(told)
-    if not ranks.first:
-        run, chosen, census = RunFolder(Path(told[0])), ResolvedSettings.retold(told[1]), Census.retold(told[2])
-    result = PretrainResult(
-        run=str(run.path), finished=False, epochs=chosen.epochs, images=len(census.images),
-        skipped=len(census.skipped), first_loss=None, last_loss=None, images_per_second=None,
-        seconds=time.perf_counter() - began, model_checksum=None, plan=plan, census=census.summary(),
-    )  # fmt: skip
-    if settings.dry_run:
-        return result
+    world = World.from_environment(devices=settings.devices)
+    device = resolve_device(settings.device, world)
+    with join_process_group(world, device) as processes, contextlib.ExitStack() as stack:
+        prepared = _prepare(settings, device, processes, stack, report)
+        if settings.dry_run:
+            return _describe_result(prepared, start_time)
+        job, prepared = _decode(settings, prepared, device, processes, report)
+        if settings.tensorboard and processes.is_main:
+            report = _write_event_files(job.run, report, stack)
+        model = prepared.model or build_model(job.settings).to(device)
+        training = Training(model, job, report, stop, Monitor(job.batches.decoded, job.batches.held_out, job.settings))
+        with training.stop.saving(training):
+            metrics = training.run()
+            outcome = judge_training(metrics, job.settings.batch_size, job.total_steps)
+            checksum = _export(model, job, outcome) if processes.is_main else None
+        page = None
+        if job.info is not None:
+            workers = job.settings.workers
+            page = try_report(job.run, job.info, census=prepared.census, device=device, workers=workers, report=report)
+        if outcome.state == "collapsed":
+            what, _, remedy = outcome.words.partition(". ")
+            raise CollapseError(f"{what}.", remedy)
+        return dataclasses.replace(
+            _describe_result(prepared, start_time, metrics),
+            model_checksum=checksum,
+            state=outcome.state,
+            outcome=outcome.words,
+            report=page,
+        )
 
-    make_folder(run.path)
-    decoded = _decode(census, chosen, count_workers(chosen.workers, beside), ranks, report)
-    listed, census = census, decoded.census
-    fixed = chosen.resume or settings.held_out is not None
-    chosen, amended = fit_to_decoded(chosen, len(decoded), held_out_is_fixed=fixed)
-    for choice in amended:
-        report(Note(f"The plan changes. {choice.name.capitalize()}: {choice.value}, {choice.reason}.", warning=True))
-    info = None
-    if plan is not None:
-        new = {choice.name: choice for choice in amended}
-        plan = dataclasses.replace(plan, choices=tuple(new.get(choice.name, choice) for choice in plan.choices))
-        info = settle(run, chosen, census, plan.choices, listed, before)
-    groups = _groups(decoded, chosen, ranks, report)
 
-    def shrunk(micro_batch: int) -> None:
-        assert info is not None  # with several processes it is an error instead
-        smaller = dataclasses.replace(info.settings, micro_batch=micro_batch)
-        run.write_config(dataclasses.replace(info, settings=smaller).described())
-
-    model = model or build_model(chosen).to(device)
-    out = kept_out(len(decoded), chosen.held_out, chosen.seed)
-    batches = Batches(decoded, chosen.batch_size, chosen.seed, device, ranks, out)
-    watch = Monitor(decoded, out, chosen)
-    telling = _to_event_files(run, report, held) if settings.tensorboard and ranks.first else report
-    metrics = train(model, batches, chosen, run, telling, groups=groups, shrunk=shrunk, look=watch.look)
-
-    found = outcome(metrics, chosen.batch_size, chosen.epochs * batches.steps_per_epoch)
-    checksum, page = None, None
-    if ranks.first:
-        assert info is not None
-        write_json(run.outcome_file, dataclasses.asdict(found))
-        encoder = model.cpu().encoder
-        run.write_projector(model.head.state_dict())
-        card = model_card(encoder, images=len(decoded), epochs=chosen.epochs)
-        checksum = run.write_encoder(encoder.backbone.state_dict(), timm_config(encoder), card)  # the run is finished
-        report(TrainingEnded())
-        page = try_report(run, info, census=census, device=device, workers=chosen.workers, report=report)
-    if found.state == "collapsed":
-        what, _, remedy = found.words.partition(". ")
-        raise CollapseError(f"{what}.", remedy)
-    return dataclasses.replace(
-        result,
-        finished=True,
-        images=len(decoded),
-        skipped=len(census.skipped),
-        first_loss=metrics[0]["loss"],
-        last_loss=metrics[-1]["loss"],
-        images_per_second=statistics.median(row["images_per_second"] for row in metrics),
-        seconds=time.perf_counter() - began,
-        model_checksum=checksum,
-        plan=plan,
-        census=census.summary(),
-        state=found.state,
-        outcome=found.words,
-        report=page,
+def _describe_result(
+    prepared: Preparation, start_time: float, metrics: Sequence[Mapping[str, Any]] = ()
+) -> PretrainResult:
+    """Return the result of a plan, or of a finished training by a row of metrics per epoch."""
+    return PretrainResult(
+        run=str(prepared.run.path),
+        finished=bool(metrics),
+        epochs=prepared.settings.epochs,
+        images=len(prepared.census.images),
+        skipped=len(prepared.census.skipped),
+        first_loss=metrics[0]["loss"] if metrics else None,
+        last_loss=metrics[-1]["loss"] if metrics else None,
+        images_per_second=statistics.median(row["images_per_second"] for row in metrics) if metrics else None,
+        seconds=time.perf_counter() - start_time,
+        model_checksum=None,
+        plan=prepared.plan,
+        census=prepared.census.summary(),
     )
 
 
 def _prepare(
-    settings: PretrainSettings, device: torch.device, ranks: Ranks, beside: int, report: Report
-) -> tuple[RunFolder, ResolvedSettings, Census, PlanMade, SimCLR, RunInfo | None]:
-    """Census and plan, and of a run that goes on what it was; whatever cannot work ends here, before any long work."""
-    run, wanted, before = begin(settings, restarted=ranks.restarted)
-    workers = count_workers(wanted.workers, beside)
-    census = take_census(wanted.images, workers=workers, progress=progress(report, "reading headers"))
-    if before is not None:
-        check_images(run, before.settings.images, census, wanted, report)
-    if wanted.loss == "supcon" and not census.classes:
+    settings: PretrainSettings,
+    device: torch.device,
+    processes: ProcessGroup,
+    stack: contextlib.ExitStack,
+    report: Report,
+) -> Preparation:
+    """Plan the run in the main process, lock its folder, and broadcast the plan to the other processes."""
+    prepared, message = None, None
+    if processes.is_main:
+        prepared = _plan(settings, device, processes, report)
+        if not settings.dry_run:
+            stack.enter_context(lock_run(prepared.run, report, resumed=prepared.settings.resume))
+        if not processes.is_single:
+            message = [str(prepared.run.path.absolute()), prepared.settings.to_json(), prepared.census.to_json()]
+    message = processes.broadcast_object(message)
+    if prepared is None:
+        run, resolved, census = message
+        prepared = Preparation(RunFolder(Path(run)), ResolvedSettings.from_json(resolved), Census.from_json(census))
+    return prepared
+
+
+def _plan(settings: PretrainSettings, device: torch.device, processes: ProcessGroup, report: Report) -> Preparation:
+    """Scan the images and resolve every setting; whatever cannot work fails here, before any long work."""
+    run, requested, previous = open_run(settings, restarted=processes.was_restarted)
+    workers = count_workers(requested.workers, processes.local_world_size)
+    census = take_census(requested.images, workers=workers, progress=progress(report, "reading headers"))
+    if previous is not None:
+        check_unchanged_images(run, previous.settings.images, census, requested, report)
+    if requested.loss == "supcon" and not census.classes:
         raise InputError(
-            f"--loss supcon takes the folders for classes, and those in {census.root} do not look like it.",
-            "Sort the images into at least two folders of at least two, or choose another --loss.",
+            f"--loss supcon needs a folder per class, and the folders in {census.root} do not look like classes.",
+            "Sort the images into at least two folders of at least two images, or use another --loss.",
         )
     summary = census.summary()
     report(CensusTaken(summary))
 
-    memory = free_memory(device) // (beside if device.type == "cpu" else 1)
-    here = Circumstances(len(census.images), summary["short_side"]["median"], device, ranks.count, memory)
-    chosen, choices = resolve(wanted, here)
-    if before is not None:
-        choices = explain(before, chosen, choices)
-    chosen = dataclasses.replace(chosen, run=run.path.name)
-    model = build_model(chosen).to(device)
-    kept = 2 * bytes_a_view(model.encoder, chosen.precision)
-    chosen, micro_batch = choose_micro_batch(chosen, here, kept, has_batch_norm(model.encoder))
-    steps = chosen.epochs * ((len(census.images) - chosen.held_out) // chosen.batch_size)
-    seen = steps * chosen.batch_size
-    estimate = seen * seconds_a_image(model, chosen, stored_side(census, chosen.image_size), seen) / ranks.count
-    estimate *= 1 + FORWARD * max(0.0, 1 - chosen.micro_batch * ranks.count / chosen.batch_size)
-    chosen, compiling = choose_compile(chosen, here, estimate)
-    plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, estimate)
+    memory = get_free_memory(device) // (processes.local_world_size if device.type == "cpu" else 1)
+    short_side = summary["short_side"]["median"]
+    here = Circumstances(len(census.images), short_side, device, processes.world_size, memory)
+    resolved, choices = resolve(requested, here)
+    if previous is not None:
+        choices = explain_more_epochs(previous, resolved, choices)
+    resolved = dataclasses.replace(resolved, run=run.path.name)
+    model = build_model(resolved).to(device)
+    bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
+    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
+    steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
+    seconds = _estimate_seconds(model, resolved, census, steps, processes.world_size)
+    resolved, compiling = choose_compile(resolved, here, seconds)
+    plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, seconds)
     report(plan)
-    room = lack_of_room(census, chosen.image_size, _budget(chosen))
-    for shortage in filter(None, (room, lack_of_disk(run.path, model, chosen))):
+    cache_shortage = describe_cache_shortage(census, resolved.image_size, _cache_budget(resolved))
+    for shortage in filter(None, (cache_shortage, describe_disk_shortage(run.path, model, resolved))):
         report(Note(shortage, warning=True))
-    return run, chosen, census, plan, model, before
+    return Preparation(run, resolved, census, plan, model, previous)
 
 
-def _decode(census: Census, chosen: ResolvedSettings, workers: int, ranks: Ranks, report: Report) -> DecodedImages:
-    """The images, which must be the same to all processes, and more than one."""
-    told = progress(report, "decoding")
-    with ranks.in_turn():
-        decoded = decode_once(census, chosen.image_size, workers=workers, progress=told, budget=_budget(chosen))
-    if len(set(ranks.collect(decoded.census.fingerprint))) > 1:
+def _estimate_seconds(model: SimCLR, settings: ResolvedSettings, census: Census, steps: int, processes: int) -> float:
+    """Estimate the time of the training from a trial of some steps on random images."""
+    images = steps * settings.batch_size
+    side = stored_side(census, settings.image_size)
+    seconds = images * measure_seconds_per_image(model, settings, side, images) / processes
+    return seconds * (1 + FORWARD_SHARE * max(0.0, 1 - settings.micro_batch * processes / settings.batch_size))
+
+
+def _decode(
+    settings: PretrainSettings, prepared: Preparation, device: torch.device, processes: ProcessGroup, report: Report
+) -> tuple[TrainingJob, Preparation]:
+    """Decode the images, and fit the plan to those that could be decoded."""
+    prepare_folder(prepared.run.path)
+    workers = count_workers(prepared.settings.workers, processes.local_world_size)
+    images = _decode_images(prepared.census, prepared.settings, workers, processes, report)
+    is_fixed = prepared.settings.resume or settings.held_out is not None
+    resolved, changed = fit_to_decoded_images(prepared.settings, len(images), held_out_is_fixed=is_fixed)
+    for choice in changed:
+        report(Note(f"The plan changes. {choice.name.capitalize()}: {choice.value}, {choice.reason}.", warning=True))
+    plan, info = prepared.plan, None
+    if plan is not None:
+        plan = dataclasses.replace(plan, choices=_replace_choices(plan.choices, changed))
+        info = describe_run(prepared.run, resolved, images.census, plan.choices, prepared.census, prepared.previous)
+    groups = _group_images(images, resolved, processes, report)
+    held_out = draw_held_out(len(images), resolved.held_out, resolved.seed)
+    batches = BatchLoader(images, resolved.batch_size, resolved.seed, device, processes, held_out)
+    job = TrainingJob(prepared.run, resolved, batches, groups, info)
+    return job, dataclasses.replace(prepared, settings=resolved, census=images.census, plan=plan)
+
+
+def _replace_choices(choices: Sequence[Choice], changed: Sequence[Choice]) -> tuple[Choice, ...]:
+    by_name = {choice.name: choice for choice in changed}
+    return tuple(by_name.get(choice.name, choice) for choice in choices)
+
+
+def _decode_images(
+    census: Census, settings: ResolvedSettings, workers: int, processes: ProcessGroup, report: Report
+) -> DecodedImages:
+    """Decode the images, which must be the same in all processes, and more than one."""
+    with processes.main_first():
+        images = decode_images(
+            census, settings.image_size, workers=workers, progress=progress(report, "decoding"),
+            budget=_cache_budget(settings),
+        )  # fmt: skip
+    if len(set(processes.all_gather_object(images.census.fingerprint))) > 1:
         raise MachineError(
             f"The processes of this run do not all see the same images in {census.root}.",
-            "Give each machine the same folder under the same path.",
+            "Mount the same folder under the same path on each machine.",
         )
-    if len(decoded) < 2:
-        raise InputError("Only one image could be decoded.", "Give a folder of at least 2 whole images.")
-    return decoded
+    if len(images) < 2:
+        raise InputError("Only one image could be decoded.", "Use a folder of at least 2 whole images.")
+    return images
 
 
-def _groups(decoded: DecodedImages, chosen: ResolvedSettings, ranks: Ranks, report: Report) -> Tensor | None:
-    """(N,) the classes of the images for supcon; else which are not pushed apart; None: each is alone."""
-    if chosen.loss == "supcon":
-        return torch.from_numpy(np.unique(decoded.census.labels, return_inverse=True)[1])
-    found = None
-    ids = group(decoded.census, chosen.group_by, chosen.duplicates, decoded.workers) if ranks.first else None
-    if ids is not None:
-        if chosen.duplicates == "near":
-            join_alike(ids, decoded, progress(report, "looking for copies"))
-        found = ids.tolist()
-    if (found := ranks.share(found)) is None:
+def _group_images(
+    images: DecodedImages, settings: ResolvedSettings, processes: ProcessGroup, report: Report
+) -> Tensor | None:
+    """Return (N,) the class of each image for supcon, else the group in which images are excluded as negatives."""
+    if settings.loss == "supcon":
+        return torch.from_numpy(np.unique(images.census.labels, return_inverse=True)[1])
+    groups = None
+    if processes.is_main:
+        ids = group_images(images.census, settings.group_by, settings.duplicates, images.workers)
+        if ids is not None and settings.duplicates == "near":
+            join_near_duplicates(ids, images, progress(report, "looking for duplicates"))
+        groups = None if ids is None else ids.tolist()
+    if (groups := processes.broadcast_object(groups)) is None:
         return None
-    sizes = sorted(size for size in Counter(found).values() if size > 1)
-    within = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} images" if sizes else ""
-    others = len(found) - sum(sizes)
-    report(Note(f"Groups that are not pushed apart: {len(sizes):,}{within}; {others:,} images are alone."))
-    return torch.tensor(found)
+    sizes = sorted(size for size in Counter(groups).values() if size > 1)
+    size_range = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} images" if sizes else ""
+    ungrouped = len(groups) - sum(sizes)
+    text = f"Groups excluded as negatives: {len(sizes):,}{size_range}; {ungrouped:,} images are in no group."
+    report(Note(text))
+    return torch.tensor(groups)
 
 
-def _to_event_files(run: RunFolder, report: Report, held: contextlib.ExitStack) -> Report:
-    """The same report, which writes every epoch to event files first."""
-    files = EventFiles(run.event_files, lambda text: report(Note(text, warning=True)))
-    held.callback(files.close)
+def _write_event_files(run: RunFolder, report: Report, stack: contextlib.ExitStack) -> Report:
+    """Return a report that also writes every epoch to TensorBoard's event files."""
+    files = TensorBoardWriter(run.event_folder, lambda text: report(Note(text, warning=True)))
+    stack.callback(files.close)
 
-    def told(event: Event) -> None:
+    def report_and_write(event: Event) -> None:
         if isinstance(event, EpochDone):
-            files.write(read_epochs(run))  # train has just written them, with this one
+            files.write(read_epochs(run))  # the training has just written them, with this one
         report(event)
 
-    return told
+    return report_and_write
 
 
-def _budget(settings: PretrainSettings) -> int | None:
+def _export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
+    """Write outcome, projection head and encoder, which finishes the run; return the checksum of the encoder."""
+    write_json(job.run.outcome_file, dataclasses.asdict(outcome))
+    encoder = model.cpu().encoder
+    job.run.write_projection_head(model.head.state_dict())
+    card = render_model_card(encoder, images=len(job.batches.decoded), epochs=job.settings.epochs)
+    return job.run.write_encoder(encoder.backbone.state_dict(), build_timm_config(encoder), card)
+
+
+def _cache_budget(settings: PretrainSettings) -> int | None:
+    """Return the bytes that the cache may take; None: automatic."""
     return None if settings.cache_gb is None else int(settings.cache_gb * 1e9)

@@ -1,4 +1,4 @@
-"""The views that training would see, on a sheet, before any training, with what to notice about them."""
+"""The preview command: the views that training would draw of some images, with advice, before any training."""
 
 from __future__ import annotations
 
@@ -10,203 +10,217 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.api import PreviewResult, PreviewSettings
-from simclr_cli.api.fields import PAGES
+from simclr_cli.api.fields import PAGE_SUFFIXES
 from simclr_cli.api.views import ResolvedPreview, ResolvedViews
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import CensusTaken, Choice, Note, Report, progress, silent
 from simclr_cli.core.files import write_bytes
-from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
-from simclr_cli.encode.load import pick_device
-from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view, view_recipe
+from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
+from simclr_cli.encode.load import resolve_device
+from simclr_cli.engine.augment import ViewRecipe, create_view_recipe, draw_parameters, make_view
 from simclr_cli.engine.image_ops import to_grayscale
 from simclr_cli.images.cache import stored_side
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.decode import Pixels, UnusableImage, small, squashed
-from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.decode import Pixels, UnusableImage, decode_squashed, decode_thumbnail
+from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.threads import count_workers, each
-from simclr_cli.pages.preview import Row, contact_sheet, preview_page
+from simclr_cli.images.threads import count_workers, map_in_order
+from simclr_cli.pages.preview import PreviewRow, draw_contact_sheet, render_preview
 from simclr_cli.train.plan import Circumstances, resolve_views
 
-SHOWN = 512  # px; the longer side of an image as it is shown
-TRIED = 8  # images of a part of the folder that are tried until one can be decoded
-COUNTED = 4096  # images whose crops are drawn for the share of blurred ones
-MANY = 0.1  # of the crops, from which on too small ones are worth a change
-GRAY_WITHIN = 3  # of 255, between the channels of a grayscale image: JPEG rounds
-BLANK = 0.02  # standard deviation of the brightness of a view, of 1, below which it shows next to nothing
+IMAGE_SIDE = 512  # px; the longer side of an image on the page
+MAX_TRIES = 8  # images of a part of the folder that are tried until one can be decoded
+MIN_COUNTED_CROPS = 4096  # drawn to measure the share of enlarged crops
+MAX_ENLARGED_SHARE = 0.1  # of the crops; beyond it the advice names a remedy
+MAX_GRAYSCALE_RANGE = 3  # of 255, between the channels of a grayscale image: JPEG rounds
+MIN_BRIGHTNESS_STD = 0.02  # of 1; a view below it is blank
 
 
 def preview(settings: PreviewSettings, *, report: Report = silent) -> PreviewResult:
-    """Make views of some images just as `pretrain` would, and write them as a sheet.
+    """Make views of some images exactly as `pretrain` does, and write them as a contact sheet or a page.
 
     Raises:
         InputError: no image, or none that can be decoded.
-        SettingsError: the sheet would be written over an image.
-        MachineError: the sheet cannot be written.
+        SettingsError: the output would overwrite an image.
+        MachineError: the output cannot be written.
     """
-    assert settings.images is not None  # the settings see to it
+    assert settings.images is not None  # the settings require it
     workers = count_workers(settings.workers)
     census = take_census(settings.images, workers=workers, progress=progress(report, "reading headers"))
     if settings.out.resolve() in {census.path(image).resolve() for image in census.images}:
-        raise SettingsError(f"--out is {settings.out}, which is one of the images.", "Give it another name.")
+        raise SettingsError(f"--out is {settings.out}, which is one of the images.", "Use another name.")
     summary = census.summary()
     report(CensusTaken(summary))
-    here = Circumstances(len(census.images), summary["short_side"]["median"], pick_device(None))
-    chosen, choices = resolve_views(settings, here)
+    here = Circumstances(len(census.images), summary["short_side"]["median"], resolve_device(None))
+    resolved, choices = resolve_views(settings, here)
 
-    recipe, side = view_recipe(chosen), stored_side(census, chosen.image_size)
-    images, shown, stored = zip(*_look(census, chosen, side), strict=True)
-    pixels = torch.from_numpy(np.stack(stored)).permute(0, 3, 1, 2).contiguous()  # (P, 3, side, side)
-    sizes = _true_sizes(images)
-    drawn = [
-        draw_parameters(sizes, recipe, torch_generator(chosen.seed, Purpose.VIEWS, 0, view))
-        for view in range(chosen.views)
+    recipe, side = create_view_recipe(resolved), stored_side(census, resolved.image_size)
+    images, thumbnails, squares = zip(*_sample_images(census, resolved, side), strict=True)
+    pixels = torch.from_numpy(np.stack(squares)).permute(0, 3, 1, 2).contiguous()  # (P, 3, side, side)
+    sizes = _stack_sizes(images)
+    parameters = [
+        draw_parameters(sizes, recipe, create_torch_generator(resolved.seed, Purpose.VIEWS, 0, view))
+        for view in range(resolved.views)
     ]
-    made = [make_view(pixels, sizes, parameters, chosen.image_size) for parameters in drawn]
-    views = torch.stack(made, dim=1)  # (P, V, 3, S, S) in [0, 1]
+    size = resolved.image_size
+    views = torch.stack([make_view(pixels, sizes, drawn, size) for drawn in parameters], dim=1)  # (P, V, 3, S, S)
 
-    some = _true_sizes(census.images[:: -(-len(census.images) // COUNTED)])
-    some = some.repeat(-(-COUNTED // len(some)), 1)
-    enlarged = enlarged_share(some, recipe, side, chosen.image_size, chosen.seed)
+    enlarged = measure_enlarged_share(_sample_sizes(census), recipe, side, size, resolved.seed)
     flat = views.flatten(0, 1)
-    advice = advise(chosen, enlarged, all_grayscale(pixels), blank_views(flat), len(flat))
+    advice = advise(resolved, enlarged, are_all_grayscale(pixels), count_blank_views(flat), len(flat))
     for sentence in advice:
         report(Note(sentence))
-    crops = (torch.stack([parameters.crop for parameters in drawn], dim=1) / sizes.repeat(1, 2)[:, None]).numpy()
-    seen = (views * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
-    rows = [Row(p.name, (p.height, p.width), shown[i], crops[i], seen[i]) for i, p in enumerate(images)]
-    write_bytes(chosen.out, _sheet(chosen, choices, advice, rows))
+    crops = (torch.stack([drawn.crop for drawn in parameters], dim=1) / sizes.repeat(1, 2)[:, None]).numpy()
+    rgb = (views * 255).round().byte().permute(0, 1, 3, 4, 2).numpy()
+    rows = [
+        PreviewRow(image.name, (image.height, image.width), thumbnails[i], crops[i], rgb[i])
+        for i, image in enumerate(images)
+    ]
+    write_bytes(resolved.out, _render(resolved, choices, advice, rows))
     return PreviewResult(
-        out=str(chosen.out),
-        folder=str(chosen.images),
+        out=str(resolved.out),
+        folder=str(resolved.images),
         images=len(images),
-        views=chosen.views,
-        image_size=chosen.image_size,
-        preset=chosen.preset,
+        views=resolved.views,
+        image_size=resolved.image_size,
+        preset=resolved.preset,
         choices=choices,
         enlarged=round(enlarged, 4),
         advice=advice,
     )
 
 
-def _look(census: Census, chosen: ResolvedPreview, side: int) -> list[tuple[ImageFile, Pixels, Pixels]]:
-    """Images spread over the folder: a random one of each of equal parts of the sorted paths.
+def _sample_images(census: Census, resolved: ResolvedPreview, side: int) -> list[tuple[ImageFile, Pixels, Pixels]]:
+    """Sample images spread over the folder: a random one of each of equal parts of the sorted paths.
 
     Returns:
-        Each, as it is shown to the eye in its true shape, and squashed to `side`, as training sees it.
+        Each with its thumbnail, and squashed to `side` as in training.
     """
-    order = numpy_generator(chosen.seed, Purpose.ORDER, 0, chosen.count)
-    parts = np.array_split(np.arange(len(census.images)), min(chosen.count, len(census.images)))
-    tries = [order.permutation(part)[:TRIED] for part in parts]
+    generator = create_numpy_generator(resolved.seed, Purpose.ORDER, 0, resolved.count)
+    parts = np.array_split(np.arange(len(census.images)), min(resolved.count, len(census.images)))
+    candidates = [generator.permutation(part)[:MAX_TRIES] for part in parts]
 
-    shrunk, square = apart(small, chosen.workers), apart(squashed, chosen.workers)
+    make_thumbnail, squash = isolate(decode_thumbnail, resolved.workers), isolate(decode_squashed, resolved.workers)
 
-    def first_whole(part: NDArray[np.int64]) -> tuple[ImageFile, Pixels, Pixels]:
+    def decode_first(part: NDArray[np.int64]) -> tuple[ImageFile, Pixels, Pixels]:
         unusable = UnusableImage("")
         for i in part:
             image = census.images[i]
             try:
                 path = census.path(image)
-                return image, shrunk(path, SHOWN, SHOWN), square(path, side)
-            except UnusableImage as found:
-                unusable = found
+                return image, make_thumbnail(path, IMAGE_SIDE, IMAGE_SIDE), squash(path, side)
+            except UnusableImage as error:
+                unusable = error
         raise unusable
 
-    found = list(each(first_whole, tries, chosen.workers))
-    whole = [one for one in found if not isinstance(one, UnusableImage)]
-    if not whole:
-        reason = next(one for one in found if isinstance(one, UnusableImage)).reason
-        raise InputError(
-            f"None of the images tried in {census.root} can be decoded ({reason}).",
-            "Give a folder of whole images.",
-        )
-    return whole
+    results = list(map_in_order(decode_first, candidates, resolved.workers))
+    decoded = [result for result in results if not isinstance(result, UnusableImage)]
+    if not decoded:
+        reason = next(result for result in results if isinstance(result, UnusableImage)).reason
+        problem = f"None of the images tried in {census.root} can be decoded ({reason})."
+        raise InputError(problem, "Use a folder of intact images.")
+    return decoded
 
 
-def _true_sizes(images: Sequence[ImageFile]) -> Tensor:
+def _stack_sizes(images: Sequence[ImageFile]) -> Tensor:
+    """Return (N, 2) heights and widths."""
     return torch.tensor([(image.height, image.width) for image in images])
 
 
-def _sheet(chosen: ResolvedPreview, choices: tuple[Choice, ...], advice: tuple[str, ...], rows: list[Row]) -> bytes:
-    title = f"Views of {chosen.images.resolve().name or chosen.images}"
-    preset = f"Preset {chosen.preset}" if chosen.preset else "No preset"
-    how = (
-        f"{preset}, {chosen.image_size} px, crop {chosen.crop_min:g} to 1, color {chosen.color_strength:g}, grayscale "
-        f"{chosen.grayscale:g}, flip {chosen.flip:g}, turn {chosen.rotate:g}, blur {chosen.blur:g}, seed {chosen.seed}."
+def _sample_sizes(census: Census) -> Tensor:
+    """Return (N, 2) heights and widths of evenly spaced images, repeated so that N is about MIN_COUNTED_CROPS."""
+    sizes = _stack_sizes(census.images[:: -(-len(census.images) // MIN_COUNTED_CROPS)])
+    return sizes.repeat(-(-MIN_COUNTED_CROPS // len(sizes)), 1)
+
+
+def _render(
+    resolved: ResolvedPreview, choices: tuple[Choice, ...], advice: tuple[str, ...], rows: list[PreviewRow]
+) -> bytes:
+    title = f"Views of {resolved.images.resolve().name or resolved.images}"
+    preset = f"Preset {resolved.preset}" if resolved.preset else "No preset"
+    settings = (
+        f"{preset}, {resolved.image_size} px, crop {resolved.crop_min:g} to 1, color {resolved.color_strength:g}, "
+        f"grayscale {resolved.grayscale:g}, flip {resolved.flip:g}, rotate {resolved.rotate:g}, "
+        f"blur {resolved.blur:g}, seed {resolved.seed}."
     )
-    if chosen.out.suffix.lower() in PAGES:
-        return preview_page(title, how, advice, rows, choices).encode("utf-8")
-    return contact_sheet(title, (how, *advice), rows)
+    if resolved.out.suffix.lower() in PAGE_SUFFIXES:
+        return render_preview(title, settings, advice, rows, choices).encode("utf-8")
+    return draw_contact_sheet(title, (settings, *advice), rows)
 
 
-def enlarged_share(sizes: Tensor, recipe: ViewRecipe, stored: int, size: int, seed: int) -> float:
-    """The share of crops that hold less than half of the pixels that a view has along a side.
+def measure_enlarged_share(sizes: Tensor, recipe: ViewRecipe, stored: int, size: int, seed: int) -> float:
+    """Return the share of crops with less than half as many pixels along a side as a view.
 
-    Counted are the stored image's pixels, for those are all that training sees of it.
+    The stored image's pixels count, since training sees no others.
 
     Args:
         sizes: (N, 2) true heights and widths; a crop is drawn for each.
-        stored: side of the stored squares, px; size: of the views.
+        stored: side of the stored squares, px.
+        size: side of the views, px.
     """
-    crops = draw_parameters(sizes, recipe, torch_generator(seed, Purpose.VIEWS, 1, 0)).crop
+    crops = draw_parameters(sizes, recipe, create_torch_generator(seed, Purpose.VIEWS, 1, 0)).crop
     pixels = crops[:, 2:] * (stored / sizes).clamp(max=1)  # (N, 2)
     return float((pixels.prod(dim=1).sqrt() < size / 2).double().mean())
 
 
-def all_grayscale(pixels: Tensor) -> bool:
-    """Whether all of (P, 3, H, W) uint8 images are without color."""
+def are_all_grayscale(pixels: Tensor) -> bool:
+    """Return whether all of (P, 3, H, W) uint8 images are without color."""
     wide = pixels.short()
-    return int((wide.amax(dim=1) - wide.amin(dim=1)).max()) <= GRAY_WITHIN
+    return int((wide.amax(dim=1) - wide.amin(dim=1)).max()) <= MAX_GRAYSCALE_RANGE
 
 
-def blank_views(views: Tensor) -> int:
-    """How many of (V, 3, S, S) views in [0, 1] are almost of one brightness."""
-    return int((to_grayscale(views).flatten(1).std(dim=1, correction=0) < BLANK).sum())
+def count_blank_views(views: Tensor) -> int:
+    """Return how many of (V, 3, S, S) views in [0, 1] have nearly constant brightness."""
+    return int((to_grayscale(views).flatten(1).std(dim=1, correction=0) < MIN_BRIGHTNESS_STD).sum())
 
 
-def advise(chosen: ResolvedViews, enlarged: float, grayscale: bool, blank: int, views: int) -> tuple[str, ...]:
-    """The sentences.
+def advise(resolved: ResolvedViews, enlarged: float, is_grayscale: bool, blank: int, views: int) -> tuple[str, ...]:
+    """Return sentences about the views.
 
     Args:
-        enlarged: see enlarged_share.
-        grayscale: whether all images looked at are; blank: how many of the `views` looked at are.
+        enlarged: see measure_enlarged_share.
+        is_grayscale: whether all sampled images are.
+        blank: the number of blank ones among the `views`.
     """
-    what = f"enlarged to more than twice its size to fill {chosen.image_size} px"
-    crops = f"No crop is {what}."
-    if enlarged:
-        remedy = " A larger --crop-min or a smaller --image-size makes them sharper." if enlarged > MANY else ""
-        share = _percent(enlarged).capitalize()
-        crops = f"{share} of the crops are {what.replace('its', 'their')}, and look blurred.{remedy}"
-    told = [crops, _of_color(chosen, grayscale)]
+    advice = [_advise_on_crops(resolved, enlarged), _advise_on_color(resolved, is_grayscale)]
     if blank:
-        verb = "shows" if blank == 1 else "show"
-        told.append(
-            f"{blank} of these {views} views {verb} next to nothing; a larger --crop-min or a weaker "
-            "--color-strength makes that rarer."
+        verb = "is" if blank == 1 else "are"
+        advice.append(
+            f"{blank} of these {views} views {verb} nearly blank. "
+            "A larger --crop-min or a lower --color-strength makes that rarer."
         )
-    return tuple(told)
+    return tuple(advice)
 
 
-def _of_color(chosen: ResolvedViews, grayscale: bool) -> str:
-    strength = chosen.color_strength
-    if grayscale and not strength:
-        return "All images looked at are grayscale, and nothing changes their brightness and contrast."
-    if grayscale:
-        end = "" if chosen.preset == "grayscale" else "; --preset grayscale is made for them"
-        return f"All images looked at are grayscale, so color jitter only changes brightness and contrast{end}."
-    if not strength and not chosen.grayscale:
+def _advise_on_crops(resolved: ResolvedViews, enlarged: float) -> str:
+    if not enlarged:
+        return f"No crop is enlarged to more than twice its size to fill {resolved.image_size} px."
+    share = _format_percent(enlarged).capitalize()
+    fact = f"{share} of the crops are enlarged to more than twice their size to fill {resolved.image_size} px"
+    remedy = " A larger --crop-min or a smaller --image-size makes them sharper."
+    return f"{fact}, and are blurred.{remedy if enlarged > MAX_ENLARGED_SHARE else ''}"
+
+
+def _advise_on_color(resolved: ResolvedViews, is_grayscale: bool) -> str:
+    strength = resolved.color_strength
+    if is_grayscale and not strength:
+        return "All sampled images are grayscale, and nothing changes their brightness and contrast."
+    if is_grayscale:
+        hint = "" if resolved.preset == "grayscale" else " Try --preset grayscale."
+        return f"All sampled images are grayscale, so color jitter only changes brightness and contrast.{hint}"
+    if not strength and not resolved.grayscale:
         return (
-            "Nothing changes colors here, so views of one image may be told by their colors alone, "
-            "a short cut (section 3.1 of the paper)."
+            "Nothing changes colors here. The encoder may match views of one image by their colors only, "
+            "a shortcut (section 3.1 of the paper)."
         )
     if not strength:
-        return f"Colors are kept or, in {_percent(chosen.grayscale)} of the views, taken away."
+        return f"Colors stay as they are; {_format_percent(resolved.grayscale)} of the views are grayscale."
     return (
-        f"Color jitter changes brightness, contrast and saturation by up to {_percent(0.8 * strength)} and "
-        f"the hue by up to {360 * min(0.5, 0.2 * strength):.0f} degrees: if colors tell your images apart, lower "
-        "--color-strength and --grayscale."
+        f"Color jitter changes brightness, contrast and saturation by up to {_format_percent(0.8 * strength)} and "
+        f"the hue by up to {360 * min(0.5, 0.2 * strength):.0f} degrees. If colors distinguish your images, use a "
+        "lower --color-strength and --grayscale."
     )
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"

@@ -1,4 +1,4 @@
-"""How good is an encoder where labels exist: kNN and linear probe on held-out images, beside all it must beat."""
+"""`simclr probe`: kNN and linear probe of an encoder and its baselines on held-out images."""
 
 from __future__ import annotations
 
@@ -6,55 +6,61 @@ import dataclasses
 
 from simclr_cli.api import ProbeResult, ProbeSettings
 from simclr_cli.core.events import Note, Report, silent
-from simclr_cli.core.files import make_folder, write_bytes, write_json
-from simclr_cli.encode.load import ready_encoder
-from simclr_cli.evaluate.analysis import confusion, few_labels, likely_mislabeled, per_class, verdict
-from simclr_cli.evaluate.baselines import baselines
-from simclr_cli.evaluate.comparison import compare
-from simclr_cli.images.labels import read_labelled
+from simclr_cli.core.files import prepare_folder, write_bytes, write_json
+from simclr_cli.encode.load import resolve_encoder
+from simclr_cli.evaluate.analysis import (
+    count_confusions,
+    list_label_errors,
+    probe_few_labels,
+    score_classes,
+    write_verdict,
+)
+from simclr_cli.evaluate.baselines import load_baselines
+from simclr_cli.evaluate.comparison import compare_encoders
+from simclr_cli.images.labels import read_labeled_images
 from simclr_cli.images.threads import count_workers
-from simclr_cli.pages.confusion_matrix import confusion_png
+from simclr_cli.pages.confusion_matrix import draw_confusion_matrix
 
 
 def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
-    """Score a run's encoder (or a plain timm model), and beside it whatever it must be better than.
+    """Score the encoder of a run, or a plain timm model, and its baselines.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    ready = ready_encoder(settings)
+    ready = resolve_encoder(settings)
     root = settings.images or ready.images
     report(Note(f"Probing {ready.name} on {root}."))
-    images = read_labelled(root, settings, count_workers(settings.workers), report)
+    images = read_labeled_images(root, settings, count_workers(settings.workers), report)
     if images.held_out is None and ready.was_trained_on(root):
-        report(Note("The held-out images were among those trained on, without their labels."))
-    encoders = baselines(ready, settings, report)
-    if ready.run is not None or settings.weights != "none":  # else it is its own untrained twin
+        report(Note("The held-out images were also used for pretraining, without their labels."))
+    encoders = load_baselines(ready, settings, report)
+    if ready.run is not None or settings.weights != "none":  # otherwise the encoder is the untrained baseline itself
         encoders = {"trained": ready, **encoders}
-    found = compare(encoders, images, settings, linear=True, report=report)
-    scores = found.scores(settings.seed)
+    comparison = compare_encoders(encoders, images, settings, linear=True, report=report)
+    scores, first = comparison.compute_scores(settings.seed), comparison.first
     folder = settings.out or (ready.run.probe_folder if ready.run else None)
     result = ProbeResult(
         encoder=ready.name,
-        train_images=len(found.first.train.labels),
-        test_images=len(found.first.test.labels),
-        classes=found.classes,
-        chance=found.chance,
+        train_images=len(first.train.labels),
+        test_images=len(first.test.labels),
+        classes=comparison.classes,
+        chance=comparison.chance,
         scores=scores,
         split=images.split,
         knn_temperature=settings.knn_temperature,
-        skipped=found.skipped,
+        skipped=comparison.skipped,
         model_checksum=ready.checksum,
         protocol=settings.protocol,
-        verdict=verdict(scores, len(found.first.test.labels)),
-        per_class=per_class(found.first, found.classes),
-        confusion=confusion(found.first, found.classes),
-        label_errors=likely_mislabeled(found, settings.seed),
-        few_labels=few_labels(found, settings, report),
+        verdict=write_verdict(scores, len(first.test.labels)),
+        per_class=score_classes(first, comparison.classes),
+        confusion=count_confusions(first, comparison.classes),
+        label_errors=list_label_errors(comparison, settings.seed),
+        few_labels=probe_few_labels(comparison, settings, report),
         folder=str(folder) if folder else None,
     )
     if folder is not None:
-        make_folder(folder)
-        write_bytes(folder / "confusion.png", confusion_png(result.classes, result.confusion))
+        prepare_folder(folder)
+        write_bytes(folder / "confusion.png", draw_confusion_matrix(result.classes, result.confusion))
         write_json(folder / "probe.json", dataclasses.asdict(result))
     return result

@@ -1,4 +1,4 @@
-"""report.html: the page of a run, made from what lies in its folder, finished or not."""
+"""`simclr report`: report.html of a run, finished or not, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from simclr_cli.core.errors import InputError, Interrupted, RunError, SimclrErro
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import write_bytes
 from simclr_cli.core.safe_read import read_json
-from simclr_cli.encode.load import pick_device, run_encoder
-from simclr_cli.evaluate.run_samples import show_neighbors, show_views
+from simclr_cli.encode.load import load_run_encoder, resolve_device
+from simclr_cli.evaluate.run_samples import sample_neighbors, sample_views
 from simclr_cli.images.census import Census, SkippedImage
-from simclr_cli.images.decode import UnusableImage, small
-from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.decode import UnusableImage, decode_thumbnail
+from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.pages.images import as_data_uri
-from simclr_cli.pages.report import NeighborsShown, RunShown, ViewsShown, report_page
+from simclr_cli.pages.report import ReportContent, SampleNeighbors, SampleViews, render_report
 from simclr_cli.store.history import read_epochs
-from simclr_cli.store.run import RunFolder, find_begun_run
+from simclr_cli.store.run import RunFolder, find_started_run
 from simclr_cli.store.run_info import RunInfo, read_run_info
 
-CONFUSION_SIDE = 1000  # px, at most
-NO_PROBE = "There was none. It says how good the encoder is where labels exist: simclr probe FOLDER"
+MAX_CONFUSION_SIDE = 1000  # px
+NO_PROBE = "Not run yet. To measure the encoder with labels, run: simclr probe FOLDER"
 
 
 def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult:
-    """Make a run's page anew.
+    """Write the report of a run.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    run = find_begun_run(settings.run, settings.runs)
+    run = find_started_run(settings.run, settings.runs)
     workers = count_workers(settings.workers)
-    size = write_report(run, read_run_info(run), device=pick_device(settings.device), workers=workers, report=report)
-    return ReportResult(str(run.path), str(run.report_file), run.finished, size)
+    size = write_report(run, read_run_info(run), device=resolve_device(settings.device), workers=workers, report=report)
+    return ReportResult(str(run.path), str(run.report_file), run.is_finished, size)
 
 
 def try_report(
     run: RunFolder, info: RunInfo, *, census: Census, device: torch.device, workers: int, report: Report
 ) -> str | None:
-    """The page of a run that has just finished, or a note of why there is none: the run is finished all the same."""
+    """Write the report of a run that has just finished, and return its path; on failure note why, and return None."""
     try:
         write_report(run, info, device=device, workers=workers, report=report, census=census)
-    except Interrupted:  # there is nothing to lose any more, and a report of it would be the next one
+    except Interrupted:  # the run is finished, so the stop is not an error
         return None
-    except Exception as error:  # whatever it is, hours of training end well
-        why = error.what if isinstance(error, SimclrError) else f"{type(error).__name__}: {error}."
-        report(Note(f"There is no report.html ({why}) Make it with: simclr report {run.path}", warning=True))
+    except Exception as error:  # a finished run does not fail for its report
+        reason = error.problem if isinstance(error, SimclrError) else f"{type(error).__name__}: {error}."
+        report(Note(f"report.html was not written ({reason}) Run: simclr report {run.path}", warning=True))
         return None
     return str(run.report_file)
 
@@ -61,37 +61,43 @@ def try_report(
 def write_report(
     run: RunFolder, info: RunInfo, *, device: torch.device, workers: int, report: Report, census: Census | None = None
 ) -> int:
-    """Write report.html, and return its size; `census` is of the images that are not skipped, if it is known."""
+    """Write report.html, and return its size in bytes.
+
+    Args:
+        census: without the skipped images; None: it is taken from the folder.
+    """
     try:
         skipped = run.read_skipped() if run.skipped_file.exists() else []
     except RunError as error:
         skipped = []
-        report(Note(error.what, warning=True))
-    views, neighbors = _samples(run, info, skipped, census, device, workers, report)
+        report(Note(error.problem, warning=True))
+    views, neighbors = _sample_images(run, info, skipped, census, device, workers, report)
     try:
         confusion = as_data_uri(
-            apart(small, workers)(run.probe_folder / "confusion.png", CONFUSION_SIDE, CONFUSION_SIDE)
+            isolate(decode_thumbnail, workers)(
+                run.probe_folder / "confusion.png", MAX_CONFUSION_SIDE, MAX_CONFUSION_SIDE
+            )
         )
-    except UnusableImage:  # most often there is none
+    except UnusableImage:  # usually missing
         confusion = None
-    shown = RunShown(
+    content = ReportContent(
         name=run.path.absolute().name,
-        finished=run.finished,
-        config=info.described(),
-        rows=read_epochs(run),
+        finished=run.is_finished,
+        config=info.to_config(),
+        epochs=read_epochs(run),
         skipped=skipped,
         views=views,
         neighbors=neighbors,
         probe=read_probe(run.probe_folder / "probe.json"),
         confusion=confusion,
-        outcome=_outcome(run.outcome_file),
+        outcome=_read_outcome(run.outcome_file),
     )
-    data = report_page(shown).encode("utf-8")
+    data = render_report(content).encode("utf-8")
     write_bytes(run.report_file, data)
     return len(data)
 
 
-def _samples(
+def _sample_images(
     run: RunFolder,
     info: RunInfo,
     skipped: list[tuple[str, str]],
@@ -99,51 +105,50 @@ def _samples(
     device: torch.device,
     workers: int,
     report: Report,
-) -> tuple[ViewsShown | str, NeighborsShown | str]:
-    """Views and neighbors, or why there are none."""
-    lead = "Some images, each with the two views of it that the first step of training saw."
+) -> tuple[SampleViews | str, SampleNeighbors | str]:
+    """Return views and neighbors, or the reason for none."""
+    lead = "Each image with its two views in the first step of training."
     try:
         if census is None:
             census = take_census(info.settings.images, workers=workers)
             census = census.without([SkippedImage(*entry) for entry in skipped])
             if census.fingerprint != info.census.get("fingerprint"):
-                lead = "The folder has changed since: two views each of images that are in it now."
-        chosen = info.settings
-        ready = run_encoder(run, device) if run.finished else None
-        views = show_views(census, ready, chosen, workers, lead)
+                lead = "The folder has changed since training. Each image is in it now, with two views."
+        ready = load_run_encoder(run, device) if run.is_finished else None
+        views = sample_views(census, ready, info.settings, workers, lead)
         if ready is None:
-            return views, "They come with the finished encoder."
-        return views, show_neighbors(ready, run, census, chosen, workers, report)
+            return views, "Neighbors are shown once the run is finished."
+        return views, sample_neighbors(ready, run, census, info.settings, workers, report)
     except InputError as error:
-        return error.what, error.what
+        return error.problem, error.problem
 
 
 def read_probe(file: Path) -> ProbeResult | str:
-    """What `probe` has kept of its findings, or why there is nothing to show."""
+    """Return the result that `probe` wrote, or the reason for none."""
     if not file.is_file():
         return NO_PROBE
     try:
-        found: ProbeResult = _made(ProbeResult, read_json(file))
-        return found
+        result: ProbeResult = _parse(ProbeResult, read_json(file))
+        return result
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "The file probe/probe.json cannot be read. Probe again with: simclr probe"
+        return "The file probe/probe.json cannot be read. Run again: simclr probe"
 
 
-def _made(kind: Any, kept: Any) -> Any:
-    """A result from what was kept of it; keys that it does not know are of a later version."""
+def _parse(kind: Any, value: Any) -> Any:
+    """Build a result of type `kind` from JSON; unknown keys are of a later version, and ignored."""
     if isinstance(kind, type) and is_dataclass(kind):
         kinds = get_type_hints(kind)
-        return kind(**{name: _made(kinds[name], value) for name, value in kept.items() if name in kinds})
+        return kind(**{name: _parse(kinds[name], item) for name, item in value.items() if name in kinds})
     if get_origin(kind) is tuple:
-        return tuple(_made(get_args(kind)[0], one) for one in kept)
-    if get_origin(kind) is UnionType and kept is not None:
-        return _made(get_args(kind)[0], kept)
-    return kept
+        return tuple(_parse(get_args(kind)[0], item) for item in value)
+    if get_origin(kind) is UnionType and value is not None:
+        return _parse(get_args(kind)[0], value)
+    return value
 
 
-def _outcome(file: Path) -> dict[str, str] | None:
+def _read_outcome(file: Path) -> dict[str, str] | None:
     try:
-        kept = read_json(file)
-        return {"state": str(kept["state"]), "words": str(kept["words"])}
-    except (OSError, ValueError, KeyError, TypeError):  # most often there is none
+        outcome = read_json(file)
+        return {"state": str(outcome["state"]), "words": str(outcome["words"])}
+    except (OSError, ValueError, KeyError, TypeError):  # usually missing
         return None

@@ -1,4 +1,4 @@
-"""The nearest images by cosine similarity, from the run's own vectors, which are brought up to date first."""
+"""The similar command: the nearest neighbors of images by cosine similarity."""
 
 from __future__ import annotations
 
@@ -9,77 +9,82 @@ from numpy.typing import NDArray
 
 from simclr_cli.api import Neighbor, QueryResult, SimilarResult, SimilarSettings
 from simclr_cli.core.events import Report, silent
-from simclr_cli.core.text import closeness
-from simclr_cli.engine.nearest import nearest
-from simclr_cli.search.library import choose_run, open_index, within
-from simclr_cli.search.output import Entry, Group, cells, page_of, write_found
+from simclr_cli.core.text import describe_similarity
+from simclr_cli.engine.nearest import find_nearest
+from simclr_cli.search.library import match_pattern, open_index, open_library
+from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.queries import Query, embed_queries, read_queries
-from simclr_cli.search.similarity_scale import Calibration
+from simclr_cli.search.similarity_scale import SimilarityScale
 from simclr_cli.store.index import Index
 
-SPARE = 4  # more hits than are wanted: the query's own file may be among them, under several names
+SPARE_NEIGHBORS = 4  # searched in addition: the query's own file may be among them, under several names
 
 
 def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarResult:
-    """For each query the most similar images of the run, the query itself left out.
+    """Find the most similar images of the run for each query, without the query itself.
 
     Raises:
-        SimclrError: one of its kinds, with what to do next.
+        SimclrError: one of its subclasses, with what to do next.
     """
-    chosen = choose_run(settings)
-    workers, root = chosen.workers, chosen.ready.info.settings.images
+    library = open_library(settings)
+    workers, root = library.workers, library.loaded.info.settings.images
     queries, skipped = read_queries(settings.queries, root, workers, report)  # before long work
-    out = page_of(settings, chosen.run, "similar")
-    index, calibration = open_index(chosen, report)
-    answered, h, failed = embed_queries(queries, index, chosen, report)
-    among = within(index, settings.within)
-    hits = _hits(index, calibration, answered, h, among, settings)
-    found = tuple(QueryResult(query.text, own) for query, own in zip(answered, hits, strict=True))
-    searched = len(index) if among is None else int(among.sum())
+    out = prepare_output(settings, library.run, "similar")
+    index, scale = open_index(library, report)
+    queries, h, undecodable = embed_queries(queries, index, library, report)
+    among = match_pattern(index, settings.within)
+    neighbors = _find_neighbors(index, scale, queries, h, among, settings)
     result = SimilarResult(
-        str(chosen.run.path), searched, found, (*skipped, *failed), out=str(out) if out is not None else None
+        run=str(library.run.path),
+        searched=len(index) if among is None else int(among.sum()),
+        queries=tuple(QueryResult(query.text, hits) for query, hits in zip(queries, neighbors, strict=True)),
+        skipped=(*skipped, *undecodable),
+        out=str(out) if out is not None else None,
     )
     if out is not None:
-        groups = [_group(query, one) for query, one in zip(answered, found, strict=True)]
-        lead = f"Of {searched:,} images of {chosen.run.path}, by the cosine similarity of h."
-        write_found(out, result, "Similar images", lead, groups, workers=workers, report=report)
+        groups = [_make_group(query, hits) for query, hits in zip(queries, neighbors, strict=True)]
+        lead = f"Of {result.searched:,} images of {library.run.path}, by the cosine similarity of h."
+        write_results(out, result, "Similar images", lead, groups, workers=workers, report=report)
     return result
 
 
-def _group(query: Query, found: QueryResult) -> Group:
-    """The hits of a query as a group of the gallery, the query itself first if it is one image."""
-    entries = tuple(
-        Entry(hit.path, f"{hit.similarity:.3f}: {closeness(hit.above_random, hit.above_views)}", cells(hit))
-        for hit in found.neighbors
+def _make_group(query: Query, neighbors: Sequence[Neighbor]) -> ResultGroup:
+    """Return the neighbors of a query as a group of the gallery, with the query as its sample if it is one image."""
+    images = tuple(
+        ResultImage(
+            hit.path,
+            f"{hit.similarity:.3f}: {describe_similarity(hit.above_random, hit.above_views)}",
+            collect_cells(hit),
+        )
+        for hit in neighbors
     )
-    images = query.images
-    sample = Entry(str(images[0]), "the query") if len(images) == 1 else None
-    return Group(f"Most similar to {query.text}", entries, sample=sample)
+    sample = ResultImage(str(query.images[0]), "the query") if len(query.images) == 1 else None
+    return ResultGroup(f"Most similar to {query.text}", images, sample=sample)
 
 
-def _hits(
-    index: Index, calibration: Calibration, queries: Sequence[Query], h: NDArray[np.float32],
+def _find_neighbors(
+    index: Index, scale: SimilarityScale, queries: Sequence[Query], h: NDArray[np.float32],
     among: NDArray[np.bool_] | None, settings: SimilarSettings,
 ) -> list[tuple[Neighbor, ...]]:  # fmt: skip
-    """The neighbors of each query; its own files are left out, under whatever path they lie."""
+    """Return the neighbors of each query, without the query's own files under any of their paths."""
     least = -np.inf if settings.min_similarity is None else settings.min_similarity
-    own = [{image.resolve() for image in query.images} for query in queries]
-    wanted = settings.top + max(map(len, own)) + SPARE
+    query_files = [{image.resolve() for image in query.images} for query in queries]
+    count = settings.top + max(map(len, query_files)) + SPARE_NEIGHBORS
     while True:
-        similarities, places = nearest(index.h, h, wanted, among)
-        hits = []
-        for leave_out, row, where in zip(own, similarities.tolist(), places.tolist(), strict=True):
-            near = [(one, index.path(place)) for one, place in zip(row, where, strict=True) if one >= least]
-            hits.append([(one, path) for one, path in near if path.resolve() not in leave_out][: settings.top])
-        if places.shape[1] < wanted or all(len(found) == settings.top for found in hits):
+        similarities, places = find_nearest(index.h, h, count, among)
+        neighbors = []
+        for excluded, row, row_places in zip(query_files, similarities.tolist(), places.tolist(), strict=True):
+            hits = [(value, index.get_path(i)) for value, i in zip(row, row_places, strict=True) if value >= least]
+            neighbors.append([(value, path) for value, path in hits if path.resolve() not in excluded][: settings.top])
+        if places.shape[1] < count or all(len(hits) == settings.top for hits in neighbors):
             break
         if float(similarities[:, -1].max()) < least:
             break
-        wanted *= 2  # many links to the query
+        count *= 2  # there are many links to the query
     return [
         tuple(
-            Neighbor(rank, str(path), one, calibration.above_random(one), calibration.above_views(one))
-            for rank, (one, path) in enumerate(found, start=1)
+            Neighbor(rank, str(path), value, scale.above_random(value), scale.above_views(value))
+            for rank, (value, path) in enumerate(hits, start=1)
         )
-        for found in hits
+        for hits in neighbors
     ]

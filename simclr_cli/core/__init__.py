@@ -1,1 +1,1 @@
-"""The lowest floor: errors, events, files, hardware, text, seeds, processes."""
+"""Foundations that all packages use: errors, events, files, hardware, text, seeds, process groups."""

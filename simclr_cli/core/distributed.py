@@ -1,6 +1,6 @@
-"""Many processes as one: what they tell one another, by torch.distributed.
+"""Process group of a run: collectives of torch.distributed on tensors, objects and rows.
 
-All of them run the same commands on the same images, each for its own part; the first one talks and writes.
+All processes run the same commands on the same images, each on its own shard. The main process prints and writes.
 """
 
 from __future__ import annotations
@@ -20,192 +20,197 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from simclr_cli.core.errors import MachineError
-from simclr_cli.core.world import ALONE, PeerLost, Place, attempt, meeting_point
+from simclr_cli.core.world import SINGLE_PROCESS, PeerLostError, World, get_master_address, get_store_prefix
 
-PATIENCE = datetime.timedelta(days=1)  # while the first process reads a large folder, the others wait for it
-AT_ONCE = 2**24  # values that are sent in one message
+TIMEOUT = datetime.timedelta(days=1)  # the other processes wait while the main one reads a large folder
+MAX_VALUES_PER_MESSAGE = 2**24
 
 
-class Ranks:
-    """The processes of one run as this one sees them. Alone, nothing is exchanged, and torch.distributed is not used.
+class ProcessGroup:
+    """The processes of one run. A single process exchanges nothing and does not use torch.distributed.
 
-    Every process must make the same calls in the same order. Each of them raises PeerLost when another one is gone.
+    Every process must make the same calls in the same order. Each raises PeerLostError when another one has ended.
     """
 
-    def __init__(self, place: Place = ALONE) -> None:
-        self.rank, self.count, self.local = place.rank, place.count, place.local
-        self.restarted = place.restarted
+    def __init__(self, world: World = SINGLE_PROCESS) -> None:
+        self.rank, self.world_size, self.local_rank = world.rank, world.world_size, world.local_rank
+        self.was_restarted = world.was_restarted
+        self.local_world_size = 1  # processes of this run on this machine
 
     @property
-    def alone(self) -> bool:
-        return self.count == 1
-
-    def beside(self) -> int:
-        """How many processes of this run are on this machine."""
-        return self.collect(platform.node()).count(platform.node())
+    def is_single(self) -> bool:
+        return self.world_size == 1
 
     @property
-    def first(self) -> bool:
-        """Whether this one talks and writes."""
+    def is_main(self) -> bool:
+        """True on the process that prints and writes."""
         return self.rank == 0
 
-    def part(self, total: int, rank: int | None = None) -> slice:
-        """This one's share of `total` things: contiguous, none more than one larger than another."""
+    def shard(self, total: int, rank: int | None = None) -> slice:
+        """Return the contiguous part of `total` items of a rank, by default this one; sizes differ by at most one."""
         rank = self.rank if rank is None else rank
-        return slice(rank * total // self.count, (rank + 1) * total // self.count)
+        return slice(rank * total // self.world_size, (rank + 1) * total // self.world_size)
 
-    def gather(self, own: Tensor, total: int) -> Tensor:
-        """Rows of everyone's part -> all `total` rows in order, on everyone, the same to the last bit.
+    def all_gather(self, shard: Tensor, total: int) -> Tensor:
+        """Return all `total` rows in order, on every process, identical to the last bit.
 
         Args:
-            own: (n, ...), this one's `part(total)`.
+            shard: (n, ...), the rows `shard(total)` of this process.
         """
-        if self.alone:
-            return own
-        lengths = [len(range(total)[self.part(total, rank)]) for rank in range(self.count)]
-        padded = own.new_zeros(max(lengths), *own.shape[1:])  # collectives want equal shapes
-        padded[: len(own)] = own
-        everyone = own.new_empty(self.count * len(padded), *own.shape[1:])
-        with _together():
-            dist.all_gather_into_tensor(everyone, padded)
-        parts = everyone.view(self.count, *padded.shape)
-        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+        if self.is_single:
+            return shard
+        lengths = [len(range(total)[self.shard(total, rank)]) for rank in range(self.world_size)]
+        padded = shard.new_zeros(max(lengths), *shard.shape[1:])  # collectives need equal shapes
+        padded[: len(shard)] = shard
+        gathered = shard.new_empty(self.world_size * len(padded), *shard.shape[1:])
+        with _detect_lost_peer():
+            dist.all_gather_into_tensor(gathered, padded)
+        shards = gathered.view(self.world_size, *padded.shape)
+        return torch.cat([rows[:length] for rows, length in zip(shards, lengths, strict=True)])
 
-    def add(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
-        if self.alone:
+        if self.is_single:
             return
-        for some in _in_messages(tensors):
-            flat = torch.cat([tensor.reshape(-1) for tensor in some])
-            with _together():
+        for bucket in _bucket_tensors(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            with _detect_lost_peer():
                 dist.all_reduce(flat)
-            for tensor, values in zip(some, torch.split(flat, [tensor.numel() for tensor in some]), strict=True):
+            for tensor, values in zip(bucket, torch.split(flat, [tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(values.view_as(tensor))
 
-    def most(self, number: int) -> int:
-        """The largest of everyone's numbers."""
-        if self.alone:
+    def max(self, number: int) -> int:
+        """Return the largest number of all processes."""
+        if self.is_single:
             return number
         value = torch.tensor([number])
-        with _together():
+        with _detect_lost_peer():
             dist.all_reduce(value, dist.ReduceOp.MAX)
         return int(value)
 
-    def share(self, value: Any) -> Any:
-        """What the first process has, on all of them; anything that JSON can hold."""
-        if self.alone:
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self.max(0)
+
+    def broadcast_object(self, value: Any) -> Any:
+        """Return the main process's value on all processes; it must be JSON."""
+        if self.is_single:
             return value
-        message = self._as_bytes(value if self.first else None)
-        with _together():
+        message = self._encode(value if self.is_main else None)
+        with _detect_lost_peer():
             dist.broadcast(message, src=0)
         return json.loads(message.numpy().tobytes())
 
-    def collect(self, value: Any) -> list[Any]:
-        """Everyone's value, in order, on everyone; anything that JSON can hold."""
-        if self.alone:
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Return the value of every rank, in order, on all processes; it must be JSON."""
+        if self.is_single:
             return [value]
-        message = self._as_bytes(value)
-        everyone = message.new_empty(self.count * len(message))
-        with _together():
-            dist.all_gather_into_tensor(everyone, message)
-        return [json.loads(part.numpy().tobytes()) for part in torch.split(everyone, len(message))]
+        message = self._encode(value)
+        gathered = message.new_empty(self.world_size * len(message))
+        with _detect_lost_peer():
+            dist.all_gather_into_tensor(gathered, message)
+        return [json.loads(part.numpy().tobytes()) for part in torch.split(gathered, len(message))]
 
-    def _as_bytes(self, value: Any) -> Tensor:
-        """(n,) uint8 of JSON, n the same on all processes."""
-        said = json.dumps(value).encode("ascii")  # names that are not UTF-8 survive as escapes
-        message = torch.full((self.most(len(said)),), ord(" "), dtype=torch.uint8)
-        message[: len(said)] = torch.from_numpy(np.frombuffer(said, np.uint8).copy())
+    def _encode(self, value: Any) -> Tensor:
+        """Return (n,) uint8 of JSON, padded to the same n on all processes."""
+        encoded = json.dumps(value).encode("ascii")  # names that are not UTF-8 survive as escapes
+        message = torch.full((self.max(len(encoded)),), ord(" "), dtype=torch.uint8)
+        message[: len(encoded)] = torch.from_numpy(np.frombuffer(encoded, np.uint8).copy())
         return message
 
-    def rows_in_order(self, own: Tensor) -> Iterator[Tensor]:
-        """On the first process everyone's rows, one rank after the other, in parts; on the others nothing comes.
+    def gather_rows(self, rows: Tensor) -> Iterator[Tensor]:
+        """Yield the rows of all ranks, in order and in chunks, on the main process; yield nothing on the others.
 
         Args:
-            own: (n, D) on the CPU, n of each one's own.
+            rows: (n, D) on the CPU; n may differ between processes.
         """
-        if self.alone:
-            yield own
+        if self.is_single:
+            yield rows
             return
-        lengths = self.collect(len(own))
-        at_once = max(1, AT_ONCE // own.shape[1])
+        lengths = self.all_gather_object(len(rows))
+        chunk_size = max(1, MAX_VALUES_PER_MESSAGE // rows.shape[1])
         for rank, length in enumerate(lengths):
-            for start in range(0, length, at_once):
-                part = own[start : start + at_once]
-                with _together():
-                    if self.first and rank:
-                        part = torch.empty(min(at_once, length - start), own.shape[1], dtype=own.dtype)
-                        dist.recv(part, src=rank)
+            for start in range(0, length, chunk_size):
+                chunk = rows[start : start + chunk_size]
+                with _detect_lost_peer():
+                    if self.is_main and rank:
+                        chunk = torch.empty(min(chunk_size, length - start), rows.shape[1], dtype=rows.dtype)
+                        dist.recv(chunk, src=rank)
                     elif rank and rank == self.rank:
-                        dist.send(part, dst=0)
-                if self.first:
-                    yield part
+                        dist.send(chunk, dst=0)
+                if self.is_main:
+                    yield chunk
 
     @contextlib.contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """The first process, then the first one of each other machine, then the others.
+    def main_first(self) -> Iterator[None]:
+        """Run the block on the main process, then on local rank 0 of each other machine, then on all others.
 
-        For what is done once on each disk, whether the machines share one or not: who comes later finds it done.
+        For work that is done once per disk, whether the machines share one or not: later processes find it done.
         """
-        turn = 0 if self.first else 1 if self.local == 0 else 2
-        for now in range(3):
-            if now == turn:
+        turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
+        for current_turn in range(3):
+            if current_turn == turn:
                 yield
-            self.most(0)  # wait for all
+            self.barrier()
 
 
-def _in_messages(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Tensors of one dtype and device, together until they are AT_ONCE values."""
-    waiting: list[Tensor] = []
+def _bucket_tensors(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield runs of tensors of one dtype, of at most MAX_VALUES_PER_MESSAGE values unless one tensor has more."""
+    bucket: list[Tensor] = []
     for tensor in tensors:
-        if waiting and (tensor.dtype != waiting[0].dtype or sum(t.numel() for t in (*waiting, tensor)) > AT_ONCE):
-            yield waiting
-            waiting = []
-        waiting.append(tensor)
-    if waiting:
-        yield waiting
+        values = sum(t.numel() for t in (*bucket, tensor))
+        if bucket and (tensor.dtype != bucket[0].dtype or values > MAX_VALUES_PER_MESSAGE):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 @contextlib.contextmanager
-def _together() -> Iterator[None]:
-    """What one process does with the others; that one of them is gone shows as an error of whichever kind."""
+def _detect_lost_peer() -> Iterator[None]:
+    """Raise PeerLostError if a collective fails, whose error for an ended peer depends on the backend."""
     try:
         yield
     except RuntimeError as error:
         if "memory" in str(error) or "Detected mismatch" in str(error):
             raise
-        raise PeerLost(
-            f"Another of the processes of this run has ended ({str(error).strip().splitlines()[0][:200]}).",
-            "Its own error, if it had one, stands above; mend that, and go on with --resume.",
+        raise PeerLostError(
+            f"Another process of this run has ended ({str(error).strip().splitlines()[0][:200]}).",
+            "See its error above, if it printed one. Fix it, then run again with --resume.",
         ) from None
 
 
 @contextlib.contextmanager
-def connected(place: Place, device: torch.device) -> Iterator[Ranks]:
-    """Meet the others, and part from them in the end.
+def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGroup]:
+    """Join the process group of the run, and leave it at the end.
 
     Args:
         device: of this process.
 
     Raises:
-        MachineError: they cannot be met.
+        MachineError: the processes cannot connect to each other.
     """
-    if place.count == 1:
-        yield Ranks(place)
+    if world.world_size == 1:
+        yield ProcessGroup(world)
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    os.environ.update(meeting_point())
+    os.environ.update(get_master_address())
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        store = next(rendezvous("env://", place.rank, place.count, timeout=PATIENCE))[0]
-        store.set_timeout(PATIENCE)
-        store = dist.PrefixStore(attempt(), store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.count, timeout=PATIENCE)
+        store = next(rendezvous("env://", world.rank, world.world_size, timeout=TIMEOUT))[0]
+        store.set_timeout(TIMEOUT)
+        store = dist.PrefixStore(get_store_prefix(), store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
         raise MachineError(
-            f"The {place.count} processes of this run cannot meet ({str(error).strip().splitlines()[0][:200]}).",
-            "Start all of them by torchrun or srun; MASTER_ADDR and MASTER_PORT say where they meet.",
+            f"The {world.world_size} processes of this run cannot connect to each other ({reason}).",
+            "Start all of them by torchrun or srun, and check MASTER_ADDR and MASTER_PORT.",
         ) from None
-    yield Ranks(place)
-    # Not after an error: the others notice when this process has ended, and so after it has said why.
+    processes = ProcessGroup(world)
+    processes.local_world_size = processes.all_gather_object(platform.node()).count(platform.node())
+    yield processes
+    # Not after an error: the other processes notice when this one ends, which is after it has printed its error.
     dist.destroy_process_group()

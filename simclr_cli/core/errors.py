@@ -1,4 +1,4 @@
-"""Kinds of error and their exit codes, and what the system refuses as one of them."""
+"""Exceptions with their exit codes, and the translation of operating system and device errors into them."""
 
 from __future__ import annotations
 
@@ -10,146 +10,147 @@ from typing import Any, ClassVar
 
 
 class SimclrError(Exception):
-    """An expected failure: one sentence of what and why, one of what to do next.
+    """An expected failure: one sentence with the problem and its reason, one with the next step.
 
-    Any text may hold names of files; the face makes them safe to show.
+    Both may contain file names; the command line escapes them for display.
     """
 
     exit_code: ClassVar[int] = 1
     meaning: ClassVar[str] = "an error inside simclr itself (run again with --debug and report it)"
 
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what} {remedy}")
-        self.what = what
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem} {remedy}")
+        self.problem = problem
         self.remedy = remedy
 
 
 class SettingsError(SimclrError):
-    """A setting that cannot work, alone or with another."""
+    """A setting that is invalid, by its own value or together with another."""
 
     exit_code = 2
-    meaning = "wrong usage: an unknown option, or a setting that cannot work"
+    meaning = "wrong usage: an unknown option, or an invalid setting"
 
 
 class InputError(SimclrError):
-    """The images, labels or queries given cannot be used."""
+    """Unusable images, labels or queries."""
 
     exit_code = 3
-    meaning = "the images, labels or queries given cannot be used"
+    meaning = "unusable images, labels or queries"
 
 
 class RunError(SimclrError):
-    """A run folder or a file of vectors is missing, unfinished, damaged, or belongs to another model."""
+    """A run folder or a vectors file that is missing, unfinished, damaged, or of another model."""
 
     exit_code = 4
     meaning = "a run, checkpoint or vectors file is missing, unfinished, damaged, or of another model"
 
 
 class MachineError(SimclrError):
-    """The machine does not give what is needed: a right to write, disk, a device, the network, an extra."""
+    """A missing resource of the machine: a permission, disk space, a device, the network, an optional library."""
 
     exit_code = 5
-    meaning = "the machine does not allow it: no right to write, no space, another process at it, no device, no weights"
+    meaning = "the machine lacks a permission, disk space, memory, a device or weights, or another process has the lock"
 
 
 class TrainingError(SimclrError):
-    """Training went wrong by itself: the loss is not finite."""
+    """Training that failed: the loss is not finite."""
 
     exit_code = 6
     meaning = "training failed: the loss is no longer finite"
 
 
 class CollapseError(SimclrError):
-    """Training ended with an encoder that gives all images about the same vector."""
+    """Training that ended with nearly the same embedding for all images."""
 
     exit_code = 7
-    meaning = "training ended, and the encoder has collapsed: it gives all images about the same vector"
+    meaning = "training ended, but the encoder has collapsed: nearly the same embedding for all images"
 
 
 class Interrupted(SimclrError):
-    """A person (Ctrl-C) asked for a stop; what was made so far is saved."""
+    """A stop by the user (Ctrl-C); the work so far is saved."""
 
     exit_code = 130
-    meaning = "stopped by Ctrl-C; what was made is saved"
+    meaning = "stopped by Ctrl-C; the work so far is saved"
 
 
 class Terminated(Interrupted):
-    """The system (SIGTERM) asked for a stop; what was made so far is saved."""
+    """A stop by the system (SIGTERM); the work so far is saved."""
 
     exit_code = 143
-    meaning = "stopped by SIGTERM; what was made is saved"
+    meaning = "stopped by SIGTERM; the work so far is saved"
 
 
-KINDS: tuple[type[SimclrError], ...] = (
+ERROR_TYPES: tuple[type[SimclrError], ...] = (
     SimclrError, SettingsError, InputError, RunError, MachineError, TrainingError, CollapseError,
     Interrupted, Terminated,
 )  # fmt: skip
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")  # torch's words, and C++'s
-GPU = ("CUDA error", "CUDA driver", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error")
-OURS = "device-side assert"  # is an index of ours, not the GPU's fault
-# A disk that fails, or a network share that has gone: of the place where a file lies, not of the file.
-UNREACHABLE = frozenset(
+OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")  # of torch and C++
+GPU_MESSAGES = ("CUDA error", "CUDA driver", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error")
+GPU_ASSERT_MESSAGE = "device-side assert"  # an index out of range: our bug, not a failure of the GPU
+# Failures of the disk or network share that holds a file, not of the file itself.
+UNREACHABLE_ERRNOS = frozenset(
     getattr(errno, name)  # not every system has each of them
     for name in "EIO ESTALE ETIMEDOUT ENOTCONN EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENODEV".split()
     if hasattr(errno, name)
 )
-TOO_MANY_FILES = frozenset((errno.EMFILE, errno.ENFILE))
-NO_RIGHT = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT))
+TOO_MANY_FILES_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE))
+PERMISSION_OR_SPACE_ERRNOS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT))
+
+
+def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> MachineError | None:
+    """Return the error of the operating system or a device with its cause and remedy; None for any other error.
+
+    Args:
+        settings: of the command, by name.
+    """
+    message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if is_out_of_memory(error):
+        owner = "the GPU" if "CUDA" in message or "CUBLAS" in message else "this machine"
+        return MachineError(f"The memory of {owner} is too small ({message}).", _suggest_less_memory(settings))
+    if isinstance(error, RuntimeError):
+        is_gpu_error = any(name in str(error) for name in GPU_MESSAGES)
+        if is_gpu_error and GPU_ASSERT_MESSAGE not in str(error):
+            return MachineError(f"The GPU failed ({message}).", "Run simclr doctor, or use the CPU: --device cpu.")
+        if "can't start new thread" in message:
+            return MachineError(
+                "No more threads can be started.", "Set a smaller --workers, or raise the limit: ulimit -u."
+            )
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in PERMISSION_OR_SPACE_ERRNOS:
+        return MachineError(
+            f"{_name_file(error)} cannot be used: {error.strerror}.", "Change its permissions, or free disk space."
+        )
+    return _explain_unreachable(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is for want of memory, of a GPU or of the machine."""
+    """Return whether the memory of a GPU or of the machine was too small."""
     no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-    return no_memory or (isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY))
+    return no_memory or (isinstance(error, RuntimeError) and any(m in str(error) for m in OUT_OF_MEMORY_MESSAGES))
 
 
-def trouble(error: BaseException, given: Mapping[str, Any]) -> MachineError | None:
-    """The error with its cause and a way out; None for one that the machine has no part in.
-
-    Args:
-        given: the settings of the command, by name.
-    """
-    words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if is_out_of_memory(error):
-        whose = "the GPU" if "CUDA" in words or "CUBLAS" in words else "this machine"
-        return MachineError(f"The memory of {whose} is too small ({words}).", _less_memory(given))
-    if isinstance(error, RuntimeError) and any(name in str(error) for name in GPU) and OURS not in str(error):
-        return MachineError(
-            f"The GPU failed ({words}).", "See what simclr doctor says of it, or compute elsewhere: --device cpu."
-        )
-    if isinstance(error, RuntimeError) and "can't start new thread" in words:
-        return MachineError("No more threads can be started.", "Give fewer --workers, or raise the limit: ulimit -u.")
-    if not isinstance(error, OSError):
-        return None
-    if error.errno in NO_RIGHT:
-        return MachineError(f"{_file(error)} cannot be used: {error.strerror}.", "Change its rights, or make room.")
-    return _unreachable(error)
-
-
-def check_reachable(error: OSError, file: Path | None = None) -> None:
-    """Pass over what the system says of a file itself.
+def raise_if_unreachable(error: OSError, file: Path | None = None) -> None:
+    """Raise MachineError if an error is of the disk, the share or a limit; return if it is of the file itself.
 
     Args:
-        file: which one it is, where the error does not know.
-
-    Raises:
-        MachineError: it says something of the disk, the share, or a limit.
+        file: the file, where the error does not name it.
     """
-    if (machine := _unreachable(error, file)) is not None:
-        raise machine from None
+    if (machine_error := _explain_unreachable(error, file)) is not None:
+        raise machine_error from None
 
 
 def require_extra(library: str, extra: str, what: str) -> None:
-    """Make sure that there is a library that is no dependency of ours.
+    """Check that an optional library is installed.
 
     Args:
-        extra: of this package, which brings it.
-        what: needs it, as the subject of a sentence.
+        extra: of this package, which installs the library.
+        what: subject of the message, which needs the library.
 
     Raises:
-        MachineError: it is not installed.
+        MachineError: the library is not installed.
     """
     if find_spec(library) is None:
         raise MachineError(
@@ -158,26 +159,26 @@ def require_extra(library: str, extra: str, what: str) -> None:
         )
 
 
-def _unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
-    if error.errno in UNREACHABLE:
+def _explain_unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
+    if error.errno in UNREACHABLE_ERRNOS:
         return MachineError(
-            f"{_file(error, file)} cannot be reached: {error.strerror}.",
-            "See to the disk or the network share that holds it, and type the command again.",
+            f"{_name_file(error, file)} cannot be reached: {error.strerror}.",
+            "Check the disk or the network share that holds it, and run the command again.",
         )
-    if error.errno in TOO_MANY_FILES:
+    if error.errno in TOO_MANY_FILES_ERRNOS:
         return MachineError(
-            f"Too many files are open ({error.strerror}).", "Raise the limit and type the command again: ulimit -n 4096"
+            f"Too many files are open ({error.strerror}).", "Raise the limit and run the command again: ulimit -n 4096"
         )
     return None
 
 
-def _file(error: OSError, file: Path | None = None) -> str:
+def _name_file(error: OSError, file: Path | None = None) -> str:
     return str(error.filename or file or "A file")
 
 
-def _less_memory(given: Mapping[str, Any]) -> str:
-    if "micro_batch" in given:
-        return "Give a smaller --micro-batch, --image-size or --backbone, or close what else is running."
-    if given.get("batch_size"):
-        return f"Give a smaller batch: --batch-size {max(1, given['batch_size'] // 4)}, or close what else is running."
-    return "Close what else is running, or take a machine with more."
+def _suggest_less_memory(settings: Mapping[str, Any]) -> str:
+    if "micro_batch" in settings:
+        return "Set a smaller --micro-batch, --image-size or --backbone, or close other programs."
+    if settings.get("batch_size"):
+        return f"Set a smaller batch: --batch-size {max(1, settings['batch_size'] // 4)}, or close other programs."
+    return "Close other programs, or use a machine with more memory."

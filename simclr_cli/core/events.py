@@ -1,17 +1,18 @@
-"""What verbs report on the way: frozen dataclasses of plain values."""
+"""Events that commands report, and the request to stop that they answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from simclr_cli.core.errors import Interrupted
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Something long is at `done` of `total`."""
+    """Progress of a long stage: `done` of `total`."""
 
     stage: str
     done: int
@@ -20,7 +21,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Note:
-    """One sentence that a person should see."""
+    """A sentence for a person."""
 
     text: str
     warning: bool = False
@@ -28,14 +29,14 @@ class Note:
 
 @dataclass(frozen=True)
 class CensusTaken:
-    """What is in the folder: the keys of `images.census.Census.summary`."""
+    """The content of a folder of images, by the keys of `images.census.Census.summary`."""
 
     summary: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One line of the plan: a setting as resolved, and why."""
+    """A line of the plan: a resolved setting and its reason."""
 
     name: str
     value: str
@@ -44,12 +45,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class PlanMade:
-    """What is about to happen."""
+    """The plan of a command, before it does any long work."""
 
     run: str
     choices: tuple[Choice, ...]
     steps: int
-    seconds: float | None  # estimated; None where it was not
+    seconds: float | None  # estimated; None where it is unknown
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class ValidationMetrics:
-    """How the representation does without labels, on two views each of images that are not trained on."""
+    """Validation metrics without labels, from two views each of images that are not trained on."""
 
     alignment: float  # mean squared distance of the two views of an image on the unit sphere; 0 to 4, small is good
     uniformity: float  # log of the mean of exp(-2 squared distance) of different images; -8 to 0, small is good
@@ -76,12 +77,12 @@ class ValidationMetrics:
     positive_similarity: float  # mean cosine of the two views of an image
     negative_similarity: float  # mean cosine of views of different images
     images: int
-    held_out: bool  # False where there are too few images to keep some back
+    held_out: bool  # False: too few images to hold some out, so that training images are measured
 
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch: a line of metrics.jsonl, and what the clock said of it, a line of speed.jsonl."""
+    """A finished epoch: a line of metrics.jsonl, and its times, a line of speed.jsonl."""
 
     epoch: int  # from 1
     loss: float  # mean over the epoch's steps
@@ -92,32 +93,43 @@ class EpochDone:
     knn_accuracy: float | None = None  # percent, by the 20 nearest neighbors' classes; None where it was not measured
 
 
-@dataclass(frozen=True)
-class TrainingBegun:
-    """What may be asked of a training from now on, by any thread, whatever step is under way."""
-
-    save: Callable[[], int]  # what the last whole step left; the number of steps that are saved
-    stopped: Callable[[type[Interrupted]], Interrupted]  # the same, and the words that the training then ends with
-
-
-@dataclass(frozen=True)
-class TrainingEnded:
-    """All that came of a training is written."""
-
-
-Event = Progress | Note | CensusTaken | PlanMade | StepDone | EpochDone | TrainingBegun | TrainingEnded
+Event = Progress | Note | CensusTaken | PlanMade | StepDone | EpochDone
 Report = Callable[[Event], None]
 
 
 def silent(_: Event) -> None:
-    """Report to no one."""
+    """Ignore an event."""
 
 
 def progress(report: Report, stage: str) -> Callable[[int, int], None]:
-    """A callback for a long stage that reports each step of it."""
+    """Return a callback that reports each step of a long stage."""
     return lambda done, total: report(Progress(stage, done, total))
 
 
-def gigabytes(count: int) -> str:
-    """12.3 GB, 0.45 GB: bytes as a person reads them."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e9:.2g} GB"
+class Saveable(Protocol):
+    """A training that any thread can save, whatever step is running."""
+
+    def save(self) -> int:
+        """Save the last whole step, and return the number of steps saved."""
+        ...
+
+    def save_and_interrupt(self, kind: type[Interrupted]) -> Interrupted:
+        """Save the last whole step, and return the error that ends the training."""
+        ...
+
+
+class StopController:
+    """The request to stop, if there is one, and the running training, if there is one."""
+
+    def __init__(self) -> None:
+        self.request: Interrupted | None = None
+        self.training: Saveable | None = None
+
+    @contextlib.contextmanager
+    def saving(self, training: Saveable) -> Iterator[None]:
+        """Within, a stop saves this training."""
+        self.training = training
+        try:
+            yield
+        finally:
+            self.training = None

@@ -1,9 +1,8 @@
-"""The one way to write: whole or not at all, and durably.
+"""Atomic and durable writes: each file is replaced completely or not at all.
 
-A temporary file beside the target, fsync, rename, fsync the folder. What is not finished is called
-`.simclr-tmp-<random>`; once nothing has been written to it for a day, the next process that makes ready to write in the
-folder removes it. If the system refuses, whatever writes raises NotWritten, and the tools for it, which stand at the
-end, OSError.
+A write goes to a temporary file in the target's folder: fsync, rename, fsync the folder. An unfinished file is named
+`.simclr-tmp-<random>`. After a day without a change, the next process that writes in the folder removes it. Functions
+that write raise WriteError; the helpers at the end of the module raise OSError.
 """
 
 from __future__ import annotations
@@ -25,82 +24,84 @@ from typing import IO, Any
 from simclr_cli.core.errors import MachineError
 
 TEMPORARY_PREFIX = ".simclr-tmp-"
-ABANDONED_SECONDS = 86_400  # without a change; even a process that was suspended overnight may go on
-FULL, FORBIDDEN = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
+ABANDONED_SECONDS = 86_400  # without a change; a process that was suspended overnight may still continue
+DISK_FULL_ERRNOS, FORBIDDEN_ERRNOS = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class NotWritten(MachineError):
-    """The system refused to write."""
+class WriteError(MachineError):
+    """A write that the operating system rejected."""
 
-    def __init__(self, what: str, remedy: str, *, forbidden: bool = False) -> None:
-        super().__init__(what, remedy)
-        self.forbidden = forbidden  # for want of a right, so that it may still be read there
+    def __init__(self, problem: str, remedy: str, *, is_forbidden: bool = False) -> None:
+        super().__init__(problem, remedy)
+        self.is_forbidden = is_forbidden  # no write permission, but reading may still work
 
 
 @contextlib.contextmanager
-def _writing(target: Path, needed: int | None = None) -> Iterator[None]:
-    """Turn the system's unusable to write into an error that names the path, the bytes needed, and the way out."""
+def _translate_os_error(target: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turn an OSError into a WriteError that names the path, the needed bytes and the remedy."""
     try:
         yield
     except OSError as error:
-        reason, remedy = error.strerror or str(error), "Choose a place that can be written to."
-        if error.errno in FULL:
-            remedy = "Make room there, or choose another place."
+        reason, remedy = error.strerror or str(error), "Choose a folder with write permission."
+        if error.errno in DISK_FULL_ERRNOS:
+            remedy = "Free disk space there, or choose another folder."
             with contextlib.suppress(OSError):
-                free = _size(free_bytes(target))
-                needs = f"it needs {_size(needed)}, and {free} are free" if needed else f"it needs more than {free}"
+                free = _format_size(get_free_bytes(target))
+                needs = (
+                    f"needs {_format_size(needed_bytes)}, {free} free" if needed_bytes else f"needs more than {free}"
+                )
                 reason += f" ({needs})"
-        forbidden = error.errno in FORBIDDEN
-        raise NotWritten(f"Cannot write {target}: {reason}.", remedy, forbidden=forbidden) from error
+        is_forbidden = error.errno in FORBIDDEN_ERRNOS
+        raise WriteError(f"Cannot write {target}: {reason}.", remedy, is_forbidden=is_forbidden) from error
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+def _format_size(byte_count: int) -> str:
+    return f"{byte_count / 1e6:,.1f} MB" if byte_count >= 1e5 else f"{byte_count / 1e3:,.1f} kB"
 
 
-def free_bytes(path: Path) -> int:
-    """Free space where `path` is or would be."""
+def get_free_bytes(path: Path) -> int:
+    """Return the free space of the disk that `path` is, or would be, on."""
     return shutil.disk_usage(next((p for p in (path, *path.absolute().parents) if p.exists()), Path())).free
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder, prove that files can be made in it, and remove what was never finished in it."""
-    with _writing(folder):
+def prepare_folder(folder: Path) -> None:
+    """Create a folder, check that it is writable, and remove abandoned temporary files in it."""
+    with _translate_os_error(folder):
         ensure_folder(folder)
         with tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY_PREFIX):
             pass
-        remove_strays(folder)
+        remove_abandoned_files(folder)
 
 
 def write_file(
     target: Path,
     write: Callable[[IO[bytes]], object],
     *,
-    before: Callable[[Path], object] = lambda _: None,
-    needed: int | None = None,
+    before_rename: Callable[[Path], object] = lambda _: None,
+    needed_bytes: int | None = None,
 ) -> None:
-    """Let `write` fill a temporary file beside `target`, then put it in place whole and durably.
+    """Let `write` fill a temporary file, then rename it to `target`, durably.
 
-    Whatever happens on the way, `target` is afterwards the old file or the new one, never a part of one.
+    Whatever happens, `target` is afterwards the complete old file or the complete new one.
 
     Args:
-        before: called with the temporary file, when all is in it and it has not taken its place.
-        needed: bytes, if they are known, to be named where there is no room for them.
+        before_rename: called with the complete temporary file.
+        needed_bytes: for the message if the disk is full; None if unknown.
     """
-    with _writing(target, needed):
-        remove_strays(target.parent)
+    with _translate_os_error(target, needed_bytes):
+        remove_abandoned_files(target.parent)
         ensure_folder(target.parent)
-        temporary = temporary_beside(target)
+        temporary = choose_temporary_path(target)
         try:
-            # Not mkstemp, whose 0600 would lock out colleagues: opened so, the file gets the rights that any file gets.
+            # Not mkstemp, whose mode 0600 would lock out colleagues: this way the umask sets the permissions.
             with temporary.open("xb") as stream:
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            before(temporary)
+            before_rename(temporary)
             temporary.replace(target)
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error counts; the next start removes it
+            with contextlib.suppress(OSError):  # the first error counts; a later write removes the file
                 temporary.unlink(missing_ok=True)
             raise
         sync_folder(target.parent)
@@ -108,19 +109,21 @@ def write_file(
 
 def write_bytes(target: Path, data: bytes) -> None:
     """Write bytes atomically and durably."""
-    write_file(target, lambda stream: stream.write(data), needed=len(data))
+    write_file(target, lambda stream: stream.write(data), needed_bytes=len(data))
 
 
 def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
-    """Write bytes at `start` of a file, durably, by default at its end; what was behind goes. A kill may leave a part.
+    """Write bytes at `start` of a file, by default at its end, durably; cut off the old bytes behind `start`.
+
+    If the process is killed, a part of the bytes may remain; those before `start` never change.
 
     Args:
-        start: 0 makes the file. What lies before it stays as it was, also if the system refuses.
+        start: 0 creates the file.
 
     Returns:
-        The file's time of change, ns.
+        The file's modification time, ns.
     """
-    with _writing(target, len(data)):
+    with _translate_os_error(target, len(data)):
         ensure_folder(target.parent)
         with target.open("xb" if start == 0 else "r+b") as stream:
             stream.seek(*(0, os.SEEK_END) if start is None else (start,))
@@ -134,35 +137,35 @@ def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
     return modified_ns
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename within a folder, durably."""
-    with _writing(target):
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder within its folder, durably."""
+    with _translate_os_error(target):
         source.rename(target)
         sync_folder(target.parent)
 
 
-def remove(file: Path) -> None:
-    """Remove a file, durably; it may be gone already."""
-    with _writing(file):
+def remove_file(file: Path) -> None:
+    """Remove a file, if it exists, durably."""
+    with _translate_os_error(file):
         file.unlink(missing_ok=True)
         if file.parent.is_dir():
             sync_folder(file.parent)
 
 
-def discard(*files: Path) -> None:
-    """Remove files that nothing names any more; one that cannot be removed now is left for the next time."""
+def try_remove_files(*files: Path) -> None:
+    """Remove files that are no longer referenced; ignore those that cannot be removed now."""
     for file in files:
         with contextlib.suppress(MachineError):
-            remove(file)
+            remove_file(file)
 
 
 def write_json(target: Path, content: Any) -> None:
-    """Write JSON atomically and durably; ASCII only, so that names that are not UTF-8 survive as escapes."""
+    """Write JSON atomically and durably, in ASCII: names that are not UTF-8 survive as escapes."""
     write_bytes(target, (json.dumps(content, indent=1) + "\n").encode("ascii"))
 
 
 def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> None:
-    """Write a table atomically and durably, None as an empty cell; names as `names` makes them valid UTF-8."""
+    """Write a table atomically and durably, None as an empty cell; file names must be escaped (core/text.py)."""
     stream = io.StringIO(newline="")
     table = csv.writer(stream)
     table.writerow(columns)
@@ -170,34 +173,34 @@ def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Sequence[str 
     write_bytes(target, stream.getvalue().encode("utf-8"))
 
 
-def temporary_beside(target: Path) -> Path:
-    """Return a free name for what will be `target`."""
+def choose_temporary_path(target: Path) -> Path:
+    """Return the path of a temporary file or folder next to `target`."""
     return target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
 
 
-def remove_strays(folder: Path, older_than: float = ABANDONED_SECONDS) -> None:
+def remove_abandoned_files(folder: Path, older_than: float = ABANDONED_SECONDS) -> None:
     """Remove the unfinished files of a folder.
 
     Args:
-        older_than: seconds without a change; 0 only under a lock that whoever writes there has.
+        older_than: seconds without a change; 0 only under a lock that every writer of the folder takes.
     """
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
-            # By a time that copies of files do not keep.
+            # By ctime, which copying does not preserve.
             if time.time() - path.lstat().st_ctime >= older_than:
                 path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
 def ensure_folder(folder: Path) -> None:
-    """A folder and all above it, durably."""
+    """Create a folder and its parents, durably, unless they exist."""
     if not folder.is_dir():
         ensure_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
 
 
-def give_name(temporary: Path, target: Path) -> None:
-    """Give a file its name, if nothing has that name."""
+def rename_without_overwrite(temporary: Path, target: Path) -> None:
+    """Rename a file; raise FileExistsError if the target exists."""
     try:
         os.link(temporary, target)
     except FileExistsError:

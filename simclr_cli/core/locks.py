@@ -1,4 +1,4 @@
-"""Locks: a folder for one process that writes. It is free once that process has ended; reading needs none."""
+"""Locks of folders, for one writing process at a time. The system releases a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -9,62 +9,62 @@ from pathlib import Path
 
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import Note, Report
-from simclr_cli.core.files import FORBIDDEN, NotWritten, make_folder
+from simclr_cli.core.files import FORBIDDEN_ERRNOS, WriteError, prepare_folder
 
-LOCK = ".simclr-lock"  # an empty file; that it is there says nothing, only the system's lock on it does
+LOCK_FILE = ".simclr-lock"  # empty; only the system's lock on it counts, not that it exists
 POLL_SECONDS = 0.1
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems
+NO_LOCK_SUPPORT_ERRNOS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems
 
-_locked: set[Path] = set()  # lock files of this process
+_held_lock_files: set[Path] = set()  # of this process
 
 
-class Busy(MachineError):
-    """Another process writes there."""
+class FolderLockedError(MachineError):
+    """A folder that another process writes in."""
 
 
 @contextlib.contextmanager
-def locked(folder: Path, report: Report, *, wait: float = 0) -> Iterator[None]:
-    """Within, no other process that asks for the same folder's lock writes in it; the folder is made.
+def lock_folder(folder: Path, report: Report, *, wait: float = 0) -> Iterator[None]:
+    """Create a folder and hold its lock within the block.
 
     Args:
-        wait: seconds, for another process to come to its end.
+        wait: seconds to wait for another process.
 
     Raises:
-        Busy: another process has the lock.
+        FolderLockedError: another process has the lock.
     """
     from filelock import FileLock, Timeout
 
-    make_folder(folder)
-    file = folder / LOCK
+    prepare_folder(folder)
+    file = folder / LOCK_FILE
     lock = FileLock(file, timeout=wait, poll_interval=POLL_SECONDS, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
-        raise Busy(f"Another process writes in {folder}.", "Wait until it has ended, or stop it.") from None
+        raise FolderLockedError(f"Another process writes in {folder}.", "Wait until it ends, or stop it.") from None
     except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise NotWritten(
+        if error.errno not in NO_LOCK_SUPPORT_ERRNOS:
+            raise WriteError(
                 f"Cannot lock {file}: {error.strerror}.",
-                "Remove it, or choose a place that can be written to.",
-                forbidden=error.errno in FORBIDDEN,
+                "Remove it, or choose a folder with write permission.",
+                is_forbidden=error.errno in FORBIDDEN_ERRNOS,
             ) from error
-        what = f"The file system of {folder} has no locks: make sure that no other process writes there."
-        report(Note(what, warning=True))
-    _locked.add(file)
+        warning = f"The file system of {folder} has no locks. Make sure that no other process writes there."
+        report(Note(warning, warning=True))
+    _held_lock_files.add(file)
     try:
         yield
     finally:
-        _locked.remove(file)
-        _remove(file)  # before it is released: who waits for it sees that it is gone, and makes another one
+        _held_lock_files.remove(file)
+        _remove_lock_file(file)  # before the release: a waiting process sees that it is gone and creates another one
         lock.release()
 
 
 def remove_lock_files() -> None:
-    """Remove the lock files of this process, which ends now without coming out of `locked`."""
-    for file in tuple(_locked):
-        _remove(file)
+    """Remove the lock files of this process, for an exit that does not leave the `lock_folder` blocks."""
+    for file in tuple(_held_lock_files):
+        _remove_lock_file(file)
 
 
-def _remove(file: Path) -> None:
+def _remove_lock_file(file: Path) -> None:
     with contextlib.suppress(OSError):  # on Windows filelock does it
         file.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
-"""Randomness as a function: what happens follows from (seed, purpose, position), never from what ran before.
+"""Random seeds as a function of (seed, purpose, position), independent of earlier draws.
 
-So a resumed run, or one with another number of workers, sees the same images in the same order with the
-same augmentations.
+A resumed run, or one with another number of workers, therefore draws the same images and augmentations.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What randomness is for; keeps streams of one seed apart. The values are part of the run format."""
+    """Use of a random stream, which separates the streams of one seed. The values are part of the run format."""
 
     ENCODER = 1
     HEAD = 2
@@ -27,44 +26,44 @@ class Purpose(IntEnum):
     BOOTSTRAP = 7
     LABELS = 8
     HELD_OUT = 9
-    HEALTH = 10
+    VALIDATION = 10
     CLASSIFIER = 11
     AUGMENT = 12
     SIMILARITY = 13
     CLUSTERS = 14
 
 
-def seed_for(seed: int, purpose: Purpose, *position: int) -> int:
-    """A 63-bit seed for one purpose at one position (an epoch, a step); any two keys give unrelated seeds.
+def derive_seed(seed: int, purpose: Purpose, *position: int) -> int:
+    """Return a 63-bit seed for a purpose at a position (an epoch, a step); different keys give unrelated seeds.
 
-    By SHA-256, not by numpy's SeedSequence: that one splits large words and pads short keys, so that keys can meet.
+    By SHA-256: numpy's SeedSequence splits large words and pads short keys, so different keys can collide.
     """
     key = ",".join(str(int(part)) for part in (seed, purpose, *position))
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
 
 
-def torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:
-    """A CPU generator: the same numbers whatever device the images are on."""
-    return torch.Generator().manual_seed(seed_for(seed, purpose, *position))
+def create_torch_generator(seed: int, purpose: Purpose, *position: int) -> torch.Generator:
+    """Create a CPU generator, so that the numbers do not depend on the device of the images."""
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, *position))
 
 
 def seed_device(device: torch.device, seed: int, purpose: Purpose, *position: int) -> None:
-    """Let what a network draws there, dropout and the like, follow from this key from now on.
+    """Seed a device's global generator, from which layers such as dropout draw.
 
-    On a CPU by its own generator: torch.manual_seed also notes the stack, for GPUs that may be used later (0.3 ms).
+    On a CPU by its own generator: torch.manual_seed also records the stack, for GPUs initialized later (0.3 ms).
     """
     seed_all = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
-    seed_all(seed_for(seed, purpose, *position))
+    seed_all(derive_seed(seed, purpose, *position))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, purpose: Purpose) -> Iterator[None]:
-    """Let whatever draws from torch's global CPU generator draw by this key; afterwards the generator is as before."""
+    """Seed torch's global CPU generator within the block, and restore its state afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed_for(seed, purpose))
+        torch.default_generator.manual_seed(derive_seed(seed, purpose))
         yield
 
 
-def numpy_generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:
-    """The same for numpy."""
-    return np.random.default_rng(seed_for(seed, purpose, *position))
+def create_numpy_generator(seed: int, purpose: Purpose, *position: int) -> np.random.Generator:
+    """Create a numpy generator."""
+    return np.random.default_rng(derive_seed(seed, purpose, *position))

@@ -1,4 +1,4 @@
-"""Text for people and for tables: quantities, and the names of files made safe."""
+"""Text for display and tables: escaped file names, and formatted quantities."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ import math
 import os
 import re
 
-ESCAPED = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-FORMULA = tuple("=+-@")  # what a spreadsheet takes for the start of a formula
+UNSAFE_CHARACTERS = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+FORMULA_STARTS = tuple("=+-@")  # a spreadsheet computes cells that begin with one of these
 Cell = str | int | float | None
 
 
-def as_text(name: str) -> str:
-    """A relative path as valid UTF-8 in one line.
+def escape_name(name: str) -> str:
+    """Return a relative path as one line of valid UTF-8.
 
     Args:
         name: bytes that are not UTF-8 as surrogates.
     """
-    return ESCAPED.sub(lambda found: "".join(f"\\x{byte:02x}" for byte in _bytes(found[0])), name)
+    return UNSAFE_CHARACTERS.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in _encode_character(match[0])), name)
 
 
-def as_cell(name: str) -> str:
-    """The same for CSV and TSV: no spreadsheet computes it."""
-    text = as_text(name)
-    return f"./{text}" if text.startswith(FORMULA) else text
+def escape_name_for_csv(name: str) -> str:
+    """Return the same for CSV and TSV, such that no spreadsheet computes it."""
+    text = escape_name(name)
+    return f"./{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-def as_words(value: Cell) -> Cell:
-    """What is no name, for CSV."""
+def escape_value_for_csv(value: Cell) -> Cell:
+    """Return a value that is no file name as one cell of CSV."""
     if not isinstance(value, str):
         return value
-    return f"'{as_text(value)}" if value.startswith(FORMULA) else as_text(value)
+    return f"'{escape_name(value)}" if value.startswith(FORMULA_STARTS) else escape_name(value)
 
 
-def name_of(text: str) -> str:
-    """Return the relative path that `as_text` or `as_cell` was given."""
+def unescape_name(text: str) -> str:
+    """Return the relative path that `escape_name` or `escape_name_for_csv` received."""
     escaped = text.removeprefix("./").encode()
-    return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), escaped))
+    return os.fsdecode(re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), escaped))
 
 
-def _bytes(character: str) -> bytes:
-    of_a_name = not "\ud800" <= character <= "\udfff" or "\udc80" <= character <= "\udcff"
-    return character.encode("utf-8", "surrogateescape" if of_a_name else "surrogatepass")
+def _encode_character(character: str) -> bytes:
+    is_byte_of_a_name = not "\ud800" <= character <= "\udfff" or "\udc80" <= character <= "\udcff"
+    return character.encode("utf-8", "surrogateescape" if is_byte_of_a_name else "surrogatepass")
 
 
-def safe(text: str) -> str:
-    """Text that cannot move the cursor, change colors or reverse a line: what is not printable is escaped."""
-    if text.isprintable():  # nearly always, also where a page holds a megabyte
+def escape_unprintable(text: str) -> str:
+    """Return text that cannot move the cursor, change colors or reverse a line of a terminal."""
+    if text.isprintable():  # nearly always; quick also for a page of a megabyte
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
-def duration(seconds: float) -> str:
-    """42 s, 3 min 20 s, 2 h 5 min."""
+def format_duration(seconds: float) -> str:
+    """Return 42 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -61,20 +61,29 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def count(number: int, noun: str, nouns: str = "") -> str:
-    """1 file, 2,000 files; `nouns` where that is not `noun` with an s."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {nouns or noun + 's'}"
+def format_count(number: int, noun: str, plural: str = "") -> str:
+    """Return 1 file, 2,000 files; `plural` is `noun` with an s by default."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
 
 
-def closeness(above_random: float, above_views: float) -> str:
-    """What a similarity means, by the percent of random pairs, and of views of one image, that are less similar.
+def format_gigabytes(byte_count: int) -> str:
+    """Return 12.3 GB, 0.45 GB."""
+    return f"{byte_count / 1e9:,.1f} GB" if byte_count >= 1e9 else f"{byte_count / 1e9:.2g} GB"
 
-    To an encoder that has learnt little, random pairs too are as close as two views: then that says nothing.
+
+def describe_similarity(above_random: float, above_views: float) -> str:
+    """Compare a similarity to those of random pairs and of two views of one image.
+
+    An encoder that has learned little finds random pairs as similar as two views: then the views are not mentioned.
+
+    Args:
+        above_random: percent of random pairs that are less similar.
+        above_views: percent of pairs of views of one image that are less similar.
     """
     if above_views >= 50 and above_random >= 99:
         return "as close as two views of one image"
     if above_random >= 100:
-        return "closer than any random pair looked at"
+        return "closer than any sampled random pair"
     if above_random < 50:
         return "no closer than a random pair"
     digits = 0 if above_random < 99 else 1 if above_random < 99.9 else 2 if above_random < 99.99 else 4

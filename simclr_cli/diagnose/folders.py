@@ -1,4 +1,4 @@
-"""Checks of the folders that commands work in: facts, and what follows from them."""
+"""Checks of the folders of images, runs and cache: collected facts, and a diagnosis of each fault."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from pathlib import Path
 
 from simclr_cli.api.manage import Diagnosis, diagnose
 from simclr_cli.core.errors import InputError, RunError
-from simclr_cli.core.events import Report, gigabytes, progress
-from simclr_cli.core.files import free_bytes
+from simclr_cli.core.events import Report, progress
+from simclr_cli.core.files import get_free_bytes
 from simclr_cli.core.safe_read import UPGRADE
-from simclr_cli.core.text import count
+from simclr_cli.core.text import format_count, format_gigabytes
 from simclr_cli.images.cache_location import cache_root
 
-ENOUGH_BYTES = 500_000_000
-# sh takes a name as an argument, never as a part of a command
+MIN_FREE_BYTES = 500_000_000
+# File names reach sh as arguments, never as a part of a command.
 HEIC = "find {} -iname '*.hei[cf]' -exec sh -c 'for f; do heif-convert \"$f\" \"${{f%.*}}.jpg\"; done' sh '{{}}' +"
-INCLUDED_BY = (  # kind of the files that are skipped, words of the reason, the command
+FIXES = (  # kind of skipped file, pattern of the reason, command
     ("HEIC", "HEIC", f"{HEIC}  # of libheif-examples"),
     ("camera raw", "camera raw", "exiftool -r -b -JpgFromRaw -w .jpg {}  # of libimage-exiftool-perl"),
-    ("unreadable", "no right|permission|may not be read", "sudo chmod -R a+rX {}"),
+    ("unreadable", "permission", "sudo chmod -R a+rX {}"),
 )
 
 
 @dataclass(frozen=True)
-class Folder:
+class OutputFolder:
     """A folder that commands write to."""
 
     path: str
-    unusable: str = ""  # why they cannot
-    free: int = 2**62  # bytes
+    error: str = ""  # of writing to it
+    free_bytes: int = 2**62
 
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """The folders that commands work in."""
+    """The folders of images, runs and cache."""
 
-    cache: Folder
-    runs: Folder
-    images: str = ""  # the folder; "" for none
+    cache: OutputFolder
+    runs: OutputFolder
+    images: str = ""  # the folder; "": none
     image_count: int = 0
     skipped: tuple[tuple[str, str], ...] = ()  # name, reason
-    no_images: str = ""  # why there are none
-    newer_runs: tuple[str, ...] = ()  # what tells that a newer simclr made it
+    no_images: str = ""  # the reason for none
+    newer_runs: tuple[str, ...] = ()  # the errors of reading them
 
 
-def folder_facts(images: Path | None, runs: Path, *, torch: bool, report: Report) -> FolderFacts:
-    """Look at the folders.
+def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report: Report) -> FolderFacts:
+    """Inspect the folders.
 
     Args:
-        torch: whether it can be imported, which reading runs needs.
+        torch: can be imported, which reading runs requires.
     """
-    facts = FolderFacts(_folder(cache_root()), _folder(runs))
-    if torch and not facts.runs.unusable:
+    facts = FolderFacts(_inspect_folder(cache_root()), _inspect_folder(runs))
+    if torch and not facts.runs.error:
         facts = replace(facts, newer_runs=tuple(_newer_runs(runs)))
     if images is None:
         return facts
@@ -66,24 +66,25 @@ def folder_facts(images: Path | None, runs: Path, *, torch: bool, report: Report
         from simclr_cli.images.scan import take_census
 
         census = take_census(images, progress=progress(report, "reading headers"))
-    except ImportError as error:  # other checks still are made
-        return replace(facts, no_images=f"No image can be read, for numpy or Pillow is broken ({error}).")
+    except ImportError as error:  # the other checks still run
+        return replace(facts, no_images=f"No image can be read: numpy or Pillow is broken ({error}).")
     except InputError as error:
-        return replace(facts, no_images=error.what)
-    skipped = tuple((one.name, one.reason) for one in census.skipped)
+        return replace(facts, no_images=error.problem)
+    skipped = tuple((file.name, file.reason) for file in census.skipped)
     return replace(facts, image_count=len(census.images), skipped=skipped)
 
 
-def _folder(path: Path) -> Folder:
+def _inspect_folder(path: Path) -> OutputFolder:
     try:
-        there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        with tempfile.TemporaryFile(dir=there):
-            return Folder(str(path), free=free_bytes(path))
+        existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            return OutputFolder(str(path), free_bytes=get_free_bytes(path))
     except OSError as error:
-        return Folder(str(path), error.strerror or str(error))
+        return OutputFolder(str(path), error.strerror or str(error))
 
 
 def _newer_runs(runs: Path) -> Iterator[str]:
+    """Yield the error of each run that a newer version made."""
     from simclr_cli.store.run import list_runs
     from simclr_cli.store.run_info import read_run_info
 
@@ -92,41 +93,43 @@ def _newer_runs(runs: Path) -> Iterator[str]:
             read_run_info(run)
         except RunError as error:
             if error.remedy == UPGRADE:
-                yield error.what
+                yield error.problem
 
 
-def check_images(facts: FolderFacts) -> Iterator[Diagnosis]:
-    """Diagnose a folder without images, and files in it that are skipped."""
+def check_image_folder(facts: FolderFacts) -> Iterator[Diagnosis]:
+    """Diagnose a folder without images, and skipped files."""
     folder, skipped = shlex.quote(facts.images), facts.skipped
     if facts.no_images:
-        commands = [command.format(folder) for _, words, command in INCLUDED_BY if re.search(words, facts.no_images)]
-        commands.append("simclr doctor FOLDER  # the folder that holds the images")
+        commands = [command.format(folder) for _, pattern, command in FIXES if re.search(pattern, facts.no_images)]
+        commands.append("simclr doctor FOLDER  # the folder with the images")
         yield diagnose("no images", facts.no_images, commands[0])
-    for kind, words, command in INCLUDED_BY:
-        names = tuple(name for name, reason in skipped if re.search(words, reason))
-        skipped = tuple((name, reason) for name, reason in skipped if not re.search(words, reason))
+    for kind, pattern, command in FIXES:
+        names = tuple(name for name, reason in skipped if re.search(pattern, reason))
+        skipped = tuple((name, reason) for name, reason in skipped if not re.search(pattern, reason))
         if names:
-            what = f"{count(len(names), f'{kind} file')} in {facts.images}, the first of them {names[0]}."
+            what = f"{format_count(len(names), f'{kind} file')} in {facts.images}, the first is {names[0]}."
             yield diagnose(f"{kind} images", what, command.format(folder), names)
     if skipped:
         reasons = Counter(reason for _, reason in skipped).most_common(3)
-        words = "; ".join(f"{times:,} x {reason}" for reason, times in reasons)
-        what = f"{count(len(skipped), 'file')} in {facts.images} cannot be used ({words}), first {skipped[0][0]}."
-        command = f"simclr doctor {folder} --json  # names them all, to be fetched again"
-        yield diagnose("skipped images", what, command, tuple(name for name, _ in skipped))
+        summary = "; ".join(f"{times:,} x {reason}" for reason, times in reasons)
+        names = tuple(name for name, _ in skipped)
+        number = format_count(len(names), "file")
+        what = f"{number} in {facts.images} cannot be used ({summary}), the first is {names[0]}."
+        yield diagnose("skipped images", what, f"simclr doctor {folder} --json  # lists all of them", names)
 
 
-def check_written_folders(facts: FolderFacts) -> Iterator[Diagnosis]:
-    """Diagnose the cache and the folder of runs."""
-    elsewhere = "simclr pretrain FOLDER --runs ~/simclr-runs"
+def check_output_folders(facts: FolderFacts) -> Iterator[Diagnosis]:
+    """Diagnose the cache and the runs folder."""
+    other_disk = "simclr pretrain FOLDER --runs ~/simclr-runs"
     for name, folder, command in (
         ("cache not writable", facts.cache, "export SIMCLR_CACHE=/var/tmp/simclr-cache"),
-        ("runs not writable", facts.runs, elsewhere),
+        ("runs not writable", facts.runs, other_disk),
     ):
-        if folder.unusable:
-            yield diagnose(name, f"{folder.path} cannot be written to ({folder.unusable}).", command)
-    if facts.runs.free < ENOUGH_BYTES:
-        what = f"{gigabytes(facts.runs.free)} is free for {facts.runs.path}; a run takes 0.31 GB (resnet18)."
-        yield diagnose("little disk", what, f"simclr cache --clear  # or, on a larger disk: {elsewhere}")
+        if folder.error:
+            yield diagnose(name, f"{folder.path} cannot be written to ({folder.error}).", command)
+    if facts.runs.free_bytes < MIN_FREE_BYTES:
+        free = format_gigabytes(facts.runs.free_bytes)
+        what = f"{free} is free for {facts.runs.path}; a run needs 0.31 GB (resnet18)."
+        yield diagnose("little disk", what, f"simclr cache --clear  # or, on a larger disk: {other_disk}")
     for what in facts.newer_runs:
         yield diagnose("newer run", what, "pipx upgrade simclr-cli  # or: uv tool upgrade simclr-cli")

@@ -1,1 +1,1 @@
-"""From a name to an encoder, and from images to embeddings."""
+"""Loading of encoders, embedding of images, and the description of exported models."""

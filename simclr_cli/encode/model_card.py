@@ -1,4 +1,4 @@
-"""What an exported model says of itself: timm's config.json, and a card that tells how to load it without simclr."""
+"""Description of an exported model: timm's config.json, and a card with the code that loads it without simclr."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.api.fields import MOST_SIDE
+from simclr_cli.api.fields import MAX_IMAGE_SIZE
 from simclr_cli.core.errors import RunError, SettingsError
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_name, image_size_args
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_architecture, resolve_model_args
 
 FORMAT_VERSION = 1
 
@@ -19,8 +19,8 @@ tags: [image-feature-extraction, self-supervised, simclr]
 ---
 # {architecture}, trained by SimCLR
 
-An image encoder, trained without labels on {images:,} images, {epochs:,} times through, at {size} px.
-It gives h, a vector of {width} numbers an image; images are alike when the cosine of their vectors is large.
+An image encoder, trained without labels on {images:,} images at {size} px (epochs: {epochs:,}).
+It computes h, an embedding of {width} numbers per image. Similar images have embeddings with a large cosine.
 
 ```python
 import timm, torch
@@ -40,9 +40,9 @@ tags: [image-classification, simclr]
 ---
 # {architecture}, a classifier of {classes:,} classes
 
-Fine-tuned by simclr with the labels of {images:,} images, at {size} px.
-It told {told:.1f} % of {test_images:,} held-out images right.
-The classes' names are `label_names` in config.json, in the order of the outputs.
+Fine-tuned by simclr with the labels of {images:,} images at {size} px.
+Its accuracy on {test_images:,} held-out images is {accuracy:.1f} %.
+The names of the classes are `label_names` in config.json, in the order of the outputs.
 
 ```python
 import json, timm, torch
@@ -57,15 +57,15 @@ print(names[int(probabilities.argmax())], float(probabilities.max()))
 ```
 """
 
-PREPARED = """
+PREPROCESSING = """
 Images are upright RGB in [0, 1], {normalization}.
-Short side resized to {resized} px (bicubic), center crop of {size} px.
+The short side is resized to {resized} px (bicubic), then a center crop of {size} px is taken.
 """
 
 LOAD = """\
 {name} = timm.create_model("local-dir:THIS/FOLDER", pretrained=True, num_classes={classes})"""
 
-# The small-image stem is not one of timm's own, so timm must be told of it before it is given the weights.
+# timm does not have the small-image stem, so the code replaces the stem before it loads the weights.
 LOAD_SMALL_STEM = """\
 from safetensors.torch import load_file
 
@@ -79,12 +79,12 @@ STEM = "conv1 = torch.nn.Conv2d(3, {name}.conv1.out_channels, 3, padding=1, bias
 DEEP_STEM = "conv1[0].stride = (1, 1)"
 
 
-def timm_config(encoder: Encoder) -> dict[str, Any]:
-    """encoder/config.json: timm's `local-dir:` layout, and under "simclr" what timm has no word for."""
+def build_timm_config(encoder: Encoder) -> dict[str, Any]:
+    """Build encoder/config.json: timm's `local-dir:` layout, and under "simclr" what timm does not know."""
     spec = encoder.spec
     architecture = spec.architecture.split(".")[0]
     return {
-        # timm knows no small stem. By the plain name it would load the weights of a deep one, and compute other things.
+        # With the plain name, timm would load the weights of a small deep stem into its own and compute something else.
         "architecture": f"{architecture}-with-small-stem" if spec.small_stem else architecture,
         "num_classes": 0,
         "num_features": encoder.width,
@@ -92,7 +92,7 @@ def timm_config(encoder: Encoder) -> dict[str, Any]:
         "pretrained_cfg": {
             "input_size": [3, spec.image_size, spec.image_size],
             "num_classes": 0,
-            "crop_pct": spec.crop,
+            "crop_pct": spec.crop_fraction,
             "crop_mode": "center",
             "interpolation": "bicubic",
             "mean": list(spec.mean),
@@ -102,14 +102,14 @@ def timm_config(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
-    """The spec that `timm_config` wrote down, in the file at `path`.
+def parse_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
+    """Parse what `build_timm_config` wrote to the file at `path`.
 
-    What it says is believed only as far as simclr itself could have written it: timm would take more, such as the path
-    of a checkpoint, or a model's name that is an address.
+    Only values that simclr itself writes are accepted. timm accepts more, such as the path of a checkpoint, or a URL
+    as the name of a model.
 
     Raises:
-        RunError: it was not written by simclr, or is damaged.
+        RunError: simclr did not write the file, or it is damaged.
     """
     try:
         preprocessing = config["pretrained_cfg"]
@@ -122,62 +122,64 @@ def spec_from_config(path: Path, config: dict[str, Any]) -> EncoderSpec:
             small_stem=bool(config["simclr"]["small_stem"]),
             model_args=dict(config["model_args"]),
         )
-        if not 0 < spec.image_size <= MOST_SIDE or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError("images of no size or scale")
-        check_name(spec.architecture)
-        if spec.model_args not in ({}, image_size_args(spec.architecture, spec.image_size)):
+        if not 0 < spec.image_size <= MAX_IMAGE_SIZE or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError("invalid input_size, mean or std")
+        check_architecture(spec.architecture)
+        if spec.model_args not in ({}, resolve_model_args(spec.architecture, spec.image_size)):
             raise ValueError(f"arguments {list(spec.model_args)}")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
         raise RunError(f"{path} does not describe an encoder ({error}).", "Restore it, or train again.") from None
     return spec
 
 
-def classifier_config(encoder: Encoder, labels: Sequence[str], training: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a classifier: an encoder's, with the names of the classes where timm looks for them.
+def build_classifier_config(encoder: Encoder, labels: Sequence[str], training: Mapping[str, Any]) -> dict[str, Any]:
+    """Build config.json of a classifier: that of an encoder, with the names of the classes where timm expects them.
 
     Args:
-        training: how it came to be, as JSON can hold it.
+        training: settings and results of its training, for JSON.
     """
-    config = timm_config(encoder)
+    config = build_timm_config(encoder)
     config["num_classes"] = config["pretrained_cfg"]["num_classes"] = len(labels)
     return {**config, "label_names": list(labels), "simclr": {**config["simclr"], "training": dict(training)}}
 
 
-def labels_from_config(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the classes in a classifier's config.json, the file at `path`, in the order of its outputs.
+def parse_class_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Parse the names of the classes in config.json of a classifier, the file at `path`, in the order of the outputs.
 
     Raises:
-        RunError: it has none.
+        RunError: the file has none.
     """
     names = config.get("label_names")
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-        raise RunError(f"{path} names no classes, so it is no classifier's.", "Make one with: simclr finetune FOLDER")
+        problem = f"{path} names no classes, so it does not describe a classifier."
+        raise RunError(problem, "Create a classifier with: simclr finetune FOLDER")
     return tuple(names)
 
 
-def model_card(encoder: Encoder, classes: int = 0, **figures: float) -> str:
-    """Write README.md of an encoder, or of a classifier, with the code that loads it by timm alone.
+def render_model_card(encoder: Encoder, classes: int = 0, **figures: float) -> str:
+    """Render README.md of an encoder or a classifier, with the code that loads it by timm.
 
-    The classes' names, which may be any text, stand in config.json alone.
+    The names of the classes may be any text, so they are only in config.json.
 
     Args:
-        figures: the words of CARD or CLASSIFIER_CARD that do not follow from the encoder.
+        figures: values of CARD or CLASSIFIER_CARD that do not follow from the encoder.
     """
     spec = encoder.spec
     card, name = (CLASSIFIER_CARD, "classifier") if classes else (CARD, "encoder")
-    words = {
+    normalization = f"normalized by mean {spec.mean} and std {spec.std}" if spec.has_normalization else "not normalized"
+    values = {
         "name": name,
         "architecture": spec.architecture.split(".")[0],
         "classes": classes,
         "size": spec.image_size,
-        "crop": spec.crop,
-        "resized": int(spec.image_size / spec.crop),
+        "crop": spec.crop_fraction,
+        "resized": int(spec.image_size / spec.crop_fraction),
         "width": encoder.width,
-        "normalization": f"normalized by mean {spec.mean} and std {spec.std}" if spec.normalizes else "not normalized",
+        "normalization": normalization,
         **figures,
     }
     load = LOAD
     if spec.small_stem:
         stem = STEM if hasattr(encoder.backbone.conv1, "out_channels") else DEEP_STEM
         load = LOAD_SMALL_STEM.replace("{stem}", stem)
-    return (card + PREPARED).format(load=load.format(**words), **words)
+    return (card + PREPROCESSING).format(load=load.format(**values), **values)

@@ -1,1 +1,1 @@
-"""SimCLR itself: torch and timm only; no files, no paths, no printing."""
+"""SimCLR in torch and timm: no options, no files, no printing."""

@@ -1,4 +1,4 @@
-"""f and a linear classifier as one timm model with its head filled, and such a model taken apart again."""
+"""Joining f and a linear classifier into one timm model, and splitting such a model."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from torch import Tensor, nn
 
 from simclr_cli.core.errors import SettingsError
 from simclr_cli.core.seeds import Purpose, seeded
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_model, shapes
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_model, get_shapes
 
 
 def join_classifier(encoder: Encoder, linear: nn.Linear) -> nn.Module:
-    """The timm model of the encoder's architecture with its own head, which holds the weights of both.
+    """Join f and a linear classifier into the timm model of the architecture with its head.
 
     Args:
         encoder, linear: on the CPU; width -> classes.
 
     Returns:
-        In eval mode: images as the backbone takes them -> logits (M, classes).
+        In eval mode: images, normalized as the backbone expects them -> logits (M, classes).
 
     Raises:
-        SettingsError: the architecture's head is something else than one linear layer on h.
+        SettingsError: the head of the architecture is not one linear layer on h.
     """
-    model, head = _with_head(encoder.spec, linear.out_features)
-    own, state = model.state_dict(), encoder.backbone.state_dict()
-    added = len(own) - len(state)  # the head's weight and bias
-    if head.in_features != linear.in_features or added != 2 or not own.keys() > state.keys():
-        raise _unlike(encoder.spec)
-    model.load_state_dict({**own, **state})
+    model, head = _create_with_head(encoder.spec, linear.out_features)
+    model_state, state = model.state_dict(), encoder.backbone.state_dict()
+    added = len(model_state) - len(state)  # weight and bias of the head
+    if head.in_features != linear.in_features or added != 2 or not model_state.keys() > state.keys():
+        raise _head_error(encoder.spec)
+    model.load_state_dict({**model_state, **state})
     head.load_state_dict(linear.state_dict())
     return model.eval()
 
 
 def split_classifier(spec: EncoderSpec, classes: int, state: Mapping[str, Tensor]) -> tuple[Encoder, nn.Linear]:
-    """f and the classifier out of the weights of a whole model, both in eval mode on the CPU.
+    """Split the weights of a joined model into f and the classifier, both in eval mode on the CPU.
 
     Raises:
-        SettingsError: the weights are not those of such a model.
+        SettingsError: the weights do not belong to such a model.
     """
-    with seeded(0, Purpose.ENCODER), torch.device("meta"):  # no memory is taken for what may not fit
-        model, head = _with_head(spec, classes)
-    if shapes(model.state_dict()) != shapes(state):
+    with seeded(0, Purpose.ENCODER), torch.device("meta"):  # no memory for weights that may not fit
+        model, head = _create_with_head(spec, classes)
+    if get_shapes(model.state_dict()) != get_shapes(state):
         raise SettingsError(
             f"The weights are not those of a {spec.architecture} with {classes} classes.",
             "Restore the classifier from a copy, or train it again.",
@@ -55,10 +55,10 @@ def split_classifier(spec: EncoderSpec, classes: int, state: Mapping[str, Tensor
 
 
 def check_joinable(encoder: Encoder) -> None:
-    """Check that the joined model will compute what the two do, before anything is trained.
+    """Check before training that the joined model will compute the same as f and a linear layer.
 
     Raises:
-        SettingsError: its head does more than one linear layer on h.
+        SettingsError: the head of the architecture is more than one linear layer on h.
     """
     spec, device = encoder.spec, encoder.mean.device
     generator = torch.Generator().manual_seed(0)
@@ -67,24 +67,24 @@ def check_joinable(encoder: Encoder) -> None:
     with torch.no_grad():
         linear.weight.normal_(generator=generator)
         linear.bias.normal_(generator=generator)
-        twin = join_classifier(encoder.cpu(), linear)
+        model = join_classifier(encoder.cpu(), linear)
         expected = linear(encoder(x))
-        found = twin((x - encoder.mean) / encoder.std)
+        logits = model((x - encoder.mean) / encoder.std)
     encoder.to(device)
-    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
-        raise _unlike(spec)
+    if not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise _head_error(spec)
 
 
-def _with_head(spec: EncoderSpec, classes: int) -> tuple[nn.Module, nn.Linear]:
+def _create_with_head(spec: EncoderSpec, classes: int) -> tuple[nn.Module, nn.Linear]:
     model = create_model(spec, classes=classes)
     head = cast(Any, model).get_classifier()
     if not isinstance(head, nn.Linear) or head.bias is None:
-        raise _unlike(spec)
+        raise _head_error(spec)
     return model, head
 
 
-def _unlike(spec: EncoderSpec) -> SettingsError:
+def _head_error(spec: EncoderSpec) -> SettingsError:
     return SettingsError(
         f"The classifier of {spec.architecture} in timm is not one linear layer on h.",
-        "Choose an encoder of another architecture.",
+        "Use an encoder of another architecture.",
     )

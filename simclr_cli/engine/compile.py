@@ -1,4 +1,4 @@
-"""torch.compile where it can be had, and f with its norms folded in where nothing is trained any more."""
+"""Faster forward passes: torch.compile for training, folded batch norms for inference."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from simclr_cli.engine.encoder import Encoder, first_line
+from simclr_cli.engine.encoder import Encoder, summarize_error
 
 Forward = Callable[[Tensor], Tensor]
 
 
-def compiled(
+def compile_model(
     model: nn.Module, example: Tensor, autocast: contextlib.AbstractContextManager[None]
 ) -> tuple[Forward, str]:
-    """The model by torch.compile, tried forward and backward on `example`; its state stays as it was.
+    """Compile a model with torch.compile and try it forward and backward on `example`; its state stays unchanged.
 
     Returns:
-        What computes like the model, and ""; where no compiler is, the model itself, and why in a few words.
+        The compiled forward and "". Without a working compiler: the model and the reason in a few words.
     """
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
         forward: Forward = torch.compile(model)
         with autocast:
-            out = forward(example)
-        out.float().sum().backward()  # type: ignore[no-untyped-call]
+            h = forward(example)
+        h.float().sum().backward()  # type: ignore[no-untyped-call]
         return forward, ""
-    except Exception as error:  # each backend, and each missing tool, has its own kind
-        return model, first_line(error)
+    except Exception as error:  # every backend and every missing tool raises its own type
+        return model, summarize_error(error)
     finally:
         model.zero_grad()
-        model.load_state_dict(before)
+        model.load_state_dict(state)
 
 
-def folded(encoder: Encoder) -> Encoder:
-    """f for inference only: each batch norm that follows a convolution folded into its weights, where that is possible.
+def fold_batch_norm(encoder: Encoder) -> Encoder:
+    """Fold each batch norm that follows a convolution into its weights, for inference only.
 
     Args:
-        encoder: in eval mode; left as it is.
+        encoder: in eval mode; stays unchanged.
 
     Returns:
-        An encoder that gives the same h up to rounding; `encoder` itself where its backbone cannot be traced, or would
-        compute other things.
+        An encoder with the same h up to rounding. `encoder` itself if its backbone cannot be traced, or if the folded
+        one computes something else.
     """
     spec = encoder.spec
     x = torch.rand(2, 3, spec.image_size, spec.image_size, generator=torch.Generator().manual_seed(0))
     x = x.to(encoder.mean.device)
     try:
-        twin = Encoder(fuse(encoder.backbone), spec).eval().to(x.device)
+        folded = Encoder(fuse(encoder.backbone), spec).eval().to(x.device)
         with torch.inference_mode():
-            expected, found = encoder(x), twin(x)
-            same = torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-    except Exception:  # what tracing meets in a stranger's forward is of any kind
+            expected, h = encoder(x), folded(x)
+            is_close = torch.allclose(h, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    except Exception:  # tracing an arbitrary forward may raise anything
         return encoder
-    return twin if same else encoder
+    return folded if is_close else encoder

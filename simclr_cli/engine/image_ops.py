@@ -1,7 +1,7 @@
-"""What is done to the images of a batch, each by its own amount (appendix A): crop, blur, colors.
+"""Crop, blur and color operations on a batch, each image by its own amount (appendix A).
 
-What is linear is a matrix product: resampling a crop (with its flip) and blurring are each one small matrix for the
-rows and one for the columns of every image, applied by two batched products.
+Linear operations are matrix products. Resampling a crop (with its flip) and blurring each multiply every image by one
+small matrix for its rows and one for its columns.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device, without waiting for what it is doing."""
+    """Copy a tensor to the device without waiting for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Crop, resize (bicubic, antialiased) and flip, each image its own: rows @ x @ columns^T.
+    """Crop, resize (bicubic, antialiased) and flip each image by its own parameters: rows @ x @ columns^T.
 
     Args:
         x: (B, 3, H, W) uint8, or floats in [0, 1].
-        crop: (B, 4) top, left, height, width in pixels of the true images; sizes: (B, 2) of those.
+        crop: (B, 4) top, left, height, width in pixels of the original images.
+        sizes: (B, 2) heights and widths of the original images.
         flip: (B,) bool, left to right.
 
     Returns:
-        (B, 3, size, size) in [0, 1]. Where the stored image is the true one (H, W = sizes), equal to torchvision's
-        `resized_crop(..., BICUBIC, antialias=True)`: no pixel outside the crop is looked at.
+        (B, 3, size, size) in [0, 1]. For images stored at their original size (H, W = sizes), equal to torchvision's
+        `resized_crop(..., BICUBIC, antialias=True)`: no pixel outside the crop is used.
     """
-    scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per true pixel
+    scale = torch.tensor(x.shape[-2:]) / sizes  # stored pixels per original pixel
     start, length = upload(crop[:, :2] * scale, x.device), upload(crop[:, 2:] * scale, x.device)
-    rows = resampling_matrix(start[:, 0], length[:, 0], x.shape[-2], size)
-    columns = resampling_matrix(start[:, 1], length[:, 1], x.shape[-1], size, upload(flip, x.device)).transpose(1, 2)
-    # Channel by channel: the same matrices for all three would be copied for each.
+    rows = compute_resampling_matrices(start[:, 0], length[:, 0], x.shape[-2], size)
+    columns = compute_resampling_matrices(
+        start[:, 1], length[:, 1], x.shape[-1], size, upload(flip, x.device)
+    ).transpose(1, 2)
+    # Channel by channel: one product for all three would copy the matrices for each.
     out = torch.empty(len(x), 3, size, size, device=x.device)
     for channel, target in zip(x.unbind(1), out.unbind(1), strict=True):
         torch.bmm(rows @ channel.float(), columns, out=target)
@@ -45,28 +48,31 @@ def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int
     return out.clamp_(0, 1)  # bicubic overshoots
 
 
-def resampling_matrix(start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None) -> Tensor:
-    """(B, size, pixels): row i holds the weights by which output pixel i mixes the `pixels` of one axis.
+def compute_resampling_matrices(
+    start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None
+) -> Tensor:
+    """Compute (B, size, pixels) weights: row i mixes the `pixels` of one axis into output pixel i.
 
-    Bicubic (a = -0.5) stretched by the scale where it shrinks (antialias), over the pixels whose centers lie in
-    [start, start + length), normalized: what Pillow and torch compute. Weights are computed where the cubic reaches,
-    two pixels or two of the stretched ones to either side, and laid into zeros.
+    Bicubic (a = -0.5), stretched by the scale when shrinking (antialias), over the pixels whose centers lie in
+    [start, start + length), normalized: as Pillow and torch do. Weights are computed only where the cubic reaches,
+    two pixels or two stretched pixels to either side. All others are 0.
 
     Args:
-        flip: (B,) bool, from the last output pixel to the first.
+        start, length: (B,) float, of the crop along this axis, in pixels.
+        flip: (B,) bool, reverses the output pixels.
     """
     scale = (length / size)[:, None, None]
-    place = (torch.arange(size, device=start.device)[:, None] + 0.5).expand(len(start), size, 1)
+    position = (torch.arange(size, device=start.device)[:, None] + 0.5).expand(len(start), size, 1)
     if flip is not None:
-        place = torch.where(flip[:, None, None], size - place, place)
-    centers = start[:, None, None] + place * scale  # (B, size, 1)
+        position = torch.where(flip[:, None, None], size - position, position)
+    centers = start[:, None, None] + position * scale  # (B, size, 1)
     stretch = scale.clamp(min=1)
     taps = min(pixels, math.ceil(4 * max(1.0, pixels / size)) + 1)
     first = (centers - 2 * stretch).floor_().clamp_(0, pixels - taps)
     pixel = first + (torch.arange(taps, device=start.device) + 0.5)  # (B, size, taps), their centers
     weights = _cubic((pixel - centers) / stretch)
     inside = (pixel >= (start - 1e-4)[:, None, None]) & (pixel < (start + length + 1e-4)[:, None, None])
-    # A crop thinner than one stored pixel may hold no center: then the nearest pixel serves.
+    # A crop thinner than one stored pixel may contain no center: use the nearest pixel.
     inside |= (pixel - (start + length / 2)[:, None, None]).abs() <= 0.5
     weights.mul_(inside)
     weights = weights / weights.sum(dim=2, keepdim=True)
@@ -82,7 +88,7 @@ def _cubic(t: Tensor, a: float = -0.5) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own sigma; kernel a tenth of the size and odd (23 at 224), edges reflected.
+    """Blur each image by its own sigma; the kernel is a tenth of the size and odd (23 at 224), edges are reflected.
 
     Args:
         x: (B, 3, S, S); sigma: (B,) > 0, in pixels.
@@ -102,7 +108,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def to_grayscale(x: Tensor) -> Tensor:
-    """(B, 3, S, S) -> (B, 1, S, S), by the eye's weights."""
+    """Convert (B, 3, S, S) to (B, 1, S, S) luma."""
     red, green, blue = x.chunk(3, dim=1)
     return (GRAY_WEIGHTS[0] * red).add_(green, alpha=GRAY_WEIGHTS[1]).add_(blue, alpha=GRAY_WEIGHTS[2])
 
@@ -121,10 +127,10 @@ def _saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by `shift` (1 = the whole circle) through HSV, without ever leaving RGB's shape.
+    """Shift the hue by `shift` (1 = the whole circle) as in HSV, without an HSV image.
 
     HSV -> RGB: channel n in (5, 3, 1) is high - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6, hue in
-    sixths of the circle. With t = (n + hue - 2) / 6 that minimum is 2 - 6 |t - round(t)|: no remainder, which is slow.
+    sixths of the circle. With t = (n + hue - 2) / 6 the minimum is 2 - 6 |t - round(t)|, without a slow remainder.
     """
     red, green, blue = x.chunk(3, dim=1)
     high = torch.maximum(torch.maximum(red, green), blue)

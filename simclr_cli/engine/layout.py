@@ -1,66 +1,66 @@
-"""Vectors -> places in the plane by principal components, and by t-SNE that begins there; an order along the plane."""
+"""Layout of vectors in the plane: principal components, t-SNE initialized by them, and an order along a curve."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.engine.nearest import Vectors, blocks
+from simclr_cli.engine.nearest import Vectors, iterate_blocks
 
-BLOCK = 8_192  # rows read at once
-PERPLEXITY = 30.0  # of t-SNE: about how many neighbors count
-EARLY, LATE = 250, 500  # iterations with the attraction exaggerated, and without
+BLOCK_ROWS = 8_192
+PERPLEXITY = 30.0  # of t-SNE: about the number of neighbors that matter
+EARLY_ITERATIONS, LATE_ITERATIONS = 250, 500  # with and without exaggerated attraction
 EXAGGERATION = 12.0
-LEAST_RATE = 50.0  # of learning, which else is the number of vectors over the exaggeration (Belkina et al. 2019)
-START_SPREAD = 1e-4  # standard deviation of the first axis at the start
-CURVE_BITS = 12  # of a coordinate, by which places are put in order
+MIN_LEARNING_RATE = 50.0  # otherwise it is the number of vectors / EXAGGERATION (Belkina et al. 2019)
+INITIAL_STD = 1e-4  # of the first axis
+CURVE_BITS = 12  # of each coordinate along the curve
 
 
-def principal_components(vectors: Vectors, dimensions: int) -> tuple[NDArray[np.float32], float | None]:
-    """The directions in which the vectors vary most, and where each vector lies along them.
+def compute_principal_components(vectors: Vectors, dimensions: int) -> tuple[NDArray[np.float32], float | None]:
+    """Project vectors on the directions of largest variance.
 
-    The covariance is summed up block by block in float64, so that the vectors need not fit in memory. Of each
-    direction the largest entry is positive: the same vectors give the same map on every machine.
+    The covariance is summed block by block in float64, so the vectors need not fit in memory. The largest entry of
+    each direction is positive, so the same vectors have the same projection on every machine.
 
     Args:
         vectors: (N, D).
-        dimensions: how many, d; where D is less, the rest is 0.
+        dimensions: d; those beyond D are 0.
 
     Returns:
-        (N, d) float32, and the share of the variance that these hold, 0 to 1; None where there is no variance.
+        (N, d) float32, and their share of the variance, 0 to 1; None without variance.
     """
     count, width = vectors.shape
-    sums = (rows.astype(np.float64).sum(0) for _, rows in blocks(vectors, BLOCK))
+    sums = (rows.astype(np.float64).sum(0) for _, rows in iterate_blocks(vectors, BLOCK_ROWS))
     mean = sum(sums, np.zeros(width)) / max(count, 1)
     covariance = np.zeros((width, width))
-    for _, rows in blocks(vectors, BLOCK):
+    for _, rows in iterate_blocks(vectors, BLOCK_ROWS):
         centered = rows - mean
         covariance += centered.T @ centered
-    variances, directions = np.linalg.eigh(covariance)  # rising
-    chosen = directions[:, ::-1][:, :dimensions]  # (D, d)
-    chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(0), np.arange(chosen.shape[1])])
-    places = np.zeros((count, dimensions), np.float32)
-    for part, rows in blocks(vectors, BLOCK):
-        places[part, : chosen.shape[1]] = (rows - mean) @ chosen
+    variances, directions = np.linalg.eigh(covariance)  # ascending
+    axes = directions[:, ::-1][:, :dimensions]  # (D, d)
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(axes.shape[1])])
+    positions = np.zeros((count, dimensions), np.float32)
+    for part, rows in iterate_blocks(vectors, BLOCK_ROWS):
+        positions[part, : axes.shape[1]] = (rows - mean) @ axes
     total = float(variances.sum())
-    return places, float(variances[-dimensions:].sum()) / total if total > 1e-12 * count else None
+    return positions, float(variances[-dimensions:].sum()) / total if total > 1e-12 * count else None
 
 
-def neighbors_wanted(count: int) -> int:
-    """How many neighbors of each of so many vectors t-SNE reads: three times its perplexity, or all there are."""
+def count_tsne_neighbors(count: int) -> int:
+    """Return the number of neighbors of each of `count` vectors that t-SNE uses: 3 times the perplexity, or all."""
     return min(count - 1, int(3 * PERPLEXITY))
 
 
-def t_sne(
+def compute_tsne(
     similarities: NDArray[np.float32], neighbors: NDArray[np.int64], start: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Places in which neighbors by cosine are neighbors (van der Maaten and Hinton 2008).
+    """Compute a t-SNE layout, in which neighbors by cosine are close (van der Maaten and Hinton 2008).
 
-    By openTSNE (Policar et al. 2024), from exact neighbors and from the principal components, so that the map as a
-    whole means something too (Kobak and Berens 2019). Nothing of it is random.
+    openTSNE (Policar et al. 2024) starts from the principal components, which keeps the global structure (Kobak and
+    Berens 2019), and uses exact neighbors. Nothing is random.
 
     Args:
-        similarities, neighbors: (N, K) of each vector to its nearest others, and which these are.
+        similarities, neighbors: (N, K) cosines of each vector to its nearest neighbors, and their row numbers.
         start: (N, 2), any scale.
 
     Returns:
@@ -72,36 +72,36 @@ def t_sne(
 
     count, k = neighbors.shape
     spread = float(start[:, 0].std())
-    if k < 2 or spread == 0:  # nothing to arrange
+    if k < 2 or spread == 0:  # no structure
         return start
     distances = np.maximum(1 - similarities.astype(np.float64), 0)  # rounding
     index = PrecomputedNeighbors(neighbors, distances)
     affinities = PerplexityBasedNN(perplexity=min(PERPLEXITY, k / 3), knn_index=index)
-    begin = start.astype(np.float64) * (START_SPREAD / spread)
-    places = TSNEEmbedding(begin, affinities, learning_rate=max(count / EXAGGERATION, LEAST_RATE))
-    places = places.optimize(EARLY, exaggeration=EXAGGERATION, momentum=0.5)
-    places = places.optimize(LATE, momentum=0.8)
-    return np.asarray(places, np.float32)
+    initial = start.astype(np.float64) * (INITIAL_STD / spread)
+    positions = TSNEEmbedding(initial, affinities, learning_rate=max(count / EXAGGERATION, MIN_LEARNING_RATE))
+    positions = positions.optimize(EARLY_ITERATIONS, exaggeration=EXAGGERATION, momentum=0.5)
+    positions = positions.optimize(LATE_ITERATIONS, momentum=0.8)
+    return np.asarray(positions, np.float32)
 
 
-def along_a_curve(places: NDArray[np.float32]) -> NDArray[np.int64]:
-    """An order in which what is near in the plane is near in the order: along a Hilbert curve.
+def order_along_curve(positions: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Sort points of the plane along a Hilbert curve, so points that are close in the order are close in the plane.
 
     Args:
-        places: (N, 2).
+        positions: (N, 2).
 
     Returns:
-        (N,) int64: which comes first, second and so on; of equal ones the earlier.
+        (N,) int64 indices of the sorted points; of equal ones, the earlier first.
     """
-    low = places.min(0) if len(places) else np.zeros(2)
-    extent = max(float((places - low).max(initial=0)), 1e-12)
-    x, y = ((places - low) * ((2**CURVE_BITS - 1) / extent)).astype(np.int64).T
-    distance = np.zeros(len(places), np.int64)
+    low = positions.min(0) if len(positions) else np.zeros(2)
+    extent = max(float((positions - low).max(initial=0)), 1e-12)
+    x, y = ((positions - low) * ((2**CURVE_BITS - 1) / extent)).astype(np.int64).T
+    distance = np.zeros(len(positions), np.int64)
     for bit in reversed(range(CURVE_BITS)):
         side = 1 << bit
         right, up = (x & side) > 0, (y & side) > 0
         distance += side * side * ((3 * right) ^ up)
-        flipped = right & ~up  # each quarter is the whole again, turned so that the curve goes on
-        x, y = (np.where(flipped, side - 1 - (at & (side - 1)), at & (side - 1)) for at in (x, y))
+        flipped = right & ~up  # each quadrant repeats the curve, rotated so that its ends meet the next ones
+        x, y = (np.where(flipped, side - 1 - (axis & (side - 1)), axis & (side - 1)) for axis in (x, y))
         x, y = np.where(up, x, y), np.where(up, y, x)
     return np.argsort(distance, kind="stable")

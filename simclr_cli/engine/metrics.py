@@ -1,4 +1,4 @@
-"""Metrics: accuracy and its interval; alignment, uniformity, effective rank and view retrieval."""
+"""Metrics: accuracy with its interval; alignment, uniformity, effective rank and view retrieval accuracy."""
 
 from __future__ import annotations
 
@@ -8,118 +8,121 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from simclr_cli.api import Accuracy
-from simclr_cli.core.seeds import Purpose, numpy_generator
+from simclr_cli.core.seeds import Purpose, create_numpy_generator
 
-DRAWS = 20_000  # bootstrap samples
-INTERVAL = (2.5, 97.5)  # percentiles
+BOOTSTRAP_SAMPLES = 20_000
+INTERVAL_PERCENTILES = (2.5, 97.5)
 
 
-def accuracy_of(scores: Tensor, labels: Tensor, seed: int = 0) -> Accuracy:
-    """Top-1 with its bootstrap interval, top-5, and balanced accuracy.
+def compute_accuracy(scores: Tensor, labels: Tensor, seed: int = 0) -> Accuracy:
+    """Compute top-1 with its bootstrap interval, top-5, and balanced accuracy.
 
     Args:
-        scores: (M, classes), of any scale; the largest is the class predicted.
-        labels: (M,) the true ones. Balanced accuracy is the mean over those that occur.
+        scores: (M, classes), of any scale; the largest is the predicted class.
+        labels: (M,) true classes. Balanced accuracy is the mean over the classes that occur.
     """
     classes = scores.shape[1]
-    right = scores.argmax(dim=1) == labels
-    low, high = interval(right.long(), seed)
-    of_class = torch.bincount(labels, minlength=classes)
-    told = torch.bincount(labels[right], minlength=classes)
-    occurs = of_class > 0
+    is_correct = scores.argmax(dim=1) == labels
+    low, high = bootstrap_interval(is_correct.long(), seed)
+    counts = torch.bincount(labels, minlength=classes)
+    correct_counts = torch.bincount(labels[is_correct], minlength=classes)
+    occurs = counts > 0
     return Accuracy(
-        top_1=percent(right),
+        top_1=compute_percentage(is_correct),
         low=low,
         high=high,
-        balanced=100 * float((told[occurs] / of_class[occurs]).double().mean()),
-        top_5=percent((scores.topk(5).indices == labels[:, None]).any(dim=1)) if classes > 5 else None,
+        balanced=100 * float((correct_counts[occurs] / counts[occurs]).double().mean()),
+        top_5=compute_percentage((scores.topk(5).indices == labels[:, None]).any(dim=1)) if classes > 5 else None,
     )
 
 
-def gain_of(first: Tensor, second: Tensor, seed: int = 0) -> tuple[float, float, float]:
-    """Points by which one representation is above another on the same images, and its paired bootstrap interval.
+def compute_gain(first: Tensor, second: Tensor, seed: int = 0) -> tuple[float, float, float]:
+    """Compute the gain in accuracy over another representation on the same images, in points.
 
     Args:
-        first, second: (M,) bool, which images each told right.
+        first, second: (M,) bool, True for images that each classified correctly.
+
+    Returns:
+        The gain, and the low and high end of its paired bootstrap interval.
     """
     difference = first.long() - second.long()
-    return (100 * float(difference.double().mean()), *interval(difference, seed))
+    return (100 * float(difference.double().mean()), *bootstrap_interval(difference, seed))
 
 
-def interval(outcomes: Tensor, seed: int) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean, in percent.
+def bootstrap_interval(outcomes: Tensor, seed: int) -> tuple[float, float]:
+    """Compute the 95 % percentile bootstrap interval of the mean, in percent.
 
-    A bootstrap sample of outcomes that are -1, 0 or 1 is a draw from a multinomial of their shares, so that no
-    resampling of images is needed.
+    A bootstrap sample of outcomes in -1, 0, 1 is a draw from the multinomial of their shares, so no images need to be
+    resampled.
 
     Args:
         outcomes: (M,) integers in -1, 0, 1.
     """
     count = len(outcomes)
     shares = [float((outcomes == value).double().mean()) for value in (-1, 0, 1)]
-    drawn = numpy_generator(seed, Purpose.BOOTSTRAP).multinomial(count, shares, size=DRAWS)
-    low, high = np.percentile(100 * (drawn[:, 2] - drawn[:, 0]) / count, INTERVAL)
+    samples = create_numpy_generator(seed, Purpose.BOOTSTRAP).multinomial(count, shares, size=BOOTSTRAP_SAMPLES)
+    low, high = np.percentile(100 * (samples[:, 2] - samples[:, 0]) / count, INTERVAL_PERCENTILES)
     return float(low), float(high)
 
 
-def percent(right: Tensor) -> float:
-    """The share of what is true, in percent."""
-    return 100 * float(right.double().mean())
+def compute_percentage(outcomes: Tensor) -> float:
+    """Compute the percentage of True in outcomes (M,)."""
+    return 100 * float(outcomes.double().mean())
 
 
 def alignment(z_a: Tensor, z_b: Tensor) -> float:
-    """Mean squared distance of the two views of an image (Wang & Isola 2020, 2005.10242, section 4.1, alpha = 2).
+    """Compute the mean squared distance of the views of an image (Wang & Isola 2020, 2005.10242, sec. 4.1, alpha = 2).
 
     Args:
         z_a, z_b: (N, D), normalized; row i of both is of image i.
 
     Returns:
-        0 to 4; small is good.
+        0 to 4; lower is better.
     """
     return float((z_a - z_b).square().sum(dim=1).mean())
 
 
 def uniformity(z: Tensor) -> float:
-    """Log of the mean of exp(-2 |z_i - z_j|^2) over pairs of different images (the same, section 4.1, t = 2).
+    """Compute log mean exp(-2 |z_i - z_j|^2) over pairs of different images (the same paper, sec. 4.1, t = 2).
 
     Args:
         z: (N, D), normalized, one view of each of N > 1 images.
 
     Returns:
-        -8 to 0; small is good, 0 where all are in one place.
+        -8 to 0; lower is better, 0 if all z are equal.
     """
     distance = torch.pdist(z.double().cpu()).square()
     return float(torch.exp(-2 * distance).mean().log())
 
 
 def effective_rank(rows: Tensor) -> float:
-    """exp of the entropy of the singular values' shares: RankMe (Garrido et al. 2023, 2210.02885, equation 3).
+    """Compute RankMe: exp of the entropy of the singular values' shares (Garrido et al. 2023, 2210.02885, eq. 3).
 
     Args:
-        rows: (M, D) representations as they are.
+        rows: (M, D), not normalized.
 
     Returns:
-        1 to min(M, D): in how many dimensions they spread.
+        1 to min(M, D), the number of dimensions in which the rows vary.
     """
     values = torch.linalg.svdvals(rows.double())
     shares = values / values.sum().clamp(min=1e-300) + 1e-7  # the paper's epsilon
     return float((-(shares * shares.log()).sum()).exp())
 
 
-def found_other_view(h_a: Tensor, h_b: Tensor) -> float:
-    """Percent of 2N views whose nearest other view, of all 2N - 1, is that of the same image.
+def view_retrieval_accuracy(h_a: Tensor, h_b: Tensor) -> float:
+    """Compute the percentage of 2N views whose nearest of the 2N - 1 others is of the same image.
 
     Args:
         h_a, h_b: (N, D), normalized; row i of both is of image i.
     """
     views, count = torch.cat([h_a, h_b]), len(h_a)
     similarity = (views @ views.T).fill_diagonal_(-torch.inf)
-    partner = torch.arange(2 * count, device=views.device).roll(count)
-    return 100 * float((similarity.argmax(dim=1) == partner).double().mean())
+    other_view = torch.arange(2 * count, device=views.device).roll(count)
+    return 100 * float((similarity.argmax(dim=1) == other_view).double().mean())
 
 
-def similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:
-    """Mean cosine of the two views of an image, and of the views of different images.
+def mean_similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:
+    """Compute the mean cosine of the two views of an image, and of views of different images.
 
     Args:
         z_a, z_b: (N, D), normalized; N > 1.
@@ -130,7 +133,7 @@ def similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:
     return positive, float((cosine.sum() - cosine.diagonal().sum()) / (count * (count - 1)))
 
 
-def normalized(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """(2N, D) of first views, then second views -> each half in float32 and of length 1."""
+def normalize_views(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Split (2N, D) into first and second views, each in float32 with rows of length 1."""
     first, second = F.normalize(rows.float(), dim=1).chunk(2)
     return first, second

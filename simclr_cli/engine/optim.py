@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers, and the learning rate of every step."""
+"""Optimizers, their parameter groups, and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ LearningRateRule = Literal["linear", "sqrt", "none"]
 
 
 def peak_learning_rate(base: float, rule: LearningRateRule, batch_size: int) -> float:
-    """The learning rate after warm-up (section 2.2 and appendix B.1).
+    """Compute the learning rate after the warm-up for batches of B (section 2.2 and appendix B.1).
 
-    linear: base * B / 256 (the paper's base is 0.3); sqrt: base * sqrt(B) (0.075, not scaled from 256: better at
-    small batches and few epochs); none: base as it stands.
+    linear: base * B / 256 (the paper's base is 0.3). sqrt: base * sqrt(B) (0.075, not scaled from 256; better with
+    small batches and few epochs). none: base.
     """
     return base * {"linear": batch_size / 256, "sqrt": math.sqrt(batch_size), "none": 1.0}[rule]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every step: linear from 0 over the warm-up, then cosine to 0 without restarts."""
+    """Learning rate of every step: linear warm-up from 0, then cosine decay to 0 without restarts."""
 
     peak: float
     total_steps: int
     warmup_steps: int = 0
 
     def __call__(self, step: int) -> float:
-        """Return the rate of a step, 0 for the first. At step 0 of a warm-up it is 0, as in the paper's code."""
+        """Return the rate of a step, counted from 0. The first rate of a warm-up is 0, as in the paper's code."""
         if step < self.warmup_steps:
             return self.peak * step / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
@@ -40,18 +40,19 @@ class Schedule:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group the same rate."""
+    """Set the rate of all parameter groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
 def create_optimizer(model: nn.Module, name: OptimizerName, *, weight_decay: float) -> torch.optim.Optimizer:
-    """Create LARS, SGD or AdamW over two parameter groups; the rate is set every step.
+    """Create LARS, SGD or AdamW with two parameter groups; the rate is set every step.
 
-    Weights decay; norms' gains and biases do not, and are not adapted by LARS. They are told apart by number of
-    dimensions, not by names: gains and biases have at most one, in every framework.
+    Weights decay. Gains of norms and biases, the parameters with at most one dimension, do not, and LARS does not
+    adapt their rate.
 
-    All of them in few kernels: torch's fused ones where it has them for the device, LARS by torch's _foreach functions.
+    Each step needs few kernels: torch's fused ones if it has them for the device, and torch's _foreach functions in
+    LARS.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -67,17 +68,17 @@ def create_optimizer(model: nn.Module, name: OptimizerName, *, weight_decay: flo
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=fused)
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, fused=fused)
-    optimizer.register_load_state_dict_post_hook(_lay_out_as_weights)
+    optimizer.register_load_state_dict_post_hook(_match_memory_format)
     return optimizer
 
 
 class Lars(torch.optim.Optimizer):
-    """LARS, layer-wise adaptive rate scaling (You et al. 2017), as the paper's code has it, in few kernels.
+    """LARS, layer-wise adaptive rate scaling (You et al. 2017), as in the paper's code.
 
-    g = g + decay w; trust = eta |w| / |g|, or 1 where a norm is 0; v = m v + rate trust g; w = w - v.
+    g = g + decay w; trust = eta |w| / |g|, or 1 if a norm is 0; v = m v + rate trust g; w = w - v.
 
-    That is: decay enters before the norms, the rate is inside the momentum, and there is no Nesterov step. A group with
-    `adapt` False (gains and biases) has trust 1. All tensors of a group go through each operation together.
+    Decay is added before the norms, the rate is inside the momentum, and there is no Nesterov step. A group with
+    `adapt` False (gains and biases) has trust 1. Each operation processes all tensors of a group at once.
 
     Args:
         groups: dicts of params, weight_decay and adapt.
@@ -98,8 +99,9 @@ class Lars(torch.optim.Optimizer):
             if group["weight_decay"]:
                 gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
             if group["adapt"]:
-                sizes, slopes = (torch.stack(torch._foreach_norm(x)) for x in (weights, gradients))
-                trust = torch.where((sizes > 0) & (slopes > 0), group["eta"] * sizes / slopes, 1)
+                weight_norms, gradient_norms = (torch.stack(torch._foreach_norm(x)) for x in (weights, gradients))
+                is_positive = (weight_norms > 0) & (gradient_norms > 0)
+                trust = torch.where(is_positive, group["eta"] * weight_norms / gradient_norms, 1)
                 steps = torch._foreach_mul(gradients, list((group["lr"] * trust).unbind()))
             else:
                 steps = torch._foreach_mul(gradients, group["lr"])
@@ -112,8 +114,8 @@ class Lars(torch.optim.Optimizer):
             torch._foreach_sub_(weights, momenta)
 
 
-def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Give what was loaded the memory layout of its weight: fused kernels pair the two by place, not by index."""
+def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:
+    """Copy loaded state to the memory format of its weight: fused kernels pair the two by offset, not by index."""
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor) and value.shape == weight.shape:

@@ -1,4 +1,4 @@
-"""SimCLR = encoder f + projection head g (section 2.1)."""
+"""The SimCLR model: encoder f and projection head g (section 2.1)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from simclr_cli.engine.encoder import Encoder
 
 
 class ProjectionHead(nn.Module):
-    """g: layers of Dense without bias, batch norm and ReLU; the last without ReLU, its norm without shift.
+    """g: linear layers without bias, each with batch norm and ReLU; the last has no ReLU, and its norm no shift.
 
-    That is the head of the paper's code (section 2.1 draws it without norms). 2 layers are SimCLR v1, 3 are v2.
+    This is the head of the paper's code (section 2.1 draws it without norms). 2 layers are SimCLR v1, 3 are v2.
     """
 
     def __init__(self, width: int, *, layers: int, dimensions: int) -> None:
@@ -26,12 +26,12 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(*stack)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(M, width) h -> (M, dimensions) z, not normalized."""
+        """Project h (M, width) to z (M, dimensions), not normalized."""
         return cast(Tensor, self.layers(h))
 
 
 class SimCLR(nn.Module):
-    """x -> h = f(x) -> z = g(h). Everything downstream uses h, never z."""
+    """The model x -> h = f(x) -> z = g(h). Everything downstream uses h, never z."""
 
     def __init__(self, encoder: Encoder, head: ProjectionHead) -> None:
         super().__init__()
@@ -39,9 +39,9 @@ class SimCLR(nn.Module):
         self.head = head
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(2N, 3, S, S) floats in [0, 1], both views in one pass -> h (2N, width), z (2N, dimensions).
+        """Compute h (2N, width) and z (2N, dimensions) of x (2N, 3, S, S), floats in [0, 1].
 
-        One pass matters: batch norm must see both views at once.
+        Both views go through in one pass, because batch norm must see both at once.
         """
         h = self.encoder(x)
         return h, self.head(h)

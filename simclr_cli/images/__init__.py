@@ -1,1 +1,1 @@
-"""From a folder of files to batches of uint8 images."""
+"""Images: from a folder of files to batches of uint8 pixels."""

@@ -1,9 +1,9 @@
-"""Where caches live: a folder for every folder of images, in the user's cache folder; showing and clearing them.
+"""Location of the caches: one for each folder of images, in the user's cache folder; listing and clearing them.
 
-    <cache root>/<key of the folder>/headers.json     what the files' headers said (images/scan.py)
+    <cache root>/<key of the folder>/headers.json     headers of the files (images/scan.py)
     <cache root>/<key of the folder>/<side>/...       decoded images of one size (images/cache.py)
 
-All of it can be made again, and nothing is lost with it but time.
+All of it can be recreated; clearing it costs only time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
 
 
 def cache_root() -> Path:
-    """Where caches live: $SIMCLR_CACHE, or the platform's cache folder."""
+    """Return the folder of all caches: $SIMCLR_CACHE, or the platform's cache folder."""
     if os.environ.get("SIMCLR_CACHE"):
         return Path(os.environ["SIMCLR_CACHE"])
     if sys.platform == "darwin":
@@ -35,40 +35,40 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "simclr"
 
 
-def cache_of(folder: Path) -> Path:
-    """The cache of a folder of images, whether it is there or not."""
+def locate_cache(folder: Path) -> Path:
+    """Return the cache of a folder of images, existing or not."""
     return cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def list_caches() -> list[FolderCache]:
-    """All that there are and say whose they are, the one used last first."""
-    found: list[tuple[float, FolderCache]] = []
+    """List all caches that name their folder, most recently used first."""
+    caches: list[tuple[float, FolderCache]] = []
     for headers in cache_root().glob(f"*/{HEADERS}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             folder = str(json.loads(headers.read_bytes())["folder"])
             statuses = [path.stat() for path in _files(headers.parent)]
             sides = sorted(int(path.name) for path in _side_folders(headers.parent) if (path / INDEX).is_file())
-            used = max(status.st_mtime for status in statuses)
+            used_time = max(status.st_mtime for status in statuses)
             size = sum(status.st_size for status in statuses)
-            last = datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds")
-            found.append((used, FolderCache(str(headers.parent), folder, tuple(sides), size, last)))
-    return [cache for _, cache in sorted(found, key=lambda one: -one[0])]
+            used = datetime.fromtimestamp(used_time, UTC).isoformat(timespec="seconds")
+            caches.append((used_time, FolderCache(str(headers.parent), folder, tuple(sides), size, used)))
+    return [cache for _, cache in sorted(caches, key=lambda item: -item[0])]
 
 
-def clear(cache: Path) -> None:
-    """Delete a cache: the files that simclr made, by their names, and what folders are empty then.
+def clear_cache(cache: Path) -> None:
+    """Delete a cache: the files that simclr writes, by their names, and the folders that are then empty.
 
     Raises:
-        MachineError: the system refused.
+        MachineError: the system did not allow it.
     """
     try:
         for path in _files(cache):
             path.unlink(missing_ok=True)
         for folder in (*_side_folders(cache), cache):
-            with contextlib.suppress(OSError):  # something else lies in it: not ours
+            with contextlib.suppress(OSError):  # it holds files of others
                 folder.rmdir()
     except OSError as error:
-        raise MachineError(f"Cannot clear {cache}: {error.strerror}.", "Change its rights.") from None
+        raise MachineError(f"Cannot clear {cache}: {error.strerror}.", "Change its permissions.") from None
 
 
 def _side_folders(cache: Path) -> list[Path]:
@@ -76,7 +76,7 @@ def _side_folders(cache: Path) -> list[Path]:
 
 
 def _files(cache: Path) -> Iterator[Path]:
-    """All of them; last the one by which the cache is found, so that a clearing that was stopped can go on."""
+    """Yield all files; last the one by which the cache is listed, so that an interrupted clearing can be repeated."""
     for folder in _side_folders(cache):
         for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
             yield from folder.glob(pattern)

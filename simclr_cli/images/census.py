@@ -1,4 +1,4 @@
-"""What a folder holds: its images, their classes by folders, what was skipped and why."""
+"""Census of a folder: its images, their classes by folders, the skipped files and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPLITS = frozenset("train training val valid validation test testing eval".split
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file that says it is an image; not yet decoded."""
+    """A file whose header claims an image; not yet decoded."""
 
     name: str  # relative to the folder, with "/"; bytes that are not UTF-8 as surrogates
     format: str
@@ -28,43 +28,44 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class SkippedImage:
-    """A file that is not used, and why."""
+    """A file that is not used, and the reason."""
 
     name: str
     reason: str
 
 
-def classes_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The folders that images lie in, sorted, if they look like classes; else none.
+def find_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the sorted names of class folders; none if the folders do not look like classes.
 
-    They do when every image lies in a subfolder, there are at least two of these at the first level, each with at
-    least two images, and they are not called train, test and the like.
+    Every image must lie in a subfolder, and at least two of these at the first level hold at least two images each.
+    Folders that are all named train, test and so on are no classes.
 
     Args:
         names: relative paths, with "/".
     """
     counts = Counter(name.split("/")[0] if "/" in name else "" for name in names)
-    unlike = "" in counts or len(counts) < 2 or min(counts.values()) < 2
-    return () if unlike or SPLITS.issuperset(name.lower() for name in counts) else tuple(sorted(counts))
+    if "" in counts or len(counts) < 2 or min(counts.values()) < 2:
+        return ()
+    return () if SPLITS.issuperset(name.lower() for name in counts) else tuple(sorted(counts))
 
 
 @dataclass(frozen=True)
 class Census:
-    """What a folder holds, sorted by relative path."""
+    """Files of a folder, sorted by relative path."""
 
     root: Path
     images: tuple[ImageFile, ...]
     skipped: tuple[SkippedImage, ...]
-    others: int  # files that neither are images nor claim to be
+    other_files: int  # count of files that neither are images nor claim to be
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The class names, sorted, if the folders look like classes; else none."""
-        return classes_of([image.name for image in self.images])
+        """Class names, sorted; none if the folders do not look like classes."""
+        return find_classes([image.name for image in self.images])
 
     @property
     def labels(self) -> list[str]:
-        """The class of each image; only where there are classes."""
+        """Class of each image; only where there are classes."""
         return [image.name.split("/")[0] for image in self.images]
 
     @cached_property
@@ -77,11 +78,11 @@ class Census:
         return checksum.hexdigest()
 
     def path(self, image: ImageFile) -> Path:
-        """Where an image's file is."""
+        """Return the path of an image's file."""
         return self.root / image.name
 
     def without(self, skipped: Sequence[SkippedImage]) -> Census:
-        """The census after decoding has skipped some more."""
+        """Return the census with more skipped files, as after decoding."""
         names = {entry.name for entry in skipped}
         return replace(
             self,
@@ -89,34 +90,34 @@ class Census:
             skipped=tuple(sorted((*self.skipped, *skipped), key=lambda entry: os.fsencode(entry.name))),
         )
 
-    def told(self) -> list[Any]:
-        """All of it as JSON can hold it; `retold` reads it."""
+    def to_json(self) -> list[Any]:
+        """Return the census as JSON values."""
         images = [list(vars(image).values()) for image in self.images]
         skipped = [list(vars(entry).values()) for entry in self.skipped]
-        return [str(self.root), images, skipped, self.others]
+        return [str(self.root), images, skipped, self.other_files]
 
     @staticmethod
-    def retold(told: list[Any]) -> Census:
-        """The census that `told` told of."""
-        root, images, skipped, others = told
-        return Census(
-            Path(root), tuple(ImageFile(*p) for p in images), tuple(SkippedImage(*r) for r in skipped), others
-        )
+    def from_json(values: list[Any]) -> Census:
+        """Return the census of the values of `to_json`."""
+        root, images, skipped, other_files = values
+        image_files, skipped_images = (ImageFile(*v) for v in images), (SkippedImage(*v) for v in skipped)
+        return Census(Path(root), tuple(image_files), tuple(skipped_images), other_files)
 
     def summary(self) -> dict[str, Any]:
-        """The census in figures, for the plan, the run folder and --json."""
+        """Return the census in numbers, for the plan, the run folder and --json."""
         formats = Counter(image.format for image in self.images)
         reasons = Counter(entry.reason for entry in self.skipped)
-        shorts = sorted(min(image.height, image.width) for image in self.images)
+        short_sides = sorted(min(image.height, image.width) for image in self.images)
+        median = short_sides[len(short_sides) // 2]
         return {
             "folder": str(self.root),
             "images": len(self.images),
             "bytes": sum(image.bytes for image in self.images),
             "formats": dict(formats.most_common()),
-            "short_side": {"least": shorts[0], "median": shorts[len(shorts) // 2], "most": shorts[-1]},
+            "short_side": {"least": short_sides[0], "median": median, "most": short_sides[-1]},
             "classes": list(self.classes),
             "skipped": len(self.skipped),
             "skipped_because": dict(reasons.most_common()),
-            "other_files": self.others,
+            "other_files": self.other_files,
             "fingerprint": self.fingerprint,
         }

@@ -1,4 +1,4 @@
-"""What the eye would compare: an image's perceptual hash, its colors in small, and how sharp it is."""
+"""Visual fingerprint of an image: its perceptual hash, its downscaled colors and its sharpness."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from PIL import Image
 
 from simclr_cli.images.decode import decode
 
-HASHED = 32  # px: the side of the square that is transformed
-KEPT = 8  # lowest frequencies a side: 64 bits
-SMALL = 16  # px: the side of the square whose colors are compared
-# Of near-duplicates. Chosen on photos with known copies among many of one layout: docs/benchmarks.md.
-NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of their perceptual hashes in which they may differ
-NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of their colors in small
-COMPARED = 256  # px: the side of the square whose sharpness is told, whatever size the image has
+HASH_INPUT_SIDE = 32  # px of the square that is transformed
+HASH_SIDE = 8  # lowest frequencies in each direction: 64 bits
+COLOR_SIDE = 16  # px of the square whose colors are compared
+SHARPNESS_SIDE = 256  # px of the square whose sharpness is measured, whatever size the image has
+# Chosen on photos with known duplicates among many of one layout: docs/benchmarks.md.
+NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of the perceptual hashes of near-duplicates that may differ
+NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of the downscaled colors of near-duplicates
 
 
-class Look(NamedTuple):
-    """One image, to the eye."""
+class Fingerprint(NamedTuple):
+    """The visual fingerprint of one image."""
 
     hash: int  # 64 bits
-    small: NDArray[np.uint8]  # (768,) the colors of a square of 16 px
+    colors: NDArray[np.uint8]  # (768,) the pixels of a square of 16 px
     sharpness: float  # 0 and more
 
 
-def look(path: Path) -> Look:
-    """Decode a file once, and look at it; a UnusableImage is that of `decode`."""
-    image = decode(path, at_least=2 * COMPARED)
-    return Look(perceptual_hash(image), small_colors(image), sharpness(image))
+def compute_fingerprint(path: Path) -> Fingerprint:
+    """Decode a file once and compute its fingerprint; raises UnusableImage as `decode` does."""
+    image = decode(path, min_side=2 * SHARPNESS_SIDE)
+    return Fingerprint(perceptual_hash(image), downscale_colors(image), sharpness(image))
 
 
 def are_near_duplicates(
-    hashes: NDArray[np.uint64], small: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
+    hashes: NDArray[np.uint64], colors: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return (n,) which pairs of images are near-duplicates to the eye: the one definition of it.
+    """Return (n,) which pairs of images are near-duplicates visually: the only definition of it.
 
-    `duplicates` asks for similar embeddings besides; `pretrain --duplicates near` has none yet.
+    `duplicates` also requires similar embeddings; `pretrain --duplicates near` has none yet.
 
     Args:
-        hashes, small: (N,) and (N, 768), see `Look`.
-        i, j: (n,) places in these.
+        hashes, colors: (N,) and (N, 768), see `Fingerprint`.
+        i, j: (n,) positions in these.
     """
     near: NDArray[np.bool_] = np.bitwise_count(hashes[i] ^ hashes[j]) <= NEAR_DUPLICATE_MAX_BITS
-    near[near] = correlation(small[i[near]], small[j[near]]) >= NEAR_DUPLICATE_MIN_CORRELATION
+    near[near] = correlation(colors[i[near]], colors[j[near]]) >= NEAR_DUPLICATE_MIN_CORRELATION
     return near
 
 
-def small_colors(image: Image.Image) -> NDArray[np.uint8]:
-    """Return (768,) the colors of an image as a square of 16 px."""
-    return np.asarray(image.resize((SMALL, SMALL), Image.Resampling.LANCZOS)).reshape(-1)
+def downscale_colors(image: Image.Image) -> NDArray[np.uint8]:
+    """Return (768,) the pixels of an image as a square of 16 px."""
+    return np.asarray(image.resize((COLOR_SIDE, COLOR_SIDE), Image.Resampling.LANCZOS)).reshape(-1)
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """64 bits, of which images that look alike share most: a cosine transform's low frequencies over their median.
+    """Return 64 bits, most of them equal for similar images: low frequencies of a cosine transform over their median.
 
     Bit for bit that of the library imagehash (`phash`), so that hashes may be compared with those made elsewhere;
     Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), section 3.2.
@@ -65,51 +65,52 @@ def perceptual_hash(image: Image.Image) -> int:
     Returns:
         The first row's first bit is the highest.
     """
-    grayscale = image.convert("L").resize((HASHED, HASHED), Image.Resampling.LANCZOS)
-    waves = _waves()
-    # Rounded: what is zero but for the last digits, as in a blank image, must not be bits by chance.
+    grayscale = image.convert("L").resize((HASH_INPUT_SIDE, HASH_INPUT_SIDE), Image.Resampling.LANCZOS)
+    waves = _cosine_waves()
+    # Rounded, so that rounding errors around zero, as in a blank image, do not set bits.
     spectrum = (waves @ np.asarray(grayscale, np.float64) @ waves.T).round(6)
     bits = spectrum > np.median(spectrum)
     return int(np.packbits(bits.reshape(-1)).view(">u8")[0])
 
 
 @cache
-def _waves() -> NDArray[np.float64]:
-    """(KEPT, HASHED): the first rows of the discrete cosine transform II, unscaled but for a factor of 2."""
-    places = np.arange(HASHED) + 0.5
-    return 2 * np.cos(np.pi / HASHED * np.arange(KEPT)[:, None] * places)
+def _cosine_waves() -> NDArray[np.float64]:
+    """Return (HASH_SIDE, HASH_INPUT_SIDE), the first rows of the discrete cosine transform II times 2, unscaled."""
+    positions = np.arange(HASH_INPUT_SIDE) + 0.5
+    return 2 * np.cos(np.pi / HASH_INPUT_SIDE * np.arange(HASH_SIDE)[:, None] * positions)
 
 
 def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return how well colors in small go together, pair by pair, whatever the brightness and the contrast.
+    """Return the correlation of downscaled colors, pair by pair, whatever the brightness and the contrast.
 
-    Two things photographed in the same place and pose share their hash up to a few bits; their colors tell them apart.
+    Two things photographed in the same place and pose share their hash up to a few bits; their colors differ.
 
     Args:
-        first, second: (n, 768), `Look.small`.
+        first, second: (n, 768), `Fingerprint.colors`.
 
     Returns:
-        (n,) from -1 to 1; 0 where one of them is blank, which has nothing to go by.
+        (n,) from -1 to 1; 0 where one of the two is blank.
     """
-    found: NDArray[np.float32] = np.einsum("nd,nd->n", standardized(first), standardized(second))
-    return found
+    products: NDArray[np.float32] = np.einsum("nd,nd->n", standardize(first), standardize(second))
+    return products
 
 
-def standardized(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+def standardize(colors: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return (n, 768) rows of mean 0 and length 1, whose inner products are correlations; zeros for blank ones."""
-    centered = small - small.mean(axis=1, keepdims=True, dtype=np.float32)
+    centered = colors - colors.mean(axis=1, keepdims=True, dtype=np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", centered, centered))
-    found: NDArray[np.float32] = centered / np.maximum(lengths, 1e-3)[:, None]
-    return found
+    rows: NDArray[np.float32] = centered / np.maximum(lengths, 1e-3)[:, None]
+    return rows
 
 
 def sharpness(image: Image.Image) -> float:
-    """Variance of the Laplacian over that of the grayscale image, all images being looked at in one size.
+    """Return the variance of the Laplacian over that of the grayscale image, in one size for all images.
 
-    Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy (2000): what is less sharp has gentler edges.
-    Unlike there, over the image's own variance: a copy made brighter is not sharper.
+    Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy (2000): blurred images have weaker edges.
+    Unlike there, over the image's own variance: a brighter version of an image is not sharper.
     """
-    grayscale = np.asarray(image.convert("L").resize((COMPARED, COMPARED), Image.Resampling.BILINEAR), np.float32)
+    resized = image.convert("L").resize((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BILINEAR)
+    grayscale = np.asarray(resized, np.float32)
     edges = (
         grayscale[:-2, 1:-1]
         + grayscale[2:, 1:-1]

@@ -1,4 +1,4 @@
-"""Groups of images that belong together: of one specimen by their names, of one content, or joined pair by pair."""
+"""Groups of images that belong together: by their names, by equal content, or joined pair by pair."""
 
 from __future__ import annotations
 
@@ -11,76 +11,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.api import DuplicatesRule
-from simclr_cli.core.errors import check_reachable
+from simclr_cli.core.errors import raise_if_unreachable
 from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.images.census import Census
-from simclr_cli.images.decode import UnavailableNow
-from simclr_cli.images.threads import each
+from simclr_cli.images.decode import TemporarilyUnusable
+from simclr_cli.images.threads import map_in_order
 
 
 def join_pairs(ids: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> None:
-    """Make one group of the two of each pair, for many pairs at once.
+    """Join the groups of the two members of each pair, for many pairs at once.
 
     Args:
-        ids: (N,) the least member of each one's group, changed in place; at first that is everyone itself.
+        ids: (N,) the least member of each member's group, changed in place; at first each is its own group.
+        i, j: (n,) the pairs.
     """
     while len(i):
         first, second = ids[i], ids[j]
-        apart = first != second
-        i, j, first, second = i[apart], j[apart], first[apart], second[apart]
+        differ = first != second
+        i, j, first, second = i[differ], j[differ], first[differ], second[differ]
         np.minimum.at(ids, np.maximum(first, second), np.minimum(first, second))
         while (ids != ids[ids]).any():
             ids[:] = ids[ids]
 
 
 def join_equal(ids: NDArray[np.int64], keys: Iterable[tuple[int, Hashable]]) -> None:
-    """Make one group of whatever has the same key; the arguments are places and their keys."""
+    """Join the groups of all members that have the same key.
+
+    Args:
+        ids: as for join_pairs.
+        keys: members and their keys.
+    """
     first: dict[Hashable, int] = {}
     pairs = [(first.setdefault(key, i), i) for i, key in keys]
     join_pairs(ids, *np.array(pairs, np.int64).reshape(-1, 2).T)
 
 
-def group(census: Census, pattern: str, copies: DuplicatesRule, workers: int) -> NDArray[np.int64] | None:
-    """Return (N,) the group of each image by names and by content, or None where each is alone by the settings."""
-    if not pattern and copies == "keep":
+def group_images(census: Census, pattern: str, duplicates: DuplicatesRule, workers: int) -> NDArray[np.int64] | None:
+    """Return (N,) the group of each image by names and by content, or None where the settings ask for no groups."""
+    if not pattern and duplicates == "keep":
         return None
     ids = np.arange(len(census.images))
     if pattern:
-        join_equal(ids, by_name(census, pattern))
-    if copies != "keep":
-        join_equal(ids, by_content(census, workers))
+        join_equal(ids, match_names(census, pattern))
+    if duplicates != "keep":
+        join_equal(ids, checksum_same_sizes(census, workers))
     return ids
 
 
-def by_name(census: Census, pattern: str) -> Iterable[tuple[int, str]]:
-    """What the pattern finds in each image's relative path; images where it finds nothing are left out."""
-    wanted = re.compile(pattern)
+def match_names(census: Census, pattern: str) -> Iterable[tuple[int, str]]:
+    """Yield each image whose relative path matches the pattern, and its first group or the whole match."""
+    regex = re.compile(pattern)
     for i, image in enumerate(census.images):
-        if found := wanted.search(image.name):
-            yield i, (found.group(1) if wanted.groups else found.group()) or ""
+        if match := regex.search(image.name):
+            yield i, (match.group(1) if regex.groups else match.group()) or ""
 
 
-def by_content(census: Census, workers: int) -> Iterable[tuple[int, str]]:
-    """SHA-256 of the files that have the size of another one; the others cannot be copies."""
-    sizes = defaultdict(list)
+def checksum_same_sizes(census: Census, workers: int) -> Iterable[tuple[int, str]]:
+    """Yield each image whose file has the size of another one, and its SHA-256; no other can be a duplicate."""
+    by_size = defaultdict(list)
     for i, image in enumerate(census.images):
-        sizes[image.bytes].append(i)
-    candidates = [i for some in sizes.values() if len(some) > 1 for i in some]
+        by_size[image.bytes].append(i)
+    candidates = [i for same_size in by_size.values() if len(same_size) > 1 for i in same_size]
     paths = [census.path(census.images[i]) for i in candidates]
-    for i, checksum in zip(candidates, each(content_checksum, paths, workers), strict=True):
+    for i, checksum in zip(candidates, map_in_order(checksum_image, paths, workers), strict=True):
         if isinstance(checksum, str):
             yield i, checksum
 
 
-def content_checksum(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal.
+def checksum_image(path: Path) -> str:
+    """Return the SHA-256 of a file, as hexadecimal.
 
     Raises:
-        UnavailableNow: it cannot be read, or is gone.
-        MachineError: the disk or the network share that holds it fails.
+        TemporarilyUnusable: it cannot be read, or is missing.
+        MachineError: the disk or the network share fails.
     """
     try:
         return checksum_file(path)
     except OSError as error:
-        check_reachable(error, path)
-        raise UnavailableNow((error.strerror or str(error)).lower()) from None
+        raise_if_unreachable(error, path)
+        raise TemporarilyUnusable((error.strerror or str(error)).lower()) from None

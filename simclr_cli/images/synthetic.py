@@ -1,4 +1,4 @@
-"""Draw the folder of patterned images that `simclr demo` learns from."""
+"""Synthetic folder of patterned images for `simclr demo`."""
 
 import math
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, features
 
-from simclr_cli.core.files import make_folder, write_file
+from simclr_cli.core.files import prepare_folder, write_file
 
 Plane = NDArray[np.floating[Any]]  # one number per pixel, shape (height, width)
 Mask = NDArray[np.bool_]  # the same shape: True where a pattern is inked
 
-SUPERSAMPLING = 2  # patterns are drawn this many times too large, then averaged down to soft edges
+SUPERSAMPLING = 2  # patterns are drawn this many times larger, then averaged down for soft edges
 PERIODS = (3.0, 4.3)  # fewest and most repeats of a pattern along an image's shorter side
-ODD_EVERY = 8  # one image in this many comes in an odd shape, mode or format
+ODD_EVERY = 8  # one image in this many has an odd shape, mode or format
 
 
-# A pattern takes coordinates `u` and `v`, counted in periods, and says where there is ink (plaid: how much).
-# Line widths differ from image to image, so that the share of ink gives no pattern away.
+# A pattern maps coordinates `u` and `v`, in periods, to where there is ink (plaid: to how much).
+# Line widths vary between images, so that the share of ink does not reveal the pattern.
 
 
 def _cell(x: Plane) -> Plane:
-    """Return how far `x` lies from the middle of its unit cell, in [-0.5, 0.5)."""
+    """Return the signed distance of `x` from the center of its unit cell, in [-0.5, 0.5)."""
     return x - np.floor(x) - 0.5
 
 
@@ -93,17 +93,17 @@ PATTERNS: dict[str, Callable[[Plane, Plane, Generator], Mask | Plane]] = {
 CLASSES: tuple[str, ...] = tuple(PATTERNS)
 
 
-# An image is one pattern, turned, shifted, scaled and bent by chance, in two chance colors under a lamp.
+# An image is one pattern, rotated, shifted, scaled and bent at random, in two random colors with uneven light.
 
 
 def _grid(width: int, height: int) -> tuple[Plane, Plane]:
-    """Return each pixel's x and y: 0 in the middle of the image, its shorter side 1 long."""
+    """Return each pixel's x and y: 0 in the center of the image, its shorter side 1 long."""
     y, x = np.indices((height, width), np.float32)
     return (x + 0.5 - width / 2) / min(width, height), (y + 0.5 - height / 2) / min(width, height)
 
 
-def _place(x: Plane, y: Plane, rng: Generator) -> tuple[Plane, Plane]:
-    """Bend, turn, scale and shift the coordinates into periods of the pattern."""
+def _warp(x: Plane, y: Plane, rng: Generator) -> tuple[Plane, Plane]:
+    """Bend, rotate, scale and shift the coordinates into periods of the pattern."""
     bend, waves, start = rng.uniform(0, 0.03, 2), rng.uniform(3, 7, 2), rng.uniform(0, 2 * math.pi, 2)
     bent_x = x + float(bend[0]) * np.sin(float(waves[0]) * y + float(start[0]))
     bent_y = y + float(bend[1]) * np.sin(float(waves[1]) * x + float(start[1]))
@@ -112,10 +112,10 @@ def _place(x: Plane, y: Plane, rng: Generator) -> tuple[Plane, Plane]:
     return cos * bent_x - sin * bent_y + rng.uniform(0, 8), sin * bent_x + cos * bent_y + rng.uniform(0, 8)
 
 
-def _colors(rng: Generator) -> NDArray[np.float32]:
+def _draw_colors(rng: Generator) -> NDArray[np.float32]:
     """Return the colors of ground and ink, shape (2, 3) in [0, 1]: one dark, one light, in either order.
 
-    Any hue comes with any pattern; the brightness differs so that a grayed image still shows its pattern.
+    Hues are independent of patterns; the brightness differs so that a grayscale image still shows its pattern.
     """
     hue = rng.random((2, 1)) + np.array([0, 1 / 3, 2 / 3])
     pure = 0.5 + 0.5 * np.cos(2 * math.pi * hue)
@@ -126,11 +126,11 @@ def _colors(rng: Generator) -> NDArray[np.float32]:
 
 
 def draw_image(class_name: str, rng: Generator, width: int, height: int) -> Image.Image:
-    """Draw one RGB image, `width` x `height` pixels: the class names its pattern, all else is chance."""
-    u, v = _place(*_grid(width * SUPERSAMPLING, height * SUPERSAMPLING), rng)
-    fine = PATTERNS[class_name](u, v, rng).astype(np.float32)
-    inked = fine.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).mean((1, 3))[..., None]
-    ground, ink = _colors(rng)
+    """Draw one RGB image, `width` x `height` pixels: the class is its pattern, all else is random."""
+    u, v = _warp(*_grid(width * SUPERSAMPLING, height * SUPERSAMPLING), rng)
+    supersampled = PATTERNS[class_name](u, v, rng).astype(np.float32)
+    inked = supersampled.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING).mean((1, 3))[..., None]
+    ground, ink = _draw_colors(rng)
     x, y = _grid(width, height)
     light = 1 + rng.uniform(-0.35, 0.35) * x + rng.uniform(-0.35, 0.35) * y
     noise = rng.uniform(0, 0.03) * rng.standard_normal((height, width, 3), np.float32)
@@ -138,17 +138,17 @@ def draw_image(class_name: str, rng: Generator, width: int, height: int) -> Imag
     return Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-# Files are mostly plain PNG and JPEG, and some of every kind that a real folder springs on a reader.
+# Files are mostly plain PNG and JPEG, and a few of every kind that real folders hold.
 
 
 class Kind(NamedTuple):
-    """How an image is stored."""
+    """Format, mode and shape in which an image is stored."""
 
     suffix: str
     mode: str = "RGB"
     width: float = 1.0  # as a share of the usual size, as is `height`
     height: float = 1.0
-    sideways: bool = False  # stored lying down, with an EXIF orientation that says how to stand it up
+    sideways: bool = False  # stored on its side, with the EXIF orientation that corrects it
 
 
 PLAIN = (Kind("png"), Kind("jpg"))
@@ -165,15 +165,15 @@ ODD = (
 )
 
 
-def _kind(class_index: int, i: int) -> Kind:
-    """Choose how to store image `i` of a class; classes start apart, so that small folders vary too."""
+def _choose_kind(class_index: int, i: int) -> Kind:
+    """Choose how to store image `i` of a class; classes start at different kinds, so that small folders vary too."""
     if i % ODD_EVERY != ODD_EVERY // 2:
         return PLAIN[i % len(PLAIN)]
     kind = ODD[(2 * class_index + i // ODD_EVERY) % len(ODD)]
     return Kind("webp") if kind.suffix == "avif" and not features.check("avif") else kind
 
 
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+def _convert_mode(image: Image.Image, mode: str) -> Image.Image:
     """Convert an RGB image to `mode`; its alpha, if any, fades out towards the lower right corner."""
     if mode == "I;16":
         return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)  # 255 becomes 65,535
@@ -187,27 +187,27 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _save(image: Image.Image, path: Path, kind: Kind) -> None:
-    stored = _in_mode(image, kind.mode)
-    options: dict[str, Any] = {"compress_level": 1}  # PNG's quickest; the other formats know no such option
+    stored = _convert_mode(image, kind.mode)
+    options: dict[str, Any] = {"compress_level": 1}  # PNG's fastest; other formats ignore it
     if kind.sideways:
         exif = Image.Exif()
-        exif[ExifTags.Base.Orientation] = 6  # "turn me a quarter clockwise to see me upright"
+        exif[ExifTags.Base.Orientation] = 6  # upright after a clockwise rotation by 90 degrees
         stored, options = stored.transpose(Image.Transpose.ROTATE_90), {"exif": exif}
-    form = Image.registered_extensions()[path.suffix]
-    write_file(path, lambda stream: stored.save(stream, form, **options))
+    image_format = Image.registered_extensions()[path.suffix]
+    write_file(path, lambda stream: stored.save(stream, image_format, **options))
 
 
 def draw_images(folder: Path, *, seed: int, count: int = 1600, size: int = 96) -> list[Path]:
     """Write `folder/<class>/<0000>.<suffix>`, most of them `size` pixels a side, and return the paths.
 
-    Every image has random numbers of its own, so more images begin with the same ones as fewer.
+    Every image has its own random numbers, so that a larger count begins with the same images.
     """
     for class_name in CLASSES:
-        make_folder(folder / class_name)
+        prepare_folder(folder / class_name)
     paths = []
-    for n in range(count):
-        i, class_index = divmod(n, len(CLASSES))
-        kind = _kind(class_index, i)
+    for number in range(count):
+        i, class_index = divmod(number, len(CLASSES))
+        kind = _choose_kind(class_index, i)
         rng = np.random.default_rng([seed, class_index, i])
         image = draw_image(CLASSES[class_index], rng, round(size * kind.width), round(size * kind.height))
         paths.append(folder / CLASSES[class_index] / f"{i:04d}.{kind.suffix}")

@@ -1,4 +1,4 @@
-"""Doing the same to many files by several threads; how many there are."""
+"""Application of one function to many items by several threads, results in order."""
 
 from __future__ import annotations
 
@@ -16,28 +16,30 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def count_workers(chosen: int | None = None, beside: int = 1) -> int:
-    """As set; None: as many as there are cores that this process may use.
+def count_workers(workers: int | None = None, process_count: int = 1) -> int:
+    """Return the number of threads for each process: `workers`, or one for each core that this process may use.
 
     Args:
-        beside: how many processes share the machine, and so the workers; 0 workers are not shared.
+        process_count: processes that share the machine, and so the workers; 0 workers stay 0.
     """
-    if chosen == 0:
+    if workers == 0:
         return 0
-    return max(1, (chosen or count_cores()) // beside)
+    return max(1, (workers or count_cores()) // process_count)
 
 
-def each(function: Callable[[T], R], items: Iterable[T], workers: int) -> Generator[R | UnusableImage, None, None]:
-    """Apply `function` to items by `workers` threads (0: one a core), results in order.
+def map_in_order(
+    function: Callable[[T], R], items: Iterable[T], workers: int
+) -> Generator[R | UnusableImage, None, None]:
+    """Yield `function(item)` of each item in order, computed by `workers` threads (0: one for each core).
 
-    A UnusableImage is a result, not an end. A few items a worker are in flight at most, so memory stays bounded.
+    An UnusableImage is yielded, not raised. At most eight items per worker are in flight, so memory stays bounded.
     """
     workers = workers or count_workers()
-    yield from ahead(partial(attempt, function), items, 8 * workers, workers)
+    yield from prefetch(partial(catch_unusable, function), items, 8 * workers, workers)
 
 
-def ahead(function: Callable[[T], R], items: Iterable[T], count: int, workers: int = 1) -> Generator[R, None, None]:
-    """Apply `function` to items by threads that are up to `count` items ahead of what is used, results in order."""
+def prefetch(function: Callable[[T], R], items: Iterable[T], count: int, workers: int = 1) -> Generator[R, None, None]:
+    """Yield `function(item)` of each item in order, computed by threads up to `count` items ahead of the consumer."""
     remaining = iter(items)
     with ThreadPoolExecutor(max_workers=workers) as pool:
         in_flight = deque(pool.submit(function, item) for item in islice(remaining, count))
@@ -49,22 +51,24 @@ def ahead(function: Callable[[T], R], items: Iterable[T], count: int, workers: i
             pool.shutdown(cancel_futures=True)
 
 
-def in_parts(items: Iterable[T], size: Callable[[T], int], most: int, largest: int) -> Generator[list[T], None, None]:
-    """Items in order, up to `most` together, and none with others where that would be more than `largest` in size."""
-    part: list[T] = []
-    whole = 0
+def chunk_by_size(
+    items: Iterable[T], size: Callable[[T], int], max_items: int, max_size: int
+) -> Generator[list[T], None, None]:
+    """Yield the items in order, in lists of up to `max_items` and `max_size` in total; a larger item makes its own."""
+    chunk: list[T] = []
+    chunk_size = 0
     for item in items:
-        if part and (len(part) >= most or whole + size(item) > largest):
-            yield part
-            part, whole = [], 0
-        part.append(item)
-        whole += size(item)
-    if part:
-        yield part
+        if chunk and (len(chunk) >= max_items or chunk_size + size(item) > max_size):
+            yield chunk
+            chunk, chunk_size = [], 0
+        chunk.append(item)
+        chunk_size += size(item)
+    if chunk:
+        yield chunk
 
 
-def attempt(function: Callable[..., R], *arguments: Any) -> R | UnusableImage:
-    """What a function gives, or its unusable."""
+def catch_unusable(function: Callable[..., R], *arguments: Any) -> R | UnusableImage:
+    """Return the result of a function, or the UnusableImage that it raises."""
     try:
         return function(*arguments)
     except UnusableImage as unusable:

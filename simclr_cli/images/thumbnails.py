@@ -1,4 +1,4 @@
-"""Thumbnails of many images: one after the other, or on one square sheet as the Embedding Projector takes them."""
+"""Thumbnails of many images: one by one, or on one square sheet (sprite) for the Embedding Projector."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ import numpy as np
 from PIL import Image
 
 from simclr_cli.core.files import write_file
-from simclr_cli.images.decode import Pixels, UnusableImage, middle, small
-from simclr_cli.images.decode_pool import apart
-from simclr_cli.images.threads import each
+from simclr_cli.images.decode import Pixels, UnusableImage, decode_center_square, decode_thumbnail
+from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.threads import map_in_order
 
-SHEET_SIDE = 8_192  # px, at most: the projector's limit
-TILE_SIDE = 64  # px of a thumbnail on the sheet, at most
+MAX_SHEET_SIDE = 8_192  # px: the projector's limit
+MAX_TILE_SIDE = 64  # px of a thumbnail on the sheet
 
 
-def each_thumbnail(
+def make_thumbnails(
     paths: Sequence[Path],
     side: int,
     workers: int,
     *,
     oversampling: int = 1,
     square: bool = False,
-    make: Callable[[Pixels], Any] = np.asarray,
+    convert: Callable[[Pixels], Any] = np.asarray,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Generator[Any, None, None]:
-    """Yield a thumbnail of every image in order, None where one cannot be decoded.
+    """Yield a thumbnail of every image in order, None for one that cannot be decoded.
 
     Args:
-        side: px; a thumbnail lies within such a square and keeps its shape, and a smaller image stays as it is.
+        side: px of a square that a thumbnail fits into; the aspect is kept, and smaller images are not enlarged.
         oversampling: images are decoded at no less than this times `side`.
-        square: the middle square of each image instead, of exactly `side`.
-        make: what is made of the pixels (H, W, 3), by the threads that decode.
-        progress: called with how many of how many thumbnails are done.
+        square: whether a thumbnail is the center square of the image instead, of exactly `side`.
+        convert: applied to the pixels (H, W, 3) by the threads that decode.
+        progress: called with (thumbnails done, thumbnails in total).
     """
-    decode = apart(middle if square else small, workers)
+    decode = isolate(decode_center_square if square else decode_thumbnail, workers)
     sizes = (side,) if square else (side, oversampling * side)
-    with closing(each(lambda path: make(decode(path, *sizes)), paths, workers)) as results:
+    with closing(map_in_order(lambda path: convert(decode(path, *sizes)), paths, workers)) as results:
         for done, result in enumerate(results, start=1):
             progress(done, len(paths))
             yield None if isinstance(result, UnusableImage) else result
 
 
 def tile_side(count: int) -> int:
-    """Return the side of each of `count` thumbnails on a sheet, px: as large as it allows, at most TILE_SIDE."""
-    return max(1, min(TILE_SIDE, SHEET_SIDE // _across(count)))
+    """Return the side of each of `count` thumbnails on a sheet, px: as large as possible, at most MAX_TILE_SIDE."""
+    return max(1, min(MAX_TILE_SIDE, MAX_SHEET_SIDE // _tiles_per_row(count)))
 
 
 def write_sprite(
     target: Path, paths: Sequence[Path], *, workers: int, progress: Callable[[int, int], None] = lambda *_: None
 ) -> None:
-    """Write the sheet as PNG: the middle square of every image, line by line; gray where one cannot be decoded."""
-    across, side = _across(len(paths)), tile_side(len(paths))
-    sheet = Image.new("RGB", (across * side, across * side), "gray")
-    for i, tile in enumerate(each_thumbnail(paths, side, workers, square=True, progress=progress)):
+    """Write the sheet as PNG: center squares, row by row; gray for an image that cannot be decoded."""
+    columns, side = _tiles_per_row(len(paths)), tile_side(len(paths))
+    sheet = Image.new("RGB", (columns * side, columns * side), "gray")
+    for i, tile in enumerate(make_thumbnails(paths, side, workers, square=True, progress=progress)):
         if tile is not None:
-            sheet.paste(Image.fromarray(tile), (i % across * side, i // across * side))
+            sheet.paste(Image.fromarray(tile), (i % columns * side, i // columns * side))
     write_file(target, lambda stream: sheet.save(stream, "PNG"))
 
 
-def _across(count: int) -> int:
+def _tiles_per_row(count: int) -> int:
     return math.isqrt(max(count, 1) - 1) + 1

@@ -1,1 +1,1 @@
-"""What is looked at in a browser: whole pages in one file each, without network; and but for the map without script."""
+"""Pages for the browser: each one HTML file that needs no network, without a script except on the map."""

@@ -1,4 +1,4 @@
-"""Images in pages: as data URIs, and many thumbnails as sprites."""
+"""Images for pages: data URIs, and sprite sheets of many thumbnails."""
 
 from __future__ import annotations
 
@@ -13,78 +13,82 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+JPEG_QUALITY = 85  # of single images
+SPRITE_JPEG_QUALITY = 72
+SHEET_SIDE = 1_024  # px: a sheet takes 4 MB in a browser
+MAX_PIXELS_PER_PAGE = 64 * SHEET_SIDE * SHEET_SIDE  # of all sheets: 256 MB in a browser, at most 40 MB of JPEG
+MAX_THUMBNAIL_SIDE, MIN_THUMBNAIL_SIDE = 64, 24  # px
+JPEG_BLOCK = 8  # px: sides that are multiples of it keep the thumbnails of a sheet apart
+
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-JPEG_QUALITY = 85  # of JPEG
 
 
 def as_data_uri(pixels: Pixels, *, only_jpeg: bool = False) -> str:
-    """An image as the `src` of an <img>: JPEG, or PNG where that is no longer, as with flat drawings.
+    """Return an image as the `src` of an <img>: as PNG if that is no longer than JPEG, as with flat drawings.
 
     Args:
-        only_jpeg: for photos by the hundred, since PNG takes ten times as long to try.
+        only_jpeg: do not try PNG, which takes ten times as long; for hundreds of photos.
     """
     image = Image.fromarray(pixels)
-    kind, content = "jpeg", encoded(image, "JPEG", quality=JPEG_QUALITY)
-    if not only_jpeg and len(png := encoded(image, "PNG")) <= len(content):
-        kind, content = "png", png
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    subtype, content = "jpeg", encode_image(image, "JPEG", quality=JPEG_QUALITY)
+    if not only_jpeg and len(png := encode_image(image, "PNG")) <= len(content):
+        subtype, content = "png", png
+    return f"data:image/{subtype};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def encoded(image: Image.Image, kind: str, **options: int | str) -> bytes:
-    """The content of a file of this kind, by the name that Pillow has for it."""
+def encode_image(image: Image.Image, image_format: str, **options: int | str) -> bytes:
+    """Return the content of an image file in one of Pillow's formats."""
     stream = io.BytesIO()
-    image.save(stream, kind, **options)
+    image.save(stream, image_format, **options)
     return stream.getvalue()
 
 
-SHEET = 1_024  # px a side: 4 MB once a browser has decoded it
-ALL_PIXELS = 64 * SHEET * SHEET  # of all thumbnails of a page: 256 MB decoded, and at most about 40 MB of JPEG
-LARGEST, SMALLEST = 64, 24  # px a side of a thumbnail
-BLOCK = 8  # px of JPEG's blocks: a thumbnail of whole ones has no edge of its neighbor
-SPRITE_JPEG_QUALITY = 72  # of JPEG
-
-
-def thumbnail_side(count: int) -> int:
-    """The side of each of so many thumbnails on one page, px: as large as memory and the file allow."""
-    side = math.isqrt(ALL_PIXELS // max(count, 1)) // BLOCK * BLOCK
-    return min(LARGEST, max(SMALLEST, side))
-
-
-def thumbnail_step(count: int) -> int:
-    """Of so many images, every which one has a thumbnail: 1, all, up to about 100,000."""
-    return -(-count * SMALLEST**2 // ALL_PIXELS)
-
-
 @dataclass(frozen=True, eq=False)
-class Sheet:
-    """Some thumbnails in one image: row by row, each in a square of its own, at its top left."""
+class SpriteSheet:
+    """Thumbnails in one image, row by row. Each is at the top left of its own square."""
 
     jpeg: str  # base64
-    shapes: NDArray[np.uint8]  # (n, 2) width and height of each, px; 0 where there is none
+    shapes: NDArray[np.uint8]  # (n, 2) width and height of each, px; 0 for an empty square
 
 
-def columns(side: int) -> int:
-    """Thumbnails in a row, and rows, of a sheet."""
-    return SHEET // side
+def choose_thumbnail_side(count: int) -> int:
+    """Return the side of `count` thumbnails on one page, px: as large as memory and the size of the file allow."""
+    side = math.isqrt(MAX_PIXELS_PER_PAGE // max(count, 1)) // JPEG_BLOCK * JPEG_BLOCK
+    return min(MAX_THUMBNAIL_SIDE, max(MIN_THUMBNAIL_SIDE, side))
 
 
-def sheets(images: Iterable[Pixels | None], side: int) -> Iterator[Sheet]:
-    """Pack images, none larger than side x side, in their order; None: an empty square."""
-    across = columns(side)
+def choose_thumbnail_step(count: int) -> int:
+    """Return n, if every n-th of `count` images has a thumbnail: 1 up to about 100,000 images."""
+    return -(-count * MIN_THUMBNAIL_SIDE**2 // MAX_PIXELS_PER_PAGE)
+
+
+def count_columns(side: int) -> int:
+    """Return the thumbnails in a row of a sheet, which is also its number of rows."""
+    return SHEET_SIDE // side
+
+
+def pack_sprites(images: Iterable[Pixels | None], side: int) -> Iterator[SpriteSheet]:
+    """Yield sheets of images in their order, none larger than side x side; None leaves a square empty."""
+    columns = count_columns(side)
     remaining = iter(images)
-    while some := list(islice(remaining, across * across)):
-        rows = -(-len(some) // across)
-        whole = np.full((rows * side, across * side, 3), 128, np.uint8)
-        shapes = np.zeros((len(some), 2), np.uint8)
-        for place, pixels in enumerate(some):
-            if pixels is None:
-                continue
-            high, wide = pixels.shape[:2]
-            shapes[place] = wide, high
-            top, left = place // across * side, place % across * side
-            # What is left of the square goes on as the image ends, so that JPEG has no edge to smear.
-            filled = np.pad(pixels, ((0, side - high), (0, side - wide), (0, 0)), mode="edge")
-            whole[top : top + side, left : left + side] = filled
-        # Colors at full resolution: at half of it, a block would reach into the next thumbnail.
-        jpeg = encoded(Image.fromarray(whole), "JPEG", quality=SPRITE_JPEG_QUALITY, subsampling="4:4:4", optimize=True)
-        yield Sheet(base64.b64encode(jpeg).decode("ascii"), shapes)
+    while batch := list(islice(remaining, columns * columns)):
+        yield _pack_sheet(batch, side, columns)
+
+
+def _pack_sheet(images: list[Pixels | None], side: int, columns: int) -> SpriteSheet:
+    """Pack the images of one sheet, whose last row may not be full."""
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * side, columns * side, 3), 128, np.uint8)
+    shapes = np.zeros((len(images), 2), np.uint8)
+    for i, pixels in enumerate(images):
+        if pixels is None:
+            continue
+        height, width = pixels.shape[:2]
+        shapes[i] = width, height
+        top, left = i // columns * side, i % columns * side
+        # Edge pixels fill the rest of the square, so that JPEG has no edge to smear.
+        padded = np.pad(pixels, ((0, side - height), (0, side - width), (0, 0)), mode="edge")
+        sheet[top : top + side, left : left + side] = padded
+    # Colors at full resolution: at half resolution, a block would reach into the next thumbnail.
+    jpeg = encode_image(Image.fromarray(sheet), "JPEG", quality=SPRITE_JPEG_QUALITY, subsampling="4:4:4", optimize=True)
+    return SpriteSheet(base64.b64encode(jpeg).decode("ascii"), shapes)

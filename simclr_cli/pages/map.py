@@ -1,7 +1,7 @@
-"""The page of `simclr map`: the images of a folder as a map to explore, in one file with a script of its own.
+"""The map: a folder's images on a plane to explore, in one HTML file with a script.
 
-The script is the only one that the page's policy lets run, by its checksum. What is a stranger's reaches it as JSON and
-as base64, and from there the page as text and as pixels, never as markup.
+The page's policy lets only this script run, by its checksum. File names and labels reach the script as JSON and base64.
+The script shows them as text and pixels, never as markup.
 """
 
 from __future__ import annotations
@@ -20,102 +20,107 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from simclr_cli.core.text import safe
-from simclr_cli.pages.gallery import opens
-from simclr_cli.pages.images import Sheet, columns
-from simclr_cli.pages.page import render
+from simclr_cli.core.text import escape_unprintable
+from simclr_cli.pages.gallery import is_safe_to_link
+from simclr_cli.pages.images import SpriteSheet, count_columns
+from simclr_cli.pages.page import render_template
 
-SCRIPTS = ("map_data.js", "map_spread.js", "map_draw.js", "map_panel.js", "map_hands.js")  # in this order, one script
-NEIGHBORS = 8  # of each image that are shown
+SCRIPTS = ("map_data.js", "map_levels.js", "map_draw.js", "map_panel.js", "map_controls.js")  # joined in this order
+NEIGHBORS_PER_IMAGE = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped:
-    """Images and where they lie, in an order in which near ones are near, so that a view needs few sheets."""
+class ImageMap:
+    """Images and their positions, ordered so that close ones share a sprite sheet."""
 
     root: Path  # the folder of the images
     names: Sequence[str]  # N relative paths
-    places: NDArray[np.float32]  # (N, 2)
-    similarities: NDArray[np.float32]  # (N, K) cosine, of each image to its nearest others, falling
-    neighbors: NDArray[np.int64]  # (N, K) which these are
-    groupings: Mapping[str, Sequence[str]]  # what it can be colored by -> N labels
+    positions: NDArray[np.float32]  # (N, 2)
+    similarities: NDArray[np.float32]  # (N, K) cosine of each image to its nearest neighbors, descending
+    neighbors: NDArray[np.int64]  # (N, K) their indices
+    groupings: Mapping[str, Sequence[str]]  # N labels each, by the name of a choice of colors
 
 
-def map_page(title: str, lead: str, mapped: Mapped, sheets: Sequence[Sheet], side: int, step: int = 1) -> str:
-    """HTML of the whole map.
+def render_map(
+    title: str, lead: str, image_map: ImageMap, sheets: Sequence[SpriteSheet], side: int, step: int = 1
+) -> str:
+    """Return the map as HTML.
 
     Args:
-        lead: a sentence or two about it.
+        lead: a sentence or two below the title.
         sheets: thumbnails of every `step`-th image.
         side: of the squares on the sheets, px.
     """
     shapes = [sheet.shapes for sheet in sheets] or [np.empty((0, 2), np.uint8)]
-    content = {
-        "names": [safe(name) for name in mapped.names],
-        "root": mapped.root.absolute().as_uri() + "/",
-        "links": _links(mapped.root.absolute(), mapped.names),
-        "places": _packed(_upright(mapped.places), "<f4"),
-        "similarities": _packed(mapped.similarities, "<f4"),
-        "neighbors": _packed(mapped.neighbors, "<u4"),
-        "nearest": mapped.neighbors.shape[1],
-        "groupings": [_grouping(name, labels) for name, labels in mapped.groupings.items()],
-        "shapes": _packed(np.concatenate(shapes), "u1"),
+    root = image_map.root.absolute()
+    data = {
+        "names": [escape_unprintable(name) for name in image_map.names],
+        "root": root.as_uri() + "/",
+        "links": _quote_links(root, image_map.names),
+        "positions": _pack(_scale_positions(image_map.positions), "<f4"),
+        "similarities": _pack(image_map.similarities, "<f4"),
+        "neighbors": _pack(image_map.neighbors, "<u4"),
+        "neighborsPerImage": image_map.neighbors.shape[1],
+        "groupings": [_describe_grouping(name, labels) for name, labels in image_map.groupings.items()],
+        "shapes": _pack(np.concatenate(shapes), "u1"),
         "side": side,
-        "columns": columns(side),
+        "columns": count_columns(side),
         "step": step,
     }
-    script = _script()
+    script = _read_script()
+    checksum = hashlib.sha256(script.encode("utf-8")).digest()
     return str(
-        render(
-            "map.html", title=title, lead=lead, content=_as_json(content), script=Markup(script),
-            checksum=base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii"),
+        render_template(
+            "map.html", title=title, lead=lead, data=_to_json(data), script=Markup(script),
+            checksum=base64.b64encode(checksum).decode("ascii"),
             sheets=[Markup(sheet.jpeg) for sheet in sheets],
         )
     )  # fmt: skip
 
 
-def _upright(places: NDArray[np.float32]) -> NDArray[np.float32]:
-    """In 0 to 1 along the longer side, proportions kept; y down, as on a screen."""
-    low, high = places.min(0), places.max(0)
-    scaled: NDArray[np.float32] = (places - low) / max(float((high - low).max()), 1e-12)
+def _scale_positions(positions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return positions in 0 to 1 along the longer side, with the same proportions; y points down, as on a screen."""
+    low, high = positions.min(0), positions.max(0)
+    scaled: NDArray[np.float32] = (positions - low) / max(float((high - low).max()), 1e-12)
     scaled[:, 1] = scaled[:, 1].max() - scaled[:, 1]
     return scaled
 
 
-def _links(root: Path, names: Sequence[str]) -> dict[int, str]:
-    """The percent-encoded paths of those images whose name is not one already; every byte of a name is kept.
+def _quote_links(root: Path, names: Sequence[str]) -> dict[int, str]:
+    """Return the percent-encoded path of each image whose name differs from it, by index; every byte is kept.
 
-    Empty where a click must not open the file (see `opens`).
+    The path is empty if a click must not open the file (see `is_safe_to_link`).
     """
     start = len(root.as_uri()) + 1
-    quoted = ((i, (root / name).as_uri()[start:] if opens(name) else "") for i, name in enumerate(names))
-    return {i: link for i, link in quoted if link != names[i]}
+    links = ((i, (root / name).as_uri()[start:] if is_safe_to_link(name) else "") for i, name in enumerate(names))
+    return {i: link for i, link in links if link != names[i]}
 
 
-def _grouping(name: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Labels, the most frequent first, and which each image has."""
-    counts = sorted(Counter(labels).items(), key=lambda pair: (-pair[1], pair[0]))
+def _describe_grouping(name: str, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the groups of a grouping, the largest first, and the group of each image."""
+    counts = sorted(Counter(labels).items(), key=lambda item: (-item[1], item[0]))
     number = {label: i for i, (label, _) in enumerate(counts)}
-    which = np.fromiter((number[label] for label in labels), np.int64, len(labels))
+    groups = np.fromiter((number[label] for label in labels), np.int64, len(labels))
     return {
         "name": name,
-        "labels": [safe(label) for label, _ in counts],
+        "labels": [escape_unprintable(label) for label, _ in counts],
         "counts": [count for _, count in counts],
-        "which": _packed(which, "<u4"),
+        "groups": _pack(groups, "<u4"),
     }
 
 
-def _packed(values: NDArray[Any], kind: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, kind).tobytes()).decode("ascii")
+def _pack(values: NDArray[Any], dtype: str) -> str:
+    """Return an array as base64 of its bytes."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype).tobytes()).decode("ascii")
 
 
-def _as_json(content: Any) -> Markup:
-    """JSON that no parser of HTML can take for anything else: ASCII, and no character of markup."""
-    text = json.dumps(content, separators=(",", ":"))
+def _to_json(data: Any) -> Markup:
+    """Return JSON in ASCII without characters of markup, so that an HTML parser sees only text."""
+    text = json.dumps(data, separators=(",", ":"))
     return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&"}))
 
 
-def _script() -> str:
+def _read_script() -> str:
     folder = files("simclr_cli.pages")
     parts = [(folder / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return '"use strict";\n' + "\n".join(parts)

@@ -1,210 +1,217 @@
-// The map as it is drawn: only what is in view, dots as pixels written one by one, thumbnails over them.
+// The drawing of the map: the images in view, as dots written pixel by pixel, and thumbnails over them.
 
 const canvas = byId("map");
-const pen = canvas.getContext("2d");
-const THUMB = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px, at least
-const MOST_LARGER = 1.75; // times that, where there is room
-const GAP = 1.12; // from thumbnail to thumbnail, in sides of one
-const MOST_GROUPS = 9; // that have a color of their own; the others share one
-const GROUPS = [...Array(MOST_GROUPS).keys(), "other"]; // as their colors are called
-const view = { x: extentX / 2, y: extentY / 2, scale: 1 }; // the middle, and px of the screen to the plane's unit
-let fitted = 1; // the scale at which all is in view
-let width = 0, height = 0, fine = 1; // px, and device pixels to one
-let pixels = null, words = null; // of the dots: an ImageData, and its pixels as numbers
-let grouping = null; // what colors are by
-let chosen = -1, over = -1; // images
-let withImages = true;
+const context = canvas.getContext("2d");
+const THUMBNAIL_SIDE = Math.min(52, Math.max(28, Math.round(data.side * 0.75))); // px, at least
+const MAX_ENLARGEMENT = 1.75; // of a thumbnail, if there is room
+const SPACING = 1.12; // from thumbnail to thumbnail, in sides of one
+const MAX_COLORED_GROUPS = 9; // all further groups share one color
+const COLOR_NAMES = [...Array(MAX_COLORED_GROUPS).keys(), "other"]; // of groups, in the style sheet
+const view = { x: extentX / 2, y: extentY / 2, scale: 1 }; // center on the plane, and px per unit of the plane
+let fittedScale = 1; // the scale at which the whole map is in view
+let width = 0, height = 0, pixelRatio = 1; // of the canvas, px; and device pixels per px
+let dotImage = null, dotPixels = null; // an ImageData, and its pixels as 32-bit numbers
+let grouping = null; // that sets the colors
+let selected = -1, hovered = -1; // images
+let showsThumbnails = true;
 let theme = {};
-let due = 0; // the frame that is on its way
+let pendingFrame = 0;
 
-// How a page of ours looks: its colors, as CSS and as a pixel.
+// Reads the colors of the style sheet, as CSS and as pixels.
 function readTheme() {
   const style = getComputedStyle(document.documentElement);
-  const read = (as) => {
-    const color = (name) => as(style.getPropertyValue(`--${name}`).trim());
+  const read = (convert) => {
+    const color = (name) => convert(style.getPropertyValue(`--${name}`).trim());
     const [ground, ink, accent, faint, none] = ["ground", "ink", "accent", "faint", "none"].map(color);
-    return { ground, ink, accent, faint, none, groups: GROUPS.map((group) => color(`group-${group}`)) };
+    return { ground, ink, accent, faint, none, groups: COLOR_NAMES.map((name) => color(`group-${name}`)) };
   };
-  const word = (hex) => {
-    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+  const toPixel = (hex) => {
+    const [red, green, blue] = [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
     return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   };
-  theme = { ...read((css) => css), words: read(word) };
+  theme = { ...read((css) => css), pixels: read(toPixel) };
 }
 
-const colorOf = (i, from) => (grouping ? from.groups[Math.min(grouping.which[i], MOST_GROUPS)] : from.none);
+const colorOf = (i, colors) =>
+  grouping ? colors.groups[Math.min(grouping.groups[i], MAX_COLORED_GROUPS)] : colors.none;
 
-function fit() {
-  const margin = 0.5 * MOST_LARGER * THUMB + 8;
-  const across = Math.max(50, width - 2 * margin), down = Math.max(50, height - 2 * margin);
-  fitted = Math.min(across / Math.max(extentX, 1e-6), down / Math.max(extentY, 1e-6), 1e6);
-  return { x: extentX / 2, y: extentY / 2, scale: fitted };
+// Returns the view of the whole map.
+function fitView() {
+  const margin = 0.5 * MAX_ENLARGEMENT * THUMBNAIL_SIDE + 8;
+  const innerWidth = Math.max(50, width - 2 * margin), innerHeight = Math.max(50, height - 2 * margin);
+  fittedScale = Math.min(innerWidth / Math.max(extentX, 1e-6), innerHeight / Math.max(extentY, 1e-6), 1e6);
+  return { x: extentX / 2, y: extentY / 2, scale: fittedScale };
 }
 
 function resize() {
-  const box = canvas.getBoundingClientRect(), first = !width;
-  const whole = first || Math.abs(view.scale / fitted - 1) < 1e-6;
-  [width, height, fine] = [box.width, box.height, Math.min(devicePixelRatio || 1, 2)];
-  canvas.width = Math.round(width * fine);
-  canvas.height = Math.round(height * fine);
-  pixels = pen.createImageData(Math.max(1, canvas.width), Math.max(1, canvas.height));
-  words = new Uint32Array(pixels.data.buffer);
-  const all = fit();
-  if (whole) Object.assign(view, all);
+  const box = canvas.getBoundingClientRect(), isFirst = !width;
+  const showedAll = isFirst || Math.abs(view.scale / fittedScale - 1) < 1e-6;
+  [width, height, pixelRatio] = [box.width, box.height, Math.min(devicePixelRatio || 1, 2)];
+  canvas.width = Math.round(width * pixelRatio);
+  canvas.height = Math.round(height * pixelRatio);
+  dotImage = context.createImageData(Math.max(1, canvas.width), Math.max(1, canvas.height));
+  dotPixels = new Uint32Array(dotImage.data.buffer);
+  const fitted = fitView();
+  if (showedAll) Object.assign(view, fitted);
   redraw();
 }
 
-const acrossTo = (i) => (places[2 * i] - view.x) * view.scale + width / 2;
-const downTo = (i) => (places[2 * i + 1] - view.y) * view.scale + height / 2;
-// Px of the screen to each image, about.
-const room = () => Math.sqrt((width * height) / Math.max(count, 1)) * (view.scale / fitted);
-// The side of thumbnails, px: grows with the zoom, but more slowly, so that there is ever more room between them.
-const thumbSide = () => THUMB * Math.min(MOST_LARGER, Math.max(1, (room() / (1.5 * THUMB)) ** 0.4));
-const level = () => Math.floor(2 * Math.log2(view.scale / (thumbSide() * GAP)));
-const asThumbnail = (i) => withImages && appears[i] <= level();
+const toScreenX = (i) => (positions[2 * i] - view.x) * view.scale + width / 2;
+const toScreenY = (i) => (positions[2 * i + 1] - view.y) * view.scale + height / 2;
+// About how many px of the screen there are from image to image.
+const pixelsPerImage = () => Math.sqrt((width * height) / Math.max(count, 1)) * (view.scale / fittedScale);
+// The side of thumbnails, px. It grows more slowly than the scale, so that zooming in makes room between them.
+const thumbnailSide = () =>
+  THUMBNAIL_SIDE * Math.min(MAX_ENLARGEMENT, Math.max(1, (pixelsPerImage() / (1.5 * THUMBNAIL_SIDE)) ** 0.4));
+const currentLevel = () => Math.floor(2 * Math.log2(view.scale / (thumbnailSide() * SPACING)));
+const isThumbnail = (i) => showsThumbnails && firstLevel[i] <= currentLevel();
 
-// Calls visit(i) for every image in view, and for those up to a margin of so many px around it.
-function inView(margin, visit) {
-  const across = (width / 2 + margin) / view.scale, down = (height / 2 + margin) / view.scale;
+// Calls visit(i) for every image in view or within `margin` px around it.
+function forEachInView(margin, visit) {
+  const reachX = (width / 2 + margin) / view.scale, reachY = (height / 2 + margin) / view.scale;
   for (let i = 0; i < count; i++) {
-    if (Math.abs(places[2 * i] - view.x) <= across && Math.abs(places[2 * i + 1] - view.y) <= down) visit(i);
+    if (Math.abs(positions[2 * i] - view.x) <= reachX && Math.abs(positions[2 * i + 1] - view.y) <= reachY) visit(i);
   }
 }
 
-// Once in the next frame, however often it is asked for.
+// Draws once in the next frame, however often it is called before.
 function redraw() {
-  cancelAnimationFrame(due);
-  due = requestAnimationFrame(draw);
+  cancelAnimationFrame(pendingFrame);
+  pendingFrame = requestAnimationFrame(draw);
 }
 
 function draw() {
-  const now = level();
-  if (withImages) spread(now);
-  const thumbs = drawDots(withImages ? now : -1);
-  const side = thumbSide();
-  for (const i of thumbs) drawThumbnail(i, side);
-  if (chosen >= 0) drawChosen();
-  if (over >= 0 && over !== chosen) ring(over, theme.ink, 2);
+  const level = currentLevel();
+  if (showsThumbnails) assignLevels(level);
+  const thumbnails = drawDots(showsThumbnails ? level : -1);
+  const side = thumbnailSide();
+  for (const i of thumbnails) drawThumbnail(i, side);
+  if (selected >= 0) drawSelected();
+  if (hovered >= 0 && hovered !== selected) drawOutline(hovered, theme.ink, 2);
 }
 
-// A disc as offsets from its middle, and how much of each pixel it covers, 0 to 256; small ones, of which there are
-// many at once, without soft edges.
-function disc(radius) {
-  const reach = Math.ceil(radius), offsets = [], cover = [];
+// Returns a disc as offsets from its center, and how much of each pixel it covers, 0 to 256. Small discs, of which
+// there are many, have hard edges.
+function makeDisc(radius) {
+  const reach = Math.ceil(radius), offsets = [], coverage = [];
   for (let y = -reach; y <= reach; y++) {
     for (let x = -reach; x <= reach; x++) {
       const inside = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(x, y)));
       const share = radius < 2 ? Math.round(inside) : inside;
       if (share > 0.05) {
         offsets.push(y * canvas.width + x);
-        cover.push(Math.round(256 * share));
+        coverage.push(Math.round(256 * share));
       }
     }
   }
-  return { reach, offsets: Int32Array.from(offsets), cover: Uint16Array.from(cover) };
+  return { reach, offsets: Int32Array.from(offsets), coverage: Uint16Array.from(coverage) };
 }
 
-function blended(under, color, share) {
-  const rest = 256 - share;
-  const odd = (((under & 0xff00ff) * rest + (color & 0xff00ff) * share) >>> 8) & 0xff00ff;
-  const green = (((under & 0xff00) >>> 8) * rest + ((color & 0xff00) >>> 8) * share) & 0xff00;
-  return (0xff000000 | odd | green) >>> 0;
+// Mixes two pixels; `coverage` of the upper one is 0 to 256.
+function blend(lower, upper, coverage) {
+  const uncovered = 256 - coverage;
+  const redBlue = (((lower & 0xff00ff) * uncovered + (upper & 0xff00ff) * coverage) >>> 8) & 0xff00ff;
+  const green = (((lower & 0xff00) >>> 8) * uncovered + ((upper & 0xff00) >>> 8) * coverage) & 0xff00;
+  return (0xff000000 | redBlue | green) >>> 0;
 }
 
-// All that is in view and no thumbnail, as dots; returns what is one.
-function drawDots(now) {
-  const radius = Math.min(4.5, Math.max(1.3, 0.17 * room())) * fine;
-  const { reach, offsets, cover } = disc(radius);
-  const wide = canvas.width, high = canvas.height, size = offsets.length;
-  const thumbs = [], pale = [], bright = [];
-  inView(MOST_LARGER * THUMB, (i) => {
-    if (appears[i] <= now) thumbs.push(i);
-    else (lit[i] ? bright : pale).push(i);
+// Draws all images in view that are no thumbnails as dots; returns the thumbnails.
+function drawDots(level) {
+  const radius = Math.min(4.5, Math.max(1.3, 0.17 * pixelsPerImage())) * pixelRatio;
+  const { reach, offsets, coverage } = makeDisc(radius);
+  const columns = canvas.width, rows = canvas.height, size = offsets.length;
+  const thumbnails = [], faintDots = [], coloredDots = [];
+  forEachInView(MAX_ENLARGEMENT * THUMBNAIL_SIDE, (i) => {
+    if (firstLevel[i] <= level) thumbnails.push(i);
+    else (isVisible[i] ? coloredDots : faintDots).push(i);
   });
-  words.fill(theme.words.ground);
-  const scale = view.scale * fine, left = wide / 2 - view.x * scale, top = high / 2 - view.y * scale;
-  const stamp = (i, color) => {
-    const x = Math.round(places[2 * i] * scale + left), y = Math.round(places[2 * i + 1] * scale + top);
-    if (x < reach || y < reach || x >= wide - reach || y >= high - reach) return;
-    const middle = y * wide + x;
+  dotPixels.fill(theme.pixels.ground);
+  const scale = view.scale * pixelRatio, left = columns / 2 - view.x * scale, top = rows / 2 - view.y * scale;
+  const drawDot = (i, color) => {
+    const x = Math.round(positions[2 * i] * scale + left), y = Math.round(positions[2 * i + 1] * scale + top);
+    if (x < reach || y < reach || x >= columns - reach || y >= rows - reach) return;
+    const center = y * columns + x;
     for (let k = 0; k < size; k++) {
-      const at = middle + offsets[k];
-      words[at] = cover[k] > 250 ? color : blended(words[at], color, cover[k]);
+      const pixel = center + offsets[k];
+      dotPixels[pixel] = coverage[k] > 250 ? color : blend(dotPixels[pixel], color, coverage[k]);
     }
   };
-  for (const i of pale) stamp(i, theme.words.faint);
-  for (const i of bright) stamp(i, colorOf(i, theme.words));
-  pen.setTransform(1, 0, 0, 1, 0, 0);
-  pen.putImageData(pixels, 0, 0);
-  pen.setTransform(fine, 0, 0, fine, 0, 0);
-  return thumbs;
+  for (const i of faintDots) drawDot(i, theme.pixels.faint);
+  for (const i of coloredDots) drawDot(i, colorOf(i, theme.pixels));
+  context.setTransform(1, 0, 0, 1, 0, 0);
+  context.putImageData(dotImage, 0, 0);
+  context.setTransform(pixelRatio, 0, 0, pixelRatio, 0, 0);
+  return thumbnails;
 }
 
-// Where a thumbnail is on the screen: [left, top, width, height], px.
-function rectangle(i, size = thumbSide()) {
-  const t = i / data.step, wide = shapes[2 * t], high = shapes[2 * t + 1];
-  const factor = size / Math.max(wide, high, 1);
-  return [acrossTo(i) - wide * factor / 2, downTo(i) - high * factor / 2, wide * factor, high * factor];
+// Returns [left, top, width, height] of a thumbnail on the screen, px.
+function thumbnailBox(i, side = thumbnailSide()) {
+  const number = i / data.step, sourceWidth = shapes[2 * number], sourceHeight = shapes[2 * number + 1];
+  const scale = side / Math.max(sourceWidth, sourceHeight, 1);
+  const boxWidth = sourceWidth * scale, boxHeight = sourceHeight * scale;
+  return [toScreenX(i) - boxWidth / 2, toScreenY(i) - boxHeight / 2, boxWidth, boxHeight];
 }
 
-function drawThumbnail(i, size = thumbSide()) {
-  const from = thumbnail(i), [left, top, wide, high] = rectangle(i, size);
+function drawThumbnail(i, side = thumbnailSide()) {
+  const source = findThumbnail(i), [left, top, boxWidth, boxHeight] = thumbnailBox(i, side);
   const edge = grouping ? 2 : 0;
   if (edge) {
-    pen.fillStyle = colorOf(i, theme);
-    pen.fillRect(left - edge, top - edge, wide + 2 * edge, high + 2 * edge);
+    context.fillStyle = colorOf(i, theme);
+    context.fillRect(left - edge, top - edge, boxWidth + 2 * edge, boxHeight + 2 * edge);
   }
-  if (from.sheet) return pen.drawImage(from.sheet, from.x, from.y, from.width, from.height, left, top, wide, high);
-  pen.fillStyle = theme.faint;
-  pen.fillRect(left, top, wide, high);
-}
-
-function ring(i, color, thick) {
-  pen.strokeStyle = color;
-  pen.lineWidth = thick;
-  if (asThumbnail(i)) {
-    const [left, top, wide, high] = rectangle(i);
-    pen.strokeRect(left - 3, top - 3, wide + 6, high + 6);
+  if (source.sheet) {
+    const { sheet, x, y, width, height } = source;
+    context.drawImage(sheet, x, y, width, height, left, top, boxWidth, boxHeight);
   } else {
-    pen.beginPath();
-    pen.arc(acrossTo(i), downTo(i), 8, 0, 2 * Math.PI);
-    pen.stroke();
+    context.fillStyle = theme.faint;
+    context.fillRect(left, top, boxWidth, boxHeight);
   }
 }
 
-// The chosen image, and lines to those nearest to it by their vectors, which the plane may have torn apart.
-function drawChosen() {
-  pen.strokeStyle = theme.accent;
-  pen.lineWidth = 1.25;
-  pen.globalAlpha = 0.7;
-  pen.beginPath();
-  for (const other of nearestOf(chosen)) {
-    pen.moveTo(acrossTo(chosen), downTo(chosen));
-    pen.lineTo(acrossTo(other), downTo(other));
+function drawOutline(i, color, lineWidth) {
+  context.strokeStyle = color;
+  context.lineWidth = lineWidth;
+  if (isThumbnail(i)) {
+    const [left, top, boxWidth, boxHeight] = thumbnailBox(i);
+    context.strokeRect(left - 3, top - 3, boxWidth + 6, boxHeight + 6);
+  } else {
+    context.beginPath();
+    context.arc(toScreenX(i), toScreenY(i), 8, 0, 2 * Math.PI);
+    context.stroke();
   }
-  pen.stroke();
-  pen.globalAlpha = 1;
-  for (const other of nearestOf(chosen)) {
-    if (asThumbnail(other)) drawThumbnail(other);
-    ring(other, theme.accent, 1.5);
-  }
-  if (asThumbnail(chosen)) drawThumbnail(chosen);
-  ring(chosen, theme.accent, 3.5);
 }
 
-const nearestOf = (i) => neighbors.subarray(i * data.nearest, (i + 1) * data.nearest);
+// Draws the selected image, and lines to its nearest neighbors, which may lie far away on the plane.
+function drawSelected() {
+  context.strokeStyle = theme.accent;
+  context.lineWidth = 1.25;
+  context.globalAlpha = 0.7;
+  context.beginPath();
+  for (const neighbor of neighborsOf(selected)) {
+    context.moveTo(toScreenX(selected), toScreenY(selected));
+    context.lineTo(toScreenX(neighbor), toScreenY(neighbor));
+  }
+  context.stroke();
+  context.globalAlpha = 1;
+  for (const neighbor of neighborsOf(selected)) {
+    if (isThumbnail(neighbor)) drawThumbnail(neighbor);
+    drawOutline(neighbor, theme.accent, 1.5);
+  }
+  if (isThumbnail(selected)) drawThumbnail(selected);
+  drawOutline(selected, theme.accent, 3.5);
+}
 
-// The image at a point of the screen: a thumbnail that it is on, else the nearest dot within reach; -1: none.
-function at(x, y, reach) {
-  let best = -1, least = reach;
-  const now = withImages ? level() : -1, side = thumbSide();
-  inView(MOST_LARGER * THUMB, (i) => {
-    if (appears[i] <= now) {
-      const [left, top, wide, high] = rectangle(i, side);
-      if (x >= left && y >= top && x <= left + wide && y <= top + high) [best, least] = [i, -1];
+// Returns the image at a point of the screen: the thumbnail there, else the nearest dot within `reach` px, else -1.
+function imageAt(x, y, reach) {
+  let nearest = -1, least = reach;
+  const level = showsThumbnails ? currentLevel() : -1, side = thumbnailSide();
+  forEachInView(MAX_ENLARGEMENT * THUMBNAIL_SIDE, (i) => {
+    if (firstLevel[i] <= level) {
+      const [left, top, boxWidth, boxHeight] = thumbnailBox(i, side);
+      if (x >= left && y >= top && x <= left + boxWidth && y <= top + boxHeight) [nearest, least] = [i, -1];
     }
-    const distance = Math.hypot(acrossTo(i) - x, downTo(i) - y);
-    if (lit[i] && distance < least) [best, least] = [i, distance];
+    const distance = Math.hypot(toScreenX(i) - x, toScreenY(i) - y);
+    if (isVisible[i] && distance < least) [nearest, least] = [i, distance];
   });
-  return best;
+  return nearest;
 }

@@ -1,4 +1,4 @@
-"""Views of images: on a contact sheet as PNG, and as a page with the reason of each setting."""
+"""The preview of views: as a contact sheet in PNG, and as a page with the reason for each setting."""
 
 from __future__ import annotations
 
@@ -12,150 +12,176 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from simclr_cli.core.events import Choice
-from simclr_cli.core.text import safe
-from simclr_cli.pages.images import Pixels, as_data_uri, encoded
-from simclr_cli.pages.page import Section, page, render
+from simclr_cli.core.text import escape_unprintable
+from simclr_cli.pages.images import Pixels, as_data_uri, encode_image
+from simclr_cli.pages.page import Section, render_page, render_template
 
-GROUND, INK, QUIET, LINE = "#fbfaf8", "#1d1f23", "#5f6670", "#e2e0da"
-# Okabe and Ito's, told apart by color-blind eyes; a crop's box and its view's edge have the same.
+BACKGROUND, TEXT, FAINT_TEXT, LINE = "#fbfaf8", "#1d1f23", "#5f6670", "#e2e0da"
+# Okabe and Ito's palette, safe for color-blind readers. A crop's frame and the edge of its view share a color.
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-VIEW_SIDE = 128  # px on the sheet, about: small views are enlarged by whole pixels, so that they show as they are
-VIEW_MOST = 256  # px; larger ones are scaled down
+VIEW_SIDE = 128  # px, about: smaller views are enlarged by a whole factor, so that each pixel stays visible
+MAX_VIEW_SIDE = 256  # px; larger views are scaled down
+PAGE_IMAGE_SIDE = 352  # px; the page shows at most half of it, so that it is sharp on high-resolution screens
 MARGIN, GAP, EDGE = 32, 12, 4  # px
-TITLE, TEXT, CAPTION = 26, 15, 12  # px of type
+TITLE_SIZE, TEXT_SIZE, CAPTION_SIZE = 26, 15, 12  # px of type
 
 
 @dataclass(frozen=True)
-class Row:
-    """An image, and views of it."""
+class PreviewRow:
+    """An image and its views."""
 
     name: str
     size: tuple[int, int]  # true height and width, px
     image: Pixels  # at any scale
-    crops: NDArray[np.float32]  # (V, 4) top, left, height, width of each view's crop, as shares of the image
+    crops: NDArray[np.float32]  # (V, 4) top, left, height, width of each view's crop, as fractions of the image
     views: NDArray[np.uint8]  # (V, S, S, 3) RGB
 
-
-def contact_sheet(title: str, lines: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """PNG: a title, some lines of text, and a row for each image with its views.
-
-    Args:
-        lines: what the views were made with and what to notice; wrapped.
-        rows: at least one, each with as many views of the same size.
-    """
-    count, size = rows[0].views.shape[:2]
-    cell = shown_side(size)
-    left = round(1.25 * cell)  # of the image itself
-    width = 2 * MARGIN + left + count * (GAP + cell)
-    text = [line for long in lines for line in wrapped(long, TEXT, width - 2 * MARGIN)]
-    head = MARGIN + TITLE + 14 + len(text) * (TEXT + 7) + 20
-    step = cell + EDGE + GAP // 2 + 2 * (CAPTION + 4) + GAP  # from row to row
-    sheet = Image.new("RGB", (width, head + CAPTION + 10 + len(rows) * step + MARGIN), GROUND)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN), elided(title, TITLE, width - 2 * MARGIN), INK, ImageFont.load_default(TITLE))
-    for i, line in enumerate(text):
-        pen.text((MARGIN, MARGIN + TITLE + 14 + i * (TEXT + 7)), line, QUIET, ImageFont.load_default(TEXT))
-    small = ImageFont.load_default(CAPTION)
-    pen.line((MARGIN, head - 8, width - MARGIN, head - 8), LINE)
-    for column, word in enumerate(("image", *(f"view {i + 1}" for i in range(count)))):
-        x = MARGIN + (0 if column == 0 else left + GAP + (column - 1) * (cell + GAP))
-        pen.text((x, head), elided(word, CAPTION, cell), QUIET, small)
-    for i, row in enumerate(rows):
-        top = head + CAPTION + 10 + i * step
-        image = boxed(row, left, cell)
-        sheet.paste(image, (MARGIN, top))
-        below = top + image.height + GAP // 2
-        pen.text((MARGIN, below), elided(row.name, CAPTION, left), INK, small)
-        pen.text((MARGIN, below + CAPTION + 4), f"{row.size[1]} x {row.size[0]} px", QUIET, small)
-        for v, view in enumerate(row.views):
-            x = MARGIN + left + GAP + v * (cell + GAP)
-            sheet.paste(at_side(view, cell), (x, top))
-            pen.rectangle((x - 1, top - 1, x + cell, top + cell), outline=LINE)  # a white view has an edge too
-            pen.rectangle((x, top + cell, x + cell - 1, top + cell + EDGE - 1), COLORS[v % len(COLORS)])
-    return encoded(sheet, "PNG")
+    @property
+    def size_text(self) -> str:
+        """Its true size as width x height."""
+        return f"{self.size[1]} x {self.size[0]} px"
 
 
-def boxed(row: Row, width: int, height: int) -> Image.Image:
-    """The image within width x height px, each view's crop as a frame in the view's color."""
-    scale = min(width / row.size[1], height / row.size[0])
-    shape = (max(1, round(row.size[1] * scale)), max(1, round(row.size[0] * scale)))
-    enlarging = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
-    image = Image.fromarray(row.image).resize(shape, enlarging if scale > 1 else Image.Resampling.LANCZOS)
-    pen, thick = ImageDraw.Draw(image), max(2, height // 88)
-    for v in reversed(range(len(row.crops))):  # the first on top
-        top, left, high, wide = (float(share) for share in row.crops[v])
-        x, y = left * shape[0], top * shape[1]
-        corner = (max(x, x + wide * shape[0] - 1), max(y, y + high * shape[1] - 1))
-        pen.rectangle((x, y, *corner), outline=COLORS[v % len(COLORS)], width=thick)
-    return image
-
-
-def shown_side(size: int) -> int:
-    """The side at which a view of `size` px is shown: a whole multiple, or less where it is large."""
-    return min(VIEW_MOST, size * max(1, round(VIEW_SIDE / size)))
-
-
-def at_side(view: Pixels, side: int) -> Image.Image:
-    """A view at the side of its cell: enlarged pixel by pixel, so that it shows what the encoder would see."""
-    kind = Image.Resampling.NEAREST if side >= len(view) else Image.Resampling.LANCZOS
-    return Image.fromarray(view).resize((side, side), kind)
-
-
-def elided(text: str, type_size: int, width: int) -> str:
-    """Anyone's text, made printable, and its middle left out where it is longer than `width` px."""
-    text, font = safe(text), ImageFont.load_default(type_size)
-    if font.getlength(text) <= width:
-        return text
-    keep = len(text)
-    while keep > 1:
-        keep = min(keep - 1, int(keep * 0.95) + 1)
-        shorter = text[: -(-keep // 2)] + "..." + text[len(text) - keep // 2 :]
-        if font.getlength(shorter) <= width:
-            return shorter
-    return "..."
-
-
-def wrapped(text: str, type_size: int, width: int) -> list[str]:
-    """Lines of at most `width` px, broken between words."""
-    font, lines = ImageFont.load_default(type_size), list[str]()
-    for word in safe(text).split():
-        if lines and font.getlength(longer := f"{lines[-1]} {word}") <= width:
-            lines[-1] = longer
-        else:
-            lines.append(elided(word, type_size, width))
-    return lines
-
-
-SIDE = 352  # px of an image, shown at half of it at most, so that it is sharp on fine screens
-
-
-def preview_page(title: str, lead: str, advice: Sequence[str], rows: Sequence[Row], choices: Sequence[Choice]) -> str:
-    """HTML: what to notice, the views of each image as they are, and the settings with their reasons."""
-    shown = [
+def render_preview(
+    title: str, lead: str, notes: Sequence[str], rows: Sequence[PreviewRow], choices: Sequence[Choice]
+) -> str:
+    """Return the page as HTML: notes, the views of each image, and the settings with their reasons."""
+    shown_rows = [
         {
             "name": row.name,
-            "size": f"{row.size[1]} x {row.size[0]} px",
-            "image": as_data_uri(np.asarray(boxed(row, SIDE, SIDE))),
+            "size": row.size_text,
+            "image": as_data_uri(np.asarray(draw_crops(row, PAGE_IMAGE_SIDE, PAGE_IMAGE_SIDE))),
             "views": [
-                # Enlarged by whole pixels: JPEG would leave no small one as it is.
-                {"source": as_data_uri(np.asarray(at_side(view, shown_side(len(view))))), "color": color}
+                # Enlarged by a whole factor, since JPEG would change a small view.
+                {"source": as_data_uri(np.asarray(resize_view(view, choose_view_side(len(view))))), "color": color}
                 for view, color in zip(row.views, cycle(COLORS), strict=False)
             ],
         }
         for row in rows
     ]
-    advised = Markup("\n").join(Markup("<p>{}</p>").format(safe(line)) for line in advice)
-    settings = render("settings.html", choices=choices)
-    return page(
+    paragraphs = Markup("\n").join(Markup("<p>{}</p>").format(escape_unprintable(note)) for note in notes)
+    return render_page(
         title,
         [
-            Section("What to notice", body=advised),
+            Section("Notes", body=paragraphs),
             Section(
                 "Views",
-                "Left, each image with the crop of each of its views; the edge below a view has its crop's color.",
-                render("preview.html", rows=shown),
+                "On the left, each image with the crops of its views. A crop and the edge of its view share a color.",
+                render_template("preview.html", rows=shown_rows),
             ),
-            Section("Settings", "Each automatic choice with its reason; what you type wins.", settings),
+            Section(
+                "Settings",
+                "Each automatic value with its reason. Options that you set override them.",
+                render_template("settings.html", choices=choices, other_settings=[], versions={}),
+            ),
         ],
         lead=lead,
     )
+
+
+def draw_contact_sheet(title: str, lines: Sequence[str], rows: Sequence[PreviewRow]) -> bytes:
+    """Return a PNG with a title, text, and a row for each image with its views.
+
+    Args:
+        lines: settings and notes; long ones are wrapped.
+        rows: at least one, each with the same number of views of the same size.
+    """
+    views, size = rows[0].views.shape[:2]
+    side = choose_view_side(size)
+    image_width = round(1.25 * side)
+    width = 2 * MARGIN + image_width + views * (GAP + side)
+    text = [part for line in lines for part in wrap_text(line, TEXT_SIZE, width - 2 * MARGIN)]
+    header_height = MARGIN + TITLE_SIZE + 14 + len(text) * (TEXT_SIZE + 7) + 20
+    rows_top = header_height + CAPTION_SIZE + 10
+    row_height = side + EDGE + GAP // 2 + 2 * (CAPTION_SIZE + 4) + GAP
+    view_lefts = [MARGIN + image_width + GAP + view * (side + GAP) for view in range(views)]
+    sheet = Image.new("RGB", (width, rows_top + len(rows) * row_height + MARGIN), BACKGROUND)
+    _draw_header(sheet, title, text, header_height)
+    for left, heading in zip((MARGIN, *view_lefts), ("image", *(f"view {i + 1}" for i in range(views))), strict=True):
+        _draw_caption(sheet, (left, header_height), heading, side, FAINT_TEXT)
+    for i, row in enumerate(rows):
+        _draw_row(sheet, row, rows_top + i * row_height, view_lefts, image_width, side)
+    return encode_image(sheet, "PNG")
+
+
+def _draw_header(sheet: Image.Image, title: str, text: Sequence[str], height: int) -> None:
+    """Draw the title, the lines of text, and a rule below them."""
+    draw = ImageDraw.Draw(sheet)
+    short_title = shorten_text(title, TITLE_SIZE, sheet.width - 2 * MARGIN)
+    draw.text((MARGIN, MARGIN), short_title, TEXT, ImageFont.load_default(TITLE_SIZE))
+    for i, line in enumerate(text):
+        top = MARGIN + TITLE_SIZE + 14 + i * (TEXT_SIZE + 7)
+        draw.text((MARGIN, top), line, FAINT_TEXT, ImageFont.load_default(TEXT_SIZE))
+    draw.line((MARGIN, height - 8, sheet.width - MARGIN, height - 8), LINE)
+
+
+def _draw_row(
+    sheet: Image.Image, row: PreviewRow, top: int, view_lefts: Sequence[int], image_width: int, side: int
+) -> None:
+    """Draw an image with the frames of its crops, its name and size, and its views."""
+    draw = ImageDraw.Draw(sheet)
+    image = draw_crops(row, image_width, side)
+    sheet.paste(image, (MARGIN, top))
+    caption_top = top + image.height + GAP // 2
+    _draw_caption(sheet, (MARGIN, caption_top), row.name, image_width, TEXT)
+    draw.text((MARGIN, caption_top + CAPTION_SIZE + 4), row.size_text, FAINT_TEXT, ImageFont.load_default(CAPTION_SIZE))
+    for view, left, color in zip(row.views, view_lefts, cycle(COLORS), strict=False):
+        sheet.paste(resize_view(view, side), (left, top))
+        draw.rectangle((left - 1, top - 1, left + side, top + side), outline=LINE)  # so that a white view has an edge
+        draw.rectangle((left, top + side, left + side - 1, top + side + EDGE - 1), color)
+
+
+def _draw_caption(sheet: Image.Image, corner: tuple[int, int], text: str, width: int, color: str) -> None:
+    short_text = shorten_text(text, CAPTION_SIZE, width)
+    ImageDraw.Draw(sheet).text(corner, short_text, color, ImageFont.load_default(CAPTION_SIZE))
+
+
+def draw_crops(row: PreviewRow, width: int, height: int) -> Image.Image:
+    """Return the image scaled to fit width x height px, with a frame around each view's crop in the view's color."""
+    scale = min(width / row.size[1], height / row.size[0])
+    size = (max(1, round(row.size[1] * scale)), max(1, round(row.size[0] * scale)))
+    enlarging = Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.BICUBIC
+    image = Image.fromarray(row.image).resize(size, enlarging if scale > 1 else Image.Resampling.LANCZOS)
+    draw, line_width = ImageDraw.Draw(image), max(2, height // 88)
+    for i in reversed(range(len(row.crops))):  # the first on top
+        top, left, crop_height, crop_width = (float(fraction) for fraction in row.crops[i])
+        x, y = left * size[0], top * size[1]
+        corner = (max(x, x + crop_width * size[0] - 1), max(y, y + crop_height * size[1] - 1))
+        draw.rectangle((x, y, *corner), outline=COLORS[i % len(COLORS)], width=line_width)
+    return image
+
+
+def choose_view_side(size: int) -> int:
+    """Return the side at which a view of `size` px is shown: a whole multiple, or less if it is large."""
+    return min(MAX_VIEW_SIDE, size * max(1, round(VIEW_SIDE / size)))
+
+
+def resize_view(view: Pixels, side: int) -> Image.Image:
+    """Return a view at another size; pixels are repeated to enlarge it, so that it shows what the encoder sees."""
+    resampling = Image.Resampling.NEAREST if side >= len(view) else Image.Resampling.LANCZOS
+    return Image.fromarray(view).resize((side, side), resampling)
+
+
+def shorten_text(text: str, type_size: int, width: int) -> str:
+    """Return printable text that is at most `width` px wide, with "..." for its middle if it is too long."""
+    text, font = escape_unprintable(text), ImageFont.load_default(type_size)
+    if font.getlength(text) <= width:
+        return text
+    length = len(text)
+    while length > 1:
+        length = min(length - 1, int(length * 0.95) + 1)
+        shorter = text[: -(-length // 2)] + "..." + text[len(text) - length // 2 :]
+        if font.getlength(shorter) <= width:
+            return shorter
+    return "..."
+
+
+def wrap_text(text: str, type_size: int, width: int) -> list[str]:
+    """Return lines of at most `width` px, broken between words."""
+    font, lines = ImageFont.load_default(type_size), list[str]()
+    for word in escape_unprintable(text).split():
+        if lines and font.getlength(longer := f"{lines[-1]} {word}") <= width:
+            lines[-1] = longer
+        else:
+            lines.append(shorten_text(word, type_size, width))
+    return lines

@@ -1,4 +1,4 @@
-"""The page of a run: what it was, how it went, what the model saw, what it takes for alike, how good it is."""
+"""The report of a run: its outcome, curves, views, neighbors, probe, settings and skipped images."""
 
 from __future__ import annotations
 
@@ -12,198 +12,223 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from simclr_cli.api import Accuracy, ProbeResult
-from simclr_cli.core.text import count, duration
-from simclr_cli.pages.charts import heat_map, line_chart
-from simclr_cli.pages.page import Section, page, render
+from simclr_cli.core.text import format_count, format_duration
+from simclr_cli.pages.charts import draw_heat_map, draw_line_chart
+from simclr_cli.pages.page import Section, render_page, render_template
 
-MAX_SKIPPED_LISTED = 100  # files listed
-MOST_CLASSES = 50  # rows of the table of classes
-MOST_SUSPECTS = 30
-STATES = {"learning": "good", "improving": "good", "collapsed": "bad", "unchanged": "warn"}
+MAX_SKIPPED_FILES = 100
+MAX_REASONS = 12
+MAX_CLASSES = 50
+MAX_CONFUSED_CLASSES = 10
+MAX_LABEL_ERRORS = 30
+OUTCOME_TONES = {"learning": "good", "improving": "good", "collapsed": "bad", "unchanged": "warn"}  # by state
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image on the page."""
+    """An image in the report."""
 
     name: str
-    uri: str | None  # data:, or None where it cannot be shown
-    similarity: float | None = None  # to the one it is a neighbor of
+    uri: str | None  # data: URI, or None if the image cannot be decoded
+    similarity: float | None = None  # of a neighbor, to its sample
 
 
 @dataclass(frozen=True)
-class ViewsShown:
-    """Two views each of some images, as the first step of training saw them."""
+class SampleViews:
+    """Two views of each of some images, as the first step of training saw them."""
 
     lead: str
-    images: tuple[tuple[Thumbnail, Thumbnail, Thumbnail], ...]  # the image itself, its first view, its second view
-    similarity: NDArray[np.float32] | None = None  # (2n, 2n) cosines: both views of the first image, of the second, …
-    of: str = "z"  # what the cosines are of
+    images: tuple[tuple[Thumbnail, Thumbnail, Thumbnail], ...]  # the image, its first view, its second view
+    similarity: NDArray[np.float32] | None = None  # (2n, 2n) cosines: both views of the first image, of the second, ...
+    vector: str = "z"  # "z" or "h", which the cosines are of
 
 
 @dataclass(frozen=True)
-class NeighborsShown:
-    """Sample images, each with those that are nearest to it."""
+class SampleNeighbors:
+    """Some images, each with its nearest neighbors."""
 
     lead: str
     rows: tuple[tuple[Thumbnail, ...], ...]  # the sample first
 
 
 @dataclass(frozen=True)
-class RunShown:
-    """All that a page says of a run. A string in place of a part says why it is missing."""
+class ReportContent:
+    """The content of a report. A string in place of a part says why the part is missing."""
 
     name: str
     finished: bool
     config: Mapping[str, Any]  # config.json
-    rows: Sequence[Mapping[str, Any]]  # one an epoch: see EpochDone
+    epochs: Sequence[Mapping[str, Any]]  # the fields of an EpochDone each
     skipped: Sequence[tuple[str, str]]  # name and reason
-    views: ViewsShown | str
-    neighbors: NeighborsShown | str
+    views: SampleViews | str
+    neighbors: SampleNeighbors | str
     probe: ProbeResult | str
-    confusion: str | None = None  # the image of the matrix, as a data: URI
+    confusion: str | None = None  # the image of the confusion matrix, as a data: URI
     outcome: Mapping[str, str] | None = None  # state and words
 
 
-def report_page(run: RunShown) -> str:
-    """The whole page, as HTML."""
+def render_report(run: ReportContent) -> str:
+    """Return the report as HTML."""
     sections = [
-        Section("Summary", body=_summary(run)),
-        _curves(run.rows),
-        _views(run.views),
-        _neighbors(run.neighbors),
-        _probe(run.probe, run.confusion),
-        _plan(run.config),
-        _skipped(run.skipped),
+        _summary_section(run),
+        _curves_section(run.epochs),
+        _views_section(run.views),
+        _neighbors_section(run.neighbors),
+        _probe_section(run.probe, run.confusion),
+        _settings_section(run.config),
+        _skipped_section(run.skipped),
     ]
     census = run.config.get("census", {})
     state = "Finished" if run.finished else "Not finished"
-    lead = f"{state}; {count(census.get('images', 0), 'image')} from {census.get('folder', 'a folder')}."
-    return page(run.name, sections, lead=lead)
+    lead = f"{state}; {format_count(census.get('images', 0), 'image')} from {census.get('folder', 'a folder')}."
+    return render_page(run.name, sections, lead=lead)
 
 
-def _summary(run: RunShown) -> Markup:
-    settings, rows = run.config.get("settings", {}), run.rows
-    figures: list[tuple[str, str, str]] = []
-    if rows:
-        done, wanted = len(rows), settings.get("epochs", len(rows))
-        figures.append(("Epochs", f"{done:,}", "" if done == wanted else f"of {wanted:,}"))
-        figures.append(("Loss", _number(rows[-1].get("loss")), f"from {_number(rows[0].get('loss'))}"))
-        if (found := _last(rows, "view_retrieval_accuracy")) is not None:
-            figures.append(("Found again", f"{found:.1f} %", "views whose other view is nearest"))
-        if (knn := _last(rows, "knn_accuracy")) is not None:
-            figures.append(("kNN", f"{knn:.1f} %", "told right by the 20 nearest"))
-        if speeds := [row["images_per_second"] for row in rows if row.get("images_per_second") is not None]:
-            figures.append(("Speed", f"{np.median(speeds):,.0f}", "images/s, median"))
-        figures.append(("Training", duration(sum(row.get("seconds") or 0 for row in rows)), "without what was before"))
-    if not isinstance(run.probe, str) and run.probe.scores:
-        score = run.probe.scores[0]
-        figures.append(("Probe", f"{score.deciding.top_1:.1f} %", "linear" if score.linear else "kNN, k = 20"))
+def _summary_section(run: ReportContent) -> Section:
     outcome = run.outcome or {}
-    return render(
-        "summary.html", figures=figures, words=outcome.get("words", ""), tone=STATES.get(outcome.get("state", ""), "")
+    body = render_template(
+        "summary.html",
+        outcome=outcome.get("words", ""),
+        tone=OUTCOME_TONES.get(outcome.get("state", ""), ""),
+        figures=_training_figures(run) + _probe_figures(run.probe),
     )
+    return Section("Summary", body=body)
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> Section:
-    if not rows:
-        return Section("Curves", "No epoch is done yet.")
-    epochs = [int(row["epoch"]) for row in rows]
+def _training_figures(run: ReportContent) -> list[tuple[str, str, str]]:
+    """Return the key figures of training: name, value, and a note."""
+    epochs = run.epochs
+    if not epochs:
+        return []
+    planned = run.config.get("settings", {}).get("epochs", len(epochs))
+    figures = [
+        ("Epochs", f"{len(epochs):,}", "" if len(epochs) == planned else f"of {planned:,}"),
+        ("Loss", _format_loss(epochs[-1].get("loss")), f"from {_format_loss(epochs[0].get('loss'))}"),
+    ]
+    if (retrieval := _last_value(epochs, "view_retrieval_accuracy")) is not None:
+        figures.append(("View retrieval", f"{retrieval:.1f} %", "views matched to their pair"))
+    if (knn := _last_value(epochs, "knn_accuracy")) is not None:
+        figures.append(("kNN accuracy", f"{knn:.1f} %", "k = 20, held-out images"))
+    if speeds := [epoch["images_per_second"] for epoch in epochs if epoch.get("images_per_second") is not None]:
+        figures.append(("Speed", f"{np.median(speeds):,.0f}", "images/s, median"))
+    seconds = sum(epoch.get("seconds") or 0 for epoch in epochs)
+    return [*figures, ("Training", format_duration(seconds), "epochs only")]
 
-    def chart(title: str, note: str, *keys: tuple[str, str], unit: str = "", zero: bool = False) -> Markup:
-        curves = {name: [_value(row, key) for row in rows] for key, name in keys}
-        return line_chart(title, epochs, curves, note=note, unit=unit, zero=zero)
+
+def _probe_figures(probe: ProbeResult | str) -> list[tuple[str, str, str]]:
+    if isinstance(probe, str) or not probe.scores:
+        return []
+    score = probe.scores[0]
+    return [("Probe", f"{score.deciding.top_1:.1f} %", "linear" if score.linear else "kNN, k = 20")]
+
+
+def _curves_section(epochs: Sequence[Mapping[str, Any]]) -> Section:
+    if not epochs:
+        return Section("Training curves", "No epoch is complete yet.")
+    numbers = [int(epoch["epoch"]) for epoch in epochs]
+
+    def draw(title: str, note: str, *keys: tuple[str, str], unit: str = "", from_zero: bool = False) -> Markup:
+        curves = {name: [_value(epoch, key) for epoch in epochs] for key, name in keys}
+        return draw_line_chart(title, numbers, curves, note=note, unit=unit, from_zero=from_zero)
 
     charts = [
-        chart("Loss", "Mean over the steps of the epoch", ("loss", "loss")),
-        chart("kNN", "Held-out images told right by their 20 nearest neighbors", ("knn_accuracy", "kNN"), unit=" %"),
-        chart("View retrieval accuracy", "Views whose nearest other view is of the same image",
-              ("view_retrieval_accuracy", "accuracy"), unit=" %"),
-        chart(
-            "Cosine", "Of the two views of an image, and of different images: far apart is good",
-            ("positive_similarity", "same image"), ("negative_similarity", "different images"),
-        ),
-        chart("Effective rank", "Dimensions in use; near 1 is a collapse", ("rank_h", "of h"), ("rank_z", "of z")),
-        chart("Alignment", "Squared distance of the two views of an image; small is good", ("alignment", "alignment")),
-        chart("Uniformity", "How evenly images spread; more negative is better", ("uniformity", "uniformity")),
-        chart("Learning rate", "Of the last step of the epoch", ("learning_rate", "learning rate"), zero=True),
-        chart("Speed", "Images/s", ("images_per_second", "images/s"), zero=True),
+        draw("Loss", "Mean over the steps of the epoch", ("loss", "loss")),
+        draw("kNN accuracy", "Of held-out images, by the classes of their 20 nearest neighbors",
+             ("knn_accuracy", "kNN"), unit=" %"),
+        draw("View retrieval accuracy", "Views whose nearest other view is of the same image",
+             ("view_retrieval_accuracy", "accuracy"), unit=" %"),
+        draw("Cosine similarity", "Of two views of the same image, and of different images; a wide gap is good",
+             ("positive_similarity", "same image"), ("negative_similarity", "different images")),
+        draw("Effective rank", "Dimensions in use; near 1 is a collapse", ("rank_h", "of h"), ("rank_z", "of z")),
+        draw("Alignment", "Squared distance of the two views of an image; lower is better", ("alignment", "alignment")),
+        draw("Uniformity", "Spread of different images; lower is better", ("uniformity", "uniformity")),
+        draw("Learning rate", "At the last step of the epoch", ("learning_rate", "learning rate"), from_zero=True),
+        draw("Speed", "Images/s", ("images_per_second", "images/s"), from_zero=True),
     ]  # fmt: skip
     body = Markup('<div class="charts">\n{}</div>').format(Markup("").join(charts))
-    missing = "" if any(row.get("validation") for row in rows) else " ValidationMetrics was not measured in this run."
-    return Section("Curves", f"A point an epoch; the value stands under the pointer.{missing}", body)
+    is_monitored = any(epoch.get("validation") for epoch in epochs)
+    missing = "" if is_monitored else " Validation metrics were not measured in this run."
+    return Section("Training curves", f"One point per epoch. Hover over a point to see its value.{missing}", body)
 
 
-def _views(views: ViewsShown | str) -> Section:
+def _views_section(views: SampleViews | str) -> Section:
     if isinstance(views, str):
         return Section("Views", views)
-    matrix = Markup("")
+    heat_map = Markup("")
     if views.similarity is not None:
-        shown = [view for _, *both in views.images for view in both]
-        names = [f"image {i // 2 + 1}, view {i % 2 + 1}" for i in range(len(shown))]
-        matrix = heat_map(views.similarity, names, [view.uri or "data:," for view in shown])
-    return Section("Views", views.lead, render("views.html", images=views.images, matrix=matrix, of=views.of))
+        thumbnails = [view for _, *pair in views.images for view in pair]
+        names = [f"image {i // 2 + 1}, view {i % 2 + 1}" for i in range(len(thumbnails))]
+        heat_map = draw_heat_map(views.similarity, names, [view.uri or "data:," for view in thumbnails])
+    body = render_template("views.html", images=views.images, heat_map=heat_map, vector=views.vector)
+    return Section("Views", views.lead, body)
 
 
-def _neighbors(neighbors: NeighborsShown | str) -> Section:
+def _neighbors_section(neighbors: SampleNeighbors | str) -> Section:
     if isinstance(neighbors, str):
         return Section("Nearest neighbors", neighbors)
-    return Section("Nearest neighbors", neighbors.lead, render("neighbors.html", rows=neighbors.rows))
+    return Section("Nearest neighbors", neighbors.lead, render_template("neighbors.html", rows=neighbors.rows))
 
 
-def _probe(probe: ProbeResult | str, confusion: str | None) -> Section:
+def _probe_section(probe: ProbeResult | str, confusion: str | None) -> Section:
     if isinstance(probe, str):
         return Section("Probe", probe)
     lead = (
-        f"{len(probe.classes):,} classes, {probe.train_images:,} images with labels, {probe.test_images:,} held "
-        f"out ({probe.split}); always guessing the largest class gives {probe.chance:.1f} %. "
-        f"Brackets: where 95 % of bootstrap samples lie."
+        f"{len(probe.classes):,} classes, {probe.train_images:,} training images with labels, "
+        f"{probe.test_images:,} held-out images ({probe.split}). Always predicting the largest class scores "
+        f"{probe.chance:.1f} %. Parentheses hold 95 % bootstrap intervals."
     )
-    told = [one for one in probe.per_class if one.recall is not None]
-    classes = sorted(told, key=lambda one: one.recall or 0.0)
+    recalled = [score for score in probe.per_class if score.recall is not None]
+    classes = sorted(recalled, key=lambda score: score.recall or 0.0)
     confused = sorted((cell for cell in probe.confusion if cell.label != cell.predicted), key=lambda c: -c.count)
-    body = render(
-        "probe.html", probe=probe, accuracy=_accuracy, confusion=confusion, confused=confused[:10],
-        classes=classes[:MOST_CLASSES], more_classes=len(classes[MOST_CLASSES:]),
-        label_errors=probe.label_errors[:MOST_SUSPECTS], more_label_errors=len(probe.label_errors[MOST_SUSPECTS:]),
+    body = render_template(
+        "probe.html", probe=probe, format_accuracy=_format_accuracy, confusion=confusion,
+        confused=confused[:MAX_CONFUSED_CLASSES],
+        classes=classes[:MAX_CLASSES], more_classes=len(classes[MAX_CLASSES:]),
+        label_errors=probe.label_errors[:MAX_LABEL_ERRORS],
+        more_label_errors=len(probe.label_errors[MAX_LABEL_ERRORS:]),
     )  # fmt: skip
     return Section("Probe", lead, body)
 
 
-def _plan(config: Mapping[str, Any]) -> Section:
-    settings = config.get("settings", {})
+def _settings_section(config: Mapping[str, Any]) -> Section:
     choices = config.get("choices", [])
     planned = {choice["name"].replace(" ", "_") for choice in choices}
-    others = [(name.replace("_", " "), str(value)) for name, value in sorted(settings.items())
-              if name not in planned and value not in (None, "")]  # fmt: skip
+    other_settings = [
+        (name.replace("_", " "), str(value))
+        for name, value in sorted(config.get("settings", {}).items())
+        if name not in planned and value not in (None, "")
+    ]
     versions = {"simclr": config.get("simclr_version"), "python": config.get("python"), **config.get("versions", {})}
-    body = render("plan.html", choices=choices, others=others, versions={k: v for k, v in versions.items() if v})
-    lead = "What was set, what was chosen, and why." if choices else "The settings of this run."
-    return Section("Plan", lead, body)
+    known_versions = {name: version for name, version in versions.items() if version}
+    body = render_template("settings.html", choices=choices, other_settings=other_settings, versions=known_versions)
+    lead = "Each setting of this run, with the reason for its value." if choices else "The settings of this run."
+    return Section("Settings", lead, body)
 
 
-def _skipped(skipped: Sequence[tuple[str, str]]) -> Section:
+def _skipped_section(skipped: Sequence[tuple[str, str]]) -> Section:
     if not skipped:
-        return Section("Refused", "No file was skipped.")
-    reasons = Counter(reason for _, reason in skipped).most_common(12)
-    body = render(
-        "skipped.html", reasons=reasons, files=skipped[:MAX_SKIPPED_LISTED], more=len(skipped[MAX_SKIPPED_LISTED:])
+        return Section("Skipped images", "No file was skipped.")
+    body = render_template(
+        "skipped.html",
+        reasons=Counter(reason for _, reason in skipped).most_common(MAX_REASONS),
+        files=skipped[:MAX_SKIPPED_FILES],
+        more=len(skipped[MAX_SKIPPED_FILES:]),
     )
-    return Section("Refused", f"{count(len(skipped), 'file')} not used, and why.", body)
+    return Section("Skipped images", f"{format_count(len(skipped), 'file')} skipped, with the reasons.", body)
 
 
-def _value(row: Mapping[str, Any], key: str) -> Any:
-    """Of an epoch or of its health; None where it was not measured."""
-    return row[key] if key in row else (row.get("validation") or {}).get(key)
+def _value(epoch: Mapping[str, Any], key: str) -> Any:
+    """Return a value of an epoch or of its validation metrics; None if it was not measured."""
+    return epoch[key] if key in epoch else (epoch.get("validation") or {}).get(key)
 
 
-def _last(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
-    return next((value for row in reversed(rows) if (value := _value(row, key)) is not None), None)
+def _last_value(epochs: Sequence[Mapping[str, Any]], key: str) -> Any:
+    return next((value for epoch in reversed(epochs) if (value := _value(epoch, key)) is not None), None)
 
 
-def _number(value: Any) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _format_loss(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.3f}"
 
 
-def _accuracy(value: Accuracy | None) -> str:
-    return "-" if value is None else f"{value.top_1:.1f} ({value.low:.1f} to {value.high:.1f})"
+def _format_accuracy(accuracy: Accuracy | None) -> str:
+    return "-" if accuracy is None else f"{accuracy.top_1:.1f} ({accuracy.low:.1f} to {accuracy.high:.1f})"

@@ -1,1 +1,1 @@
-"""Embeddings kept up to date, and queries of them."""
+"""Search of a run's images by their embeddings."""

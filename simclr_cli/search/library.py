@@ -1,4 +1,4 @@
-"""The vectors of a run's own images, up to date: what was added, changed, moved or removed costs only itself."""
+"""A library to search: a folder of images, an encoder, and the embeddings, which are kept up to date."""
 
 from __future__ import annotations
 
@@ -14,241 +14,253 @@ from numpy.typing import NDArray
 from simclr_cli.api import IndexSettings
 from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Note, Report, progress
-from simclr_cli.core.files import NotWritten, remove_strays
-from simclr_cli.core.locks import Busy, locked
-from simclr_cli.core.text import count
-from simclr_cli.encode.embed import embed_files, nothing_decoded, unit_rows
-from simclr_cli.encode.load import ReadyEncoder, pick_device, run_encoder
+from simclr_cli.core.files import WriteError, remove_abandoned_files
+from simclr_cli.core.locks import FolderLockedError, lock_folder
+from simclr_cli.core.text import format_count
+from simclr_cli.encode.embed import embed_files, normalize_rows, undecodable_error
+from simclr_cli.encode.load import LoadedEncoder, load_run_encoder, resolve_device
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
-from simclr_cli.images.decode import UnavailableNow, UnusableImage
-from simclr_cli.images.groups import content_checksum
-from simclr_cli.images.scan import NEVER, take_census
-from simclr_cli.images.threads import count_workers, each
-from simclr_cli.search.similarity_scale import Calibration, calibrated, calibration_of
-from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile, Unusable, append, read_index, save
+from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage
+from simclr_cli.images.groups import checksum_image
+from simclr_cli.images.scan import UNKNOWN_TIME, take_census
+from simclr_cli.images.threads import count_workers, map_in_order
+from simclr_cli.search.similarity_scale import SimilarityScale, read_scale, refresh_scale
+from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile
+from simclr_cli.store.index_files import InvalidIndexError, append_rows, read_index, save_index
 from simclr_cli.store.run import RunFolder, find_run
-from simclr_cli.train.run_images import compare
+from simclr_cli.train.run_images import compare_images
 
-WAIT_SECONDS = 5  # for another process that brings the same vectors up to date
-KEPT_EVERY = 8_192  # images embedded before their vectors are saved, which is what a crash may cost
+WAIT_SECONDS = 5  # for another process that updates the same index
+IMAGES_PER_SAVE = 8_192  # embedded between two saves, which is what a crash may cost
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The run that is searched, and by what: resolved once, at the top of a command."""
+class Library:
+    """A run with its encoder, resolved once at the top of a command."""
 
     run: RunFolder
-    ready: ReadyEncoder
+    loaded: LoadedEncoder
     workers: int
     settings: IndexSettings
 
     def embed(
         self, paths: Sequence[Path], report: Report, stage: str
     ) -> tuple[NDArray[np.float32], dict[int, UnusableImage]]:
-        """h of every file that can be decoded, and the unusable of the others by their place in `paths`."""
+        """Return h of every file that can be decoded, and why not for the others, by their place in `paths`."""
         size, workers = self.settings.batch_size, self.workers
-        return embed_files(self.ready, paths, batch_size=size, workers=workers, report=report, stage=stage)
+        return embed_files(self.loaded, paths, batch_size=size, workers=workers, report=report, stage=stage)
 
 
-def choose_run(settings: IndexSettings) -> Chosen:
+def open_library(settings: IndexSettings) -> Library:
     """Find the run that the settings name, and load its encoder.
 
     Raises:
         RunError: no such run, or it is not finished or damaged.
     """
     run = find_run(settings.run, settings.runs)
-    return Chosen(run, run_encoder(run, pick_device(settings.device)), count_workers(settings.workers), settings)
+    encoder = load_run_encoder(run, resolve_device(settings.device))
+    return Library(run, encoder, count_workers(settings.workers), settings)
 
 
-def open_index(chosen: Chosen, report: Report) -> tuple[Index, Calibration]:
-    """Return the vectors of the images as they are now, and what similarities mean among them.
+def open_index(library: Library, report: Report) -> tuple[Index, SimilarityScale]:
+    """Return the embeddings of the images as they are now, and their similarity scale.
 
-    If the images are gone, or with `no_update`, the vectors that are there serve.
+    If the images are gone, or with `no_update`, the stored embeddings are returned.
 
     Raises:
-        RunError: neither images nor vectors.
+        RunError: neither images nor embeddings.
         InputError: not one image can be decoded.
     """
-    report(Note(f"Searching the images of {chosen.run.path}."))
-    index, why = _stored(chosen)
-    census = _census(chosen, why, report)
-    if census is not None and (index is None or why or differences(index, census)):
-        index = _updated(chosen, index if not why else None, census, report)
+    report(Note(f"Searching the images of {library.run.path}."))
+    index, problem = _read_stored_index(library)
+    census = _take_census(library, problem, report)
+    if census is not None and (index is None or problem or find_changes(index, census)):
+        index = _lock_and_update(library, None if problem else index, census, report)
     assert index is not None
     skipped: list[SkippedImage | SkippedFile] = [*(census.skipped if census else ()), *index.skipped]
     if skipped:
-        first = f"the first of them {skipped[0].name} ({skipped[0].reason})"
-        report(Note(f"Left out: {count(len(skipped), 'file')}, {first}.", warning=True))
-    calibration = calibration_of(index)
-    assert calibration is not None
-    return index, calibration
+        first = f"the first is {skipped[0].name} ({skipped[0].reason})"
+        report(Note(f"Skipped {format_count(len(skipped), 'file')}; {first}.", warning=True))
+    scale = read_scale(index)
+    assert scale is not None
+    return index, scale
 
 
-def _updated(chosen: Chosen, usable: Index | None, census: Census, report: Report) -> Index:
-    """Bring the vectors up to date; where another process is at it, or they may only be read, return what is usable."""
-    vectors, ready = chosen.run.vectors, chosen.ready
+def _read_stored_index(library: Library) -> tuple[Index | None, str]:
+    """Return the stored index, and why it cannot be searched, or ""."""
     try:
-        with locked(vectors, report, wait=WAIT_SECONDS):
-            remove_strays(vectors, 0)
-            found, why = _stored(chosen)  # the other process may have done it meanwhile
-            if why:
-                report(Note(f"{why}: embedding {count(len(census.images), 'image')}."))
-            if found is None:
-                found = Index(vectors, str(census.root.resolve()), ready.checksum, ready.encoder.width)
-            return bring_up_to_date(found, census, chosen, report)
-    except (Busy, NotWritten) as error:
-        if usable is None or (isinstance(error, NotWritten) and not error.forbidden):
-            raise
-        report(Note(f"{error.what} The vectors made before are searched.", warning=True))
-        return usable
+        index = read_index(library.run.vectors_folder, model_checksum=library.loaded.checksum)
+    except InvalidIndexError as error:
+        return None, error.problem.rstrip(".")
+    if index is None or index.width != library.loaded.encoder.width:
+        return None, "This run has no embeddings yet"
+    return index, "" if len(index) and read_scale(index) else "The embeddings of this run are incomplete"
 
 
-def _stored(chosen: Chosen) -> tuple[Index | None, str]:
-    """Return the vectors that lie there, and why they cannot be searched, if so."""
-    try:
-        found = read_index(chosen.run.vectors, model_checksum=chosen.ready.checksum)
-    except Unusable as error:
-        return None, error.what.rstrip(".")
-    if found is None or found.width != chosen.ready.encoder.width:
-        return None, "There are no vectors of this run yet"
-    return found, "" if len(found) and calibration_of(found) else "The vectors of this run were never finished"
-
-
-def _census(chosen: Chosen, why: str, report: Report) -> Census | None:
-    """Return the images as they are now; None where the vectors made before are to serve.
+def _take_census(library: Library, problem: str, report: Report) -> Census | None:
+    """Return the images as they are now; None to search the stored embeddings.
 
     Args:
-        why: they cannot, if so.
+        problem: why the stored embeddings cannot be searched, or "".
     """
-    if chosen.settings.no_update:
-        if why:
-            raise RunError(f"{why}.", "Leave out --no-update: they are made then.")
+    if library.settings.no_update:
+        if problem:
+            raise RunError(f"{problem}.", "Run the command without --no-update.")
         return None
     try:
-        root = chosen.ready.images
+        root = library.loaded.images
     except RunError as error:
-        if why:
+        if problem:
             raise
-        report(Note(f"{error.what} The vectors made before are searched.", warning=True))
+        report(Note(f"{error.problem} The search uses the stored embeddings.", warning=True))
         return None
-    return take_census(root, workers=chosen.workers, progress=progress(report, "reading headers"))
+    return take_census(root, workers=library.workers, progress=progress(report, "reading headers"))
+
+
+def _lock_and_update(library: Library, fallback: Index | None, census: Census, report: Report) -> Index:
+    """Update the index under its lock; if it is locked or read-only, return the fallback, if there is one."""
+    folder, loaded = library.run.vectors_folder, library.loaded
+    try:
+        with lock_folder(folder, report, wait=WAIT_SECONDS):
+            remove_abandoned_files(folder, 0)
+            index, problem = _read_stored_index(library)  # again: another process may have updated it
+            if problem:
+                report(Note(f"{problem}: embedding {format_count(len(census.images), 'image')}."))
+            if index is None:
+                index = Index(folder, str(census.root.resolve()), loaded.checksum, loaded.encoder.width)
+            return update_index(index, census, library, report)
+    except (FolderLockedError, WriteError) as error:
+        if fallback is None or (isinstance(error, WriteError) and not error.is_forbidden):
+            raise
+        report(Note(f"{error.problem} The search uses the stored embeddings.", warning=True))
+        return fallback
 
 
 @dataclass(frozen=True)
-class Differences:
-    """What has to be done for an index to be that of its folder."""
+class IndexChanges:
+    """Differences between an index and its folder of images."""
 
-    gone: NDArray[np.int64]  # places in the index
+    removed: NDArray[np.int64]  # places in the index of images removed, changed or moved
     new: tuple[ImageFile, ...]  # added, changed or moved
-    skipped: tuple[SkippedFile, ...]  # as they were when they could not be decoded
-    others: bool  # the folder is another one, or the last update has not come to its end
+    skipped: tuple[SkippedFile, ...]  # unchanged since they could not be decoded
+    is_outdated: bool  # made in another folder, or files skipped then have changed, or an update was interrupted
 
     def __bool__(self) -> bool:
-        return bool(len(self.gone) or self.new or self.others)
+        return bool(len(self.removed) or self.new or self.is_outdated)
 
 
-def differences(index: Index, census: Census) -> Differences:
-    """Compare an index with the images as they are now, by names, sizes in bytes and times of change."""
-    before = dict(zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True))
-    no_name_twice = len(before) == len(index)
-    before.update((entry.name, (entry.bytes, entry.modified_ns)) for entry in index.skipped)
-    changes = compare(before, census)
-    again = {*changes.changed, *changes.touched}
-    lost, wanted = again.union(changes.removed), again.union(changes.added)
-    left = tuple(entry for entry in index.skipped if entry.name not in lost)
-    kept = np.full(len(index), no_name_twice)
-    if not no_name_twice:
-        kept[list(index.places.values())] = True  # after an interrupted update: the newer
-    kept[[index.places[name] for name in lost if name in index.places]] = False
-    return Differences(
-        np.flatnonzero(~kept),
-        tuple(image for image in census.images if image.name in wanted) if wanted else (),
-        left,
-        index.root != str(census.root.resolve()) or index.is_unfinished or len(left) < len(index.skipped),
-    )
+def find_changes(index: Index, census: Census) -> IndexChanges:
+    """Compare an index with the images as they are now, by names, sizes in bytes and modification times."""
+    files = dict(zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True))
+    names_are_unique = len(files) == len(index)
+    files.update((file.name, (file.bytes, file.modified_ns)) for file in index.skipped)
+    changes = compare_images(files, census)
+    modified = {*changes.changed, *changes.touched}
+    outdated, new = modified.union(changes.removed), modified.union(changes.added)
+    skipped = tuple(file for file in index.skipped if file.name not in outdated)
+    is_current = np.full(len(index), names_are_unique)
+    if not names_are_unique:  # after an interrupted update, of which the later row counts
+        is_current[list(index.places_by_name.values())] = True
+    is_current[[index.places_by_name[name] for name in outdated if name in index.places_by_name]] = False
+    new_images = tuple(image for image in census.images if image.name in new) if new else ()
+    is_outdated = index.root != str(census.root.resolve()) or index.is_unfinished or len(skipped) < len(index.skipped)
+    return IndexChanges(np.flatnonzero(~is_current), new_images, skipped, is_outdated)
 
 
-def bring_up_to_date(index: Index, census: Census, chosen: Chosen, report: Report) -> Index:
-    """Make an index that of the images as they are; what has an equal in content there already is not embedded again.
+def update_index(index: Index, census: Census, library: Library, report: Report) -> Index:
+    """Update an index to the images as they are now; content that it knows already is not embedded again.
 
-    Until all is done the old index stands; vectors made by then are saved, and known when it is done again.
+    The old index stays valid until the end. Embeddings saved before an interruption are reused by the next update.
 
     Raises:
         InputError: not one image can be decoded.
         MachineError: no right to write, or no space.
     """
-    known = index.known
-    found = differences(known, census)
-    if not found and not index.is_unfinished and calibration_of(index):
+    known = index.include_unfinished()
+    changes = find_changes(known, census)
+    if not changes and not index.is_unfinished and read_scale(index):
         return index
     if len(index):
-        _tell(known, found, report)
-    skipped = list(found.skipped)
-    by_content = places_by_content(known) if found.new else {}
-    for start in range(0, len(found.new), KEPT_EVERY):
-        part = found.new[start : start + KEPT_EVERY]
-        rows, failed = _embedded(known, by_content, part, census, chosen, report)
-        index = append(index, rows)
-        skipped += failed
-    index = index.settled(found.gone, skipped, str(census.root.resolve()))
+        _report_changes(known, changes, report)
+    skipped = list(changes.skipped)
+    places = find_places_by_checksum(known) if changes.new else {}
+    for start in range(0, len(changes.new), IMAGES_PER_SAVE):
+        images = changes.new[start : start + IMAGES_PER_SAVE]
+        rows, undecodable = _make_rows(known, places, images, census, library, report)
+        index = append_rows(index, rows)
+        skipped += undecodable
+    index = index.finish_update(changes.removed, skipped, str(census.root.resolve()))
     if not len(index):
-        raise nothing_decoded(census)
-    similarity = calibrated(index, census, chosen.ready, workers=chosen.workers, report=report)
-    return save(replace(index, similarity=similarity))
+        raise undecodable_error(census)
+    similarity = refresh_scale(index, census, library.loaded, workers=library.workers, report=report)
+    return save_index(replace(index, similarity=similarity))
 
 
-def _tell(known: Index, found: Differences, report: Report) -> None:
-    parts = [f"{count(len(found.new), 'file')} new, changed or moved"] if found.new else []
-    parts += [f"{len(found.gone):,} of {len(known):,} gone, changed or moved away"] if len(found.gone) else []
+def _report_changes(known: Index, changes: IndexChanges, report: Report) -> None:
+    parts = [f"{format_count(len(changes.new), 'file')} added, changed or moved"] if changes.new else []
+    parts += [f"{len(changes.removed):,} of {len(known):,} removed, changed or moved"] if len(changes.removed) else []
     if parts:
-        report(Note(f"The images have changed: {', '.join(parts)}. Only new content is embedded."))
+        report(Note(f"The images have changed: {'; '.join(parts)}. Only new content is embedded."))
 
 
-def places_by_content(index: Index) -> Mapping[bytes, int]:
+def find_places_by_checksum(index: Index) -> Mapping[bytes, int]:
     """Return the place of every image by the checksum of its file."""
-    whole = index.images["checksum"].tobytes()
-    return {whole[32 * place : 32 * place + 32]: place for place in range(len(index))}
+    checksums = index.images["checksum"].tobytes()
+    return {checksums[32 * place : 32 * place + 32]: place for place in range(len(index))}
 
 
-def _embedded(
-    known: Index, by_content: Mapping[bytes, int], images: Sequence[ImageFile], census: Census, chosen: Chosen,
+def _make_rows(
+    known: Index, places: Mapping[bytes, int], images: Sequence[ImageFile], census: Census, library: Library,
     report: Report,
 ) -> tuple[Rows, list[SkippedFile]]:  # fmt: skip
-    """Return rows of some images: copied where an image of the same content is known, embedded where not."""
+    """Make the rows of some images: copied where their content is known, embedded where not.
+
+    Args:
+        places: in `known`, by checksum.
+
+    Returns:
+        The rows, and the images that could not be decoded.
+    """
     paths = [census.path(image) for image in images]
-    checksums = list(each(content_checksum, paths, chosen.workers))
-    failed = {i: found for i, found in enumerate(checksums) if isinstance(found, UnusableImage)}
-    whole = {i: bytes.fromhex(found) for i, found in enumerate(checksums) if not isinstance(found, UnusableImage)}
-    same = {i: by_content[checksum] for i, checksum in whole.items() if checksum in by_content}
-    others = [i for i in whole if i not in same]
-    made, unusable = chosen.embed([paths[i] for i in others], report, "embedding")
-    failed |= {others[i]: error for i, error in unusable.items()}
+    checksums, unusable = _compute_checksums(paths, library.workers)
+    copied = {i: places[checksum] for i, checksum in checksums.items() if checksum in places}
+    new = [i for i in checksums if i not in copied]
+    h_of_new, undecodable = library.embed([paths[i] for i in new], report, "embedding")
+    unusable |= {new[i]: error for i, error in undecodable.items()}
+
+    usable = [i for i in checksums if i not in unusable]
     h = np.empty((len(images), known.width), np.float32)
-    h[list(same)] = known.h.take(np.array(list(same.values()), np.int64))
-    h[[i for i in others if i not in failed]] = unit_rows(made)
-    kept = [i for i in whole if i not in failed]
-    described = [(images[i].bytes, images[i].modified_ns, list(whole[i]), (images[i].height, images[i].width))
-                 for i in kept]  # fmt: skip
-    rows = Rows(h[kept], [images[i].name for i in kept], np.array(described, IMAGE))
-    return rows, [_skipped(images[i], error) for i, error in sorted(failed.items())]
+    h[list(copied)] = known.h.take(np.array(list(copied.values()), np.int64))
+    h[[i for i in new if i not in unusable]] = normalize_rows(h_of_new)
+    files = [(images[i].bytes, images[i].modified_ns, list(checksums[i]), (images[i].height, images[i].width))
+             for i in usable]  # fmt: skip
+    rows = Rows(h[usable], [images[i].name for i in usable], np.array(files, IMAGE))
+    return rows, [_describe_skipped(images[i], error) for i, error in sorted(unusable.items())]
 
 
-def _skipped(image: ImageFile, unusable: UnusableImage) -> SkippedFile:
-    """Describe an image that is tried again when it has changed, or, if skipped for now only, the next time."""
-    modified_ns = NEVER if isinstance(unusable, UnavailableNow) else image.modified_ns
+def _compute_checksums(paths: Sequence[Path], workers: int) -> tuple[dict[int, bytes], dict[int, UnusableImage]]:
+    """Return the SHA-256 of each file that can be read, and why not for the others, by their place in `paths`."""
+    results = list(map_in_order(checksum_image, paths, workers))
+    checksums = {i: bytes.fromhex(result) for i, result in enumerate(results) if not isinstance(result, UnusableImage)}
+    return checksums, {i: result for i, result in enumerate(results) if isinstance(result, UnusableImage)}
+
+
+def _describe_skipped(image: ImageFile, unusable: UnusableImage) -> SkippedFile:
+    """Describe a skipped image: tried again once it has changed, or next time if it is unusable only for now."""
+    modified_ns = UNKNOWN_TIME if isinstance(unusable, TemporarilyUnusable) else image.modified_ns
     return SkippedFile(image.name, unusable.reason, image.bytes, modified_ns)
 
 
-def within(index: Index, pattern: str) -> NDArray[np.bool_] | None:
-    """Return (N,) which images' relative paths fit a shell's pattern; None: all, where there is no pattern.
+def match_pattern(index: Index, pattern: str) -> NDArray[np.bool_] | None:
+    """Return (N,) for each image whether its relative path matches a shell pattern; None if there is no pattern.
 
     Raises:
-        InputError: none fits.
+        InputError: no image matches.
     """
     if not pattern:
         return None
-    fits = re.compile(translate(pattern)).match
-    among = np.array([fits(name) is not None for name in index.names], dtype=bool)
-    if not among.any():
-        raise InputError(f"No image of {index.root} fits --within {pattern}.", "Try another pattern.")
-    return among
+    matches = re.compile(translate(pattern)).match
+    is_match = np.array([matches(name) is not None for name in index.names], dtype=bool)
+    if not is_match.any():
+        raise InputError(f"No image of {index.root} matches --within {pattern}.", "Try another pattern.")
+    return is_match

@@ -1,4 +1,4 @@
-"""Which images of an index are copies of one another: the same file, or alike to the encoder and to the eye."""
+"""Exact duplicates and near-duplicates: of an index by its embeddings, or of decoded images before training."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.api import CopyKind
-from simclr_cli.engine.nearest import pairs_above
+from simclr_cli.api import DuplicateKind
+from simclr_cli.engine.nearest import find_similar_pairs
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.decode import UnusableImage
-from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.fingerprints import (
+    COLOR_SIDE,
     NEAR_DUPLICATE_MIN_CORRELATION,
-    SMALL,
-    Look,
+    Fingerprint,
     are_near_duplicates,
-    look,
+    compute_fingerprint,
+    downscale_colors,
     perceptual_hash,
-    small_colors,
-    standardized,
+    standardize,
 )
 from simclr_cli.images.groups import join_equal, join_pairs
-from simclr_cli.images.threads import each
+from simclr_cli.images.threads import map_in_order
 from simclr_cli.store.index import Embeddings, Index
 
-AS_SHARP = 0.75  # of the sharpest: JPEG saved again has up to 1.21 times its sharpness, by the edges of its blocks
-AT_ONCE = 2_048  # pairs whose colors are compared
+MIN_RELATIVE_SHARPNESS = 0.75  # of the sharpest: JPEG's block edges make a recompressed image up to 1.21 times as sharp
+PAIRS_PER_BLOCK = 2_048  # compared at once by their colors
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Copies:
-    """Groups of places in an index, and what was seen of the images there."""
+class Duplicates:
+    """Groups of duplicates in an index."""
 
-    groups: tuple[NDArray[np.int64], ...]  # the best copy first; the largest group first, then by name
-    looks: Mapping[int, Look]  # of those that had to be looked at
+    groups: tuple[NDArray[np.int64], ...]  # places in the index, the best image first; the largest group first
+    fingerprints: Mapping[int, Fingerprint]  # by place, of the images that were compared
     skipped: tuple[str, ...]  # images that can no longer be decoded, with the reason
 
 
 @dataclass(frozen=True)
-class Rows:
-    """(N, D) float32 rows of length 1 that are made when they are read, by slices."""
+class LazyRows:
+    """(N, D) float32 rows of length 1, made when a slice of them is read."""
 
     read: Callable[[slice], NDArray[np.float32]]
     shape: tuple[int, int]
@@ -60,113 +60,131 @@ class Rows:
         return self.read(rows)
 
 
-def find_copies(
-    index: Index, kind: CopyKind, threshold: float, *, workers: int, progress: Progress = lambda *_: None
-) -> Copies:
-    """Groups of two images and more; near copies of near copies are of one group.
+def find_duplicates(
+    index: Index, kind: DuplicateKind, threshold: float, *, workers: int, progress: Progress = lambda *_: None
+) -> Duplicates:
+    """Find groups of two images or more; near-duplicates of near-duplicates share a group.
 
-    Of files with the same content one is compared for all. Only images that are near another one by their vectors
-    are decoded. No list of pairs is kept, so that a folder in which all images are alike takes no more memory.
+    Of files with the same content only one is compared. Only images whose embedding is similar to another one are
+    decoded. No list of pairs is kept: a folder of nothing but near-duplicates would need too much memory.
 
     Args:
-        threshold: the least cosine similarity of near copies.
-        progress: called with (images looked at, images to look at).
+        threshold: the least cosine similarity of near-duplicates.
+        progress: called with (images compared, images to compare).
     """
-    first = np.arange(len(index))
+    first = np.arange(len(index))  # the first place with the same content
     join_equal(first, enumerate(map(bytes, index.images["checksum"])))
     ids = first.copy()
-    looks: dict[int, Look] = {}
+    fingerprints: dict[int, Fingerprint] = {}
     skipped: list[str] = []
     if kind != "exact":
-        kept = np.unique(first)
-        near = kept[_paired(index.h.only(kept), threshold)]
-        paths = [index.path(place) for place in near.tolist()]
-        with closing(each(apart(look, workers), paths, workers)) as seen:
-            for done, (place, path, one) in enumerate(zip(near.tolist(), paths, seen, strict=True), start=1):
-                if isinstance(one, UnusableImage):
-                    skipped.append(f"{path}: {one.reason}")
-                else:
-                    looks[place] = one
-                progress(done, len(near))
-        seen_at = np.array(list(looks), np.int64)
-        hashes = np.array([one.hash for one in looks.values()], np.uint64)
-        small = np.array([one.small for one in looks.values()], np.uint8)
-        join_near_duplicates(ids, seen_at, hashes, small, pairs_above(index.h.only(seen_at), threshold))
-    wanted = np.unique(first) if kind == "near" else np.arange(len(ids))
-    order = wanted[np.argsort(ids[wanted], kind="stable")]
+        distinct = np.unique(first)
+        candidates = distinct[_find_rows_in_pairs(index.h.select(distinct), threshold)]
+        fingerprints, skipped = _compute_fingerprints(index, candidates, workers, progress)
+        decoded = np.array(list(fingerprints), np.int64)
+        hashes = np.array([fingerprint.hash for fingerprint in fingerprints.values()], np.uint64)
+        colors = np.array([fingerprint.colors for fingerprint in fingerprints.values()], np.uint8)
+        pairs = find_similar_pairs(index.h.select(decoded), threshold)
+        _join_matching_pairs(ids, decoded, hashes, colors, pairs)
+        fingerprints |= {place: fingerprints[i] for place, i in enumerate(first.tolist()) if i in fingerprints}
+    places = np.unique(first) if kind == "near" else np.arange(len(ids))
+    order = places[np.argsort(ids[places], kind="stable")]
     parts = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
-    looks |= {place: looks[one] for place, one in enumerate(first.tolist()) if one in looks}
-    groups = [_best_first(part, index, looks) for part in parts if len(part) > 1]
-    groups.sort(key=lambda group: (-len(group), os.fsencode(index.name(int(group[0])))))
-    return Copies(tuple(groups), looks, tuple(skipped))
+    groups = [_sort_best_first(part, index, fingerprints) for part in parts if len(part) > 1]
+    groups.sort(key=lambda group: (-len(group), os.fsencode(index.get_name(int(group[0])))))
+    return Duplicates(tuple(groups), fingerprints, tuple(skipped))
 
 
-def _paired(vectors: Embeddings, threshold: float) -> NDArray[np.bool_]:
-    """(N,) which rows have another one that is so near."""
-    found = np.zeros(len(vectors), bool)
-    for i, j, _ in pairs_above(vectors, threshold):
-        found[i] = found[j] = True
-    return found
-
-
-def join_near_duplicates(
-    ids: NDArray[np.int64],
-    places: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    small: NDArray[np.uint8],
-    pairs: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
-) -> None:
-    """Join those of the pairs that are near-duplicates to the eye.
+def join_near_duplicates(ids: NDArray[np.int64], images: DecodedImages, progress: Progress = lambda *_: None) -> None:
+    """Join the groups of near-duplicates among decoded images, which have no embeddings yet.
 
     Args:
         ids: (N,) the group of each image, changed in place.
-        places: (n,) in `ids`, of the images that were looked at.
-        hashes, small: (n,) and (n, 768), see `Look`.
+    """
+    hashes = np.empty(len(images), np.uint64)
+    colors = np.empty((len(images), 3 * COLOR_SIDE**2), np.uint8)
+    for i in range(len(images)):
+        image = Image.fromarray(images.read(np.array([i]))[0].transpose(1, 2, 0))
+        hashes[i], colors[i] = perceptual_hash(image), downscale_colors(image)
+        progress(i + 1, len(images))
+    rows = LazyRows(lambda part: standardize(colors[part]), colors.shape)
+    pairs = find_similar_pairs(rows, NEAR_DUPLICATE_MIN_CORRELATION)
+    _join_matching_pairs(ids, np.arange(len(ids)), hashes, colors, pairs)
+
+
+def is_near_duplicate(first: Fingerprint | None, second: Fingerprint | None) -> bool:
+    """Return whether two images are near-duplicates directly, not only by way of others; None: not compared."""
+    if first is None or second is None:
+        return False
+    hashes, colors = np.array([first.hash, second.hash], np.uint64), np.array([first.colors, second.colors])
+    return bool(are_near_duplicates(hashes, colors, np.array([0]), np.array([1]))[0])
+
+
+def _find_rows_in_pairs(embeddings: Embeddings, threshold: float) -> NDArray[np.bool_]:
+    """Return (N,) for each row whether another one is at least so similar."""
+    is_in_pair = np.zeros(len(embeddings), bool)
+    for i, j, _ in find_similar_pairs(embeddings, threshold):
+        is_in_pair[i] = is_in_pair[j] = True
+    return is_in_pair
+
+
+def _compute_fingerprints(
+    index: Index, places: NDArray[np.int64], workers: int, progress: Progress
+) -> tuple[dict[int, Fingerprint], list[str]]:
+    """Return the fingerprints by place, and the images that cannot be decoded, with the reason."""
+    fingerprints: dict[int, Fingerprint] = {}
+    skipped: list[str] = []
+    paths = [index.get_path(place) for place in places.tolist()]
+    with closing(map_in_order(isolate(compute_fingerprint, workers), paths, workers)) as results:
+        for done, (place, path, result) in enumerate(zip(places.tolist(), paths, results, strict=True), start=1):
+            if isinstance(result, UnusableImage):
+                skipped.append(f"{path}: {result.reason}")
+            else:
+                fingerprints[place] = result
+            progress(done, len(places))
+    return fingerprints, skipped
+
+
+def _join_matching_pairs(
+    ids: NDArray[np.int64],
+    places: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    colors: NDArray[np.uint8],
+    pairs: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+) -> None:
+    """Join the groups of those pairs whose fingerprints are near-duplicates.
+
+    Args:
+        ids: (N,) the group of each image, changed in place.
+        places: (n,) in `ids`, of the fingerprints.
+        hashes, colors: (n,) and (n, 768), see `Fingerprint`.
         pairs: i and j in these three, and their similarity, block by block.
     """
     for i, j, _ in pairs:
-        for start in range(0, len(i), AT_ONCE):
-            a, b = i[start : start + AT_ONCE], j[start : start + AT_ONCE]
-            apart = ids[places[a]] != ids[places[b]]  # the others are of one group already
-            a, b = a[apart], b[apart]
-            near = are_near_duplicates(hashes, small, a, b)
-            if near.any():  # joining goes through all ids
+        for start in range(0, len(i), PAIRS_PER_BLOCK):
+            a, b = i[start : start + PAIRS_PER_BLOCK], j[start : start + PAIRS_PER_BLOCK]
+            are_apart = ids[places[a]] != ids[places[b]]
+            a, b = a[are_apart], b[are_apart]
+            near = are_near_duplicates(hashes, colors, a, b)
+            if near.any():  # joining passes over all ids
                 join_pairs(ids, places[a[near]], places[b[near]])
 
 
-def join_alike(ids: NDArray[np.int64], images: DecodedImages, progress: Progress = lambda *_: None) -> None:
-    """Join the groups, (N,), of decoded images that are near-duplicates, where there are no embeddings yet."""
-    hashes = np.empty(len(images), np.uint64)
-    small = np.empty((len(images), 3 * SMALL**2), np.uint8)
-    for i in range(len(images)):
-        image = Image.fromarray(images.read(np.array([i]))[0].transpose(1, 2, 0))
-        hashes[i], small[i] = perceptual_hash(image), small_colors(image)
-        progress(i + 1, len(images))
-    colors = Rows(lambda rows: standardized(small[rows]), small.shape)
-    pairs = pairs_above(colors, NEAR_DUPLICATE_MIN_CORRELATION)
-    join_near_duplicates(ids, np.arange(len(ids)), hashes, small, pairs)
-
-
-def are_copies(first: Look | None, second: Look | None) -> bool:
-    """Return whether two images that were looked at are near-duplicates themselves, not only by way of others."""
-    if first is None or second is None:
-        return False
-    hashes, small = np.array([first.hash, second.hash], np.uint64), np.array([first.small, second.small])
-    return bool(are_near_duplicates(hashes, small, np.array([0]), np.array([1]))[0])
-
-
-def _best_first(group: NDArray[np.int64], index: Index, looks: Mapping[int, Look]) -> NDArray[np.int64]:
-    """Most pixels, then sharp ones, then most bytes; of equal files the oldest, a link after the file itself."""
+def _sort_best_first(
+    group: NDArray[np.int64], index: Index, fingerprints: Mapping[int, Fingerprint]
+) -> NDArray[np.int64]:
+    """Sort by most pixels, sharpness, most bytes; of equal files the oldest first, a link after its file."""
     images = {place: index.images[place] for place in group.tolist()}
     pixels = {place: int(image["size"].prod(dtype=np.int64)) for place, image in images.items()}
-    sharp = {place: looks[place].sharpness if place in looks else 0.0 for place in pixels}
+    sharpness = {place: fingerprints[place].sharpness if place in fingerprints else 0.0 for place in pixels}
     sharpest: dict[int, float] = {}  # of each size
     for place, size in pixels.items():
-        sharpest[size] = max(sharpest.get(size, 0.0), sharp[place])
+        sharpest[size] = max(sharpest.get(size, 0.0), sharpness[place])
 
-    def worth(place: int) -> tuple[int, bool, int, bool, int, bytes]:
-        blurred = sharp[place] < AS_SHARP * sharpest[pixels[place]]
+    def sort_key(place: int) -> tuple[int, bool, int, bool, int, bytes]:
+        is_blurred = sharpness[place] < MIN_RELATIVE_SHARPNESS * sharpest[pixels[place]]
         size, age = images[place][["bytes", "modified_ns"]].item()
-        return -pixels[place], blurred, -size, index.path(place).is_symlink(), age, os.fsencode(index.name(place))
+        is_link, name = index.get_path(place).is_symlink(), os.fsencode(index.get_name(place))
+        return -pixels[place], is_blurred, -size, is_link, age, name
 
-    return np.array(sorted(group.tolist(), key=worth), np.int64)
+    return np.array(sorted(group.tolist(), key=sort_key), np.int64)

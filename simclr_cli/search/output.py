@@ -1,4 +1,4 @@
-"""What was found goes into a file: a gallery to look at, a table, or the result as JSON."""
+"""Result files: a gallery, a table, or the result as JSON."""
 
 from __future__ import annotations
 
@@ -10,73 +10,75 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from simclr_cli.api import FindSettings
+from simclr_cli.api import SearchSettings
 from simclr_cli.core.events import Report, progress
-from simclr_cli.core.files import make_folder, write_bytes, write_csv, write_json
-from simclr_cli.core.text import Cell, as_cell, as_words, count
+from simclr_cli.core.files import prepare_folder, write_bytes, write_csv, write_json
+from simclr_cli.core.text import Cell, escape_name_for_csv, escape_value_for_csv, format_count
 from simclr_cli.images.decode import Pixels
-from simclr_cli.images.thumbnails import each_thumbnail
-from simclr_cli.pages.gallery import Found, Part, gallery_page
+from simclr_cli.images.thumbnails import make_thumbnails
+from simclr_cli.pages.gallery import GalleryGroup, GalleryImage, render_gallery
 from simclr_cli.pages.images import as_data_uri
 from simclr_cli.store.run import RunFolder
 
-SIDE = 320  # px of a thumbnail, shown at about half of it, so that it is sharp on fine screens
-BY_PIXELS = 64  # px up to which an image is shown as it is, enlarged by whole pixels
-MOST = 500  # images on a page
-MOST_BYTES = 16_000_000  # of their thumbnails
-LEAST = 8  # images of a group, before groups are left out
+THUMBNAIL_SIDE = 320  # px, shown at about half of it, so that it is sharp on fine screens
+MAX_PIXELATED_SIDE = 64  # px, up to which an image is enlarged by whole pixels
+MAX_IMAGES = 500  # on a page
+MAX_THUMBNAIL_BYTES = 16_000_000  # on a page
+MIN_IMAGES_PER_GROUP = 8  # rather than fewer, later groups are dropped
+
+Thumbnail = tuple[str | None, bool]  # data: URI, or None if it cannot be decoded; and whether it is pixelated
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An image that was found."""
+class ResultImage:
+    """An image of a result."""
 
-    path: str  # as the result has it
-    words: str  # below the image, such as "0.981: closer than 99.98 % of random pairs"
-    values: Mapping[str, Cell] = field(default_factory=dict)  # further cells of its row of the table
+    path: str
+    caption: str  # such as "0.981: closer than 99.98 % of random pairs"
+    values: Mapping[str, Cell] = field(default_factory=dict)  # further cells of its table row
 
 
 @dataclass(frozen=True)
-class Group:
-    """Images that belong together."""
+class ResultGroup:
+    """A group of images of a result."""
 
     heading: str
-    entries: tuple[Entry, ...]  # those to see first, first
+    images: tuple[ResultImage, ...]  # in order, without the sample
     lead: str = ""
-    sample: Entry | None = None  # not among the entries: the query or the best copy, which stands first and is marked
+    sample: ResultImage | None = None  # the query or the best image of the group, shown first and marked
 
     @property
-    def images(self) -> tuple[Entry, ...]:
-        """All of them, the sample first."""
-        return self.entries if self.sample is None else (self.sample, *self.entries)
+    def all_images(self) -> tuple[ResultImage, ...]:
+        """The sample, if there is one, and the images."""
+        return self.images if self.sample is None else (self.sample, *self.images)
 
 
-def cells(found: Any) -> dict[str, Cell]:
-    """The values of a dataclass of the result as further cells of its row; its path is there already."""
-    return {name: value for name, value in vars(found).items() if name != "path"}
+def collect_cells(result: Any) -> dict[str, Cell]:
+    """Return the fields of a result's dataclass, but for its path, as table cells."""
+    return {name: value for name, value in vars(result).items() if name != "path"}
 
 
-def page_of(settings: FindSettings, run: RunFolder, verb: str) -> Path | None:
-    """Where what was found goes: --out, or with --open alone a page in the run's folder, or nowhere.
+def prepare_output(settings: SearchSettings, run: RunFolder, verb: str) -> Path | None:
+    """Return the file for the results, and make its folder: --out, or with --open a page of the run, or None.
 
-    Its folder is made, so that a verb that asks before long work does not work in vain.
+    A command calls it before long work, so that it does not fail only at the end.
 
     Raises:
         MachineError: the folder cannot be made or written to.
     """
-    out = settings.out or (run.pages / f"{verb}.html" if settings.open else None)
+    out = settings.out or (run.pages_folder / f"{verb}.html" if settings.open else None)
     if out is not None:
-        make_folder(out.absolute().parent)
+        prepare_folder(out.absolute().parent)
     return out
 
 
-def write_found(
-    out: Path, result: Any, title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report
+def write_results(
+    out: Path, result: Any, title: str, lead: str, groups: Sequence[ResultGroup], *, workers: int, report: Report
 ) -> None:
-    """Write what was found as the ending of `out` says.
+    """Write results in the format of the ending of `out`.
 
-    .html: a gallery of the groups. .csv: a row an image, of its group, its path and its values, as `names` writes
-    them. .json: the result, as --json prints it.
+    .html: a gallery of the groups. .csv: a row for each image, with its group, its path and its values; names are
+    escaped by `text`. .json: the result, as --json prints it.
 
     Args:
         result: a dataclass of plain values.
@@ -85,86 +87,105 @@ def write_found(
         workers: threads that decode images for the gallery.
 
     Raises:
-        MachineError: the system refused.
+        MachineError: the file cannot be written.
     """
-    kind = out.suffix.lower()
-    if kind == ".json":
+    extension = out.suffix.lower()
+    if extension == ".json":
         return write_json(out, dataclasses.asdict(result))
-    if kind == ".csv":
-        columns = list(dict.fromkeys(name for group in groups for entry in group.images for name in entry.values))
-        rows = (
-            [as_words(group.heading), as_cell(entry.path), *(as_words(entry.values.get(name)) for name in columns)]
-            for group in groups
-            for entry in group.images
-        )
-        return write_csv(out, ["group", "path", *columns], rows)
-    return write_bytes(out, gallery_of(title, lead, groups, workers=workers, report=report).encode("utf-8"))
+    if extension == ".csv":
+        return _write_table(out, groups)
+    return write_bytes(out, build_gallery(title, lead, groups, workers=workers, report=report).encode("utf-8"))
 
 
-def gallery_of(title: str, lead: str, groups: Sequence[Group], *, workers: int, report: Report) -> str:
-    """The page: of every group as many images as there is room for, and a word where that is not all."""
-    total = sum(len(group.images) for group in groups)
-    level = share([len(group.images) for group in groups], MOST)
-    chosen = [group.images[:level] for group in groups]
-    folder = common_folder([entry.path for group in groups for entry in group.entries])
-    thumbnails = _thumbnails([Path(entry.path) for entries in chosen for entry in entries][:MOST], workers, report)
-    parts: list[Part] = []
-    for group, entries in zip(groups, chosen, strict=True):
-        if entries and not thumbnails:
+def _write_table(out: Path, groups: Sequence[ResultGroup]) -> None:
+    columns = list(dict.fromkeys(name for group in groups for image in group.all_images for name in image.values))
+    rows = []
+    for group in groups:
+        for image in group.all_images:
+            values = [escape_value_for_csv(image.values.get(name)) for name in columns]
+            rows.append([escape_value_for_csv(group.heading), escape_name_for_csv(image.path), *values])
+    write_csv(out, ["group", "path", *columns], rows)
+
+
+def build_gallery(title: str, lead: str, groups: Sequence[ResultGroup], *, workers: int, report: Report) -> str:
+    """Return the gallery as HTML: as many images of every group as fit, and a note if that is not all."""
+    limit = limit_group_size([len(group.all_images) for group in groups], MAX_IMAGES)
+    paths = [Path(image.path) for group in groups for image in group.all_images[:limit]][:MAX_IMAGES]
+    thumbnails = _encode_thumbnails(paths, workers, report)
+    folder = find_common_folder([image.path for group in groups for image in group.images])
+    gallery = _make_gallery_groups(groups, limit, thumbnails, folder)
+    notes = [lead, f"Names are paths below {folder}." if folder is not None else "", _describe_limit(groups, gallery)]
+    return render_gallery(title, " ".join(note for note in notes if note), gallery)
+
+
+def _make_gallery_groups(
+    groups: Sequence[ResultGroup], limit: int, thumbnails: Sequence[Thumbnail], folder: Path | None
+) -> list[GalleryGroup]:
+    """Pair the first images of each group with the thumbnails, which may end before the images do."""
+    gallery: list[GalleryGroup] = []
+    for group in groups:
+        images = group.all_images[:limit]
+        if images and not thumbnails:
             break
-        made, thumbnails = thumbnails[: len(entries)], thumbnails[len(entries) :]
-        found = tuple(_found(entry, folder, *one) for entry, one in zip(entries, made, strict=False))
-        parts.append(Part(group.heading, group.lead, found, len(group.images), marked=group.sample is not None))
-    shown = sum(len(part.images) for part in parts)
-    words = [lead, f"Names are paths below {folder}." if folder is not None else ""]
-    if shown < total:
-        among = f" in {len(parts):,} of {count(len(groups), 'group')}" if len(parts) < len(groups) else ""
-        words.append(
-            f"This page shows {shown:,} of {count(total, 'image')}{among}; "
-            "an --out that ends in .csv or .json has them all."
-        )
-    return gallery_page(title, " ".join(word for word in words if word), parts)
+        pairs = zip(images, thumbnails, strict=False)
+        shown = tuple(_make_gallery_image(image, folder, *thumbnail) for image, thumbnail in pairs)
+        thumbnails, total = thumbnails[len(images) :], len(group.all_images)
+        gallery.append(GalleryGroup(group.heading, group.lead, shown, total, has_sample=group.sample is not None))
+    return gallery
 
 
-def share(sizes: Sequence[int], most: int) -> int:
-    """How many images of each group there is room for if all groups are treated alike; LEAST at the least."""
-    left = most
+def _describe_limit(groups: Sequence[ResultGroup], gallery: Sequence[GalleryGroup]) -> str:
+    """Return a note if the gallery does not show all images, else ""."""
+    total, shown = sum(len(group.all_images) for group in groups), sum(len(group.images) for group in gallery)
+    if shown == total:
+        return ""
+    part = f" in {len(gallery):,} of {format_count(len(groups), 'group')}" if len(gallery) < len(groups) else ""
+    return (
+        f"This page shows {shown:,} of {format_count(total, 'image')}{part}. "
+        "For all of them, use an --out that ends in .csv or .json."
+    )
+
+
+def limit_group_size(sizes: Sequence[int], total: int) -> int:
+    """Return how many images of each group fit into the total; at least MIN_IMAGES_PER_GROUP if not all fit."""
+    remaining = total
     for done, size in enumerate(sorted(sizes)):
-        if size * (len(sizes) - done) > left:
-            return max(LEAST, left // (len(sizes) - done))
-        left -= size
+        if size * (len(sizes) - done) > remaining:
+            return max(MIN_IMAGES_PER_GROUP, remaining // (len(sizes) - done))
+        remaining -= size
     return max(sizes, default=0)
 
 
-def common_folder(paths: Sequence[str]) -> Path | None:
-    """The deepest folder that all of these files are in; None where that says nothing."""
+def find_common_folder(paths: Sequence[str]) -> Path | None:
+    """Return the deepest folder that contains all of these files, or None if that is the root or there is none."""
     try:
         folder = Path(os.path.commonpath([Path(path).absolute().parent for path in paths]))
-    except ValueError:  # none at all, or on several drives
+    except ValueError:  # no paths, or on several drives
         return None
     return folder if len(folder.parts) > 1 else None
 
 
-def _found(entry: Entry, folder: Path | None, uri: str | None, by_pixels: bool) -> Found:
-    path = Path(entry.path).absolute()
-    label = str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else entry.path
-    return Found(entry.path, label, path.as_uri(), uri, entry.words, by_pixels)
+def _make_gallery_image(image: ResultImage, folder: Path | None, uri: str | None, is_pixelated: bool) -> GalleryImage:
+    path = Path(image.path).absolute()
+    label = str(path.relative_to(folder)) if folder is not None and path.is_relative_to(folder) else image.path
+    return GalleryImage(image.path, label, path.as_uri(), uri, image.caption, is_pixelated)
 
 
-def _thumbnails(paths: Sequence[Path], workers: int, report: Report) -> list[tuple[str | None, bool]]:
-    """data: URIs, None for what cannot be decoded, and whether they are very small; as many as MOST_BYTES hold."""
+def _encode_thumbnails(paths: Sequence[Path], workers: int, report: Report) -> list[Thumbnail]:
+    """Return the thumbnails of the first images, as many as MAX_THUMBNAIL_BYTES hold."""
 
-    def shown(pixels: Pixels) -> tuple[str, bool]:
-        by_pixels = max(pixels.shape[:2]) <= BY_PIXELS
-        return as_data_uri(pixels, only_jpeg=not by_pixels), by_pixels
+    def encode(pixels: Pixels) -> tuple[str, bool]:
+        is_pixelated = max(pixels.shape[:2]) <= MAX_PIXELATED_SIDE
+        return as_data_uri(pixels, only_jpeg=not is_pixelated), is_pixelated
 
-    made: list[tuple[str | None, bool]] = []
-    room = MOST_BYTES
-    tell = progress(report, "making the gallery")
-    with closing(each_thumbnail(paths, SIDE, workers, make=shown, progress=tell)) as thumbnails:
-        for one in thumbnails:
-            made.append(one or (None, False))
-            room -= len(made[-1][0] or "")
-            if room < 0:
-                return made[:-1]
-    return made
+    encoded: list[Thumbnail] = []
+    remaining = MAX_THUMBNAIL_BYTES
+    on_progress = progress(report, "making the gallery")
+    with closing(make_thumbnails(paths, THUMBNAIL_SIDE, workers, convert=encode, progress=on_progress)) as thumbnails:
+        for thumbnail in thumbnails:
+            uri, is_pixelated = thumbnail or (None, False)
+            remaining -= len(uri or "")
+            if remaining < 0:
+                break
+            encoded.append((uri, is_pixelated))
+    return encoded

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, without pickle."""
+"""Files of a run: config, history, checkpoints, models, vectors, index and moves of images."""

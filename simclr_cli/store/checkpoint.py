@@ -1,4 +1,4 @@
-"""Everything a resume needs, in one .safetensors file: weights, optimizer state, position; the newest whole wins."""
+"""Checkpoints: weights, optimizer state and position of a run, in one .safetensors file each."""
 
 from __future__ import annotations
 
@@ -15,33 +15,31 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.core.errors import RunError
-from simclr_cli.core.files import discard, make_folder, write_bytes
-from simclr_cli.core.safe_read import check_tensors, check_version, parse_json
-from simclr_cli.store.models import plain
+from simclr_cli.core.files import prepare_folder, try_remove_files, write_bytes
+from simclr_cli.core.safe_read import check_safetensors_header, check_version, parse_json
+from simclr_cli.store.models import detach_tensors
 
 FORMAT_VERSION = 2
-NO_DIGEST = (
-    "0" * 64
-)  # what stands in place of a file's checksum while that is taken: safetensors itself has no checksum
-DIGEST = re.compile(rb'"checksum":"([0-9a-f]{64})"')
-UNREADABLE = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
+BLANK_CHECKSUM = "0" * 64  # in the file while its checksum is computed; safetensors itself has no checksum
+CHECKSUM_FIELD = re.compile(rb'"checksum":"([0-9a-f]{64})"')
+READ_ERRORS = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A moment of a run, after a whole number of steps."""
+    """State of a run after a whole number of steps."""
 
-    step: int  # updates done, over all epochs
+    step: int  # number of updates, over all epochs
     model: dict[str, Tensor]
     optimizer: dict[str, Any]  # torch's state_dict
-    metrics: list[dict[str, Any]]  # of the epochs done
-    losses: list[float]  # of the steps done in the epoch under way
-    images: str  # the fingerprint of the census that this epoch is of
+    metrics: list[dict[str, Any]]  # of the finished epochs
+    losses: list[float]  # of the finished steps of the current epoch
+    census_fingerprint: str  # of the images of the current epoch
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, then remove the older ones."""
-    make_folder(folder)
+    prepare_folder(folder)
     tensors = {f"model.{name}": tensor for name, tensor in checkpoint.model.items()}
     numbers: dict[str, dict[str, Any]] = {}
     for index, state in checkpoint.optimizer["state"].items():
@@ -55,64 +53,66 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
         "losses": checkpoint.losses,
-        "images": checkpoint.images,
+        "images": checkpoint.census_fingerprint,
         "optimizer_numbers": numbers,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
     }
-    data = to_safetensors(plain(tensors), metadata={"simclr": json.dumps(description), "checksum": NO_DIGEST})
+    data = to_safetensors(
+        detach_tensors(tensors), metadata={"simclr": json.dumps(description), "checksum": BLANK_CHECKSUM}
+    )
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
-    write_bytes(target, _with_digest(data, hashlib.sha256(data).hexdigest()))
-    discard(*(older for older in folder.glob("step-*.safetensors") if older != target))
+    write_bytes(target, _set_checksum(data, hashlib.sha256(data).hexdigest()))
+    try_remove_files(*(older for older in folder.glob("step-*.safetensors") if older != target))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint, or None if the run was stopped before its first.
+    """Return the newest intact checkpoint, or None if the run has none.
 
     Raises:
-        RunError: there are checkpoints, and none can be read; or one of a newer format.
+        RunError: all checkpoints are damaged, or one has a newer format.
     """
     files = sorted(folder.glob("step-*.safetensors"), reverse=True)
     for path in files:
         try:
-            return _read(path)
-        except UNREADABLE:
-            continue  # damaged: an older one may stand
+            return _read_checkpoint(path)
+        except READ_ERRORS:
+            continue  # damaged: an older one may be intact
     if files:
         raise RunError(f"The checkpoint {files[0]} is damaged.", "Train again under another --run.")
     return None
 
 
-def is_whole_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint, and its tensors are what was saved.
+def is_intact_checkpoint(path: Path) -> bool:
+    """Return whether a file is a checkpoint with a valid checksum.
 
     Raises:
         RunError: of a newer format.
     """
     try:
-        _read(path)
-    except UNREADABLE:
+        _read_checkpoint(path)
+    except READ_ERRORS:
         return False
     return True
 
 
-def _read(path: Path) -> Checkpoint:
-    check_tensors(path)
+def _read_checkpoint(path: Path) -> Checkpoint:
+    check_safetensors_header(path)
     data = path.read_bytes()
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
     description = check_version(parse_json(header["__metadata__"]["simclr"], finite=False), FORMAT_VERSION, path)
-    if header["__metadata__"]["checksum"] != hashlib.sha256(_with_digest(data, NO_DIGEST)).hexdigest():
-        raise ValueError(f"{path} is not what was saved")
+    if header["__metadata__"]["checksum"] != hashlib.sha256(_set_checksum(data, BLANK_CHECKSUM)).hexdigest():
+        raise ValueError(f"{path} is damaged")
     tensors = from_safetensors(data)
     state: dict[int, dict[str, Any]] = {}
     for index, numbers in description["optimizer_numbers"].items():
         state.setdefault(int(index), {}).update(numbers)
     model: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
+        kind, _, key = name.partition(".")
         if kind == "model":
-            model[rest] = tensor
+            model[key] = tensor
         else:
-            index, _, key = rest.partition(".")
+            index, _, key = key.partition(".")
             state.setdefault(int(index), {})[key] = tensor
     return Checkpoint(
         step=int(description["step"]),
@@ -120,10 +120,10 @@ def _read(path: Path) -> Checkpoint:
         optimizer={"state": state, "param_groups": description["optimizer_groups"]},
         metrics=list(description["metrics"]),
         losses=list(description["losses"]),
-        images=str(description["images"]),
+        census_fingerprint=str(description["images"]),
     )
 
 
-def _with_digest(data: bytes, checksum: str) -> bytes:
-    """A file with this checksum in the place of its own."""
-    return DIGEST.sub(f'"checksum":"{checksum}"'.encode(), data, count=1)
+def _set_checksum(data: bytes, checksum: str) -> bytes:
+    """Replace the checksum in a file."""
+    return CHECKSUM_FIELD.sub(f'"checksum":"{checksum}"'.encode(), data, count=1)

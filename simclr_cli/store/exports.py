@@ -1,6 +1,6 @@
-"""Vectors in the forms that other tools read, each with what they are of: .npz, .safetensors, .csv, .parquet, .tsv.
+"""Export of vectors in the formats of other tools: .npz, .safetensors, .csv, .parquet, .tsv.
 
-Whatever a form has no room for (which model, which images were skipped) stands in a .rows.json beside it.
+A format without room for the description (the model, the skipped images) gets a .rows.json.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.core.files import write_file, write_json
-from simclr_cli.core.text import as_cell, as_text
-from simclr_cli.store.vectors import Vectors, about, write_described, write_vectors
+from simclr_cli.core.text import escape_name, escape_name_for_csv
+from simclr_cli.store.vectors import Vectors, describe_vectors, write_vectors, write_with_description
 
-BLOCK = 256  # rows made into text at once
-ROW_GROUP = 16_384  # rows of a Parquet file
-ALIGNED = 64  # bytes: a row of h begins where a line of the processor's cache does
-WORDS = {"<i8": "I64", "<f4": "F32", "|u1": "U8"}  # of .safetensors
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of the members of an .npz, so that the same vectors are the same bytes
+ROWS_PER_BLOCK = 256  # converted to text at once
+ROWS_PER_PARQUET_GROUP = 16_384
+ALIGNMENT_BYTES = 64  # of h in a .safetensors file: a cache line of the processor
+SAFETENSORS_DTYPES = {"<i8": "I64", "<f4": "F32", "|u1": "U8"}
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # constant, so that the same vectors give the same bytes
 
 
 def write_export(out: Path, vectors: Vectors) -> None:
-    """Write vectors in the form that the ending of `out` says; .tsv by `write_projector`, as it needs a sprite.
+    """Write vectors in the format of the suffix of `out`, except .tsv (`write_embedding_projector`).
 
     Raises:
-        MachineError: the system refused.
+        MachineError: the file cannot be written.
     """
     WRITERS[out.suffix](out, vectors)
 
 
 def write_npz(out: Path, vectors: Vectors) -> None:
-    """`h` (N, D) float32, `names` (N,) text, `about` () text: JSON of what .rows.json would say. No pickle in it."""
+    """Write `h` (N, D) float32, `names` (N,) text and `about` () text, the description as JSON; without pickle."""
 
     def write(stream: IO[bytes]) -> None:
         with zipfile.ZipFile(stream, "w") as archive:
-            # Numbers hardly get smaller, and mapped or not they are read at the speed of the disk; names do.
-            _add(archive, "h", zipfile.ZIP_STORED, vectors.values)
-            _add(archive, "names", zipfile.ZIP_DEFLATED, np.array(vectors.rows))
-            _add(archive, "about", zipfile.ZIP_DEFLATED, np.array(json.dumps(about(vectors))))
+            # Uncompressed: embeddings hardly get smaller, unlike names.
+            _add_array(archive, "h", zipfile.ZIP_STORED, vectors.values)
+            _add_array(archive, "names", zipfile.ZIP_DEFLATED, np.array(vectors.rows))
+            _add_array(archive, "about", zipfile.ZIP_DEFLATED, np.array(json.dumps(describe_vectors(vectors))))
 
     write_file(out, write)
 
 
-def _add(archive: zipfile.ZipFile, name: str, compression: int, array: NDArray[Any]) -> None:
-    info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+def _add_array(archive: zipfile.ZipFile, name: str, compression: int, array: NDArray[Any]) -> None:
+    info = zipfile.ZipInfo(f"{name}.npy", ZIP_DATE)
     info.compress_type = compression
     with archive.open(info, "w", force_zip64=True) as member:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def write_safetensors(out: Path, vectors: Vectors) -> None:
-    """`h` (N, D) float32; `names` (B,) uint8, one after the other, and `ends` (N,) int64 of each; `simclr` in metadata.
+    """Write `h` (N, D) float32, `names` (B,) uint8, concatenated, their `ends` (N,) int64, and the description.
 
-    That is JSON within JSON, because the format's header must be valid UTF-8, and a folder's name need not be. By hand,
-    for the library writes to no stream but as a copy of all arrays.
+    The description is JSON in the key `simclr` of the metadata, because the header must be valid UTF-8, and a folder's
+    name need not be. The library is not used: it cannot write to a stream without a copy of all arrays.
     """
     names = [os.fsencode(name) for name in vectors.rows]
     columns = {
@@ -68,17 +68,18 @@ def write_safetensors(out: Path, vectors: Vectors) -> None:
         "h": np.ascontiguousarray(vectors.values, "<f4"),
         "names": np.frombuffer(b"".join(names), np.uint8),
     }
-    described: dict[str, Any] = {"__metadata__": {"simclr": json.dumps(about(vectors))}}
+    header: dict[str, Any] = {"__metadata__": {"simclr": json.dumps(describe_vectors(vectors))}}
     start = 0
     for name, array in columns.items():
         stop = start + array.nbytes
-        described[name] = {"dtype": WORDS[array.dtype.str], "shape": array.shape, "data_offsets": [start, stop]}
+        dtype = SAFETENSORS_DTYPES[array.dtype.str]
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
-    text = json.dumps(described).encode("ascii")
-    text += b" " * (-(8 + len(text) + columns["ends"].nbytes) % ALIGNED)
+    encoded = json.dumps(header).encode("ascii")
+    encoded += b" " * (-(8 + len(encoded) + columns["ends"].nbytes) % ALIGNMENT_BYTES)
 
     def write(stream: IO[bytes]) -> None:
-        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(len(encoded).to_bytes(8, "little") + encoded)
         for array in columns.values():
             stream.write(array.data)
 
@@ -86,76 +87,76 @@ def write_safetensors(out: Path, vectors: Vectors) -> None:
 
 
 def write_csv(out: Path, vectors: Vectors) -> None:
-    """A table with the columns path, h_0 ... h_(D-1), and a .rows.json beside it."""
+    """Write a table with the columns path, h_0 ... h_(D-1), and a .rows.json."""
 
-    def lines() -> Iterator[bytes]:
+    def iterate_lines() -> Iterator[bytes]:
         yield ",".join(["path", *(f"h_{i}" for i in range(vectors.values.shape[1]))]).encode() + b"\n"
-        for name, numbers in zip(vectors.rows, as_numbers(vectors.values, ","), strict=True):
-            quoted = as_cell(name).replace('"', '""')
+        for name, numbers in zip(vectors.rows, format_rows(vectors.values, ","), strict=True):
+            quoted = escape_name_for_csv(name).replace('"', '""')
             yield f'"{quoted}",{numbers}\n'.encode()
 
-    write_described(out, vectors, lambda stream: stream.writelines(lines()))
+    write_with_description(out, vectors, lambda stream: stream.writelines(iterate_lines()))
 
 
-def as_numbers(values: NDArray[np.float32], between: str) -> Iterator[str]:
-    """Every row of (N, D) float32 as text.
+def format_rows(values: NDArray[np.float32], separator: str) -> Iterator[str]:
+    """Yield each row of (N, D) float32 as text.
 
-    Nine digits give every float32 back, also to a reader that goes through float64 and is a little off there: they are
-    off by less than a fifth of what would make them another number's.
+    Nine digits recover every float32, even if a reader rounds by way of float64: their error is less than a fifth of
+    what would change the number.
     """
-    form = between.join(["%.9g"] * values.shape[1])
-    for start in range(0, len(values), BLOCK):
-        for row in values[start : start + BLOCK].tolist():
-            yield form % tuple(row)
+    row_format = separator.join(["%.9g"] * values.shape[1])
+    for start in range(0, len(values), ROWS_PER_BLOCK):
+        for row in values[start : start + ROWS_PER_BLOCK].tolist():
+            yield row_format % tuple(row)
 
 
 def write_parquet(out: Path, vectors: Vectors) -> None:
-    """The columns path (text) and h (a list of D float32); JSON of what they are of, `simclr`, in its metadata."""
+    """Write the columns path (text) and h (a list of D float32); the description is JSON in the metadata `simclr`."""
     import pyarrow as pa
     from pyarrow import parquet
 
     width = vectors.values.shape[1]
     columns = [pa.field("path", pa.string(), False), pa.field("h", pa.list_(pa.float32(), width), False)]
-    schema = pa.schema(columns, metadata={"simclr": json.dumps(about(vectors))})
+    schema = pa.schema(columns, metadata={"simclr": json.dumps(describe_vectors(vectors))})
 
-    paths = pa.array([as_text(name) for name in vectors.rows], pa.string())
+    paths = pa.array([escape_name(name) for name in vectors.rows], pa.string())
     h = pa.FixedSizeListArray.from_arrays(pa.array(vectors.values.reshape(-1)), width)
     table = pa.table([paths, h], schema=schema)
-    # Numbers hardly get smaller, and hardly one comes twice: neither compressed nor looked up.
-    how = {"compression": {"path": "zstd", "h.list.element": "none"}, "use_dictionary": False}
-    write_file(out, lambda stream: parquet.write_table(table, stream, row_group_size=ROW_GROUP, **how))
+    # Embeddings hardly get smaller and hardly repeat, so neither compression nor a dictionary.
+    options = {"compression": {"path": "zstd", "h.list.element": "none"}, "use_dictionary": False}
+    write_file(out, lambda stream: parquet.write_table(table, stream, row_group_size=ROWS_PER_PARQUET_GROUP, **options))
 
 
-def sprite_file(out: Path) -> Path:
-    """The sheet of thumbnails beside a .tsv."""
+def name_sprite_file(out: Path) -> Path:
+    """Return the path of the thumbnails of a .tsv."""
     return out.with_suffix(".sprite.png")
 
 
-def write_projector(out: Path, vectors: Vectors, side: int) -> None:
-    """Write all that the Embedding Projector reads, in a browser or in TensorBoard, but the sprite; and a .rows.json.
+def write_embedding_projector(out: Path, vectors: Vectors, side: int) -> None:
+    """Write the files of the Embedding Projector (in a browser or in TensorBoard), except the sprite; and a .rows.json.
 
     NAME.tsv            (N, D), tabs between the numbers, no header
     NAME.metadata.tsv   name and folder of each row, with a header
     NAME.sprite.png     thumbnails in the order of the rows, line by line (images/thumbnails.py)
-    NAME.config.json    which file is what, by names beside one another
+    NAME.config.json    names of these files
 
     Args:
         side: of a thumbnail on the sprite, px.
     """
     metadata = out.with_suffix(".metadata.tsv")
-    cells = ((as_cell(name), as_cell(name.rpartition("/")[0] or ".")) for name in vectors.rows)
+    cells = ((escape_name_for_csv(name), escape_name_for_csv(name.rpartition("/")[0] or ".")) for name in vectors.rows)
     rows = (f"{name}\t{folder}\n".encode() for name, folder in chain([("name", "folder")], cells))
     write_file(metadata, lambda stream: stream.writelines(rows))
-    shown = {
-        "tensorName": as_text(out.stem),
+    embedding = {
+        "tensorName": escape_name(out.stem),
         "tensorShape": list(vectors.values.shape),
         "tensorPath": out.name,
         "metadataPath": metadata.name,
-        "sprite": {"imagePath": sprite_file(out).name, "singleImageDim": [side, side]},
+        "sprite": {"imagePath": name_sprite_file(out).name, "singleImageDim": [side, side]},
     }
-    write_json(out.with_suffix(".config.json"), {"embeddings": [shown]})
-    numbers = (f"{row}\n".encode() for row in as_numbers(vectors.values, "\t"))
-    write_described(out, vectors, lambda stream: stream.writelines(numbers))
+    write_json(out.with_suffix(".config.json"), {"embeddings": [embedding]})
+    numbers = (f"{row}\n".encode() for row in format_rows(vectors.values, "\t"))
+    write_with_description(out, vectors, lambda stream: stream.writelines(numbers))
 
 
 WRITERS: dict[str, Callable[[Path, Vectors], None]] = {

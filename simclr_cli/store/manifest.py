@@ -1,8 +1,8 @@
-"""The manifest of a finished run: the checksum of every file that training made, written once, before encoder/ appears.
+"""Manifest of a finished run: the checksum of every file of training, written once, before encoder/ appears.
 
     {"format_version": 1, "checksum": SHA-256 of "files", "files": {"encoder/config.json": SHA-256, ...}}
 
-What commands make of a finished run later, such as its report and its vectors, is not in it: they make it again.
+Files that later commands create from a finished run, such as its report and vectors, are not in it.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from pathlib import Path
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import write_bytes
-from simclr_cli.core.safe_read import check_version, checksum_file, is_within, parse_json, read_bytes
+from simclr_cli.core.safe_read import check_version, checksum_file, is_safe_path, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-LISTED = (
+FILE_PATTERNS = (
     "config.json", "images.json", "skipped.json", "metrics.jsonl", "speed.jsonl", "outcome.json",
     "projection_head.safetensors", "checkpoint/step-*", "encoder-*-epochs*/**/*",
 )  # fmt: skip
 
 
-class Damaged(RunError):
-    """A manifest that is missing, or not as it was written."""
+class ManifestError(RunError):
+    """A manifest that is missing or damaged."""
 
 
 def write_manifest(run: Path, encoder: Path) -> None:
-    """Write the manifest of a run that is about to be finished.
+    """Write the manifest of a run that is about to finish.
 
     Args:
-        encoder: the folder that becomes encoder/.
+        encoder: temporary folder that becomes encoder/.
 
     Raises:
-        MachineError: the system refused.
+        MachineError: the file cannot be written.
     """
-    listed = {file.relative_to(run).as_posix(): file for pattern in LISTED for file in run.glob(pattern)}
-    listed |= {f"encoder/{file.relative_to(encoder).as_posix()}": file for file in encoder.rglob("*")}
-    checksums = {name: checksum_file(file) for name, file in listed.items() if file.is_file()}
+    files = {file.relative_to(run).as_posix(): file for pattern in FILE_PATTERNS for file in run.glob(pattern)}
+    files |= {f"encoder/{file.relative_to(encoder).as_posix()}": file for file in encoder.rglob("*")}
+    checksums = {name: checksum_file(file) for name, file in files.items() if file.is_file()}
     write_bytes(run / MANIFEST, _encode(checksums))
 
 
 def read_manifest(run: Path) -> dict[str, str]:
-    """Return the checksum of each file that the manifest of a run lists, by its relative path.
+    """Return the checksum of each file in the manifest of a run, by relative path.
 
     Raises:
-        Damaged: it is missing, or one bit of it is not as it was written.
+        ManifestError: missing, or damaged even by one bit.
         RunError: of a newer version.
     """
     file = run / MANIFEST
@@ -55,12 +55,12 @@ def read_manifest(run: Path) -> dict[str, str]:
         data = read_bytes(file)
         content = check_version(parse_json(data), FORMAT_VERSION, file)
         checksums = {str(name): str(checksum) for name, checksum in content["files"].items()}
-        if _encode(checksums) != data:  # to the byte: a flipped bit may leave the same JSON
+        if _encode(checksums) != data:  # compare bytes: a flipped bit may leave the same JSON
             raise ValueError("its own checksum differs")
-        if not all(map(is_within, checksums)):
+        if not all(map(is_safe_path, checksums)):
             raise ValueError("it names files outside the run")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{file} cannot be read ({error}).", "Restore it from a copy.") from None
+        raise ManifestError(f"{file} cannot be read ({error}).", "Restore it from a backup.") from None
     return checksums
 
 

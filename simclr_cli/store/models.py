@@ -1,4 +1,4 @@
-"""A model in a folder, as timm's `local-dir:` has it: config.json, model.safetensors, its card; whole or not at all."""
+"""Model folders in timm's `local-dir:` layout: config.json, model.safetensors and a model card."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from simclr_cli.core.errors import RunError
-from simclr_cli.core.files import move, temporary_beside, write_bytes, write_json
-from simclr_cli.core.safe_read import check_tensors, check_version, checksum_file, read_json
+from simclr_cli.core.files import choose_temporary_path, rename, write_bytes, write_json
+from simclr_cli.core.safe_read import check_safetensors_header, check_version, checksum_file, read_json
 
 FORMAT_VERSION = 1
 
@@ -25,56 +25,57 @@ def write_model(
     config: Mapping[str, Any],
     card: str,
     *,
-    before: Callable[[Path], object] = lambda _: None,
+    before_rename: Callable[[Path], object] = lambda _: None,
 ) -> str:
-    """A folder in timm's `local-dir:` layout, whole or not at all; it must not be there yet.
+    """Write a model folder, completely or not at all; it must not exist yet.
 
     Args:
-        before: called with the temporary folder, when all is in it and it has not taken its place.
+        before_rename: called with the complete temporary folder.
 
     Returns:
         The model's checksum: SHA-256 of model.safetensors.
     """
-    whole = temporary_beside(folder)
+    temporary = choose_temporary_path(folder)
     try:
-        write_bytes(whole / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
-        checksum = checksum_file(whole / "model.safetensors")
-        write_json(whole / "config.json", {**config, "simclr": {**config["simclr"], "model_checksum": checksum}})
-        write_bytes(whole / "README.md", card.encode("utf-8"))
-        before(whole)
-        move(whole, folder)
+        write_bytes(temporary / "model.safetensors", to_safetensors(detach_tensors(state), metadata={"format": "pt"}))
+        checksum = checksum_file(temporary / "model.safetensors")
+        write_json(temporary / "config.json", {**config, "simclr": {**config["simclr"], "model_checksum": checksum}})
+        write_bytes(temporary / "README.md", card.encode("utf-8"))
+        before_rename(temporary)
+        rename(temporary, folder)
     except BaseException:
-        shutil.rmtree(whole, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     return checksum
 
 
 def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """config.json of such a folder, and the weights, which must be those that it was written for.
+    """Return config.json of a model folder and its weights, whose checksum must match.
+
+    Args:
+        remedy: of the error if config.json is unusable.
 
     Raises:
-        RunError: missing, damaged, or of a newer version; `remedy` says what to do about its config.json.
+        RunError: missing, damaged, or of a newer version.
     """
-    config = read_description(folder / "config.json", remedy)
+    config = read_config(folder / "config.json", remedy)
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise RunError(f"There is no {weights}.", remedy)
     if checksum_file(weights) != config.get("simclr", {}).get("model_checksum"):
-        raise RunError(
-            f"{weights} is not what was saved: its checksum differs.", "Restore it from a copy, or train again."
-        )
+        raise RunError(f"{weights} is damaged: its checksum differs.", "Restore it from a backup, or train again.")
     return config, read_weights(weights)
 
 
-def read_description(path: Path, remedy: str) -> dict[str, Any]:
-    """A JSON object that says its format version.
+def read_config(path: Path, remedy: str) -> dict[str, Any]:
+    """Return a JSON object with a format version.
 
     Raises:
-        RunError: missing, not JSON, or of a version that this simclr does not know.
+        RunError: missing, not JSON, or of an unknown version.
     """
     try:
         content = read_json(path)
-        # In an encoder's config.json timm's words stand around ours.
+        # In an encoder's config.json our keys are below timm's.
         check_version(content.get("simclr", content) if isinstance(content, dict) else None, FORMAT_VERSION, path)
     except FileNotFoundError:
         raise RunError(f"There is no {path}.", remedy) from None
@@ -84,20 +85,20 @@ def read_description(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file.
+    """Return the tensors of a .safetensors file.
 
     Raises:
-        RunError: missing, or not such a file.
+        RunError: missing, or not a .safetensors file.
     """
     try:
-        check_tensors(path)
+        check_safetensors_header(path)
         return load_file(path)
     except FileNotFoundError:
-        raise RunError(f"There is no file of weights {path}.", "Check the path.") from None
+        raise RunError(f"There is no weights file {path}.", "Check the path.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is not a whole .safetensors file ({error}).", "Give one that is.") from None
+        raise RunError(f"{path} is not a complete .safetensors file ({error}).", "Use another file.") from None
 
 
-def plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as a file takes them: on the CPU, contiguous, without graph."""
+def detach_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors for a file: on the CPU, contiguous, detached."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

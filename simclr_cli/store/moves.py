@@ -1,9 +1,9 @@
-"""Files moved out of a folder into another, so that all of them can be put back.
+"""Moves of image files to another folder, with a journal by which they can be restored.
 
-    FOLDER/simclr-moved.jsonl   first where they come from; then a line for each file, written before that one moves
-    FOLDER/<relative path>      each of them
+    FOLDER/simclr-moved.jsonl   the original folder, then a line for each file, written before that file moves
+    FOLDER/<relative path>      the moved files
 
-Whatever happens on the way, every file is whole in one of its two places, and the list names it.
+Whatever happens, every file is complete in one of the two folders, and the journal names it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from simclr_cli.core.files import (
     TEMPORARY_PREFIX,
     append_bytes,
     ensure_folder,
-    give_name,
-    make_folder,
-    remove,
+    prepare_folder,
+    remove_file,
+    rename_without_overwrite,
     sync_folder,
     write_bytes,
 )
-from simclr_cli.core.safe_read import MOST_OF_LIST, check_version, checksum_file, is_within, parse_json, read_bytes
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, check_version, checksum_file, is_safe_path, parse_json, read_bytes
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.jsonl"
@@ -38,200 +38,196 @@ JOURNAL = "simclr-moved.jsonl"
 Progress = Callable[[int, int], None]
 
 
-class Moved(NamedTuple):
-    """One file."""
+class MovedFile(NamedTuple):
+    """A file in the journal."""
 
-    name: str  # relative, below the folder that it is of, and below the one it was moved to
+    name: str  # relative path, below both folders
     checksum: str  # SHA-256
 
 
 class Journal(NamedTuple):
-    """What was moved, and where from."""
+    """The moved files and their original folder."""
 
-    root: Path  # the folder that the files are of
-    files: tuple[Moved, ...]
-    inodes: Any  # of the folder that they were moved to and of the root, which no stranger knows
+    root: Path  # the original folder
+    files: tuple[MovedFile, ...]
+    inodes: Any  # of the destination and of the root, which only a journal written here knows
 
 
 def check_destination(folder: Path, root: Path) -> None:
-    """Make a folder that files of `root` may be moved to.
+    """Create a folder to which files of `root` may be moved.
 
     Raises:
-        SettingsError: one of the two lies in the other, or other files were moved there and not put back.
-        MachineError: it cannot be written to.
+        SettingsError: one of the two folders contains the other, or the folder has a journal.
+        MachineError: no write permission.
     """
-    ours, theirs = folder.resolve(), root.resolve()
-    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+    destination, source = folder.resolve(), root.resolve()
+    if destination.is_relative_to(source) or source.is_relative_to(destination):
         raise SettingsError(
-            f"--move-to is {folder}, and that and the folder of the images ({root}) lie in one another.",
-            "Give a folder beside it.",
+            f"--move-to {folder} overlaps the folder of the images, {root}.", "Use a folder outside of it."
         )
-    check_free(folder)
-    make_folder(folder)
+    check_unused(folder)
+    prepare_folder(folder)
 
 
-def check_free(folder: Path) -> None:
-    """Raise SettingsError if files were moved to a folder before, and were not put back."""
+def check_unused(folder: Path) -> None:
+    """Raise SettingsError if files were moved to a folder before and are not restored."""
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
-            f"Files were moved to {folder} before, and are not put back.",
-            f"Give another folder, or type: simclr duplicates --restore {folder}",
+            f"Files were moved to {folder} before and are not restored.",
+            f"Use another folder, or restore them: simclr duplicates --restore {folder}",
         )
 
 
-def move_out(root: Path, folder: Path, files: Sequence[Moved], progress: Progress) -> tuple[int, tuple[str, ...]]:
-    """Move files to the same relative paths below `folder`, each if it is still what its checksum says.
+def move_files(root: Path, folder: Path, files: Sequence[MovedFile], progress: Progress) -> tuple[int, tuple[str, ...]]:
+    """Move files to the same relative paths below `folder`, if their checksums still match.
 
     Args:
-        progress: called with (files seen to, files in all).
+        progress: called with the number of processed files and of all files.
 
     Returns:
-        How many were moved; and a line for each that was left where it is.
+        The number of moved files, and a line with the reason for each file that was not moved.
 
     Raises:
-        MachineError: the list cannot be written; then a file that it does not name has not moved.
+        MachineError: the journal cannot be written; a file that it does not name has not moved.
         SettingsError: another process moves files there.
     """
-    check_free(folder)  # once more: another process may have begun meanwhile
-    first = {"format_version": FORMAT_VERSION, "root": str(root.resolve()), "inodes": _inodes(folder, root)}
-    write_bytes(folder / JOURNAL, _line(first))
-    moved, left = 0, []
+    check_unused(folder)  # once more: another process may have started meanwhile
+    header = {"format_version": FORMAT_VERSION, "root": str(root.resolve()), "inodes": _get_inodes(folder, root)}
+    write_bytes(folder / JOURNAL, _encode_line(header))
+    moved, not_moved = 0, []
     for done, file in enumerate(files, start=1):
-        line = _line({"name": file.name, "checksum": file.checksum})
-        if why := _move(file, root, folder, partial(append_bytes, folder / JOURNAL, line)):
-            left.append(f"{root / file.name}: {why}")
-        moved += not why
+        line = _encode_line({"name": file.name, "checksum": file.checksum})
+        if reason := _move_file(file, root, folder, partial(append_bytes, folder / JOURNAL, line)):
+            not_moved.append(f"{root / file.name}: {reason}")
+        moved += not reason
         progress(done, len(files))
     if not any(os.path.lexists(folder / file.name) for file in read_journal(folder).files):
-        remove(folder / JOURNAL)
-    return moved, tuple(left)
+        remove_file(folder / JOURNAL)
+    return moved, tuple(not_moved)
 
 
-def put_back(folder: Path, progress: Progress, into: Path | None = None) -> tuple[Path, int, tuple[str, ...]]:
-    """Move all files back to where they come from, never over another one; if one is left, the list stays.
+def restore_files(folder: Path, progress: Progress, target: Path | None = None) -> tuple[Path, int, tuple[str, ...]]:
+    """Move all files back to their original folder, never over another file; keep the journal if one fails.
 
-    A list that was not written here is a stranger's, who must not choose where files go.
+    A journal that was not written here may be anyone's, and must not decide where files go.
 
     Args:
-        into: the folder that they go back to, whatever the list says.
+        target: used instead of the original folder.
 
     Returns:
-        The folder that they are of, how many were brought back, and a line for each that was not.
+        The original folder, the number of restored files, and a line with the reason for each other file.
 
     Raises:
-        InputError: nothing was moved there, the list is damaged or was not written here, or the folder that the files
-            are of is gone.
+        InputError: no journal, or it is damaged or was not written here, or the original folder does not exist.
     """
     journal = read_journal(folder)
-    root = into or journal.root
-    named = f"simclr duplicates --restore {folder} --restore-to FOLDER"
+    root = target or journal.root
+    command = f"simclr duplicates --restore {folder} --restore-to FOLDER"
     if not root.is_dir():
         raise InputError(
-            f"The files are of {root}, which is not there.",
-            f"Bring that folder, or its disk, back, or name the one that they go to: {named}",
+            f"The original folder {root} of the files does not exist.",
+            f"Make it available again, or use another folder: {command}",
         )
-    if into is None and journal.inodes != _inodes(folder, root):
+    if target is None and journal.inodes != _get_inodes(folder, root):
         raise InputError(
-            f"The {JOURNAL} in {folder} was not written there for {root}: one of the two was moved or copied, or it is "
-            "a stranger's.",
-            f"Look at it, and name the folder that the files go to: {named}",
+            f"The {JOURNAL} in {folder} was not written there for {root}. One of the folders was moved or copied, or "
+            "the file is from someone else.",
+            f"Inspect it, and set the folder for the files: {command}",
         )
-    back, left = 0, []
+    restored, not_restored = 0, []
     for done, file in enumerate(journal.files, start=1):
-        away, home = folder / file.name, root / file.name
-        if os.path.lexists(away) or not os.path.lexists(home):  # else it never left, or is back
-            if why := _move(file, folder, root):
-                left.append(f"{away}: {why}")
-            back += not why
+        moved, original = folder / file.name, root / file.name
+        if os.path.lexists(moved) or not os.path.lexists(original):  # else it was not moved, or is restored already
+            if reason := _move_file(file, folder, root):
+                not_restored.append(f"{moved}: {reason}")
+            restored += not reason
         with contextlib.suppress(OSError):
-            if _is_reached(root, file.name):
-                _temporary(home, file.checksum).unlink(missing_ok=True)  # of a move that was killed
-            if _is_reached(folder, file.name):
-                _temporary(away, file.checksum).unlink(missing_ok=True)
-                os.removedirs(away.parent)  # up to the first that is not empty: the list is in `folder`
+            if _is_below(root, file.name):
+                _get_temporary_path(original, file.checksum).unlink(missing_ok=True)  # of a move that was killed
+            if _is_below(folder, file.name):
+                _get_temporary_path(moved, file.checksum).unlink(missing_ok=True)
+                os.removedirs(moved.parent)  # up to the first folder that is not empty: `folder` has the journal
         progress(done, len(journal.files))
-    if not left:
-        remove(folder / JOURNAL)
-    return root, back, tuple(left)
+    if not not_restored:
+        remove_file(folder / JOURNAL)
+    return root, restored, tuple(not_restored)
 
 
 def read_journal(folder: Path) -> Journal:
-    """Return what was moved to a folder; a line that a kill cut short is of a file that had not moved.
+    """Read the journal of a folder; ignore an incomplete last line, whose file has not moved.
 
     Raises:
-        InputError: nothing, or it cannot be told.
+        InputError: no journal, or it is damaged.
     """
     path = folder / JOURNAL
     try:
-        first, *lines = map(parse_json, read_bytes(path, MOST_OF_LIST).split(b"\n")[:-1])
-        check_version(first, FORMAT_VERSION, path)
-        root, files = Path(first["root"]), tuple(Moved(str(line["name"]), str(line["checksum"])) for line in lines)
-        whole = all(is_within(name) and re.fullmatch("[0-9a-f]{64}", checksum) for name, checksum in files)
-        if not (whole and root.is_absolute() and "\0" not in str(root)):
-            raise ValueError("it names files that were never moved")
+        header, *lines = map(parse_json, read_bytes(path, MAX_LIST_BYTES).split(b"\n")[:-1])
+        check_version(header, FORMAT_VERSION, path)
+        root, files = Path(header["root"]), tuple(MovedFile(str(line["name"]), str(line["checksum"])) for line in lines)
+        is_valid = all(is_safe_path(name) and re.fullmatch("[0-9a-f]{64}", checksum) for name, checksum in files)
+        if not (is_valid and root.is_absolute() and "\0" not in str(root)):
+            raise ValueError("it names files outside of the folder")
     except FileNotFoundError:
         raise InputError(
-            f"There is no {JOURNAL} in {folder}: nothing was moved there.", "Give the folder that --move-to was given."
+            f"There is no {JOURNAL} in {folder}: nothing was moved there.", "Use the folder of the earlier --move-to."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}).", "Move the files back by hand.") from None
-    return Journal(root, files, first.get("inodes"))
+    return Journal(root, files, header.get("inodes"))
 
 
-def is_still(path: Path, checksum: str) -> bool:
-    """Return whether there is an ordinary file, no link, pipe or device, with this checksum."""
+def matches_checksum(path: Path, checksum: str) -> bool:
+    """Return whether a path is a regular file, not a link, with this checksum."""
     try:
         return stat.S_ISREG(path.lstat().st_mode) and checksum_file(path) == checksum
     except OSError:
         return False
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def _encode_line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode("ascii") + b"\n"
 
 
-def _inodes(folder: Path, root: Path) -> list[int]:
+def _get_inodes(folder: Path, root: Path) -> list[int]:
     return [folder.stat().st_ino, root.stat().st_ino]
 
 
-def _is_reached(folder: Path, name: str) -> bool:
-    """Return whether a file's path leads below a folder without a link on the way."""
+def _is_below(folder: Path, name: str) -> bool:
+    """Return whether a relative path stays below a folder, without links in between."""
     return (folder / name).parent.resolve() == (folder.resolve() / name).parent
 
 
-def _temporary(target: Path, checksum: str) -> Path:
-    """Return the name of an unfinished copy, the same at every try, so that one left by a kill is found."""
+def _get_temporary_path(target: Path, checksum: str) -> Path:
+    """Return the path of an unfinished copy, the same at every attempt, so that one left by a kill is found."""
     return target.with_name(f"{TEMPORARY_PREFIX}{checksum[:16]}")
 
 
-def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] | None = None) -> str:
-    """Move a file to where there is none, durably; return why that was not done, or "".
+def _move_file(file: MovedFile, source: Path, target: Path, write_journal: Callable[[], object] | None = None) -> str:
+    """Move a file between two folders, durably and without overwriting; return the reason if it was not moved, or "".
 
-    At any moment the whole file is in its old place, or in its new one, or in both.
+    At any moment the complete file is at its old path, at its new path, or at both.
 
     Args:
-        source: the folder that it is below.
-        target: the folder that it goes to.
-        begin: called before anything is changed; without it the move may be one that was cut short.
+        write_journal: called before anything is changed; without it, continue a move that may have been interrupted.
     """
     old, new = source / file.name, target / file.name
     try:
-        if not (_is_reached(source, file.name) and _is_reached(target, file.name)):
-            return "a link on the way leads elsewhere"
+        if not (_is_below(source, file.name) and _is_below(target, file.name)):
+            return "its path has a link to another folder"
         if not stat.S_ISREG(old.lstat().st_mode):
-            return "a link, or no ordinary file"
+            return "a link, or not a regular file"
         if checksum_file(old) != file.checksum:
-            return "changed since its vector was made" if begin else "changed since it was moved"
-        if os.path.lexists(new) and (begin or not is_still(new, file.checksum)):
-            return f"{new} is there already"
-        if begin:
-            begin()
+            return "changed since it was embedded" if write_journal else "changed since it was moved"
+        if os.path.lexists(new) and (write_journal or not matches_checksum(new, file.checksum)):
+            return f"{new} exists already"
+        if write_journal:
+            write_journal()
         if not os.path.lexists(new):
             ensure_folder(new.parent)
             try:
                 os.link(old, new)  # a rename would overwrite
             except OSError:  # another file system, or one without links
-                _copy(old, new, file.checksum)
+                _copy_file(old, new, file.checksum)
             sync_folder(new.parent)
         old.unlink()
         sync_folder(old.parent)
@@ -240,9 +236,9 @@ def _move(file: Moved, source: Path, target: Path, begin: Callable[[], object] |
     return ""
 
 
-def _copy(source: Path, target: Path, checksum: str) -> None:
-    """Copy a file to where there is none, whole and durably, with its times and rights."""
-    temporary = _temporary(target, checksum)
+def _copy_file(source: Path, target: Path, checksum: str) -> None:
+    """Copy a file, completely and durably, with its times and permissions; never overwrite the target."""
+    temporary = _get_temporary_path(target, checksum)
     temporary.unlink(missing_ok=True)
     try:
         with source.open("rb") as stream, temporary.open("xb") as copy:
@@ -251,7 +247,7 @@ def _copy(source: Path, target: Path, checksum: str) -> None:
             os.fsync(copy.fileno())
         shutil.copystat(source, temporary)
         if checksum_file(temporary) != checksum:
-            raise OSError("the copy is not what was copied")
-        give_name(temporary, target)  # fails where there is a file
+            raise OSError("the copy is damaged")
+        rename_without_overwrite(temporary, target)  # fails if the target exists
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""The run folder: where things stand in it; which runs and classifiers there are, and which one is meant.
+"""Run folders: the paths and files of a run, and the search for a run or classifier by name.
 
-A run is finished when it has `encoder/`, which appears whole, by one rename, at the end.
+A run is finished when it has `encoder/`, which appears complete, by one rename, at the end.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from simclr_cli.api import RUNS
+from simclr_cli.api import RUNS_FOLDER
 from simclr_cli.core.errors import RunError
-from simclr_cli.core.files import make_folder, move, remove, write_bytes, write_json
-from simclr_cli.core.safe_read import MOST_OF_LIST, read_json
+from simclr_cli.core.files import prepare_folder, remove_file, rename, write_bytes, write_json
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
 from simclr_cli.store.manifest import MANIFEST, write_manifest
-from simclr_cli.store.models import FORMAT_VERSION, plain, read_model, write_model
+from simclr_cli.store.models import FORMAT_VERSION, detach_tensors, read_model, write_model
 
-CLASSIFIER = "classifier"  # with what sets one apart behind it
-SCRATCH = "-scratch"
+CLASSIFIER_PREFIX = "classifier"  # of a folder name
+SCRATCH_SUFFIX = "-scratch"
 
 
-class Within:
-    """The path of a file or folder in a run's folder."""
+class RunPath:
+    """Descriptor of a path below the run folder."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -37,188 +37,194 @@ class Within:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run."""
+    """The files and folders of a run."""
 
     path: Path
 
-    config_file = Within("config.json")
-    metrics_file = Within("metrics.jsonl")
-    speed_file = Within("speed.jsonl")
-    images_file = Within("images.json")
-    skipped_file = Within("skipped.json")
-    encoder = Within("encoder")
-    weights_file = Within("encoder/model.safetensors")
-    projector_file = Within("projection_head.safetensors")
-    report_file = Within("report.html")
-    pages = Within("pages")
-    outcome_file = Within("outcome.json")
-    probe_folder = Within("probe")
-    event_files = Within("tensorboard")
-    checkpoints = Within("checkpoint")
-    vectors = Within("vectors")
-    failure_file = Within("failed-batch.json")
-    last_good = Within("last-good")
+    config_file = RunPath("config.json")
+    metrics_file = RunPath("metrics.jsonl")
+    speed_file = RunPath("speed.jsonl")
+    images_file = RunPath("images.json")
+    skipped_file = RunPath("skipped.json")
+    encoder_folder = RunPath("encoder")
+    weights_file = RunPath("encoder/model.safetensors")
+    projection_head_file = RunPath("projection_head.safetensors")
+    report_file = RunPath("report.html")
+    pages_folder = RunPath("pages")
+    outcome_file = RunPath("outcome.json")
+    probe_folder = RunPath("probe")
+    event_folder = RunPath("tensorboard")
+    checkpoint_folder = RunPath("checkpoint")
+    vectors_folder = RunPath("vectors")
+    failure_file = RunPath("failed-batch.json")
+    last_good_folder = RunPath("last-good")
 
     @property
-    def finished(self) -> bool:
-        """Whether its encoder is there."""
+    def is_finished(self) -> bool:
+        """True if the run has its encoder."""
         return self.weights_file.is_file()
 
     @property
-    def begun(self) -> bool:
-        """Whether anything of a run is there."""
-        return self.config_file.is_file() or self.finished
+    def is_started(self) -> bool:
+        """True if the folder has a config or an encoder."""
+        return self.config_file.is_file() or self.is_finished
 
     @property
     def resume_command(self) -> str:
-        """What to type to go on with it."""
-        elsewhere = f" --runs {self.path.parent}" if self.path.parent != RUNS else ""
-        return f"simclr pretrain --resume --run {self.path.name}{elsewhere}"
+        """The command that resumes the run."""
+        runs = f" --runs {self.path.parent}" if self.path.parent != RUNS_FOLDER else ""
+        return f"simclr pretrain --resume --run {self.path.name}{runs}"
 
-    def checked(self) -> RunFolder:
-        """Itself; or RunError if a folder in it is a link that leads out of it: nothing is written through one."""
-        home = self.path.resolve()
-        for path in self.path.iterdir() if home.is_dir() else ():
-            if path.is_symlink() and path.is_dir() and not path.resolve().is_relative_to(home):
+    def check_links(self) -> RunFolder:
+        """Return the run; raise RunError if a link in it leads to a folder outside, which must not be written to."""
+        target = self.path.resolve()
+        for path in self.path.iterdir() if target.is_dir() else ():
+            if path.is_symlink() and path.is_dir() and not path.resolve().is_relative_to(target):
                 raise RunError(
-                    f"{path} is a link that leads out of the run's folder, to {path.resolve()}.",
-                    "Put the folder itself there, or remove the link.",
+                    f"{path} is a link to a folder outside of the run, {path.resolve()}.",
+                    "Replace the link by the folder itself, or remove it.",
                 )
         return self
 
     def write_config(self, content: Mapping[str, Any]) -> None:
-        """Write config.json, with the version of this format."""
+        """Write config.json with its format version."""
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
 
     def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """Write skipped.json: name and reason of every file that was not used."""
+        """Write skipped.json: name and reason of every skipped file."""
         write_json(self.skipped_file, [{"name": name, "reason": reason} for name, reason in skipped])
 
     def read_skipped(self) -> list[tuple[str, str]]:
-        """Name and reason of every file that was not used.
+        """Return name and reason of every skipped file.
 
         Raises:
             RunError: missing or damaged.
         """
         try:
-            listed = read_json(self.skipped_file, MOST_OF_LIST)
-            return [(str(entry["name"]), str(entry["reason"])) for entry in listed]
+            entries = read_json(self.skipped_file, MAX_LIST_BYTES)
+            return [(str(entry["name"]), str(entry["reason"])) for entry in entries]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.skipped_file} cannot be read ({error}).", "Train under another --run.") from None
 
     def write_last_good(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-        """Write last-good/, which is to --weights what another run's encoder/ is."""
-        make_folder(self.last_good)
-        write_bytes(self.last_good / "model.safetensors", to_safetensors(plain(state), metadata={"format": "pt"}))
-        write_json(self.last_good / "config.json", config)
+        """Write last-good/, which --weights accepts like the encoder/ of a run."""
+        prepare_folder(self.last_good_folder)
+        weights = to_safetensors(detach_tensors(state), metadata={"format": "pt"})
+        write_bytes(self.last_good_folder / "model.safetensors", weights)
+        write_json(self.last_good_folder / "config.json", config)
 
-    def write_projector(self, state: Mapping[str, Tensor]) -> None:
-        """Write the head g, for those who go on training."""
-        write_bytes(self.projector_file, to_safetensors(plain(state)))
+    def write_projection_head(self, state: Mapping[str, Tensor]) -> None:
+        """Write the projection head g, for further training."""
+        write_bytes(self.projection_head_file, to_safetensors(detach_tensors(state)))
 
     def write_encoder(self, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
-        """Write the manifest, and encoder/ in timm's `local-dir:` layout, whole or not at all; this finishes the run.
+        """Write the manifest and encoder/, in timm's `local-dir:` layout; this finishes the run.
 
         Returns:
             The model's checksum: SHA-256 of model.safetensors.
         """
-        if self.encoder.exists():
-            raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Choose another --run.")
-        return write_model(self.encoder, state, config, card, before=lambda whole: write_manifest(self.path, whole))
+        if self.encoder_folder.exists():
+            raise RunError(f"The run {self.path} is finished, and is never overwritten.", "Use another --run.")
+        return write_model(
+            self.encoder_folder, state, config, card, before_rename=lambda folder: write_manifest(self.path, folder)
+        )
 
-    def set_encoder_aside(self, epochs: int) -> None:
-        """Keep the encoder that so many epochs made, with what belongs to it, as encoder-N-epochs/.
+    def archive_encoder(self, epochs: int) -> None:
+        """Move the encoder and the files that belong to it to encoder-N-epochs/.
 
-        One rename does it, before which the run is finished as it was, and after which it is not finished.
+        Until one rename the run stays finished; after it the run is unfinished.
         """
-        for file in (self.projector_file, self.outcome_file, *self.probe_folder.glob("*")):
+        for file in (self.projection_head_file, self.outcome_file, *self.probe_folder.glob("*")):
             if file.is_file():
-                write_bytes(self.encoder / file.relative_to(self.path), file.read_bytes())
-        kept, number = self.path / f"{self.encoder.name}-{epochs}-epochs", 2
-        while kept.exists():
-            kept, number = kept.with_name(f"{self.encoder.name}-{epochs}-epochs-{number}"), number + 1
-        move(self.encoder, kept)
+                write_bytes(self.encoder_folder / file.relative_to(self.path), file.read_bytes())
+        archive, number = self.path / f"{self.encoder_folder.name}-{epochs}-epochs", 2
+        while archive.exists():
+            archive, number = archive.with_name(f"{self.encoder_folder.name}-{epochs}-epochs-{number}"), number + 1
+        rename(self.encoder_folder, archive)
         for file in (self.outcome_file, *self.probe_folder.glob("*")):
-            remove(file)
-        with contextlib.suppress(OSError):  # there is none, or something else is in it
+            remove_file(file)
+        with contextlib.suppress(OSError):  # it does not exist, or has other files
             self.probe_folder.rmdir()
 
     def read_encoder(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """encoder/config.json and the weights, which must be those that the config was written for.
+        """Return encoder/config.json and the weights, whose checksum must match.
 
         Raises:
             RunError: not finished, damaged, or of a newer version.
         """
-        if not self.finished:
-            raise RunError(f"The run {self.path} is not finished.", f"Go on with: {self.resume_command}")
-        return read_model(self.encoder, "Train the run again.")
+        if not self.is_finished:
+            raise RunError(f"The run {self.path} is not finished.", f"Resume it: {self.resume_command}")
+        return read_model(self.encoder_folder, "Train the run again.")
 
 
 def find_run(name: str | None, runs: Path) -> RunFolder:
-    """A finished run by name or path; without a name the one that finished last.
+    """Return a finished run by name or path; without a name the one that finished last.
 
     Raises:
-        RunError: there is none, or it is not finished.
+        RunError: no such run, or it is not finished.
     """
     if name is not None:
-        chosen = _named(name, runs)
-        if not chosen.finished:
-            raise RunError(f"The run {chosen.path} is not finished.", f"Go on with: {chosen.resume_command}")
-        return chosen.checked()
-    finished = [run for run in list_runs(runs) if run.finished]
-    if not finished:
-        raise RunError(f"There is no finished run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return max(finished, key=lambda run: run.weights_file.stat().st_mtime_ns).checked()
+        run = _resolve_run(name, runs)
+        if not run.is_finished:
+            raise RunError(f"The run {run.path} is not finished.", f"Resume it: {run.resume_command}")
+        return run.check_links()
+    finished_runs = [run for run in list_runs(runs) if run.is_finished]
+    if not finished_runs:
+        raise RunError(f"There is no finished run under {runs}.", "Train one: simclr pretrain FOLDER")
+    return max(finished_runs, key=lambda run: run.weights_file.stat().st_mtime_ns).check_links()
 
 
-def find_begun_run(name: str | None, runs: Path) -> RunFolder:
-    """A run, finished or not, by name or path; without a name the newest.
+def find_started_run(name: str | None, runs: Path) -> RunFolder:
+    """Return a run, finished or not, by name or path; without a name the newest.
 
     Raises:
-        RunError: there is none.
+        RunError: no such run.
     """
     if name is not None:
-        chosen = _named(name, runs)
-        if not chosen.begun and not (chosen.path / MANIFEST).is_file():
-            raise RunError(f"{chosen.path} is not the folder of a run.", "Give the name of one.")
-        return chosen.checked()
-    begun = list_runs(runs)
-    if not begun:
-        raise RunError(f"There is no run under {runs}.", "Train one with: simclr pretrain FOLDER")
-    return begun[0].checked()
+        run = _resolve_run(name, runs)
+        if not run.is_started and not (run.path / MANIFEST).is_file():
+            raise RunError(f"{run.path} is not the folder of a run.", "Use the name of a run.")
+        return run.check_links()
+    started_runs = list_runs(runs)
+    if not started_runs:
+        raise RunError(f"There is no run under {runs}.", "Train one: simclr pretrain FOLDER")
+    return started_runs[0].check_links()
 
 
-def _named(name: str, runs: Path) -> RunFolder:
-    chosen = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
-    if not chosen.path.is_dir():
-        known = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
-        raise RunError(f"There is no run {name}.", f"Runs under {runs}: {known}.")
-    return chosen
+def _resolve_run(name: str, runs: Path) -> RunFolder:
+    run = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
+    if not run.path.is_dir():
+        run_names = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
+        raise RunError(f"There is no run {name}.", f"Use one of the runs under {runs}: {run_names}.")
+    return run
 
 
 def list_runs(runs: Path) -> list[RunFolder]:
-    """All runs under a folder, the newest first."""
-    found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
-    begun = [run for run in found if run.begun]
-    dated = {run: run.config_file if run.config_file.is_file() else run.path for run in begun}
-    return sorted(begun, key=lambda run: dated[run].stat().st_mtime_ns, reverse=True)
+    """Return all runs under a folder, the newest first."""
+    folders = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
+    started_runs = [run for run in folders if run.is_started]
+    dated_paths = {run: run.config_file if run.config_file.is_file() else run.path for run in started_runs}
+    return sorted(started_runs, key=lambda run: dated_paths[run].stat().st_mtime_ns, reverse=True)
 
 
-def classifier_folder(where: Path, labels_fraction: float, *, scratch: bool) -> Path:
-    """classifier, classifier-10-percent, classifier-1-percent-scratch ...: what makes the name, unless one is given."""
+def name_classifier_folder(parent: Path, labels_fraction: float, *, scratch: bool) -> Path:
+    """Return the default folder: classifier, classifier-10-percent, classifier-1-percent-scratch ..."""
     share = "" if labels_fraction == 1 else f"-{100 * labels_fraction:g}-percent"
-    return where / f"{CLASSIFIER}{share}{SCRATCH if scratch else ''}"
+    return parent / f"{CLASSIFIER_PREFIX}{share}{SCRATCH_SUFFIX if scratch else ''}"
 
 
 def find_classifier(run: str | None, runs: Path) -> Path:
-    """The newest classifier of a run, or of any run; one that started from scratch only if there is no other.
+    """Return the newest classifier of a run, or of any run; one trained from scratch only if there is no other.
 
     Raises:
-        RunError: there is none.
+        RunError: no classifier.
     """
-    within = [find_run(run, runs)] if run is not None else list_runs(runs)
-    found = [weights for one in within for weights in one.path.glob(f"{CLASSIFIER}*/model.safetensors")]
-    if not found:
-        where = f"in {within[0].path}" if run is not None else f"of a run under {runs}"
-        raise RunError(f"There is no classifier {where}.", "Make one with: simclr finetune FOLDER")
-    return max(found, key=lambda file: (not file.parent.name.endswith(SCRATCH), file.stat().st_mtime_ns)).parent
+    searched_runs = [find_run(run, runs)] if run is not None else list_runs(runs)
+    pattern = f"{CLASSIFIER_PREFIX}*/model.safetensors"
+    weights_files = [file for folder in searched_runs for file in folder.path.glob(pattern)]
+    if not weights_files:
+        where = f"in {searched_runs[0].path}" if run is not None else f"of a run under {runs}"
+        raise RunError(f"There is no classifier {where}.", "Train one: simclr finetune FOLDER")
+    return max(
+        weights_files, key=lambda file: (not file.parent.name.endswith(SCRATCH_SUFFIX), file.stat().st_mtime_ns)
+    ).parent

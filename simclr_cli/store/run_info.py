@@ -1,4 +1,4 @@
-"""What describes a run: config.json, and the list of its images."""
+"""Description of a run: config.json and images.json."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.events import Choice
 from simclr_cli.core.files import write_bytes
-from simclr_cli.core.safe_read import MOST_OF_LIST, check_version, is_within, read_json
-from simclr_cli.store.models import read_description
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, check_version, is_safe_path, read_json
+from simclr_cli.store.models import read_config
 from simclr_cli.store.run import RunFolder
 
 FORMAT_VERSION = 1
@@ -22,61 +22,63 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class ImageList:
-    """The files that a run is of, those that could not be decoded included."""
+    """The image files of a run, including those that could not be decoded."""
 
-    files: Mapping[str, tuple[int, int]]  # size in bytes and time of change in ns, by relative path
-    changes: Sequence[Mapping[str, int]]  # how many were added, removed and changed, each time, and after which epoch
+    files: Mapping[str, tuple[int, int]]  # size in bytes and modification time in ns, by relative path
+    changes: Sequence[Mapping[str, int]]  # number of images added, removed and changed, and after which epoch
 
 
-def write_images(run: RunFolder, kept: ImageList) -> None:
+def write_image_list(run: RunFolder, image_list: ImageList) -> None:
     """Write images.json."""
-    files = [[name, *status] for name, status in kept.files.items()]
-    content = {"format_version": FORMAT_VERSION, "changes": list(kept.changes), "files": files}
+    files = [[name, *status] for name, status in image_list.files.items()]
+    content = {"format_version": FORMAT_VERSION, "changes": list(image_list.changes), "files": files}
     write_bytes(run.images_file, json.dumps(content).encode("ascii"))
 
 
-def read_images(run: RunFolder) -> ImageList:
-    """The images that a run is of.
+def read_image_list(run: RunFolder) -> ImageList:
+    """Read images.json.
 
     Raises:
-        RunError: missing, damaged, or of a newer version; or a name that leads out of a folder.
+        RunError: missing, damaged, of a newer version, or with a name that leads out of the folder.
     """
     try:
-        content = read_json(run.images_file, MOST_OF_LIST)
+        content = read_json(run.images_file, MAX_LIST_BYTES)
         check_version(content, FORMAT_VERSION, run.images_file)
         files = {name: (bytes_, modified_ns) for name, bytes_, modified_ns in content["files"]}
-        if not all(isinstance(n, str) and is_within(n) and type(a) is type(b) is int for n, (a, b) in files.items()):
-            raise ValueError("it names what is no image of a folder")
+        if not all(isinstance(n, str) and is_safe_path(n) and type(a) is type(b) is int for n, (a, b) in files.items()):
+            raise ValueError("it names a file outside the folder of the images")
         return ImageList(files, [dict(change) for change in content["changes"]])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{run.images_file} cannot be read ({error}).", "Train under another --run.") from None
 
 
-NOT_KEPT = (
+COMMAND_ONLY_SETTINGS = (
     "resume", "accept_changes", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
-)  # of the command, not of the run  # fmt: skip
-ABSENT = {"held_out": 0, "rotate": 0.0}  # what runs did from before there were these settings
+)  # not in config.json  # fmt: skip
+OLD_RUN_DEFAULTS = {"held_out": 0, "rotate": 0.0}  # of runs that are older than these settings
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """All of it, read once by the command that needs it."""
+    """Content of config.json."""
 
-    settings: ResolvedSettings  # those of NOT_KEPT at their defaults; the folder of images may have gone
+    settings: ResolvedSettings  # COMMAND_ONLY_SETTINGS have their defaults; the image folder may no longer exist
     census: Mapping[str, Any]  # Census.summary, after decoding
     versions: Mapping[str, str | None]  # of simclr, python and libraries, by name
-    choices: tuple[Choice, ...] = ()  # the plan's
-    extended: tuple[int, ...] = ()  # the epochs that it was to have before it was given more
-    image_changes: Sequence[Mapping[str, int]] = ()  # see store.images
+    choices: tuple[Choice, ...] = ()  # of the plan
+    extended: tuple[int, ...] = ()  # the planned epochs before each extension
+    image_changes: Sequence[Mapping[str, int]] = ()  # as ImageList.changes
 
-    def described(self) -> dict[str, Any]:
-        """Return what config.json holds, but for the version of its format."""
+    def to_config(self) -> dict[str, Any]:
+        """Return the content of config.json without its format version."""
         versions = dict(self.versions)
         return {
             "simclr_version": versions.pop("simclr", None),
             "python": versions.pop("python", None),
             "versions": versions,
-            "settings": {name: value for name, value in self.settings.told().items() if name not in NOT_KEPT},
+            "settings": {
+                name: value for name, value in self.settings.to_json().items() if name not in COMMAND_ONLY_SETTINGS
+            },
             "extended": list(self.extended),
             "choices": [dataclasses.asdict(choice) for choice in self.choices],
             "census": self.census,
@@ -88,17 +90,17 @@ def read_run_info(run: RunFolder) -> RunInfo:
     """Read a run's config.json.
 
     Raises:
-        RunError: missing, damaged, of a newer version, or settings among it that are none, or are open still.
+        RunError: missing, damaged, of a newer version, or with unknown or unresolved settings.
     """
-    content = read_description(run.config_file, "Train a run with: simclr pretrain FOLDER")
+    content = read_config(run.config_file, "Train a run: simclr pretrain FOLDER")
     try:
-        kept = content["settings"]
-        if open_still := [name for name, value in kept.items() if value is None and name != "preset"]:
-            raise TypeError(f"{open_still[0]} is open still")
-        if "\0" in kept["images"]:
-            raise ValueError("its folder of images is none")
+        settings = content["settings"]
+        if unresolved := [name for name, value in settings.items() if value is None and name != "preset"]:
+            raise TypeError(f"{unresolved[0]} is not resolved")
+        if "\0" in settings["images"]:
+            raise ValueError("its folder of images is not a path")
         return RunInfo(
-            ResolvedSettings(**{**ABSENT, **kept, "images": Path(kept["images"])}),
+            ResolvedSettings(**{**OLD_RUN_DEFAULTS, **settings, "images": Path(settings["images"])}),
             dict(content.get("census", {})),
             {"simclr": content.get("simclr_version"), "python": content.get("python"), **content.get("versions", {})},
             tuple(Choice(**choice) for choice in content.get("choices", ())),

@@ -1,7 +1,7 @@
-"""Embeddings with the names of their rows, bound to the model that made them.
+"""Vectors files: embeddings with the names of their rows and the checksum of their model.
 
-Two files: NAME.npy, float32 (N, D), which any tool reads, and NAME.rows.json, which says what each row is, which model
-made it, and the checksum of the .npy, so that the two cannot be mixed up. (Other forms: store/exports.py.)
+NAME.npy, float32 (N, D), can be read by any tool. NAME.rows.json names the image of each row and the model, and has the
+checksum of the .npy, so that the two cannot be mixed up. store/exports.py has the other formats.
 """
 
 from __future__ import annotations
@@ -17,20 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.core.errors import RunError
-from simclr_cli.core.files import discard, write_file, write_json
-from simclr_cli.core.safe_read import MOST_OF_LIST, check_file, check_version, checksum_file, is_within, read_json
+from simclr_cli.core.files import try_remove_files, write_file, write_json
+from simclr_cli.core.safe_read import (
+    MAX_LIST_BYTES,
+    check_regular_file,
+    check_version,
+    checksum_file,
+    is_safe_path,
+    read_json,
+)
 
 FORMAT_VERSION = 1
-AGAIN = "Embed the images again."
-SELF_DESCRIBING = (".npz", ".parquet", ".safetensors")  # they hold names and all else themselves
-KEYS = {"vectors_checksum": str, "rows_checksum": str, "shape": list, "model_checksum": str, "normalized": bool,
-        "root": str,
-        "rows": list, "skipped": list, "source_fingerprint": str}  # fmt: skip
+REMEDY = "Embed the images again."
+SELF_DESCRIBING_FORMATS = (".npz", ".parquet", ".safetensors")  # with the names and the description in the file
+KEY_TYPES = {
+    "vectors_checksum": str, "rows_checksum": str, "shape": list, "model_checksum": str, "normalized": bool,
+    "root": str, "rows": list, "skipped": list, "source_fingerprint": str,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Rows of h and what they are of."""
+    """Rows of h with their names and description."""
 
     values: NDArray[np.float32]  # (N, D)
     rows: tuple[str, ...]  # N relative paths, sorted
@@ -41,46 +49,48 @@ class Vectors:
     skipped: tuple[Mapping[str, str], ...] = ()  # images without a row: name and reason
 
 
-def rows_file(out: Path) -> Path:
-    """What says what the rows of a file are: a description beside it, or the file itself where there is room in it."""
-    if out.suffix in SELF_DESCRIBING:
+def name_rows_file(out: Path) -> Path:
+    """Return the file with the description of `out`: a .rows.json, or `out` if its format has room for it."""
+    if out.suffix in SELF_DESCRIBING_FORMATS:
         return out
     return out.with_suffix(".rows.json") if out.suffix == ".npy" else out.with_name(f"{out.name}.rows.json")
 
 
 def write_vectors(out: Path, vectors: Vectors) -> None:
-    """Write both files."""
-    write_described(out, vectors, lambda s: np.lib.format.write_array(s, vectors.values, allow_pickle=False))
+    """Write a .npy and its .rows.json."""
+    write_with_description(out, vectors, lambda s: np.lib.format.write_array(s, vectors.values, allow_pickle=False))
 
 
-def write_described(out: Path, vectors: Vectors, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file of vectors and, beside it, what its rows are.
+def write_with_description(out: Path, vectors: Vectors, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a vectors file by `write`, and its .rows.json.
 
-    The description comes first, and until the file is in place it holds the last one too: at any moment one of the two
-    is that of the file.
+    The description is written first. Until the vectors file is in place it also holds the last description, so at any
+    moment one of the two matches the file.
     """
-    described = {**about(vectors), "rows_checksum": _checksum_rows(vectors.rows), "rows": list(vectors.rows)}
+    description = describe_vectors(vectors)
+    description |= {"rows_checksum": _checksum_rows(vectors.rows), "rows": list(vectors.rows)}
     try:
-        last = {name: value for name, value in _description(out).items() if name != "before"}
+        last_description = {name: value for name, value in _read_description(out).items() if name != "before"}
     except RunError:
-        last = None
+        last_description = None
 
-    def describe(file: Path) -> None:
-        described["vectors_checksum"] = checksum_file(file)
-        write_json(rows_file(out), described if last is None else {**described, "before": last})
+    def write_both_descriptions(file: Path) -> None:
+        description["vectors_checksum"] = checksum_file(file)
+        both = description if last_description is None else {**description, "before": last_description}
+        write_json(name_rows_file(out), both)
 
     try:
-        write_file(out, write, before=describe)
+        write_file(out, write, before_rename=write_both_descriptions)
     except BaseException:
         if not out.exists():
-            discard(rows_file(out))
+            try_remove_files(name_rows_file(out))
         raise
-    if last is not None:
-        write_json(rows_file(out), described)
+    if last_description is not None:
+        write_json(name_rows_file(out), description)
 
 
-def about(vectors: Vectors) -> dict[str, Any]:
-    """What can be said of vectors, but for the names of their rows, as JSON can hold it."""
+def describe_vectors(vectors: Vectors) -> dict[str, Any]:
+    """Return the description of vectors as JSON, without the names of their rows."""
     return {
         "format_version": FORMAT_VERSION,
         "shape": list(vectors.values.shape),
@@ -92,81 +102,82 @@ def about(vectors: Vectors) -> dict[str, Any]:
     }
 
 
-def shard_file(out: Path, number: int, count: int) -> Path:
-    """The `number`th, from 0, of `count` files instead of one."""
+def name_shard_file(out: Path, number: int, count: int) -> Path:
+    """Return the path of the shard `number`, from 0."""
     return out.with_name(f"{out.stem}-{number:05}-of-{count:05}{out.suffix}")
 
 
-def shards_file(out: Path) -> Path:
-    """The list of the files that stand for a .npy."""
+def name_shard_list(out: Path) -> Path:
+    """Return the path of the list of shards."""
     return out.with_suffix(".shards.json")
 
 
 def write_shards(out: Path, shards: Sequence[tuple[Path, int]]) -> None:
-    """List files of vectors, each with its rows, in order; every one is described by its own .rows.json."""
+    """Write the list of shards: file and number of rows of each, in order; each has its own .rows.json."""
     files = [{"file": path.name, "rows": rows, "vectors_checksum": checksum_file(path)} for path, rows in shards]
     total = sum(rows for _, rows in shards)
-    write_json(shards_file(out), {"format_version": FORMAT_VERSION, "rows": total, "shards": files})
+    write_json(name_shard_list(out), {"format_version": FORMAT_VERSION, "rows": total, "shards": files})
 
 
 def read_vectors(out: Path, *, model_checksum: str) -> Vectors:
-    """Open vectors (memory-mapped), which must be of this model.
+    """Open vectors, memory-mapped.
 
     Raises:
-        RunError: missing, damaged, the two files not of one writing, or vectors of another model.
+        RunError: missing, damaged, without a matching description, or of another model.
     """
-    description = _description(out)
-    made_by, rows = description["model_checksum"], tuple(description["rows"])
-    if made_by != model_checksum:
+    description = _read_description(out)
+    vectors_model, rows = description["model_checksum"], tuple(description["rows"])
+    if vectors_model != model_checksum:
         raise RunError(
-            f"{out} holds vectors of another model ({made_by[:12]}, not {model_checksum[:12]}).",
+            f"{out} holds vectors of another model ({vectors_model[:12]}, not {model_checksum[:12]}).",
             "Embed the images again with this run.",
         )
-    if not _is_of(description, out) or _checksum_rows(rows) != description["rows_checksum"]:
-        raise RunError(f"{out} and {rows_file(out)} do not belong together.", AGAIN)
+    if not _matches_file(description, out) or _checksum_rows(rows) != description["rows_checksum"]:
+        raise RunError(f"{out} and {name_rows_file(out)} do not belong together.", REMEDY)
     try:
         values = np.load(out, mmap_mode="r", allow_pickle=False)
         shape = list(values.shape)
         if values.dtype != np.float32 or not shape == description["shape"] == [len(rows), *shape[1:]]:
-            raise ValueError("it does not hold the rows that it says")
-    except Exception as error:  # numpy's reader of headers has many ways to fail
-        raise RunError(f"{out} cannot be read ({error}).", AGAIN) from None
+            raise ValueError("its shape or dtype differs from the description")
+    except Exception as error:  # numpy raises many types for a damaged header
+        raise RunError(f"{out} cannot be read ({error}).", REMEDY) from None
     return Vectors(
         values=values,
         rows=rows,
         root=description["root"],
-        model_checksum=made_by,
+        model_checksum=vectors_model,
         normalized=description["normalized"],
         source_fingerprint=description["source_fingerprint"],
         skipped=tuple(description["skipped"]),
     )
 
 
-def _description(out: Path) -> dict[str, Any]:
-    path = rows_file(out)
+def _read_description(out: Path) -> dict[str, Any]:
+    path = name_rows_file(out)
     try:
-        description = check_version(read_json(path, MOST_OF_LIST), FORMAT_VERSION, path)
-        if isinstance(description.get("before"), dict) and not _is_of(description, out):
-            description = description["before"]  # the file that the newer one is of was never put in place
-        if any(not isinstance(description.get(key), kind) for key, kind in KEYS.items()):
-            raise ValueError("it does not describe vectors")
-        if not all(isinstance(name, str) and is_within(name) for name in description["rows"]):
+        description = check_version(read_json(path, MAX_LIST_BYTES), FORMAT_VERSION, path)
+        if isinstance(description.get("before"), dict) and not _matches_file(description, out):
+            description = description["before"]  # the vectors file of the newer description was never put in place
+        if any(not isinstance(description.get(key), kind) for key, kind in KEY_TYPES.items()):
+            raise ValueError("it is no description of vectors")
+        if not all(isinstance(name, str) and is_safe_path(name) for name in description["rows"]):
             raise ValueError("it names files outside the folder of the images")
     except FileNotFoundError:
-        raise RunError(f"There is no {path} beside {out}.", AGAIN) from None
+        raise RunError(f"There is no {path} for {out}.", REMEDY) from None
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}).", AGAIN) from None
+        raise RunError(f"{path} cannot be read ({error}).", REMEDY) from None
     return description
 
 
-def _is_of(description: Mapping[str, Any], out: Path) -> bool:
+def _matches_file(description: Mapping[str, Any], out: Path) -> bool:
+    """Return whether the checksum of a vectors file is that of its description."""
     try:
-        check_file(out)
+        check_regular_file(out)
         return checksum_file(out) == description.get("vectors_checksum")
     except (OSError, ValueError):
         return False
 
 
 def _checksum_rows(rows: tuple[str, ...]) -> str:
-    """SHA-256 of the names in their order: a swapped name would be a wrong answer."""
+    """Return the SHA-256 of the names in order, to detect swapped names."""
     return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()

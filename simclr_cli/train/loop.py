@@ -1,4 +1,4 @@
-"""Training itself: Algorithm 1 as a loop over batches, from the newest checkpoint to the last epoch."""
+"""The training loop: Algorithm 1 over batches, from the newest checkpoint to the last epoch."""
 
 from __future__ import annotations
 
@@ -8,206 +8,245 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
-from simclr_cli.core.distributed import Ranks
+from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
-from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, TrainingBegun, ValidationMetrics
+from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
 from simclr_cli.core.seeds import Purpose, seeded
-from simclr_cli.encode.load import start_encoder
+from simclr_cli.encode.load import create_initial_encoder
 from simclr_cli.engine.encoder import synchronize_norms
 from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate, set_learning_rate
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
-from simclr_cli.images.loader import Batches
+from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import write_epochs
-from simclr_cli.store.run import RunFolder
-from simclr_cli.train.outcome import TELL_SECONDS, keep_what_is_good, read_losses
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.monitor import Monitor
+from simclr_cli.train.outcome import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
 from simclr_cli.train.step import Step
 
 
-def build_model(chosen: ResolvedSettings) -> SimCLR:
-    """Encoder and head as they are before the first step: a function of the settings alone."""
-    encoder = start_encoder(chosen.backbone, chosen.weights, chosen.image_size, chosen.seed)
-    with seeded(chosen.seed, Purpose.HEAD):
-        head = ProjectionHead(encoder.width, layers=chosen.head_layers, dimensions=chosen.projection_dimensions)
+def build_model(settings: ResolvedSettings) -> SimCLR:
+    """Build encoder and projection head as they are before the first step: a function of the settings alone."""
+    encoder = create_initial_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed)
+    with seeded(settings.seed, Purpose.HEAD):
+        head = ProjectionHead(encoder.width, layers=settings.head_layers, dimensions=settings.projection_dimensions)
     return SimCLR(encoder, head)
 
 
-def train(
-    model: SimCLR,
-    batches: Batches,
-    chosen: ResolvedSettings,
-    run: RunFolder,
-    report: Report,
-    *,
-    groups: Tensor | None = None,
-    shrunk: Callable[[int], None] = lambda _: None,
-    look: Callable[[SimCLR, int], tuple[ValidationMetrics | None, float | None]] = lambda *_: (None, None),
-) -> list[dict[str, Any]]:
-    """Train `model` in place, on the device that it is on.
+class Training:
+    """A training of `model` in place, on its device, that any thread can save (`core.events.Saveable`).
 
-    What happens in a step follows from (seed, step) alone, so a resumed run repeats nothing and skips nothing. A GPU is
-    waited for once a second, to say how it goes. Of several processes the first one saves; all stop at the same step.
-
-    Args:
-        groups: one for every image of the census (see contrastive_loss).
-        shrunk: told of a smaller micro-batch, after the memory was too small for one.
-        look: measures the model after an epoch (see Monitor.look).
-
-    Returns:
-        A row an epoch (see EpochDone).
+    Everything in a step follows from (seed, step) alone, so a resumed run repeats nothing and skips nothing. The host
+    waits for a GPU once a second, to report the loss. Of several processes the main one saves; all stop at the same
+    step.
 
     Raises:
-        TrainingError: the loss is not finite; the last checkpoint stands.
-        MachineError: the memory is too small for the smallest micro-batch.
-        Interrupted: raised by `report`, and again from here after saving.
-
-    With TrainingBegun `report` is given what saves the last whole step from any thread, while the next is under way.
+        MachineError: the processes see different checkpoints.
     """
-    ranks = batches.ranks
-    if not ranks.alone and batches.device.type == "cuda":
-        synchronize_norms(model.encoder)
-    optimizer = create_optimizer(model, chosen.optimizer, weight_decay=chosen.weight_decay)
-    steps, total = batches.steps_per_epoch, chosen.epochs * batches.steps_per_epoch
-    peak = peak_learning_rate(chosen.learning_rate, chosen.lr_rule, chosen.batch_size)
-    rate_of = Schedule(peak, total, chosen.warmup_epochs * steps)
-    metrics: list[dict[str, Any]] = []  # a row for every epoch done
-    losses: list[float] = []  # one for every step done of the epoch under way, but for those not read yet
-    fingerprint = batches.decoded.census.fingerprint
-    begun_again = False
-    if found := load_checkpoint(run.checkpoints):
-        model.load_state_dict(found.model)
-        optimizer.load_state_dict(found.optimizer)
-        begun_again = bool(found.losses) and found.images != fingerprint  # its steps were other batches
-        metrics, losses = found.metrics, [] if begun_again else found.losses
-        if ranks.first and metrics:
-            write_epochs(run, metrics)
-    saved, last_save = (len(metrics), len(losses)), time.monotonic()
-    start = len(metrics) * steps + len(losses)
-    if len(set(ranks.collect(start))) > 1:
-        raise MachineError(
-            f"The processes of this run do not all see its checkpoint in {run.checkpoints}.",
-            "Put --runs on a disk that all the machines share.",
-        )
 
-    def save() -> int:
-        nonlocal saved, last_save
-        with step_of.whole() as model_state:
-            every = losses + [float(loss) for loss in step_of.losses]
-            done = len(metrics), len(every)
-            if done != saved and all(map(math.isfinite, every)):
-                if ranks.first:
-                    step = done[0] * steps + done[1]
-                    state = Checkpoint(step, model_state, optimizer.state_dict(), metrics, every, fingerprint)
-                    save_checkpoint(run.checkpoints, state)
-                saved = done
-            last_save = time.monotonic()
-            return saved[0] * steps + saved[1]
+    def __init__(
+        self,
+        model: SimCLR,
+        job: TrainingJob,
+        report: Report,
+        stop: StopController | None = None,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.model, self.job, self.report, self.monitor = model, job, report, monitor
+        self.stop = stop or StopController()
+        self.settings, self.batches, self.processes = job.settings, job.batches, job.batches.process_group
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        if not self.processes.is_single and self.batches.device.type == "cuda":
+            synchronize_norms(model.encoder)
+        self.optimizer = create_optimizer(model, self.settings.optimizer, weight_decay=self.settings.weight_decay)
+        peak = peak_learning_rate(self.settings.learning_rate, self.settings.lr_rule, self.settings.batch_size)
+        warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
+        self.learning_rate = Schedule(peak, job.total_steps, warmup_steps)
+        self.metrics: list[dict[str, Any]] = []  # a row for every finished epoch
+        self._restarts_epoch = False  # since the images have changed, and its steps had other batches
+        losses = self._load_checkpoint()
+        self._saved, self._save_time = (len(self.metrics), len(losses)), time.monotonic()
+        self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read
+        self.start = len(self.metrics) * self.steps_per_epoch + len(losses)
+        if len(set(self.processes.all_gather_object(self.start))) > 1:
+            raise MachineError(
+                f"The processes of this run do not all see its checkpoint in {job.run.checkpoint_folder}.",
+                "Put --runs on a disk that all the machines share.",
+            )
+        if self.settings.resume and self.start < job.total_steps:
+            self._report_resume()
+        self.model.train()
+        self.step = Step(
+            model, self.optimizer, self.settings, report,
+            losses=losses, groups=job.groups, process_group=self.processes,
+        )  # fmt: skip
+        self.losses = self.step.losses
 
-    def stopped(kind: type[Interrupted]) -> Interrupted:
-        return kind(f"Stopped after step {save()} of {total}; all of it is saved.", f"Go on with: {run.resume_command}")
+    def _load_checkpoint(self) -> list[float]:
+        """Continue from the newest checkpoint, and return the losses of the steps that its epoch has done."""
+        checkpoint = load_checkpoint(self.job.run.checkpoint_folder)
+        if checkpoint is None:
+            return []
+        self.model.load_state_dict(checkpoint.model)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.metrics = checkpoint.metrics
+        if self.processes.is_main and self.metrics:
+            write_epochs(self.job.run, self.metrics)
+        self._restarts_epoch = bool(checkpoint.losses) and checkpoint.census_fingerprint != self._fingerprint
+        return [] if self._restarts_epoch else checkpoint.losses
 
-    def failed(step: int, loss: float) -> str:
-        return keep_what_is_good(run, model, batches, step, loss) if ranks.first else ""
+    @property
+    def _fingerprint(self) -> str:
+        return self.batches.decoded.census.fingerprint
 
-    if chosen.resume and start < total:
-        why = " The images are no longer those that it was of, so this epoch begins again." if begun_again else ""
-        report(Note(f"Going on after step {start} of {total}, in epoch {len(metrics) + 1} of {chosen.epochs}.{why}"))
-    model.train()
-    step_of = Step(model, optimizer, chosen, report, groups=groups, ranks=ranks)
-    unread = step_of.losses  # still on the device
-    if stop := _tell(report, TrainingBegun(save, stopped)):
-        raise stopped(type(stop)) from None
-    told = time.monotonic()
-    pause = 1  # steps from one look at the losses to the next
-    with contextlib.closing(_updates(step_of, batches, start, total, rate_of, report, shrunk)) as coming:
-        for epoch in range(len(metrics), chosen.epochs):
-            began, first = time.perf_counter(), len(losses)
-            speed = 0.0  # of an epoch that was stopped after its last step
-            for step in itertools.islice(coming, steps - first):
-                done = len(losses) + len(unread)
-                if done < steps and len(unread) < pause:
-                    continue
-                read = read_losses(unread, step, total, epoch, failed)
-                with step_of.lock:
-                    losses += read
-                    unread.clear()
-                speed = (done - first) * chosen.batch_size / (time.perf_counter() - began)
-                stop = _tell(report, StepDone(epoch + 1, chosen.epochs, done, steps, losses[-1], speed))
-                pause = 1 if batches.device.type == "cpu" else _pause(len(read), time.monotonic() - told)
-                stop, pause = _agree(ranks, stop, pause)
-                told = time.monotonic()
-                if stop:
-                    break
-                if done < steps and told - last_save > chosen.checkpoint_seconds:
-                    save()
-            if len(losses) == steps:  # a stop at the last step leaves a whole epoch
-                seconds = time.perf_counter() - began
-                seen = look(model, epoch + 1) if ranks.first else (None, None)
-                rate = rate_of((epoch + 1) * steps - 1)
-                row = EpochDone(epoch + 1, statistics.fmean(losses), rate, speed, seconds, *seen)
-                rows = [*metrics, dataclasses.asdict(row)]
-                if ranks.first:
-                    write_epochs(run, rows)
-                stop = _agree(ranks, _tell(report, row) or stop, pause)[0]
-                with step_of.lock:
-                    metrics, losses = rows, []
+    def _report_resume(self) -> None:
+        reason = " The images have changed since, so this epoch starts over." if self._restarts_epoch else ""
+        epoch = f"epoch {len(self.metrics) + 1} of {self.settings.epochs}"
+        self.report(Note(f"Resuming after step {self.start} of {self.job.total_steps}, in {epoch}.{reason}"))
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the last epoch.
+
+        Returns:
+            A row per epoch (see EpochDone).
+
+        Raises:
+            TrainingError: the loss is not finite; the last checkpoint stays as it is.
+            MachineError: the memory is too small for a micro-batch of one image.
+            Interrupted: requested through the StopController or raised by `report`; everything is saved.
+        """
+        if self.stop.request is not None:
+            raise self.save_and_interrupt(type(self.stop.request)) from None
+        with contextlib.closing(self._update()) as updates:
+            for epoch in range(len(self.metrics), self.settings.epochs):
+                self._run_epoch(epoch, updates)
+        return self.metrics
+
+    def _run_epoch(self, epoch: int, updates: Iterator[int]) -> None:
+        """Do the rest of an epoch, from 0, and save where it is time to."""
+        start_time, steps_before = time.perf_counter(), len(self.losses)
+        speed = 0.0  # images per second; of an epoch that was stopped after its last step
+        stop: Interrupted | None = None
+        for step in itertools.islice(updates, self.steps_per_epoch - steps_before):
+            steps_done = len(self.losses)
+            if steps_done < self.steps_per_epoch and len(self.losses.unread) < self._read_interval:
+                continue
+            steps_read = self._read_losses(step, epoch)
+            speed = (steps_done - steps_before) * self.settings.batch_size / (time.perf_counter() - start_time)
+            stop = self._report_step(epoch, steps_done, steps_read, speed)
             if stop:
-                raise stopped(type(stop)) from None
-            if time.monotonic() - last_save > chosen.checkpoint_seconds or epoch + 1 == chosen.epochs:
-                save()
-    return metrics
+                break
+            if steps_done < self.steps_per_epoch and self._read_time - self._save_time > self._save_seconds:
+                self.save()
+        if len(self.losses) == self.steps_per_epoch:  # a stop at the last step leaves a whole epoch
+            stop = self._finish_epoch(epoch, speed, time.perf_counter() - start_time, stop)
+        if stop:
+            raise self.save_and_interrupt(type(stop)) from None
+        if time.monotonic() - self._save_time > self._save_seconds or epoch + 1 == self.settings.epochs:
+            self.save()
+
+    @property
+    def _save_seconds(self) -> float:
+        return self.settings.checkpoint_seconds
+
+    def _read_losses(self, step: int, epoch: int) -> int:
+        """Read the losses up to `step` from the device, and return how many there were."""
+        losses = read_losses(self.losses.unread, step, self.job.total_steps, epoch, self._keep_last_good_weights)
+        with self.step.lock:
+            self.losses.mark_read(losses)
+        return len(losses)
+
+    def _keep_last_good_weights(self, step: int, loss: float) -> str:
+        return keep_last_good_weights(self.job, self.model, step, loss) if self.processes.is_main else ""
+
+    def _report_step(self, epoch: int, steps_done: int, steps_read: int, speed: float) -> Interrupted | None:
+        """Report the newest loss, agree with the other processes on a stop, and set the next step to read at."""
+        event = StepDone(epoch + 1, self.settings.epochs, steps_done, self.steps_per_epoch, self.losses.read[-1], speed)
+        stop = _report_unless_stopped(self.report, event)
+        on_cpu = self.batches.device.type == "cpu"
+        interval = 1 if on_cpu else _choose_interval(steps_read, time.monotonic() - self._read_time)
+        stop, self._read_interval = _agree(self.processes, stop, interval)
+        self._read_time = time.monotonic()
+        return stop
+
+    def _finish_epoch(self, epoch: int, speed: float, seconds: float, stop: Interrupted | None) -> Interrupted | None:
+        """Measure the model, write and report the epoch's row, and agree with the other processes on a stop."""
+        measures = self.monitor is not None and self.processes.is_main
+        validation, knn = self.monitor.measure(self.model, epoch + 1) if measures and self.monitor else (None, None)
+        rate = self.learning_rate((epoch + 1) * self.steps_per_epoch - 1)
+        row = EpochDone(epoch + 1, statistics.fmean(self.losses.read), rate, speed, seconds, validation, knn)
+        rows = [*self.metrics, dataclasses.asdict(row)]
+        if self.processes.is_main:
+            write_epochs(self.job.run, rows)
+        stop, _ = _agree(self.processes, _report_unless_stopped(self.report, row) or stop, self._read_interval)
+        with self.step.lock:
+            self.metrics = rows
+            self.losses.clear()
+        return stop
+
+    def save(self) -> int:
+        """Save the last whole step, unless it is saved or its loss is not finite; return the number of steps saved."""
+        with self.step.hold_last_step() as model_state:
+            losses = self.losses.read_all()
+            position = len(self.metrics), len(losses)
+            if position != self._saved and all(map(math.isfinite, losses)):
+                if self.processes.is_main:
+                    step = position[0] * self.steps_per_epoch + position[1]
+                    state = self.optimizer.state_dict()
+                    checkpoint = Checkpoint(step, model_state, state, self.metrics, losses, self._fingerprint)
+                    save_checkpoint(self.job.run.checkpoint_folder, checkpoint)
+                self._saved = position
+            self._save_time = time.monotonic()
+            return self._saved[0] * self.steps_per_epoch + self._saved[1]
+
+    def save_and_interrupt(self, kind: type[Interrupted]) -> Interrupted:
+        """Save the last whole step, and return the error that ends the training."""
+        saved = f"Stopped after step {self.save()} of {self.job.total_steps}; all of it is saved."
+        return kind(saved, f"Resume with: {self.job.run.resume_command}")
+
+    def _update(self) -> Generator[int, None, None]:
+        """Yield each step from `start` on once it is done.
+
+        A step that runs out of memory is done again in smaller micro-batches, and so are those that follow.
+        """
+        start, micro_batch = self.start, self.settings.micro_batch
+        while True:
+            with contextlib.closing(self.batches.load(start, self.job.total_steps, micro_batch)) as batches:
+                for batch in batches:
+                    set_learning_rate(self.optimizer, self.learning_rate(batch.step))
+                    try:
+                        self.step(batch)
+                    except RuntimeError as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        break
+                    start = batch.step + 1
+                    yield batch.step
+                else:
+                    return
+            micro_batch = _halve_micro_batch(self.batches, micro_batch, start, self.report)  # its memory is free here
+            self.job.record_micro_batch(micro_batch)
 
 
-def _updates(
-    step_of: Step,
-    batches: Batches,
-    start: int,
-    total: int,
-    rate_of: Schedule,
-    report: Report,
-    shrunk: Callable[[int], None],
-) -> Generator[int, None, None]:
-    """The steps from `start` to before `total`, each done when it is asked for.
-
-    A step that the memory was too small for is done again in smaller micro-batches, and so are those that follow.
-    """
-    most = step_of.chosen.micro_batch
-    while True:
-        with contextlib.closing(batches.run(start, total, most)) as coming:
-            for batch in coming:
-                set_learning_rate(step_of.optimizer, rate_of(batch.step))
-                try:
-                    step_of(batch)
-                except RuntimeError as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    break
-                start = batch.step + 1
-                yield batch.step
-            else:
-                return
-        most = _smaller(batches, most, start, report)  # here what the failed step held is free again
-        shrunk(most)
-
-
-def _smaller(batches: Batches, most: int | None, step: int, report: Report) -> int:
-    """Half of the micro-batch that the memory was too small for."""
-    largest: int = max(part.stop - part.start for part in batches.parts(most))
+def _halve_micro_batch(batches: BatchLoader, micro_batch: int | None, step: int, report: Report) -> int:
+    """Return half of the micro-batch that did not fit into memory."""
+    largest: int = max(part.stop - part.start for part in batches.micro_batches(micro_batch))
     half = largest // 2
-    remedy = "Give a smaller --image-size or --backbone, or close what else is running."
     if largest == 1:
-        raise MachineError("The memory is too small to train on a single image at a time.", remedy)
-    if not batches.ranks.alone:
+        raise MachineError(
+            "The memory is too small to train on a single image at a time.",
+            "Set a smaller --image-size or --backbone, or close other programs.",
+        )
+    if not batches.process_group.is_single:
         raise MachineError(
             f"The memory of a device is too small for a micro-batch of {largest} images.",
-            f"Go on with --resume --micro-batch {half}.",
+            f"Run again with --resume --micro-batch {half}.",
         )
     if batches.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -216,23 +255,26 @@ def _smaller(batches: Batches, most: int | None, step: int, report: Report) -> i
     return half
 
 
-def _pause(steps: int, seconds: float) -> int:
-    """How many steps take TELL_SECONDS, by the last ones: a number, so that all processes look at the same step."""
-    return max(1, int(steps * TELL_SECONDS / max(seconds, 1e-3)))
+def _choose_interval(steps: int, seconds: float) -> int:
+    """Return how many steps take LOSS_READ_SECONDS, at the pace of the last ones.
+
+    A number of steps, not a time, so that all processes read at the same step.
+    """
+    return max(1, int(steps * LOSS_READ_SECONDS / max(seconds, 1e-3)))
 
 
-def _agree(ranks: Ranks, stop: Interrupted | None, pause: int) -> tuple[Interrupted | None, int]:
-    """What all processes do: stop if any of them is to, and look at the losses when the first one does."""
-    if ranks.alone:
-        return stop, pause
-    said = ranks.collect([stop.exit_code if stop else 0, pause])
-    code = max(code for code, _ in said)
+def _agree(processes: ProcessGroup, stop: Interrupted | None, interval: int) -> tuple[Interrupted | None, int]:
+    """Agree among all processes: stop if any is asked to, and read losses when the main one does."""
+    if processes.is_single:
+        return stop, interval
+    answers = processes.all_gather_object([stop.exit_code if stop else 0, interval])
+    code = max(code for code, _ in answers)
     kind = Terminated if code == Terminated.exit_code else Interrupted
-    return (stop or kind("Stopped.", "") if code else None), said[0][1]
+    return (stop or kind("Stopped.", "") if code else None), answers[0][1]
 
 
-def _tell(report: Report, event: Event) -> Interrupted | None:
-    """Report an event; what asks for a stop is handed over, for there is something to save first."""
+def _report_unless_stopped(report: Report, event: Event) -> Interrupted | None:
+    """Report an event; return a request to stop instead of raising it, since there is something to save first."""
     try:
         report(event)
     except Interrupted as stop:

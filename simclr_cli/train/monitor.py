@@ -1,7 +1,7 @@
-"""Looking on while a run trains: health on images kept out of it, and kNN where the folders are classes.
+"""Metrics measured while a run trains: without labels on held-out images, and kNN accuracy where folders are classes.
 
-All of it takes under 2 % of the training's time, by counting: a training step is worth 6 views forward for each image
-(two views, and a backward pass of twice the forward's cost).
+All of it takes under 2 % of the training's time, by counting: a training step costs 6 forward views per image (two
+views, and a backward pass of twice the forward's cost).
 """
 
 from __future__ import annotations
@@ -14,101 +14,103 @@ from numpy.typing import NDArray
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.events import ValidationMetrics
-from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
+from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
 from simclr_cli.encode.embed import embed_views
-from simclr_cli.engine.augment import centre_crop, make_view
+from simclr_cli.engine.augment import create_center_crop, make_view
 from simclr_cli.engine.metrics import (
     alignment,
+    compute_percentage,
     effective_rank,
-    found_other_view,
-    normalized,
-    percent,
-    similarities,
+    mean_similarities,
+    normalize_views,
     uniformity,
+    view_retrieval_accuracy,
 )
 from simclr_cli.engine.probes import knn_votes
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
-from simclr_cli.images.labels import stratified
+from simclr_cli.images.labels import split_stratified
 
-LEAST, MOST = 32, 256  # images that health is measured on
-HEALTH_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
-KNN_MOST = 1000  # images
-KNN_TEST = 0.2  # share of them that is told by the others
+MIN_IMAGES, MAX_IMAGES = 32, 256  # that the metrics without labels are measured on
+VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
+MAX_KNN_IMAGES = 1000
+KNN_TEST_SHARE = 0.2  # of them
 NEIGHBORS, TEMPERATURE = 20, 0.07
-AT_ONCE = 128  # images
+IMAGES_PER_BATCH = 128
 
 
-def kept_out(count: int, held_out: int, seed: int) -> NDArray[np.int64]:
-    """Rows of `count` images that are kept out of training, sorted: a function of the seed."""
-    return np.sort(numpy_generator(seed, Purpose.HELD_OUT).permutation(count)[:held_out])
+def draw_held_out(count: int, held_out: int, seed: int) -> NDArray[np.int64]:
+    """Draw `held_out` of `count` images; return their rows, sorted: a function of the seed."""
+    return np.sort(create_numpy_generator(seed, Purpose.HELD_OUT).permutation(count)[:held_out])
 
 
 class Monitor:
-    """Measures a model in training, without disturbing it."""
+    """Measures of a model in training, taken without disturbing it."""
 
-    def __init__(self, decoded: DecodedImages, out: NDArray[np.int64], chosen: ResolvedSettings) -> None:
-        """out: rows of `decoded` that are kept out of training; where there are none, some of the others serve."""
-        self.decoded, self.chosen = decoded, chosen
-        self.held_out = len(out) > 0
-        count = len(decoded)
-        some = numpy_generator(chosen.seed, Purpose.HEALTH).permutation(count)
-        self.rows = out[:MOST] if self.held_out else np.sort(some[: max(LEAST, min(MOST, count // 25))])
-        trained = count - len(out)
-        self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * HEALTH_SHARE)))
-        self.labeled = np.sort(some[:KNN_MOST]) if decoded.census.classes else some[:0]
-        self.knn_every = max(1, math.ceil(len(self.labeled) / (6 * trained * KNN_SHARE)))
+    def __init__(self, images: DecodedImages, held_out: NDArray[np.int64], settings: ResolvedSettings) -> None:
+        """Choose images and epochs to measure; held_out: rows of `images`; if empty, training images are measured."""
+        self.images, self.settings = images, settings
+        self.has_held_out = len(held_out) > 0
+        count = len(images)
+        order = create_numpy_generator(settings.seed, Purpose.VALIDATION).permutation(count)
+        sample = np.sort(order[: max(MIN_IMAGES, min(MAX_IMAGES, count // 25))])
+        self.rows = held_out[:MAX_IMAGES] if self.has_held_out else sample
+        trained = count - len(held_out)
+        self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))  # epochs
+        self.labeled_rows = np.sort(order[:MAX_KNN_IMAGES]) if images.census.classes else order[:0]
+        self.knn_every = max(1, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
 
-    def look(self, model: SimCLR, epoch: int) -> tuple[ValidationMetrics | None, float | None]:
-        """Return ValidationMetrics and kNN accuracy in percent after `epoch` epochs; None for what is not measured."""
-        last = epoch == self.chosen.epochs
-        health = last or epoch % self.every == 0 or epoch == 1
-        knn = len(self.labeled) > 0 and (last or epoch % self.knn_every == 0)
+    def measure(self, model: SimCLR, epoch: int) -> tuple[ValidationMetrics | None, float | None]:
+        """Measure metrics without labels and kNN accuracy after `epoch` epochs; None for what is not measured then."""
+        is_last = epoch == self.settings.epochs
+        measures_validation = is_last or epoch % self.every == 0 or epoch == 1
+        measures_knn = len(self.labeled_rows) > 0 and (is_last or epoch % self.knn_every == 0)
         model.eval()
         try:
             with torch.inference_mode():
-                return self.validation(model) if health else None, self.knn(model) if knn else None
+                validation = self.measure_validation(model) if measures_validation else None
+                return validation, self.measure_knn_accuracy(model) if measures_knn else None
         finally:
             model.train()
 
-    def validation(self, model: SimCLR) -> ValidationMetrics | None:
-        """By two views of each image, the same ones every time; None if what comes out is not finite.
+    def measure_validation(self, model: SimCLR) -> ValidationMetrics | None:
+        """Measure by two views of each image, the same ones every time; None if the model's output is not finite.
 
-        Training goes by the loss: looking on must not end it.
+        Then the training fails by its loss, not by its monitor.
         """
-        draw = torch_generator(self.chosen.seed, Purpose.HEALTH)
-        h = embed_views(model.encoder, self.chosen, self.decoded, self.rows, draw).flatten(0, 1)  # (2N, width)
+        draw = create_torch_generator(self.settings.seed, Purpose.VALIDATION)
+        h = embed_views(model.encoder, self.settings, self.images, self.rows, draw).flatten(0, 1)  # (2N, width)
         z = model.head(h)
         if not (h.isfinite().all() and z.isfinite().all()):
             return None
-        (h_a, h_b), (z_a, z_b) = normalized(h), normalized(z)
-        positive, negative = similarities(z_a, z_b)
+        (h_a, h_b), (z_a, z_b) = normalize_views(h), normalize_views(z)
+        positive, negative = mean_similarities(z_a, z_b)
         return ValidationMetrics(
             alignment=alignment(z_a, z_b),
             uniformity=(uniformity(z_a) + uniformity(z_b)) / 2,
             rank_h=effective_rank(h.cpu()),
             rank_z=effective_rank(z.cpu()),
-            view_retrieval_accuracy=found_other_view(h_a, h_b),
+            view_retrieval_accuracy=view_retrieval_accuracy(h_a, h_b),
             positive_similarity=positive,
             negative_similarity=negative,
             images=len(self.rows),
-            held_out=self.held_out,
+            held_out=self.has_held_out,
         )
 
-    def knn(self, model: SimCLR) -> float:
-        """A sample of the images, a fifth of it told by the classes of the rest."""
-        labels = np.unique(self.decoded.census.labels, return_inverse=True)[1][self.labeled]
-        sizes = torch.from_numpy(self.decoded.sizes[self.labeled])
-        whole = centre_crop(sizes, model.encoder.spec.crop)
-        size, parts = self.chosen.image_size, []
-        for start in range(0, len(labels), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            pixels = torch.from_numpy(self.decoded.read(self.labeled[part])).to(model.encoder.mean.device)
-            parts.append(model.encoder(make_view(pixels, sizes[part], whole[part], size)).float())
-        h, truth = torch.cat(parts), torch.from_numpy(labels).to(parts[0].device)
-        test = torch.from_numpy(stratified(labels, KNN_TEST, self.chosen.seed)).to(h.device)
+    def measure_knn_accuracy(self, model: SimCLR) -> float:
+        """Measure in percent on a fifth of a sample, by the classes of the rest."""
+        labels = np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
+        sizes = torch.from_numpy(self.images.sizes[self.labeled_rows])
+        crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
+        size, batches = self.settings.image_size, []
+        for start in range(0, len(labels), IMAGES_PER_BATCH):
+            part = slice(start, start + IMAGES_PER_BATCH)
+            pixels = torch.from_numpy(self.images.read(self.labeled_rows[part])).to(model.encoder.mean.device)
+            batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], size)).float())
+        h, classes = torch.cat(batches), torch.from_numpy(labels).to(batches[0].device)
+        is_test = torch.from_numpy(split_stratified(labels, KNN_TEST_SHARE, self.settings.seed)).to(h.device)
         (votes,) = knn_votes(
-            h[~test], truth[~test], h[test],
-            neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(truth.max()) + 1,
+            h[~is_test], classes[~is_test], h[is_test],
+            neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(classes.max()) + 1,
         )  # fmt: skip
-        return percent(votes.argmax(dim=1) == truth[test])
+        return compute_percentage(votes.argmax(dim=1) == classes[is_test])

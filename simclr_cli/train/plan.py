@@ -3,137 +3,175 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
 from simclr_cli.api import PreviewSettings, ResolvedSettings
-from simclr_cli.api.views import LARGEST_ON_CPU, LARGEST_ON_GPU, PRESETS, ResolvedPreview, ResolvedViews
+from simclr_cli.api.views import MAX_AUTO_SIZE_ON_CPU, MAX_AUTO_SIZE_ON_GPU, PRESETS, ResolvedPreview, ResolvedViews
 from simclr_cli.core.errors import InputError, SettingsError
-from simclr_cli.core.events import Choice, gigabytes
-from simclr_cli.engine.encoder import SMALL_IMAGE
+from simclr_cli.core.events import Choice
+from simclr_cli.core.text import format_gigabytes
+from simclr_cli.engine.encoder import SMALL_IMAGE_SIZE
 from simclr_cli.engine.optim import peak_learning_rate
 from simclr_cli.images.threads import count_workers
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
-MEMORY_SHARE = 0.6  # of what is free, that the images of a micro-batch may take
-TAKEN_OVER_KEPT = 1.5  # of a step: all that it takes, over what it keeps from forward to backward
-COMPILE_PAYS = 600  # seconds of training from which on torch.compile's minute pays, at a gain of a tenth
-HELD_OUT_FROM, HELD_OUT_ONE_IN, HELD_OUT_MOST = 640, 25, 256  # images
-OF_SMALL = f"the paper's at {SMALL_IMAGE} px and below (CIFAR-10)"
-OF_LARGE = f"the paper's above {SMALL_IMAGE} px (ImageNet)"
+MEMORY_SHARE = 0.6  # of the free memory, that the images of a micro-batch may take
+PEAK_OVER_KEPT = 1.5  # the peak memory of a step, over what it keeps from forward to backward
+MIN_SECONDS_TO_COMPILE = 600  # of training: its minute pays from there on, at a gain of a tenth
+MIN_IMAGES_TO_HOLD_OUT, HELD_OUT_ONE_IN, MAX_HELD_OUT = 640, 25, 256  # images
+PAPER_SMALL = f"the paper's at {SMALL_IMAGE_SIZE} px and below (CIFAR-10)"
+PAPER_LARGE = f"the paper's above {SMALL_IMAGE_SIZE} px (ImageNet)"
 UNITS = {"image_size": " px", "batch_size": " images", "held_out": " images"}
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the choices depend on."""
+    """The images and the machine, which the choices depend on."""
 
     images: int
     short_side: int  # the images' median, px
     device: torch.device
-    processes: int = 1  # that work as one
-    memory: int = sys.maxsize  # bytes that are free for each of them
+    processes: int = 1  # of the training
+    memory: int = sys.maxsize  # free bytes for each of them
 
     @property
-    def gpu(self) -> bool:
+    def is_gpu(self) -> bool:
+        """Return whether the device is not the CPU."""
         return self.device.type != "cpu"
 
     @property
-    def place(self) -> str:
-        return "a GPU" if self.gpu else "a CPU"
+    def kind(self) -> str:
+        """Return the kind of device for a reason: a GPU, a CPU."""
+        return "a GPU" if self.is_gpu else "a CPU"
 
 
 V = TypeVar("V", bound=ResolvedViews)
-
-# The settings that have a rule, in order: a rule sees what was chosen before it.
-VIEW_RULES = ("image_size", "crop_min", "color_strength", "grayscale", "flip", "rotate", "blur", "workers")
-RULES = (
-    "device", "image_size", "backbone", "batch_size", "held_out", "epochs", "warmup_epochs", "temperature",
-    "optimizer", "lr_rule", "learning_rate", "weight_decay", "precision", *VIEW_RULES[1:],
-)  # fmt: skip
+Chosen = tuple[Any, str]  # a value and its reason
 
 
-def _view_rule(name: str, chosen: ResolvedViews, here: Circumstances) -> tuple[Any, str]:
-    """Choose a setting of the views, and say why."""
+def _choose_view_setting(name: str, settings: ResolvedViews, here: Circumstances) -> Chosen:
+    """Choose a setting of the views."""
     if name == "workers":
-        return count_workers(), "one a core"
+        return count_workers(), "one per core"
     if name == "image_size":
-        most = LARGEST_ON_GPU if here.gpu else LARGEST_ON_CPU
-        fitting = [side for side in IMAGE_SIZES if side <= min(most, 1.25 * here.short_side)]
+        largest = MAX_AUTO_SIZE_ON_GPU if here.is_gpu else MAX_AUTO_SIZE_ON_CPU
+        fitting = [side for side in IMAGE_SIZES if side <= min(largest, 1.25 * here.short_side)]
         size = max(fitting, default=IMAGE_SIZES[0])
-        limit = f", and {most} is what {here.place} trains in good time" if size == most < here.short_side else ""
-        return size, f"the images' median short side is {here.short_side} px{limit}"
-    if chosen.preset is not None:
-        value, reason = PRESETS[chosen.preset][name]
-        return value, f"the preset {chosen.preset}: {reason}"
-    small = chosen.image_size <= SMALL_IMAGE
-    value = PRESETS["small" if small else "photo"][name][0]
+        limit = f"; {largest} px is the most that {here.kind} trains in good time"
+        is_limited = size == largest < here.short_side
+        return size, f"the images' median short side is {here.short_side} px{limit if is_limited else ''}"
+    if settings.preset is not None:
+        value, reason = PRESETS[settings.preset][name]
+        return value, f"the preset {settings.preset}: {reason}"
+    is_small = settings.image_size <= SMALL_IMAGE_SIZE
+    value = PRESETS["small" if is_small else "photo"][name][0]
     if name == "rotate":
-        return value, "the paper turns nothing; presets for images without an up and a down do"
+        return value, "the paper rotates nothing; presets for images without an up and a down do"
     if name not in ("color_strength", "blur"):  # the same at every size
         return value, "the paper's (appendix A)"
-    return value, OF_SMALL if small else OF_LARGE
+    return value, PAPER_SMALL if is_small else PAPER_LARGE
 
 
-def _rule(name: str, chosen: ResolvedSettings, here: Circumstances) -> tuple[Any, str]:
-    """Choose a setting of `pretrain`, and say why."""
-    adamw = chosen.optimizer == "adamw"
-    match name:
-        case "device":
-            return str(here.device), "the first GPU" if here.gpu else "no GPU found"
-        case "backbone" if here.gpu and here.images >= 50_000 and chosen.image_size >= 128:
-            return "resnet50", f"{here.images:,} images of some size, and a GPU"
-        case "backbone":
-            return "resnet18", f"enough for {here.images:,} images on {here.place}"
-        case "batch_size" if here.images < 16:
-            return here.images, "all of them"
-        case "batch_size":
-            # The paper wants thousands. In a CPU's few epochs more steps seem to count for more (docs/decisions/0004-small-batches-on-a-cpu.md).
-            most = 512 if here.gpu else 64
-            size = min(most, 2 ** ((here.images // 4).bit_length() - 1))
-            return size, f"a power of two, at most a quarter of the images and {most} on {here.place}"
-        case "held_out":
-            count = min(HELD_OUT_MOST, here.images // HELD_OUT_ONE_IN)
-            if here.images < HELD_OUT_FROM or here.images - count < chosen.batch_size:
-                return 0, "too few images to keep some out of training"
-            of = f"one in {HELD_OUT_ONE_IN}, at most {HELD_OUT_MOST}"
-            return count, f"{of}, to measure on what it does not learn from"
-        case "epochs":
-            seen, least, most = (20_000_000, 100, 800) if here.gpu else (150_000, 10, 100)
-            epochs = max(least, min(most, round(seen / here.images)))
-            return epochs, f"to see about {seen:,} images, within {least} to {most} epochs on {here.place}"
-        case "warmup_epochs":
-            return min(10, chosen.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
-        case "temperature":
-            return (0.5, OF_SMALL) if chosen.image_size <= SMALL_IMAGE else (0.1, OF_LARGE)
-        case "optimizer" if chosen.batch_size >= 1024:
-            return "lars", "the paper's, made for large batches"
-        case "optimizer":
-            return "adamw", "learns faster in few steps; lars, the paper's, pays from batches of 1,024 on"
-        case "lr_rule" if adamw:
-            return "none", "adamw's rate is taken as it stands"
-        case "lr_rule":
-            return "sqrt", "better than linear at small batches and few epochs (table B.1), equal at 4,096"
-        case "learning_rate":
-            base = LEARNING_RATE_BASES[chosen.lr_rule]
-            peak = peak_learning_rate(base, chosen.lr_rule, chosen.batch_size)
-            return base, f"the base of the rule {chosen.lr_rule}; the peak is {peak:.4g}"
-        case "weight_decay":
-            return (0.01, "torch's for adamw") if adamw else (1e-6, "the paper's")
-        case "precision":
-            if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-                return "bfloat16", "this GPU computes it faster; the loss stays in float32"
-            return "float32", f"the safe choice on {here.place} without fast bfloat16"
-    return _view_rule(name, chosen, here)
+def _choose_device(_: ResolvedSettings, here: Circumstances) -> Chosen:
+    return str(here.device), "the first GPU" if here.is_gpu else "no GPU found"
+
+
+def _choose_backbone(settings: ResolvedSettings, here: Circumstances) -> Chosen:
+    if here.is_gpu and here.images >= 50_000 and settings.image_size >= 128:
+        return "resnet50", f"{here.images:,} large images, and a GPU"
+    return "resnet18", f"enough for {here.images:,} images on {here.kind}"
+
+
+def _choose_batch_size(_: ResolvedSettings, here: Circumstances) -> Chosen:
+    if here.images < 16:
+        return here.images, "all images"
+    # The paper uses thousands. In few epochs on a CPU more steps count for more (docs/decisions/0004).
+    largest = 512 if here.is_gpu else 64
+    size = min(largest, 2 ** ((here.images // 4).bit_length() - 1))
+    return size, f"a power of two, at most a quarter of the images and {largest} on {here.kind}"
+
+
+def _choose_held_out(settings: ResolvedSettings, here: Circumstances) -> Chosen:
+    count = min(MAX_HELD_OUT, here.images // HELD_OUT_ONE_IN)
+    if here.images < MIN_IMAGES_TO_HOLD_OUT or here.images - count < settings.batch_size:
+        return 0, "too few images to hold some out"
+    return count, f"one in {HELD_OUT_ONE_IN}, at most {MAX_HELD_OUT}, to validate on images that are not trained on"
+
+
+def _choose_epochs(_: ResolvedSettings, here: Circumstances) -> Chosen:
+    seen, least, most = (20_000_000, 100, 800) if here.is_gpu else (150_000, 10, 100)
+    epochs = max(least, min(most, round(seen / here.images)))
+    return epochs, f"to see about {seen:,} images, within {least} to {most} epochs on {here.kind}"
+
+
+def _choose_warmup_epochs(settings: ResolvedSettings, _: Circumstances) -> Chosen:
+    return min(10, settings.epochs // 10), "the paper's 10, but at most a tenth of the epochs"
+
+
+def _choose_temperature(settings: ResolvedSettings, _: Circumstances) -> Chosen:
+    return (0.5, PAPER_SMALL) if settings.image_size <= SMALL_IMAGE_SIZE else (0.1, PAPER_LARGE)
+
+
+def _choose_optimizer(settings: ResolvedSettings, _: Circumstances) -> Chosen:
+    if settings.batch_size >= 1024:
+        return "lars", "the paper's, made for large batches"
+    return "adamw", "learns faster in few steps; lars, the paper's, pays from batches of 1,024 on"
+
+
+def _choose_learning_rate_rule(settings: ResolvedSettings, _: Circumstances) -> Chosen:
+    if settings.optimizer == "adamw":
+        return "none", "adamw's rate does not depend on the batch size"
+    return "sqrt", "better than linear at small batches and few epochs (table B.1), equal at 4,096"
+
+
+def _choose_learning_rate(settings: ResolvedSettings, _: Circumstances) -> Chosen:
+    base = LEARNING_RATE_BASES[settings.lr_rule]
+    peak = peak_learning_rate(base, settings.lr_rule, settings.batch_size)
+    return base, f"the base of the rule {settings.lr_rule}; the peak is {peak:.4g}"
+
+
+def _choose_weight_decay(settings: ResolvedSettings, _: Circumstances) -> Chosen:
+    return (0.01, "torch's for adamw") if settings.optimizer == "adamw" else (1e-6, "the paper's")
+
+
+def _choose_precision(_: ResolvedSettings, here: Circumstances) -> Chosen:
+    if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16", "this GPU computes it faster; the loss stays in float32"
+    return "float32", f"the safe choice on {here.kind} without fast bfloat16"
+
+
+# The settings that have a rule, in order: a rule sees what was chosen before it.
+VIEW_RULES: dict[str, Callable[[Any, Circumstances], Chosen]] = {
+    name: functools.partial(_choose_view_setting, name)
+    for name in ("image_size", "crop_min", "color_strength", "grayscale", "flip", "rotate", "blur", "workers")
+}
+RULES: dict[str, Callable[[Any, Circumstances], Chosen]] = {
+    "device": _choose_device,
+    "image_size": VIEW_RULES["image_size"],
+    "backbone": _choose_backbone,
+    "batch_size": _choose_batch_size,
+    "held_out": _choose_held_out,
+    "epochs": _choose_epochs,
+    "warmup_epochs": _choose_warmup_epochs,
+    "temperature": _choose_temperature,
+    "optimizer": _choose_optimizer,
+    "lr_rule": _choose_learning_rate_rule,
+    "learning_rate": _choose_learning_rate,
+    "weight_decay": _choose_weight_decay,
+    "precision": _choose_precision,
+    **VIEW_RULES,
+}
 
 
 def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSettings, tuple[Choice, ...]]:
-    """Fill in what was left open.
+    """Choose every setting that is open.
 
     Raises:
         InputError: fewer than two images.
@@ -141,31 +179,30 @@ def resolve(settings: ResolvedSettings, here: Circumstances) -> tuple[ResolvedSe
     """
     if here.images < 2:
         raise InputError(
-            "There are fewer than two images, and SimCLR learns by telling images apart.",
-            "Give a folder of at least 2; a few hundred are a sensible least.",
+            "There are fewer than two images, and SimCLR learns to tell images apart.",
+            "Use a folder of at least 2; a few hundred are a sensible minimum.",
         )
-    settings, choices = _by_rules(settings, RULES, _rule, here)
+    settings, choices = _apply_rules(settings, RULES, here)
     if here.images - settings.held_out < settings.batch_size and settings.held_out:
         raise SettingsError(
-            f"--held-out {settings.held_out} of {here.images} images leaves less than a batch of "
-            f"{settings.batch_size}.",
-            "Make one of the two smaller.",
+            f"--held-out {settings.held_out} of {here.images} images leaves no batch of {settings.batch_size}.",
+            "Set one of the two smaller.",
         )
     if settings.batch_size < here.processes:
         raise SettingsError(
             f"A batch of {settings.batch_size} images is too small for {here.processes} processes.",
-            "Give a larger --batch-size, or fewer --devices.",
+            "Set a larger --batch-size, or fewer --devices.",
         )
     return settings, choices
 
 
-def fit_to_decoded(
-    chosen: ResolvedSettings, decoded: int, *, held_out_is_fixed: bool
+def fit_to_decoded_images(
+    settings: ResolvedSettings, decoded: int, *, held_out_is_fixed: bool
 ) -> tuple[ResolvedSettings, list[Choice]]:
-    """Give up what the images that could be decoded are too few for: the held-out ones, then a part of the batch.
+    """Fit the settings to the images that could be decoded: hold none out, then make the batch smaller.
 
     Args:
-        held_out_is_fixed: their number was asked for, or is that of a run that goes on.
+        held_out_is_fixed: their number was set, or is that of a resumed run.
 
     Returns:
         The settings, and the lines of the plan that change.
@@ -173,77 +210,77 @@ def fit_to_decoded(
     Raises:
         InputError: as many as asked for cannot be held out.
     """
-    fewer: dict[str, Any] = {}
-    if chosen.held_out and decoded - chosen.held_out < chosen.batch_size:
+    changed: dict[str, Any] = {}
+    if settings.held_out and decoded - settings.held_out < settings.batch_size:
         if held_out_is_fixed:
             raise InputError(
-                f"--held-out {chosen.held_out} of the {decoded} images that could be decoded leaves less than a "
-                f"batch of {chosen.batch_size}.",
-                "Give a smaller --held-out or --batch-size, or repair the images.",
+                f"--held-out {settings.held_out} of the {decoded} images that could be decoded leaves less than a "
+                f"batch of {settings.batch_size}.",
+                "Set a smaller --held-out or --batch-size, or repair the images.",
             )
-        fewer["held_out"] = 0
-    if decoded < chosen.batch_size:
-        fewer["batch_size"] = decoded
+        changed["held_out"] = 0
+    if decoded < settings.batch_size:
+        changed["batch_size"] = decoded
     reason = f"only {decoded} images could be decoded"
-    lines = [_told(name, value, f"not {getattr(chosen, name)}: {reason}") for name, value in fewer.items()]
-    return dataclasses.replace(chosen, **fewer), lines
+    choices = [_describe(name, new, f"not {getattr(settings, name)}: {reason}") for name, new in changed.items()]
+    return dataclasses.replace(settings, **changed), choices
 
 
 def resolve_views(settings: PreviewSettings, here: Circumstances) -> tuple[ResolvedPreview, tuple[Choice, ...]]:
-    """Fill in what was left open of the views, by the same rules."""
-    return _by_rules(ResolvedPreview(**vars(settings)), VIEW_RULES, _view_rule, here)
+    """Choose every setting of the views that is open, by the same rules."""
+    return _apply_rules(ResolvedPreview(**vars(settings)), VIEW_RULES, here)
 
 
-def _by_rules(
-    settings: V, names: Sequence[str], rule: Callable[[str, V, Circumstances], tuple[Any, str]], here: Circumstances
+def _apply_rules(
+    settings: V, rules: Mapping[str, Callable[[Any, Circumstances], Chosen]], here: Circumstances
 ) -> tuple[V, tuple[Choice, ...]]:
-    """What was left open is chosen by its rule, and every choice told."""
+    """Choose every open setting by its rule, in order; return the settings and all choices with their reasons."""
     choices = []
-    for name in names:
-        given = getattr(settings, name)
-        value, reason = rule(name, settings, here) if given is None else (given, "as set")
+    for name, rule in rules.items():
+        value = getattr(settings, name)
+        value, reason = rule(settings, here) if value is None else (value, "as set")
         if name == "batch_size" and value > here.images:
-            value, reason = here.images, f"shrunk from {value}: there are no more images"
+            value, reason = here.images, f"reduced from {value}: there are no more images"
         settings = dataclasses.replace(settings, **{name: value})
-        choices.append(_told(name, value, reason))
+        choices.append(_describe(name, value, reason))
     return settings, tuple(choices)
 
 
-def _told(name: str, value: Any, reason: str) -> Choice:
+def _describe(name: str, value: Any, reason: str) -> Choice:
     return Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason)
 
 
 def choose_micro_batch(
-    chosen: ResolvedSettings, here: Circumstances, kept: int, batch_norm: bool
+    settings: ResolvedSettings, here: Circumstances, bytes_per_image: int, has_batch_norm: bool
 ) -> tuple[ResolvedSettings, Choice]:
-    """How many images a process computes at once: all of its part of the batch, if the memory holds them.
+    """Choose the images that a process computes at once: its whole part of the batch, if the memory holds it.
 
     Args:
-        kept: bytes that an image takes between forward and backward.
-        batch_norm: whether f has it, which then sees a micro-batch and not the batch.
+        bytes_per_image: kept between forward and backward.
+        has_batch_norm: whether f has it, which then sees a micro-batch and not the batch.
     """
-    own = -(-chosen.batch_size // here.processes)
-    taken = max(1, int(kept * TAKEN_OVER_KEPT))
-    room = max(1, int(MEMORY_SHARE * here.memory / taken))
-    if chosen.micro_batch is not None:
-        value, reason = min(chosen.micro_batch, own), "as set"
-    elif own <= room:
-        value, reason = own, f"all at once, in about {gigabytes(own * taken)}"
+    part = -(-settings.batch_size // here.processes)
+    peak = max(1, int(bytes_per_image * PEAK_OVER_KEPT))
+    fitting = max(1, int(MEMORY_SHARE * here.memory / peak))
+    if settings.micro_batch is not None:
+        value, reason = min(settings.micro_batch, part), "as set"
+    elif part <= fitting:
+        value, reason = part, f"all at once, in about {format_gigabytes(part * peak)}"
     else:
-        value = 2 ** (room.bit_length() - 1)
-        reason = f"all {own} would take {gigabytes(own * taken)}, and {gigabytes(here.memory)} is free"
-    if value < own:
-        reason += f"; {-(-own // value)} make the batch, and all but one are computed twice"
-        reason += f"; batch norm sees {value} images at a time" if batch_norm else ""
-    return dataclasses.replace(chosen, micro_batch=value), Choice("micro batch", f"{value} images", reason)
+        value = 2 ** (fitting.bit_length() - 1)
+        reason = f"all {part} would need {format_gigabytes(part * peak)}; {format_gigabytes(here.memory)} is free"
+    if value < part:
+        reason += f"; {-(-part // value)} make the batch, and all but one are computed twice"
+        reason += f"; batch norm sees {value} images at a time" if has_batch_norm else ""
+    return dataclasses.replace(settings, micro_batch=value), Choice("micro batch", f"{value} images", reason)
 
 
-def choose_compile(chosen: ResolvedSettings, here: Circumstances, seconds: float) -> tuple[ResolvedSettings, Choice]:
-    """Whether torch.compile pays within a run that is estimated to take `seconds`: the last choice of the plan."""
-    value, reason = chosen.compile, "as set"
+def choose_compile(settings: ResolvedSettings, here: Circumstances, seconds: float) -> tuple[ResolvedSettings, Choice]:
+    """Choose whether to use torch.compile in a training of about `seconds`: the last choice of the plan."""
+    value, reason = settings.compile, "as set"
     if value is None and here.device.type != "cuda":
-        value, reason = "off", f"it gains nothing on {here.place}, and takes a minute"
+        value, reason = "off", f"no gain on {here.kind}, and compiling takes a minute"
     elif value is None:
-        value = "on" if seconds >= COMPILE_PAYS else "off"
-        reason = f"it takes about a minute, which {'pays' if value == 'on' else 'does not pay'} within this run"
-    return dataclasses.replace(chosen, compile=value), Choice("compile", str(value), reason)
+        value = "on" if seconds >= MIN_SECONDS_TO_COMPILE else "off"
+        reason = f"compiling takes about a minute, which {'pays' if value == 'on' else 'does not pay'} within this run"
+    return dataclasses.replace(settings, compile=value), Choice("compile", str(value), reason)

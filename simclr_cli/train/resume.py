@@ -1,4 +1,4 @@
-"""Which run: a new one under a free name, or one that was stopped, with its own settings; for one process at a time."""
+"""The run to train: a new one under a free name, or one that is resumed with its own settings, locked meanwhile."""
 
 from __future__ import annotations
 
@@ -12,144 +12,153 @@ import simclr_cli
 from simclr_cli.api import PretrainSettings, ResolvedSettings
 from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.events import Choice, Report
-from simclr_cli.core.files import NotWritten, remove_strays
-from simclr_cli.core.locks import locked
-from simclr_cli.core.text import count
+from simclr_cli.core.files import WriteError, remove_abandoned_files
+from simclr_cli.core.locks import lock_folder
+from simclr_cli.core.text import format_count
 from simclr_cli.images.census import Census
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, list_runs
-from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
-from simclr_cli.train.run_images import find_folder, is_of, keep_images
+from simclr_cli.store.run_info import COMMAND_ONLY_SETTINGS, RunInfo, read_run_info
+from simclr_cli.train.run_images import find_image_folder, has_images_of, record_images
 
-ELSEWHERE = ("device", "workers", "micro_batch")  # may be others where it goes on
-MAY_DIFFER = ("images", "run", *ELSEWHERE, *NOT_KEPT)  # on resuming; anything else is the run's own
+MACHINE_SETTINGS = ("device", "workers", "micro_batch")  # may differ where the run is resumed
+RESUME_SETTINGS = ("images", "run", *MACHINE_SETTINGS, *COMMAND_ONLY_SETTINGS)  # may be set with --resume
 
 
-def begin(settings: PretrainSettings, *, restarted: bool = False) -> tuple[RunFolder, ResolvedSettings, RunInfo | None]:
-    """The run, its settings, automatic ones still open if it is new, and what it was before if it goes on.
+def open_run(
+    settings: PretrainSettings, *, restarted: bool = False
+) -> tuple[RunFolder, ResolvedSettings, RunInfo | None]:
+    """Choose the run folder; return it, the settings, and the description of a run that is resumed.
 
-    A run that goes on may be given more epochs than it was begun with, also when it is finished.
+    The automatic settings of a new run are still open. A resumed run may get more epochs, also when it is finished.
 
     Args:
-        restarted: the same command was given before, and failed: what it began is gone on with.
+        restarted: the same command was run before and failed, so that its run is resumed.
 
     Raises:
-        RunError: nothing to resume, a name that is taken, or images that are nowhere.
-        SettingsError: a resumed run given other settings than its own, or no more epochs than it has done.
+        RunError: nothing to resume, a name that is taken, or images that are not found.
+        SettingsError: a resumed run with other settings than its own, or no more epochs than it has done.
     """
-    if not settings.resume:
-        new = _named_or_next(settings)
-        if restarted and new.begun and not new.finished:
-            kept = {name: getattr(settings, name) for name in (*ELSEWHERE, *NOT_KEPT)}
-            settings = PretrainSettings(**{**kept, "run": new.path.name, "resume": True})
-        elif settings.dry_run or not new.begun:
-            return new.checked(), ResolvedSettings(**vars(settings)), None
-        elif new.finished:
-            raise RunError(f"The run {new.path} is finished, and is never overwritten.", "Choose another --run.")
-        else:
-            raise RunError(
-                f"The run {new.path} was begun and is not finished.",
-                f"Go on with: {new.resume_command}; or choose another name with --run.",
-            )
-    run = _stopped_run(settings).checked()
-    before = read_run_info(run)
-    command = {name: getattr(settings, name) for name in NOT_KEPT}
-    elsewhere = {name: given for name in ELSEWHERE if (given := getattr(settings, name)) is not None}
-    images = find_folder(run, before.settings.images, settings.images)
-    own = dataclasses.replace(before.settings, **command, **elsewhere, images=images)
-    if settings.epochs is not None and (run.finished or settings.epochs != own.epochs):
+    if settings.resume:
+        return _resume_run(settings)
+    run = _find_new_run(settings)
+    if settings.dry_run or not run.is_started:
+        return run.check_links(), ResolvedSettings(**vars(settings)), None
+    if run.is_finished:
+        raise RunError(f"The run {run.path} is finished, and is never overwritten.", "Use another --run.")
+    if restarted:
+        kept = {name: getattr(settings, name) for name in (*MACHINE_SETTINGS, *COMMAND_ONLY_SETTINGS)}
+        return _resume_run(PretrainSettings(**{**kept, "run": run.path.name, "resume": True}))
+    raise RunError(
+        f"The run {run.path} was started and is not finished.",
+        f"Resume with: {run.resume_command}; or use another --run.",
+    )
+
+
+def _resume_run(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings, RunInfo]:
+    """Find the run to resume, and combine its settings with those that may be set anew."""
+    run = _find_interrupted_run(settings).check_links()
+    previous = read_run_info(run)
+    command = {name: getattr(settings, name) for name in COMMAND_ONLY_SETTINGS}
+    machine = {name: value for name in MACHINE_SETTINGS if (value := getattr(settings, name)) is not None}
+    images = find_image_folder(run, previous.settings.images, settings.images)
+    resolved = dataclasses.replace(previous.settings, **command, **machine, images=images)
+    if settings.epochs is not None and (run.is_finished or settings.epochs != resolved.epochs):
         if settings.epochs <= (done := len(read_epochs(run))):
             raise SettingsError(
-                f"The run {run.path} has done {count(done, 'epoch')}, and --epochs {settings.epochs} is not more.",
-                "Give a larger number.",
+                f"The run {run.path} has done {format_count(done, 'epoch')}; --epochs {settings.epochs} is not more.",
+                "Set a larger number.",
             )
-        own = dataclasses.replace(own, epochs=settings.epochs)
+        resolved = dataclasses.replace(resolved, epochs=settings.epochs)
     for field in dataclasses.fields(PretrainSettings):
-        given = getattr(settings, field.name)
-        if field.name not in MAY_DIFFER and given not in (field.default, getattr(own, field.name)):
+        value = getattr(settings, field.name)
+        if field.name not in RESUME_SETTINGS and value not in (field.default, getattr(resolved, field.name)):
             option = "--" + field.name.replace("_", "-")
             raise SettingsError(
-                f"The run {run.path} has {option} {getattr(own, field.name)}, and goes on with its own settings.",
-                f"Leave out {option}, or train under another --run.",
+                f"The run {run.path} has {option} {getattr(resolved, field.name)}, and keeps its own settings.",
+                f"Remove {option}, or train under another --run.",
             )
-    return run, own, before
+    return run, resolved, previous
 
 
-def _named_or_next(settings: PretrainSettings) -> RunFolder:
-    """The run that is named, or else the first of the images' name that is not finished."""
-    assert settings.images is not None  # the settings see to it
+def _find_new_run(settings: PretrainSettings) -> RunFolder:
+    """Return the run named by --run, else the first one named like the images that is not finished."""
+    assert settings.images is not None  # checked by the settings
     if settings.run is not None:
         return RunFolder(settings.runs / settings.run)
     name = settings.images.resolve().name or "images"
     number = 1
-    while (run := RunFolder(settings.runs / (name if number == 1 else f"{name}-{number}"))).finished:
+    while (run := RunFolder(settings.runs / (name if number == 1 else f"{name}-{number}"))).is_finished:
         number += 1
     return run
 
 
-def _stopped_run(settings: PretrainSettings) -> RunFolder:
-    """The run that is named, or else the newest that can go on, those that are not finished first."""
+def _find_interrupted_run(settings: PretrainSettings) -> RunFolder:
+    """Return the run named by --run, else the newest one that can be resumed, unfinished ones first."""
     if settings.run is not None:
         run = RunFolder(settings.runs / settings.run)
-        if not run.begun:
-            raise RunError(f"There is no run {run.path} to go on with.", "Leave out --resume to begin one.")
-        if run.finished and settings.epochs is None:
+        if not run.is_started:
+            raise RunError(f"There is no run {run.path} to resume.", "Remove --resume to start one.")
+        if run.is_finished and settings.epochs is None:
             raise RunError(
-                f"The run {run.path} is finished.", "Use it, go on to more --epochs, or train under another --run."
+                f"The run {run.path} is finished.",
+                "Use it, resume it with more --epochs, or train under another --run.",
             )
         return run
-    for run in sorted(list_runs(settings.runs), key=lambda run: run.finished):
-        if run.finished and settings.epochs is None:
+    for run in sorted(list_runs(settings.runs), key=lambda run: run.is_finished):
+        if run.is_finished and settings.epochs is None:
             break
-        if settings.images is None or is_of(run, read_run_info(run).settings.images, settings.images):
+        if settings.images is None or has_images_of(run, read_run_info(run).settings.images, settings.images):
             return run
     of = f" of {settings.images}" if settings.images else ""
-    raise RunError(f"There is no stopped run{of} under {settings.runs}.", "Leave out --resume to begin one.")
+    raise RunError(f"There is no interrupted run{of} under {settings.runs}.", "Remove --resume to start one.")
 
 
-def explain(before: RunInfo, chosen: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
-    """The choices of a run that goes on; if it is given other epochs than it had, what that means."""
-    if (had := before.settings.epochs) == chosen.epochs:
+def explain_more_epochs(previous: RunInfo, settings: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+    """Return the choices of a resumed run, with the consequence of another number of epochs than before."""
+    if (epochs := previous.settings.epochs) == settings.epochs:
         return tuple(choices)
-    reason = f"it had {had}; from here on every step has the learning rate that it has in a run of {chosen.epochs}"
+    reason = f"it had {epochs}; every further step has the learning rate of a run of {settings.epochs}"
     return tuple(dataclasses.replace(c, reason=reason) if c.name == "epochs" else c for c in choices)
 
 
-def settle(
+def describe_run(
     run: RunFolder,
-    chosen: ResolvedSettings,
-    census: Census,
+    settings: ResolvedSettings,
+    decoded: Census,
     choices: Sequence[Choice],
-    full: Census,
-    before: RunInfo | None,
+    census: Census,
+    previous: RunInfo | None,
 ) -> RunInfo:
-    """Make the folder that of a run in training: which is its own if it was finished, and is given more epochs now.
+    """Write what describes the run into its folder: settings, versions, census, and every skipped file.
 
-    What the run is stands in it from here on: settings, versions, census, and every file skipped, with its reason.
+    A finished run that gets more epochs keeps its encoder in another folder.
 
     Args:
-        census, full: after decoding, and before.
-        choices: the plan's. Those that a run was begun with stay as they were, but for epochs.
-        before: what a run was that goes on.
+        decoded, census: of the images after decoding, and before.
+        choices: the plan's. Those that a resumed run was started with stay as they were, except epochs.
+        previous: of a run that is resumed.
 
     Raises:
-        RunError: a finished run whose last checkpoint is gone or damaged; it stays as it is.
+        RunError: a finished run whose last checkpoint is missing or damaged; it stays as it is.
     """
-    if run.finished:
-        if load_checkpoint(run.checkpoints) is None:
-            raise RunError(f"There is no checkpoint in {run.checkpoints} to go on from.", "Train under another --run.")
-        run.set_encoder_aside(len(read_epochs(run)))
+    if run.is_finished:
+        if load_checkpoint(run.checkpoint_folder) is None:
+            raise RunError(
+                f"There is no checkpoint in {run.checkpoint_folder} to resume from.", "Train under another --run."
+            )
+        run.archive_encoder(len(read_epochs(run)))
     extended: tuple[int, ...] = ()
-    if before is not None:
-        more = before.settings.epochs != chosen.epochs
-        extended = (*before.extended, before.settings.epochs) if more else before.extended
-        new = {choice.name: choice for choice in choices if more and choice.name == "epochs"}
-        choices = [new.get(choice.name, choice) for choice in before.choices] or choices
-    changes = keep_images(run, full)
+    if previous is not None:
+        has_more_epochs = previous.settings.epochs != settings.epochs
+        extended = (*previous.extended, previous.settings.epochs) if has_more_epochs else previous.extended
+        changed = {choice.name: choice for choice in choices if has_more_epochs and choice.name == "epochs"}
+        choices = [changed.get(choice.name, choice) for choice in previous.choices] or choices
+    changes = record_images(run, census)
     info = RunInfo(
-        settings=dataclasses.replace(chosen, images=census.root.resolve()),
-        census=census.summary(),
+        settings=dataclasses.replace(settings, images=decoded.root.resolve()),
+        census=decoded.summary(),
         versions={
             "simclr": simclr_cli.__version__,
             "python": platform.python_version(),
@@ -159,28 +168,28 @@ def settle(
         extended=extended,
         image_changes=changes,
     )
-    run.write_skipped([(entry.name, entry.reason) for entry in census.skipped])
-    run.write_config(info.described())
+    run.write_skipped([(entry.name, entry.reason) for entry in decoded.skipped])
+    run.write_config(info.to_config())
     return info
 
 
 @contextlib.contextmanager
-def alone(run: RunFolder, report: Report, *, resumed: bool) -> Iterator[None]:
-    """Within, no other process trains in this folder.
+def lock_run(run: RunFolder, report: Report, *, resumed: bool) -> Iterator[None]:
+    """Lock the folder within, so that no other process trains in it.
 
     Raises:
-        Busy: another one does.
-        RunError: another one has begun the run since this one found its name free.
-        NotWritten: from within, with the command that goes on with the run.
+        FolderLockedError: another process trains in it.
+        RunError: another process has started the run since this one found its name free.
+        WriteError: raised within, with the command that resumes the run added.
     """
-    with locked(run.path, report):
-        if run.begun and not resumed:
-            raise RunError(f"The run {run.path} was begun by another process.", "Type the command again.")
-        remove_strays(run.checkpoints, 0)
+    with lock_folder(run.path, report):
+        if run.is_started and not resumed:
+            raise RunError(f"The run {run.path} was started by another process.", "Run the command again.")
+        remove_abandoned_files(run.checkpoint_folder, 0)
         try:
             yield
-        except NotWritten as error:
-            if not run.begun or run.finished:
+        except WriteError as error:
+            if not run.is_started or run.is_finished:
                 raise
-            remedy = f"Make room or give back the right to write, then go on with: {run.resume_command}"
-            raise NotWritten(error.what, remedy, forbidden=error.forbidden) from error
+            remedy = f"Free space or restore the permission to write, then resume with: {run.resume_command}"
+            raise WriteError(error.problem, remedy, is_forbidden=error.is_forbidden) from error

@@ -4,30 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
-from simclr_cli.core.distributed import Ranks
+from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.events import Note, Report
-from simclr_cli.core.seeds import Purpose, seed_device, torch_generator
-from simclr_cli.engine.augment import TwoViews, ViewParameters, view_recipe
-from simclr_cli.engine.compile import Forward, compiled
+from simclr_cli.core.seeds import Purpose, create_torch_generator, seed_device
+from simclr_cli.engine.augment import TwoViews, ViewParameters, create_view_recipe
+from simclr_cli.engine.compile import Forward, compile_model
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
 
 
-class Step:
-    """Two views of N images, their h, the head and the loss over all of them, one step of the optimizer.
+class EpochLosses:
+    """Losses of the steps that an epoch has done: read as floats, or still on the device."""
 
-    Where a batch is too large for the memory it is cut at h (gradient caching, arXiv 2101.06983): every micro-batch
-    gives its h, the last one with its graph and the others without; head and loss see all h of the batch, and give its
-    gradient; the last micro-batch goes backward, and each of the others is computed again, with the gradient of its
-    own h. Of several processes each does so for its part of the batch, and all h are gathered in between. Head and
-    loss are those of one pass; of f's layers only batch norm knows that it saw no more than a micro-batch (of all
+    def __init__(self, read: Sequence[float] = ()) -> None:
+        self.read, self.unread = list(read), list[Tensor]()
+
+    def __len__(self) -> int:
+        return len(self.read) + len(self.unread)
+
+    def append(self, loss: Tensor) -> None:
+        """Add the loss of a step, a scalar on the device, without waiting for it."""
+        self.unread.append(loss)
+
+    def mark_read(self, losses: Sequence[float]) -> None:
+        """Replace those that were unread by their values."""
+        self.read += losses
+        self.unread.clear()
+
+    def read_all(self) -> list[float]:
+        """Return all of them, and leave the unread ones unread."""
+        return self.read + [float(loss) for loss in self.unread]
+
+    def clear(self) -> None:
+        """Begin another epoch."""
+        self.read, self.unread = [], []
+
+
+class Step:
+    """One training step: two views of N images, their h, head and loss over all of them, an update by the optimizer.
+
+    A batch that does not fit into memory is cut at h (gradient caching, arXiv 2101.06983). Every micro-batch is
+    encoded: the last one with its graph, the others without. Head and loss see all h of the batch, and give the
+    gradient by h. The last micro-batch runs backward at once; each of the others is encoded again and runs backward
+    from the gradient by its own h. Of several processes each does so for its part of the batch; all h are gathered in
+    between. Head and loss are those of one pass. Only the batch norms of f see no more than a micro-batch (of all
     processes, on GPUs).
     """
 
@@ -35,129 +62,141 @@ class Step:
         self,
         model: SimCLR,
         optimizer: torch.optim.Optimizer,
-        chosen: ResolvedSettings,
+        settings: ResolvedSettings,
         report: Report,
         *,
+        losses: Sequence[float] = (),
         groups: Tensor | None = None,
-        ranks: Ranks | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
-        """groups: one for every image of the census, on the CPU (see contrastive_loss)."""
+        """Compile the encoder, if the settings say so.
+
+        Args:
+            losses: of the steps that the epoch has done before.
+            groups: (N,) one for every image of the census, on the CPU (see contrastive_loss).
+        """
         self.device = model.encoder.mean.device
-        self.model, self.optimizer, self.chosen = model, optimizer, chosen
-        self.groups, self.ranks = groups, ranks or Ranks()
-        self.views = TwoViews(chosen.image_size, view_recipe(chosen))
-        self.losses: list[Tensor] = []  # of the steps done, on the device, until someone reads them and takes them out
-        self.lock = threading.Lock()  # of what the last whole step left: model, optimizer and losses
-        self._buffers: dict[Tensor, Tensor] = {}  # those of the model that have changed since -> as that step left them
-        self._left: torch.cuda.Event | None = None  # when a GPU has come to there
+        self.model, self.optimizer, self.settings = model, optimizer, settings
+        self.groups, self.process_group = groups, process_group or ProcessGroup()
+        self.views = TwoViews(settings.image_size, create_view_recipe(settings))
+        self.lock = threading.Lock()  # guards model, optimizer and losses as the last whole step left them
+        self.losses = EpochLosses(losses)
+        self._buffers: dict[Tensor, Tensor] = {}  # buffer changed since the last whole step -> its value then
+        self._end_of_step: torch.cuda.Event | None = None  # on a GPU, the end of the last whole step
         self.encode: Forward = model.encoder
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
-        if chosen.compile == "on":
-            views, size = 2 * (chosen.micro_batch or chosen.batch_size), chosen.image_size
+        if settings.compile == "on":
+            views, size = 2 * (settings.micro_batch or settings.batch_size), settings.image_size
             example = torch.rand(views, 3, size, size, device=self.device)
-            self.encode, reason = compiled(model.encoder, example, self._autocast())
+            self.encode, reason = compile_model(model.encoder, example, self._autocast())
             if reason:
-                report(Note(f"Trained without torch.compile, which is not to be had here ({reason}).", warning=True))
+                report(Note(f"Training without torch.compile, which is unavailable here ({reason}).", warning=True))
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Everything random in a step follows from (seed, step), and dropout and the like from the micro-batches too.
+        """Do one step; everything random in it follows from (seed, step), dropout from the micro-batch as well.
 
-        If it fails before the optimizer's step, for want of memory, the model is as it was, and the step can be done
-        again in smaller micro-batches.
+        If it runs out of memory before the optimizer's update, the model is as it was, and the step can be done again
+        in smaller micro-batches.
 
         Returns:
-            The loss over the whole batch before the update, a scalar without graph, on the device; it stands at the
-            end of `losses` too.
+            The loss over the whole batch before the update, a scalar without graph, on the device; also appended to
+            `losses`.
         """
-        drawn = self.views.draw(batch.sizes, torch_generator(self.chosen.seed, Purpose.VIEWS, batch.step))
-        *early, last = batch.parts
-        kept = {buffer: buffer.clone() for buffer in self.model.buffers()}  # the running statistics of norms
-        with self.lock:  # who saves is still reading what the forward passes will change
-            self._leave(kept)
+        views = self.views.draw(batch.sizes, create_torch_generator(self.settings.seed, Purpose.VIEWS, batch.step))
+        *early, last = batch.micro_batches
+        buffers = {buffer: buffer.clone() for buffer in self.model.buffers()}  # the running statistics of norms
+        with self.lock:  # a thread that saves still reads what the forward passes will change
+            self._set_last_step(buffers)
         self.optimizer.zero_grad()
         try:
-            h = [self._represent(batch, part, drawn, graph=False) for part in early]
+            h = [self._encode(batch, part, views, graph=False) for part in early]
             if early:
-                _restore(self.model.encoder, kept)  # they are to see each image once
-            h.append(self._represent(batch, last, drawn, graph=True))
-            loss, slopes = self._contrast(h, batch)
-            h.pop().backward(slopes[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
+                _restore(self.model.encoder, buffers)  # so that they see each image once
+            h.append(self._encode(batch, last, views, graph=True))
+            loss, gradients = self._contrast(h, batch)
+            h.pop().backward(gradients[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
             for part in early:
-                again = self._represent(batch, part, drawn, graph=True)
-                again.backward(slopes[:, part].flatten(0, 1))  # type: ignore[no-untyped-call]
+                h_again = self._encode(batch, part, views, graph=True)
+                h_again.backward(gradients[:, part].flatten(0, 1))  # type: ignore[no-untyped-call]
         except RuntimeError:
-            _restore(self.model, kept)
+            _restore(self.model, buffers)
             self.optimizer.zero_grad()
             raise
-        self._add_gradients()
+        self._sum_gradients()
         with self.lock:
-            if self.device.type != "cpu" or bool(loss.isfinite()):  # a GPU would have to be waited for
+            if self.device.type != "cpu" or bool(loss.isfinite()):  # on a GPU this would wait for it
                 self.optimizer.step()
             self.losses.append(loss)
-            self._leave({})
+            self._set_last_step({})
         return loss
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[dict[str, Tensor]]:
-        """Within, the model's state, the optimizer's and `losses` are what the last whole step left, for any thread.
+    def hold_last_step(self) -> Iterator[dict[str, Tensor]]:
+        """Within, model state, optimizer and `losses` are what the last whole step left, for any thread.
 
-        A step that is under way goes on, up to its update. A GPU is not waited for, but for that last step: what is
-        copied from it here does not queue behind the step under way.
+        A running step continues up to its update. Only the last whole step of a GPU is waited for: copying from it does
+        not queue behind the running step.
+
+        Yields:
+            The state dict of the model.
         """
-        with self.lock, contextlib.ExitStack() as aside:
-            if self._left is not None:
+        with self.lock, contextlib.ExitStack() as stack:
+            if self._end_of_step is not None:
                 stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-                stream.wait_event(self._left)
-                aside.enter_context(torch.cuda.stream(stream))
+                stream.wait_event(self._end_of_step)
+                stack.enter_context(torch.cuda.stream(stream))
             state = self.model.state_dict(keep_vars=True)
             yield {name: self._buffers.get(tensor, tensor).detach() for name, tensor in state.items()}
 
-    def _leave(self, buffers: dict[Tensor, Tensor]) -> None:
+    def _set_last_step(self, buffers: dict[Tensor, Tensor]) -> None:
         self._buffers = buffers
         if self.device.type == "cuda":
-            self._left = torch.cuda.current_stream(self.device).record_event()
+            self._end_of_step = torch.cuda.current_stream(self.device).record_event()
 
-    def _represent(
-        self, batch: Batch, part: slice, drawn: tuple[ViewParameters, ViewParameters], *, graph: bool
+    def _encode(
+        self, batch: Batch, part: slice, views: tuple[ViewParameters, ViewParameters], *, graph: bool
     ) -> Tensor:
-        """(2n, width) h of both views of a part; the same each time, dropout included."""
+        """Return (2n, width) h of both views of a part; the same each time, dropout included."""
         self._seed(batch.step, part.start)
-        x = self.views.make(next(batch.pixels), batch.sizes[part], (drawn[0][part], drawn[1][part]))  # (2n, 3, S, S)
+        x = self.views.make(next(batch.pixels), batch.sizes[part], (views[0][part], views[1][part]))  # (2n, 3, S, S)
         with torch.set_grad_enabled(graph), self._autocast():
             return self.encode(x)
 
     def _contrast(self, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss over the batch, and its gradient (2, N, width) by each h; the head's own gradient on the way."""
-        own = torch.cat([part.detach().reshape(2, -1, part.shape[1]).transpose(0, 1) for part in h])  # (n, 2, width)
+        """Return the loss over the batch and its gradient (2, N, width) by h; the head's gradients accumulate."""
+        local_h = torch.cat(
+            [part.detach().reshape(2, -1, part.shape[1]).transpose(0, 1) for part in h]
+        )  # (n, 2, width)
         count = len(batch.rows)
-        every = self.ranks.gather(own, count).transpose(0, 1).flatten(0, 1).requires_grad_()  # (2N, width)
+        all_h = self.process_group.all_gather(local_h, count).transpose(0, 1).flatten(0, 1)  # (2N, width)
+        all_h.requires_grad_()
         self._seed(batch.step, count)
         with self._autocast():
-            z = self.model.head(every)  # (2N, D)
+            z = self.model.head(all_h)  # (2N, D)
         groups = None if self.groups is None else self.groups[torch.from_numpy(batch.rows)]
-        loss = contrastive_loss(z, self.chosen.temperature, self.chosen.loss, groups, self.ranks)
+        loss = contrastive_loss(z, self.settings.temperature, self.settings.loss, groups, self.process_group)
         loss.backward()  # type: ignore[no-untyped-call]
-        assert every.grad is not None
-        return loss.detach(), every.grad.view(2, count, -1)
+        assert all_h.grad is not None
+        return loss.detach(), all_h.grad.view(2, count, -1)
 
-    def _add_gradients(self) -> None:
-        """Those of f are of each process's images, and are added up; those of g each has whole, from the first."""
-        if self.ranks.alone:
+    def _sum_gradients(self) -> None:
+        """Sum the gradients over processes: those of f are partial, those of g whole in each, so that one counts."""
+        if self.process_group.is_single:
             return
-        if not self.ranks.first:
+        if not self.process_group.is_main:
             for parameter in self.model.head.parameters():
                 if parameter.grad is not None:
                     parameter.grad.zero_()
-        self.ranks.add([p.grad for p in self.model.parameters() if p.grad is not None])
+        self.process_group.all_reduce([p.grad for p in self.model.parameters() if p.grad is not None])
 
     def _seed(self, *position: int) -> None:
-        seed_device(self.device, self.chosen.seed, Purpose.STEP, *position)
+        seed_device(self.device, self.settings.seed, Purpose.STEP, *position)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.chosen.precision == "bfloat16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
 
-def _restore(module: torch.nn.Module, before: Mapping[Tensor, Tensor]) -> None:
+def _restore(module: torch.nn.Module, values: Mapping[Tensor, Tensor]) -> None:
     for buffer in module.buffers():
-        buffer.copy_(before[buffer])
+        buffer.copy_(values[buffer])

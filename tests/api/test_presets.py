@@ -1,4 +1,4 @@
-"""Presets: each value with its reason, as docs/presets.md has them; and that what is typed wins."""
+"""Presets: each value with its reason, as in docs/presets.md, and explicit options, which override them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from simclr_cli.api import Preset, PreviewSettings, ResolvedSettings
 from simclr_cli.api.views import PRESETS, ViewSettings
-from simclr_cli.engine.augment import ViewRecipe, view_recipe
+from simclr_cli.engine.augment import ViewRecipe, create_view_recipe
 from simclr_cli.train.plan import Circumstances, resolve, resolve_views
 
 HERE = Circumstances(1000, 256, torch.device("cpu"))
@@ -30,11 +30,11 @@ def test_every_preset_has_a_value_for_every_setting_within_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
-def test_page_of_the_presets_says_what_the_code_does(preset: Preset) -> None:
+def test_docs_page_has_the_presets_of_the_code(preset: Preset) -> None:
     section = PAGE.partition(f"## {preset}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `--([\w-]+)` \| ([\d.]+) \| (.+) \|$", section, re.MULTILINE)
-    told = {name.replace("-", "_"): (float(value), reason) for name, value, reason in rows}
-    assert told == PRESETS[preset]
+    documented = {name.replace("-", "_"): (float(value), reason) for name, value, reason in rows}
+    assert documented == PRESETS[preset]
 
 
 def test_photo_is_the_papers_recipe_at_any_size_and_small_that_for_cifar() -> None:
@@ -43,13 +43,13 @@ def test_photo_is_the_papers_recipe_at_any_size_and_small_that_for_cifar() -> No
             resolve_views(PreviewSettings(images=Path(), preset=preset, image_size=size), HERE)[0]
             for preset in ("photo", "small")
         )
-        assert view_recipe(photo) == ViewRecipe()
-        assert view_recipe(small) == ViewRecipe(strength=0.5, blur=0.0)
+        assert create_view_recipe(photo) == ViewRecipe()
+        assert create_view_recipe(small) == ViewRecipe(strength=0.5, blur=0.0)
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
 @pytest.mark.parametrize("name", VALUES)
-def test_what_is_typed_wins_over_the_preset(preset: Preset, name: str) -> None:
+def test_explicit_option_overrides_the_preset(preset: Preset, name: str) -> None:
     settings, choices = resolve(ResolvedSettings(images=Path(), preset=preset, **{name: 0.123}), HERE)
     reasons = {choice.name.replace(" ", "_"): choice.reason for choice in choices}
     for other, (value, reason) in PRESETS[preset].items():
@@ -60,8 +60,8 @@ def test_what_is_typed_wins_over_the_preset(preset: Preset, name: str) -> None:
 def test_recipe_of_the_views_is_that_of_the_settings() -> None:
     given = {"crop_min": 0.3, "color_strength": 0.4, "grayscale": 0.1, "flip": 0.0, "rotate": 0.7, "blur": 0.2}
     settings, _ = resolve(ResolvedSettings(images=Path(), **given), HERE)
-    recipe = view_recipe(settings)
+    recipe = create_view_recipe(settings)
     assert recipe.crop_area == (0.3, 1.0)
     assert (recipe.jitter, recipe.strength, recipe.grayscale, recipe.flip) == (0.8, 0.4, 0.1, 0.0)
     assert (recipe.rotate, recipe.blur) == (0.7, 0.2)
-    assert view_recipe(dataclasses.replace(settings, color_strength=0.0)).jitter == 0
+    assert create_view_recipe(dataclasses.replace(settings, color_strength=0.0)).jitter == 0

@@ -1,4 +1,4 @@
-"""Settings that cannot work are skipped at once, before torch is imported."""
+"""Settings that cannot work are errors at once, before torch is imported."""
 
 import dataclasses
 import subprocess
@@ -35,7 +35,7 @@ COMMAND_NAMES = [
 ]
 HERE = Path(__file__).parent
 
-# What a verb needs at least.
+# The settings that a command requires.
 GIVEN: dict[type[Any], dict[str, Any]] = {kind: {} for kind in COMMAND_NAMES}
 GIVEN.update(
     {
@@ -159,8 +159,8 @@ def test_every_setting_has_its_help(kind: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", COMMAND_NAMES)
-def test_setting_of_none_says_what_auto_means(kind: type[Any]) -> None:
-    """Or is a choice between encoders, which needs none."""
+def test_help_of_an_automatic_setting_explains_auto(kind: type[Any]) -> None:
+    """Except --backbone, whose absence needs no explanation."""
     for declared in dataclasses.fields(kind):
         if declared.default is None and not declared.metadata["argument"] and declared.name != "backbone":
             assert "Auto:" in declared.metadata["help"], declared.name
@@ -178,10 +178,10 @@ def test_impossible_setting_is_a_settings_error(kind: type[Any], given: dict[str
     with pytest.raises(SettingsError) as caught:
         kind(**{**GIVEN[kind], **given})
     assert caught.value.exit_code == 2
-    assert caught.value.what.endswith(".") and caught.value.remedy
+    assert caught.value.problem.endswith(".") and caught.value.remedy
 
 
-def test_impossible_settings_are_refused_without_torch() -> None:
+def test_impossible_settings_are_errors_without_torch() -> None:
     cases = [(kind.__name__, {**GIVEN[kind], **given}) for kind, given in IMPOSSIBLE]
     code = f"""
 import sys
@@ -215,11 +215,11 @@ for heavy in ("torch", "timm", "PIL", "numpy"):
 def test_error_names_option_value_and_bound(given: dict[str, Any], told: str) -> None:
     with pytest.raises(SettingsError) as caught:
         PretrainSettings(images=HERE, **given)
-    assert caught.value.what == told
+    assert caught.value.problem == told
 
 
 @pytest.mark.parametrize("kind", COMMAND_NAMES)
-def test_bounds_themselves_are_inside_where_they_say_so(kind: type[Any]) -> None:
+def test_bounds_are_inclusive_where_declared_so(kind: type[Any]) -> None:
     for declared in dataclasses.fields(kind):
         for bound in ("at_least", "at_most"):
             if declared.metadata[bound] is not None:
@@ -256,7 +256,7 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "given"), POSSIBLE, ids=labels(POSSIBLE))
-def test_possible_setting_is_taken(kind: type[Any], given: dict[str, Any]) -> None:
+def test_possible_setting_is_accepted(kind: type[Any], given: dict[str, Any]) -> None:
     made = kind(**{**GIVEN[kind], **given})
     assert {name: getattr(made, name) for name in given} == given
 
@@ -266,18 +266,18 @@ def test_possible_setting_is_taken(kind: type[Any], given: dict[str, Any]) -> No
     [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"),
      (ProbeSettings, "labels"), (ProbeSettings, "test"), (MapSettings, "labels")],
 )  # fmt: skip
-def test_path_that_is_not_there_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
+def test_missing_path_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
     with pytest.raises(InputError, match="There is no") as caught:
         kind(**{name: tmp_path / "nowhere"})
     assert caught.value.exit_code == 3
 
 
-def test_any_query_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+def test_missing_query_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         PredictSettings(queries=(tmp_path, tmp_path / "nowhere"))
 
 
-def test_broken_link_is_there_and_says_later_what_is_wrong(tmp_path: Path) -> None:
+def test_broken_link_exists_and_fails_later(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert PredictSettings(queries=(tmp_path / "link",)).queries
 
@@ -307,5 +307,5 @@ def test_unknown_choice_is_a_settings_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", COMMAND_NAMES)
-def test_no_help_holds_what_rich_would_take_for_markup(kind: type[Any]) -> None:
+def test_no_help_has_markup_of_rich(kind: type[Any]) -> None:
     assert not [f.name for f in dataclasses.fields(kind) if "[" in f.metadata["help"]]

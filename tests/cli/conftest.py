@@ -1,4 +1,4 @@
-"""The command in process and as a process, and one small run for it."""
+"""Fixtures: the command in this process and as a process, and one small run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1 --blur 
 
 
 class Answer(NamedTuple):
-    """What a command gave back."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -35,17 +35,17 @@ class Answer(NamedTuple):
 
 
 def plain(text: str) -> str:
-    """Text without escape codes."""
+    """Return text without escape codes."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
 @pytest.fixture(autouse=True)
 def neutral_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No colors asked for or forbidden by the surroundings; signal handlers as they were afterwards.
+    """Unset the variables of colors, and restore the signal handlers afterwards.
 
-    A command that runs in this process and is to stop is given all the time it takes: its end would be that of pytest.
+    A command in this process may take any time to stop, since ending it would end pytest.
     """
-    monkeypatch.setattr("simclr_cli.cli.signals.PATIENCE", 600)
+    monkeypatch.setattr("simclr_cli.cli.signals.SECONDS_TO_STOP", 600)
     for name in COLORS:
         monkeypatch.delenv(name, raising=False)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -56,7 +56,7 @@ def neutral_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def simclr() -> Callable[..., Answer]:
-    """`simclr("embed", ...)` in this process."""
+    """Return a function that runs a command in this process: `simclr("embed", ...)`."""
 
     def run(*arguments: object) -> Answer:
         result = typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="simclr")
@@ -68,7 +68,7 @@ def simclr() -> Callable[..., Answer]:
 
 
 def run_as_process(command: str, *arguments: object, cwd: Path | None = None, **environment: str) -> Answer:
-    """A command's exit code and what it printed."""
+    """Run a command as a process."""
     result = subprocess.run(
         [command, *(os.fsencode(str(argument)) for argument in arguments)],
         cwd=cwd, capture_output=True, timeout=300, env={**os.environ, **environment},
@@ -78,25 +78,25 @@ def run_as_process(command: str, *arguments: object, cwd: Path | None = None, **
 
 @pytest.fixture
 def installed(installed_command: str) -> Callable[..., Answer]:
-    """`installed("embed", ..., cwd=...)`: the command that pip put on the path; it takes seconds to import torch."""
+    """Return a function that runs the installed command, which takes seconds to import torch."""
     return functools.partial(run_as_process, installed_command)
 
 
 @pytest.fixture
 def forked(command: str) -> Callable[..., Answer]:
-    """`forked("embed", ..., cwd=...)`: the same as a fork of a process that has imported all of it."""
+    """Return a function that runs the command as a fork of a process that has imported everything."""
     return functools.partial(run_as_process, command)
 
 
 @pytest.fixture(scope="session")
 def installed_command() -> str:
-    """The path of the installed command."""
+    """Return the path of the installed command."""
     return str(Path(sysconfig.get_path("scripts")) / "simclr")
 
 
 @pytest.fixture(scope="session")
 def command(installed_command: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a command that does the same as a fork (workers/simclr.py); on Linux only, elsewhere the command."""
+    """Return the path of a command that runs as a fork (workers/simclr.py) on Linux, else of the installed one."""
     if sys.platform != "linux":
         return installed_command
     client = Path(__file__).parents[1] / "workers" / "simclr.py"
@@ -109,7 +109,7 @@ def command(installed_command: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def photos(once: Callable[..., Path]) -> Path:
-    """24 small images in two classes; not to be changed."""
+    """Return a folder of 24 small images in two classes, for reading only."""
 
     def make(folder: Path) -> None:
         for i in range(24):
@@ -124,7 +124,7 @@ def photos(once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(photos: Path, once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of runs that holds one finished run, `photos`: a copy of this process; not to be changed."""
+    """Return a folder of runs with one finished run, `photos`, for reading only."""
 
     def make(folder: Path) -> None:
         from simclr_cli.api import PretrainSettings
@@ -140,5 +140,5 @@ def trained(photos: Path, once: Callable[..., Path], tmp_path_factory: pytest.Te
 
 @pytest.fixture
 def tiny() -> list[str]:
-    """Options for a training of a second."""
+    """Return options for a training of a second."""
     return list(TINY)

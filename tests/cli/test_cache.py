@@ -1,4 +1,4 @@
-"""`simclr cache` as a user types it: what is kept, for a person and for a program, and clearing it."""
+"""`simclr cache`: the table and the JSON of the caches, and their deletion."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.images.cache import decode_once
+from simclr_cli.images.cache import decode_images
 from simclr_cli.images.scan import take_census
 
 HEADER = "path\tdecoded at px\tMB\tlast used"
 
 
 def use(folder: Path, *sizes: int) -> None:
-    """As a run does."""
+    """Decode a folder into the cache, as a run does."""
     census = take_census(folder)
     for size in sizes:
-        decode_once(census, size, workers=1, progress=lambda *_: None)
+        decode_images(census, size, workers=1, progress=lambda *_: None)
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def root() -> Path:
 
 
 def test_an_empty_cache_is_fine(forked: Callable[..., Any], root: Path) -> None:
-    assert forked("cache") == (0, "", f"Kept in {root}: 0.0 MB for 0 folders.\n")
-    assert forked("cache", "--clear") == (0, "", f"Cleared in {root}: 0.0 MB for 0 folders.\n")
+    assert forked("cache") == (0, "", f"Cache in {root}: 0.0 MB for 0 folders.\n")
+    assert forked("cache", "--clear") == (0, "", f"Deleted from {root}: 0.0 MB for 0 folders.\n")
     code, stdout, talk = forked("cache", "--json")
     assert (code, talk) == (0, "")
     assert json.loads(stdout) == {"root": str(root), "cleared": False, "bytes": 0, "caches": []}
 
 
-def test_from_what_is_kept_to_nothing(forked: Callable[..., Any], photos: Path, root: Path, tmp_path: Path) -> None:
+def test_caches_are_listed_and_deleted(forked: Callable[..., Any], photos: Path, root: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.png").write_bytes((photos / "dark" / "00.png").read_bytes())
     use(photos, 16, 8)
@@ -49,14 +49,14 @@ def test_from_what_is_kept_to_nothing(forked: Callable[..., Any], photos: Path, 
     header, *rows = stdout.splitlines()
     assert (code, header) == (0, HEADER)
     assert {tuple(row.split("\t")[:2]) for row in rows} == {(str(photos), "12, 24"), (str(tmp_path / "other"), "")}
-    assert talk == f"Kept in {root}: {size / 1e6:.1f} MB for 2 folders.\n"
+    assert talk == f"Cache in {root}: {size / 1e6:.1f} MB for 2 folders.\n"
 
     code, stdout, talk = forked("cache", "other", cwd=tmp_path)
     assert code == 0 and [row.split("\t")[0] for row in stdout.splitlines()] == ["path", str(tmp_path / "other")]
     assert "for 1 folder." in talk
 
     code, stdout, talk = forked("cache", "other", "--clear", cwd=tmp_path)
-    assert (code, stdout) == (0, "") and "Cleared in" in talk and "for 1 folder." in talk
+    assert (code, stdout) == (0, "") and "Deleted from" in talk and "for 1 folder." in talk
     answer = json.loads(forked("cache", "--json")[1])
     assert [kept["folder"] for kept in answer["caches"]] == [str(photos)] and answer["bytes"] < size
     assert forked("cache", "--clear")[0] == 0
@@ -66,19 +66,19 @@ def test_from_what_is_kept_to_nothing(forked: Callable[..., Any], photos: Path, 
 
 def test_it_needs_neither_torch_nor_numpy_nor_pillow(photos: Path) -> None:
     use(photos, 8)
-    watched = """
+    program = """
 import sys
-from simclr_cli.cli import app as face
+from simclr_cli.cli import app
 sys.argv = ["simclr", "cache", *sys.argv[1:]]
 try:
-    face.main()
+    app.main()
 except SystemExit as end:
     assert not end.code, end.code
 heavy = {"torch", "torchvision", "timm", "numpy", "PIL"} & sys.modules.keys()
 assert not heavy, heavy
 """
     for options in ([], ["--json"], [str(photos), "--clear"]):
-        result = subprocess.run([sys.executable, "-c", watched, *options], text=True, capture_output=True)
+        result = subprocess.run([sys.executable, "-c", program, *options], text=True, capture_output=True)
         assert result.returncode == 0, result.stderr
         assert str(photos) in result.stdout or "for 1 folder." in result.stderr
 

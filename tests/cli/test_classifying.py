@@ -1,4 +1,4 @@
-"""`simclr finetune` and `simclr predict` as they are typed: what is shown, what --json holds, what a stop leaves."""
+"""`simclr finetune` and `simclr predict`: messages, tables, JSON, and the state after a stop."""
 
 from __future__ import annotations
 
@@ -26,30 +26,34 @@ pytestmark = pytest.mark.usefixtures("no_trial")
 
 @pytest.fixture
 def runs(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to put classifiers into."""
+    """Return a copy of the run, for its classifiers."""
     return Path(shutil.copytree(trained, tmp_path / "runs"))
 
 
-def test_what_a_person_sees(simclr: Callable[..., Any], runs: Path, photos: Path, tmp_path: Path) -> None:
+def test_messages_and_tables(simclr: Callable[..., Any], runs: Path, photos: Path, tmp_path: Path) -> None:
     code, stdout, talk = simclr("finetune", "--runs", runs, "--epochs", 3)
     out = runs / "photos" / "classifier"
     assert (code, stdout) == (0, f"{out}\n"), talk
     assert "Plan for" in talk and "learning rate" in talk and "epoch 3 " in talk
-    assert "held-out images told right" in talk and "always guessing one class gives 50.0 %" in talk
+    assert (
+        "Classification accuracy" in talk
+        and "held-out images" in talk
+        and "always guessing one class gives 50.0 %" in talk
+    )
     assert f"simclr predict IMAGE --classifier {out}" in talk
     (tmp_path / "empty.png").write_bytes(b"")
     odd = tmp_path / os.fsdecode(b"\x1b[31mred\t\xff.png")
     with odd.open("wb") as stream:
         Image.new("RGB", (40, 40), "white").save(stream, "PNG")
     code, stdout, talk = simclr("predict", odd, tmp_path / "empty.png", photos / "dark", "--runs", runs)
-    assert code == 0 and "empty.png: empty file (0 bytes)" in talk and f"Predicting by {out}." in talk
+    assert code == 0 and "empty.png: empty file (0 bytes)" in talk and f"Predicting with {out}." in talk
     header, first, *others = stdout.splitlines()
     assert header.split("\t") == ["path", "label", "probability", "then"]
     assert r"\x1b[31mred\t\udcff.png" in first and len(first.split("\t")) == 4
     assert len(others) == len(list((photos / "dark").iterdir()))
     assert all(line.split("\t")[1] in {"dark", "light"} for line in (first, *others))
     code, stdout, talk = simclr("finetune", "--runs", runs)
-    assert (code, stdout) == (4, "") and "is there already" in talk and "--out FOLDER" in talk
+    assert (code, stdout) == (4, "") and "already exists" in talk and "--out FOLDER" in talk
 
 
 def test_json_holds_the_results(simclr: Callable[..., Any], runs: Path, photos: Path, tmp_path: Path) -> None:
@@ -70,16 +74,16 @@ def test_json_holds_the_results(simclr: Callable[..., Any], runs: Path, photos: 
 def test_stop_leaves_no_classifier(
     simclr: Callable[..., Any], runs: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, exit_code: int
 ) -> None:
-    from simclr_cli.train.supervised import Update
+    from simclr_cli.train.supervised import ClassifierStep
 
-    plain = Update.__call__
+    plain = ClassifierStep.__call__
 
-    def third_time(self: Update, *batch: Any) -> Any:
+    def third_time(self: ClassifierStep, *batch: Any) -> Any:
         if batch[3] == 2:
             signal.raise_signal(number)
         return plain(self, *batch)
 
-    monkeypatch.setattr(Update, "__call__", third_time)
+    monkeypatch.setattr(ClassifierStep, "__call__", third_time)
     before = sorted(path.name for path in (runs / "photos").iterdir())
     code, stdout, talk = simclr("finetune", "--runs", runs)
     assert (code, stdout) == (exit_code, "") and "nothing was written" in talk and "Traceback" not in talk

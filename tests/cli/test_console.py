@@ -1,4 +1,4 @@
-"""What a person sees: nothing raw, tables or tabs, colors or none."""
+"""Console output: escaped text, tables or tabs, with and without colors."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from simclr_cli.api import (
     Score,
     SimilarResult,
 )
-from simclr_cli.cli.console import Data, Face
+from simclr_cli.cli.console import Output, Reporter
 from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
-from simclr_cli.core.text import duration, safe
+from simclr_cli.core.text import escape_unprintable, format_duration
 
 NASTY = "a\nb\x1b[31mc\x07\r\t[bold]d[/bold]\u202egnp.\udcff\u2028\x9b1m"
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.fixture
-def log() -> tuple[Face, io.StringIO]:
+def log() -> tuple[Reporter, io.StringIO]:
     stream = io.StringIO()
-    return Face(stream), stream
+    return Reporter(stream), stream
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Face, Terminal]:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Reporter, Terminal]:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
     stream = Terminal()
-    return Face(stream), stream
+    return Reporter(stream), stream
 
 
 @pytest.fixture
 def stdout(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """`stdout()`: what was printed since it was last asked."""
+    """Return a function that returns the output since its last call."""
     return lambda: capsys.readouterr().out
 
 
@@ -87,10 +87,10 @@ def census(**values: Any) -> dict[str, Any]:
         ("\U000e0041", r"\U000e0041"),
     ],
 )
-def test_safe_shows_what_cannot_be_printed_as_an_escape(raw: str, shown: str) -> None:
-    assert safe(raw) == shown
-    assert safe(raw).isprintable()
-    safe(raw).encode()  # no surrogate is left
+def test_unprintable_characters_are_escaped(raw: str, shown: str) -> None:
+    assert escape_unprintable(raw) == shown
+    assert escape_unprintable(raw).isprintable()
+    escape_unprintable(raw).encode()  # no surrogate is left
 
 
 @pytest.mark.parametrize(
@@ -99,96 +99,96 @@ def test_safe_shows_what_cannot_be_printed_as_an_escape(raw: str, shown: str) ->
      (3599.7, "1 h 0 min"), (7530, "2 h 5 min"), (90_000, "25 h 0 min")],
 )  # fmt: skip
 def test_duration(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 # Events
 
 
-def test_no_event_lets_a_raw_character_through(log: tuple[Face, io.StringIO]) -> None:
-    face, stream = log
-    face.report(Note(NASTY, warning=True))
-    face.report(CensusTaken(census(folder=NASTY, classes=[NASTY, "b"], skipped=2, skipped_because={NASTY: 2})))
-    face.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
-    face.error(InputError(f"There is no {NASTY}.", f"Look at {NASTY}."))
+def test_no_event_lets_a_raw_character_through(log: tuple[Reporter, io.StringIO]) -> None:
+    reporter, stream = log
+    reporter.report(Note(NASTY, warning=True))
+    reporter.report(CensusTaken(census(folder=NASTY, classes=[NASTY, "b"], skipped=2, skipped_because={NASTY: 2})))
+    reporter.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
+    reporter.print_error(InputError(f"There is no {NASTY}.", f"Look at {NASTY}."))
     text = stream.getvalue()
     assert all(character.isprintable() or character == "\n" for character in text)
     assert "[bold]d[/bold]" in text and r"\x1b[31mc" in text
 
 
-def test_no_event_lets_a_raw_character_through_to_a_terminal(terminal: tuple[Face, Terminal]) -> None:
-    face, stream = terminal
-    face.say(NASTY)
-    face.error(InputError(NASTY, NASTY))
-    face.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
+def test_no_event_lets_a_raw_character_through_to_a_terminal(terminal: tuple[Reporter, Terminal]) -> None:
+    reporter, stream = terminal
+    reporter.print(NASTY)
+    reporter.print_error(InputError(NASTY, NASTY))
+    reporter.report(PlanMade(NASTY, (Choice("backbone", NASTY, NASTY),), 3, 4.0))
     for raw in ("\x1b[31mc", "\x07", "\r", "\u202e", "\udcff", "\x9b"):
         assert raw not in stream.getvalue()
 
 
-def test_census_in_words(log: tuple[Face, io.StringIO]) -> None:
-    face, stream = log
+def test_census_in_words(log: tuple[Reporter, io.StringIO]) -> None:
+    reporter, stream = log
     classes = [f"c{i}" for i in range(15)]
-    face.report(CensusTaken(census(classes=classes, skipped=3, skipped_because={"damaged": 3}, other_files=1234)))
+    reporter.report(CensusTaken(census(classes=classes, skipped=3, skipped_because={"damaged": 3}, other_files=1234)))
     assert stream.getvalue().splitlines() == [
         "pics: 1,200 images (1,190 JPEG, 10 PNG), short side 20 to 40 px",
         "  folders look like 15 classes (not used for training): " + ", ".join(classes[:12]) + ", ...",
         "  3 files skipped:",
         "    3 x damaged",
-        "  1,234 other files passed over",
+        "  1,234 other files ignored",
     ]
 
 
-def test_plan_shows_value_reason_and_time(log: tuple[Face, io.StringIO]) -> None:
-    face, stream = log
-    face.report(PlanMade("runs/a", (Choice("epochs", "7", "as set"),), 1400, 200.0))
-    face.report(PlanMade("runs/a", (), 1400, None))
+def test_plan_shows_value_reason_and_time(log: tuple[Reporter, io.StringIO]) -> None:
+    reporter, stream = log
+    reporter.report(PlanMade("runs/a", (Choice("epochs", "7", "as set"),), 1400, 200.0))
+    reporter.report(PlanMade("runs/a", (), 1400, None))
     lines = [line.split() for line in stream.getvalue().splitlines()]
     assert ["epochs", "7", "as", "set"] in lines
     assert "1,400 steps, about 3 min 20 s".split() in lines and ["1,400", "steps"] in lines
 
 
-def test_a_log_gets_a_line_an_epoch_and_no_bars(log: tuple[Face, io.StringIO]) -> None:
-    face, stream = log
-    with face:
-        face.report(Progress("decoding", 1, 2))
-        face.report(StepDone(1, 2, 1, 1, 4.2, 12.0))
-        face.report(EpochDone(1, 4.25, 0.1, 12.34, 61.0))
+def test_a_log_gets_a_line_an_epoch_and_no_bars(log: tuple[Reporter, io.StringIO]) -> None:
+    reporter, stream = log
+    with reporter:
+        reporter.report(Progress("decoding", 1, 2))
+        reporter.report(StepDone(1, 2, 1, 1, 4.2, 12.0))
+        reporter.report(EpochDone(1, 4.25, 0.1, 12.34, 61.0))
     assert stream.getvalue() == "epoch 1  loss 4.2500  12.3 images/s  1 min 1 s\n"
 
 
-def test_a_terminal_gets_a_bar_with_epoch_loss_and_pace(terminal: tuple[Face, Terminal]) -> None:
-    face, stream = terminal
-    with face:
-        face.report(Progress("decoding", 1, 2))
-        face.report(StepDone(1, 2, 1, 1, 4.2, 12.0))
-        face.report(EpochDone(1, 4.25, 0.1, 12.34, 61.0))
-        face.report(StepDone(2, 2, 1, 1, 4.1, 12.0))
+def test_a_terminal_gets_a_bar_with_epoch_loss_and_pace(terminal: tuple[Reporter, Terminal]) -> None:
+    reporter, stream = terminal
+    with reporter:
+        reporter.report(Progress("decoding", 1, 2))
+        reporter.report(StepDone(1, 2, 1, 1, 4.2, 12.0))
+        reporter.report(EpochDone(1, 4.25, 0.1, 12.34, 61.0))
+        reporter.report(StepDone(2, 2, 1, 1, 4.1, 12.0))
     text = stream.getvalue()
     assert "Epoch 2/2  loss 4.100  12 images/s" in text and "2/2" in text
     assert "epoch 1 " not in text
 
 
-def test_a_bar_is_ended_before_an_error_is_shown(terminal: tuple[Face, Terminal]) -> None:
-    face, stream = terminal
-    with face:
-        face.report(Progress("decoding", 1, 2))
-        face.error(InputError("What.", "Next."))
+def test_a_bar_is_ended_before_an_error_is_shown(terminal: tuple[Reporter, Terminal]) -> None:
+    reporter, stream = terminal
+    with reporter:
+        reporter.report(Progress("decoding", 1, 2))
+        reporter.print_error(InputError("What.", "Next."))
     assert stream.getvalue().rstrip().endswith("Next.")
     assert stream.getvalue().count("\x1b[?25l") == stream.getvalue().count("\x1b[?25h")  # the cursor is back
 
 
-def test_a_stop_that_was_asked_for_is_raised_at_the_next_event(log: tuple[Face, io.StringIO]) -> None:
-    face, stream = log
-    face.report(Note("before"))
-    face.stop = Interrupted("Stopped.", "Go on.")
+def test_requested_stop_is_raised_at_the_next_event(log: tuple[Reporter, io.StringIO]) -> None:
+    reporter, stream = log
+    reporter.report(Note("before"))
+    reporter.stop.request = Interrupted("Stopped.", "Resume.")
     with pytest.raises(Interrupted):
-        face.report(Note("after"))
+        reporter.report(Note("after"))
     assert stream.getvalue() == "before\nafter\n"
 
 
-def test_error_is_two_lines(log: tuple[Face, io.StringIO]) -> None:
-    face, stream = log
-    face.error(InputError("There is no folder x.", "Check the path."))
+def test_error_is_two_lines(log: tuple[Reporter, io.StringIO]) -> None:
+    reporter, stream = log
+    reporter.print_error(InputError("There is no folder x.", "Check the path."))
     assert stream.getvalue() == "Error: There is no folder x.\nCheck the path.\n"
 
 
@@ -198,9 +198,9 @@ def test_no_color_takes_the_colors_away(monkeypatch: pytest.MonkeyPatch) -> None
     for wanted in ("", "1"):
         monkeypatch.setenv("NO_COLOR", wanted)
         stream = Terminal()
-        face = Face(stream)
-        face.error(InputError("What.", "Next."))
-        face.report(Note("careful", warning=True))
+        reporter = Reporter(stream)
+        reporter.print_error(InputError("What.", "Next."))
+        reporter.report(Note("careful", warning=True))
         shown[wanted] = stream.getvalue()
     assert "31m" in shown[""] and "33m" in shown[""]
     assert "31m" not in shown["1"] and "33m" not in shown["1"]  # rich leaves bold, which is no color
@@ -209,8 +209,8 @@ def test_no_color_takes_the_colors_away(monkeypatch: pytest.MonkeyPatch) -> None
 def test_dumb_terminal_and_pipes_get_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     for stream in (Terminal(), io.StringIO()):
-        face = Face(stream)
-        face.error(InputError("What.", "Next."))
+        reporter = Reporter(stream)
+        reporter.print_error(InputError("What.", "Next."))
         assert "\x1b" not in stream.getvalue()
 
 
@@ -218,7 +218,7 @@ def test_dumb_terminal_and_pipes_get_no_escape_codes(monkeypatch: pytest.MonkeyP
 
 
 def test_table_is_lines_with_tabs_where_stdout_is_no_terminal(stdout: Callable[[], str]) -> None:
-    Data().table(["rank", "path"], [["1", NASTY], ["2", "b" * 500]], title="not shown")
+    Output().print_table(["rank", "path"], [["1", NASTY], ["2", "b" * 500]], title="not shown")
     text = stdout()
     lines = text.splitlines()
     assert [len(line.split("\t")) for line in lines] == [2, 2, 2]
@@ -230,20 +230,20 @@ def test_table_on_a_terminal_keeps_every_character_of_a_long_path(monkeypatch: p
     stream = Terminal()
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr(sys, "stdout", stream)
-    Data().table(["rank", "path"], [["1", "p" * 100]])
+    Output().print_table(["rank", "path"], [["1", "p" * 100]])
     assert stream.getvalue().count("p") >= 100
 
 
-def test_json_is_one_line_of_ascii_that_gives_every_name_back(stdout: Callable[[], str]) -> None:
+def test_json_is_one_line_of_ascii_that_preserves_every_name(stdout: Callable[[], str]) -> None:
     result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbor(1, NASTY, 0.5, 99.0, 10.0),)),), (NASTY,))
-    Data().json(result)
+    Output().print_json(result)
     text = stdout()
     assert text.isascii() and text.count("\n") == 1
     assert json.loads(text)["queries"][0]["neighbors"][0]["path"] == NASTY
 
 
 def test_line_is_never_wrapped(stdout: Callable[[], str]) -> None:
-    Data().line("x" * 300)
+    Output().print_line("x" * 300)
     assert stdout() == "x" * 300 + "\n"
 
 
@@ -251,27 +251,27 @@ PRETRAINED = PretrainResult("runs/a", True, 2, 1200, 3, 5.5, 4.25, 100.0, 65.0, 
 NEIGHBORS = (Neighbor(1, "a.png", 0.98765, 99.987, 70.0), Neighbor(2, "b.png", -0.5, 99.987, 3.0))
 
 
-def test_pretrain_says_what_it_made_and_what_comes_next(
-    log: tuple[Face, io.StringIO], stdout: Callable[[], str]
+def test_pretrain_prints_the_run_and_the_next_commands(
+    log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]
 ) -> None:
-    show_pretrain(PRETRAINED, log[0], Data())
+    show_pretrain(PRETRAINED, log[0], Output())
     talk = log[1].getvalue()
     assert stdout() == "runs/a\n"
     assert "Trained on 1,200 images for 2 epochs in 1 min 5 s; loss 5.500 -> 4.250, 100 images/s." in talk
-    assert "Left out: 3 files; runs/a/skipped.json says why." in talk
+    assert "Skipped 3 files; see runs/a/skipped.json." in talk
     assert all(f"simclr {verb}" in talk for verb in ("similar", "embed", "probe"))
 
 
-def test_dry_run_has_no_data(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    show_pretrain(PretrainResult("runs/a", False, 2, 1200, 0, None, None, None, 1.0, None), log[0], Data())
+def test_dry_run_has_no_data(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_pretrain(PretrainResult("runs/a", False, 2, 1200, 0, None, None, None, 1.0, None), log[0], Output())
     assert stdout() == "" and "Stopped after the plan" in log[1].getvalue()
 
 
-def test_embed_prints_its_file(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    show_embed(EmbedResult("v.npy", "v.rows.json", 1200, 512, True, "runs/a", "d", 2, 5.0, 240.0), log[0], Data())
+def test_embed_prints_its_file(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_embed(EmbedResult("v.npy", "v.rows.json", 1200, 512, True, "runs/a", "d", 2, 5.0, 240.0), log[0], Output())
     assert stdout() == "v.npy\n"
-    assert "1,200 x 512 float32, rows of length 1" in log[1].getvalue()
-    assert "Left out: 2 files; v.rows.json says why." in log[1].getvalue()
+    assert "1,200 x 512 float32, scaled to length 1" in log[1].getvalue()
+    assert "Skipped 2 files; see v.rows.json." in log[1].getvalue()
 
 
 def right(top_1: float) -> Accuracy:
@@ -279,14 +279,14 @@ def right(top_1: float) -> Accuracy:
 
 
 def test_probe_prints_a_row_a_representation_and_the_verdict(
-    log: tuple[Face, io.StringIO], stdout: Callable[[], str]
+    log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]
 ) -> None:
     scores = (Score("trained", right(61.24), right(60), right(70)), Score("untrained", right(40), right(39.96), None))
     few = FewLabels("trained", 10, "5 a class", 55.55, 1.23, 3)
     result = ProbeResult(
         "runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d", verdict="It helped.", few_labels=(few,)
     )
-    show_probe(result, log[0], Data())
+    show_probe(result, log[0], Output())
     assert stdout().splitlines() == [
         "representation\tkNN k=20 %\tkNN k=200 %\tlinear %\t95 % interval\tbalanced %",
         "trained\t61.2\t60.0\t70.0\t68.0 to 72.0\t69.0",
@@ -297,20 +297,20 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
     assert "It helped." in log[1].getvalue()
 
 
-def test_similar_prints_a_table_a_query(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+def test_similar_prints_a_table_a_query(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
     one = QueryResult("q.png", NEIGHBORS)
-    show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Data())
+    show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Output())
     assert stdout().splitlines() == [
-        "rank\tsimilarity\tcloseness\tpath",
+        "rank\tsimilarity\tproximity\tpath",
         "1\t0.9877\tas close as two views of one image\ta.png",
         "2\t-0.5000\tcloser than 99.98 % of random pairs\tb.png",
     ]
-    show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Data())
+    show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Output())
     assert stdout().count("Most similar to q.png:") == 2
-    assert log[1].getvalue() == "Left out: x.png: empty file\n"
+    assert log[1].getvalue() == "Skipped: x.png: empty file\n"
 
 
-def test_demo_shows_neighbors_and_comparison(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
+def test_demo_shows_neighbors_and_comparison(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
     scores = tuple(
         Score(name, right(k_20), right(k_200), None)
         for name, k_20, k_200 in (("trained", 90, 80), ("untrained", 50, 40), ("raw pixels", 60, 10))
@@ -318,11 +318,11 @@ def test_demo_shows_neighbors_and_comparison(log: tuple[Face, io.StringIO], stdo
     show_demo(
         DemoResult("demo", 1600, ("a", "b"), scores, QueryResult("q.png", NEIGHBORS), 100.0, PRETRAINED),
         log[0],
-        Data(),
+        Output(),
     )
     text = stdout()
     assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\tas close as two views of one image\ta.png" in text
-    assert "gained +30.0 points over the best other (raw pixels)" in log[1].getvalue()
+    assert "kNN accuracy 90.0 %: 30.0 points above the best baseline (raw pixels), without labels" in log[1].getvalue()
 
 
 KEPT = (
@@ -331,23 +331,23 @@ KEPT = (
 )
 
 
-def test_cache_is_a_row_a_folder(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    show_cache(CacheResult("/c", False, 1_234_568_890, KEPT), log[0], Data())
+def test_cache_is_a_row_a_folder(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_cache(CacheResult("/c", False, 1_234_568_890, KEPT), log[0], Output())
     lines = stdout().splitlines()
     assert lines[0] == "path\tdecoded at px\tMB\tlast used"
     assert lines[1] == "/pics/birds\t48, 336\t1,234.6\t2026-01-02T03:04:05+00:00"
-    assert lines[2] == f"{safe(NASTY)}\t\t0.0\t2025-01-02T03:04:05+00:00" and len(lines) == 3
-    assert log[1].getvalue() == "Kept in /c: 1,234.6 MB for 2 folders.\n"
+    assert lines[2] == f"{escape_unprintable(NASTY)}\t\t0.0\t2025-01-02T03:04:05+00:00" and len(lines) == 3
+    assert log[1].getvalue() == "Cache in /c: 1,234.6 MB for 2 folders.\n"
 
 
-def test_cleared_cache_is_talk_and_no_data(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    show_cache(CacheResult("/c\x1b[2J", True, 1000, KEPT[1:]), log[0], Data())
-    assert stdout() == "" and log[1].getvalue() == "Cleared in /c\\x1b[2J: 0.0 MB for 1 folder.\n"
+def test_cleared_cache_is_a_message_without_data(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_cache(CacheResult("/c\x1b[2J", True, 1000, KEPT[1:]), log[0], Output())
+    assert stdout() == "" and log[1].getvalue() == "Deleted from /c\\x1b[2J: 0.0 MB for 1 folder.\n"
 
 
-def test_empty_cache_is_talk_and_no_data(log: tuple[Face, io.StringIO], stdout: Callable[[], str]) -> None:
-    show_cache(CacheResult("/c", False, 0, ()), log[0], Data())
-    assert stdout() == "" and log[1].getvalue() == "Kept in /c: 0.0 MB for 0 folders.\n"
+def test_empty_cache_is_a_message_without_data(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
+    show_cache(CacheResult("/c", False, 0, ()), log[0], Output())
+    assert stdout() == "" and log[1].getvalue() == "Cache in /c: 0.0 MB for 0 folders.\n"
 
 
 def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,5 +355,5 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys, "stdout", stream)
     kept = (FolderCache("/c/1", "p" * 100, (48,), 10**6, "2026-01-02T03:04:05+00:00"),)
-    show_cache(CacheResult("/c", False, 10**6, kept), Face(io.StringIO()), Data())
+    show_cache(CacheResult("/c", False, 10**6, kept), Reporter(io.StringIO()), Output())
     assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()

@@ -1,4 +1,4 @@
-"""What a person sees of `simclr doctor`: the worst first, each command whole on a line of its own."""
+"""Output of `simclr doctor`: the worst fault first, each command whole on a line of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from simclr_cli.api import Diagnosis, DoctorResult
-from simclr_cli.cli.console import Data, Face
+from simclr_cli.cli.console import Output, Reporter
 from simclr_cli.cli.results import show_doctor
 from simclr_cli.diagnose.machine import TorchFacts
 
@@ -23,11 +23,11 @@ ADVICE = Diagnosis("newer run", "advice", "A run.", "It is newer.", "pipx upgrad
 
 
 def shown(result: DoctorResult, *, terminal: bool) -> tuple[str, str]:
-    """(stdout, stderr), 80 columns wide."""
-    data, face = Data(), Face(io.StringIO())
-    data.out = Console(file=io.StringIO(), width=80, force_terminal=terminal, no_color=True, highlight=False)
-    show_doctor(result, face, data)
-    return data.out.file.getvalue(), face.talk.file.getvalue()  # type: ignore[attr-defined]
+    """Return (stdout, stderr), 80 columns wide."""
+    output, reporter = Output(), Reporter(io.StringIO())
+    output.console = Console(file=io.StringIO(), width=80, force_terminal=terminal, no_color=True, highlight=False)
+    show_doctor(result, reporter, output)
+    return output.console.file.getvalue(), reporter.console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_commands_are_whole_and_all_else_fits_into_80_columns() -> None:
@@ -36,22 +36,22 @@ def test_commands_are_whole_and_all_else_fits_into_80_columns() -> None:
     assert f"  $ {COMMAND}" in lines and "  $ pipx upgrade simclr-cli" in lines
     assert all(len(line) <= 80 for line in lines if not line.startswith("  $"))
     assert lines[0].startswith("fault: broken torch. torch cannot be \\x1b[31mimported")
-    assert err == "2 cores\n1 fault that a command would stop of.\n"
+    assert err == "2 cores\n1 fault found.\n"
 
 
 @pytest.mark.parametrize(
     ("diagnoses", "words"),
-    [((), "Nothing is wrong; 26 kinds"), ((ADVICE,), "Nothing that a command would stop of; 26")],
+    [((), "No fault found (26 kinds"), ((ADVICE,), "No fault found (26 kinds")],
 )
-def test_health_is_said(diagnoses: tuple[Diagnosis, ...], words: str) -> None:
+def test_no_fault_is_reported(diagnoses: tuple[Diagnosis, ...], words: str) -> None:
     out, err = shown(DoctorResult((), 26, diagnoses), terminal=True)
     assert words in err and bool(out) == bool(diagnoses)
 
 
 def test_a_log_has_a_line_for_each(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.diagnose.machine.ask_torch", lambda: TorchFacts(error="a broken library"))
+    monkeypatch.setattr("simclr_cli.diagnose.machine.inspect_torch", lambda: TorchFacts(error="a broken library"))
     code, stdout, stderr = simclr("doctor", "--runs", tmp_path)
     lines = [line.split("\t") for line in stdout.splitlines()]
     assert code == 5 and lines[0] == ["grade", "name", "what", "why", "command"]
     assert lines[1][:2] == ["fault", "broken torch"] and all(len(line) == 5 for line in lines)
-    assert "1 fault that a command would stop of." in stderr
+    assert "1 fault found." in stderr

@@ -1,4 +1,4 @@
-"""The catalog of bad input, row by row: an exit code, what and why, what next, no traceback, nothing lost."""
+"""Catalog of bad input: each row has its exit code, message and remedy, without a traceback or a changed file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from PIL import Image
 
 from simclr_cli import COMMAND_NAMES
 from simclr_cli.api import SimilarSettings
-from simclr_cli.cli.app import perform
+from simclr_cli.cli.app import run_command
 from simclr_cli.core import errors
-from simclr_cli.images.cache_location import cache_of
+from simclr_cli.images.cache_location import locate_cache
 from simclr_cli.images.scan import take_census
 
 ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\xff\xfe.png", b"\xe2\x80\xaetxt.png"]
@@ -25,7 +25,7 @@ ODD_NAMES = [b"line\nbreak.png", b"\x1b[31mred.png", b"[bold]x[/bold].png", b"\x
 
 @pytest.fixture
 def plain(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with every kind of bad input but runs, which is worked in."""
+    """Make a working folder with every kind of bad input except runs."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()
@@ -41,14 +41,14 @@ def plain(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 @pytest.fixture
 def shown(plain: Path, photos: Path) -> Path:
-    """The same with images."""
+    """Add images to the working folder."""
     shutil.copytree(photos, plain / "photos")
     return plain
 
 
 @pytest.fixture
 def place(shown: Path, trained: Path) -> Path:
-    """The same with `runs`, a finished and an unfinished one, and `broken`, which holds a damaged one."""
+    """Add `runs`, with a finished and an unfinished run, and `broken`, with a damaged one."""
     shutil.copytree(trained / "photos", shown / "runs" / "photos")
     shutil.copytree(trained / "photos", shown / "runs" / "half")
     shutil.rmtree(shown / "runs" / "half" / "encoder")
@@ -58,29 +58,29 @@ def place(shown: Path, trained: Path) -> Path:
 
 
 PRETRAIN = "pretrain photos --backbone test_resnet --image-size 32 --epochs 1 --runs new"
-# (what is typed in `place`, exit code, what it says, what it says to do)
-CATALOGUE = {
+# (arguments in the folder `place`, exit code, message, remedy)
+CATALOG = {
     "no such folder": ("pretrain nowhere", 3, "There is no nowhere.", "Check the path."),
-    "a file for a folder": ("pretrain file", 3, "file is a file, not a folder.", "Give the folder"),
-    "an empty folder": ("pretrain empty", 3, "There is no image in empty: it is empty.", "Give a folder of"),
+    "a file for a folder": ("pretrain file", 3, "file is a file, not a folder.", "Use the folder"),
+    "an empty folder": ("pretrain empty", 3, "There is no image in empty: it is empty.", "Use a folder of"),
     "only text": (
         "pretrain text", 3, "There is no image in text: 1 other files and 1 skipped (most often: not an image",
-        "Give a folder of images.",
+        "Use a folder of images.",
     ),
-    "one image": ("pretrain one", 3, "There are fewer than two images", "Give a folder of at least 2"),
-    "no folder at all": ("pretrain", 2, "No folder of images was given.", "Type: simclr pretrain FOLDER"),
+    "one image": ("pretrain one", 3, "There are fewer than two images", "Use a folder of at least 2"),
+    "no folder at all": ("pretrain", 2, "No folder of images was given.", "Run: simclr pretrain FOLDER"),
     "batch of 1": ("pretrain photos --batch-size 1", 2, "--batch-size is 1, and must be at least 2.", "--batch-size"),
     "temperature 0": ("pretrain photos --temperature 0", 2, "--temperature is 0.0, and must be more than 0", "another"),
     "temperature nan": ("pretrain photos --temperature nan", 2, "--temperature is nan, and must be finite.", "another"),
     "changes accepted of no run": (
-        "pretrain photos --accept-changes", 2, "--accept-changes belongs to --resume.", "Leave it out, or add --resume",
+        "pretrain photos --accept-changes", 2, "--accept-changes belongs to --resume.", "Remove it, or add --resume",
     ),
     "no more epochs": (
-        "pretrain --resume --run photos --runs runs --epochs 1", 2, "has done 1 epoch, and --epochs 1 is not", "larger",
+        "pretrain --resume --run photos --runs runs --epochs 1", 2, "done 1 epoch; --epochs 1 is not more", "larger",
     ),
     "no epochs": ("pretrain photos --epochs 0", 2, "--epochs is 0, and must be at least 1.", "another value"),
     "warm-up too long": (
-        "pretrain photos --epochs 2 --warmup-epochs 3", 2, "--warmup-epochs 3 is more than --epochs 2.", "smaller",
+        "pretrain photos --epochs 2 --warmup-epochs 3", 2, "--warmup-epochs 3 is more than --epochs 2.", "fewer",
     ),
     "unknown backbone": (
         "pretrain photos --backbone resnet81", 2, "timm has no backbone named 'resnet81'.", "The closest names are",
@@ -89,52 +89,52 @@ CATALOGUE = {
         "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take images of 40", "--image-size",
     ),
     "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
-    "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Give none, imagenet, or"),
-    "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no file of weights", "Check"),
-    "weights file broken": (f"{PRETRAIN} --weights weights.safetensors", 4, "not a whole .safetensors file", "Give"),
+    "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Use none, imagenet, or"),
+    "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no weights file", "Check"),
+    "weights file broken": (f"{PRETRAIN} --weights weights.safetensors", 4, "not a complete .safetensors file", "Use"),
     "runs below a file": (
-        "pretrain photos --backbone test_resnet --runs file/runs", 5, "Cannot write file/runs/photos", "Choose a place",
+        "pretrain photos --backbone test_resnet --runs file/runs", 5, "Cannot write file/runs/photos", "Choose a",
     ),
-    "finished run": ("pretrain photos --runs runs --run photos", 4, "is finished, and is never overwritten.", "Choose"),
+    "finished run": ("pretrain photos --runs runs --run photos", 4, "is finished, and is never overwritten.", "Use"),
     "unfinished run": (
-        "pretrain photos --runs runs --run half", 4, "was begun and is not finished.", "pretrain --resume --run half",
+        "pretrain photos --runs runs --run half", 4, "was started and is not finished.", "pretrain --resume --run half",
     ),
-    "nothing to resume": ("pretrain --resume --runs new", 4, "There is no stopped run under new.", "Leave out"),
+    "nothing to resume": ("pretrain --resume --runs new", 4, "There is no interrupted run under new.", "Remove"),
     "resume of a finished run": ("pretrain --resume --runs runs --run photos", 4, "is finished.", "another --run"),
     "no run to embed with": ("embed --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
-    "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
+    "run of another name": ("embed --run birds --runs runs", 4, "There is no run birds.", "runs under runs: "),
     "unfinished run to embed with": ("embed --run half --runs runs", 4, "is not finished.", "--resume --run half"),
     "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train"),
     "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.npy"),
-    "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards are .npy, and --out is v.csv.", "give a .npy"),
-    "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a place"),
-    "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Leave one"),
+    "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards requires .npy, and --out is v.csv.", "a .npy"),
+    "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a folder"),
+    "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Remove one"),
     "weights of a run": ("embed --weights imagenet", 2, "--weights belongs to --backbone", "Add --backbone NAME."),
-    "backbone without folder": ("embed --backbone resnet18", 2, "has no images of its own.", "Name the folder"),
-    "embed of nothing": ("embed empty --runs runs", 3, "There is no image in empty", "Give a folder"),
+    "backbone without folder": ("embed --backbone resnet18", 2, "has no images of its own.", "Add the folder"),
+    "embed of nothing": ("embed empty --runs runs", 3, "There is no image in empty", "Use a folder"),
     "no classes": ("probe one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
     "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns name, class", ""),
     "labels missing": ("probe photos --labels no.csv", 3, "There is no no.csv.", "Check the path."),
     "shares that are none": (
-        "probe photos --labels-fraction 0.1,2", 2, "--labels-fraction is '0.1,2'.", "Give shares between 0 and 1.",
+        "probe photos --labels-fraction 0.1,2", 2, "--labels-fraction is '0.1,2'.", "Use fractions between 0 and 1",
     ),
     "counts that are none": ("probe photos --labels-per-class few", 2, "--labels-per-class is 'few'.", "with commas"),
-    "baseline that is none": ("probe photos --runs runs --baseline gone", 4, "There is no run gone.", "Runs under"),
+    "baseline that is none": ("probe photos --runs runs --baseline gone", 4, "There is no run gone.", "runs under"),
     "finetune without classes": ("finetune one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
     "finetune into what is there": (
-        "finetune photos --runs runs --out text", 4, "text is there already, and a classifier", "another --out",
+        "finetune photos --runs runs --out text", 4, "text already exists, and a classifier", "another --out",
     ),
-    "nothing to predict for": ("predict", 2, "No image was given.", "Type: simclr predict IMAGE"),
+    "nothing to predict for": ("predict", 2, "No image was given.", "Run: simclr predict IMAGE"),
     "no classifier": ("predict photos --runs runs", 4, "There is no classifier", "simclr finetune"),
-    "preview of nothing": ("preview empty", 3, "There is no image in empty", "Give a folder"),
+    "preview of nothing": ("preview empty", 3, "There is no image in empty", "Use a folder"),
     "map that is no page": ("map --out map.png", 2, "--out is map.png, and must end in .html.", "map.html"),
     "map without a run": ("map --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns name, class", ""),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
-    "no query": ("similar", 2, "No query was given.", "Type: simclr similar IMAGE"),
+    "no query": ("similar", 2, "No query was given.", "Run: simclr similar IMAGE"),
     "query missing": ("similar no.jpg --runs runs", 3, "There is no no.jpg.", "Check the path."),
-    "query that is no image": ("similar file --runs runs", 3, "The query file is not used: not a", "an image"),
-    "folder of queries without one": ("similar empty --runs runs", 3, "There is no image in empty", "Give a folder"),
+    "query that is no image": ("similar file --runs runs", 3, "The query file cannot be used: not a", "an image"),
+    "folder of queries without one": ("similar empty --runs runs", 3, "There is no image in empty", "Use a folder"),
     "found into a file of another kind": (
         "similar photos --out f.txt", 2, "--out is f.txt, and must end in .html, .csv or .json.", "--out f.html",
     ),
@@ -143,34 +143,34 @@ CATALOGUE = {
     "outliers of no run": ("outliers --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
     "outliers into a text": ("outliers --out odd.txt", 2, "--out is odd.txt, and must end in .html", "odd.html"),
     "one cluster": ("clusters --clusters 1", 2, "--clusters is 1, and must be at least 2.", "another value"),
-    "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Leave one"),
-    "copies that are put back from nowhere": (
-        "duplicates --restore empty", 3, "There is no simclr-moved.jsonl in empty", "Give the folder that --move-to",
+    "clusters by density": ("clusters --method hdbscan --clusters 3", 2, "--clusters belongs to k-means", "Remove one"),
+    "duplicates to restore from nowhere": (
+        "duplicates --restore empty", 3, "There is no simclr-moved.jsonl in empty", "folder of the earlier --move-to",
     ),
-    "copies moved and put back": ("duplicates --restore a --move-to b", 2, "--restore finds", "Type it alone."),
-    "copies of no run": ("duplicates --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
-    "how near exact copies are": (
-        "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity is of near copies", "Leave one of",
+    "move and restore at once": ("duplicates --restore a --move-to b", 2, "--restore only moves files back.", "Remove"),
+    "duplicates of no run": ("duplicates --runs new", 4, "no finished run under new.", "simclr pretrain FOLDER"),
+    "similarity of exact duplicates": (
+        "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity applies to near-duplicates", "Remove",
     ),
-    "check of no run": ("check birds --runs runs", 4, "There is no run birds.", "Runs under runs: "),
-    "check of another folder": ("check photos", 4, "photos is not the folder of a run.", "Give the name of one."),
-    "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its rights."),
+    "check of no run": ("check birds --runs runs", 4, "There is no run birds.", "Use one of the runs under runs: "),
+    "check of another folder": ("check photos", 4, "photos is not the folder of a run.", "Use the name of a run."),
+    "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its permissions."),
     "doctor of nothing": ("doctor nowhere", 3, "There is no nowhere.", "Check the path."),
     "too small a demo": ("demo --count 9", 2, "--count is 9, and must be at least 100.", "another value"),
-    "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a place"),
+    "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a folder"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", CATALOGUE)
-def test_catalogue(simclr: Callable[..., Any], plain: Path, request: pytest.FixtureRequest, row: str) -> None:
-    typed, code, what, remedy = CATALOGUE[row]
+@pytest.mark.parametrize("row", CATALOG)
+def test_catalog(simclr: Callable[..., Any], plain: Path, request: pytest.FixtureRequest, row: str) -> None:
+    typed, code, what, remedy = CATALOG[row]
     if {"runs", "broken"} & set(typed.split()):
         request.getfixturevalue("place")
     elif "photos" in typed.split():
         request.getfixturevalue("shown")
     elif row == "cache that cannot be cleared":  # a folder where a file should be: it cannot be deleted as one
         take_census(plain / "one")
-        (cache_of(plain / "one") / "48" / "index.json").mkdir(parents=True)
+        (locate_cache(plain / "one") / "48" / "index.json").mkdir(parents=True)
     before = sorted(os.walk(plain))
     answer = simclr(*typed.split())
     assert (answer.code, answer.stdout) == (code, ""), answer.stderr
@@ -208,13 +208,14 @@ def test_unreadable_folder(simclr: Callable[..., Any], shown: Path, monkeypatch:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as chmod 000 does for anyone but root
     code, _, stderr = simclr("pretrain", "photos")
     assert code == 3 and stderr == (
-        "Error: The folder photos may not be read by this user.\nChange its rights, or give another.\n"
+        "Error: This user has no permission to read the folder photos.\n"
+        "Change its permissions, or use another folder.\n"
     )
 
 
 def test_fewer_images_than_a_batch_are_said(simclr: Callable[..., Any], shown: Path) -> None:
     code, _, stderr = simclr(*PRETRAIN.split(), "--batch-size", 500, "--dry-run")
-    assert code == 0 and "24 images    shrunk from 500: there are no more images" in stderr
+    assert code == 0 and "24 images    reduced from 500: there are no more images" in stderr
 
 
 def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Callable[..., Any], place: Path) -> None:
@@ -226,8 +227,8 @@ def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Calla
     code, stdout, stderr = simclr(*PRETRAIN.split(), "--batch-size", 8)
     assert (code, stdout) == (0, "new/photos\n")
     assert "  3 files skipped:\n" in stderr and "    1 x empty file (0 bytes)\n" in stderr
-    assert "  1 other file passed over" in stderr
-    assert "Left out: 3 files; new/photos/skipped.json says why." in stderr
+    assert "  1 other file ignored" in stderr
+    assert "Skipped 3 files; see new/photos/skipped.json." in stderr
 
 
 def test_names_of_any_bytes_get_through_every_verb_and_nothing_raw_gets_out(
@@ -286,10 +287,10 @@ def test_want_of_memory_is_the_machines(
     assert ("Traceback" in stderr) is debug
 
 
-# A `demo` that needs no torch and says what it is given; run by main() in a process of its own.
+# A `demo` without torch that prints its arguments, run by main() in a process of its own.
 FAKE_DEMO = """
 import sys, types
-from simclr_cli.cli import app as face
+from simclr_cli.cli import app
 from simclr_cli.api import Accuracy, DemoResult, Neighbor, QueryResult, Score
 
 fake = sys.modules["simclr_cli.commands.demo"] = types.ModuleType("simclr_cli.commands.demo")
@@ -299,12 +300,12 @@ one = Accuracy(1.0, 1.0, 1.0, 1.0)
 scores = (Score("trained", one, one, None), Score("untrained", one, one, None))
 fake.demo = lambda chosen, report: DemoResult("d", 1, ("a",), scores, query, 1.0)
 sys.argv = ["simclr", "demo"]
-face.main()
+app.main()
 """
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    """`simclr ... | head`: the reader goes away first."""
+    """The reader of `simclr ... | head` ends first."""
     typed = [sys.executable, "-c", FAKE_DEMO, "x" * 1000, "10000"]
     with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
@@ -323,25 +324,25 @@ def test_names_that_the_terminals_encoding_lacks_are_escaped() -> None:
 
 
 def test_perform_returns_the_exit_code_of_each_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    for kind in errors.KINDS:
+    for kind in errors.ERROR_TYPES:
 
         def verb(*_: object, kind: type[errors.SimclrError] = kind, **__: object) -> None:
             raise kind("What.", "Next.")
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("simclr_cli.commands.similar.similar", verb)
-            code = perform("similar", SimilarSettings, {"queries": (tmp_path,)}, False, False)
+            code = run_command("similar", SimilarSettings, {"queries": (tmp_path,)}, False, False)
         assert code == kind.exit_code
         assert capsys.readouterr().err == "Error: What.\nNext.\n"
 
 
 def test_exit_codes_are_documented_and_differ() -> None:
-    codes = [kind.exit_code for kind in errors.KINDS]
+    codes = [kind.exit_code for kind in errors.ERROR_TYPES]
     assert len(set(codes)) == len(codes) and 0 not in codes
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-    assert all(f"| {kind.exit_code} | {kind.meaning} |" in page for kind in errors.KINDS)
+    assert all(f"| {kind.exit_code} | {kind.meaning} |" in page for kind in errors.ERROR_TYPES)
 
 
-def test_every_verb_has_rows_in_the_catalogue() -> None:
-    typed = {row[0].split()[0] for row in CATALOGUE.values()}
+def test_every_command_has_rows_in_the_catalog() -> None:
+    typed = {row[0].split()[0] for row in CATALOG.values()}
     assert typed == set(COMMAND_NAMES)

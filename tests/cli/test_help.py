@@ -1,4 +1,4 @@
-"""`--help`, `--version` and every usage error: what they say, and that none waits for torch."""
+"""`--help`, `--version` and every usage error, all without importing torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import simclr_cli
 from simclr_cli import COMMAND_NAMES
 from simclr_cli.cli.app import COMMANDS
 
-# (arguments, exit code): all that must be answered without torch.
+# (arguments, exit code), all without torch.
 WITHOUT_TORCH = [
     (["--help"], 0),
     ([], 2),
@@ -63,13 +63,13 @@ WITHOUT_TORCH = [
 
 WATCHED = """
 import json, sys
-from simclr_cli.cli import app as face
+from simclr_cli.cli import app
 
 answers = []
 for arguments in json.load(sys.stdin):
     sys.argv = ["simclr", *arguments]
     try:
-        face.main()
+        app.main()
     except SystemExit as end:
         answers.append([end.code or 0, sorted({"torch", "timm", "numpy", "PIL", "sklearn"} & sys.modules.keys())])
 sys.__stdout__.flush()
@@ -122,6 +122,25 @@ def test_help_of_a_command_shows_every_option_and_two_examples(
     assert "--json" in words and "--debug" in words
 
 
+@pytest.mark.parametrize("arguments", [[], ["pretrain"], ["check"]])
+def test_h_is_help(simclr: Callable[..., Any], arguments: list[str]) -> None:
+    assert simclr(*arguments, "-h") == simclr(*arguments, "--help")
+
+
+def test_help_of_pretrain_begins_with_the_basics(simclr: Callable[..., Any]) -> None:
+    stdout = simclr("pretrain", "--help").stdout
+    panels = [line.split()[1] for line in stdout.splitlines() if line.startswith("╭─")]
+    assert panels == ["Arguments", "Basics", "Views", "Optimization", "Hardware", "Files", "General"]
+    assert [stdout.count(f" {option} ") for option in ("--backbone", "--json", "--debug", "-h")] == [1] * 4
+
+
+def test_shell_completes_commands_and_options(installed: Callable[..., Any]) -> None:
+    for typed, completed in (("simclr pre", ["pretrain", "preview", "predict"]), ("simclr map --lab", ["--labels"])):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+        answer = installed(_SIMCLR_COMPLETE="complete_bash", **words)
+        assert answer == (0, "\n".join(completed) + "\n", "")
+
+
 @pytest.mark.parametrize(
     ("verb", "settings_class", "example"),
     [(verb, kind, example) for verb, kind in COMMANDS.items() for example in kind.examples],
@@ -129,7 +148,7 @@ def test_help_of_a_command_shows_every_option_and_two_examples(
 def test_examples_can_be_typed_as_they_stand(
     verb: str, settings_class: type, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from simclr_cli.cli import app as face
+    from simclr_cli.cli import app
 
     monkeypatch.chdir(tmp_path)
     for name in ("images", "other", "train", "test", "queries"):
@@ -142,8 +161,8 @@ def test_examples_can_be_typed_as_they_stand(
         seen.append((name, chosen(**values)))
         return 0
 
-    monkeypatch.setattr(face, "perform", instead)
+    monkeypatch.setattr(app, "run_command", instead)
     monkeypatch.setattr(sys, "argv", example.split())
     with pytest.raises(SystemExit) as end:
-        face.main()
+        app.main()
     assert not end.value.code and seen[0][0] == verb and isinstance(seen[0][1], settings_class)

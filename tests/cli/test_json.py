@@ -1,4 +1,4 @@
-"""The JSON contract: stdout of `--json` is one object whose keys are the result's fields; talk stays on stderr."""
+"""The JSON contract: stdout of `--json` is one object with the result's fields; messages stay on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from simclr_cli import api as results
 from simclr_cli.core import events
 from simclr_cli.diagnose.machine import TorchFacts
-from simclr_cli.store.history import TIMES
+from simclr_cli.store.history import TIMING_KEYS
 
 CENSUS = {"folder", "images", "bytes", "formats", "short_side", "classes", "skipped", "skipped_because",
           "other_files", "fingerprint"}  # fmt: skip
@@ -27,7 +27,7 @@ def fields(kind: type[Any]) -> list[str]:
 
 @pytest.fixture
 def answer(simclr: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """The one object that a command prints with --json."""
+    """Return a function that runs a command with --json and returns its object."""
 
     def call(*arguments: object) -> dict[str, Any]:
         code, stdout, stderr = simclr(*arguments, "--json")
@@ -56,8 +56,8 @@ def test_pretrain(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny
         [list(json.loads(line)) for line in (run / file).read_text().splitlines()]
         for file in ("metrics.jsonl", "speed.jsonl")
     )
-    assert metrics == [[name for name in fields(events.EpochDone) if name not in TIMES]]
-    assert speed == [["epoch", *TIMES]]
+    assert metrics == [[name for name in fields(events.EpochDone) if name not in TIMING_KEYS]]
+    assert speed == [["epoch", *TIMING_KEYS]]
 
 
 def test_dry_run(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: list[str]) -> None:
@@ -106,7 +106,7 @@ def test_cache(answer: Callable[..., Any], photos: Path, tmp_path: Path, tiny: l
 
 
 def test_doctor(simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.diagnose.machine.ask_torch", lambda: TorchFacts(version="2.10.0"))
+    monkeypatch.setattr("simclr_cli.diagnose.machine.inspect_torch", lambda: TorchFacts(version="2.10.0"))
     (tmp_path / "runs").write_text("")  # cannot be written into
     code, stdout, stderr = simclr("doctor", "--runs", tmp_path / "runs", "--json")
     result = json.loads(stdout)

@@ -1,4 +1,4 @@
-"""`simclr map` as it is typed."""
+"""`simclr map` from the command line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 
-def test_map_says_what_is_on_it_and_where(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+def test_map_prints_its_groupings_and_path(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "map.html"
     code, stdout, stderr = simclr("map", "--runs", trained, "--clusters", 3, "--out", out)
     assert (code, stdout) == (0, f"{out}\n") and out.is_file()
-    assert "A map of 24 images, colored by folder or cluster: " in stderr
+    assert "Map of 24 images, colored by folder or cluster: " in stderr
 
 
 def test_map_as_json_and_in_the_browser(

@@ -1,4 +1,4 @@
-"""`simclr preview` as it is typed."""
+"""`simclr preview` from the command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 
-def test_preview_says_why_and_where(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+def test_preview_prints_reasons_and_path(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     code, stdout, stderr = simclr("preview", photos, "--preset", "aerial", "--out", out, "--count", 2)
     assert (code, stdout) == (0, f"{out}\n") and out.is_file()
@@ -19,7 +19,7 @@ def test_preview_says_why_and_where(simclr: Callable[..., Any], photos: Path, tm
     assert "of the crops" in stderr or "No crop" in stderr
 
 
-def test_next_command_has_what_was_typed(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+def test_next_command_has_the_given_options(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     typed = ("--crop-min", "0.3", "--image-size", "32", "--seed", "4", "--rotate", "0.5")
     _, _, stderr = simclr("preview", photos, "--out", out, "--count", 1, *typed)
@@ -36,11 +36,11 @@ def test_open_shows_the_sheet_in_the_browser(
     monkeypatch.chdir(tmp_path)
     code, stdout, stderr = simclr("preview", photos, "--out", "a b.html", "--open", "--count", 1, form)
     assert code == 0 and opened == [(tmp_path / "a b.html").as_uri()]
-    assert ("Open it yourself" in stderr) == (not there)
+    assert ("Open the page yourself" in stderr) == (not there)
     assert form != "--json" or json.loads(stdout)["out"] == "a b.html"
 
 
-def test_nothing_is_opened_unless_asked_for(
+def test_nothing_is_opened_without_open(
     simclr: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webbrowser, "open", lambda _: pytest.fail("opened"))

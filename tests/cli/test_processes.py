@@ -1,4 +1,4 @@
-"""Several processes as one: the same steps as one process, kills, failures and stops, on another number of them."""
+"""Several processes: the steps of one process, kills, failures, stops, and resuming with another world size."""
 
 import contextlib
 import importlib.util
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simclr_cli.core.distributed import Ranks
+from simclr_cli.core.distributed import ProcessGroup
 
 pytestmark = pytest.mark.xdist_group("ports")
 WORKERS = Path(__file__).parents[1] / "workers"
-PATIENCE = 240  # seconds, of a test that is about to fail
+PATIENCE = 240  # seconds until a test fails
 # No batch norm in this backbone; small rates, so that float32's rounding is not multiplied in 20 steps.
 PLAIN = (
     "--backbone test_convnext --image-size 32 --epochs 20 --batch-size 24 --blur 0 "
@@ -37,7 +37,7 @@ def torchrun(count: int, *options: str) -> list[str]:
 def together(
     count: int, command: list[str], cwd: Path, environment: Callable[[int], dict[str, str]]
 ) -> list[tuple[str, str]]:
-    """What each of several processes printed on stdout and stderr; all of them ended well."""
+    """Run several processes to a successful end, and return the (stdout, stderr) of each."""
     with contextlib.ExitStack() as stack:
         all_of_them = [stack.enter_context(started(command, cwd=cwd, env=environment(rank))) for rank in range(count)]
         ended = [(process.communicate(timeout=PATIENCE), process.returncode) for process in all_of_them]
@@ -46,7 +46,7 @@ def together(
 
 
 def by_torchrun(count: int, **more: str) -> Callable[[int], dict[str, str]]:
-    """The environment that torchrun gives to each of its processes."""
+    """Return a function from rank to the environment that torchrun sets."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -60,7 +60,7 @@ FULL = pytest.mark.skipif(os.environ.get("SIMCLR_TORTURE") != "full", reason="lo
 
 @contextlib.contextmanager
 def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own, all of which is gone afterwards."""
+    """Start a process in a session of its own, and kill all of the session afterwards."""
     environment = {**os.environ, **given.pop("env", {})}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment,
@@ -77,7 +77,7 @@ def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]
 
 
 def children_of(pid: int) -> list[int]:
-    """Processes that this one has started, and theirs."""
+    """Return the child processes, and their children."""
     children = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -90,7 +90,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def ranks_under(pid: int) -> dict[int, int]:
-    """Process by rank: those of the command that have got so far as to have one."""
+    """Return the child processes by rank, as far as they have one already."""
     found = {}
     for child in children_of(pid):
         try:
@@ -103,7 +103,7 @@ def ranks_under(pid: int) -> dict[int, int]:
 
 
 def devices_under(pid: int) -> list[int]:
-    """The processes that --devices has started, in their order."""
+    """Return the processes that --devices started, in order."""
     found = []
     for child in sorted(children_of(pid)):
         with contextlib.suppress(OSError):
@@ -132,11 +132,11 @@ def weights(run: Path) -> bytes:
 
 
 def steps_of_one(folder: Path, loss: str) -> dict[str, Any]:
-    """What one process does and sees (workers/steps.py)."""
+    """Run the steps of workers/steps.py in one process, and return their record."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(WORKERS)
         steps = importlib.import_module("steps")
-    return steps.run(folder, 100, loss, Ranks())
+    return steps.run(folder, 100, loss, ProcessGroup())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo and torchrun as on Linux")
@@ -146,7 +146,7 @@ def steps_of_one(folder: Path, loss: str) -> dict[str, Any]:
 def test_any_number_of_processes_takes_the_same_steps(
     count: int, most: int, loss: str, command: str, tmp_path: Path
 ) -> None:
-    """The same images in the same order with the same augmentations, losses, gradients and weights."""
+    """Images, their order, augmentations, losses, gradients and weights are the same."""
     told = by_torchrun(count, SIMCLR_TEST_SCRIPT=str(WORKERS / "steps.py"))
     together(count, [command, str(tmp_path), str(most), loss], tmp_path, told)
     (tmp_path / "alone").mkdir()
@@ -169,7 +169,7 @@ def test_any_number_of_processes_takes_the_same_steps(
 
 @pytest.fixture(scope="module")
 def by_one(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """The losses of one process by the options PLAIN."""
+    """Return the losses of one process with the options PLAIN."""
     place = tmp_path_factory.mktemp("one")
     arguments = [sys.executable, "-m", "simclr_cli", "pretrain", str(photos), *PLAIN, "--run", "one"]
     subprocess.run(
@@ -180,7 +180,7 @@ def by_one(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float
 
 @LONG
 def test_devices_give_the_losses_of_one(forked, photos: Path, tmp_path: Path, by_one: list[float]) -> None:
-    """The command itself, in float32; what is said and written is one process's."""
+    """The command in float32 prints and writes as one process does."""
     for name, options in (("two", ["--devices", "2"]), ("parts", ["--micro-batch", "7"])):
         answer = forked("pretrain", photos, "--run", name, *PLAIN, *options, cwd=tmp_path)
         assert answer.code == 0, answer.stderr
@@ -214,7 +214,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 @LONG
-def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
+def test_torchrun_resumes_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
     arguments = ["-m", "simclr_cli", "pretrain", str(photos), *SLOW, "--run"]
     with started([*torchrun(2), *arguments, "undisturbed"], cwd=tmp_path) as process:
         assert process.wait(PATIENCE) == 0, process.stderr.read()
@@ -230,7 +230,7 @@ def test_torchrun_goes_on_from_the_newest_checkpoint_after_a_kill(photos: Path, 
 
 @LONG
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=FULL), 1])
-def test_a_killed_process_ends_all_with_a_word(
+def test_a_killed_process_ends_all_with_an_error(
     victim: int, installed_command: str, photos: Path, tmp_path: Path
 ) -> None:
     arguments = [installed_command, "pretrain", str(photos), *SLOW, "--run", "k", "--devices", "2"]
@@ -242,13 +242,13 @@ def test_a_killed_process_ends_all_with_a_word(
         _, said = process.communicate(timeout=PATIENCE)
         assert time.monotonic() - began < 30
     assert process.returncode == 5
-    assert said.count("Error:") == 1 and f"Process {victim} of 2 was ended from outside (SIGKILL)" in said
+    assert said.count("Error:") == 1 and f"Process {victim} of 2 was killed (SIGKILL)" in said
     assert "Traceback" not in said and not (run / "encoder").exists()
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=LONG)])
 def test_a_failing_process_ends_all_with_its_own_error(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
-    """Under torchrun, which is a fork itself, as its processes are."""
+    """torchrun is a fork here, as its processes are."""
     failing = ["env", f"SIMCLR_TEST_SCRIPT={WORKERS / 'failing.py'}", command]
     arguments = [*failing, str(victim), "pretrain", str(photos), *SLOW, "--run", "f"]
     run = [command, "--nproc-per-node=2", "--standalone", "--no-python", "--"]
@@ -261,17 +261,17 @@ def test_a_failing_process_ends_all_with_its_own_error(victim: int, command: str
 
 
 @LONG
-def test_an_error_that_all_meet_is_said_once(forked, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+def test_an_error_of_all_processes_is_printed_once(forked, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     answer = forked("pretrain", photos, *tiny, "--devices", "2", "--weights", "no.safetensors", cwd=tmp_path)
     assert answer.code == 4 and answer.stderr.count("no.safetensors") == 1
 
 
 @LONG
 @pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=FULL), (signal.SIGTERM, 143)])
-def test_a_stopped_run_goes_on_with_another_number_of_processes(
+def test_a_stopped_run_resumes_with_another_number_of_processes(
     number: signal.Signals, code: int, command: str, forked, photos: Path, tmp_path: Path, by_one: list[float]
 ) -> None:
-    """Begun on 2, gone on with on 1 and on 4; the losses are those of one undisturbed process."""
+    """A run of 2 processes resumes with 1 or 4; the losses are those of one undisturbed process."""
     arguments = [command, "pretrain", str(photos), *PLAIN, "--run", "r", "--devices", "2"]
     run = tmp_path / "simclr-runs" / "r"
     with started(arguments, cwd=tmp_path) as process:

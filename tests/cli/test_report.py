@@ -1,4 +1,4 @@
-"""`simclr report`: says where the page is, and opens it when asked."""
+"""`simclr report` from the command line: the path of the page, and --open."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simclr_cli.api import ReportResult
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the browser was asked to open."""
+    """Return the list of addresses that the browser opens."""
     asked: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda page: asked.append(page) or True)
     return asked
@@ -24,14 +24,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The page, as if the verb had made it."""
+    """Replace the command by one that returns this page."""
     page = tmp_path / "a b" / "report.html"
     result = ReportResult(str(page.parent), str(page), True, 400_000)
     monkeypatch.setattr("simclr_cli.commands.report.report", lambda *_, **__: result)
     return page
 
 
-def test_the_path_is_data_and_nothing_is_opened_unasked(
+def test_the_path_is_data_and_nothing_is_opened_without_open(
     simclr: Callable[..., Any], opened: list[str], made: Path
 ) -> None:
     code, stdout, stderr = simclr("report")
@@ -50,7 +50,7 @@ def test_json_has_the_keys_of_the_result(simclr: Callable[..., Any], made: Path)
 
 
 @pytest.mark.parametrize("failure", [False, webbrowser.Error("none")])
-def test_without_a_browser_the_path_is_said(
+def test_without_a_browser_the_path_is_printed(
     simclr: Callable[..., Any], made: Path, monkeypatch: pytest.MonkeyPatch, failure: Any
 ) -> None:
     def fail(_: str) -> bool:
@@ -60,4 +60,4 @@ def test_without_a_browser_the_path_is_said(
 
     monkeypatch.setattr(webbrowser, "open", fail)
     code, _, stderr = simclr("report", "--open")
-    assert code == 0 and "no browser" in stderr and str(made) in stderr.replace("\n", "")
+    assert code == 0 and "No browser" in stderr and str(made) in stderr.replace("\n", "")

@@ -1,4 +1,4 @@
-"""What `outliers` and `clusters` print: a table for a person, talk on stderr."""
+"""Output of `simclr outliers` and `simclr clusters`: a table on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> None:
     code, stdout, stderr = simclr("outliers", "--runs", trained, "--top", 4)
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
-    assert code == 0 and header == ["rank", "score", "robust z", "closeness of nearest", "path"]
+    assert code == 0 and header == ["rank", "score", "robust z", "proximity of nearest", "path"]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(Path(row[-1]).is_file() for row in rows)
-    assert "24 images, each compared to its 10 nearest others" in stderr
+    assert "24 images, each compared to its 10 nearest neighbors" in stderr
 
 
-def test_what_goes_into_a_file_is_not_printed(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+def test_results_in_a_file_are_not_printed(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
     for verb in ("similar", "outliers", "clusters", "duplicates"):
         query = ["dark/00.png"] if verb == "similar" else []
         code, stdout, _ = simclr(verb, *query, "--runs", trained, "--out", tmp_path / f"{verb}.csv")
@@ -27,9 +27,9 @@ def test_clusters_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> N
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
     assert code == 0 and header == ["cluster", "images", "cohesion", "mostly from", "path"]
     assert [row[0] for row in rows] == ["1", "2"] and sum(int(row[1]) for row in rows) == 24
-    assert "As many clusters as asked for." in stderr and "adjusted Rand index" in stderr
+    assert "2 clusters, as set." in stderr and "adjusted Rand index" in stderr
 
 
 def test_images_in_no_cluster_are_counted(simclr: Callable[..., Any], trained: Path) -> None:
     code, _, stderr = simclr("clusters", "--runs", trained, "--method", "hdbscan", "--min-cluster-size", 23)
-    assert code == 0 and "0 dense clusters of at least 23 images." in stderr and "24 images in none." in stderr
+    assert code == 0 and "0 dense clusters of at least 23 images." in stderr and "24 images in no cluster." in stderr

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the work is saved, the way on is named, and it leads to the same weights."""
+"""Ctrl-C and SIGTERM: a training is saved, and resuming it leads to the same weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from simclr_cli.api import PretrainSettings
-from simclr_cli.cli.console import Face
-from simclr_cli.cli.signals import held_back, stoppable
+from simclr_cli.cli.console import Reporter
+from simclr_cli.cli.signals import block_signals, stop_on_signal
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated
 from simclr_cli.core.events import Note
@@ -26,7 +26,7 @@ EPOCHS = 12
 
 
 def stop_training(command: str, photos: Path, cwd: Path, number: signal.Signals) -> tuple[int, str, str]:
-    """Start a training as a process, and send it a signal once its first epoch is done."""
+    """Start a training as a process, and send it a signal after its first epoch."""
     options = f"--backbone test_resnet --image-size 40 --batch-size 8 --epochs {EPOCHS}".split()
     with subprocess.Popen(
         [command, "pretrain", str(photos), *options],
@@ -59,7 +59,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
     code, stdout, talk = stop_training(command, photos, tmp_path, signal.SIGINT)
     assert (code, stdout) == (130, ""), talk
     assert "Stopping (again: at once)" in talk and "Traceback" not in talk
-    assert talk.endswith("Go on with: simclr pretrain --resume --run photos\n")
+    assert talk.endswith("Resume with: simclr pretrain --resume --run photos\n")
     assert "Error: Stopped after step" in talk and f"of {3 * EPOCHS}; all of it is saved." in talk
     assert not list((tmp_path / "simclr-runs").rglob(".*"))  # no lock, nothing unfinished
 
@@ -82,37 +82,35 @@ def test_sigterm_saves_too(command: str, photos: Path, tmp_path: Path) -> None:
 
 
 STOPS = [(signal.SIGINT, Interrupted), (signal.SIGTERM, Terminated)]
-# One call of C that takes days, in which Python's own handlers never run; argv: patience.
+# One call of C that takes days, in which Python's own handlers never run; argv: seconds to stop, training.
 LONG_STEP = """
 import hashlib, sys
-from simclr_cli.cli import signals as stopping
-from simclr_cli.cli.console import Face
-from simclr_cli.cli.signals import held_back
-from simclr_cli.cli.signals import stoppable
+from simclr_cli.cli import signals
+from simclr_cli.cli.console import Reporter
 from simclr_cli.core.errors import MachineError
-from simclr_cli.core.events import TrainingBegun
 
-def save():
-    if sys.argv[2] == "full":
-        raise MachineError("The disk is full.", "Make room.")
-    return 3
+class Training:
+    def save(self):
+        if sys.argv[2] == "full":
+            raise MachineError("The disk is full.", "Free some space.")
+        return 3
 
-def stopped(kind):
-    return kind(f"Stopped after step {save()}.", "Go on.")
+    def save_and_interrupt(self, kind):
+        return kind(f"Stopped after step {self.save()}.", "Resume.")
 
-stopping.PATIENCE = float(sys.argv[1])
-with Face() as face, stopping.stoppable(face):
+signals.SECONDS_TO_STOP = float(sys.argv[1])
+with Reporter() as reporter, signals.stop_on_signal(reporter):
     if sys.argv[2] != "no":
-        face.report(TrainingBegun(save, stopped))
+        reporter.stop.training = Training()
     print("step 4", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
 """
 
 
 @contextlib.contextmanager
-def long_step(patience: float, training: str = "yes") -> Iterator[subprocess.Popen[str]]:
+def long_step(seconds_to_stop: float, training: str = "yes") -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", LONG_STEP, str(patience), training],
+        [sys.executable, "-c", LONG_STEP, str(seconds_to_stop), training],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -122,23 +120,23 @@ def long_step(patience: float, training: str = "yes") -> Iterator[subprocess.Pop
             process.kill()
 
 
-def test_first_signal_asks_for_a_stop_and_handlers_are_put_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_first_signal_requests_a_stop_and_handlers_are_restored(capfd: pytest.CaptureFixture[str]) -> None:
     for number, kind in STOPS:
-        face, before = Face(), signal.getsignal(number)
-        with stoppable(face):
+        reporter, before = Reporter(), signal.getsignal(number)
+        with stop_on_signal(reporter):
             signal.raise_signal(number)
-            while face.stop is None:  # it is handled by a thread of its own
+            while reporter.stop.request is None:  # another thread handles the signal
                 time.sleep(0.001)
-            assert type(face.stop) is kind
+            assert type(reporter.stop.request) is kind
             with pytest.raises(kind):
-                face.report(Note("next event"))
+                reporter.report(Note("next event"))
         assert "Stopping (again: at once)" in capfd.readouterr().err
         assert signal.getsignal(number) is before and signal.set_wakeup_fd(-1) == -1
 
 
 @pytest.mark.parametrize(("number", "kind"), STOPS)
 def test_second_signal_ends_a_long_step_at_once(number: signal.Signals, kind: type[Interrupted]) -> None:
-    with long_step(patience=600) as process:
+    with long_step(seconds_to_stop=600) as process:
         process.send_signal(number)
         assert process.stderr is not None
         assert [process.stderr.readline() for _ in range(2)] == ["\n", "Stopping (again: at once) ...\n"]
@@ -148,11 +146,11 @@ def test_second_signal_ends_a_long_step_at_once(number: signal.Signals, kind: ty
 
 @pytest.mark.parametrize(("number", "kind"), STOPS)
 def test_a_long_step_is_not_waited_for(number: signal.Signals, kind: type[Interrupted]) -> None:
-    with long_step(patience=0.1) as process:
+    with long_step(seconds_to_stop=0.1) as process:
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == kind.exit_code
-    assert said == "\nStopping (again: at once) ...\nError: Stopped after step 3.\nGo on.\n"
+    assert said == "\nStopping (again: at once) ...\nError: Stopped after step 3.\nResume.\n"
 
 
 def test_a_command_without_a_training_is_not_waited_for_either() -> None:
@@ -160,23 +158,25 @@ def test_a_command_without_a_training_is_not_waited_for_either() -> None:
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert said.endswith("Error: Stopped by SIGTERM.\nNothing was lost; type the command again.\n")
+    assert said.endswith("Error: Stopped by SIGTERM.\nNothing was lost; run the command again.\n")
 
 
-def test_what_cannot_be_saved_is_said() -> None:
+def test_failure_to_save_is_an_error() -> None:
     with long_step(0.1, "full") as process:
         process.send_signal(signal.SIGUSR1)
         assert process.stderr is not None
-        assert process.stderr.readline() == "Not saved: The disk is full. Make room.\n"
+        assert process.stderr.readline() == "Not saved: The disk is full. Free some space.\n"
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == MachineError.exit_code and said.endswith("Error: The disk is full.\nMake room.\n")
+    assert process.returncode == MachineError.exit_code and said.endswith(
+        "Error: The disk is full.\nFree some space.\n"
+    )
 
 
 @pytest.mark.parametrize(
-    ("training", "words"), [("yes", "Saved at step 3.\n"), ("no", "Nothing to save now: no training is under way.\n")]
+    ("training", "words"), [("yes", "Saved at step 3.\n"), ("no", "Nothing to save: no training is running.\n")]
 )
-def test_sigusr1_saves_and_goes_on(training: str, words: str) -> None:
+def test_sigusr1_saves_and_continues(training: str, words: str) -> None:
     with long_step(600, training) as process:
         for _ in range(2):
             process.send_signal(signal.SIGUSR1)
@@ -185,9 +185,9 @@ def test_sigusr1_saves_and_goes_on(training: str, words: str) -> None:
 
 
 def test_signals_wait_for_a_process_that_is_still_starting() -> None:
-    """It has what its parent held back; else Ctrl-C would be a traceback of an import."""
+    """Its parent blocks them; otherwise Ctrl-C would end in the traceback of an import."""
     late = "import time; print(flush=True); time.sleep(0.2);" + LONG_STEP
-    with held_back():
+    with block_signals():
         process = subprocess.Popen(
             [sys.executable, "-c", late, "0.1", "yes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -195,7 +195,7 @@ def test_signals_wait_for_a_process_that_is_still_starting() -> None:
         assert process.stdout is not None and process.stdout.readline() == "\n"
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and said.endswith("Error: Stopped after step 3.\nGo on.\n")
+    assert process.returncode == 130 and said.endswith("Error: Stopped after step 3.\nResume.\n")
 
 
 def test_ctrl_c_before_any_work_is_no_traceback(simclr: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,4 +203,4 @@ def test_ctrl_c_before_any_work_is_no_traceback(simclr: Callable[..., Any], monk
         raise KeyboardInterrupt
 
     monkeypatch.setattr("simclr_cli.cli.app.keep_freed_memory", interrupted)
-    assert simclr("demo") == (130, "", "Error: Stopped by Ctrl-C.\nNothing was lost; type the command again.\n")
+    assert simclr("demo") == (130, "", "Error: Stopped by Ctrl-C.\nNothing was lost; run the command again.\n")

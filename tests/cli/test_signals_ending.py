@@ -1,4 +1,4 @@
-"""How a process of the command ends: by its own exit code, with all that it has to say, and at once."""
+"""End of a process of the command: its exit code, all of its output, and no delay."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(ending: str, **given: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit()", 0), ("sys.exit(0)", 0), ("sys.exit(130)", 130)])
-def test_all_is_said_and_done_and_nothing_is_taken_apart(ending: str, code: int) -> None:
+def test_output_and_threads_finish_and_nothing_is_torn_down(ending: str, code: int) -> None:
     done = run(ending, stdout=subprocess.PIPE)
     assert (done.returncode, done.stdout, done.stderr) == (code, "said\nthread\nregistered later\n", "")
 
@@ -44,7 +44,7 @@ def test_all_is_said_and_done_and_nothing_is_taken_apart(ending: str, code: int)
 @pytest.mark.parametrize(
     ("ending", "said"), [("sys.exit('why')", "why\n"), ("1 / 0", "ZeroDivisionError"), ("pass", "")]
 )
-def test_what_python_has_to_say_is_said_by_python(ending: str, said: str) -> None:
+def test_messages_of_python_are_printed_by_python(ending: str, said: str) -> None:
     done = run(ending, stdout=subprocess.PIPE)
     assert done.returncode == (ending != "pass") and said in done.stderr
     assert done.stdout.splitlines()[:3] == ["said", "thread", "registered later"]

@@ -1,4 +1,4 @@
-"""Images in the terminal: each pixel half a character, and only where it can be seen."""
+"""Thumbnails in the terminal: each pixel is half a character, and only where the terminal can show it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from PIL import Image
 from rich.console import Console
 
 from simclr_cli.api import Neighbor, QueryResult, SimilarResult
-from simclr_cli.cli.console import Data
-from simclr_cli.cli.terminal_images import COLUMNS, ROWS, thumbnails, why_not
+from simclr_cli.cli.console import Output
+from simclr_cli.cli.terminal_images import COLUMNS, ROWS, draw_thumbnails, explain_unsupported
 
 COLORS = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     encoding = "utf-8"
 
@@ -36,10 +36,10 @@ def save(path: Path, width: int, height: int) -> np.ndarray:
 
 
 def seen(path: Path) -> np.ndarray:
-    """What a terminal shows: (2 ROWS, COLUMNS, 3), -1 where it is its own ground."""
+    """Return the pixels that a terminal shows: (2 ROWS, COLUMNS, 3), -1 for its background."""
     console = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=80)
     grid = np.full((2 * ROWS, COLUMNS, 3), -1)
-    for y, line in enumerate(console.render_lines(*thumbnails([str(path)]), pad=False)):
+    for y, line in enumerate(console.render_lines(*draw_thumbnails([str(path)]), pad=False)):
         x = 0
         for text, style, _ in line:
             for character in text:
@@ -72,11 +72,11 @@ def test_a_photo_keeps_its_shape_and_color(tmp_path: Path) -> None:
     assert (grid[inside] == (200, 100, 50)).all()
 
 
-def test_what_cannot_be_decoded_is_said(tmp_path: Path) -> None:
+def test_an_undecodable_image_is_named(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 9, 9)
     (tmp_path / "b.png").touch()
-    first, *others = thumbnails([str(tmp_path / name) for name in ("a.png", "b.png", "c.png")])
-    assert "▀" in first.plain and [other.plain for other in others] == ["not readable\nnow"] * 2
+    first, *others = draw_thumbnails([str(tmp_path / name) for name in ("a.png", "b.png", "c.png")])
+    assert "▀" in first.plain and [other.plain for other in others] == ["not readable"] * 2
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_what_cannot_be_decoded_is_said(tmp_path: Path) -> None:
         (Terminal(), {"TERM": "linux"}, "256 colors"),
     ],
 )
-def test_only_where_they_can_be_seen(stream: io.StringIO, environment: dict[str, str], reason: str | None) -> None:
-    found = why_not(Console(file=stream, _environ=environment))
+def test_only_where_terminals_show_them(stream: io.StringIO, environment: dict[str, str], reason: str | None) -> None:
+    found = explain_unsupported(Console(file=stream, _environ=environment))
     assert found is reason is None or reason in (found or "")
 
 
 def test_not_on_a_terminal_that_shows_ascii_only() -> None:
     stream = Terminal()
     stream.encoding = "ascii"
-    assert why_not(Console(file=stream, _environ=COLORS)) == "the terminal shows ASCII only"
+    assert explain_unsupported(Console(file=stream, _environ=COLORS)) == "the terminal shows ASCII only"
 
 
 def test_table_shows_each_row_with_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,16 +111,16 @@ def test_table_shows_each_row_with_its_image(tmp_path: Path, monkeypatch: pytest
     for wanted in (True, False):
         stream = Terminal()
         monkeypatch.setattr(sys, "stdout", stream)
-        data = Data()
-        data.thumbnails = wanted
-        data.table(["rank", "path"], [["1", "a\x1b.png"], ["2", "gone.png"]], images=images)
+        output = Output()
+        output.thumbnails = wanted
+        output.print_table(["rank", "path"], [["1", "a\x1b.png"], ["2", "gone.png"]], images=images)
         shown[wanted] = stream.getvalue()
     assert shown[True].count("▀") == COLUMNS * ROWS and "▀" not in shown[False]
     assert "readable" in shown[True] and r"a\x1b.png" in shown[True] and "\x1b[38;2;" in shown[True]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--thumbnails"], ["--thumbnails", "--json"]])
-def test_command_says_once_why_there_are_none(
+def test_command_prints_once_why_there_are_none(
     simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     from simclr_cli.commands import similar

@@ -1,4 +1,4 @@
-"""What was typed wrong is shown without a raw character, by Typer's own errors too."""
+"""Usage errors show wrong input with unprintable characters escaped, errors of Typer too."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ TYPED = [
 
 @pytest.mark.parametrize("colors", [{}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}], ids=["plain", "colors"])
 @pytest.mark.parametrize("typed", TYPED, ids=range(len(TYPED)))
-def test_nothing_that_was_typed_reaches_the_terminal_raw(typed: list[str], colors: dict[str, str]) -> None:
+def test_unprintable_input_is_escaped(typed: list[str], colors: dict[str, str]) -> None:
     result = typer.testing.CliRunner(env=colors).invoke(app, typed, prog_name="simclr")
     assert result.exit_code in (2, 3, 4) and result.output
     assert not [raw for raw in RAW if raw in result.output]
 
 
-def test_what_is_harmless_is_said_as_it_is(simclr: Callable[..., Any]) -> None:
+def test_printable_input_is_unchanged(simclr: Callable[..., Any]) -> None:
     assert "größe [x]" in simclr("pretrain", "--größe [x]").stderr

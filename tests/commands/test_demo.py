@@ -1,4 +1,4 @@
-"""`demo`: from drawing to the comparison, in small."""
+"""The demo command, from drawing to the comparison, on few images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simclr_cli.core.events import Note
 from simclr_cli.images.synthetic import CLASSES
 
 
-def test_demo_goes_all_the_way_and_draws_only_once(
+def test_demo_runs_to_the_end_and_draws_only_once(
     tmp_path: Path, no_trial: None, checksum: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = DemoSettings(out=tmp_path / "demo", count=100, epochs=1, image_size=8)
@@ -41,7 +41,7 @@ def test_demo_goes_all_the_way_and_draws_only_once(
     assert Path(again.query.neighbors[0].path) == Path(result.query.neighbors[0].path)
 
 
-def test_drawing_that_was_cut_off_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_drawing_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half = tmp_path / "images-100-seed-0" / "bricks"
     half.mkdir(parents=True)
     (half / "0000.png").write_bytes(b"half")

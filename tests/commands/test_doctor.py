@@ -1,4 +1,4 @@
-"""Every fault that is looked for, faked in the facts: it is named, with its figure and the command that fixes it."""
+"""`simclr doctor`: every fault, faked in the facts, is diagnosed with its figure and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 from simclr_cli.api import DoctorResult, DoctorSettings
 from simclr_cli.api.manage import FAULTS
-from simclr_cli.commands.doctor import doctor, judge
+from simclr_cli.commands.doctor import doctor, run_checks
 from simclr_cli.core.events import silent
 from simclr_cli.diagnose import machine as machine_checks
-from simclr_cli.diagnose.folders import Folder, FolderFacts, folder_facts
-from simclr_cli.diagnose.machine import MachineFacts, Requirement, TorchFacts, ask_torch, machine_facts
+from simclr_cli.diagnose.folders import FolderFacts, OutputFolder, collect_folder_facts
+from simclr_cli.diagnose.machine import MachineFacts, Requirement, TorchFacts, collect_machine_facts, inspect_torch
 
 GB = 1_000_000_000
 NEEDS = (
@@ -28,7 +28,7 @@ NEEDS = (
 TORCH = TorchFacts(version="2.10.0+cu128", cuda="12.8", threads=8)
 ON_GPU = replace(TORCH, gpus=("H100",), gpu_errors=("",))
 MACHINE = MachineFacts(NEEDS, TORCH, cores=8, memory=16 * GB, shared_memory=8 * GB, open_files=1024)
-FOLDERS = FolderFacts(Folder("/cache"), Folder("simclr-runs"), images="my photos", image_count=1000)
+FOLDERS = FolderFacts(OutputFolder("/cache"), OutputFolder("simclr-runs"), images="my photos", image_count=1000)
 
 
 def needs(by: str, name: str, version: str, installed: str) -> MachineFacts:
@@ -51,14 +51,14 @@ def skipped(*files: tuple[str, str]) -> FolderFacts:
 HEIC = "HEIC is not supported (convert it to JPEG or PNG)"
 RAW = "camera raw is not supported (export it as JPEG or TIFF)"
 NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
-# (name, facts that are not those of health, words of what is said, words of the command)
+# (name, facts, words of the diagnosis, words of the command)
 FAKED: list[tuple[str, MachineFacts | FolderFacts, str, str]] = [
-    ("old package", needs("simclr-cli", "numpy", ">=2.0", "1.26.4"), "requires numpy>=2.0, and 1.26.4 is installed",
+    ("old package", needs("simclr-cli", "numpy", ">=2.0", "1.26.4"), "requires numpy>=2.0, but 1.26.4 is installed",
      "--upgrade 'numpy>=2.0'"),
-    ("missing package", needs("simclr-cli", "timm", ">=1.0.26", "none"), "and none is", "--upgrade 'timm>=1.0.26'"),
+    ("missing package", needs("simclr-cli", "timm", ">=1.0.26", "none"), "but none is", "--upgrade 'timm>=1.0.26'"),
     ("mismatched torchvision", needs("torchvision", "torch", "==2.9.1", "2.10.0"), "torchvision requires torch==2.9.1",
      "--upgrade torch torchvision"),
-    ("mismatched torchvision", needs("torchvision", "torch", ">=2.11.0", "2.10.0"), "torch>=2.11.0, and 2.10.0",
+    ("mismatched torchvision", needs("torchvision", "torch", ">=2.11.0", "2.10.0"), "torch>=2.11.0, but 2.10.0",
      "--upgrade torch torchvision"),
     ("broken torch", replace(MACHINE, torch=TorchFacts(error="operator torchvision::nms does not exist")),
      "torchvision::nms", "--force-reinstall torch torchvision"),
@@ -74,53 +74,54 @@ FAKED: list[tuple[str, MachineFacts | FolderFacts, str, str]] = [
     ("failing GPU", gpus("CUDA error: all CUDA-capable devices are busy"), "on GPU 0, H100", "nvidia-smi"),
     ("little memory", replace(MACHINE, memory=3 * GB // 2), "1.5 GB of memory is free", "ps -eo rss,pid,comm"),
     ("no memory", replace(MACHINE, memory=GB // 2), "0.5 GB of memory is free", "ps -eo rss,pid,comm"),
-    ("small /dev/shm", gpus(*[""] * 8, shared_memory=67_108_864), "0.067 GB free; --devices 8 takes up to 0.16 GB",
+    ("small /dev/shm", gpus(*[""] * 8, shared_memory=67_108_864), "0.067 GB free; --devices 8 needs up to 0.16 GB",
      "docker run --shm-size=1g"),
     ("few open files", replace(MACHINE, open_files=64), "may open 64 files", "ulimit -n 1024"),
     ("crowded cores", replace(MACHINE, core_quota=2.5), "use 2.5 of 8 cores", "export OMP_NUM_THREADS=2"),
     ("no images", replace(FOLDERS, no_images=f"No image: 5 skipped ({HEIC})."), "5 skipped",
      "find 'my photos' -iname '*.hei[cf]'"),
-    ("no images", replace(FOLDERS, no_images="The folder x may not be read by this user."), "x may not be read",
-     "sudo chmod -R a+rX 'my photos'"),
+    ("no images", replace(FOLDERS, no_images="This user has no permission to read the folder x."),
+     "no permission to read the folder x", "sudo chmod -R a+rX 'my photos'"),
     ("no images", replace(FOLDERS, no_images="It is empty."), "It is empty.", "simclr doctor FOLDER"),
-    ("HEIC images", skipped(("a.heic", HEIC), ("b.heic", HEIC)), "2 HEIC files in my photos, the first of them a.heic",
+    ("HEIC images", skipped(("a.heic", HEIC), ("b.heic", HEIC)), "2 HEIC files in my photos, the first is a.heic",
      'heif-convert "$f" "${f%.*}.jpg"; done\' sh \'{}\' +'),
     ("camera raw images", skipped(("a.nef", RAW)), "1 camera raw file in my photos", "exiftool -r"),
-    ("unreadable images", skipped(("a.png", "no right to read it")), "1 unreadable file", "chmod -R a+rX 'my photos'"),
+    ("unreadable images", skipped(("a.png", "no permission to read it")), "1 unreadable file",
+     "chmod -R a+rX 'my photos'"),
     ("skipped images", skipped(("a.png", "empty file (0 bytes)")), "1 x empty file (0 bytes)",
      "simclr doctor 'my photos' --json"),
-    ("cache not writable", replace(FOLDERS, cache=Folder("/cache", "Permission denied")), "/cache cannot be written to",
-     "export SIMCLR_CACHE="),
-    ("runs not writable", replace(FOLDERS, runs=Folder("runs", "Read-only file system")), "Read-only file system",
+    ("cache not writable", replace(FOLDERS, cache=OutputFolder("/cache", "Permission denied")),
+     "/cache cannot be written to", "export SIMCLR_CACHE="),
+    ("runs not writable", replace(FOLDERS, runs=OutputFolder("runs", "Read-only file system")), "Read-only file system",
      "--runs ~/simclr-runs"),
-    ("little disk", replace(FOLDERS, runs=Folder("simclr-runs", free=GB // 10)), "0.1 GB is free for simclr-runs",
-     "simclr cache --clear"),
+    ("little disk", replace(FOLDERS, runs=OutputFolder("simclr-runs", free_bytes=GB // 10)),
+     "0.1 GB is free for simclr-runs", "simclr cache --clear"),
     ("newer run", replace(FOLDERS, newer_runs=("a is of a newer format.",)), "a is of a newer format", "pipx upgrade"),
 ]  # fmt: skip
 
 
-def judged(*facts: MachineFacts | FolderFacts) -> DoctorResult:
+def diagnose(*facts: MachineFacts | FolderFacts) -> DoctorResult:
     machine, folders = MACHINE, FOLDERS
-    for one in facts:
-        machine, folders = (one, folders) if isinstance(one, MachineFacts) else (machine, one)
-    return judge(machine, folders)
+    for fact in facts:
+        machine, folders = (fact, folders) if isinstance(fact, MachineFacts) else (machine, fact)
+    return run_checks(machine, folders)
 
 
 @pytest.mark.parametrize(("name", "facts", "what", "command"), FAKED, ids=[row[0] for row in FAKED])
 def test_a_fault_is_named_with_its_figure_and_the_command_that_fixes_it(
     name: str, facts: MachineFacts | FolderFacts, what: str, command: str
 ) -> None:
-    result = judged(facts)
-    (found,) = result.diagnoses  # and nothing else
-    assert (found.name, found.grade) == (name, FAULTS[name][0])
-    assert what in found.what and command in found.command
-    assert found.what.endswith(".") and found.why.endswith(".")
-    assert shlex.split(found.command, comments=True)
-    assert result.exit_code == (5 if found.grade == "fault" else 0)
+    result = diagnose(facts)
+    (diagnosis,) = result.diagnoses
+    assert (diagnosis.name, diagnosis.grade) == (name, FAULTS[name][0])
+    assert what in diagnosis.what and command in diagnosis.command
+    assert diagnosis.what.endswith(".") and diagnosis.why.endswith(".")
+    assert shlex.split(diagnosis.command, comments=True)
+    assert result.exit_code == (5 if diagnosis.grade == "fault" else 0)
 
 
-def test_each_fault_that_is_known_is_faked() -> None:
-    assert {row[0] for row in FAKED} == set(FAULTS) and judged().checks == len(FAULTS)
+def test_every_known_fault_is_faked() -> None:
+    assert {row[0] for row in FAKED} == set(FAULTS) and diagnose().checks == len(FAULTS)
 
 
 @pytest.mark.parametrize(
@@ -134,12 +135,12 @@ def test_each_fault_that_is_known_is_faked() -> None:
         replace(FOLDERS, images=""),
     ],
 )
-def test_health_is_silent(facts: MachineFacts | FolderFacts) -> None:
-    assert judged(facts).diagnoses == () and judged(facts).exit_code == 0
+def test_without_faults_there_are_no_diagnoses(facts: MachineFacts | FolderFacts) -> None:
+    assert diagnose(facts).diagnoses == () and diagnose(facts).exit_code == 0
 
 
 def test_faults_come_first_and_the_files_are_named() -> None:
-    result = judged(replace(MACHINE, core_quota=1.0, open_files=10), skipped(("a.heic", HEIC), ("b.png", "a loop")))
+    result = diagnose(replace(MACHINE, core_quota=1.0, open_files=10), skipped(("a.heic", HEIC), ("b.png", "a loop")))
     assert [one.name for one in result.diagnoses] == [
         "few open files",
         "crowded cores",
@@ -150,7 +151,7 @@ def test_faults_come_first_and_the_files_are_named() -> None:
 
 
 def test_a_real_folder_of_images(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_checks, "ask_torch", lambda: TORCH)
+    monkeypatch.setattr(machine_checks, "inspect_torch", lambda: TORCH)
     folder, run = tmp_path / "photos", tmp_path / "runs" / "new"
     folder.mkdir()
     run.mkdir(parents=True)
@@ -166,25 +167,25 @@ def test_a_real_folder_of_images(images: Path, tmp_path: Path, monkeypatch: pyte
     assert f"{folder}: 2 images" in result.machine
 
 
-def test_a_folder_without_images_is_a_fault_and_no_error(tmp_path: Path) -> None:
-    facts = folder_facts(tmp_path, tmp_path / "runs", torch=False, report=silent)
-    assert f"There is no image in {tmp_path}" in facts.no_images and judged(facts).exit_code == 5
+def test_a_folder_without_images_is_a_fault_and_not_an_error(tmp_path: Path) -> None:
+    facts = collect_folder_facts(tmp_path, tmp_path / "runs", torch=False, report=silent)
+    assert f"There is no image in {tmp_path}" in facts.no_images and diagnose(facts).exit_code == 5
 
 
 def test_folders_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file" / "cache"))
-    facts = folder_facts(None, tmp_path / "new" / "runs", torch=True, report=silent)
-    assert facts.runs.unusable == "" and facts.runs.free < 2**62 and facts.cache.unusable == "Not a directory"
+    facts = collect_folder_facts(None, tmp_path / "new" / "runs", torch=True, report=silent)
+    assert facts.runs.error == "" and facts.runs.free_bytes < 2**62 and facts.cache.error == "Not a directory"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def test_what_is_installed_is_read_from_metadata() -> None:
-    facts = machine_facts(TORCH)
+def test_requirements_are_read_from_metadata() -> None:
+    facts = collect_machine_facts(TORCH)
     ours = {one.name for one in facts.requirements if one.by == "simclr-cli"}
     assert ours >= {"torch", "torchvision", "timm", "pillow", "numpy"} and "pyarrow" not in ours
     assert any((one.by, one.name) == ("torchvision", "torch") for one in facts.requirements)
-    assert facts.cores >= 1 and not [one for one in judge(facts, FOLDERS).diagnoses if "package" in one.name]
+    assert facts.cores >= 1 and not [one for one in run_checks(facts, FOLDERS).diagnoses if "package" in one.name]
 
 
 CUDA = """
@@ -221,13 +222,13 @@ __version__ = "2.10.0"
     ],
     ids=["torchvision of another torch", "two OpenMPs", "killed", "no kernels", "no driver"],
 )  # fmt: skip
-def test_what_a_torch_says_and_one_that_takes_its_process_along(
+def test_facts_of_torch_and_of_one_that_crashes_its_process(
     fake_torch: str, fake_torchvision: str, facts: TorchFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text(fake_torch)
     (tmp_path / "torchvision.py").write_text(fake_torchvision)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert ask_torch() == facts
+    assert inspect_torch() == facts
 
 
 def test_a_torch_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,11 +236,11 @@ def test_a_torch_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise subprocess.TimeoutExpired("python", 120)
 
     monkeypatch.setattr(subprocess, "run", late)
-    assert ask_torch().error == "no answer within 120 s"
+    assert inspect_torch().error == "no answer within 120 s"
 
 
 @pytest.mark.long  # it imports torch and torchvision in a process of its own
-def test_this_machine_is_looked_at_and_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_inspected_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = doctor(DoctorSettings())
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""`duplicates`: planted copies are found, the best first; moved out and put back, the folder is as it was."""
+"""The duplicates command: planted duplicates are found, the best first; moved and restored, nothing has changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simclr_cli.commands import duplicates as module
 from simclr_cli.commands.duplicates import duplicates
 from simclr_cli.core.errors import InputError, Interrupted, SettingsError
 from simclr_cli.core.events import Event, Progress
-from simclr_cli.core.text import name_of
+from simclr_cli.core.text import unescape_name
 from simclr_cli.store.moves import JOURNAL
 
 
@@ -28,7 +28,7 @@ def find(own: Any, report: Callable[[Event], None] = lambda _: None, **values: A
 
 @pytest.fixture
 def planted(own: Any) -> Any:
-    """In the run's folder: two exact copies and a small one of one image, and an exact one of another."""
+    """Add to the run's folder two exact duplicates and a small one of one image, and an exact one of another."""
     folder = own.images
     scene = Image.fromarray(np.random.default_rng(5).integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96))
     scene.save(folder / "scene.png")
@@ -40,23 +40,23 @@ def planted(own: Any) -> Any:
 
 
 def names(result: DuplicatesResult, own: Any) -> list[list[str]]:
-    return [[str(Path(copy.path).relative_to(own.images)) for copy in group.images] for group in result.groups]
+    return [[str(Path(image.path).relative_to(own.images)) for image in group.images] for group in result.groups]
 
 
 SCENE = ["dots/=scene.png", "dots/scene\udcff.png", "scene.png", "dots/a-small-one.png"]
 BRICKS = ["bricks/0000.png", "zzz.png"]
 
 
-def test_planted_copies_are_found_and_the_best_comes_first(planted: Any) -> None:
+def test_planted_duplicates_are_found_and_the_best_comes_first(planted: Any) -> None:
     result = find(planted, min_similarity=0.8)
     assert names(result, planted) == [SCENE, BRICKS]
     assert (result.searched, result.threshold, result.duplicates) == (53, 0.8, 4)
     first = result.groups[0].images
-    assert [copy.exact for copy in first] == [True, True, True, False]
-    assert [copy.similarity for copy in first[:3]] == [1, 1, 1] and 0.8 <= first[3].similarity <= 1
-    assert [(copy.width, copy.height, copy.hash_distance) for copy in first[:3]] == [(96, 96, 0)] * 3
+    assert [image.exact for image in first] == [True, True, True, False]
+    assert [image.similarity for image in first[:3]] == [1, 1, 1] and 0.8 <= first[3].similarity <= 1
+    assert [(image.width, image.height, image.hash_distance) for image in first[:3]] == [(96, 96, 0)] * 3
     assert (first[3].width, first[3].height) == (60, 60) and first[3].hash_distance in range(9)
-    assert result.groups[0].bytes == sum(Path(copy.path).stat().st_size for copy in first[1:])
+    assert result.groups[0].bytes == sum(Path(image.path).stat().st_size for image in first[1:])
     assert result.bytes == sum(group.bytes for group in result.groups)
     assert [names(find(planted, kind=kind), planted) for kind in ("exact", "near")] == [
         [SCENE[:3], BRICKS],
@@ -65,24 +65,24 @@ def test_planted_copies_are_found_and_the_best_comes_first(planted: Any) -> None
 
 
 def test_the_threshold_is_taken_from_views(planted: Any) -> None:
-    _, calibration = module.open_index(module.choose_run(DuplicatesSettings(runs=planted.runs)), lambda _: None)
+    _, calibration = module.open_index(module.open_library(DuplicatesSettings(runs=planted.runs)), lambda _: None)
     result = find(planted)
-    assert result.threshold == pytest.approx(min(0.999, calibration.views_at(50)))
+    assert result.threshold == pytest.approx(min(0.999, calibration.view_quantile(50)))
     assert names(result, planted) == [SCENE, BRICKS]
 
 
-def test_moved_out_and_put_back_the_folder_is_as_it_was(
+def test_moved_and_restored_the_folder_is_as_it_was(
     planted: Any, tmp_path: Path, checksum: Callable[[Path], Any]
 ) -> None:
     files = lambda: {name: value for name, value in checksum(planted.images).items() if value[1]}  # noqa: E731
-    before, folder = files(), tmp_path / "copies"
+    before, folder = files(), tmp_path / "moved"
     moved = find(planted, min_similarity=0.8, move_to=folder)
     assert (moved.moved, moved.moved_to, moved.not_moved) == (4, str(folder), ())
     gone = {path for group in names(moved, planted) for path in group[1:]}
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == gone | {JOURNAL}
     assert len(files()) == len(before) - 4
     assert find(planted, min_similarity=0.8).groups == ()
-    with pytest.raises(SettingsError, match="are not put back"):
+    with pytest.raises(SettingsError, match="are not restored"):
         find(planted, move_to=folder)
     back = find(planted, restore=folder)
     assert (back.run, back.moved, back.moved_to, back.not_moved) == (None, 4, str(planted.images), ())
@@ -90,7 +90,7 @@ def test_moved_out_and_put_back_the_folder_is_as_it_was(
     assert names(find(planted, min_similarity=0.8), planted) == [SCENE, BRICKS]
 
 
-def test_a_stop_on_the_way_says_how_to_put_back(planted: Any, tmp_path: Path, checksum: Callable[[Path], Any]) -> None:
+def test_an_interrupted_move_says_how_to_restore(planted: Any, tmp_path: Path, checksum: Callable[[Path], Any]) -> None:
     before = checksum(planted.images).keys()
 
     def stop(event: Event) -> None:
@@ -98,63 +98,63 @@ def test_a_stop_on_the_way_says_how_to_put_back(planted: Any, tmp_path: Path, ch
             raise Interrupted("Stopped by Ctrl-C.", "")
 
     with pytest.raises(Interrupted, match="simclr duplicates --restore") as caught:
-        find(planted, stop, kind="exact", move_to=tmp_path / "copies")
+        find(planted, stop, kind="exact", move_to=tmp_path / "moved")
     assert caught.value.exit_code == 130 and checksum(planted.images).keys() != before
-    find(planted, restore=tmp_path / "copies")
+    find(planted, restore=tmp_path / "moved")
     assert checksum(planted.images).keys() == before
 
 
 def test_a_file_that_changed_since_stays(planted: Any, tmp_path: Path) -> None:
     find(planted)
     Image.new("RGB", (50, 50), "red").save(planted.images / "zzz.png")
-    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "copies")
+    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "moved")
     assert result.moved == 2
-    assert result.not_moved == (f"{planted.images / 'zzz.png'}: changed since its vector was made",)
+    assert result.not_moved == (f"{planted.images / 'zzz.png'}: changed since it was embedded",)
     assert (planted.images / "zzz.png").exists()
 
 
-def test_where_the_best_copy_is_gone_the_others_stay(planted: Any, tmp_path: Path) -> None:
+def test_if_the_best_image_is_gone_the_others_stay(planted: Any, tmp_path: Path) -> None:
     find(planted)
     (planted.images / BRICKS[0]).unlink()
-    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "copies")
+    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "moved")
     assert result.moved == 2 and (planted.images / "zzz.png").exists()
-    assert result.not_moved == (f"{planted.images / 'zzz.png'}: its best copy {BRICKS[0]} is gone, or has changed",)
+    assert result.not_moved == (f"{planted.images / 'zzz.png'}: its best image {BRICKS[0]} is missing or has changed",)
 
 
-def test_a_folder_within_the_images_is_refused(planted: Any, checksum: Callable[[Path], Any]) -> None:
+def test_a_folder_within_the_images_is_an_error(planted: Any, checksum: Callable[[Path], Any]) -> None:
     before = checksum(planted.images)
-    with pytest.raises(SettingsError, match="lie in one another"):
-        find(planted, move_to=planted.images / "copies")
+    with pytest.raises(SettingsError, match="overlaps the folder"):
+        find(planted, move_to=planted.images / "moved")
     assert checksum(planted.images) == before
 
 
-def test_without_copies_nothing_is_moved(own: Any, tmp_path: Path) -> None:
-    result = find(own, kind="exact", move_to=tmp_path / "copies")
+def test_without_duplicates_nothing_is_moved(own: Any, tmp_path: Path) -> None:
+    result = find(own, kind="exact", move_to=tmp_path / "moved")
     assert (result.groups, result.duplicates, result.moved, result.moved_to) == ((), 0, 0, None)
     with pytest.raises(InputError, match="nothing was moved there"):
-        find(own, restore=tmp_path / "copies")
+        find(own, restore=tmp_path / "moved")
 
 
-def test_a_copy_of_copies_is_shown_and_not_moved(own: Any, tmp_path: Path) -> None:
-    """A slow change, each image a copy of the next: those that are not like the best one stay."""
+def test_an_indirect_duplicate_is_shown_and_not_moved(own: Any, tmp_path: Path) -> None:
+    """A gradual change, each image a near-duplicate of the next: those that do not match the best one stay."""
     draw = np.random.default_rng(3)
     first, last = (Image.fromarray(draw.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((96, 96)) for _ in range(2))
     for step in range(41):
         Image.blend(first, last, step / 40).save(own.images / f"step-{step:02}.png")
-    result = find(own, min_similarity=-1.0, kind="near", move_to=tmp_path / "copies")
+    result = find(own, min_similarity=-1.0, kind="near", move_to=tmp_path / "moved")
     group = max(result.groups, key=lambda group: len(group.images))
     assert len(group.images) > 20
-    stayed = [line for line in result.not_moved if "a copy of copies" in line]
+    stayed = [line for line in result.not_moved if "a duplicate of other duplicates" in line]
     assert len(stayed) > 5
-    for copy in group.images[1:]:
-        path = Path(copy.path)
+    for image in group.images[1:]:
+        path = Path(image.path)
         moved = not path.exists()
         assert moved == (not any(line.startswith(f"{path}:") for line in stayed))
-        assert not moved or (copy.hash_distance is not None and copy.hash_distance <= 8)
+        assert not moved or (image.hash_distance is not None and image.hash_distance <= 8)
 
 
 @pytest.mark.parametrize("ending", [".json", ".csv", ".html"])
-def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) -> None:
+def test_results_are_written(planted: Any, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"found{ending}"
     result = find(planted, min_similarity=0.8, out=out)
     assert result.out == str(out)
@@ -163,8 +163,10 @@ def test_what_was_found_is_written(planted: Any, tmp_path: Path, ending: str) ->
     elif ending == ".csv":
         with out.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-        assert [name_of(row["path"]) for row in rows] == [copy.path for group in result.groups for copy in group.images]
+        assert [unescape_name(row["path"]) for row in rows] == [
+            image.path for group in result.groups for image in group.images
+        ]
         assert [row["best"] for row in rows] == ["True", "False", "False", "False", "True", "False"]
     else:
         page = out.read_text(encoding="utf-8")
-        assert page.count("data:image") >= 6 and "53 images, 2 groups, 4 files that could go" in page
+        assert page.count("data:image") >= 6 and "53 images, 2 groups, 4 duplicates" in page

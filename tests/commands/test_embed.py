@@ -1,4 +1,4 @@
-"""`embed`: rows of h in the order of the names, with all that describes them."""
+"""The embed command: rows of h in the order of the names, with their description."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from simclr_cli.api import EmbedResult, EmbedSettings
 from simclr_cli.commands.embed import embed
 from simclr_cli.core.errors import InputError, MachineError, RunError, SettingsError
 from simclr_cli.core.events import Note
-from simclr_cli.images.decode import evaluation_crop
+from simclr_cli.images.decode import decode_evaluation_crop
 from simclr_cli.store.vectors import read_vectors
 
 
 @pytest.fixture
 def run_embed(trained: Any, tmp_path: Path) -> Callable[..., tuple[EmbedResult, NDArray[np.float32], dict[str, Any]]]:
-    """Embed with the shared run: the result, the vectors, and what stands beside them."""
+    """Embed with the shared run; return the result, the vectors and their description."""
 
     def call(**values: Any) -> tuple[EmbedResult, NDArray[np.float32], dict[str, Any]]:
         chosen = {"runs": trained.runs, "out": tmp_path / "v.npy", **values}
@@ -41,15 +41,17 @@ def run_embed(trained: Any, tmp_path: Path) -> Callable[..., tuple[EmbedResult, 
     return call
 
 
-def test_newest_runs_own_images_as_rows_of_length_one(run_embed: Any, trained: Any) -> None:
-    result, vectors, beside = run_embed()
+def test_images_of_the_newest_run_become_rows_of_length_one(run_embed: Any, trained: Any) -> None:
+    result, vectors, description = run_embed()
     assert (result.rows, result.dimensions) == vectors.shape == (48, 96)
     assert vectors.dtype == np.float32 and vectors.flags["C_CONTIGUOUS"]
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert result.normalized and beside["normalized"]
+    assert result.normalized and description["normalized"]
     assert result.encoder == str(trained.run.path)
-    assert result.model_checksum == beside["model_checksum"] == trained.result.model_checksum
-    assert beside["root"] == str(trained.images) and beside["shape"] == [48, 96] and beside["skipped"] == []
+    assert result.model_checksum == description["model_checksum"] == trained.result.model_checksum
+    assert (
+        description["root"] == str(trained.images) and description["shape"] == [48, 96] and description["skipped"] == []
+    )
 
 
 def test_order_is_that_of_the_relative_paths_bytes(run_embed: Any, trained: Any) -> None:
@@ -58,7 +60,7 @@ def test_order_is_that_of_the_relative_paths_bytes(run_embed: Any, trained: Any)
     assert names == [os.fsdecode(name) for name in sorted(os.fsencode(path) for path in files)]
 
 
-def test_order_is_by_bytes_also_where_case_folders_and_alphabets_differ(
+def test_order_is_by_bytes_also_if_case_folders_and_alphabets_differ(
     run_embed: Any, tmp_path: Path, draw: Callable[..., Any]
 ) -> None:
     names = ["a.png", "B.png", "a/z.png", "a-b.png", "ä.png", "Z/1.png", "10.png", "9.png", "😀.png", "｡.png"]
@@ -67,7 +69,7 @@ def test_order_is_by_bytes_also_where_case_folders_and_alphabets_differ(
     assert run_embed(images=tmp_path / "mixed")[2]["rows"] == sorted(names, key=lambda name: name.encode())
 
 
-def test_raw_rows_are_h_itself_and_their_directions_the_same(run_embed: Any, tmp_path: Path) -> None:
+def test_raw_rows_are_h_with_the_same_directions(run_embed: Any, tmp_path: Path) -> None:
     raw = run_embed(raw=True)
     unit = run_embed(out=tmp_path / "unit.npy")
     assert not raw[0].normalized and not raw[2]["normalized"]
@@ -78,17 +80,17 @@ def test_raw_rows_are_h_itself_and_their_directions_the_same(run_embed: Any, tmp
 def test_each_row_is_the_encoder_at_that_rows_image(run_embed: Any, trained: Any) -> None:
     import torch
 
-    _, vectors, beside = run_embed(raw=True)
+    _, vectors, description = run_embed(raw=True)
     encoder = simclr_cli.load_encoder(trained.name, runs=trained.runs)
     for row in (0, 7, 47):
-        pixels = evaluation_crop(trained.images / beside["rows"][row], 40, encoder.spec.crop)
-        h = encoder.represent(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0].numpy()
+        pixels = decode_evaluation_crop(trained.images / description["rows"][row], 40, encoder.spec.crop_fraction)
+        h = encoder.embed(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])[0].numpy()
         np.testing.assert_allclose(h, vectors[row], atol=1e-5)
 
 
-def test_a_image_alone_gives_the_row_that_it_has_among_others(run_embed: Any, trained: Any, tmp_path: Path) -> None:
-    _, vectors, beside = run_embed(raw=True)
-    row = beside["rows"].index("rings/0002.png")
+def test_a_single_image_has_the_same_row_as_among_others(run_embed: Any, trained: Any, tmp_path: Path) -> None:
+    _, vectors, description = run_embed(raw=True)
+    row = description["rows"].index("rings/0002.png")
     (tmp_path / "alone").mkdir()
     shutil.copy(trained.images / "rings" / "0002.png", tmp_path / "alone")
     _, alone, _ = run_embed(images=tmp_path / "alone", raw=True, out=tmp_path / "alone.npy")
@@ -114,9 +116,12 @@ def test_skipped_files_are_listed_and_the_other_rows_stay_aligned(
     whole = (folder / "5 broken.png").read_bytes()
     (folder / "5 broken.png").write_bytes(whole[:-30])
     (folder / "0 empty.jpg").write_bytes(b"")
-    result, vectors, beside = run_embed(images=folder)
-    assert beside["rows"] == texts and len(vectors) == 6
-    assert [entry["name"] for entry in beside["skipped"]] == ["0 empty.jpg", "5 broken.png"] and result.skipped == 2
+    result, vectors, description = run_embed(images=folder)
+    assert description["rows"] == texts and len(vectors) == 6
+    assert [entry["name"] for entry in description["skipped"]] == [
+        "0 empty.jpg",
+        "5 broken.png",
+    ] and result.skipped == 2
     assert Path(result.rows_file).read_bytes().isascii()
     for row, name in enumerate(texts):
         (tmp_path / "alone").mkdir(exist_ok=True)
@@ -142,11 +147,11 @@ def test_only_the_two_files_are_written(
     assert (checksum(trained.images), checksum(trained.run.path)) == before
 
 
-def test_out_may_lie_in_a_folder_that_is_not_there_yet(run_embed: Any, tmp_path: Path) -> None:
+def test_out_may_be_in_a_new_folder(run_embed: Any, tmp_path: Path) -> None:
     assert run_embed(out=tmp_path / "new" / "deep" / "v.npy")[0].rows == 48
 
 
-def test_out_that_cannot_be_written_is_found_first(
+def test_out_that_cannot_be_written_fails_first(
     run_embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -155,7 +160,7 @@ def test_out_that_cannot_be_written_is_found_first(
         run_embed(out=tmp_path / "file" / "v.npy")
 
 
-def test_run_is_named_by_name_or_path_and_said(trained: Any, tmp_path: Path, run_embed: Any) -> None:
+def test_run_is_named_by_name_or_path_and_reported(trained: Any, tmp_path: Path, run_embed: Any) -> None:
     said: list[Any] = []
     out = tmp_path / "v.npy"
     embed(EmbedSettings(runs=trained.runs, out=out), report=said.append)
@@ -165,7 +170,7 @@ def test_run_is_named_by_name_or_path_and_said(trained: Any, tmp_path: Path, run
     np.testing.assert_array_equal(by_name, by_path)
 
 
-def test_newest_finished_run_is_taken_and_unfinished_ones_are_passed_over(own: Any, tmp_path: Path) -> None:
+def test_newest_finished_run_is_the_default(own: Any, tmp_path: Path) -> None:
     newer = Path(shutil.copytree(own.run.path, own.runs / "newer"))
     os.utime(newer / "encoder" / "model.safetensors", ns=(0, own.run.weights_file.stat().st_mtime_ns + 10**9))
     unfinished = Path(shutil.copytree(own.run.path, own.runs / "unfinished"))
@@ -174,7 +179,7 @@ def test_newest_finished_run_is_taken_and_unfinished_ones_are_passed_over(own: A
     assert embed(settings).encoder == str(newer)
 
 
-def test_missing_unfinished_and_damaged_runs_are_refused(own: Any, tmp_path: Path) -> None:
+def test_missing_unfinished_and_damaged_runs_are_errors(own: Any, tmp_path: Path) -> None:
     def call(**values: Any) -> None:
         embed(EmbedSettings(**{"runs": own.runs, "out": tmp_path / "v.npy", **values}))
 
@@ -188,13 +193,13 @@ def test_missing_unfinished_and_damaged_runs_are_refused(own: Any, tmp_path: Pat
         stream.write(b"\x99")
     with pytest.raises(RunError, match="its checksum differs"):
         call()
-    shutil.rmtree(own.run.encoder)
+    shutil.rmtree(own.run.encoder_folder)
     with pytest.raises(RunError, match="is not finished") as caught:
         call(run="pics")
     assert "--resume --run pics" in caught.value.remedy
 
 
-def test_images_of_the_run_that_are_gone_are_asked_for(own: Any, tmp_path: Path) -> None:
+def test_missing_images_of_the_run_are_an_error(own: Any, tmp_path: Path) -> None:
     own.images.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no longer in"):
         embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
@@ -215,8 +220,8 @@ def test_folder_whose_images_cannot_be_decoded(run_embed: Any, own: Any, tmp_pat
 
 def test_plain_backbone_with_random_weights_follows_from_the_seed(run_embed: Any, images: Path) -> None:
     values = {"images": images, "backbone": "tiny_resnet", "weights": "none", "image_size": 40}
-    (one, a, beside), (_, again, _), (_, other, _) = (run_embed(**values, seed=seed) for seed in (1, 1, 2))
-    assert one.encoder == "tiny_resnet (none)" and len(beside["model_checksum"]) == 64
+    (one, a, description), (_, again, _), (_, other, _) = (run_embed(**values, seed=seed) for seed in (1, 1, 2))
+    assert one.encoder == "tiny_resnet (none)" and len(description["model_checksum"]) == 64
     np.testing.assert_array_equal(a, again)
     assert not np.allclose(a, other)
 
@@ -232,11 +237,11 @@ def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
     save_file(model.state_dict(), tmp_path / "w.safetensors")
     weights = str(tmp_path / "w.safetensors")
     values = {"images": images, "backbone": "tiny_resnet", "weights": weights, "image_size": 64, "raw": True}
-    _, vectors, beside = run_embed(**values)
+    _, vectors, description = run_embed(**values)
     # The model's own mean and std, the crop of this size.
     config = {**timm.data.resolve_data_config({}, model=model), "input_size": (3, 64, 64), "crop_pct": 0.875}
     transform = timm.data.create_transform(**{**config, "interpolation": "bicubic"}, is_training=False)
-    row = beside["rows"].index("dots/0000.png")
+    row = description["rows"].index("dots/0000.png")
     with torch.inference_mode():
         image = Image.open(images / "dots" / "0000.png").convert("RGB")
         np.testing.assert_allclose(vectors[row], model(transform(image)[None])[0].numpy(), atol=1e-6)
@@ -249,7 +254,7 @@ def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
         ({"weights": "imagenet"}, "--weights belongs to --backbone"),
         ({"backbone": "resnet18"}, "has no images of its own"),
         ({"out": Path("vecs.txt")}, r"must end in \.npy, \.npz, \.parquet, \.csv, \.safetensors or \.tsv"),
-        ({"out": Path("vecs.csv"), "shards": 2}, r"--shards are \.npy, and --out is vecs\.csv"),
+        ({"out": Path("vecs.csv"), "shards": 2}, r"--shards requires \.npy, and --out is vecs\.csv"),
         ({"out": Path("vecs")}, r"Try --out vecs\.npy"),
         ({"batch_size": 0}, "--batch-size is 0, and must be at least 1"),
     ],
@@ -262,14 +267,14 @@ def test_settings_that_cannot_work(values: dict[str, Any], words: str) -> None:
 # Bound to the model
 
 
-def test_vectors_are_refused_for_another_model_and_read_for_their_own(run_embed: Any) -> None:
+def test_vectors_are_read_only_with_their_own_model(run_embed: Any) -> None:
     result, vectors, _ = run_embed()
     np.testing.assert_array_equal(read_vectors(Path(result.out), model_checksum=result.model_checksum).values, vectors)
     with pytest.raises(RunError, match="vectors of another model"):
         read_vectors(Path(result.out), model_checksum="0" * 64)
 
 
-def test_vectors_beside_the_rows_of_another_embedding_are_refused(run_embed: Any, trained: Any, tmp_path: Path) -> None:
+def test_vectors_with_the_rows_of_another_embedding_are_an_error(run_embed: Any, trained: Any, tmp_path: Path) -> None:
     one, _, _ = run_embed()
     run_embed(raw=True, out=tmp_path / "raw.npy")
     shutil.copy(tmp_path / "raw.npy", one.out)
@@ -277,14 +282,14 @@ def test_vectors_beside_the_rows_of_another_embedding_are_refused(run_embed: Any
         read_vectors(Path(one.out), model_checksum=one.model_checksum)
 
 
-# --- In other forms ---
+# --- Other formats ---
 
 
 @pytest.mark.parametrize("form", ["npz", "safetensors", "csv", "parquet", "tsv"])
-def test_other_forms_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: Path, form: str) -> None:
+def test_other_formats_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: Path, form: str) -> None:
     if form == "parquet":
         pytest.importorskip("pyarrow")
-    _, vectors, beside = run_embed()
+    _, vectors, description = run_embed()
     result = embed(EmbedSettings(runs=trained.runs, out=tmp_path / f"w.{form}"))
     assert (result.out, result.rows, result.dimensions) == (str(tmp_path / f"w.{form}"), 48, 96)
     own = form in ("npz", "safetensors", "parquet")
@@ -294,7 +299,7 @@ def test_other_forms_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: 
             with np.load(result.out, allow_pickle=False) as members:
                 h, names = members["h"], members["names"].tolist()
         case "safetensors":
-            h, names = load_file(result.out)["h"], beside["rows"]
+            h, names = load_file(result.out)["h"], description["rows"]
         case "parquet":
             from pyarrow import parquet
 
@@ -304,7 +309,7 @@ def test_other_forms_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: 
             rows = [line.split(",") for line in Path(result.out).read_text().splitlines()[1:]]
             h, names = np.array([row[1:] for row in rows], np.float32), [row[0].strip('"') for row in rows]
         case "tsv":
-            h, names = np.loadtxt(result.out, dtype=np.float32), beside["rows"]
+            h, names = np.loadtxt(result.out, dtype=np.float32), description["rows"]
             written = {path.name for path in tmp_path.glob("w.*")}
             assert written == {
                 f"w.{end}" for end in ("tsv", "tsv.rows.json", "metadata.tsv", "sprite.png", "config.json")
@@ -312,24 +317,24 @@ def test_other_forms_hold_the_same_rows(run_embed: Any, trained: Any, tmp_path: 
             with Image.open(tmp_path / "w.sprite.png") as sprite:
                 assert sprite.size == (7 * 64, 7 * 64)
     np.testing.assert_array_equal(h, vectors)
-    assert names == beside["rows"]
+    assert names == description["rows"]
 
 
-def test_parquet_without_its_library_is_refused_before_long_work(
+def test_parquet_without_its_library_fails_before_long_work(
     run_embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr("simclr_cli.commands.embed.ready_encoder", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr("simclr_cli.commands.embed.resolve_encoder", lambda *_: pytest.fail("work began"))
     with pytest.raises(MachineError, match="needs the library pyarrow"):
         run_embed(out=tmp_path / "v.parquet")
 
 
-# --- In shards ---
+# --- Shards ---
 
 
 @pytest.mark.parametrize("count", [1, 3, 48, 60])
-def test_shards_are_the_rows_of_the_one_file_in_order(run_embed: Any, trained: Any, tmp_path: Path, count: int) -> None:
-    _, whole, beside = run_embed()
+def test_shards_are_the_rows_of_one_file_in_order(run_embed: Any, trained: Any, tmp_path: Path, count: int) -> None:
+    _, whole, description = run_embed()
     out = tmp_path / "s.npy"
     result = embed(EmbedSettings(runs=trained.runs, out=out, shards=count))
     listed = json.loads(Path(result.rows_file).read_text())
@@ -338,15 +343,15 @@ def test_shards_are_the_rows_of_the_one_file_in_order(run_embed: Any, trained: A
     assert sum(shard["rows"] for shard in listed["shards"]) == 48
     names = []
     for shard in listed["shards"]:
-        described = json.loads((tmp_path / shard["file"]).with_suffix(".rows.json").read_text())
-        assert described["vectors_checksum"] == shard["vectors_checksum"]
-        names += described["rows"]
-    assert names == beside["rows"]
+        shard_description = json.loads((tmp_path / shard["file"]).with_suffix(".rows.json").read_text())
+        assert shard_description["vectors_checksum"] == shard["vectors_checksum"]
+        names += shard_description["rows"]
+    assert names == description["rows"]
     parts = [np.load(tmp_path / shard["file"]) for shard in listed["shards"]]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
 
 
-def test_shards_that_are_there_are_kept_and_others_made_again(own: Any, tmp_path: Path) -> None:
+def test_valid_shards_are_kept_and_others_made_again(own: Any, tmp_path: Path) -> None:
     settings = EmbedSettings(runs=own.runs, out=tmp_path / "s.npy", shards=4)
     embed(settings)
     files = sorted(tmp_path.glob("s-*.npy"))
@@ -373,7 +378,7 @@ def test_shards_that_are_there_are_kept_and_others_made_again(own: Any, tmp_path
     assert made_again() == [True] * 4
 
 
-def test_shards_say_what_could_not_be_decoded(own: Any, tmp_path: Path) -> None:
+def test_shards_count_images_that_cannot_be_decoded(own: Any, tmp_path: Path) -> None:
     for path in sorted(own.images.rglob("*.*"))[:30]:
         path.write_bytes(path.read_bytes()[:400])  # the header is whole
     result = embed(EmbedSettings(runs=own.runs, out=tmp_path / "s.npy", shards=4))

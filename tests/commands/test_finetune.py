@@ -1,4 +1,4 @@
-"""`finetune`: from a run or from scratch to a classifier that plain timm loads, with all labels or a share of them."""
+"""`simclr finetune`: a classifier from a run or from scratch, with all labels or a share, that plain timm loads."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def names_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def colors(tmp_path: Path) -> Path:
-    """Three classes that a color tells apart, 16 images each, among noise."""
+    """Draw three classes of 16 noisy images that differ by color."""
     for number, name in enumerate(("blue", "green", "red")):
         for i in range(16):
             generator = np.random.default_rng([number, i])
@@ -51,7 +51,7 @@ def colors(tmp_path: Path) -> Path:
     return tmp_path / "colors"
 
 
-def test_classifier_of_a_run_says_what_it_is(own: Any) -> None:
+def test_files_and_figures_of_a_classifier(own: Any) -> None:
     said: list[Event] = []
     result = tuned(own, said=said)
     out = Path(result.out)
@@ -68,8 +68,8 @@ def test_classifier_of_a_run_says_what_it_is(own: Any) -> None:
     plan = next(event for event in said if isinstance(event, PlanMade))
     assert plan == result.plan and plan.steps == sum(isinstance(event, StepDone) for event in said) > 0
     assert {choice.name for choice in plan.choices} >= {"labels", "epochs", "batch size", "learning rate"}
-    assert Note("The held-out images were among those trained on, without their labels.") in said
-    assert "38 images, at 40 px" in (out / "README.md").read_text()
+    assert Note("The held-out images were also used for pretraining, without their labels.") in said
+    assert "38 images at 40 px" in (out / "README.md").read_text()
 
 
 def test_separable_classes_are_learned_from_scratch_and_predicted(own: Any, colors: Path) -> None:
@@ -81,7 +81,7 @@ def test_separable_classes_are_learned_from_scratch_and_predicted(own: Any, colo
     assert min(one.probability for one in found.predictions) > 0.5
 
 
-def test_scratch_begins_at_the_runs_random_weights_and_not_at_its_trained_ones(own: Any) -> None:
+def test_scratch_starts_from_the_runs_random_weights_and_not_its_trained_ones(own: Any) -> None:
     tiny = {"learning_rate": 1e-12, "epochs": 1}
     made = {scratch: Path(tuned(own, scratch=scratch, **tiny).out) for scratch in (True, False)}
     trained, _ = own.run.read_encoder()[1], None
@@ -96,7 +96,7 @@ def test_scratch_begins_at_the_runs_random_weights_and_not_at_its_trained_ones(o
     [(0.01, 10, "classifier-1-percent", 60), (0.5, 18, "classifier-50-percent", 30)],
 )
 def test_share_of_the_labels(own: Any, fraction: float, labels: int, name: str, epochs: int) -> None:
-    """Of 38 in classes of 3 or 4: one of each at the least; the halves of 3 and 4 are 2."""
+    """Draw from 38 labels in classes of 3 or 4: at least one per class; half of 3 or 4 is 2."""
     said: list[Event] = []
 
     def report(event: Event) -> None:
@@ -113,10 +113,10 @@ def test_share_of_the_labels(own: Any, fraction: float, labels: int, name: str, 
     assert of == "38" and (int(used) == labels or (fraction == 0.5 and 16 <= int(used) <= 20))
 
 
-def test_batch_is_what_the_memory_holds(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.commands.finetune.bytes_a_view", lambda *_: 1000)
+def test_batch_size_is_limited_by_the_memory(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.commands.finetune.measure_bytes_per_view", lambda *_: 1000)
     for free, batch in ((10**9, 8), (15_000, 4), (0, 2)):  # of 38: at most a quarter; 6 fit; and norms need two
-        monkeypatch.setattr("simclr_cli.commands.finetune.free_memory", lambda _, free=free: free)
+        monkeypatch.setattr("simclr_cli.commands.finetune.get_free_memory", lambda _, free=free: free)
         assert tuned(own, epochs=1, out=own.runs / str(free)).batch_size == batch
 
 
@@ -131,7 +131,7 @@ def test_same_seed_same_weights(own: Any, tmp_path: Path) -> None:
 def test_card_in_plain_timm_gives_the_probabilities_of_predict(
     own: Any, tmp_path: Path, colors: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where simclr_cli cannot be imported; at 32 px with a deep small stem, at 24 px with a plain one."""
+    """Run the card without simclr_cli; at 32 px with a deep small stem, at 24 px with a plain one."""
     paths = sorted((colors / "red").iterdir())[:4]
     codes, found = [], []
     for size in (40, 32, 24):
@@ -190,12 +190,12 @@ def test_held_out_folder(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> 
 def test_classifier_is_never_overwritten(own: Any, checksum: Callable[[Path], Any]) -> None:
     out = Path(tuned(own).out)
     before = checksum(out)
-    with pytest.raises(RunError, match=r"classifier is there already, and a classifier is never overwritten"):
+    with pytest.raises(RunError, match=r"classifier already exists, and a classifier is never overwritten"):
         tuned(own)
     assert checksum(out) == before
 
 
-def test_nothing_else_is_changed(own: Any, checksum: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_images_and_run_do_not_change(own: Any, checksum: Callable[[Path], Any], tmp_path: Path) -> None:
     before = checksum(own.images), checksum(own.run.path)
     tuned(own, out=tmp_path / "made")
     assert (checksum(own.images), checksum(own.run.path)) == before
@@ -225,7 +225,7 @@ def test_failure_while_writing_leaves_nothing_behind(own: Any, monkeypatch: pyte
     assert names_in(own.run.path) == before
 
 
-def test_broken_images_are_counted_and_left_out(own: Any) -> None:
+def test_broken_images_are_counted_and_skipped(own: Any) -> None:
     (own.images / "bricks" / "empty.png").write_bytes(b"")
     cut = (own.images / "dots" / "0001.jpg").read_bytes()
     (own.images / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
@@ -243,8 +243,11 @@ def test_folder_without_classes_asks_for_labels(own: Any, tmp_path: Path, draw: 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"labels": Path(), "test": Path()}, "--labels names the classes of one folder only"),
-        ({"scratch": True, "backbone": "resnet18", "images": Path(), "weights": "imagenet"}, "--scratch starts from"),
+        ({"labels": Path(), "test": Path()}, "--labels has the classes of one folder only"),
+        (
+            {"scratch": True, "backbone": "resnet18", "images": Path(), "weights": "imagenet"},
+            "--scratch and --weights name two",
+        ),
         ({"backbone": "resnet18"}, "has no images of its own"),
         ({"run": "a", "backbone": "resnet18", "images": Path()}, "name two encoders"),
         ({"labels_fraction": 0.0}, "must be more than 0"),

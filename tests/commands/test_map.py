@@ -1,4 +1,4 @@
-"""`map`: the page holds the run's own images, their places, their nearest ones and what they are colored by."""
+"""The map command: the page holds the run's images, their positions, neighbors, thumbnails and groupings."""
 
 from __future__ import annotations
 
@@ -15,63 +15,64 @@ import numpy as np
 import pytest
 
 from simclr_cli.api import MapResult, MapSettings
-from simclr_cli.commands.map import groupings, place
+from simclr_cli.commands.map import collect_groupings, lay_out
 from simclr_cli.commands.map import map as draw_map
 from simclr_cli.core.errors import InputError, MachineError
 from simclr_cli.core.events import Event, Note, Progress
-from simclr_cli.core.seeds import Purpose, numpy_generator
-from simclr_cli.encode.load import run_encoder
+from simclr_cli.core.seeds import Purpose, create_numpy_generator
+from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.engine.clustering import k_means
-from simclr_cli.engine.layout import principal_components
-from simclr_cli.store.index import IMAGE, Index, Rows, append, read_index
+from simclr_cli.engine.layout import compute_principal_components
+from simclr_cli.store.index import IMAGE, Index, Rows
+from simclr_cli.store.index_files import append_rows, read_index
 
 
 @pytest.fixture(scope="module")
 def mapped(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MapResult, list[Event], Index]:
-    """A map of the trained run, what was said on the way, and the index that it is of."""
+    """Return a map of the trained run, the events, and its index."""
     events: list[Event] = []
     out = tmp_path_factory.mktemp("map") / "deep" / "map.html"
     result = draw_map(MapSettings(runs=trained.runs, out=out), report=events.append)
-    index = read_index(trained.run.vectors, model_checksum=run_encoder(trained.run, "cpu").checksum)
+    index = read_index(trained.run.vectors_folder, model_checksum=load_run_encoder(trained.run, "cpu").checksum)
     assert index is not None
     return result, events, index
 
 
 def content(result: MapResult) -> dict[str, Any]:
-    """What the page tells its script."""
+    """Return the data that the page holds for its script."""
     html = Path(result.out).read_text(encoding="utf-8")
-    found: dict[str, Any] = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
-    return found
+    data: dict[str, Any] = json.loads(html.partition('id="data">')[2].partition("</script>")[0])
+    return data
 
 
 def numbers(text: str, kind: str, columns: int) -> Any:
     return np.frombuffer(base64.b64decode(text), kind).reshape(-1, columns)
 
 
-def test_places_are_the_components_and_neighbors_the_nearest(mapped: tuple[MapResult, list[Event], Index]) -> None:
+def test_positions_are_the_components_and_neighbors_the_nearest(mapped: tuple[MapResult, list[Event], Index]) -> None:
     result, _, index = mapped
     page = content(result)
     h = index.h[:].astype(np.float64)
     where = {name: i for i, name in enumerate(index.names)}
     order = [where[name] for name in page["names"]]
     assert sorted(order) == list(range(48))
-    components, explained = principal_components(index.h, 2)
+    components, explained = compute_principal_components(index.h, 2)
     assert result.explained == pytest.approx(explained) and result.images == 48
-    places = numbers(page["places"], "<f4", 2)
+    places = numbers(page["positions"], "<f4", 2)
     expected = components[order] * (1, -1)  # y down
     expected -= expected.min(0)
     np.testing.assert_allclose(places, expected / expected.max(), atol=1e-5)
     similarity = h @ h.T - 9 * np.eye(48)
-    shown = numbers(page["neighbors"], "<u4", page["nearest"])
-    values = numbers(page["similarities"], "<f4", page["nearest"])
+    shown = numbers(page["neighbors"], "<u4", page["neighborsPerImage"])
+    values = numbers(page["similarities"], "<f4", page["neighborsPerImage"])
     for row, own in enumerate(order):
-        found = [order[i] for i in shown[row]]
-        assert own not in found and len(set(found)) == 8
-        np.testing.assert_allclose(values[row], similarity[own, found], atol=1e-5)
+        neighbors = [order[i] for i in shown[row]]
+        assert own not in neighbors and len(set(neighbors)) == 8
+        np.testing.assert_allclose(values[row], similarity[own, neighbors], atol=1e-5)
         np.testing.assert_allclose(values[row], np.sort(similarity[own])[::-1][:8], atol=1e-5)
 
 
-def test_thumbnails_groups_and_words_are_there(mapped: tuple[MapResult, list[Event], Index], trained: Any) -> None:
+def test_thumbnails_groupings_and_lead_are_there(mapped: tuple[MapResult, list[Event], Index], trained: Any) -> None:
     result, events, _ = mapped
     page = content(result)
     assert page["root"] == trained.images.as_uri() + "/" and page["step"] == 1
@@ -79,14 +80,12 @@ def test_thumbnails_groups_and_words_are_there(mapped: tuple[MapResult, list[Eve
     assert len(shapes) == 48 and shapes.min() > 0 and shapes.max() <= 64
     (grouping,) = page["groupings"]
     assert (result.groupings, grouping["name"]) == (("folder",), "folder")
-    which = numbers(grouping["which"], "<u4", 1)[:, 0]
+    which = numbers(grouping["groups"], "<u4", 1)[:, 0]
     assert [grouping["labels"][i] for i in which] == [name.split("/")[0] for name in page["names"]]
     assert grouping["counts"] == sorted(grouping["counts"], reverse=True) and sum(grouping["counts"]) == 48
     html = Path(result.out).read_text(encoding="utf-8")
-    assert (
-        f"48 images. Placed by the two directions in which their vectors differ most: {100 * result.explained:.0f} %"
-        in html
-    )
+    layout = f"Layout by the first two principal components: {100 * result.explained:.0f} % of the variance."
+    assert f"48 images. {layout}" in html
     assert result.bytes == Path(result.out).stat().st_size
     stages = {event.stage for event in events if isinstance(event, Progress)}
     assert {"finding neighbors", "making thumbnails"} <= stages
@@ -114,7 +113,7 @@ def test_labels_of_a_table_and_images_that_are_gone(
     labels = content(result)["groupings"][0]
     assert labels["labels"] == ["(no label)", "</script>", "b"] and labels["counts"] == [46, 1, 1]
     notes = [event.text for event in said if isinstance(event, Note)]
-    assert "1 image can no longer be decoded: no thumbnail." in notes
+    assert "No thumbnail of 1 image, which cannot be decoded now." in notes
     assert checksum(own.images) == before
     table.write_text("path,label\nelsewhere.png,c\n")
     with pytest.raises(InputError, match="names no image") as caught:
@@ -123,11 +122,13 @@ def test_labels_of_a_table_and_images_that_are_gone(
 
 
 def small(folder: Path, names: Sequence[str]) -> Index:
-    """An index of random vectors."""
+    """Return an index of random embeddings."""
     rng = np.random.default_rng(0)
     h = rng.normal(size=(len(names), 8)).astype(np.float32)
     h /= np.linalg.norm(h, axis=1, keepdims=True)
-    return append(Index(folder, "/pics", "0" * 64, 8), Rows(h, names, np.zeros(len(names), IMAGE))).known
+    return append_rows(
+        Index(folder, "/pics", "0" * 64, 8), Rows(h, names, np.zeros(len(names), IMAGE))
+    ).include_unfinished()
 
 
 @pytest.mark.parametrize(
@@ -140,18 +141,18 @@ def small(folder: Path, names: Sequence[str]) -> Index:
         (["a/b/1", "a/b/2"], None),
     ],
 )
-def test_folders_are_told_apart_at_the_first_level_that_does(
+def test_folders_are_those_of_the_first_level_at_which_they_differ(
     tmp_path: Path, names: list[str], folders: list[str] | None
 ) -> None:
-    assert groupings(small(tmp_path / "v", names), None, MapSettings()) == (
+    assert collect_groupings(small(tmp_path / "v", names), None, MapSettings()) == (
         {} if folders is None else {"folder": folders}
     )
 
 
 def test_clusters_are_those_of_k_means_the_largest_first(tmp_path: Path) -> None:
     index = small(tmp_path / "v", [f"{i}.png" for i in range(60)])
-    (labels,) = groupings(index, None, MapSettings(clusters=4, seed=3)).values()
-    expected = k_means(index.h, 4, numpy_generator(3, Purpose.CLUSTERS, 4))
+    (labels,) = collect_groupings(index, None, MapSettings(clusters=4, seed=3)).values()
+    expected = k_means(index.h, 4, create_numpy_generator(3, Purpose.CLUSTERS, 4))
     assert [int(label) - 1 for label in labels] == expected.tolist()
     counts = [labels.count(str(number)) for number in (1, 2, 3, 4)]
     assert counts == sorted(counts, reverse=True)
@@ -161,13 +162,13 @@ def test_clusters_are_those_of_k_means_the_largest_first(tmp_path: Path) -> None
 def test_t_sne_and_few_images(tmp_path: Path, count: int) -> None:
     pytest.importorskip("openTSNE")
     index = small(tmp_path / "v", [os.fsdecode(b"\xff%d.png" % i) for i in range(count)])
-    found, explained = place(index, MapSettings(layout="tsne"), {"x": index.names}, lambda _: None)
-    assert explained is None and found.places.shape == (count, 2) and np.isfinite(found.places).all()
-    assert found.neighbors.shape == (count, min(8, count - 1)) and sorted(found.names) == sorted(index.names)
-    assert list(found.groupings["x"]) == list(found.names)
+    image_map, explained = lay_out(index, MapSettings(layout="tsne"), {"x": index.names}, lambda _: None)
+    assert explained is None and image_map.positions.shape == (count, 2) and np.isfinite(image_map.positions).all()
+    assert image_map.neighbors.shape == (count, min(8, count - 1)) and sorted(image_map.names) == sorted(index.names)
+    assert list(image_map.groupings["x"]) == list(image_map.names)
 
 
-def test_without_the_library_nothing_is_begun(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_nothing_starts(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openTSNE", None)
     said: list[Event] = []
     with pytest.raises(MachineError, match="openTSNE"):
@@ -180,7 +181,7 @@ def test_the_map_opens_in_a_browser_and_its_file_is_there(
 ) -> None:
     seen = visit(Path(shutil.copy(mapped[0].out, tmp_path / "m.html")))
     page = content(mapped[0])
-    x, y = seen.ask("[acrossTo(17), downTo(17)]")
+    x, y = seen.ask("[toScreenX(17), toScreenY(17)]")
     seen.page.locator("#map").click(position={"x": x, "y": y})
     assert seen.page.locator("#panel").is_visible() and not seen.complaints
     shown = page["names"].index(seen.page.locator("#name").inner_text())

@@ -1,4 +1,4 @@
-"""`outliers`: the images whose nearest others are far, copies counted once; the same in every output."""
+"""The outliers command: images far from their nearest neighbors, duplicates counted once; the same in every output."""
 
 from __future__ import annotations
 
@@ -29,46 +29,54 @@ def test_scores_are_those_of_brute_force_and_fall(own: Any, tmp_path: Path) -> N
     np.fill_diagonal(cosine, -np.inf)
     score = 1 - np.sort(cosine, axis=1)[:, -5:].mean(axis=1)
     order = np.argsort(-score, kind="stable")
-    found = find(own, neighbors=5, top=7)
-    assert (found.searched, found.neighbors, [one.rank for one in found.images]) == (48, 5, [1, 2, 3, 4, 5, 6, 7])
-    assert [one.path for one in found.images] == [str(own.images / names[i]) for i in order[:7]]
-    np.testing.assert_allclose([one.score for one in found.images], score[order[:7]], atol=1e-5)
-    assert found.images[0].percentile == 100 and found.images[1].percentile == pytest.approx(100 * 46 / 47)
-    for one, i in zip(found.images, order, strict=False):
-        assert one.nearest == str(own.images / names[int(cosine[i].argmax())])
-        assert one.similarity == pytest.approx(cosine[i].max(), abs=1e-5)
-        assert 0 <= one.above_random <= 100 and 0 <= one.above_views <= 100
+    result = find(own, neighbors=5, top=7)
+    assert (result.searched, result.neighbors, [image.rank for image in result.images]) == (
+        48,
+        5,
+        [1, 2, 3, 4, 5, 6, 7],
+    )
+    assert [image.path for image in result.images] == [str(own.images / names[i]) for i in order[:7]]
+    np.testing.assert_allclose([image.score for image in result.images], score[order[:7]], atol=1e-5)
+    assert result.images[0].percentile == 100 and result.images[1].percentile == pytest.approx(100 * 46 / 47)
+    for image, i in zip(result.images, order, strict=False):
+        assert image.nearest == str(own.images / names[int(cosine[i].argmax())])
+        assert image.similarity == pytest.approx(cosine[i].max(), abs=1e-5)
+        assert 0 <= image.above_random <= 100 and 0 <= image.above_views <= 100
     z = (score - np.median(score)) / (1.4826 * np.median(np.abs(score - np.median(score))))
-    assert found.outliers == (z > 3.5).sum() and found.images[0].z == pytest.approx(z[order[0]], abs=1e-3)
+    assert result.outliers == (z > 3.5).sum() and result.images[0].z == pytest.approx(z[order[0]], abs=1e-3)
 
 
-def test_copies_of_a_stray_do_not_make_it_at_home(own: Any) -> None:
+def test_duplicates_of_an_outlier_do_not_hide_it(own: Any) -> None:
     before = find(own, neighbors=3, top=1).images[0]
     for i in range(5):
         shutil.copy(before.path, own.images / "dots" / f"copy-{i}.png")
     after = find(own, neighbors=3, top=48)
     assert (after.searched, after.images[0].duplicates) == (48, 6)
     assert after.images[0].score == pytest.approx(before.score, abs=1e-5)
-    assert {one.duplicates for one in after.images[1:]} == {1}
+    assert {image.duplicates for image in after.images[1:]} == {1}
 
 
-def test_within_compares_only_what_fits_the_pattern(own: Any) -> None:
-    found = find(own, within="dots/*", neighbors=2)
+def test_within_compares_only_matching_images(own: Any) -> None:
+    result = find(own, within="dots/*", neighbors=2)
     names = {path.name for path in (own.images / "dots").iterdir()}
-    assert {Path(one.path).name for one in found.images} == names == {Path(one.path).name for one in found.images}
-    assert {Path(one.nearest).parent.name for one in found.images} == {"dots"}
-    with pytest.raises(InputError, match="fits --within no/such"):
+    assert (
+        {Path(image.path).name for image in result.images}
+        == names
+        == {Path(image.path).name for image in result.images}
+    )
+    assert {Path(image.nearest).parent.name for image in result.images} == {"dots"}
+    with pytest.raises(InputError, match="matches --within no/such"):
         find(own, within="no/such")
 
 
 def test_every_output_has_the_same_images(own: Any, tmp_path: Path) -> None:
-    found = [find(own, top=4, out=tmp_path / f"odd.{ending}") for ending in ("json", "csv", "html")]
-    paths = [one.path for one in found[0].images]
+    result = [find(own, top=4, out=tmp_path / f"odd.{ending}") for ending in ("json", "csv", "html")]
+    paths = [image.path for image in result[0].images]
     whole = json.loads((tmp_path / "odd.json").read_text())
-    assert [one["path"] for one in whole["images"]] == paths and whole["out"] == str(tmp_path / "odd.json")
+    assert [image["path"] for image in whole["images"]] == paths and whole["out"] == str(tmp_path / "odd.json")
     with (tmp_path / "odd.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["path"] for row in rows] == paths
-    assert [float(row["score"]) for row in rows] == pytest.approx([one.score for one in found[0].images])
-    assert [row["nearest"] for row in rows] == [one.nearest for one in found[0].images]
-    assert found[2].out == str(tmp_path / "odd.html") and (tmp_path / "odd.html").exists()
+    assert [float(row["score"]) for row in rows] == pytest.approx([image.score for image in result[0].images])
+    assert [row["nearest"] for row in rows] == [image.nearest for image in result[0].images]
+    assert result[2].out == str(tmp_path / "odd.html") and (tmp_path / "odd.html").exists()

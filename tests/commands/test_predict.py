@@ -1,4 +1,4 @@
-"""`predict`: which classifier, which images, and files that hold every name."""
+"""`simclr predict`: its classifier, its images, and output files with any name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch import nn
 from simclr_cli.api import PredictResult, PredictSettings
 from simclr_cli.commands.predict import predict
 from simclr_cli.core.errors import InputError, RunError, SettingsError
-from simclr_cli.core.text import as_cell, as_words, name_of
+from simclr_cli.core.text import escape_name_for_csv, escape_value_for_csv, unescape_name
 from simclr_cli.encode.load import load_encoder
-from simclr_cli.encode.model_card import classifier_config
+from simclr_cli.encode.model_card import build_classifier_config
 from simclr_cli.engine.classifier import join_classifier
-from simclr_cli.images.decode import evaluation_crop
+from simclr_cli.images.decode import decode_evaluation_crop
 from simclr_cli.images.labels import read_labels
 from simclr_cli.store.models import write_model
 
@@ -29,7 +29,7 @@ LABELS = ("ant", "bee", "c,at", 'd"og', "-el\nk", "frög")
 
 
 def make(own: Any, folder: Path, seed: int = 0) -> Path:
-    """A classifier of the run's encoder with random weights."""
+    """Write a classifier with the run's encoder and random weights."""
     encoder = load_encoder(own.name, runs=own.runs)
     linear = nn.Linear(encoder.width, len(LABELS))
     generator = torch.Generator().manual_seed(seed)
@@ -37,7 +37,7 @@ def make(own: Any, folder: Path, seed: int = 0) -> Path:
         linear.weight.normal_(0, 0.3, generator=generator)
         linear.bias.normal_(generator=generator)
     state = join_classifier(encoder, linear).state_dict()
-    write_model(folder, state, classifier_config(encoder, LABELS, {}), "card")
+    write_model(folder, state, build_classifier_config(encoder, LABELS, {}), "card")
     return folder
 
 
@@ -58,9 +58,9 @@ def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classi
     assert result.labels == LABELS == labels and result.classifier == str(classifier)
     assert len(result.predictions) == len(list((own.images / "dots").iterdir()))
     for one in result.predictions:
-        pixels = torch.tensor(evaluation_crop(Path(one.path), 40, 0.875)).permute(2, 0, 1)[None]
+        pixels = torch.tensor(decode_evaluation_crop(Path(one.path), 40, 0.875)).permute(2, 0, 1)[None]
         with torch.no_grad():
-            expected = linear(ready.encoder.represent(pixels)).softmax(1)[0]
+            expected = linear(ready.encoder.embed(pixels)).softmax(1)[0]
         ours = {each.label: each.probability for each in one.classes}
         assert [ours[name] for name in LABELS] == pytest.approx(expected.tolist(), abs=1e-6)
         ordered = [each.probability for each in one.classes]
@@ -73,7 +73,7 @@ def test_more_classes_than_there_are_is_all_of_them(own: Any, classifier: Path) 
     assert len(run(own, own.images / "dots", top=1).predictions[0].classes) == 1
 
 
-def test_what_is_no_image_is_refused_with_its_reason(own: Any, classifier: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_skipped_with_a_reason(own: Any, classifier: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "words.txt").write_text("words")
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
@@ -102,12 +102,15 @@ def test_csv_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw: 
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
     assert header == ["path", "label", "probability", "label_2", "probability_2"]
-    assert [name_of(row[0]) for row in rows] == [str(path) for path in paths]
+    assert [unescape_name(row[0]) for row in rows] == [str(path) for path in paths]
     assert result.out == str(tmp_path / "out.csv")
-    for row, one in zip(rows, result.predictions, strict=True):
-        assert row[1] == as_words(one.label) and row[3] == as_words(one.classes[1].label)
-        assert [float(row[2]), float(row[4])] == pytest.approx([each.probability for each in one.classes], abs=1e-6)
-    assert read_labels(tmp_path / "out.csv") == {as_cell(one.path): as_words(one.label) for one in result.predictions}
+    labels = {}
+    for row, prediction in zip(rows, result.predictions, strict=True):
+        first, second = prediction.classes
+        assert row[1] == escape_value_for_csv(prediction.label) and row[3] == escape_value_for_csv(second.label)
+        assert [float(row[2]), float(row[4])] == pytest.approx([first.probability, second.probability], abs=1e-6)
+        labels[escape_name_for_csv(prediction.path)] = escape_value_for_csv(prediction.label)
+    assert read_labels(tmp_path / "out.csv") == labels
 
 
 def test_json_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw: Callable[..., Any]) -> None:
@@ -120,8 +123,8 @@ def test_json_holds_every_name(own: Any, classifier: Path, tmp_path: Path, draw:
 
 def test_damaged_or_foreign_folders_are_named(own: Any, classifier: Path, tmp_path: Path) -> None:
     image = own.images / "dots" / "0001.jpg"
-    with pytest.raises(RunError, match="names no classes, so it is no classifier's"):
-        run(own, image, classifier=own.run.encoder)
+    with pytest.raises(RunError, match="names no classes, so it does not describe a classifier"):
+        run(own, image, classifier=own.run.encoder_folder)
     with pytest.raises(RunError, match="There is no"):
         run(own, image, classifier=tmp_path)
     weights = classifier / "model.safetensors"

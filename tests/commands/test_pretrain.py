@@ -28,7 +28,7 @@ from simclr_cli.core.errors import InputError, MachineError, RunError, SettingsE
 from simclr_cli.core.events import CensusTaken, Choice, EpochDone, Event, Note, PlanMade, Progress, StepDone
 from simclr_cli.images.cache_location import cache_root, list_caches
 from simclr_cli.images.scan import take_census
-from simclr_cli.store.history import TIMES
+from simclr_cli.store.history import TIMING_KEYS
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.train import plan as plan_module
@@ -96,10 +96,10 @@ def test_result_says_what_the_run_folder_says(trained: Any) -> None:
     assert (result.first_loss, result.last_loss) == (rows[0]["loss"], rows[1]["loss"])
     assert (
         result.model_checksum
-        == json.loads((trained.run.encoder / "config.json").read_text())["simclr"]["model_checksum"]
+        == json.loads((trained.run.encoder_folder / "config.json").read_text())["simclr"]["model_checksum"]
     )
     names = [field.name for field in dataclasses.fields(EpochDone)]
-    assert all(list(row) == [name for name in names if name not in TIMES] for row in rows)
+    assert all(list(row) == [name for name in names if name not in TIMING_KEYS] for row in rows)
 
 
 def test_config_holds_every_setting_resolved(trained: Any) -> None:
@@ -126,7 +126,7 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
     order = [CensusTaken, PlanMade, StepDone, EpochDone]
     assert [kinds.index(kind) for kind in order] == sorted(kinds.index(kind) for kind in order)
     stages = {event.stage for event in trained.events if isinstance(event, Progress)}
-    assert stages == {"reading headers", "decoding", "embedding some for report.html"}
+    assert stages == {"reading headers", "decoding", "embedding a sample for report.html"}
     assert kinds.count(StepDone) == 6 and kinds.count(EpochDone) == 2
     assert all(math.isfinite(event.loss) for event in trained.events if isinstance(event, StepDone | EpochDone))
     speeds = [event.images_per_second for event in trained.events if isinstance(event, StepDone | EpochDone)]
@@ -212,7 +212,7 @@ def test_on_a_disk_without_room_images_are_streamed_and_it_is_said(
     images: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of what is free is less than an image."""
-    monkeypatch.setattr("simclr_cli.images.cache.free_bytes", lambda _: IMAGE_BYTES)
+    monkeypatch.setattr("simclr_cli.images.cache.get_free_bytes", lambda _: IMAGE_BYTES)
     events: list[Event] = []
     assert train(images, report=events.append).finished
     (warning,) = (event for event in events if isinstance(event, Note))
@@ -224,7 +224,7 @@ def test_on_a_disk_without_room_images_are_streamed_and_it_is_said(
 
 def test_on_a_cpu_nothing_is_compiled_and_the_run_says_so(trained: Any) -> None:
     assert read_run_info(trained.run).settings.compile == "off"
-    assert choice(trained.result.plan, "compile") == ("off", "it gains nothing on a CPU, and takes a minute")
+    assert choice(trained.result.plan, "compile") == ("off", "no gain on a CPU, and compiling takes a minute")
     assert not [event for event in trained.events if isinstance(event, Note)]
 
 
@@ -301,7 +301,7 @@ def test_weights_file_of_the_same_architecture_is_where_training_starts(
     made = train(images, weights=str(tmp_path / "start.safetensors"), learning_rate=1e-9, weight_decay=0.0)
     trained = load_file(RunFolder(Path(made.run)).weights_file)
     assert all(torch.allclose(trained[name], state[name], atol=1e-6) for name in state if "weight" in name)
-    config = json.loads((RunFolder(Path(made.run)).encoder / "config.json").read_text())
+    config = json.loads((RunFolder(Path(made.run)).encoder_folder / "config.json").read_text())
     assert tuple(config["pretrained_cfg"]["std"]) == tuple(timm.get_pretrained_cfg("tiny_resnet").std)
 
 
@@ -313,14 +313,14 @@ def test_weights_of_another_architecture_are_refused(images: Path, train: Train,
 
 def test_file_that_holds_no_weights_is_refused(images: Path, train: Train, tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("not weights at all, but long enough to be read as a header")
-    with pytest.raises(RunError, match=r"not a whole \.safetensors file"):
+    with pytest.raises(RunError, match=r"not a complete \.safetensors file"):
         train(images, weights=str(tmp_path / "text.safetensors"))
-    with pytest.raises(RunError, match="There is no file of weights"):
+    with pytest.raises(RunError, match="There is no weights file"):
         train(images, weights=str(tmp_path / "gone.safetensors"))
 
 
 def test_unknown_kind_of_weights_is_refused(images: Path, train: Train) -> None:
-    with pytest.raises(SettingsError, match="Give none, imagenet, or the path"):
+    with pytest.raises(SettingsError, match="Use none, imagenet, or the path"):
         train(images, weights="places365")
 
 
@@ -337,7 +337,7 @@ def test_imagenet_weights_without_network_name_both_ways_out(
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(MachineError) as caught:
         train(images, weights="imagenet")
-    assert "couldn't connect" in caught.value.what and "second line" not in caught.value.what
+    assert "couldn't connect" in caught.value.problem and "second line" not in caught.value.problem
     assert "network" in caught.value.remedy and "--weights FILE.safetensors" in caught.value.remedy
 
 
@@ -347,7 +347,7 @@ def test_imagenet_weights_without_network_name_both_ways_out(
 def test_unknown_backbone_names_the_closest_ones(images: Path, train: Train) -> None:
     with pytest.raises(SettingsError, match="resnet18") as caught:
         train(images, backbone="resnet_18")
-    assert "'resnet_18'" in caught.value.what and "closest names" in caught.value.remedy
+    assert "'resnet_18'" in caught.value.problem and "closest names" in caught.value.remedy
 
 
 def test_image_size_that_a_transformer_cannot_take(images: Path, train: Train) -> None:
@@ -411,13 +411,13 @@ def test_unreadable_file_is_refused_by_name(own: Any, train: Train, monkeypatch:
     monkeypatch.setattr(Path, "open", guarded)
     made = train(own.images, workers=0)  # in this process
     assert json.loads((Path(made.run) / "skipped.json").read_text()) == [
-        {"name": "dots/0001.jpg", "reason": "no right to read it"}
+        {"name": "dots/0001.jpg", "reason": "no permission to read it"}
     ]
 
 
 def test_batch_larger_than_the_folder_shrinks_visibly(images: Path, train: Train) -> None:
     made = train(images, batch_size=64)
-    assert choice(made.plan, "batch size") == ("48 images", "shrunk from 64: there are no more images")
+    assert choice(made.plan, "batch size") == ("48 images", "reduced from 64: there are no more images")
     assert made.plan is not None and made.plan.steps == 1 and made.finished
 
 
@@ -447,7 +447,7 @@ def test_held_out_images_are_given_up_visibly_where_they_were_not_asked_for(
     own: Any, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut(own.images, *(f"{kind}/0001.jpg" for kind in ("bricks", "dots")))
-    monkeypatch.setattr(plan_module, "HELD_OUT_FROM", 48)
+    monkeypatch.setattr(plan_module, "MIN_IMAGES_TO_HOLD_OUT", 48)
     monkeypatch.setattr(plan_module, "HELD_OUT_ONE_IN", 3)  # of 48: 16
     notes: list[Event] = []
     made = train(own.images, batch_size=32, report=notes.append)
@@ -469,7 +469,7 @@ def test_two_images_are_enough(tmp_path: Path, train: Train, draw: Callable[...,
     for i in range(2):
         draw(tmp_path / "two" / f"{i}.png", i)
     made = train(tmp_path / "two", batch_size=None)
-    assert choice(made.plan, "batch size") == ("2 images", "all of them") and made.finished
+    assert choice(made.plan, "batch size") == ("2 images", "all images") and made.finished
 
 
 def test_one_whole_image_among_broken_ones_is_too_little(
@@ -487,10 +487,10 @@ def test_run_folder_that_cannot_be_written_is_found_before_decoding(
     images: Path, tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setattr(pretrain_module, "decode_once", lambda *_, **__: pytest.fail("decoding began"))
+    monkeypatch.setattr(pretrain_module, "decode_images", lambda *_, **__: pytest.fail("decoding began"))
     with pytest.raises(MachineError, match="Cannot write") as caught:
         train(images, runs=tmp_path / "file" / "runs")
-    assert str(tmp_path / "file") in caught.value.what
+    assert str(tmp_path / "file") in caught.value.problem
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
@@ -516,7 +516,7 @@ def test_names_of_any_bytes_are_trained_on(tmp_path: Path, train: Train, draw: C
     assert np.isfinite(made.last_loss)
 
 
-# --- Other losses, and what is not pushed apart ---
+# --- Other losses, and which images are excluded as negatives ---
 
 
 def test_supcon_wants_class_folders(images: Path, train: Train, tmp_path: Path) -> None:
@@ -525,7 +525,7 @@ def test_supcon_wants_class_folders(images: Path, train: Train, tmp_path: Path) 
     flat.mkdir()
     for i, path in enumerate(sorted(images.rglob("*.png"))[:8]):
         shutil.copy(path, flat / f"{i}.png")
-    with pytest.raises(InputError, match="do not look like it"):
+    with pytest.raises(InputError, match="do not look like classes"):
         train(flat, loss="supcon")
 
 
@@ -538,7 +538,7 @@ def test_groups_are_told_and_reach_the_loss(
     events: list[Event] = []
     train(own, duplicates="near", report=events.append)
     (note,) = (event.text for event in events if isinstance(event, Note))
-    assert note == "Groups that are not pushed apart: 1, of 2 images; 47 images are alone."
+    assert note == "Groups excluded as negatives: 1, of 2 images; 47 images are in no group."
 
     seen: list[Any] = []
     plain = step_module.contrastive_loss
@@ -579,7 +579,7 @@ def test_command_given_again_after_a_failure_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         pretrain(settings, report=stop)
-    with pytest.raises(RunError, match="was begun and is not finished"):
+    with pytest.raises(RunError, match="was started and is not finished"):
         pretrain(settings)
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "1"}.items():
         monkeypatch.setenv(name, value)

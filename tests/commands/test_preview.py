@@ -1,4 +1,4 @@
-"""The preview: just the views that training makes of the same images, on a sheet."""
+"""The preview command: exactly the views that training makes of the same images, on a contact sheet."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ from simclr_cli.commands import preview as module
 from simclr_cli.commands.preview import preview
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import CensusTaken, Event, Note
-from simclr_cli.core.seeds import Purpose, torch_generator
-from simclr_cli.engine.augment import draw_parameters, make_view, view_recipe
-from simclr_cli.images.cache import decode_once
+from simclr_cli.core.seeds import Purpose, create_torch_generator
+from simclr_cli.engine.augment import create_view_recipe, draw_parameters, make_view
+from simclr_cli.images.cache import decode_images
 from simclr_cli.images.scan import take_census
-from simclr_cli.pages.preview import Row
+from simclr_cli.pages.preview import PreviewRow
 from simclr_cli.train.plan import Circumstances, resolve_views
 
 
 @pytest.fixture
 def show(tmp_path: Path) -> Callable[..., Any]:
-    """`show(folder, ...)`: the result, and the rows that went onto the sheet."""
+    """Return `show(folder, ...)`, which returns the result and the rows of the sheet."""
 
-    def run(images: Path, report: Callable[[Event], None] = lambda _: None, **values: Any) -> tuple[Any, list[Row]]:
-        rows: list[Row] = []
-        plain = module.contact_sheet
+    def run(
+        images: Path, report: Callable[[Event], None] = lambda _: None, **values: Any
+    ) -> tuple[Any, list[PreviewRow]]:
+        rows: list[PreviewRow] = []
+        draw = module.draw_contact_sheet
 
-        def watched(title: str, lines: Any, given: list[Row]) -> bytes:
-            rows.extend(given)
-            return plain(title, lines, given)
+        def record(title: str, lines: Any, drawn: list[PreviewRow]) -> bytes:
+            rows.extend(drawn)
+            return draw(title, lines, drawn)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "contact_sheet", watched)
+            patch.setattr(module, "draw_contact_sheet", record)
             settings = PreviewSettings(**{"images": images, "out": tmp_path / "sheet.png", **values})
             return preview(settings, report=report), rows
 
@@ -50,19 +52,19 @@ def show(tmp_path: Path) -> Callable[..., Any]:
 def test_views_are_those_that_training_makes_of_the_same_pixels(
     images: Path, show: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: Any
 ) -> None:
-    """By the way of training: its cache, its rules, its operations, its randomness."""
+    """The expected views are made as in training: with its cache, rules, operations and random numbers."""
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "cache"))
     given = {"images": images, "preset": preset, "image_size": 40, "seed": 5}
     _, rows = show(images, views=3, count=6, **{k: v for k, v in given.items() if k != "images"})
     assert len(rows) == 6
     chosen, _ = resolve_views(PreviewSettings(**given), Circumstances(48, 48, torch.device("cpu")))
-    decoded = decode_once(take_census(images), 40, workers=1, progress=lambda *_: None)
+    decoded = decode_images(take_census(images), 40, workers=1, progress=lambda *_: None)
     places = {image.name: i for i, image in enumerate(decoded.census.images)}
     at = np.array([places[row.name] for row in rows])
     pixels, sizes = torch.from_numpy(decoded.read(at)), torch.from_numpy(decoded.sizes[at])
     for view in range(3):
-        generator = torch_generator(5, Purpose.VIEWS, 0, view)
-        parameters = draw_parameters(sizes, view_recipe(chosen), generator)
+        generator = create_torch_generator(5, Purpose.VIEWS, 0, view)
+        parameters = draw_parameters(sizes, create_view_recipe(chosen), generator)
         expected = (make_view(pixels, sizes, parameters, 40) * 255).round().byte().permute(0, 2, 3, 1).numpy()
         for i, row in enumerate(rows):
             assert np.array_equal(row.views[view], expected[i])
@@ -90,7 +92,7 @@ def test_fewer_images_than_asked_for_are_all_shown(show: Callable[..., Any], dra
         draw(tmp_path / "few" / f"{i}.png", i)
     result, rows = show(tmp_path / "few")
     assert [row.name for row in rows] == ["0.png", "1.png", "2.png"] and result.images == 3
-    result, rows = show(tmp_path / "few", count=1)  # one is enough for a look, if not for training
+    result, rows = show(tmp_path / "few", count=1)  # one is enough for a preview, if not for training
     assert result.images == len(rows) == 1
 
 
@@ -109,7 +111,7 @@ def test_damaged_images_are_passed_over(show: Callable[..., Any], draw: Any, tmp
 
 
 @pytest.mark.parametrize("suffix", [".png", ".html", ".HTM"])
-def test_sheet_is_of_the_kind_that_its_name_says(images: Path, tmp_path: Path, suffix: str) -> None:
+def test_format_follows_from_the_suffix(images: Path, tmp_path: Path, suffix: str) -> None:
     out = tmp_path / "new" / f"sheet{suffix}"
     result = preview(PreviewSettings(images=images, out=out, count=2, views=2))
     assert result.out == str(out)
@@ -133,7 +135,7 @@ def test_result_and_notes_say_how_views_were_made(images: Path, show: Callable[.
     assert 0 <= result.enlarged <= 1
 
 
-def test_grayscale_images_are_noticed(show: Callable[..., Any], tmp_path: Path) -> None:
+def test_grayscale_images_are_detected(show: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "grayscale").mkdir()
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 256, (40, 40), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What is noticed: each figure against counting by hand, each sentence where it is true and only there."""
+"""The advice of the preview: each figure against counting by hand, each sentence only where it is true."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from simclr_cli.api.views import ResolvedViews
-from simclr_cli.commands.preview import advise, all_grayscale, blank_views, enlarged_share
-from simclr_cli.core.seeds import Purpose, torch_generator
+from simclr_cli.commands.preview import advise, are_all_grayscale, count_blank_views, measure_enlarged_share
+from simclr_cli.core.seeds import Purpose, create_torch_generator
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters
 
 WHOLE = ViewRecipe(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0))
@@ -25,63 +25,65 @@ def resolved(**given: Any) -> ResolvedViews:
     ("true", "stored", "size", "share"),
     [(31, 96, 64, 1.0), (32, 96, 64, 0.0), (400, 96, 64, 0.0), (400, 31, 64, 1.0), (400, 32, 64, 0.0)],
 )
-def test_whole_images_are_enlarged_by_what_there_is_of_them(true: int, stored: int, size: int, share: float) -> None:
+def test_whole_images_are_enlarged_by_their_stored_pixels(true: int, stored: int, size: int, share: float) -> None:
     """An image has no more pixels than its own, nor than are stored."""
-    assert enlarged_share(torch.tensor([[true, true]] * 5), WHOLE, stored, size, seed=0) == share
+    assert measure_enlarged_share(torch.tensor([[true, true]] * 5), WHOLE, stored, size, seed=0) == share
 
 
 def test_share_of_enlarged_crops_equals_counting_them() -> None:
     sizes = torch.randint(20, 400, (300, 2), generator=torch.Generator().manual_seed(1))
-    crops = draw_parameters(sizes, ViewRecipe(), torch_generator(7, Purpose.VIEWS, 1, 0)).crop.tolist()
+    crops = draw_parameters(sizes, ViewRecipe(), create_torch_generator(7, Purpose.VIEWS, 1, 0)).crop.tolist()
     count = 0
     for (height, width), (_, _, h, w) in zip(sizes.tolist(), crops, strict=True):
         seen = h * min(1, 96 / height) * w * min(1, 96 / width)
         count += seen < (64 / 2) ** 2
     assert 0 < count < 300
-    assert enlarged_share(sizes, ViewRecipe(), 96, 64, seed=7) == pytest.approx(count / 300)
+    assert measure_enlarged_share(sizes, ViewRecipe(), 96, 64, seed=7) == pytest.approx(count / 300)
 
 
 def test_grayscale_is_what_has_no_color_but_for_rounding() -> None:
     grayscale = torch.randint(0, 250, (2, 1, 8, 8), dtype=torch.uint8).expand(-1, 3, -1, -1).clone()
-    assert all_grayscale(grayscale)
+    assert are_all_grayscale(grayscale)
     grayscale[0, 1, 3, 3] += 3
-    assert all_grayscale(grayscale)
+    assert are_all_grayscale(grayscale)
     grayscale[0, 1, 3, 3] += 2
-    assert not all_grayscale(grayscale)
+    assert not are_all_grayscale(grayscale)
 
 
 def test_blank_views_are_counted() -> None:
     views = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     views[1], views[3] = 1.0, 0.4
-    assert blank_views(views) == 2
+    assert count_blank_views(views) == 2
 
 
 @pytest.mark.parametrize(
     ("enlarged", "words", "remedy"),
     [(0.0, "No crop is", False), (0.004, "Less than 1 %", False), (0.1, "10 %", False), (0.11, "11 %", True)],
 )
-def test_too_many_small_crops_come_with_a_remedy(enlarged: float, words: str, remedy: bool) -> None:
+def test_many_enlarged_crops_come_with_a_remedy(enlarged: float, words: str, remedy: bool) -> None:
     sentence = advise(resolved(), enlarged, False, 0, 48)[0]
     assert sentence.startswith(words) and "64 px" in sentence
     assert ("--crop-min" in sentence) == remedy
 
 
-def test_colors_are_told_as_they_are_changed() -> None:
-    def told(all_are: bool = False, **given: Any) -> str:
-        return advise(resolved(**given), 0.0, all_are, 0, 48)[1]
+def test_color_advice_follows_the_settings() -> None:
+    def color_advice(is_grayscale: bool = False, **given: Any) -> str:
+        return advise(resolved(**given), 0.0, is_grayscale, 0, 48)[1]
 
-    assert "80 %" in told() and "72 degrees" in told()  # 0.8 s, and 0.2 s of the circle
-    assert "40 %" in told(color_strength=0.5) and "36 degrees" in told(color_strength=0.5)
-    assert "--preset grayscale" in told(True) and "--preset grayscale" not in told(True, preset="grayscale")
-    assert "nothing changes" in told(True, color_strength=0.0)
-    assert "short cut" in told(color_strength=0.0, grayscale=0.0)
-    assert "20 %" in told(color_strength=0.0) and "short cut" not in told(color_strength=0.0)
+    assert "80 %" in color_advice() and "72 degrees" in color_advice()  # 0.8 s, and 0.2 s of the circle
+    assert "40 %" in color_advice(color_strength=0.5) and "36 degrees" in color_advice(color_strength=0.5)
+    assert "--preset grayscale" in color_advice(True) and "--preset grayscale" not in color_advice(
+        True, preset="grayscale"
+    )
+    assert "nothing changes" in color_advice(True, color_strength=0.0)
+    assert "shortcut" in color_advice(color_strength=0.0, grayscale=0.0)
+    assert "20 %" in color_advice(color_strength=0.0) and "shortcut" not in color_advice(color_strength=0.0)
 
 
 @pytest.mark.parametrize(
-    ("blank", "words"), [(0, None), (1, "1 of these 48 views shows"), (2, "2 of these 48 views show ")]
+    ("blank", "words"), [(0, None), (1, "1 of these 48 views is"), (2, "2 of these 48 views are ")]
 )
-def test_views_that_show_nothing_are_told_where_there_are_any(blank: int, words: str | None) -> None:
+def test_blank_views_are_mentioned_if_there_are_any(blank: int, words: str | None) -> None:
     sentences = advise(resolved(), 0.0, False, blank, 48)
     assert len(sentences) == (2 if words is None else 3)
     assert words is None or sentences[2].startswith(words)

@@ -1,10 +1,11 @@
-"""`probe`: held-out scores of the trained and the untrained encoder, whatever way the labels come."""
+"""`simclr probe`: scores of an encoder and its baselines, with labels from folders or a table."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from simclr_cli.commands import probe as probe_module
 from simclr_cli.commands.probe import probe
 from simclr_cli.core.errors import InputError, RunError, SettingsError
 from simclr_cli.core.events import Event, Note
-from simclr_cli.encode.load import untrained_twin
+from simclr_cli.encode.load import create_untrained_encoder
 from simclr_cli.engine.encoder import create_encoder
 from simclr_cli.engine.probes import knn_votes
 from simclr_cli.evaluate import baselines, comparison
@@ -35,7 +36,7 @@ from simclr_cli.train.supervised import LINEAR
 
 @pytest.fixture(autouse=True)
 def quick_linear_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three strengths of l2 instead of 45: how it fits is the engine's matter, and tested there."""
+    """Try three values of l2 instead of 45: the tests of the engine cover the fit."""
     monkeypatch.setattr("simclr_cli.engine.probes.L2_VALUES", (1e-4, 1e-1, 1e2))
     monkeypatch.setattr(baselines, "PIXEL_SIDE", 8)
 
@@ -67,7 +68,7 @@ def test_class_folders_give_scores_of_the_trained_and_the_untrained_encoder(trai
     assert (result.train_images, result.test_images, result.skipped) == (38, 10, 0)  # one of 4 or 5 of each class
     assert result.chance == pytest.approx(10) and result.split == "stratified, 20% held out by seed 0"
     assert result.model_checksum == trained.result.model_checksum and result.encoder == str(trained.run.path)
-    assert Note("The held-out images were among those trained on, without their labels.") in said
+    assert Note("The held-out images were also used for pretraining, without their labels.") in said
 
 
 def test_same_seed_gives_the_same_result(trained: Any) -> None:
@@ -80,11 +81,11 @@ def test_knn_scores_are_those_of_the_written_out_vote(trained: Any, tmp_path: Pa
     encoder = simclr_cli.load_encoder(trained.name, runs=trained.runs)
 
     def rows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
-        from simclr_cli.images.decode import evaluation_crop
+        from simclr_cli.images.decode import decode_evaluation_crop
 
-        crops = [evaluation_crop(folder / name, 40, encoder.spec.crop) for name in names_of(folder)]
+        crops = [decode_evaluation_crop(folder / name, 40, encoder.spec.crop_fraction) for name in names_of(folder)]
         pixels = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-        return encoder.represent(pixels), torch.tensor([CLASSES.index(name.split("/")[0]) for name in names_of(folder)])
+        return encoder.embed(pixels), torch.tensor([CLASSES.index(name.split("/")[0]) for name in names_of(folder)])
 
     (train, labels), (test, truth) = rows(trained.images), rows(tmp_path / "test")
     votes = knn_votes(train, labels, test, neighbors=(20, 200), temperature=0.5, classes=10)
@@ -98,10 +99,10 @@ def test_held_out_folder(trained: Any, tmp_path: Path) -> None:
     result = run_probe(trained, test=tmp_path / "test", said=said)
     assert (result.train_images, result.test_images) == (48, 15)
     assert result.split == f"held out in {tmp_path / 'test'}"
-    assert not any("among those trained on" in event.text for event in said if isinstance(event, Note))
+    assert not any("used for pretraining" in event.text for event in said if isinstance(event, Note))
 
 
-def test_held_out_folder_of_another_class_is_refused(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
+def test_held_out_folder_of_another_class_is_an_error(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
     draw(tmp_path / "test" / "clouds" / "1.png")
     with pytest.raises(InputError, match=r"clouds/1.png in .* lies in none of the classes bricks, checks"):
         run_probe(trained, test=tmp_path / "test")
@@ -141,14 +142,14 @@ def test_folder_without_classes_asks_for_labels(trained: Any, tmp_path: Path, dr
     assert "--labels FILE.csv" in caught.value.remedy
 
 
-def test_labels_with_a_test_folder_are_refused(tmp_path: Path) -> None:
+def test_labels_with_a_test_folder_are_an_error(tmp_path: Path) -> None:
     for name in ("a.csv", "b"):
         (tmp_path / name).write_text("")
-    with pytest.raises(SettingsError, match="--labels names the classes of one folder only"):
+    with pytest.raises(SettingsError, match="--labels has the classes of one folder only"):
         ProbeSettings(labels=tmp_path / "a.csv", test=tmp_path / "b")
 
 
-def test_broken_images_are_counted_and_left_out(own: Any) -> None:
+def test_broken_images_are_counted_and_skipped(own: Any) -> None:
     (own.images / "bricks" / "empty.png").write_bytes(b"")
     cut = (own.images / "dots" / "0001.jpg").read_bytes()
     (own.images / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
@@ -160,17 +161,17 @@ def test_plain_backbone_is_probed_too(trained: Any, images: Path) -> None:
     result = run_probe(trained, images=images, backbone="tiny_resnet", image_size=40)
     assert result.encoder == "tiny_resnet (none)"
     assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]  # it is its own twin
-    assert result.folder is None and result.verdict.startswith(("The untrained encoder", "Raw pixels", "A color"))
+    assert result.folder is None and re.match(r"Linear probe accuracy [\d.]+ % \(untrained encoder\): ", result.verdict)
 
 
-def test_untrained_row_is_what_the_run_began_from(own: Any, train: Callable[..., Any]) -> None:
+def test_untrained_baseline_has_the_weights_that_the_run_started_from(own: Any, train: Callable[..., Any]) -> None:
     made = train(own.images, run="still", runs=own.runs, seed=4, learning_rate=1e-12, weight_decay=0.0)
     result = run_probe(own, run=Path(made.run).name)
     trained, untrained, *_ = result.scores
     # Batch norm's statistics have moved, so the scores may differ a little; the weights have not.
     assert trained.representation == "trained" and untrained.representation == "untrained"
-    ready = probe_module.ready_encoder(ProbeSettings(runs=own.runs, run="still"))
-    twin = untrained_twin(ready, 0).encoder.backbone.state_dict()
+    ready = probe_module.resolve_encoder(ProbeSettings(runs=own.runs, run="still"))
+    twin = create_untrained_encoder(ready, 0).encoder.backbone.state_dict()
     still = ready.encoder.backbone.state_dict()
     assert all(torch.allclose(twin[name], still[name], atol=1e-6) for name in twin if name.endswith("weight"))
     other = create_encoder(ready.encoder.spec, seed=5).backbone.state_dict()
@@ -190,7 +191,7 @@ def test_probe_writes_into_its_own_folder_only(own: Any, checksum: Callable[[Pat
     assert kept == json.loads(json.dumps(dataclasses.asdict(result)))
 
 
-def test_class_by_class_and_confused_are_counts_of_the_same_images(trained: Any, tmp_path: Path) -> None:
+def test_class_scores_and_confusions_count_the_same_images(trained: Any, tmp_path: Path) -> None:
     draw_images(tmp_path / "test", seed=1, count=40, size=48)
     result = run_probe(trained, test=tmp_path / "test", out=tmp_path / "out")
     assert sum(cell.count for cell in result.confusion) == 40
@@ -207,8 +208,8 @@ def test_class_by_class_and_confused_are_counts_of_the_same_images(trained: Any,
     assert (tmp_path / "out" / "confusion.png").is_file()
 
 
-def test_a_wrong_label_in_the_table_is_among_the_suspects(trained: Any, tmp_path: Path) -> None:
-    """By color alone these images are told apart, so the one with another's label stands out."""
+def test_a_wrong_label_is_the_first_label_error(trained: Any, tmp_path: Path) -> None:
+    """Move one of the images, which differ by color, into the other class."""
     for number in range(40):
         folder = tmp_path / "pics" / ("dark" if number % 2 else "light")
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,8 +244,8 @@ def test_another_run_and_a_file_of_weights_are_compared(own: Any, train: Callabl
 def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A download of timm's leaves them in the hub's cache: here a small model that was saved there."""
-    assert baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu")) is None
+    """Save a small model in the hub's cache, as a download of timm does."""
+    assert baselines.load_cached_imagenet("tiny_resnet", torch.device("cpu")) is None
     snapshot = tmp_path / "hub" / "models--timm--tiny_resnet.r160_in1k" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot.parents[1] / "refs").mkdir()
@@ -255,8 +256,8 @@ def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
     monkeypatch.setattr(
         baselines, "try_to_load_from_cache", lambda repo, file: found(repo, file, cache_dir=tmp_path / "hub")
     )
-    ready = baselines.imagenet_on_machine("tiny_resnet", torch.device("cpu"))
-    assert ready is not None and ready.encoder.spec.normalizes and ready.encoder.spec.image_size == 160
+    ready = baselines.load_cached_imagenet("tiny_resnet", torch.device("cpu"))
+    assert ready is not None and ready.encoder.spec.has_normalization and ready.encoder.spec.image_size == 160
     x = torch.rand(2, 3, 160, 160)
     mean, std = ready.encoder.mean, ready.encoder.std
     with torch.inference_mode():
@@ -265,7 +266,7 @@ def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
     assert [score.representation for score in run_probe(own).scores] == [*REPRESENTATIONS, "imagenet"]
 
 
-def test_the_papers_protocol_judges_networks_on_the_same_split(
+def test_the_papers_protocol_evaluates_networks_on_the_same_split(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
@@ -280,23 +281,23 @@ def test_the_papers_protocol_judges_networks_on_the_same_split(
         return trainer(encoder, decoded, rows, labels, classes, short, **more)
 
     opened: list[int] = []
-    decode_once = comparison.decode_once
+    decode_images = comparison.decode_images
 
     def counted(census: Any, size: int, **more: Any) -> Any:
         opened.append(size)
-        return decode_once(census, size, **more)
+        return decode_images(census, size, **more)
 
     monkeypatch.setattr(comparison, "train_classifier", few_epochs)
-    monkeypatch.setattr(comparison, "decode_once", counted)
+    monkeypatch.setattr(comparison, "decode_images", counted)
     quick, paper = run_probe(own), run_probe(own, protocol="paper", out=tmp_path)
-    assert len(opened) == 1  # for both, which look at images of one size
+    assert len(opened) == 1  # for both, which have the same image size
     assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_images
     assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
     assert [score.knn_20 for score in paper.scores] == [score.knn_20 for score in quick.scores]
     assert paper.protocol == "paper" and paper.label_errors  # by a quick probe of the same h
 
 
-def test_raw_pixels_and_color_histogram_are_what_they_say() -> None:
+def test_raw_pixels_and_color_histogram_equal_numpys() -> None:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8)
     x = torch.from_numpy(pixels).float() / 255
@@ -315,7 +316,7 @@ def test_another_folder_can_be_probed_when_the_runs_images_are_gone(own: Any, tm
     assert run_probe(own, images=moved).test_images == 10
 
 
-def test_labels_that_leave_nothing_to_hold_out_are_refused(trained: Any, tmp_path: Path) -> None:
+def test_labels_with_nothing_to_hold_out_are_an_error(trained: Any, tmp_path: Path) -> None:
     rows = [(name, f"class {i}") for i, name in enumerate(names_of(trained.images)[:5])]
     with pytest.raises(InputError, match="No class has two images, so none can be held out"):
         run_probe(trained, labels=write_table(tmp_path / "labels.csv", rows))

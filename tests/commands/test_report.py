@@ -1,4 +1,4 @@
-"""The page of a run from its folder: what the model saw, what is near, and whatever is missing, said."""
+"""`simclr report`: views, neighbors and figures of a run, and a reason for each part that is missing."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import Interrupted, RunError
 from simclr_cli.core.events import Event, Note
 from simclr_cli.core.files import write_bytes
-from simclr_cli.encode.load import run_encoder
+from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.engine.augment import TwoViews
-from simclr_cli.evaluate.run_samples import compare, first_step, show_neighbors
+from simclr_cli.evaluate.run_samples import compare_views, draw_first_views, sample_neighbors
 from simclr_cli.images.scan import take_census
-from simclr_cli.store.index import read_index
+from simclr_cli.store.index_files import read_index
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
 
@@ -71,7 +71,7 @@ def test_pretrain_leaves_a_page_that_opens(trained: Any, visit: Callable[..., An
     assert "48 images" in words and "as set" in words and NO_PROBE in words and "No file was skipped." in words
     # 8 images with 2 views each, 6 with 6 neighbors each
     assert visited.ask("document.images.length") == 8 * 3 + 6 * 7
-    assert visited.ask("document.querySelectorAll('svg.heat rect').length") == 16 * 16
+    assert visited.ask("document.querySelectorAll('svg.heat-map rect').length") == 16 * 16
     assert trained.run.report_file.stat().st_size < 1_000_000
 
 
@@ -85,38 +85,38 @@ def test_the_page_made_again_is_the_same(own: Any) -> None:
 def test_views_are_those_of_the_first_step_of_training(
     trained: Any, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trained once more, with an ear at what the model is given."""
-    seen: list[torch.Tensor] = []
-    plain = TwoViews.make
+    """Train once more, and record the views that the model gets."""
+    recorded: list[torch.Tensor] = []
+    make_views = TwoViews.make
 
-    def listening(self: TwoViews, *given: Any) -> torch.Tensor:
-        made = plain(self, *given)
-        seen.append(made.clone())
-        return made
+    def record(self: TwoViews, *arguments: Any) -> torch.Tensor:
+        views = make_views(self, *arguments)
+        recorded.append(views.clone())
+        return views
 
-    monkeypatch.setattr(TwoViews, "make", listening)
-    monkeypatch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
+    monkeypatch.setattr(TwoViews, "make", record)
+    monkeypatch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
     monkeypatch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
     result = train(trained.images, seed=5)
-    given = seen[0]  # (2 * 16, 3, 40, 40)
-    assert given.shape[0] == 32
+    expected = recorded[0]  # (2 * 16, 3, 40, 40)
+    assert expected.shape[0] == 32
     run = RunFolder(Path(result.run))
-    names, views = first_step(take_census(trained.images), read_run_info(run).settings, workers=2)
+    names, views = draw_first_views(take_census(trained.images), read_run_info(run).settings, workers=2)
     assert len(names) == len(set(names)) == 8
-    assert torch.equal(views, torch.cat([given[:8], given[16:24]]))
+    assert torch.equal(views, torch.cat([expected[:8], expected[16:24]]))
 
 
 def test_the_matrix_is_the_cosines_of_z_in_loops(trained: Any) -> None:
-    ready = run_encoder(trained.run, CPU)
-    chosen = read_run_info(trained.run).settings
-    _, views = first_step(take_census(trained.images), chosen, 2, most=3)
-    similarity, of = compare(views, ready, chosen)
+    ready = load_run_encoder(trained.run, CPU)
+    settings = read_run_info(trained.run).settings
+    _, views = draw_first_views(take_census(trained.images), settings, 2, most=3)
+    similarity, of = compare_views(views, ready, settings)
     from safetensors.torch import load_file
 
     from simclr_cli.engine.simclr import ProjectionHead
 
     head = ProjectionHead(ready.encoder.width, layers=2, dimensions=128).eval()
-    head.load_state_dict(load_file(trained.run.projector_file))
+    head.load_state_dict(load_file(trained.run.projection_head_file))
     with torch.no_grad():
         z = head(ready.encoder(views)).double().numpy()
     assert of == "z" and similarity.shape == (6, 6)
@@ -127,24 +127,25 @@ def test_the_matrix_is_the_cosines_of_z_in_loops(trained: Any) -> None:
 
 
 def test_without_a_head_the_matrix_is_of_h(own: Any) -> None:
-    own.run.projector_file.unlink()
+    own.run.projection_head_file.unlink()
     _, page = make(own.run)
-    assert "Cosine similarity of h of every view" in page
+    assert "Cosine similarity of the h of each view" in page
 
 
 def test_a_head_that_does_not_fit_is_a_run_error(own: Any) -> None:
-    own.run.write_projector({"weight": torch.zeros(2)})
+    own.run.write_projection_head({"weight": torch.zeros(2)})
     with pytest.raises(RunError, match="does not fit"):
         make(own.run)
 
 
 def test_neighbors_are_those_of_similar(own: Any) -> None:
-    """The same as the verb finds, from the vectors that it has stored."""
+    """Compare with `simclr similar`, from the vectors that it has stored."""
     sample = own.images / "dots/0000.png"
     similar(SimilarSettings(queries=(sample,), run=str(own.run.path)))
-    ready = run_encoder(own.run, CPU)
-    index = read_index(own.run.vectors, model_checksum=ready.checksum)
-    shown = show_neighbors(ready, own.run, take_census(own.images), read_run_info(own.run).settings, 2, lambda _: None)
+    ready = load_run_encoder(own.run, CPU)
+    index = read_index(own.run.vectors_folder, model_checksum=ready.checksum)
+    settings = read_run_info(own.run).settings
+    shown = sample_neighbors(ready, own.run, take_census(own.images), settings, 2, lambda _: None)
     assert not isinstance(shown, str) and "all 48 images" in shown.lead and len(shown.rows) == 6
     for first, *others in shown.rows:
         found = similar(SimilarSettings(queries=(own.images / first.name,), run=str(own.run.path), top=6)).queries[0]
@@ -163,11 +164,11 @@ def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(
     after = checksum(own.run.path), checksum(own.images)
     written = dict.fromkeys((b"report.html".hex(),))
     assert {**after[0], **written} == {**before[0], **written} and after[1] == before[1]
-    assert "among all 48 images" in page and not own.run.vectors.exists()
+    assert "among all 48 images" in page and not own.run.vectors_folder.exists()
 
 
 def test_a_large_folder_is_sampled(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simclr_cli.evaluate.run_samples.EMBEDDED", 20)
+    monkeypatch.setattr("simclr_cli.evaluate.run_samples.MAX_EMBEDDED_IMAGES", 20)
     _, page = make(own.run)
     assert "among a sample of 20 images" in page
 
@@ -185,16 +186,16 @@ def test_a_neighbor_whose_file_is_gone_stands_there_by_name(own: Any) -> None:
     for path in sorted(own.images.rglob("*.png"))[::2]:
         path.unlink()
     _, page = make(own.run)
-    assert "not readable now" in page and "The folder has changed since" in page
+    assert "cannot be read" in page and "The folder has changed since" in page
 
 
 def test_an_unfinished_run_has_a_page_too(own: Any) -> None:
-    shutil.rmtree(own.run.encoder)
+    shutil.rmtree(own.run.encoder_folder)
     result, page = make(own.run)
     assert not result.finished and "Not finished" in page
-    assert "They come with the finished encoder." in page and page.count('class="raw"') == 16
+    assert "Neighbors are shown once the run is finished." in page and page.count('class="pixelated"') == 16
     own.run.metrics_file.unlink()
-    assert "No epoch is done yet." in make(own.run)[1]
+    assert "No epoch is complete yet." in make(own.run)[1]
 
 
 def test_the_newest_run_is_shown_without_a_name(own: Any) -> None:
@@ -253,7 +254,7 @@ def test_a_page_that_fails_does_not_fail_the_run(
     events: list[Event] = []
     result = train(trained.images, report=events.append, page=True)
     notes = [event.text for event in events if isinstance(event, Note) and event.warning]
-    assert result.finished and result.report is None and RunFolder(Path(result.run)).finished
+    assert result.finished and result.report is None and RunFolder(Path(result.run)).is_finished
     (note,) = notes
     assert "(ZeroDivisionError: by chance.)" in note and f"simclr report {result.run}" in note
 

@@ -1,4 +1,4 @@
-"""`similar`: the nearest by cosine similarity, as numpy finds them, in vectors that are never stale or another's."""
+"""The similar command: nearest neighbors as numpy finds them, in embeddings that are current and of the run's model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simclr_cli.commands.embed import embed
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import InputError, RunError, SettingsError
 from simclr_cli.core.events import Event, Note
-from simclr_cli.search import library as indexing
+from simclr_cli.search import library as library_module
 
 
 def find(trained: Any, *queries: Path, said: list[Event] | None = None, **values: Any) -> SimilarResult:
@@ -40,22 +40,22 @@ def test_neighbors_are_those_that_brute_force_finds(trained: Any, tmp_path: Path
     h /= np.linalg.norm(h, axis=1, keepdims=True)
     for row in (0, 20, 47):
         expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:7]
-        found = find(trained, trained.images / names[row], top=7)
-        assert found.searched == 48 and found.queries[0].query == str(trained.images / names[row])
-        hits = found.queries[0].neighbors
+        result = find(trained, trained.images / names[row], top=7)
+        assert result.searched == 48 and result.queries[0].query == str(trained.images / names[row])
+        hits = result.queries[0].neighbors
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
         np.testing.assert_allclose([hit.similarity for hit in hits], (h @ h[row])[expected], atol=1e-5)
         assert [hit.path for hit in hits] == [str(trained.images / names[i]) for i in expected]
 
 
-def test_a_query_from_elsewhere_leaves_nothing_out(trained: Any, tmp_path: Path) -> None:
+def test_a_query_from_another_folder_excludes_no_image(trained: Any, tmp_path: Path) -> None:
     query = Path(shutil.copy(trained.images / "dots" / "0000.png", tmp_path / "q.png"))
     hits = find(trained, query, top=3).queries[0].neighbors
     assert hits[0].path == str(trained.images / "dots" / "0000.png")
     assert hits[0].similarity == pytest.approx(1, abs=1e-5)
 
 
-def test_the_query_is_left_out_under_whatever_path_it_is_named(
+def test_the_query_is_excluded_by_any_of_its_paths(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(trained.images / "dots")
@@ -74,7 +74,7 @@ def test_several_queries_and_a_folder_of_queries_keep_their_order(trained: Any, 
     assert {len(query.neighbors) for query in result.queries} == {2}
 
 
-def test_folder_of_queries_may_hold_files_that_are_none(trained: Any, tmp_path: Path) -> None:
+def test_a_folder_of_queries_may_hold_other_files(trained: Any, tmp_path: Path) -> None:
     shutil.copy(trained.images / "dots" / "0000.png", tmp_path / "ok.png")
     (tmp_path / "empty.png").write_bytes(b"")
     cut = (trained.images / "dots" / "0001.jpg").read_bytes()
@@ -98,13 +98,11 @@ def test_query_with_any_bytes_in_its_name(trained: Any, tmp_path: Path, draw: Ca
     assert find(trained, query).queries[0].query == str(query)
 
 
-# Queries that are none
+# Invalid queries
 
 
-def test_queries_that_cannot_be_used_end_before_any_work(
-    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(similar_module, "open_index", lambda *_: pytest.fail("the vectors were looked at"))
+def test_invalid_queries_fail_before_any_work(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similar_module, "open_index", lambda *_: pytest.fail("the index was opened"))
     (tmp_path / "letter.txt").write_text("dear reader")
     (tmp_path / "zero.jpg").write_bytes(b"")
     (tmp_path / "dangling.png").symlink_to("nowhere.png")
@@ -122,14 +120,14 @@ def test_queries_that_cannot_be_used_end_before_any_work(
         find(trained)
 
 
-def test_query_that_is_cut_short(trained: Any, tmp_path: Path) -> None:
+def test_a_truncated_query_is_an_error(trained: Any, tmp_path: Path) -> None:
     cut = (trained.images / "dots" / "0001.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
     with pytest.raises(InputError, match="No query could be decoded"):
         find(trained, tmp_path / "cut.jpg")
 
 
-# Sums, patterns, bounds
+# Sums, patterns, thresholds
 
 
 def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path: Path) -> None:
@@ -139,12 +137,12 @@ def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path:
     total = h[names.index(str(a))] + h[names.index(str(b))] - h[names.index(str(c))]
     own = {names.index(str(path)) for path in (a, b, c)}
     order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in own][:5]
-    given = (trained.images / a, Path("+"), b, Path("-"), c)  # a file, and names of rows
-    found = find(trained, *given, top=5).queries
-    assert len(found) == 1 and found[0].query == f"{trained.images / a} + {b} - {c}"
-    assert [hit.path for hit in found[0].neighbors] == [str(trained.images / names[i]) for i in order]
+    words = (trained.images / a, Path("+"), b, Path("-"), c)  # a file, and names of rows
+    (result,) = find(trained, *words, top=5).queries
+    assert result.query == f"{trained.images / a} + {b} - {c}"
+    assert [hit.path for hit in result.neighbors] == [str(trained.images / names[i]) for i in order]
     cosine = (h @ total / np.linalg.norm(total))[order]
-    np.testing.assert_allclose([hit.similarity for hit in found[0].neighbors], cosine, atol=1e-5)
+    np.testing.assert_allclose([hit.similarity for hit in result.neighbors], cosine, atol=1e-5)
 
 
 def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> None:
@@ -154,73 +152,73 @@ def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> N
     one = names.index("dots/0000.png")
     total = h[folder].mean(axis=0) + h[one]
     order = [i for i in np.argsort(-(h @ total), kind="stable") if i not in (*folder, one)][:4]
-    found = find(trained, Path("bricks"), Path("+"), Path("dots/0000.png"), top=4).queries[0]
-    assert [hit.path for hit in found.neighbors] == [str(trained.images / names[i]) for i in order]
+    result = find(trained, Path("bricks"), Path("+"), Path("dots/0000.png"), top=4).queries[0]
+    assert [hit.path for hit in result.neighbors] == [str(trained.images / names[i]) for i in order]
 
 
-def test_a_broken_image_in_a_folder_is_left_out_of_its_mean(own: Any, tmp_path: Path) -> None:
+def test_a_damaged_image_in_a_folder_is_skipped_in_its_mean(own: Any, tmp_path: Path) -> None:
     folder = tmp_path / "queries"
     shutil.copytree(own.images / "dots", folder)
     whole = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
     cut = (own.images / "zigzag" / "0001.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(cut[: len(cut) * 3 // 4])
-    found = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
-    assert found.queries == whole.queries and "cut.jpg" in found.skipped[0]
+    result = find(own, folder, Path("+"), Path("bricks/0000.png"), top=3)
+    assert result.queries == whole.queries and "cut.jpg" in result.skipped[0]
 
 
-def test_a_name_that_no_file_can_have(trained: Any) -> None:
+def test_a_name_that_is_too_long_for_a_file(trained: Any) -> None:
     with pytest.raises(InputError):
         find(trained, Path("x" * 300 + ".jpg"))
 
 
 @pytest.mark.parametrize("words", [("+",), ("dots/0000.png", "-"), ("dots/0000.png", "+", "-", "bricks/0000.png")])
-def test_signs_without_a_image(trained: Any, words: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="comes no image"):
+def test_signs_without_an_image(trained: Any, words: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="No image follows"):
         find(trained, *map(Path, words))
 
 
-def test_a_sum_of_nothing(trained: Any) -> None:
-    with pytest.raises(InputError, match="comes to nothing"):
+def test_a_sum_of_zero(trained: Any) -> None:
+    with pytest.raises(InputError, match="is zero"):
         find(trained, Path("dots/0000.png"), Path("-"), Path("dots/0000.png"))
 
 
 def test_within_a_pattern_and_above_a_similarity(trained: Any) -> None:
     query = trained.images / "dots" / "0000.png"
     every = find(trained, query, top=47).queries[0].neighbors
-    some = find(trained, query, top=47, within="[bz]*/*")
+    within = find(trained, query, top=47, within="[bz]*/*")
     inside = [hit.path for hit in every if Path(hit.path).parent.name[0] in "bz"]
-    assert [hit.path for hit in some.queries[0].neighbors] == inside and some.searched == len(inside)
+    assert [hit.path for hit in within.queries[0].neighbors] == inside and within.searched == len(inside)
     bound = every[5].similarity
     above = find(trained, query, top=47, min_similarity=bound - 1e-6).queries[0].neighbors
     assert above == every[: len(above)] and len(above) >= 6
     assert all(hit.similarity < bound for hit in every[len(above) :])
     assert find(trained, query, min_similarity=1.0).queries[0].neighbors == ()
-    with pytest.raises(InputError, match="fits --within"):
+    with pytest.raises(InputError, match="matches --within"):
         find(trained, query, within="*.gif")
 
 
-# Where it goes
+# Output
 
 
-def test_what_was_found_goes_into_a_file(trained: Any, tmp_path: Path) -> None:
+def test_results_are_written_to_a_file(trained: Any, tmp_path: Path) -> None:
     query = trained.images / "dots" / "0000.png"
     for kind in ("csv", "json", "html"):
-        found = find(trained, query, Path("bricks"), top=3, out=tmp_path / f"found.{kind}")
-        assert found.out == str(tmp_path / f"found.{kind}")
+        result = find(trained, query, Path("bricks"), top=3, out=tmp_path / f"found.{kind}")
+        assert result.out == str(tmp_path / f"found.{kind}")
     assert json.loads((tmp_path / "found.json").read_text())["queries"][0]["query"] == str(query)
     with (tmp_path / "found.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    hits = found.queries[0].neighbors
+    hits = result.queries[0].neighbors
     assert [row["path"] for row in rows[:4]] == [str(query), *(hit.path for hit in hits)]
     assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
     page = (tmp_path / "found.html").read_text()
-    assert page.count("<img") == 4 * len(found.queries) and "closer than" in page
+    assert page.count("<img") == 4 * len(result.queries) and "closer than" in page
 
 
-# What a similarity means
+# The similarity scale
 
 
-def test_every_hit_says_where_it_falls_among_random_pairs(trained: Any, tmp_path: Path) -> None:
+def test_every_neighbor_has_its_percentile_of_random_pairs(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
     h = np.load(made.out)
     random = (h @ h.T)[np.triu_indices(48, 1)]  # of so few images all pairs are taken
@@ -231,64 +229,64 @@ def test_every_hit_says_where_it_falls_among_random_pairs(trained: Any, tmp_path
         assert 0 <= hit.above_views <= 100
 
 
-# The run's vectors: what an update costs is tested in test_indexing.py
+# The run's index: updates are tested in tests/search/test_library.py
 
 
-def test_vectors_that_are_there_are_not_made_again(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_embeddings_are_reused(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     query, said = own.images / "dots" / "0000.png", []
     first = find(own, query, said=said)
-    assert "There are no vectors of this run yet: embedding 48 images." in notes(said)
-    kept = sorted(path.name for path in own.run.vectors.iterdir())
+    assert "This run has no embeddings yet: embedding 48 images." in notes(said)
+    kept = sorted(path.name for path in own.run.vectors_folder.iterdir())
     assert [name.split("-")[0] for name in kept] == ["embeddings", "images", "index.json", "names"]
-    monkeypatch.setattr(indexing, "bring_up_to_date", lambda *_: pytest.fail("embedded again"))
+    monkeypatch.setattr(library_module, "update_index", lambda *_: pytest.fail("embedded again"))
     assert find(own, query) == find(own, query, no_update=True) == first
 
 
-def test_vectors_of_another_model_are_never_used(own: Any, train: Callable[..., Any]) -> None:
+def test_embeddings_of_another_model_are_never_used(own: Any, train: Callable[..., Any]) -> None:
     query = own.images / "dots" / "0000.png"
     other = train(own.images, run="other", runs=own.runs, seed=9)
     right, foreign = find(own, query, run="pics"), find(own, query, run="other")
     assert right.queries != foreign.queries
-    shutil.rmtree(own.run.vectors)
-    shutil.copytree(Path(other.run) / "vectors", own.run.vectors)
+    shutil.rmtree(own.run.vectors_folder)
+    shutil.copytree(Path(other.run) / "vectors", own.run.vectors_folder)
     said: list[Event] = []
     assert find(own, query, run="pics", said=said) == right
-    assert "holds vectors of another model" in notes(said) and ": embedding 48 images" in notes(said)
+    assert "holds embeddings of another model" in notes(said) and ": embedding 48 images" in notes(said)
 
 
-def test_vectors_serve_when_the_images_are_gone(own: Any, tmp_path: Path) -> None:
+def test_stored_embeddings_are_searched_if_the_images_are_gone(own: Any, tmp_path: Path) -> None:
     query = Path(shutil.copy(own.images / "dots" / "0000.png", tmp_path / "q.png"))
     before, by_name = find(own, query), find(own, Path("dots/0000.png"))
     own.images.rename(tmp_path / "moved")
     said: list[Event] = []
     assert find(own, query, said=said) == before
     warning = next(event for event in said if isinstance(event, Note) and event.warning)
-    assert "no longer in" in warning.text and "The vectors made before are searched." in warning.text
+    assert "no longer in" in warning.text and "The search uses the stored embeddings." in warning.text
     assert find(own, Path("dots/0000.png")) == by_name
 
 
-def test_without_images_and_vectors_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
+def test_without_images_and_embeddings_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
     query = Path(shutil.copy(own.images / "dots" / "0000.png", tmp_path / "q.png"))
-    with pytest.raises(RunError, match="no vectors of"):
+    with pytest.raises(RunError, match="has no embeddings"):
         find(own, query, no_update=True)
     own.images.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no longer in"):
         find(own, query)
 
 
-def test_images_and_weights_stay_as_they_are(own: Any, checksum: Callable[[Path], Any]) -> None:
-    before = checksum(own.images), checksum(own.run.encoder)
+def test_images_and_weights_are_not_changed(own: Any, checksum: Callable[[Path], Any]) -> None:
+    before = checksum(own.images), checksum(own.run.encoder_folder)
     find(own, own.images / "dots")
-    assert (checksum(own.images), checksum(own.run.encoder)) == before
+    assert (checksum(own.images), checksum(own.run.encoder_folder)) == before
 
 
-def test_no_verb_opens_a_socket(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_opens_a_socket(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
     find(own, own.images / "dots")
     embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
 
 
-def test_links_to_the_query_do_not_take_other_neighbors_places(own: Any) -> None:
+def test_links_to_the_query_do_not_replace_neighbors(own: Any) -> None:
     query = own.images / "dots" / "0000.png"
     (own.images / "dots" / "link.png").symlink_to("0000.png")
     assert len(find(own, query, top=1).queries[0].neighbors) == 1

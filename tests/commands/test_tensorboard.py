@@ -1,4 +1,4 @@
-"""`pretrain --tensorboard`: the event files say what the run's own files say, also over a resume."""
+"""`simclr pretrain --tensorboard`: event files with the metrics of the run, also after a resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simclr_cli.store.run import RunFolder
 def read(run: RunFolder) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found = EventAccumulator(str(run.event_files))
+    found = EventAccumulator(str(run.event_folder))
     found.Reload()
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
@@ -42,7 +42,7 @@ def test_events_are_the_metrics_over_a_resume(trained: Any, train: Callable[...,
 
 
 def test_without_the_switch_there_are_none(trained: Any) -> None:
-    assert not trained.run.event_files.exists()
+    assert not trained.run.event_folder.exists()
 
 
 def test_without_the_library_nothing_is_begun(

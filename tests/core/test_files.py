@@ -1,4 +1,4 @@
-"""The one way to write: whole or not at all."""
+"""Atomic and durable writes."""
 
 import errno
 import json
@@ -15,9 +15,9 @@ from simclr_cli.core import files
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.files import (
     TEMPORARY_PREFIX,
-    NotWritten,
-    free_bytes,
-    make_folder,
+    WriteError,
+    get_free_bytes,
+    prepare_folder,
     write_bytes,
     write_file,
     write_json,
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def halfway(error: BaseException) -> Callable[[IO[bytes]], None]:
+def fail_halfway(error: BaseException) -> Callable[[IO[bytes]], None]:
     def write(stream: IO[bytes]) -> None:
         stream.write(b"half of the ne")
         stream.flush()
@@ -43,7 +43,7 @@ def test_content_is_written_and_nothing_else_left(tmp_path: Path) -> None:
     assert names(tmp_path / "a/b") == ["c.bin"]
 
 
-def test_old_file_is_replaced_and_who_reads_it_keeps_it(tmp_path: Path) -> None:
+def test_old_file_is_replaced_and_an_open_reader_keeps_it(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a", b"old content")
     with (tmp_path / "a").open("rb") as reading:
         write_bytes(tmp_path / "a", b"new")
@@ -52,17 +52,17 @@ def test_old_file_is_replaced_and_who_reads_it_keeps_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
-def test_writer_that_fails_leaves_the_old_content_and_no_stray(tmp_path: Path, error: BaseException) -> None:
+def test_writer_that_fails_leaves_the_old_content_and_no_temporary_file(tmp_path: Path, error: BaseException) -> None:
     write_bytes(tmp_path / "a", b"old")
     with pytest.raises(type(error)):
-        write_file(tmp_path / "a", halfway(error))
+        write_file(tmp_path / "a", fail_halfway(error))
     assert (tmp_path / "a").read_bytes() == b"old"
     assert names(tmp_path) == ["a"]
 
 
 def test_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
-        write_file(tmp_path / "a", halfway(ValueError("x")))
+        write_file(tmp_path / "a", fail_halfway(ValueError("x")))
     assert names(tmp_path) == []
 
 
@@ -70,11 +70,11 @@ def test_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path: Path) -
 def test_full_or_broken_disk_is_a_machine_error_that_names_the_path(tmp_path: Path, code: int) -> None:
     write_bytes(tmp_path / "a", b"old")
     with pytest.raises(
-        NotWritten, match=r"needs more than [0-9,.]+ [kM]B\)" if code == errno.ENOSPC else "Cannot"
+        WriteError, match=r"needs more than [0-9,.]+ [kM]B\)" if code == errno.ENOSPC else "Cannot"
     ) as caught:
-        write_file(tmp_path / "a", halfway(OSError(code, os.strerror(code))))
-    assert str(tmp_path / "a") in caught.value.what and os.strerror(code) in caught.value.what
-    assert caught.value.exit_code == 5 and caught.value.forbidden == (code in (errno.EROFS, errno.EACCES))
+        write_file(tmp_path / "a", fail_halfway(OSError(code, os.strerror(code))))
+    assert str(tmp_path / "a") in caught.value.problem and os.strerror(code) in caught.value.problem
+    assert caught.value.exit_code == 5 and caught.value.is_forbidden == (code in (errno.EROFS, errno.EACCES))
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
@@ -86,8 +86,8 @@ def test_target_is_not_touched_before_all_is_written(tmp_path: Path) -> None:
         stream.write(b"new")
         stream.flush()
         assert target.read_bytes() == b"old"
-        (beside,) = [name for name in names(tmp_path) if name != "a"]
-        assert beside.startswith(TEMPORARY_PREFIX)
+        (temporary,) = [name for name in names(tmp_path) if name != "a"]
+        assert temporary.startswith(TEMPORARY_PREFIX)
 
     write_file(target, write)
     assert target.read_bytes() == b"new"
@@ -115,61 +115,61 @@ def test_data_is_on_disk_before_its_name_and_the_name_before_the_return(
     assert done in (["fsync file", "rename", "fsync folder"], ["fsync file", "rename", "fsync file"])
 
 
-@pytest.mark.skipif(os.name != "posix", reason="rights are those of POSIX")
-@pytest.mark.parametrize(("mask", "rights"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
-def test_rights_follow_the_umask_and_leave_it_alone(tmp_path: Path, mask: int, rights: int) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
+@pytest.mark.parametrize(("mask", "permissions"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_permissions_follow_the_umask_and_do_not_change_it(tmp_path: Path, mask: int, permissions: int) -> None:
     before = os.umask(mask)
     try:
         write_bytes(tmp_path / "a", b"x")
-        assert (tmp_path / "a").stat().st_mode & 0o777 == rights
+        assert (tmp_path / "a").stat().st_mode & 0o777 == permissions
     finally:
         after = os.umask(before)
     assert after == mask
 
 
-def test_parent_that_is_a_file_is_a_machine_error(tmp_path: Path) -> None:
+def test_parent_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for target in (tmp_path / "file/a", tmp_path / "file/b/a"):
         with pytest.raises(MachineError, match="Cannot write"):
             write_bytes(target, b"x")
         with pytest.raises(MachineError, match="Cannot write"):
-            make_folder(target)
+            prepare_folder(target)
     with pytest.raises(MachineError):
-        make_folder(tmp_path / "file")
+        prepare_folder(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine" and names(tmp_path) == ["file"]
 
 
-def test_folder_in_the_files_place_is_a_machine_error(tmp_path: Path) -> None:
+def test_folder_at_the_path_of_the_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(MachineError, match="directory"):
         write_bytes(tmp_path / "a", b"x")
     assert names(tmp_path) == ["a"]
 
 
-def test_name_that_is_too_long_is_a_machine_error(tmp_path: Path) -> None:
+def test_name_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="too long"):
         write_bytes(tmp_path / ("a" * 300), b"x")
     assert names(tmp_path) == []
 
 
-def test_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
-    make_folder(tmp_path / "a/b/c")
-    make_folder(tmp_path / "a/b/c")  # it may be there
+def test_folder_is_created_with_its_parents_and_stays_empty(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "a/b/c")
+    prepare_folder(tmp_path / "a/b/c")  # it may exist
     assert names(tmp_path / "a/b/c") == []
 
 
-def test_folder_that_takes_no_file_is_a_machine_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(**_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(files.tempfile, "TemporaryFile", deny)
     with pytest.raises(MachineError, match="Read-only file system"):
-        make_folder(tmp_path)
+        prepare_folder(tmp_path)
 
 
 @pytest.mark.parametrize("path", [".", "there", "there/not", "there/not/yet", "a file", "a file/below", "/"])
 @pytest.mark.parametrize("relative", [False, True])
-def test_free_space_is_that_of_the_folder_that_is_there(
+def test_free_space_is_that_of_the_nearest_existing_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, relative: bool
 ) -> None:
     (tmp_path / "there").mkdir()
@@ -178,23 +178,23 @@ def test_free_space_is_that_of_the_folder_that_is_there(
     asked: list[Path] = []
     usage = shutil.disk_usage
 
-    def spy(place: Path) -> Any:
-        asked.append(Path(place).resolve())
-        return usage(place)
+    def spy(path: Path) -> Any:
+        asked.append(Path(path).resolve())
+        return usage(path)
 
     monkeypatch.setattr(files.shutil, "disk_usage", spy)
-    assert free_bytes(Path(path) if relative else tmp_path / path) > 0
+    assert get_free_bytes(Path(path) if relative else tmp_path / path) > 0
     expected = {"there/not": "there", "there/not/yet": "there", "a file/below": "a file"}.get(path, path)
     assert asked == [(tmp_path / expected).resolve()]
 
 
-def test_free_space_is_what_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_is_as_the_system_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type(shutil.disk_usage(tmp_path))
     monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 12_345, 12_345))
-    assert free_bytes(tmp_path / "not/yet") == 12_345
+    assert get_free_bytes(tmp_path / "not/yet") == 12_345
 
 
-def test_json_is_ascii_and_gives_back_any_name(tmp_path: Path) -> None:
+def test_json_is_ascii_and_keeps_any_name(tmp_path: Path) -> None:
     content = {"name": os.fsdecode(b"caf\xe9\xff.png"), "größe": "Ω\n\x1b[31m", "share": 0.1, "none": None, "n": [1, 2]}
     write_json(tmp_path / "a.json", content)
     data = (tmp_path / "a.json").read_bytes()
@@ -203,25 +203,25 @@ def test_json_is_ascii_and_gives_back_any_name(tmp_path: Path) -> None:
     assert again == content and os.fsencode(again["name"]) == b"caf\xe9\xff.png"
 
 
-def test_json_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", 1)
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert json.loads((tmp_path / "a.json").read_bytes()) == 1 and names(tmp_path) == ["a.json"]
 
 
-def test_a_full_disk_says_what_is_needed_and_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_a_full_disk_names_needed_and_free_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    monkeypatch.setattr(files, "free_bytes", lambda _: 2_960_000)
-    with pytest.raises(NotWritten, match=re.escape("No space left on device (it needs 12.3 MB, and 3.0 MB are free)")):
+    monkeypatch.setattr(files, "get_free_bytes", lambda _: 2_960_000)
+    with pytest.raises(WriteError, match=re.escape("No space left on device (needs 12.3 MB, 3.0 MB free)")):
         write_bytes(tmp_path / "a", bytes(12_345_678))
     assert names(tmp_path) == []
 
 
-def test_what_is_called_before_sees_all_of_the_new_file_and_may_stop_it(tmp_path: Path) -> None:
+def test_before_rename_sees_the_complete_new_file_and_may_stop_the_write(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a", b"old")
 
     def refuse(temporary: Path) -> None:
@@ -229,5 +229,5 @@ def test_what_is_called_before_sees_all_of_the_new_file_and_may_stop_it(tmp_path
         raise ValueError
 
     with pytest.raises(ValueError):
-        write_file(tmp_path / "a", lambda stream: stream.write(b"new"), before=refuse)
+        write_file(tmp_path / "a", lambda stream: stream.write(b"new"), before_rename=refuse)
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]

@@ -1,9 +1,8 @@
-"""A folder for one process that writes; free once that process has ended, however it ended, and nothing tells of it."""
+"""Locks of folders: one writing process at a time; free once that process has ended, however it ended."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import subprocess
@@ -17,15 +16,17 @@ from pathlib import Path
 import pytest
 
 from simclr_cli.core.events import Event, Note, silent
-from simclr_cli.core.files import NotWritten
-from simclr_cli.core.locks import LOCK, Busy, locked
+from simclr_cli.core.files import WriteError
+from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
+
+fcntl = pytest.importorskip("fcntl")
 
 HOLD = """
 import os, sys
 from pathlib import Path
 from simclr_cli.core.events import silent
-from simclr_cli.core.locks import locked, remove_lock_files
-with locked(Path(sys.argv[1]), silent):
+from simclr_cli.core.locks import lock_folder, remove_lock_files
+with lock_folder(Path(sys.argv[1]), silent):
     print("held", flush=True)
     input()
     if sys.argv[2] == "in the middle":
@@ -36,7 +37,7 @@ with locked(Path(sys.argv[1]), silent):
 
 @contextmanager
 def holding(folder: Path, end: str = "") -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the lock."""
+    """Start another process that holds the lock."""
     arguments = [sys.executable, "-c", HOLD, str(folder), end]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
@@ -47,9 +48,9 @@ def holding(folder: Path, end: str = "") -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, SystemExit])
-def test_it_goes_whatever_happens_within(tmp_path: Path, error: type[BaseException] | None) -> None:
+def test_the_lock_file_is_removed_after_any_error(tmp_path: Path, error: type[BaseException] | None) -> None:
     try:
-        with locked(tmp_path / "runs" / "a", silent):
+        with lock_folder(tmp_path / "runs" / "a", silent):
             if error is not None:
                 raise error
     except BaseException as raised:
@@ -57,22 +58,22 @@ def test_it_goes_whatever_happens_within(tmp_path: Path, error: type[BaseExcepti
     assert list((tmp_path / "runs" / "a").iterdir()) == []
 
 
-def test_a_second_process_is_refused_in_two_short_sentences(tmp_path: Path) -> None:
+def test_a_second_process_gets_an_error(tmp_path: Path) -> None:
     with holding(tmp_path):
-        with pytest.raises(Busy) as caught, locked(tmp_path, silent):
+        with pytest.raises(FolderLockedError) as caught, lock_folder(tmp_path, silent):
             pass
-        assert caught.value.what == f"Another process writes in {tmp_path}." and caught.value.exit_code == 5
-        assert caught.value.remedy == "Wait until it has ended, or stop it."
+        assert caught.value.problem == f"Another process writes in {tmp_path}." and caught.value.exit_code == 5
+        assert caught.value.remedy == "Wait until it ends, or stop it."
 
 
-def test_so_is_a_second_time_in_one_process(tmp_path: Path) -> None:
-    with locked(tmp_path, silent), pytest.raises(Busy), locked(tmp_path, silent):
+def test_a_second_lock_in_one_process_is_an_error(tmp_path: Path) -> None:
+    with lock_folder(tmp_path, silent), pytest.raises(FolderLockedError), lock_folder(tmp_path, silent):
         pass
 
 
 @pytest.mark.parametrize("end", ["killed", "in the middle"])
-def test_a_process_that_has_ended_holds_nothing_and_nothing_is_said_of_it(tmp_path: Path, end: str) -> None:
-    said: list[Event] = []
+def test_a_process_that_has_ended_holds_no_lock(tmp_path: Path, end: str) -> None:
+    events: list[Event] = []
     with holding(tmp_path, end) as other:
         if end == "killed":
             other.send_signal(signal.SIGKILL)
@@ -80,85 +81,85 @@ def test_a_process_that_has_ended_holds_nothing_and_nothing_is_said_of_it(tmp_pa
         else:
             other.communicate("\n")
             assert list(tmp_path.iterdir()) == []
-        with locked(tmp_path, said.append):
+        with lock_folder(tmp_path, events.append):
             pass
-    assert said == [] and list(tmp_path.iterdir()) == []
+    assert events == [] and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"pid": 1}', b"\0" * 5000])
-def test_the_file_by_itself_says_nothing(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / LOCK).write_bytes(content)
-    with locked(tmp_path, silent), pytest.raises(Busy), locked(tmp_path, silent):
+def test_content_of_the_lock_file_does_not_matter(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / LOCK_FILE).write_bytes(content)
+    with lock_folder(tmp_path, silent), pytest.raises(FolderLockedError), lock_folder(tmp_path, silent):
         pass
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_what_is_no_file_is_named_and_stays(tmp_path: Path, kind: str) -> None:
-    file, elsewhere = tmp_path / LOCK, tmp_path / "elsewhere"
+def test_a_lock_path_that_is_not_a_file_is_named_and_stays(tmp_path: Path, kind: str) -> None:
+    file, elsewhere = tmp_path / LOCK_FILE, tmp_path / "elsewhere"
     {"folder": file.mkdir, "link": lambda: file.symlink_to(elsewhere)}[kind]()
-    with pytest.raises(NotWritten, match="Cannot lock") as caught, locked(tmp_path, silent):
+    with pytest.raises(WriteError, match="Cannot lock") as caught, lock_folder(tmp_path, silent):
         pass
-    assert str(file) in caught.value.what and os.path.lexists(file) and not elsewhere.exists()
+    assert str(file) in caught.value.problem and os.path.lexists(file) and not elsewhere.exists()
 
 
-def test_who_waits_gets_it_when_the_other_has_ended(tmp_path: Path) -> None:
+def test_a_waiting_process_gets_the_lock_when_the_other_ends(tmp_path: Path) -> None:
     with holding(tmp_path) as other:
         assert other.stdin is not None
         threading.Timer(0.3, other.stdin.close).start()
-        with locked(tmp_path, silent, wait=30):
+        with lock_folder(tmp_path, silent, wait=30):
             pass
 
 
-def test_who_waits_in_vain_waits_no_longer_than_that(tmp_path: Path) -> None:
-    began = time.monotonic()
-    with locked(tmp_path, silent), pytest.raises(Busy), locked(tmp_path, silent, wait=0.3):
+def test_waiting_ends_after_the_given_seconds(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with lock_folder(tmp_path, silent), pytest.raises(FolderLockedError), lock_folder(tmp_path, silent, wait=0.3):
         pass
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - start >= 0.3
 
 
-def test_of_many_one_has_it_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads in the place of processes: each opens the file anew, and the system's lock is of what was opened."""
-    inside, most, done = [0], [0], [0]
+def test_only_one_of_many_holds_the_lock_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads instead of processes: each opens the file anew, and the system locks what was opened."""
+    inside, most_inside, done = [0], [0], [0]
     monkeypatch.setattr("simclr_cli.core.locks.POLL_SECONDS", 0.0001)
 
-    def take() -> None:
+    def lock_repeatedly() -> None:
         for _ in range(20):
-            with locked(tmp_path, silent, wait=60):
+            with lock_folder(tmp_path, silent, wait=60):
                 inside[0] += 1
-                most[0] = max(most[0], inside[0])
+                most_inside[0] = max(most_inside[0], inside[0])
                 time.sleep(0.0002)
                 inside[0] -= 1
                 done[0] += 1
 
-    threads = [threading.Thread(target=take) for _ in range(8)]
+    threads = [threading.Thread(target=lock_repeatedly) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (most, done) == ([1], [160]) and list(tmp_path.iterdir()) == []
+    assert (most_inside, done) == ([1], [160]) and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_where_the_file_system_has_no_locks_a_warning_must_do(
+def test_a_file_system_without_locks_gives_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(fcntl, "flock", refusing(number))
-    said: list[Event] = []
-    with locked(tmp_path, said.append):
-        assert [type(event) for event in said] == [Note] and "has no locks" in str(said[0])
+    monkeypatch.setattr(fcntl, "flock", failing_call(number))
+    events: list[Event] = []
+    with lock_folder(tmp_path, events.append):
+        assert [type(event) for event in events] == [Note] and "has no locks" in str(events[0])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_else_the_system_refuses_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "flock", refusing(errno.EIO))
-    with pytest.raises(NotWritten, match="Input/output error"), locked(tmp_path, silent):
+def test_any_other_failure_to_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", failing_call(errno.EIO))
+    with pytest.raises(WriteError, match="Input/output error"), lock_folder(tmp_path, silent):
         pass
 
 
-def refusing(number: int) -> Callable[..., None]:
-    """A call of the system that fails so."""
+def failing_call(number: int) -> Callable[..., None]:
+    """Return a system call that fails with this errno."""
 
-    def refuse(*_: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    return refuse
+    return fail

@@ -1,4 +1,4 @@
-"""Each unusable of the system or a device, by its own words: a MachineError with a cause and a way out."""
+"""Errors of the operating system and of devices become MachineErrors with a cause and a remedy."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import os
 import pytest
 import torch
 
-from simclr_cli.core.errors import MachineError, is_out_of_memory, require_extra, trouble
+from simclr_cli.core.errors import MachineError, explain_system_error, is_out_of_memory, require_extra
 
 CPU = "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
 
 
-def system(number: int, file: str | None = "/data/a.png") -> OSError:
+def system_error(number: int, file: str | None = "/data/a.png") -> OSError:
     return OSError(number, os.strerror(number), file)
 
 
-TROUBLES = {
+CASES = {
     "torch, CPU": (RuntimeError(CPU), "The memory of this machine is too small", "--batch-size 32"),
     "Python": (MemoryError(), "The memory of this machine is too small (MemoryError)", "--batch-size 32"),
     "C++": (RuntimeError("std::bad_alloc"), "The memory of this machine is too small", "--batch-size 32"),
-    "the system": (system(errno.ENOMEM, None), "The memory of this machine is too small", "--batch-size 32"),
+    "the system": (system_error(errno.ENOMEM, None), "The memory of this machine is too small", "--batch-size 32"),
     "torch, GPU": (
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."),
         "The memory of the GPU is too small (CUDA out of memory.", "--batch-size 32",
@@ -36,22 +36,22 @@ TROUBLES = {
     ),
     "lost": (RuntimeError("CUDA error: unspecified launch failure"), "The GPU failed", "--device cpu"),
     "threads": (RuntimeError("can't start new thread"), "No more threads", "--workers"),
-    "share gone": (system(errno.ESTALE), "/data/a.png cannot be reached: Stale file handle", "network share"),
-    "not connected": (system(errno.ENOTCONN), "/data/a.png cannot be reached", "network share"),
-    "disk": (system(errno.EIO), "/data/a.png cannot be reached: Input/output error", "disk"),
-    "open files": (system(errno.EMFILE), "Too many files are open", "ulimit -n"),
-    "right": (system(errno.EACCES), "/data/a.png cannot be used: Permission denied", "Change its rights"),
-    "full": (system(errno.ENOSPC, None), "A file cannot be used: No space left on device", "make room"),
+    "share gone": (system_error(errno.ESTALE), "/data/a.png cannot be reached: Stale file handle", "network share"),
+    "not connected": (system_error(errno.ENOTCONN), "/data/a.png cannot be reached", "network share"),
+    "disk": (system_error(errno.EIO), "/data/a.png cannot be reached: Input/output error", "disk"),
+    "open files": (system_error(errno.EMFILE), "Too many files are open", "ulimit -n"),
+    "right": (system_error(errno.EACCES), "/data/a.png cannot be used: Permission denied", "Change its permissions"),
+    "full": (system_error(errno.ENOSPC, None), "A file cannot be used: No space left on device", "free disk space"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", TROUBLES)
-def test_cause_and_way_out(case: str) -> None:
-    error, what, remedy = TROUBLES[case]
-    told = trouble(error, {"batch_size": 128})
-    assert isinstance(told, MachineError) and told.exit_code == 5
-    assert what in told.what and remedy in told.remedy
-    assert told.what.endswith(".") and "\n" not in told.what
+@pytest.mark.parametrize("case", CASES)
+def test_system_errors_have_a_cause_and_a_remedy(case: str) -> None:
+    error, problem, remedy = CASES[case]
+    explained = explain_system_error(error, {"batch_size": 128})
+    assert isinstance(explained, MachineError) and explained.exit_code == 5
+    assert problem in explained.problem and remedy in explained.remedy
+    assert explained.problem.endswith(".") and "\n" not in explained.problem
 
 
 @pytest.mark.parametrize(
@@ -62,24 +62,24 @@ def test_cause_and_way_out(case: str) -> None:
         OSError("x"),
     ],
 )  # fmt: skip
-def test_what_is_ours_stays_ours(error: Exception) -> None:
-    assert trouble(error, {}) is None and not is_out_of_memory(error)
+def test_other_errors_are_not_explained(error: Exception) -> None:
+    assert explain_system_error(error, {}) is None and not is_out_of_memory(error)
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("settings", "words"),
     [({"batch_size": 1}, "--batch-size 1,"), ({"micro_batch": None, "batch_size": None}, "a smaller --micro-batch"),
-     ({"run": "a"}, "Close what else is running")],
+     ({"run": "a"}, "Close other programs")],
 )  # fmt: skip
-def test_what_takes_less_memory_is_an_option_that_the_command_has(given: dict[str, object], words: str) -> None:
-    told = trouble(MemoryError(), given)
-    assert told is not None and words in told.remedy
+def test_suggested_options_are_those_of_the_command(settings: dict[str, object], words: str) -> None:
+    explained = explain_system_error(MemoryError(), settings)
+    assert explained is not None and words in explained.remedy
 
 
-def test_a_library_of_an_extra_is_named_with_the_extra_where_it_is_not_there() -> None:
+def test_error_names_the_missing_library_and_its_extra() -> None:
     require_extra("torch", "x", "--x")
     with pytest.raises(MachineError) as caught:
         require_extra("no_such_library", "map", "--layout tsne")
-    assert caught.value.what == "--layout tsne needs the library no_such_library, which is not installed."
+    assert caught.value.problem == "--layout tsne needs the library no_such_library, which is not installed."
     assert caught.value.remedy.startswith("Install it with: pipx inject simclr-cli no_such_library")
     assert '"simclr-cli[map]"' in caught.value.remedy

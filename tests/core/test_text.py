@@ -1,10 +1,10 @@
-"""Words for quantities, and strangers' text made safe."""
+"""Formatted quantities and escaped text."""
 
 from __future__ import annotations
 
 import pytest
 
-from simclr_cli.core.text import closeness, count, duration, safe
+from simclr_cli.core.text import describe_similarity, escape_unprintable, format_count, format_duration
 
 
 @pytest.mark.parametrize(
@@ -19,19 +19,19 @@ from simclr_cli.core.text import closeness, count, duration, safe
     ],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert format_duration(seconds) == words
 
 
 def test_counts() -> None:
-    assert [count(n, "file") for n in (0, 1, 2_000)] == ["0 files", "1 file", "2,000 files"]
+    assert [format_count(n, "file") for n in (0, 1, 2_000)] == ["0 files", "1 file", "2,000 files"]
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [("é 猫", "é 猫"), ("\x1b[3m", "\\x1b[3m"), ("a\nb", "a\\nb"), ("\u202e", "\\u202e"), ("\udcff", "\\udcff")],
 )  # fmt: skip
-def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
-    assert safe(text) == shown
+def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
+    assert escape_unprintable(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_what_is_not_printable_is_escaped(text: str, shown: str) -> None:
         (99.99, 0.0, "closer than 99.99 % of random pairs"),
         (99.95, 0.0, "closer than 99.95 % of random pairs"),
         (99.05, 0.0, "closer than 99 % of random pairs"),
-        (100.0, 0.0, "closer than any random pair looked at"),
+        (100.0, 0.0, "closer than any sampled random pair"),
         (50.0, 0.0, "closer than 50 % of random pairs"),
         (49.9, 0.0, "no closer than a random pair"),
     ],
 )
-def test_closeness_never_says_too_much(above_random: float, above_views: float, words: str) -> None:
-    assert closeness(above_random, above_views) == words
+def test_similarity_is_never_overstated(above_random: float, above_views: float, words: str) -> None:
+    assert describe_similarity(above_random, above_views) == words

@@ -1,4 +1,4 @@
-"""A run's encoder/ in plain timm, where simclr_cli cannot be imported, gives what `embed --raw` gives."""
+"""encoder/ of a run in plain timm, without simclr_cli, returns the same h as `embed --raw`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from simclr_cli.api import EmbedSettings, PretrainSettings
 from simclr_cli.commands.embed import embed
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.safe_read import checksum_file
-from simclr_cli.encode.model_card import spec_from_config, timm_config
+from simclr_cli.encode.model_card import build_timm_config, parse_spec
 from simclr_cli.engine.encoder import create_encoder
 from simclr_cli.store.run import RunFolder
 
@@ -54,14 +54,14 @@ class Exported(NamedTuple):
 
 
 def snippet(card: str) -> tuple[str, str]:
-    """The Python of a model card: what is done once, and what is done for each image."""
+    """Split the Python of a model card into setup and code for each image."""
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     once, each = code.split("with torch.inference_mode():")
     return once, "with torch.inference_mode():" + each
 
 
 def by_timm(card: str, images: list[Path]) -> NDArray[np.float32]:
-    """What the code of a card gives for images: (N, width)."""
+    """Compute (N, width) h of images by the code of a card."""
     once, each = snippet(card)
     names: dict[str, Any] = {}
     exec(once, names)  # up to the transform
@@ -74,7 +74,7 @@ def by_timm(card: str, images: list[Path]) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def exported(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """Every case trained for one step, embedded by us, and by plain timm where simclr_cli cannot be imported."""
+    """Train every case for one step, and embed by simclr_cli and by plain timm in a process without simclr_cli."""
     place = tmp_path_factory.mktemp("exported")
     upright = [path for path in sorted(images.rglob("*.*")) if path.suffix in (".png", ".jpg")][:9]
     folder = place / "images"
@@ -84,8 +84,8 @@ def exported(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(place / "cache"))
-        patch.setattr("simclr_cli.commands.pretrain.seconds_a_image", lambda *_: 0.01)
-        patch.setattr("simclr_cli.commands.pretrain.bytes_a_view", lambda *_: 1)
+        patch.setattr("simclr_cli.commands.pretrain.measure_seconds_per_image", lambda *_: 0.01)
+        patch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
         patch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
         for name, case in CASES.items():
             slug = name.replace(" ", "-")
@@ -102,7 +102,7 @@ def exported(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
             )
             out = place / f"{slug}.npy"
             embed(EmbedSettings(images=folder, runs=place / "runs", run=slug, out=out, raw=True))
-            encoder = RunFolder(Path(made.run)).encoder
+            encoder = RunFolder(Path(made.run)).encoder_folder
             config, card = json.loads((encoder / "config.json").read_text()), (encoder / "README.md").read_text()
             names = json.loads(out.with_suffix(".rows.json").read_text())["rows"]
             found[name] = Exported(np.load(out), [folder / row for row in names], config, card, encoder)
@@ -130,7 +130,7 @@ def test_encoder_folder_describes_itself(exported: dict[str, Exported], name: st
     _, _, config, card, folder, _ = exported[name]
     settings, small_stem, weights = CASES[name]
     size = settings["image_size"]
-    # A small stem is not timm's own: by the plain name timm would load the weights, and compute other things.
+    # With the plain name, timm would load the weights of a small stem into its own and compute something else.
     assert config["architecture"] == settings["backbone"] + "-with-small-stem" * small_stem
     assert config["simclr"]["small_stem"] is small_stem
     assert config["simclr"]["model_checksum"] == checksum_file(folder / "model.safetensors")
@@ -138,31 +138,29 @@ def test_encoder_folder_describes_itself(exported: dict[str, Exported], name: st
     assert config["pretrained_cfg"]["crop_pct"] == (1.0 if size <= 32 else 0.875)
     assert ("not normalized" in card) is not weights
     assert f"# {settings['backbone']}, trained by SimCLR" in card
-    assert "trained without labels on 9 images, 1 times through" in card
+    assert f"trained without labels on 9 images at {size} px (epochs: 1)." in card
     assert ("local-dir:" in card) is not small_stem
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_spec_comes_back_from_the_config(exported: dict[str, Exported], name: str) -> None:
-    spec = spec_from_config(exported[name].folder / "config.json", exported[name].config)
-    written = timm_config(create_encoder(spec))
+def test_spec_is_parsed_from_the_config(exported: dict[str, Exported], name: str) -> None:
+    spec = parse_spec(exported[name].folder / "config.json", exported[name].config)
+    written = build_timm_config(create_encoder(spec))
     assert {key: written[key] for key in written if key != "simclr"} == {
         key: value for key, value in exported[name].config.items() if key != "simclr"
     }
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.small_stem])
-def test_local_dir_refuses_a_small_stem_rather_than_giving_other_vectors(
-    exported: dict[str, Exported], name: str
-) -> None:
+def test_local_dir_with_a_small_stem_is_an_error_in_timm(exported: dict[str, Exported], name: str) -> None:
     with pytest.raises(RuntimeError, match="Unknown model"):
         timm.create_model(f"local-dir:{exported[name].folder}", pretrained=True, num_classes=0)
 
 
-def test_head_is_saved_for_those_who_go_on_training(trained: Any, checksum: Callable[[Path], Any]) -> None:
+def test_head_is_saved_for_further_training(trained: Any, checksum: Callable[[Path], Any]) -> None:
     from safetensors.torch import load_file
 
-    head = load_file(trained.run.projector_file)
+    head = load_file(trained.run.projection_head_file)
     shapes = {tuple(tensor.shape) for name, tensor in head.items() if name.endswith("weight") and tensor.ndim == 2}
     assert shapes == {(96, 96), (128, 96)}

@@ -1,4 +1,4 @@
-"""Whole views against torchvision's, alone and in batches; the draws against torchvision's and by binomials."""
+"""Views against torchvision's, single and in batches; the draws against torchvision's and binomials."""
 
 import dataclasses
 import math
@@ -13,7 +13,14 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
 from simclr_cli.engine import augment as views
-from simclr_cli.engine.augment import TwoViews, ViewParameters, ViewRecipe, centre_crop, draw_parameters, make_view
+from simclr_cli.engine.augment import (
+    TwoViews,
+    ViewParameters,
+    ViewRecipe,
+    create_center_crop,
+    draw_parameters,
+    make_view,
+)
 from simclr_cli.engine.image_ops import resized_crop
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of images in [0, 1]; 1/255 is 0.004
@@ -26,12 +33,12 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def both_of(augment: TwoViews, pixels: Tensor, sizes: Tensor, draw: torch.Generator) -> Tensor:
-    """First views, then second views."""
+    """Return first views, then second views."""
     return augment.make(pixels, sizes, augment.draw(sizes, draw))
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """uint8 noise: the hardest image to resample alike; with grayscale, black and white patches."""
+    """Draw uint8 noise, the hardest image to resample equally, with gray, black and white patches."""
     pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator(seed))
     pixels[..., :2, :] = 0
     pixels[..., 2:4, :] = 255
@@ -40,7 +47,7 @@ def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def size_of(pixels: Tensor) -> Tensor:
-    """(B, 2): the stored images are the true ones."""
+    """Return (B, 2) sizes of images that are stored at their original size."""
     return torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
 
 
@@ -62,7 +69,7 @@ def torchvision_crop(x: Tensor, crop: Tensor, flip: bool, size: int) -> Tensor:
 
 
 def untouched(count: int, side: int) -> ViewParameters:
-    """The whole image and nothing else."""
+    """Return parameters of the whole image without any operation."""
     return ViewParameters(
         crop=torch.tensor([[0.0, 0.0, side, side]]).expand(count, 4),
         flip=torch.zeros(count, dtype=torch.bool),
@@ -75,7 +82,7 @@ def untouched(count: int, side: int) -> ViewParameters:
 
 
 def torchvision_view(x: Tensor, parameters: ViewParameters, row: int, size: int) -> Tensor:
-    """One image, one operation after the other, in this image's order (RECIPE, views 1 to 6)."""
+    """Compute one view, one operation after the other, in the order of the image (RECIPE, views 1 to 6)."""
     x = torchvision_crop(x, parameters.crop[row], bool(parameters.flip[row]), size)
     x = tv.rotate(x, 90.0 * int(parameters.rotate[row]))
     adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
@@ -101,7 +108,7 @@ def test_a_view_equals_torchvision_image_by_image(strength: float, size: int) ->
         torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, size), rtol=0, atol=5e-5)
 
 
-def test_a_turned_view_equals_torchvision_image_by_image() -> None:
+def test_a_rotated_view_equals_torchvision_image_by_image() -> None:
     pixels = noise(64, 56, 44)
     parameters = drawn(ViewRecipe(rotate=1.0), 56, 44, count=64)
     assert set(parameters.rotate.tolist()) == {0, 1, 2, 3}
@@ -110,40 +117,40 @@ def test_a_turned_view_equals_torchvision_image_by_image() -> None:
         torch.testing.assert_close(ours[row], torchvision_view(x, parameters, row, 48), rtol=0, atol=5e-5)
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("rotations", [0, 1, 2, 3])
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_turn_comes_after_the_flip_and_goes_anticlockwise(turns: int, flip: bool) -> None:
+def test_rotation_follows_the_flip_and_is_counterclockwise(rotations: int, flip: bool) -> None:
     pixels = noise(3, 20, 20)
-    parameters = dataclasses.replace(untouched(3, 20), flip=torch.full((3,), flip), rotate=torch.full((3,), turns))
-    expected = [torch.rot90(tv.horizontal_flip(x) if flip else x, turns, (1, 2)) for x in floats(pixels)]
+    parameters = dataclasses.replace(untouched(3, 20), flip=torch.full((3,), flip), rotate=torch.full((3,), rotations))
+    expected = [torch.rot90(tv.horizontal_flip(x) if flip else x, rotations, (1, 2)) for x in floats(pixels)]
     ours = make_view(pixels, size_of(pixels), parameters, 20)
     torch.testing.assert_close(ours, torch.stack(expected), rtol=0, atol=1e-6)
 
 
-def test_flips_and_turns_make_all_eight_symmetries_equally_often() -> None:
+def test_flips_and_rotations_make_all_eight_symmetries_equally_often() -> None:
     parameters = drawn(ViewRecipe(rotate=1.0))
     seen = Counter(zip(parameters.flip.tolist(), parameters.rotate.tolist(), strict=True))
     assert len(seen) == 8 and stats.chisquare(list(seen.values())).pvalue > P_LEAST
 
 
 @pytest.mark.parametrize("rotate", [0.0, 0.3, 1.0])
-def test_a_turn_of_each_kind_is_as_likely(rotate: float) -> None:
-    """With probability `rotate` one of four, none among them: so 1 - rotate + rotate / 4 stay as they are."""
+def test_all_rotations_are_equally_likely(rotate: float) -> None:
+    """With probability `rotate` one of four, including 0 degrees: 1 - rotate + rotate / 4 stay unchanged."""
     seen = torch.bincount(drawn(ViewRecipe(rotate=rotate)).rotate, minlength=4).tolist()
-    for turns, times in enumerate(seen):
-        expected = rotate / 4 + (0 if turns else 1 - rotate)
+    for rotations, times in enumerate(seen):
+        expected = rotate / 4 + (0 if rotations else 1 - rotate)
         assert stats.binomtest(times, DRAWS, expected).pvalue > P_LEAST
 
 
-def test_without_turns_every_number_is_what_it_was_before_there_were_turns() -> None:
-    """The stream, number by number, of runs begun before: nothing more is drawn, and nothing in another place."""
+def test_without_rotation_the_stream_is_that_of_older_runs() -> None:
+    """Runs from before rotation was added draw the same numbers in the same order."""
     recipe, ours, theirs, count = ViewRecipe(), generator(3), generator(3), 50
     parameters = draw_parameters(torch.tensor([[60, 80]]).expand(count, 2), recipe, ours)
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, generator=theirs)
 
-    torch.rand(4, count, views.ATTEMPTS, generator=theirs)  # area, aspect, top, left
+    torch.rand(4, count, views.MAX_CROP_ATTEMPTS, generator=theirs)  # area, aspect, top, left
     assert torch.equal(parameters.flip, uniform(0, 1) < recipe.flip)
     factors = [*(uniform(1 - 0.8, 1 + 0.8) for _ in range(3)), uniform(-0.2, 0.2)]
     torch.testing.assert_close(parameters.factors, torch.stack(factors, dim=1))
@@ -156,10 +163,10 @@ def test_without_turns_every_number_is_what_it_was_before_there_were_turns() -> 
     assert torch.equal(ours.get_state(), theirs.get_state())
 
 
-def test_turns_leave_the_rest_of_a_view_as_it_was() -> None:
-    plain, turned = drawn(ViewRecipe()), drawn(ViewRecipe(rotate=1.0))
+def test_rotation_does_not_change_other_parameters() -> None:
+    plain, rotated = drawn(ViewRecipe()), drawn(ViewRecipe(rotate=1.0))
     for name in vars(plain):
-        assert torch.equal(getattr(plain, name), getattr(turned, name)) == (name != "rotate")
+        assert torch.equal(getattr(plain, name), getattr(rotated, name)) == (name != "rotate")
 
 
 def test_grayscale_views_equal_torchvision() -> None:
@@ -178,15 +185,15 @@ def test_without_any_operation_a_view_is_the_image() -> None:
 
 
 def waves(height: int, width: int) -> Tensor:
-    """(1, 3, H, W): smooth, so that a squashed copy loses nothing, and no part like another."""
+    """Return a (1, 3, H, W) image that is smooth, so squashing loses nothing, and different everywhere."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     channels = [torch.sin(9 * x + 3 * y * y), torch.cos(7 * y - 4 * x), torch.sin(11 * x * y + 2)]
     return 0.5 + 0.4 * torch.stack(channels)[None]
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 150), (160, 50), (48, 48), (300, 400)])
-def test_a_crop_of_a_squashed_image_shows_what_the_true_crop_shows(height: int, width: int) -> None:
-    """Crops are drawn in true pixels; the stored 48 x 48 px must be cut at the same shares of height and width."""
+def test_a_crop_of_a_squashed_image_equals_that_of_the_original(height: int, width: int) -> None:
+    """Crops are drawn in original pixels; the stored 48 x 48 px are cut at the same shares of height and width."""
     true = waves(height, width)
     stored = tv.resize(true, [48, 48], InterpolationMode.BICUBIC, antialias=True)
     parameters = drawn(ViewRecipe(crop_area=(0.2, 1.0)), height, width, count=20)
@@ -267,14 +274,14 @@ def test_the_papers_probabilities_are_the_defaults() -> None:
     assert (recipe.crop_area, recipe.crop_aspect, recipe.blur_sigma) == ((0.08, 1.0), (3 / 4, 4 / 3), (0.1, 2.0))
 
 
-def test_what_happens_is_independent_of_what_else_happens() -> None:
+def test_operations_are_independent_of_one_another() -> None:
     parameters = drawn(ViewRecipe())
     happened = torch.stack([parameters.flip, parameters.order[:, 0] >= 0, parameters.grayscale, parameters.sigma > 0])
     correlation = torch.corrcoef(happened.double()) - torch.eye(4)
     assert correlation.abs().max() < 5 / math.sqrt(DRAWS)
 
 
-def test_blur_is_uniform_in_sigma_where_it_happens() -> None:
+def test_sigma_of_the_blur_is_uniform() -> None:
     sigma = drawn(ViewRecipe()).sigma
     sigma = sigma[sigma > 0].double().numpy()
     assert stats.kstest(sigma, "uniform", (0.1, 1.9)).pvalue > P_LEAST
@@ -304,7 +311,7 @@ def test_the_same_generator_seed_gives_the_same_views_and_another_gives_others()
     assert not torch.isclose(first, other).flatten(1).all(1).any()
 
 
-def test_the_global_random_state_has_no_say_and_is_left_alone() -> None:
+def test_the_global_random_state_is_neither_used_nor_changed() -> None:
     pixels = noise(2, 40, 40)
     augment = TwoViews(32, ViewRecipe())
     before = torch.get_rng_state()
@@ -327,39 +334,39 @@ def test_a_rows_view_does_not_depend_on_the_rest_of_the_batch() -> None:
 
 def test_views_are_float32_in_0_to_1_and_do_not_change_the_pixels() -> None:
     pixels = noise(16, 50, 50)
-    kept = pixels.clone()
+    original = pixels.clone()
     both = both_of(TwoViews(24, ViewRecipe(strength=2.0)), pixels, size_of(pixels), generator())
     assert both.shape == (32, 3, 24, 24) and both.dtype == torch.float32
     assert both.min() >= 0 and both.max() <= 1
-    assert torch.equal(pixels, kept)
+    assert torch.equal(pixels, original)
 
 
 def test_a_view_of_floats_does_not_change_them() -> None:
-    """Pixels may come as floats in [0, 1] too."""
+    """Pixels may be floats in [0, 1] too."""
     pixels = floats(noise(2, 20, 20))
-    kept = pixels.clone()
+    original = pixels.clone()
     ours = make_view(pixels, size_of(pixels), untouched(2, 20), 20)
-    torch.testing.assert_close(ours, kept, rtol=0, atol=1e-6)
-    assert torch.equal(pixels, kept)
+    torch.testing.assert_close(ours, original, rtol=0, atol=1e-6)
+    assert torch.equal(pixels, original)
 
 
-def each_by_itself(pixels: Tensor, sizes: Tensor, recipe: ViewRecipe, size: int, seed: int) -> Tensor:
-    """First and second views as two calls would make them, one after the other."""
+def make_separately(pixels: Tensor, sizes: Tensor, recipe: ViewRecipe, size: int, seed: int) -> Tensor:
+    """Make first and second views in two calls."""
     draws = generator(seed)
     first, second = (draw_parameters(sizes, recipe, draws) for _ in range(2))
     return torch.cat([make_view(pixels, sizes, parameters, size) for parameters in (first, second)])
 
 
-def test_both_views_are_what_each_would_be_by_itself() -> None:
+def test_both_views_equal_those_made_separately() -> None:
     pixels, recipe = noise(24, 40, 36), ViewRecipe(rotate=0.5)
     sizes = torch.randint(20, 400, (24, 2), generator=generator(8))
     both = both_of(TwoViews(32, recipe), pixels, sizes, generator(5))
-    torch.testing.assert_close(both, each_by_itself(pixels, sizes, recipe, 32, seed=5), rtol=0, atol=2e-6)
+    torch.testing.assert_close(both, make_separately(pixels, sizes, recipe, 32, seed=5), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("images", [0.5, 1, 3, 7, 13, 14, 100])
-def test_views_made_in_parts_equal_those_made_at_once(images: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of less than an image, of one, across the border of the two views, of all but one, of all."""
+def test_views_made_in_chunks_equal_those_made_at_once(images: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of less than an image, of one, across the border of the two views, of all but one, of all."""
     pixels, augment = noise(7, 40, 36), TwoViews(24, ViewRecipe(rotate=0.5))
     sizes = torch.randint(20, 400, (7, 2), generator=generator(8))
     at_once = both_of(augment, pixels, sizes, generator(5))
@@ -370,42 +377,42 @@ def test_views_made_in_parts_equal_those_made_at_once(images: float, monkeypatch
         seen.append(part.numel())
         return plain(part, *rest)
 
-    monkeypatch.setattr(views, "AT_ONCE", int(images * 3 * 40 * 36))
+    monkeypatch.setattr(views, "MAX_FLOATS_PER_CHUNK", int(images * 3 * 40 * 36))
     monkeypatch.setattr(views, "make_view", watched)
     assert torch.equal(both_of(augment, pixels, sizes, generator(5)), at_once)
     assert sum(seen) == 2 * pixels.numel()
     assert len(seen) == math.ceil(14 / max(1, int(images)))
-    assert max(seen) <= max(views.AT_ONCE, pixels[0].numel())
+    assert max(seen) <= max(views.MAX_FLOATS_PER_CHUNK, pixels[0].numel())
 
 
-def test_parts_hold_no_more_values_than_they_may_where_views_are_larger_than_images(
+def test_chunks_are_limited_where_views_are_larger_than_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Icons of 8 px seen at 32 px: AT_ONCE is of "float images in work", and those are the views."""
+    """For icons of 8 px seen at 32 px, MAX_FLOATS_PER_CHUNK limits the floats of the views."""
     pixels, plain, made = noise(6, 8, 8), views.make_view, []
 
     def watched(*given: Any) -> Tensor:
         made.append(plain(*given))
         return made[-1]
 
-    monkeypatch.setattr(views, "AT_ONCE", 2 * 3 * 32 * 32)
+    monkeypatch.setattr(views, "MAX_FLOATS_PER_CHUNK", 2 * 3 * 32 * 32)
     monkeypatch.setattr(views, "make_view", watched)
     both_of(TwoViews(32, ViewRecipe()), pixels, size_of(pixels), generator())
-    assert max(view.numel() for view in made) <= views.AT_ONCE
+    assert max(view.numel() for view in made) <= views.MAX_FLOATS_PER_CHUNK
 
 
-def test_parameters_of_some_images_are_theirs() -> None:
+def test_a_slice_of_parameters_has_those_of_its_images() -> None:
     parameters = drawn(ViewRecipe(), count=9)
     part = parameters[2:5]
     for field in dataclasses.fields(parameters):
         assert torch.equal(getattr(part, field.name), getattr(parameters, field.name)[2:5])
 
 
-def test_a_centre_crop_is_the_middle_and_nothing_else() -> None:
+def test_a_center_crop_is_the_only_operation_of_evaluation() -> None:
     sizes = torch.tensor([[100, 60], [40, 40], [7, 200]])
-    crop, flip, _, order, grayscale, sigma, turn = dataclasses.astuple(centre_crop(sizes, 0.5))
+    crop, flip, _, order, grayscale, sigma, rotate = dataclasses.astuple(create_center_crop(sizes, 0.5))
     assert crop.tolist() == [[35, 15, 30, 30], [10, 10, 20, 20], [1.75, 98.25, 3.5, 3.5]]
-    assert (order == -1).all() and not any(each.any() for each in (flip, grayscale, sigma, turn))
+    assert (order == -1).all() and not any(each.any() for each in (flip, grayscale, sigma, rotate))
 
 
 @pytest.mark.parametrize("stored", [1, 8, 48])

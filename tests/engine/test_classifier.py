@@ -1,4 +1,4 @@
-"""f and classifier as one timm model: the same logits, and taken apart the same two."""
+"""A joined model: its logits, and the two parts after it is split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from simclr_cli.core.errors import SettingsError
 from simclr_cli.engine.classifier import check_joinable, join_classifier, split_classifier
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, pretrained_spec, scratch_spec
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_pretrained_spec, create_scratch_spec
 
 SPECS = {
     "deep small stem": ("resnet10t", 32, False),
@@ -23,7 +23,7 @@ SPECS = {
 
 def made(name: str) -> tuple[Encoder, nn.Linear]:
     architecture, size, normalized = SPECS[name]
-    spec = pretrained_spec(architecture, size) if normalized else scratch_spec(architecture, size)
+    spec = create_pretrained_spec(architecture, size) if normalized else create_scratch_spec(architecture, size)
     encoder = create_encoder(spec, seed=1).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -56,14 +56,14 @@ def test_joined_model_gives_the_logits_of_both(name: str) -> None:
         assert torch.equal(again.backbone.state_dict()[key], tensor), key
 
 
-def test_head_of_another_kind_is_refused() -> None:
-    """DeiT with distillation has two, one for each of its tokens."""
+def test_head_of_another_kind_is_an_error() -> None:
+    """DeiT with distillation has two heads, one for each of its tokens."""
     encoder = create_encoder(EncoderSpec("deit_tiny_distilled_patch16_224", 32, model_args={"img_size": 32}))
     with pytest.raises(SettingsError, match="is not one linear layer on h"):
         check_joinable(encoder.eval())
 
 
-def test_weights_of_another_model_are_refused() -> None:
+def test_weights_of_another_model_are_an_error() -> None:
     encoder, linear = made("plain stem")
     state = join_classifier(encoder, linear).state_dict()
     with pytest.raises(SettingsError, match="not those of a resnet18 with 8 classes"):

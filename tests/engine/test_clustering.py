@@ -10,14 +10,14 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 from simclr_cli.api import ClusterCountScore
 from simclr_cli.engine import clustering as module
 from simclr_cli.engine.clustering import (
-    best_number,
-    by_size,
+    choose_cluster_count,
+    compute_center_similarity,
+    draw_reference,
     hdbscan,
     k_means,
-    sampled,
-    similarity_to_centre,
-    try_numbers,
-    without_clusters,
+    number_by_size,
+    sample_rows,
+    score_cluster_counts,
 )  # fmt: skip
 
 Rows = NDArray[np.float32]
@@ -52,7 +52,7 @@ def test_groups_that_are_apart_are_found() -> None:
 
 
 def test_many_clusters_are_found_in_as_many_more_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE", 1)
+    monkeypatch.setattr(module, "MAX_SAMPLE_ROWS", 1)
     rows, labels = blobs(7, 40)
     assert adjusted_rand_score(labels, k_means(rows, 7, drawn())) == 1
 
@@ -67,14 +67,14 @@ def test_every_row_is_in_the_cluster_whose_mean_direction_is_the_nearest() -> No
     assert np.mean(found == again) > 0.98
 
 
-def test_a_sample_is_fitted_and_all_rows_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SAMPLE", 60)
-    monkeypatch.setattr(module, "ROWS_PER_CLUSTER", 1)
-    monkeypatch.setattr(module, "BLOCK", 64)
+def test_a_sample_is_fitted_and_all_rows_are_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SAMPLE_ROWS", 60)
+    monkeypatch.setattr(module, "SAMPLE_ROWS_PER_CLUSTER", 1)
+    monkeypatch.setattr(module, "BLOCK_ROWS", 64)
     rows, labels = blobs(4, 100)
     assert adjusted_rand_score(labels, k_means(rows, 4, drawn())) == 1
-    chosen = sampled(rows, 60, drawn(4))
-    places = [int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in chosen]
+    sample = sample_rows(rows, 60, drawn(4))
+    places = [int(np.flatnonzero((rows == row).all(axis=1))[0]) for row in sample]
     assert len(set(places)) == 60 and places == sorted(places)
 
 
@@ -85,7 +85,7 @@ def test_the_seed_decides_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("different", [1, 2, 5])
-def test_no_more_clusters_than_different_rows(different: int) -> None:
+def test_no_more_clusters_than_distinct_rows(different: int) -> None:
     rows = np.repeat(unit(3, different, 8), 9, axis=0)
     labels = k_means(rows, 6, drawn())
     assert labels.tolist() == np.repeat(np.arange(different), 9).tolist()
@@ -97,23 +97,23 @@ def test_as_many_clusters_as_rows_and_more_and_one() -> None:
     assert k_means(rows, 1, drawn()).tolist() == [0] * 6
 
 
-def test_similarity_is_to_the_direction_of_the_mean_and_0_in_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 50)
+def test_similarity_is_to_the_direction_of_the_mean_and_0_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK_ROWS", 50)
     rows, labels = blobs(3, 40)
     labels = np.where(np.arange(120) % 5 == 0, -1, labels)
-    similarity = similarity_to_centre(rows, labels)
+    similarity = compute_center_similarity(rows, labels)
     for label in range(3):
         total = rows[labels == label].sum(axis=0)
         expected = rows[labels == label] @ (total / np.linalg.norm(total))
         np.testing.assert_allclose(similarity[labels == label], expected, atol=1e-5)
     assert similarity.dtype == np.float32 and (similarity[labels < 0] == 0).all()
-    assert (similarity_to_centre(rows, np.full(120, -1)) == 0).all()
+    assert (compute_center_similarity(rows, np.full(120, -1)) == 0).all()
 
 
 def test_numbers_go_by_size_and_then_by_place() -> None:
     labels = np.array([4, 0, 2, 2, -1, 0, 7, 7, 7])
-    assert by_size(labels).tolist() == [3, 1, 2, 2, -1, 1, 0, 0, 0]
-    assert by_size(np.array([-1, -1])).tolist() == [-1, -1]
+    assert number_by_size(labels).tolist() == [3, 1, 2, 2, -1, 1, 0, 0, 0]
+    assert number_by_size(np.array([-1, -1])).tolist() == [-1, -1]
 
 
 # How many
@@ -122,40 +122,40 @@ def test_numbers_go_by_size_and_then_by_place() -> None:
 @pytest.mark.parametrize("groups", [3, 6, 12])
 def test_the_number_of_groups_that_are_apart_is_found(groups: int) -> None:
     rows, labels = blobs(groups, 30, width=24, spread=0.4, seed=groups)
-    told: list[tuple[int, int]] = []
-    found = try_numbers(rows, drawn, (2, 3, 4, 6, 9, 12, 15), lambda *at: told.append(at))
-    assert [one.clusters for one in found] == [2, 3, 4, 6, 9, 12, 15]
-    chosen = best_number(found)
-    assert chosen is not None and chosen.clusters == groups
-    assert chosen.silhouette == pytest.approx(silhouette_score(rows, labels, metric="cosine"), abs=1e-4)
-    assert chosen.silhouette > 0.5 and chosen.silhouette - chosen.chance > 0.2
-    assert told[-1] == (7, 7)
+    calls: list[tuple[int, int]] = []
+    scores = score_cluster_counts(rows, drawn, (2, 3, 4, 6, 9, 12, 15), lambda *at: calls.append(at))
+    assert [score.clusters for score in scores] == [2, 3, 4, 6, 9, 12, 15]
+    best = choose_cluster_count(scores)
+    assert best is not None and best.clusters == groups
+    assert best.silhouette == pytest.approx(silhouette_score(rows, labels, metric="cosine"), abs=1e-4)
+    assert best.silhouette > 0.5 and best.silhouette - best.chance > 0.2
+    assert calls[-1] == (7, 7)
 
 
 def test_the_reference_has_the_mean_and_covariance_of_the_rows_and_no_clusters() -> None:
     draw = np.random.default_rng(0)
     rows = 4 * np.eye(8)[0] + draw.normal(size=(3000, 8)) @ np.diag(np.arange(8) / 8)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-    made = without_clusters(rows, drawn())
+    made = draw_reference(rows, drawn())
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(made.mean(axis=0), rows.mean(axis=0), atol=0.02)
     np.testing.assert_allclose(np.cov(made.T), np.cov(rows.T), atol=0.005)
 
 
-def test_the_first_of_equals_and_none_of_none() -> None:
+def test_the_first_of_equal_scores_is_chosen() -> None:
     tried = [ClusterCountScore(2, 0.5, 0.5), ClusterCountScore(3, 0.5, 0.25), ClusterCountScore(5, 0.75, 0.5)]
-    assert best_number(tried) == tried[1] and best_number([]) is None
+    assert choose_cluster_count(tried) == tried[1] and choose_cluster_count([]) is None
 
 
-def test_too_few_different_rows_are_not_tried() -> None:
-    assert try_numbers(unit(0, 7), drawn) == []
-    assert try_numbers(np.repeat(unit(0, 1), 30, axis=0), drawn) == []
+def test_numbers_with_too_few_distinct_rows_are_not_scored() -> None:
+    assert score_cluster_counts(unit(0, 7), drawn) == []
+    assert score_cluster_counts(np.repeat(unit(0, 1), 30, axis=0), drawn) == []
 
 
 # HDBSCAN
 
 
-def test_dense_groups_are_found_and_what_is_between_them_is_in_none() -> None:
+def test_dense_groups_are_found_and_rows_between_them_have_no_cluster() -> None:
     draw = np.random.default_rng(0)
     labels = np.concatenate([np.repeat(np.arange(4), 40), np.full(30, -1)])
     rows = np.concatenate([draw.normal(size=(4, 64)).repeat(40, axis=0), np.zeros((30, 64))])
@@ -167,5 +167,5 @@ def test_dense_groups_are_found_and_what_is_between_them_is_in_none() -> None:
     assert (found[~inside] == -1).sum() >= 15
 
 
-def test_fewer_rows_than_make_a_cluster_are_in_none() -> None:
+def test_fewer_rows_than_a_cluster_have_no_cluster() -> None:
     assert hdbscan(np.eye(4, dtype=np.float32), 5).tolist() == [-1] * 4

@@ -1,4 +1,4 @@
-"""torch.compile that leaves the model as it was, whether it can be had or not; and norms folded into convolutions."""
+"""torch.compile that does not change the model, available or not; and batch norms folded into convolutions."""
 
 import contextlib
 import copy
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from simclr_cli.engine.compile import compiled, folded
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, scratch_spec
+from simclr_cli.engine.compile import compile_model, fold_batch_norm
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_scratch_spec
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 
 SIDE = 16
@@ -22,7 +22,7 @@ Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def small_model() -> SimCLR:
-    encoder = create_encoder(scratch_spec("test_resnet", SIDE))
+    encoder = create_encoder(create_scratch_spec("test_resnet", SIDE))
     return SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=8)).train()
 
 
@@ -32,7 +32,7 @@ def images(count: int = 4, side: int = SIDE, seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """torch.compile that traces, but generates no code: quick, and in need of no compiler."""
+    """Use a torch.compile that traces but generates no code: fast, without a compiler."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     yield
     torch._dynamo.reset()
@@ -50,7 +50,7 @@ def fails_when_called(_: Any) -> Any:
 
 
 def fails_in_the_backward(model: nn.Module) -> Any:
-    """After the forward has changed the norms' statistics, and some gradients are there."""
+    """Fail after the forward has changed the statistics of the norms and some gradients exist."""
 
     class Broken(torch.autograd.Function):
         @staticmethod
@@ -76,7 +76,7 @@ FAILURES = {
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers, those that are not saved too."""
+    """Return weights and buffers, also those that are not saved."""
     return {name: tensor.detach().clone() for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
@@ -91,32 +91,32 @@ def assert_untouched(model: SimCLR, before: dict[str, Tensor], parameters: list[
     assert all(module.training for module in model.modules())
 
 
-def test_what_is_compiled_computes_like_the_model_and_left_it_as_it_was(eager: None) -> None:
+def test_a_compiled_model_computes_the_same_and_stays_unchanged(eager: None) -> None:
     model = small_model()
-    before, parameters, twin = state_of(model), list(model.parameters()), copy.deepcopy(model)
-    forward, reason = compiled(model.encoder, images(seed=1), contextlib.nullcontext())
+    before, parameters, folded = state_of(model), list(model.parameters()), copy.deepcopy(model)
+    forward, reason = compile_model(model.encoder, images(seed=1), contextlib.nullcontext())
     assert reason == "" and forward is not model.encoder
     assert_untouched(model, before, parameters)
 
     x = images()
-    torch.testing.assert_close(forward(x), twin.encoder(x))
+    torch.testing.assert_close(forward(x), folded.encoder(x))
     forward(x).square().sum().backward()
-    twin.encoder(x).square().sum().backward()
-    for (name, one), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+    folded.encoder(x).square().sum().backward()
+    for (name, one), other in zip(model.named_parameters(), folded.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None), name
         if one.grad is not None:
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-4)
-    assert model.encoder.backbone.bn1.num_batches_tracked == twin.encoder.backbone.bn1.num_batches_tracked == 2
+    assert model.encoder.backbone.bn1.num_batches_tracked == folded.encoder.backbone.bn1.num_batches_tracked == 2
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
-def test_where_compiling_fails_the_model_itself_comes_back_as_it_was_and_why(
+def test_a_failed_compilation_returns_the_unchanged_model_and_the_reason(
     failure: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small_model()
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", failure)
-    forward, reason = compiled(model.encoder, images(), contextlib.nullcontext())
+    forward, reason = compile_model(model.encoder, images(), contextlib.nullcontext())
     assert forward is model.encoder and reason == FAILURES[failure]
     assert_untouched(model, before, parameters)
 
@@ -126,10 +126,10 @@ def test_a_long_reason_is_cut_and_has_one_line(monkeypatch: pytest.MonkeyPatch) 
         raise ValueError("\n  " + "x" * 500 + "\nand more")
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert compiled(small_model().encoder, images(), contextlib.nullcontext())[1] == "x" * 160
+    assert compile_model(small_model().encoder, images(), contextlib.nullcontext())[1] == "x" * 160
 
 
-def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_compilation_leaves_the_model_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(model: nn.Module) -> Any:
         def forward(x: Tensor) -> Any:
             model(x)
@@ -141,7 +141,7 @@ def test_a_stop_while_compiling_is_a_stop_and_leaves_the_model_as_it_was(monkeyp
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compiled(model.encoder, images(), contextlib.nullcontext())
+        compile_model(model.encoder, images(), contextlib.nullcontext())
     assert_untouched(model, before, parameters)
 
 
@@ -156,7 +156,7 @@ def test_the_trial_is_made_within_autocast_with_images_of_the_right_size(monkeyp
         return forward
 
     monkeypatch.setattr(torch, "compile", watched)
-    _, reason = compiled(small_model().encoder, images(6), torch.autocast("cpu", torch.bfloat16))
+    _, reason = compile_model(small_model().encoder, images(6), torch.autocast("cpu", torch.bfloat16))
     assert reason == "" and seen == [((6, 3, SIDE, SIDE), True, True)]
     assert not torch.is_autocast_enabled("cpu")
 
@@ -164,8 +164,8 @@ def test_the_trial_is_made_within_autocast_with_images_of_the_right_size(monkeyp
 # --- Folded norms ---
 
 
-def lived_in(encoder: Encoder, seed: int = 0) -> Encoder:
-    """As after some training: statistics, gains and shifts that are not those of the start."""
+def create_trained_encoder(encoder: Encoder, seed: int = 0) -> Encoder:
+    """Create an encoder with statistics, gains and shifts as after some training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for norm in (module for module in encoder.modules() if isinstance(module, _BatchNorm)):
@@ -188,18 +188,18 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize(("name", "side"), FAMILIES)
-def test_folded_gives_the_same_h_and_leaves_the_encoder_as_it_was(name: str, side: int) -> None:
-    """Families with and without norms to fold, with timm's own stem and the small one; any number of images."""
-    encoder = lived_in(create_encoder(scratch_spec(name, side)))
+def test_folding_keeps_h_and_does_not_change_the_encoder(name: str, side: int) -> None:
+    """Families with and without norms to fold, with timm's stem and the small one; any number of images."""
+    encoder = create_trained_encoder(create_encoder(create_scratch_spec(name, side)))
     before, modules = state_of(encoder), [type(module) for module in encoder.modules()]
-    twin = folded(encoder)
+    folded = fold_batch_norm(encoder)
     for count in (1, 2, 5):
         x = images(count, side, seed=count)
         with torch.inference_mode():
-            expected, found = encoder(x), twin(x)
+            expected, found = encoder(x), folded(x)
         assert expected.abs().max() > 0 and found.shape == expected.shape
         assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
-    assert (twin.spec, twin.width, twin.training) == (encoder.spec, encoder.width, False)
+    assert (folded.spec, folded.width, folded.training) == (encoder.spec, encoder.width, False)
 
     after = state_of(encoder)
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
@@ -209,36 +209,36 @@ def test_folded_gives_the_same_h_and_leaves_the_encoder_as_it_was(name: str, sid
 
 @pytest.mark.parametrize("name", ["test_resnet", "resnet10t", "resnet18"])
 def test_no_norm_is_left_in_a_folded_resnet(name: str) -> None:
-    encoder = lived_in(create_encoder(scratch_spec(name, 32)))
-    twin = folded(encoder)
-    assert twin is not encoder and norms(twin) == 0 < norms(encoder)
-    convolutions = [module for module in twin.modules() if isinstance(module, nn.Conv2d)]
+    encoder = create_trained_encoder(create_encoder(create_scratch_spec(name, 32)))
+    folded = fold_batch_norm(encoder)
+    assert folded is not encoder and norms(folded) == 0 < norms(encoder)
+    convolutions = [module for module in folded.modules() if isinstance(module, nn.Conv2d)]
     assert convolutions and all(conv.bias is not None for conv in convolutions)
 
 
 def test_the_images_are_still_normalized() -> None:
     spec = EncoderSpec("test_resnet", 32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.1))
-    encoder = lived_in(create_encoder(spec))
-    twin = folded(encoder)
+    encoder = create_trained_encoder(create_encoder(spec))
+    folded = fold_batch_norm(encoder)
     pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert twin is not encoder
-    expected = encoder.represent(pixels)
-    torch.testing.assert_close(twin.represent(pixels), expected, rtol=0, atol=float(1e-5 * expected.abs().max()))
+    assert folded is not encoder
+    expected = encoder.embed(pixels)
+    torch.testing.assert_close(folded.embed(pixels), expected, rtol=0, atol=float(1e-5 * expected.abs().max()))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
-def test_training_the_original_on_does_not_change_what_was_folded(name: str) -> None:
-    encoder = lived_in(create_encoder(scratch_spec(name, 32)))
-    twin, x = folded(encoder), images(2, 32)
+def test_training_the_original_further_does_not_change_the_folded_encoder(name: str) -> None:
+    encoder = create_trained_encoder(create_encoder(create_scratch_spec(name, 32)))
+    folded, x = fold_batch_norm(encoder), images(2, 32)
     with torch.no_grad():
-        before = twin(x)
+        before = folded(x)
         for parameter in encoder.parameters():
             parameter.zero_()
-        assert torch.equal(twin(x), before)
+        assert torch.equal(folded(x), before)
 
 
 class Branching(nn.Module):
-    """What it does depends on what it sees: not to be traced."""
+    """Backbone whose branches depend on its input, so it cannot be traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class Branching(nn.Module):
 
 
 class Watchful(nn.Module):
-    """What it does while it is traced is not what it does with images."""
+    """Backbone that computes something else while it is traced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -262,14 +262,14 @@ class Watchful(nn.Module):
 
 
 @pytest.mark.parametrize("backbone", [Branching, Watchful])
-def test_a_backbone_that_cannot_be_traced_or_would_do_other_things_is_its_own_twin(backbone: type[nn.Module]) -> None:
-    encoder = lived_in(Encoder(backbone(), EncoderSpec("odd", SIDE)))
-    assert folded(encoder) is encoder
+def test_a_backbone_that_cannot_be_traced_or_computes_something_else_is_not_folded(backbone: type[nn.Module]) -> None:
+    encoder = create_trained_encoder(Encoder(backbone(), EncoderSpec("odd", SIDE)))
+    assert fold_batch_norm(encoder) is encoder
     assert norms(encoder) == 1 and not encoder.training
 
 
 class NotANumber(nn.Module):
-    """As of weights that are not finite."""
+    """Backbone whose output is not finite."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -279,32 +279,32 @@ class NotANumber(nn.Module):
         return self.norm(self.conv(x)).mean((2, 3)) * float("nan")
 
 
-def test_an_encoder_that_gives_no_numbers_is_its_own_twin() -> None:
-    """What is wrong with it is not for `folded` to say."""
+def test_an_encoder_without_finite_output_is_not_folded() -> None:
+    """`fold_batch_norm` does not report the cause."""
     encoder = Encoder(NotANumber(), EncoderSpec("odd", SIDE)).eval()
-    assert folded(encoder) is encoder
+    assert fold_batch_norm(encoder) is encoder
 
 
 def test_an_encoder_in_training_is_not_folded() -> None:
-    """Its norms take the batch's statistics."""
-    encoder = create_encoder(scratch_spec("test_resnet", SIDE)).train()
+    """Its norms use the statistics of the batch."""
+    encoder = create_encoder(create_scratch_spec("test_resnet", SIDE)).train()
     before = state_of(encoder)
-    assert folded(encoder) is encoder and encoder.training
+    assert fold_batch_norm(encoder) is encoder and encoder.training
     after = state_of(encoder)
     assert all(torch.equal(before[key], after[key]) for key in before if "backbone.bn1" not in key)
 
 
-def test_a_twin_can_be_made_where_the_encoder_is() -> None:
-    """`folded` wraps what is on the encoder's device in an Encoder; "meta" is a device that every machine has."""
-    encoder = create_encoder(scratch_spec("test_resnet", SIDE)).eval()
-    twin = Encoder(copy.deepcopy(encoder.backbone).to("meta"), encoder.spec)
-    assert twin.width == encoder.width
+def test_an_encoder_is_folded_on_its_device() -> None:
+    """Every machine has the device "meta"."""
+    encoder = create_encoder(create_scratch_spec("test_resnet", SIDE)).eval()
+    folded = Encoder(copy.deepcopy(encoder.backbone).to("meta"), encoder.spec)
+    assert folded.width == encoder.width
 
 
-def test_folding_and_compiling_leave_the_global_random_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, model = lived_in(create_encoder(scratch_spec("test_resnet", SIDE))), small_model()
+def test_folding_and_compiling_do_not_change_the_global_random_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, model = create_trained_encoder(create_encoder(create_scratch_spec("test_resnet", SIDE))), small_model()
     monkeypatch.setattr(torch, "compile", no_compiler)
     before = torch.get_rng_state()
-    folded(encoder)
-    compiled(model.encoder, images(), contextlib.nullcontext())
+    fold_batch_norm(encoder)
+    compile_model(model.encoder, images(), contextlib.nullcontext())
     assert torch.equal(torch.get_rng_state(), before)

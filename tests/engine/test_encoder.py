@@ -1,4 +1,4 @@
-"""The encoder f: the small-image stem, weights by seed, true widths, and errors that name the way out."""
+"""The encoder f: the small-image stem, weights by seed, measured widths, and errors."""
 
 import pytest
 import timm
@@ -8,18 +8,19 @@ from torch import Tensor, nn
 from simclr_cli.core.errors import MachineError, SettingsError
 from simclr_cli.engine.encoder import (
     Encoder,
+    EncoderError,
     EncoderSpec,
     create_encoder,
-    create_encoder_of,
-    pretrained_spec,
-    scratch_spec,
+    create_encoder_from_weights,
+    create_pretrained_spec,
+    create_scratch_spec,
 )
 
 SMALL = "test_resnet"  # timm's own miniature, 0.4 M weights
 
 
 def forward_shapes(encoder: nn.Module, side: int) -> dict[str, tuple[int, ...]]:
-    """Shape of the output of every child of the backbone."""
+    """Return the shape of the output of every child of the backbone."""
     shapes: dict[str, tuple[int, ...]] = {}
     hooks = [
         child.register_forward_hook(lambda _, __, out, name=name: shapes.__setitem__(name, tuple(out.shape)))
@@ -35,7 +36,7 @@ def forward_shapes(encoder: nn.Module, side: int) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize("side", [32, 24])
 def test_small_images_get_a_3x3_stride_1_stem_without_pooling(side: int) -> None:
     """Appendix B.9: ResNet for CIFAR-10."""
-    spec = scratch_spec("resnet18", side)
+    spec = create_scratch_spec("resnet18", side)
     encoder = create_encoder(spec)
     conv = encoder.backbone.conv1
     assert spec.small_stem
@@ -47,14 +48,14 @@ def test_small_images_get_a_3x3_stride_1_stem_without_pooling(side: int) -> None
 
 
 def test_a_deep_stem_loses_its_stride_and_its_pool() -> None:
-    encoder = create_encoder(scratch_spec("resnet18d", 32))
+    encoder = create_encoder(create_scratch_spec("resnet18d", 32))
     assert encoder.spec.small_stem
     shapes = forward_shapes(encoder, 32)
     assert shapes["conv1"] == shapes["layer1"] == (1, 64, 32, 32)
 
 
 def test_above_32_px_the_stem_is_timms_own() -> None:
-    encoder = create_encoder(scratch_spec("resnet18", 33))
+    encoder = create_encoder(create_scratch_spec("resnet18", 33))
     assert not encoder.spec.small_stem
     assert encoder.backbone.conv1.kernel_size == (7, 7) and isinstance(encoder.backbone.maxpool, nn.MaxPool2d)
 
@@ -63,8 +64,8 @@ def test_above_32_px_the_stem_is_timms_own() -> None:
     ("name", "side", "model_args"),
     [("convnext_atto", 32, {}), ("test_efficientnet", 32, {}), ("vit_tiny_patch16_224", 32, {"img_size": 32})],
 )
-def test_families_without_such_a_stem_are_left_as_they_are(name: str, side: int, model_args: dict[str, int]) -> None:
-    spec = scratch_spec(name, side)
+def test_families_without_such_a_stem_stay_unchanged(name: str, side: int, model_args: dict[str, int]) -> None:
+    spec = create_scratch_spec(name, side)
     assert not spec.small_stem and spec.model_args == model_args
     encoder = create_encoder(spec).eval()
     with torch.device("meta"):
@@ -77,25 +78,25 @@ def test_families_without_such_a_stem_are_left_as_they_are(name: str, side: int,
 
 def test_the_stems_weights_are_drawn_as_timm_draws_them() -> None:
     """Kaiming normal, fan out: variance 2 / (64 * 3 * 3)."""
-    weight = create_encoder(scratch_spec("resnet18", 32)).backbone.conv1.weight
+    weight = create_encoder(create_scratch_spec("resnet18", 32)).backbone.conv1.weight
     assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
 
 
 @pytest.mark.parametrize("name", [SMALL, "resnet10t", "mobilenetv3_small_050", "test_vit", "test_byobnet"])
-def test_width_is_that_of_what_comes_out(name: str) -> None:
-    """timm's num_features is not, for MobileNets."""
-    encoder = create_encoder(scratch_spec(name, 64)).eval()
+def test_width_is_that_of_the_output(name: str) -> None:
+    """timm's num_features differs for MobileNets."""
+    encoder = create_encoder(create_scratch_spec(name, 64)).eval()
     assert encoder(torch.rand(2, 3, 64, 64)).shape == (2, encoder.width)
 
 
-def test_measuring_the_width_leaves_mode_and_statistics_as_they_were() -> None:
-    backbone = create_encoder(scratch_spec(SMALL, 32)).backbone
+def test_measuring_the_width_changes_neither_mode_nor_statistics() -> None:
+    backbone = create_encoder(create_scratch_spec(SMALL, 32)).backbone
     assert backbone.training
     assert not backbone.bn1.running_mean.any() and backbone.bn1.num_batches_tracked == 0
 
 
 def weights(name: str, seed: int) -> dict[str, Tensor]:
-    return create_encoder(scratch_spec(name, 32), seed=seed).state_dict()
+    return create_encoder(create_scratch_spec(name, 32), seed=seed).state_dict()
 
 
 @pytest.mark.parametrize("name", [SMALL, "test_vit"])
@@ -107,22 +108,22 @@ def test_weights_follow_from_the_seed_alone(name: str) -> None:
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
 
-def test_building_leaves_the_global_random_state_alone() -> None:
+def test_creating_an_encoder_does_not_change_the_global_random_state() -> None:
     before = torch.get_rng_state()
     create_encoder(EncoderSpec(SMALL, 32, small_stem=True), seed=3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_planning_a_spec_leaves_the_global_random_state_alone() -> None:
+def test_creating_a_spec_does_not_change_the_global_random_state() -> None:
     before = torch.get_rng_state()
-    scratch_spec(SMALL, 29)  # one that no other test has asked for: it is kept
+    create_scratch_spec(SMALL, 29)  # a size of no other test, since specs are cached
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("name", "last_norm"), [("resnet18", "bn2"), ("resnet26", "bn3")])
 def test_the_last_norm_of_each_residual_block_starts_at_zero(name: str, last_norm: str) -> None:
     """As in the paper's code: every block begins as the identity."""
-    backbone = create_encoder(scratch_spec(name, 32)).backbone
+    backbone = create_encoder(create_scratch_spec(name, 32)).backbone
     blocks = [block for layer in (1, 2, 3, 4) for block in getattr(backbone, f"layer{layer}")]
     assert len(blocks) == 8
     assert not any(getattr(block, last_norm).weight.any() for block in blocks)
@@ -130,17 +131,17 @@ def test_the_last_norm_of_each_residual_block_starts_at_zero(name: str, last_nor
 
 
 def test_from_scratch_images_are_not_normalized() -> None:
-    encoder = create_encoder(scratch_spec(SMALL, 32)).eval()
+    encoder = create_encoder(create_scratch_spec(SMALL, 32)).eval()
     x = torch.rand(2, 3, 32, 32)
     assert (encoder.spec.mean, encoder.spec.std) == ((0, 0, 0), (1, 1, 1))
     torch.testing.assert_close(encoder(x), encoder.backbone(x))
 
 
 def test_with_trained_weights_images_are_normalized_by_the_models_own_statistics() -> None:
-    spec = pretrained_spec("resnet18", 64)
+    spec = create_pretrained_spec("resnet18", 64)
     config = timm.get_pretrained_cfg("resnet18")
     assert (spec.mean, spec.std) == (config.mean, config.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert not pretrained_spec("resnet18", 32).small_stem  # trained weights belong to timm's own stem
+    assert not create_pretrained_spec("resnet18", 32).small_stem  # trained weights belong to timm's own stem
     spec = EncoderSpec(SMALL, 32, mean=spec.mean, std=spec.std)
     encoder = create_encoder(spec).eval()
     x = torch.rand(2, 3, 32, 32)
@@ -158,47 +159,47 @@ def test_with_trained_weights_images_are_normalized_by_the_models_own_statistics
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), True),
     ],
 )
-def test_an_encoder_normalizes_if_there_is_anything_to_do(
+def test_an_encoder_normalizes_unless_mean_is_0_and_std_is_1(
     mean: tuple[float, float, float], std: tuple[float, float, float], normalizes: bool
 ) -> None:
     encoder = Encoder(nn.Flatten(), EncoderSpec("flat", 4, mean=mean, std=std))
     x = torch.rand(2, 3, 4, 4)
     expected = (x.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    assert encoder.spec.normalizes is normalizes
+    assert encoder.spec.has_normalization is normalizes
     torch.testing.assert_close(encoder(x), expected.flatten(1).float())
     assert torch.equal(encoder(x), x.flatten(1)) is not normalizes
 
 
-def test_represent_takes_bytes_and_gives_h_without_gradient() -> None:
-    encoder = create_encoder(scratch_spec(SMALL, 32)).eval()
+def test_embed_maps_bytes_to_h_without_gradient() -> None:
+    encoder = create_encoder(create_scratch_spec(SMALL, 32)).eval()
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    h = encoder.represent(pixels)
+    h = encoder.embed(pixels)
     torch.testing.assert_close(h, encoder(pixels.float() / 255).detach())
     assert h.dtype == torch.float32 and not h.requires_grad
 
 
 @pytest.mark.parametrize(("side", "crop"), [(32, 1.0), (33, 0.875), (224, 0.875)])
 def test_evaluation_crops_above_32_px_only(side: int, crop: float) -> None:
-    assert EncoderSpec(SMALL, side).crop == crop
+    assert EncoderSpec(SMALL, side).crop_fraction == crop
 
 
-@pytest.mark.parametrize("make", [scratch_spec, pretrained_spec])
-def test_an_unknown_name_is_answered_with_the_closest(make) -> None:
+@pytest.mark.parametrize("make", [create_scratch_spec, create_pretrained_spec])
+def test_the_error_for_an_unknown_name_lists_the_closest(make) -> None:
     with pytest.raises(SettingsError, match="resnte18") as caught:
         make("resnte18", 64)
     assert "resnet18" in caught.value.remedy
 
 
-def test_a_name_like_no_other_is_refused_too() -> None:
+def test_an_unknown_name_without_close_ones_is_an_error() -> None:
     with pytest.raises(SettingsError, match="qqqqqqqqqq"):
-        scratch_spec("qqqqqqqqqq", 64)
+        create_scratch_spec("qqqqqqqqqq", 64)
 
 
-def test_a_name_may_carry_a_tag_of_timms() -> None:
-    assert scratch_spec("resnet18.a1_in1k", 32).small_stem
+def test_a_name_may_have_a_tag_of_timm() -> None:
+    assert create_scratch_spec("resnet18.a1_in1k", 32).small_stem
 
 
-@pytest.mark.parametrize("make", [scratch_spec, pretrained_spec])
+@pytest.mark.parametrize("make", [create_scratch_spec, create_pretrained_spec])
 def test_an_unknown_tag_is_a_wrong_setting(make) -> None:
     with pytest.raises(SettingsError, match="nope") as caught:
         make("resnet18.nope", 64)
@@ -207,68 +208,68 @@ def test_an_unknown_tag_is_a_wrong_setting(make) -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("test_vit", 40), ("convnext_atto", 16), ("maxvit_rmlp_pico_rw_256", 33)])
 def test_a_size_that_the_backbone_cannot_take_is_a_wrong_setting(name: str, side: int) -> None:
-    with pytest.raises(SettingsError, match=name) as caught:
-        create_encoder(scratch_spec(name, side))
-    assert "--image-size" in caught.value.remedy
+    with pytest.raises(EncoderError, match=name) as caught:
+        create_encoder(create_scratch_spec(name, side))
+    assert caught.value.argument == "image_size"
 
 
 @pytest.mark.parametrize(("name", "side"), [("test_vit_relpos", 8), ("test_maxvit", 20)])
 def test_a_size_that_timm_fails_to_build_for_is_a_wrong_setting(name: str, side: int) -> None:
     with pytest.raises(SettingsError, match=name):
-        create_encoder(scratch_spec(name, side))
+        create_encoder(create_scratch_spec(name, side))
 
 
-def test_weights_with_a_classifier_are_accepted_and_it_is_left_out() -> None:
+def test_a_classifier_among_the_weights_is_skipped() -> None:
     whole = timm.create_model(SMALL, num_classes=10)
-    encoder = create_encoder_of(EncoderSpec(SMALL, 64), whole.state_dict(), "weights.safetensors")
-    own = encoder.backbone.state_dict()
-    assert "fc.weight" in whole.state_dict() and "fc.weight" not in own
-    assert all(torch.equal(own[key], whole.state_dict()[key]) for key in own)
+    encoder = create_encoder_from_weights(EncoderSpec(SMALL, 64), whole.state_dict(), "weights.safetensors")
+    state = encoder.backbone.state_dict()
+    assert "fc.weight" in whole.state_dict() and "fc.weight" not in state
+    assert all(torch.equal(state[key], whole.state_dict()[key]) for key in state)
 
 
 @pytest.mark.parametrize("other", ["resnet10t", "test_vit"])
-def test_weights_of_another_architecture_are_refused(other: str) -> None:
+def test_weights_of_another_architecture_are_an_error(other: str) -> None:
     state = timm.create_model(other, num_classes=0).state_dict()
     with pytest.raises(SettingsError, match=r"weights\.safetensors"):
-        create_encoder_of(EncoderSpec(SMALL, 64), state, "weights.safetensors")
+        create_encoder_from_weights(EncoderSpec(SMALL, 64), state, "weights.safetensors")
 
 
-def test_a_tensor_of_another_shape_is_refused_by_name() -> None:
+def test_a_tensor_of_another_shape_is_named_in_the_error() -> None:
     plain = timm.create_model("resnet18", num_classes=0).state_dict()
-    with pytest.raises(SettingsError, match=r"1 have another shape, .*\(conv1.weight"):
-        create_encoder_of(EncoderSpec("resnet18", 32, small_stem=True), plain, "weights.safetensors")
+    with pytest.raises(SettingsError, match=r"1 have another shape, .*\(the first is conv1.weight"):
+        create_encoder_from_weights(EncoderSpec("resnet18", 32, small_stem=True), plain, "weights.safetensors")
 
 
-def test_weights_of_a_deeper_network_are_refused() -> None:
-    """resnet34 has all tensors of resnet18, in the same shapes, and some more."""
+def test_weights_of_a_deeper_network_are_an_error() -> None:
+    """resnet34 has all tensors of resnet18, in the same shapes, and more."""
     deeper = timm.create_model("resnet34", num_classes=0).state_dict()
     with pytest.raises(SettingsError):
-        create_encoder_of(EncoderSpec("resnet18", 64), deeper, "weights.safetensors")
+        create_encoder_from_weights(EncoderSpec("resnet18", 64), deeper, "weights.safetensors")
 
 
-def test_trained_weights_offline_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_weights_offline_require_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> nn.Module:
         raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(MachineError, match="resnet18") as caught:
         create_encoder(EncoderSpec("resnet18", 64), imagenet=True)
-    assert "couldn't connect" in caught.value.what and "and more" not in caught.value.what
-    assert "network" in caught.value.remedy and "--weights" in caught.value.remedy
+    assert "couldn't connect" in caught.value.problem and "and more" not in caught.value.problem
+    assert "network" in caught.value.remedy
 
 
 def test_an_architecture_without_trained_weights_is_a_wrong_setting() -> None:
-    """The network cannot help here."""
+    """A network would not help."""
     name = next(
         name for name in ("resnet50_mlp", "cspresnet50d", "nf_resnet26") if not timm.list_models(name, pretrained=True)
     )
     with pytest.raises(SettingsError, match=name):
-        create_encoder(pretrained_spec(name, 64), imagenet=True)
+        create_encoder(create_pretrained_spec(name, 64), imagenet=True)
 
 
 def test_the_weights_fit_timms_own_model() -> None:
     """An encoder is timm's own model: its state fits timm.create_model key by key, whatever the memory format."""
-    encoder = create_encoder(scratch_spec(SMALL, 64)).eval()
+    encoder = create_encoder(create_scratch_spec(SMALL, 64)).eval()
     plain = timm.create_model(SMALL, num_classes=0).eval()
     plain.load_state_dict(encoder.backbone.state_dict())
     x = torch.rand(2, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""Each operation on images against another's: Pillow, torchvision, colorsys, and loops written out."""
+"""Image operations against Pillow, torchvision, colorsys, and explicit loops."""
 
 import colorsys
 import itertools
@@ -12,7 +12,13 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters
-from simclr_cli.engine.image_ops import COLOR_OPERATIONS, gaussian_blur, resampling_matrix, resized_crop, to_grayscale
+from simclr_cli.engine.image_ops import (
+    COLOR_OPERATIONS,
+    compute_resampling_matrices,
+    gaussian_blur,
+    resized_crop,
+    to_grayscale,
+)
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-5}  # of images in [0, 1]; 1/255 is 0.004
 
@@ -22,7 +28,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """uint8 noise: the hardest image to resample alike; with grayscale, black and white patches."""
+    """Draw uint8 noise, the hardest image to resample equally, with gray, black and white patches."""
     pixels = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator(seed))
     pixels[..., :2, :] = 0
     pixels[..., 2:4, :] = 255
@@ -31,7 +37,7 @@ def noise(count: int, height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def size_of(pixels: Tensor) -> Tensor:
-    """(B, 2): the stored images are the true ones."""
+    """Return (B, 2) sizes of images that are stored at their original size."""
     return torch.tensor(pixels.shape[-2:]).expand(len(pixels), 2)
 
 
@@ -68,7 +74,7 @@ def test_resized_crop_equals_torchvision(crop: tuple[int, ...], size: int, flip:
     torch.testing.assert_close(ours[0], torchvision_crop(floats(pixels)[0], box[0], flip, size), **TOLERANCE)
 
 
-def test_resized_crops_of_a_batch_are_each_their_own() -> None:
+def test_images_of_a_batch_are_resized_independently() -> None:
     pixels = noise(24, 48, 40)
     parameters = draw_parameters(size_of(pixels), ViewRecipe(), generator())
     ours = resized_crop(floats(pixels), parameters.crop, size_of(pixels), parameters.flip, 32)
@@ -77,23 +83,23 @@ def test_resized_crops_of_a_batch_are_each_their_own() -> None:
         torch.testing.assert_close(ours[row], expected, **TOLERANCE)
 
 
-def test_the_rows_of_a_resampling_matrix_sum_to_one_and_ignore_what_is_outside_the_crop() -> None:
+def test_rows_of_a_resampling_matrix_sum_to_one_and_ignore_pixels_outside_the_crop() -> None:
     start, length = torch.tensor([0.0, 10.0, 3.25]), torch.tensor([50.0, 20.0, 0.5])
-    matrix = resampling_matrix(start, length, pixels=50, size=16)
+    matrix = compute_resampling_matrices(start, length, pixels=50, size=16)
     torch.testing.assert_close(matrix.sum(2), torch.ones(3, 16))
     assert not matrix[1, :, :10].any() and not matrix[1, :, 30:].any()
 
 
 def cubic(t: float) -> float:
-    """Keys' cubic with a = -0.5, as Pillow has it."""
+    """Compute Keys' cubic with a = -0.5, as in Pillow."""
     t = abs(t)
     if t < 1:
         return 1.5 * t**3 - 2.5 * t**2 + 1
     return -0.5 * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
 
 
-def written_out(start: float, length: float, pixels: int, size: int) -> list[list[float]]:
-    """(size, pixels): what Pillow's antialiased bicubic gives to each pixel whose center lies in the crop."""
+def compute_weights_in_loops(start: float, length: float, pixels: int, size: int) -> list[list[float]]:
+    """Compute (size, pixels) weights of antialiased bicubic for each pixel whose center lies in the crop."""
     step = length / size
     stretch = max(1.0, step)
     middle = start + length / 2
@@ -109,13 +115,13 @@ def written_out(start: float, length: float, pixels: int, size: int) -> list[lis
 
 
 def by_pillow(start: int, length: int, pixels: int, size: int) -> Tensor:
-    """The same from Pillow itself: row i of what it makes of images with one pixel lit each."""
+    """Compute the same weights by Pillow, from images with one lit pixel each."""
     lit = Image.fromarray(np.eye(pixels, dtype=np.float32)).crop((start, 0, start + length, pixels))
     return torch.from_numpy(np.asarray(lit.resize((size, pixels), Image.Resampling.BICUBIC)).T.copy())
 
 
 def matrix_of(start: float, length: float, pixels: int, size: int) -> Tensor:
-    return resampling_matrix(torch.tensor([start]), torch.tensor([length]), pixels, size)[0]
+    return compute_resampling_matrices(torch.tensor([start]), torch.tensor([length]), pixels, size)[0]
 
 
 # (start, length, pixels): whole, both edges, the middle, single pixels at both ends and within.
@@ -130,13 +136,15 @@ WHOLE_CROPS = [
 def test_weights_are_pillows_at_every_edge_up_and_down(start: int, length: int, pixels: int, size: int) -> None:
     ours = matrix_of(start, length, pixels, size)
     torch.testing.assert_close(ours, by_pillow(start, length, pixels, size), rtol=0, atol=1e-5)
-    torch.testing.assert_close(ours, torch.tensor(written_out(start, length, pixels, size)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        ours, torch.tensor(compute_weights_in_loops(start, length, pixels, size)), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", [3, 16, 41])
 @pytest.mark.parametrize("pixels", [5, 24, 96])
-def test_weights_of_crops_between_pixels_are_the_formulas_written_out(pixels: int, size: int) -> None:
-    """Of any fraction of a pixel, as they are in an image that is stored squashed; at the edges too."""
+def test_weights_of_crops_between_pixels_equal_loops(pixels: int, size: int) -> None:
+    """Crops of squashed images begin and end at any fraction of a pixel, at the edges too."""
     random = np.random.default_rng([pixels, size])
     crops = [(0.0, 0.4), (0.0, pixels - 0.3), (0.3, pixels - 0.3), (pixels - 0.4, 0.4), (0.0, float(pixels))]
     while len(crops) < 25:
@@ -146,9 +154,9 @@ def test_weights_of_crops_between_pixels_are_the_formulas_written_out(pixels: in
         if nearest > 0.01:  # else rounding decides whether a pixel's center lies in the crop
             crops.append((start, length))
     starts, lengths = torch.tensor(crops).T
-    ours = resampling_matrix(starts, lengths, pixels, size)
+    ours = compute_resampling_matrices(starts, lengths, pixels, size)
     for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        expected = torch.tensor(written_out(start, length, pixels, size))
+        expected = torch.tensor(compute_weights_in_loops(start, length, pixels, size))
         torch.testing.assert_close(ours[row], expected, rtol=0, atol=2e-5, msg=f"{start} {length}")
 
 
@@ -157,7 +165,7 @@ def test_rows_sum_to_one_wherever_the_crop_lies_and_however_thin_it_is(pixels: i
     length = torch.logspace(-3, 0, 40).repeat(8) * pixels
     start = torch.rand(320, generator=generator()) * (pixels - length)
     start[::7], start[1::7] = 0, (pixels - length)[1::7]
-    matrix = resampling_matrix(start, length, pixels, size)
+    matrix = compute_resampling_matrices(start, length, pixels, size)
     assert matrix.shape == (320, size, pixels) and matrix.isfinite().all()
     torch.testing.assert_close(matrix.sum(2), torch.ones(320, size), rtol=0, atol=1e-5)
     centers = torch.arange(pixels) + 0.5
@@ -166,15 +174,15 @@ def test_rows_sum_to_one_wherever_the_crop_lies_and_however_thin_it_is(pixels: i
 
 
 def test_crops_thinner_than_a_stored_pixel_show_the_pixel_that_they_lie_in() -> None:
-    """Every position of a crop of one true pixel in an image of 40, stored at 8: five true pixels share one."""
+    """Every crop of one original pixel in an image of 40, stored at 8: five original pixels share one."""
     start = torch.arange(40) * 0.2
-    matrix = resampling_matrix(start, torch.full((40,), 0.2), pixels=8, size=4)
+    matrix = compute_resampling_matrices(start, torch.full((40,), 0.2), pixels=8, size=4)
     expected = torch.eye(8)[torch.arange(40) // 5]
     torch.testing.assert_close(matrix, expected[:, None].expand(-1, 4, -1))
 
 
 def test_a_thin_crop_between_two_pixels_shows_the_middle_of_both() -> None:
-    matrix = resampling_matrix(torch.tensor([1.75]), torch.tensor([0.5]), pixels=4, size=1)
+    matrix = compute_resampling_matrices(torch.tensor([1.75]), torch.tensor([0.5]), pixels=4, size=1)
     torch.testing.assert_close(matrix, torch.tensor([[[0.0, 0.5, 0.5, 0.0]]]))
 
 
@@ -201,7 +209,7 @@ def test_color_operations_equal_torchvision(operation: int, torchvision, factors
 
 
 def test_hue_equals_torchvision_on_the_corners_of_the_color_cube() -> None:
-    """Where two channels are the highest, HSV has two names for a color."""
+    """If two channels are equally high, a color has two values in HSV."""
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3).T.reshape(1, 3, 1, 27)
     for shift in (-0.4, 0.15, 0.5):
         ours = COLOR_OPERATIONS[3](corners, torch.tensor(shift).view(1, 1, 1, 1))
@@ -213,13 +221,13 @@ def by_colorsys(color: Tensor, shift: float) -> list[float]:
     return list(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value))
 
 
-# Sixths and halves of the circle, whole turns and what lies just beside them, and more than one turn.
+# Sixths and halves of the circle, whole circles and values close to them, and more than one circle.
 SHIFTS = (0.0, 1 / 6, -1 / 6, 1 / 3, 0.5, -0.5, 5 / 6, 0.999, 1.0, -1.0, 1.001, -1.001, 1.5, -1.5, 2.0, 2.3, -3.7)
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_hue_equals_colorsys_pixel_by_pixel(shift: float) -> None:
-    """Chance colors, and the corners and edges of the color cube, where two channels are equally high."""
+    """Random colors, and the corners and edges of the color cube, where two channels are equally high."""
     chance = torch.rand(300, 3, generator=generator())
     corners = torch.tensor(list(itertools.product([0.0, 0.25, 0.5, 1.0], repeat=3)))
     colors = torch.cat([chance, corners])
@@ -228,22 +236,22 @@ def test_hue_equals_colorsys_pixel_by_pixel(shift: float) -> None:
     torch.testing.assert_close(ours[0, :, 0].T, expected, **TOLERANCE)
 
 
-def test_hues_of_a_batch_are_each_their_own() -> None:
+def test_images_of_a_batch_have_independent_hues() -> None:
     x, shifts = floats(noise(3, 8, 8)), torch.tensor([-0.3, 0.0, 0.4])
     ours = COLOR_OPERATIONS[3](x, shifts.view(-1, 1, 1, 1))
     for row, shift in enumerate(shifts):
         torch.testing.assert_close(ours[row : row + 1], COLOR_OPERATIONS[3](x[row : row + 1], shift.view(1, 1, 1, 1)))
 
 
-def test_operations_leave_their_images_as_they_are() -> None:
+def test_operations_do_not_change_their_input() -> None:
     x = floats(noise(2, 16, 16))
-    kept = x.clone()
+    original = x.clone()
     for operation in COLOR_OPERATIONS:
         operation(x, torch.full((2, 1, 1, 1), 0.4))
     gaussian_blur(x, torch.tensor([0.5, 1.5]))
     to_grayscale(x)
     resized_crop(x, torch.tensor([[2.0, 3.0, 9.0, 8.0]] * 2), size_of(x), torch.tensor([True, False]), 8)
-    assert torch.equal(x, kept)
+    assert torch.equal(x, original)
 
 
 def test_grayscale_is_torchvisions() -> None:
@@ -254,7 +262,7 @@ def test_grayscale_is_torchvisions() -> None:
 
 @pytest.mark.parametrize(("size", "taps"), [(32, 3), (64, 7), (96, 9), (224, 23)])
 def test_blur_equals_torchvision_with_a_kernel_of_a_tenth(size: int, taps: int) -> None:
-    """The paper's code: 23 taps at 224 px. A kernel's size is twice its radius and one, not its radius."""
+    """The paper's code has 23 taps at 224 px: twice the radius and one."""
     x = floats(noise(3, size, size))
     sigma = (0.1, 0.9, 2.0)
     ours = gaussian_blur(x, torch.tensor(sigma))
@@ -267,7 +275,7 @@ def test_blur_equals_torchvision_with_a_kernel_of_a_tenth(size: int, taps: int) 
 
 
 def test_saturation_and_hue_do_nothing_to_a_grayscale_image() -> None:
-    """docs/presets.md says so; brightness and contrast do something."""
+    """Brightness and contrast do change it, as in docs/presets.md."""
     grayscale = torch.rand(4, 1, 12, 12, generator=generator()).expand(-1, 3, -1, -1).contiguous()
     brightness, contrast, saturation, hue = COLOR_OPERATIONS
     factor = torch.full((4, 1, 1, 1), 0.3)

@@ -1,17 +1,17 @@
-"""Wrong labels are found, and right ones mostly left alone."""
+"""Label errors against loops of the paper's rule."""
 
 import pytest
 import torch
 
-from simclr_cli.engine.probes import suspects
+from simclr_cli.engine.probes import find_label_errors
 
 
-@pytest.mark.parametrize("alone", [0, 1])
-def test_the_rule_in_loops(alone: int) -> None:
-    """Confident learning: another class reaches its own rows' mean probability, and beats the label's."""
+@pytest.mark.parametrize("singletons", [0, 1])
+def test_the_rule_in_loops(singletons: int) -> None:
+    """Confident learning: another class reaches the mean probability of its own rows, and that of the label."""
     generator = torch.Generator().manual_seed(2)
-    labels = torch.arange(60) % (4 - alone)
-    labels[:alone] = 3  # the only one of its class
+    labels = torch.arange(60) % (4 - singletons)
+    labels[:singletons] = 3  # the only one of its class
     probabilities = (2 * torch.randn(60, 4, generator=generator) + torch.eye(4)[labels]).softmax(1)
     p, y = probabilities.tolist(), labels.tolist()
     threshold = [sum(p[i][j] for i in range(60) if y[i] == j) / y.count(j) for j in range(4)]
@@ -21,9 +21,9 @@ def test_the_rule_in_loops(alone: int) -> None:
         if best > p[i][y[i]]:
             margins[i] = p[i][y[i]] - best
     assert 5 < len(margins) < 55
-    assert suspects(probabilities, labels).tolist() == sorted(margins, key=lambda i: (margins[i], i))
+    assert find_label_errors(probabilities, labels).tolist() == sorted(margins, key=lambda i: (margins[i], i))
 
 
-def test_labels_that_all_fit_give_no_suspects() -> None:
+def test_correct_labels_have_no_errors() -> None:
     labels = torch.arange(12) % 3
-    assert suspects(0.9 * torch.eye(3)[labels] + 0.05, labels).tolist() == []
+    assert find_label_errors(0.9 * torch.eye(3)[labels] + 0.05, labels).tolist() == []

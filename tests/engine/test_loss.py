@@ -1,4 +1,4 @@
-"""NT-Xent, whole and in blocks, against nested loops, closed forms, finite differences and pytorch-metric-learning."""
+"""NT-Xent, by the full matrix and in blocks, against loops, closed forms, gradcheck and pytorch-metric-learning."""
 
 import math
 import threading
@@ -13,25 +13,24 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from simclr_cli.api import Loss
-from simclr_cli.core.distributed import Ranks
-from simclr_cli.core.world import Place
+from simclr_cli.core.distributed import ProcessGroup
+from simclr_cli.core.world import World
 from simclr_cli.engine import loss as module
-from simclr_cli.engine.loss import BlockwiseLoss, Pairs, contrastive_loss, plain_loss
+from simclr_cli.engine.loss import BlockwiseLoss, LossName, Pairs, contrastive_loss, full_matrix_loss
 
 nt_xent = contrastive_loss  # which it is by default
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
 
 
 def projections(images: int, dimensions: int, seed: int = 0) -> Tensor:
-    """(2N, D) float32: second views resemble their first ones."""
+    """Draw (2N, D) float32 projections whose second views resemble the first ones."""
     generator = torch.Generator().manual_seed(seed)
     first = torch.randn(images, dimensions, generator=generator)
     return torch.cat([first, first + 1.2 * torch.randn(images, dimensions, generator=generator)])
 
 
 def algorithm_1(z: list[list[float]], temperature: float) -> float:
-    """Algorithm 1 and equation 1 in Python floats; only k = i is masked; mean over all 2N views."""
+    """Compute Algorithm 1 and equation 1 in Python floats; only k = i is masked; mean over all 2N views."""
     views, images = len(z), len(z) // 2
 
     def similarity(i: int, j: int) -> float:
@@ -142,7 +141,7 @@ def test_collapsed_projections_of_length_zero_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 5])
-def test_an_odd_number_of_rows_or_a_single_image_is_refused(rows: int) -> None:
+def test_an_odd_number_of_rows_or_a_single_image_is_an_error(rows: int) -> None:
     with pytest.raises(ValueError, match=rf"\({rows}, 4\)"):
         nt_xent(torch.ones(rows, 4), 0.1)
 
@@ -151,11 +150,11 @@ def test_an_odd_number_of_rows_or_a_single_image_is_refused(rows: int) -> None:
 
 
 def blockwise(z: Tensor, temperature: float, rows: int) -> Tensor:
-    return BlockwiseLoss.apply(F.normalize(z, dim=1), temperature, Pairs(), rows, Ranks())
+    return BlockwiseLoss.apply(F.normalize(z, dim=1), temperature, Pairs(), rows, ProcessGroup())
 
 
 def plain(z: Tensor, temperature: float) -> Tensor:
-    return plain_loss(F.normalize(z, dim=1), temperature, Pairs())
+    return full_matrix_loss(F.normalize(z, dim=1), temperature, Pairs())
 
 
 def loss_and_gradient(function: Callable[..., Tensor], z: Tensor, *arguments: float) -> tuple[Tensor, Tensor]:
@@ -181,7 +180,7 @@ def test_blocks_equal_nested_loops_of_algorithm_1(rows: int, temperature: float)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("temperature", [0.01, *TEMPERATURES])
 @pytest.mark.parametrize("images", [2, 7, 40])
-def test_blocks_equal_the_plain_form_in_loss_and_gradient(
+def test_blocks_equal_the_full_matrix_in_loss_and_gradient(
     images: int, temperature: float, dtype: torch.dtype, tolerance: float
 ) -> None:
     z = projections(images, 16).to(dtype)
@@ -195,8 +194,8 @@ def test_blocks_equal_the_plain_form_in_loss_and_gradient(
         assert (our_gradient - gradient).abs().max() <= bound / temperature
 
 
-def test_where_the_loss_is_nearly_zero_blocks_are_as_exact_as_the_plain_form() -> None:
-    """All images told apart at a low temperature: the loss is far below 1e-6, and never below 0."""
+def test_at_a_loss_near_zero_blocks_are_as_exact_as_the_full_matrix() -> None:
+    """All images are separated at a low temperature: the loss is far below 1e-6, and never below 0."""
     for seed in range(10):
         noise = torch.randn(80, 16, generator=torch.Generator().manual_seed(seed))
         z = noise[:40].repeat(2, 1) + 0.1 * noise
@@ -222,26 +221,26 @@ def test_gradient_of_a_multiple_of_the_loss_is_that_multiple() -> None:
 
 def test_blocks_without_gradient_give_the_loss_and_change_no_row() -> None:
     z = F.normalize(projections(5, 4), dim=1)
-    kept = z.clone()
-    loss = BlockwiseLoss.apply(z, 0.1, Pairs(), 3, Ranks())
-    assert not loss.requires_grad and torch.equal(z, kept)
-    torch.testing.assert_close(loss, plain_loss(z, 0.1, Pairs()))
+    original = z.clone()
+    loss = BlockwiseLoss.apply(z, 0.1, Pairs(), 3, ProcessGroup())
+    assert not loss.requires_grad and torch.equal(z, original)
+    torch.testing.assert_close(loss, full_matrix_loss(z, 0.1, Pairs()))
 
 
 @pytest.fixture
 def in_blocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """`in_blocks(k)`: from now on nt_xent holds k similarities at a time."""
-    return lambda similarities: monkeypatch.setattr(module, "AT_ONCE_CPU", similarities)
+    """Return a function that limits the loss to k similarities at a time."""
+    return lambda similarities: monkeypatch.setattr(module, "MAX_SIMILARITIES_CPU", similarities)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_the_switch_to_blocks_changes_neither_loss_nor_gradient(
     in_blocks: Callable[[int], None], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At (2N)^2 similarities all at once; with room for one less, in blocks, down to rows that have no room at all."""
+    """Up to a limit of (2N)^2 similarities the full matrix; one less uses blocks, down to single rows."""
     z = projections(9, 6).to(dtype)
     whole: list[int] = []
-    monkeypatch.setattr(module, "plain_loss", lambda *given: whole.append(1) or plain_loss(*given))
+    monkeypatch.setattr(module, "full_matrix_loss", lambda *given: whole.append(1) or full_matrix_loss(*given))
     in_blocks(18 * 18)
     loss, gradient = loss_and_gradient(nt_xent, z, 0.1)
     assert whole and gradient.dtype == dtype
@@ -257,7 +256,7 @@ def test_the_switch_to_blocks_changes_neither_loss_nor_gradient(
     assert not whole
 
 
-def test_blocks_hold_as_many_rows_as_there_is_room_for(
+def test_blocks_have_as_many_rows_as_the_limit_allows(
     in_blocks: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
@@ -280,7 +279,7 @@ def test_in_blocks_too_all_projections_equal_give_the_log_of_all_others(
 
 @pytest.mark.parametrize("zeros", [slice(0, 1), slice(3, 9), slice(0, 16)])
 def test_in_blocks_too_projections_of_length_zero_stay_finite(zeros: slice, in_blocks: Callable[[int], None]) -> None:
-    """One row, some of both views, all of them."""
+    """One row, several of both views, and all of them are zero."""
     z = projections(8, 4)
     z[zeros] = 0
     loss, gradient = loss_and_gradient(nt_xent, z, 0.1)
@@ -303,8 +302,8 @@ def test_in_blocks_too_half_precision_at_a_low_temperature_is_right(
     assert gradient.dtype == dtype and gradient.isfinite().all()
 
 
-def most_memory(function: Callable[..., Tensor], z: Tensor) -> int:
-    """Bytes that a loss and its gradient hold at most, beyond what was held before."""
+def measure_peak_memory(function: Callable[..., Tensor], z: Tensor) -> int:
+    """Measure the most bytes that a loss and its gradient allocate."""
     z = z.detach().requires_grad_()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         function(z, 0.1).backward()
@@ -317,29 +316,29 @@ def most_memory(function: Callable[..., Tensor], z: Tensor) -> int:
     return most
 
 
-def test_blocks_need_less_than_a_quarter_of_the_plain_forms_memory() -> None:
+def test_blocks_need_less_than_a_quarter_of_the_memory_of_the_full_matrix() -> None:
     """(2N)^2 similarities are 64 MiB here; a block is a quarter of them."""
     z = projections(2048, 4)
-    in_whole, in_parts = most_memory(plain, z), most_memory(nt_xent, z)
+    in_whole, in_parts = measure_peak_memory(plain, z), measure_peak_memory(nt_xent, z)
     assert in_whole >= 2 * 2**26  # the similarities and their gradient
     assert in_parts < in_whole / 4
 
 
 def test_memory_of_blocks_grows_with_n_and_not_with_its_square(in_blocks: Callable[[int], None]) -> None:
     in_blocks(2**16)
-    one, four = (most_memory(nt_xent, projections(images, 32)) for images in (512, 2048))
+    one, four = (measure_peak_memory(nt_xent, projections(images, 32)) for images in (512, 2048))
     assert four < 4.2 * one
-    assert most_memory(plain, projections(2048, 4)) > 10 * most_memory(plain, projections(512, 4))
+    assert measure_peak_memory(plain, projections(2048, 4)) > 10 * measure_peak_memory(plain, projections(512, 4))
 
 
 # --- Its kin ---
 
 GROUPS = (0, 1, 0, 2, 3, 1, 0)  # of 7 images
-KINDS: tuple[Loss, ...] = ("nt-xent", "dcl", "supcon")
+KINDS: tuple[LossName, ...] = ("nt-xent", "dcl", "supcon")
 
 
 def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: list[int]) -> float:
-    """The papers' equations in Python floats, the mean over all 2N views."""
+    """Compute the papers' equations in Python floats, mean over all 2N views."""
     views, images = len(z), len(z) // 2
 
     def s(i: int, j: int) -> float:
@@ -366,39 +365,41 @@ def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: li
     return total / views
 
 
-def whole_and_in_blocks(kind: Loss, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
-    pairs = Pairs.of(kind, groups, torch.device("cpu"))
+def full_and_in_blocks(kind: LossName, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
+    pairs = Pairs.from_groups(kind, groups, torch.device("cpu"))
     return (
-        lambda z, tau: plain_loss(F.normalize(z, dim=1), tau, pairs),
-        lambda z, tau: BlockwiseLoss.apply(F.normalize(z, dim=1), tau, pairs, rows, Ranks()),
+        lambda z, tau: full_matrix_loss(F.normalize(z, dim=1), tau, pairs),
+        lambda z, tau: BlockwiseLoss.apply(F.normalize(z, dim=1), tau, pairs, rows, ProcessGroup()),
     )
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
 @pytest.mark.parametrize("groups", [GROUPS, tuple(range(7)), (0,) * 7, (5, 5, 5, 5, 5, 5, -9)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kin_equal_nested_loops_of_their_papers(kind: Loss, groups: tuple[int, ...], temperature: float) -> None:
+def test_variants_equal_nested_loops_of_their_papers(
+    kind: LossName, groups: tuple[int, ...], temperature: float
+) -> None:
     z = projections(7, 5).double()
     expected = nested_loops(z.tolist(), temperature, kind, list(groups))
     for rows in ROWS:
-        for function in whole_and_in_blocks(kind, torch.tensor(groups), rows):
+        for function in full_and_in_blocks(kind, torch.tensor(groups), rows):
             assert function(z, temperature).item() == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
 @pytest.mark.parametrize("groups", [None, torch.tensor(GROUPS), torch.zeros(7, dtype=torch.int64)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_kin_have_the_gradient_of_finite_differences(kind: Loss, groups: Tensor | None) -> None:
+def test_variants_have_the_gradient_of_finite_differences(kind: LossName, groups: Tensor | None) -> None:
     if kind == "supcon" and groups is None:
         pytest.skip("supcon has groups")
     z = projections(7, 3).double().requires_grad_()
-    for function in whole_and_in_blocks(kind, groups, 4):
+    for function in full_and_in_blocks(kind, groups, 4):
         assert torch.autograd.gradcheck(lambda z: function(z, 0.3), (z,))  # noqa: B023 (called at once)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kin_in_blocks_equal_the_plain_form_in_single_precision(kind: Loss) -> None:
+def test_variants_in_blocks_equal_the_full_matrix(kind: LossName) -> None:
     z, groups = projections(40, 16), torch.arange(40) // 3
-    whole, blocks = whole_and_in_blocks(kind, groups, 13)
+    whole, blocks = full_and_in_blocks(kind, groups, 13)
     for temperature in (0.05, 0.5):
         loss, gradient = loss_and_gradient(whole, z, temperature)
         ours, our_gradient = loss_and_gradient(blocks, z, temperature)
@@ -413,23 +414,23 @@ def test_supcon_of_images_that_are_each_a_class_is_nt_xent() -> None:
         contrastive_loss(z, 0.2, "supcon")
 
 
-def test_where_all_images_are_one_group_there_is_nothing_to_learn() -> None:
-    for function in whole_and_in_blocks("nt-xent", torch.zeros(7, dtype=torch.int64), 4):
+def test_with_all_images_in_one_group_the_gradient_is_zero() -> None:
+    for function in full_and_in_blocks("nt-xent", torch.zeros(7, dtype=torch.int64), 4):
         loss, gradient = loss_and_gradient(function, projections(7, 5), 0.3)
         assert loss.abs() < 1e-6 and gradient.abs().max() < 1e-6
 
 
-class InThreads(Ranks):
-    """Processes as threads: they put their parts on one table, and wait for one another."""
+class InThreads(ProcessGroup):
+    """Process group of threads that exchange their rows through a shared list and wait at a barrier."""
 
     def __init__(self, rank: int, table: list[Tensor], barrier: threading.Barrier) -> None:
-        super().__init__(Place(rank, len(table)))
+        super().__init__(World(rank, len(table)))
         self.table, self.barrier = table, barrier
 
-    def gather(self, own: Tensor, total: int) -> Tensor:
-        part = self.part(total)
-        assert len(own) == part.stop - part.start
-        self.table[self.rank] = own
+    def all_gather(self, rows: Tensor, total: int) -> Tensor:
+        part = self.shard(total)
+        assert len(rows) == part.stop - part.start
+        self.table[self.rank] = rows
         self.barrier.wait()
         everyone = torch.cat(self.table)
         self.barrier.wait()
@@ -438,14 +439,14 @@ class InThreads(Ranks):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_shared_out_make_the_whole_loss_and_gradient_for_each(kind: Loss, count: int) -> None:
+def test_every_process_gets_the_whole_loss_and_gradient(kind: LossName, count: int) -> None:
     z, groups = projections(7, 4).double(), torch.tensor(GROUPS)
-    loss, gradient = loss_and_gradient(whole_and_in_blocks(kind, groups, 4)[0], z, 0.2)
+    loss, gradient = loss_and_gradient(full_and_in_blocks(kind, groups, 4)[0], z, 0.2)
     table, barrier = [z] * count, threading.Barrier(count, timeout=30)
 
     def one(rank: int) -> tuple[Tensor, Tensor]:
-        ranks = InThreads(rank, table, barrier)
-        return loss_and_gradient(lambda z: contrastive_loss(z, 0.2, kind, groups, ranks), z)
+        process_group = InThreads(rank, table, barrier)
+        return loss_and_gradient(lambda z: contrastive_loss(z, 0.2, kind, groups, process_group), z)
 
     with ThreadPoolExecutor(count) as pool:
         for ours, our_gradient in pool.map(one, range(count)):

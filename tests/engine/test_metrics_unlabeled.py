@@ -1,4 +1,4 @@
-"""Alignment, uniformity, effective rank and the finding of views, against loops and closed forms."""
+"""Alignment, uniformity, effective rank and view retrieval accuracy, against loops and closed forms."""
 
 import math
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from simclr_cli.engine.metrics import (
     alignment,
     effective_rank,
-    found_other_view,
-    normalized,
-    similarities,
+    mean_similarities,
+    normalize_views,
     uniformity,
+    view_retrieval_accuracy,
 )
 
 
@@ -39,13 +39,13 @@ def test_alignment_and_uniformity_are_those_of_the_paper_in_loops() -> None:
 def test_similarities_in_loops() -> None:
     z_a, z_b = views()
     cosines = [[float(a @ b) for b in z_b] for a in z_a]
-    positive, negative = similarities(z_a, z_b)
+    positive, negative = mean_similarities(z_a, z_b)
     assert positive == pytest.approx(sum(cosines[i][i] for i in range(12)) / 12, rel=1e-5)
     others = [cosines[i][j] for i in range(12) for j in range(12) if i != j]
     assert negative == pytest.approx(sum(others) / len(others), rel=1e-4)
 
 
-def test_other_views_are_found_as_loops_find_them() -> None:
+def test_view_retrieval_in_loops() -> None:
     h_a, h_b = views(noise=1.5)
     every = [*h_a, *h_b]
     hits = 0
@@ -53,16 +53,16 @@ def test_other_views_are_found_as_loops_find_them() -> None:
         nearest = max((j for j in range(24) if j != i), key=lambda j: float(view @ every[j]))
         hits += nearest == (i + 12) % 24
     assert 0 < hits < 24
-    assert found_other_view(h_a, h_b) == pytest.approx(100 * hits / 24)
+    assert view_retrieval_accuracy(h_a, h_b) == pytest.approx(100 * hits / 24)
 
 
-def test_equal_views_are_all_found_and_lie_on_one_another() -> None:
+def test_equal_views_are_all_retrieved_and_aligned() -> None:
     z, _ = views()
-    assert alignment(z, z) == 0 and found_other_view(z, z) == 100
-    assert similarities(z, z)[0] == pytest.approx(1, rel=1e-6)
+    assert alignment(z, z) == 0 and view_retrieval_accuracy(z, z) == 100
+    assert mean_similarities(z, z)[0] == pytest.approx(1, rel=1e-6)
 
 
-def test_one_place_for_all_images_is_the_worst_uniformity_and_rank_one() -> None:
+def test_equal_projections_have_the_worst_uniformity_and_rank_one() -> None:
     z = F.normalize(torch.ones(6, 4), dim=1)
     assert uniformity(z) == pytest.approx(0, abs=1e-6)
     assert effective_rank(z) == pytest.approx(1, abs=1e-4)
@@ -87,7 +87,7 @@ def test_effective_rank_of_known_singular_values() -> None:
     assert effective_rank(torch.diag(values)) == pytest.approx(math.exp(entropy), rel=1e-12)
 
 
-def test_halves_are_of_length_one_in_float32() -> None:
-    first, second = normalized(torch.randn(8, 3).to(torch.bfloat16))
+def test_normalized_views_have_length_one_in_float32() -> None:
+    first, second = normalize_views(torch.randn(8, 3).to(torch.bfloat16))
     assert first.dtype == torch.float32 and first.shape == second.shape == (4, 3)
     torch.testing.assert_close(torch.cat([first, second]).norm(dim=1), torch.ones(8))

@@ -1,4 +1,4 @@
-"""All pairs above a threshold: those that a product of all rows by all rows has, whatever the rows are like."""
+"""All pairs above a threshold against the product of all rows, for rows of several kinds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine import nearest as search
-from simclr_cli.engine.nearest import _outlines, pairs_above
+from simclr_cli.engine.nearest import _compute_outlines, find_similar_pairs
 
 
 def unit(rows: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -19,7 +19,7 @@ def rows_of(kind: str, count: int = 200, width: int = 120) -> NDArray[np.float32
     noise = rng.standard_normal((count, width))
     if kind == "clusters":  # a few directions hold most of the length, and all rows lean to one side, as after a ReLU
         noise = np.abs(rng.standard_normal((9, width))[rng.integers(0, 9, count)]) + 0.2 * noise
-    elif kind == "near copies":
+    elif kind == "near-duplicates":
         noise[120:] = noise[:80] + 0.2 * noise[120:]
     elif kind == "all equal":
         noise[:] = noise[0]
@@ -30,19 +30,19 @@ def rows_of(kind: str, count: int = 200, width: int = 120) -> NDArray[np.float32
 
 @pytest.fixture(params=["outlines", "whole"])
 def small_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several blocks of few rows, compared by outlines of a few dimensions or of all."""
-    monkeypatch.setattr(search, "PAIRED", 48)
-    monkeypatch.setattr(search, "OUTLINED", 20 if request.param == "outlines" else 60)
+    """Set blocks of few rows, with outlines of a few dimensions or of all."""
+    monkeypatch.setattr(search, "PAIR_BLOCK_ROWS", 48)
+    monkeypatch.setattr(search, "OUTLINE_DIMENSIONS", 20 if request.param == "outlines" else 60)
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("kind", ["noise", "clusters", "near copies", "all equal", "axes"])
+@pytest.mark.parametrize("kind", ["noise", "clusters", "near-duplicates", "all equal", "axes"])
 @pytest.mark.parametrize("threshold", [-1.0, 0.8, 0.95])
 def test_pairs_are_those_of_all_products(kind: str, threshold: float) -> None:
     rows = rows_of(kind)
     products = rows.astype(np.float64) @ rows.T.astype(np.float64)
     found = np.full(products.shape, np.nan)
-    for i, j, similarity in pairs_above(rows, threshold):
+    for i, j, similarity in find_similar_pairs(rows, threshold):
         assert (i < j).all() and (similarity >= threshold).all() and np.isnan(found[i, j]).all()
         found[i, j] = similarity
     there = ~np.isnan(found)
@@ -52,13 +52,13 @@ def test_pairs_are_those_of_all_products(kind: str, threshold: float) -> None:
 
 
 @pytest.mark.usefixtures("small_blocks")
-@pytest.mark.parametrize("kind", ["noise", "clusters", "near copies", "all equal", "axes"])
-def test_an_outline_never_says_less_than_the_rows(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["noise", "clusters", "near-duplicates", "all equal", "axes"])
+def test_a_product_of_outlines_is_never_less_than_that_of_the_rows(kind: str) -> None:
     rows = rows_of(kind)
-    outlines = _outlines(rows).double().numpy()
+    outlines = _compute_outlines(rows).double().numpy()
     assert ((rows.astype(np.float64) @ rows.T.astype(np.float64)) - outlines @ outlines.T).max() < search.ROUNDING / 2
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_no_pair_of_no_rows(count: int) -> None:
-    assert list(pairs_above(np.ones((count, 1), np.float32), -1)) == []
+    assert list(find_similar_pairs(np.ones((count, 1), np.float32), -1)) == []

@@ -1,4 +1,4 @@
-"""The rate of every step, the two parameter groups, and LARS against the formula written out."""
+"""The rate of every step, the two parameter groups, and optimizers against their formulas."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from simclr_cli.engine.encoder import create_encoder, scratch_spec
+from simclr_cli.engine.encoder import create_encoder, create_scratch_spec
 from simclr_cli.engine.optim import (
     LearningRateRule,
     OptimizerName,
@@ -60,7 +60,7 @@ def test_the_rate_is_zero_past_the_end() -> None:
 
 
 def small_model() -> SimCLR:
-    encoder = create_encoder(scratch_spec("test_resnet", 32))
+    encoder = create_encoder(create_scratch_spec("test_resnet", 32))
     return SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=16))
 
 
@@ -73,8 +73,8 @@ def test_every_trained_parameter_is_in_exactly_one_group_and_frozen_ones_in_none
     assert id(model.head.layers[-1].bias) not in grouped
 
 
-def test_norms_and_biases_are_out_of_decay_and_adaptation() -> None:
-    """By kind of module, which is how a person would say it; the code goes by dimensions."""
+def test_norms_and_biases_are_excluded_from_decay_and_adaptation() -> None:
+    """Here by the type of module; the code goes by dimensions."""
     model = small_model()
     optimizer = create_optimizer(model, "lars", weight_decay=1e-4)
     adapted, plain = optimizer.param_groups
@@ -88,7 +88,7 @@ def test_norms_and_biases_are_out_of_decay_and_adaptation() -> None:
 
 
 class Weights(nn.Module):
-    """A weight that LARS adapts, and a gain that it does not."""
+    """Model of a weight that LARS adapts and a gain that it does not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def descend(model: Weights, decay: float, rates: list[float], name: OptimizerNam
 
 
 def paper_lars(w: NDArray[np.float64], decay: float, rates: list[float]) -> NDArray[np.float64]:
-    """The paper's code: g = g + decay w; trust = eta |w| / |g|; v = m v + lr trust g; w = w - v."""
+    """Run the paper's code: g = g + decay w; trust = eta |w| / |g|; v = m v + lr trust g; w = w - v."""
     v = np.zeros_like(w)
     for g, rate in zip(gradients(w.shape, len(rates)), rates, strict=True):
         g = g + decay * w
@@ -177,7 +177,7 @@ def test_sgd_is_classic_momentum_without_nesterov() -> None:
 
 
 def test_adamw_is_the_papers_with_torchs_defaults() -> None:
-    """Loshchilov and Hutter, algorithm 2: the decay is no part of the gradient."""
+    """Loshchilov and Hutter, algorithm 2: the decay is not part of the gradient."""
     model, rates = Weights(), [0.1, 0.05, 0.2, 0.01]
     w = model.weight.detach().double().numpy()
     m, v = np.zeros((4, 3)), np.zeros((4, 3))
@@ -190,7 +190,7 @@ def test_adamw_is_the_papers_with_torchs_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
-def test_parameters_on_a_device_without_fused_kernels_are_no_error(name: OptimizerName) -> None:
+def test_a_device_without_fused_kernels_is_supported(name: OptimizerName) -> None:
     with torch.device("meta"):
         model = nn.Linear(3, 2)
     optimizer = create_optimizer(model, name, weight_decay=0.0)

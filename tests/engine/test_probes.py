@@ -1,4 +1,4 @@
-"""kNN against nested loops and scikit-learn; the linear probe against what defines it."""
+"""kNN against loops and scikit-learn; the linear probe against its objective and scikit-learn."""
 
 import math
 import warnings
@@ -14,13 +14,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from simclr_cli.engine import probes
-from simclr_cli.engine.probes import L2_VALUES, fit_logistic, fit_probe, knn_votes, regression
+from simclr_cli.engine.probes import L2_VALUES, create_regression, fit_logistic, fit_probe, knn_votes
 
 CLASSES = 3
 
 
 def clusters(count: int, spread: float, seed: int = 0, dimensions: int = 6) -> tuple[Tensor, Tensor]:
-    """(N, D) rows around a center for each class, and their classes."""
+    """Draw (N, D) rows around a center for each class, and their classes."""
     centers = 2 * torch.randn(CLASSES, dimensions, generator=torch.Generator().manual_seed(99))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
@@ -28,7 +28,7 @@ def clusters(count: int, spread: float, seed: int = 0, dimensions: int = 6) -> t
 
 
 def loops_knn(train: Tensor, labels: Tensor, test: Tensor, k: int, temperature: float) -> list[int]:
-    """Wu et al. 2018, section 3.4, in Python floats."""
+    """Predict by Wu et al. 2018, section 3.4, in Python floats."""
 
     def cosine(a: list[float], b: list[float]) -> float:
         dot = sum(p * q for p, q in zip(a, b, strict=True))
@@ -54,7 +54,7 @@ def linear_predict(
     train: Tensor, labels: Tensor, test: Tensor, *, validation: Tensor, classes: int
 ) -> tuple[Tensor, float]:
     probe = fit_probe(train, labels, validation=validation, classes=classes)
-    return probe.scores(test).argmax(dim=1), probe.l2
+    return probe.compute_logits(test).argmax(dim=1), probe.l2
 
 
 @pytest.mark.parametrize("temperature", [0.07, 0.5])
@@ -103,7 +103,7 @@ def test_test_rows_in_chunks_are_predicted_as_at_once(monkeypatch: pytest.Monkey
     train, labels = clusters(40, 3.0)
     test, _ = clusters(25, 3.0, seed=1)
     (at_once,) = knn_predict(train, labels, test, neighbors=(7,), temperature=0.07, classes=CLASSES)
-    monkeypatch.setattr(probes, "CHUNK", 8)
+    monkeypatch.setattr(probes, "CHUNK_ROWS", 8)
     (in_chunks,) = knn_predict(train, labels, test, neighbors=(7,), temperature=0.07, classes=CLASSES)
     assert torch.equal(at_once, in_chunks)
 
@@ -121,14 +121,14 @@ def objective(weights: Tensor, x: Tensor, labels: Tensor, l2: float) -> Tensor:
 
 @pytest.mark.parametrize("l2", [100.0, 1.0, 0.01])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_fit_is_where_the_objective_is_least(l2: float, classes: int) -> None:
-    """The sum of cross entropies and the penalty, of every class's weights but not of the intercept.
+def test_the_fit_minimizes_the_objective(l2: float, classes: int) -> None:
+    """The sum of cross entropies, and the penalty of the weights but not of the intercept.
 
     Of two classes too, which scikit-learn by itself fits by another penalty.
     """
     x, labels = clusters(90, 2.5)
     x, labels = x + 0.5, labels % classes  # so that the intercept matters
-    found = fit_logistic(regression(1000), x, labels, l2=l2, classes=classes).double()
+    found = fit_logistic(create_regression(1000), x, labels, l2=l2, classes=classes).double()
     best = found.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([best], max_iter=1000, tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
@@ -146,21 +146,21 @@ def test_the_fit_is_where_the_objective_is_least(l2: float, classes: int) -> Non
 
 def test_a_fit_does_not_depend_on_the_one_before() -> None:
     x, labels = clusters(60, 2.5)
-    model = regression(1000)
+    model = create_regression(1000)
     fit_logistic(model, x, labels, l2=0.01, classes=CLASSES)
     again = fit_logistic(model, x, labels, l2=1.0, classes=CLASSES)
-    anew = fit_logistic(regression(1000), x, labels, l2=1.0, classes=CLASSES)
+    anew = fit_logistic(create_regression(1000), x, labels, l2=1.0, classes=CLASSES)
     torch.testing.assert_close(again[:, :-1], anew[:, :-1], atol=2e-3, rtol=0)
 
 
-def test_classes_without_rows_are_not_told_and_change_nothing() -> None:
+def test_classes_without_rows_are_not_predicted_and_change_nothing() -> None:
     x, labels = clusters(90, 2.5)
     labels = labels * 2  # 0, 2 and 4 of six
-    few = fit_probe(x, labels // 2, classes=CLASSES, l2=1.0).scores(x).softmax(1)
-    many = fit_probe(x, labels, classes=6, l2=1.0).scores(x).softmax(1)
+    few = fit_probe(x, labels // 2, classes=CLASSES, l2=1.0).compute_logits(x).softmax(1)
+    many = fit_probe(x, labels, classes=6, l2=1.0).compute_logits(x).softmax(1)
     torch.testing.assert_close(many[:, ::2], few, atol=2e-3, rtol=0)
     assert float(many[:, 1::2].max()) < 2e-3
-    assert fit_probe(x, torch.zeros(90, dtype=torch.int64), classes=1, l2=1.0).scores(x).shape == (90, 1)
+    assert fit_probe(x, torch.zeros(90, dtype=torch.int64), classes=1, l2=1.0).compute_logits(x).shape == (90, 1)
 
 
 def test_the_45_l2_values_are_log_spaced_from_1e_6_to_1e5() -> None:
@@ -168,7 +168,7 @@ def test_the_45_l2_values_are_log_spaced_from_1e_6_to_1e5() -> None:
     np.testing.assert_allclose(L2_VALUES, np.logspace(-6, 5, 45), rtol=1e-9)
 
 
-def test_separable_classes_are_all_told_apart() -> None:
+def test_separable_classes_are_all_predicted() -> None:
     train, labels = clusters(60, 0.1)
     test, truth = clusters(45, 0.1, seed=1)
     predicted, l2 = linear_predict(train, labels, test, validation=torch.arange(60) % 5 == 0, classes=CLASSES)
@@ -176,8 +176,8 @@ def test_separable_classes_are_all_told_apart() -> None:
 
 
 @pytest.mark.parametrize("counts", [(45, 5), (100, 20, 20)])
-def test_a_rare_class_that_is_separable_is_told_apart(counts: tuple[int, ...]) -> None:
-    """The strongest l2 values all give the most frequent class: equal scores must not end the search."""
+def test_a_rare_class_that_is_separable_is_predicted(counts: tuple[int, ...]) -> None:
+    """The strongest l2 values all predict the most frequent class: equal accuracies must not end the search."""
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     generator = torch.Generator().manual_seed(0)
     train = 3 * torch.eye(8)[labels] + 0.1 * torch.randn(len(labels), 8, generator=generator)
@@ -226,7 +226,7 @@ def test_the_scale_and_offset_of_a_column_do_not_matter_nor_does_a_constant_one(
 
 def test_probing_changes_neither_h_nor_labels() -> None:
     train, labels = clusters(30, 1.0)
-    kept, kept_labels = train.clone(), labels.clone()
+    original, original_labels = train.clone(), labels.clone()
     linear_predict(train, labels, train, validation=torch.arange(30) % 5 == 0, classes=CLASSES)
     knn_predict(train, labels, train, neighbors=(3,), temperature=0.07, classes=CLASSES)
-    assert torch.equal(train, kept) and torch.equal(labels, kept_labels)
+    assert torch.equal(train, original) and torch.equal(labels, original_labels)

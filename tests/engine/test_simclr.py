@@ -1,10 +1,10 @@
-"""The projection head is that of the paper's code, and SimCLR is f, then g, in one pass."""
+"""The projection head of the paper's code, and SimCLR as f, then g, in one pass."""
 
 import pytest
 import torch
 from torch import nn
 
-from simclr_cli.engine.encoder import create_encoder, scratch_spec
+from simclr_cli.engine.encoder import create_encoder, create_scratch_spec
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 
 HIDDEN = [nn.Linear, nn.BatchNorm1d, nn.ReLU]
@@ -37,15 +37,15 @@ def test_training_leaves_the_shift_of_the_last_norm_at_zero() -> None:
     assert not head.layers[-1].bias.any()
 
 
-def test_projections_are_centred_and_take_both_signs() -> None:
-    """Batch norm without shift ends the head: a ReLU after it would leave no negative number, a shift a mean."""
+def test_projections_are_centered_and_have_both_signs() -> None:
+    """The head ends with batch norm without shift: a ReLU would remove negative numbers, a shift the center."""
     z = ProjectionHead(16, layers=2, dimensions=6)(torch.randn(64, 16, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(z.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     assert (z < 0).any(0).all() and (z > 0).any(0).all()
 
 
 def test_h_comes_from_the_encoder_and_z_from_h() -> None:
-    encoder = create_encoder(scratch_spec("test_resnet", 32)).eval()
+    encoder = create_encoder(create_scratch_spec("test_resnet", 32)).eval()
     model = SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=12)).eval()
     x = torch.rand(3, 3, 32, 32)
     h, z = model(x)

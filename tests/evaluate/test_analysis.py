@@ -5,41 +5,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simclr_cli.engine.probes import fit_probe, suspects
-from simclr_cli.evaluate.analysis import FOLDS, out_of_fold
-from simclr_cli.images.labels import folds_of
+from simclr_cli.engine.probes import find_label_errors, fit_probe
+from simclr_cli.evaluate.analysis import FOLDS, predict_out_of_fold
+from simclr_cli.images.labels import assign_folds
 
 
-def rows(count: int, apart: float, seed: int) -> tuple[Tensor, Tensor]:
+def draw_rows(count: int, apart: float, seed: int) -> tuple[Tensor, Tensor]:
     labels = torch.arange(count) % 3
     drawn = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
     return drawn + apart * torch.eye(8)[labels], labels
 
 
 def test_planted_wrong_labels_come_first() -> None:
-    h, labels = rows(150, 3, 0)
+    h, labels = draw_rows(150, 3, 0)
     wrong = torch.tensor([3, 40, 77, 120, 149])
     labels[wrong] = (labels[wrong] + 1) % 3
-    found = suspects(out_of_fold(h, labels, 1.0, 3, 0), labels)
+    found = find_label_errors(predict_out_of_fold(h, labels, 1.0, 3, 0), labels)
     assert set(wrong.tolist()) <= set(found[:8].tolist())
     assert len(found) < 25
 
 
 def test_probabilities_of_a_fold_are_those_of_a_probe_that_did_not_see_it() -> None:
-    h, labels = rows(31, 1, 1)
-    found = out_of_fold(h, labels, 1.0, 3, 7)
-    folds = torch.from_numpy(folds_of(labels.numpy(), FOLDS, 7))
+    h, labels = draw_rows(31, 1, 1)
+    probabilities = predict_out_of_fold(h, labels, 1.0, 3, 7)
+    folds = torch.from_numpy(assign_folds(labels.numpy(), FOLDS, 7))
     for fold in range(FOLDS):
-        seen = folds != fold
-        probe = fit_probe(h[seen], labels[seen], l2=1.0, classes=3)
-        torch.testing.assert_close(found[~seen], probe.scores(h[~seen]).softmax(1))
+        fitted = folds != fold
+        probe = fit_probe(h[fitted], labels[fitted], l2=1.0, classes=3)
+        torch.testing.assert_close(probabilities[~fitted], probe.compute_logits(h[~fitted]).softmax(1))
 
 
-def test_a_class_of_one_row_and_less_rows_than_folds_have_probabilities_too() -> None:
-    h, labels = rows(13, 1, 2)
+def test_a_class_of_one_row_and_fewer_rows_than_folds_have_probabilities_too() -> None:
+    h, labels = draw_rows(13, 1, 2)
     labels[labels == 2] = 1
     labels[0] = 2
-    for some in (slice(None), slice(0, 3)):
-        found = out_of_fold(h[some], labels[some], 1.0, 3, 0)
-        torch.testing.assert_close(found.sum(1), torch.ones(len(found)))
-    assert found.isfinite().all()
+    for part in (slice(None), slice(0, 3)):
+        probabilities = predict_out_of_fold(h[part], labels[part], 1.0, 3, 0)
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
+    assert probabilities.isfinite().all()

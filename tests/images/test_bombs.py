@@ -1,4 +1,4 @@
-"""Small files that claim much, or hold much of what no one looks at: skipped or read, but never at a great cost."""
+"""Small files that claim much or hold much metadata: skipped or decoded, but never at a high cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from simclr_cli.core import hardware as machine
 from simclr_cli.images import decode as module
-from simclr_cli.images.decode import BYTES_A_PIXEL, UnusableImage, most_pixels, read_header, squashed
+from simclr_cli.images.decode import BYTES_PER_PIXEL, UnusableImage, compute_max_pixels, decode_squashed, read_header
 
 MANY = 30_000
 GIF_COMMENT = b"!\xfe" + (b"\xff" + b"a" * 255) * 10_000 + b"\0"
@@ -38,7 +38,7 @@ def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def deflated(megabytes: int) -> bytes:
-    """So much of nothing; but for the checksum at its end."""
+    """Compress so many megabytes of zeros, with a wrong checksum."""
     packer = zlib.compressobj(9)
     head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -99,11 +99,11 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "PPM of comments": lambda: b"P6 #" + b"a" * 1_000_000 + b"\n" + b"#b\n" * 10_000 + b"2 2 255\n" + bytes(12),
 }  # fmt: skip
 
-# Each file in turn: seconds, memory that it took, and what came of it.
+# Prints for each file: seconds, memory, and the results.
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from simclr_cli.images.decode import UnusableImage, read_header, squashed
+from simclr_cli.images.decode import UnusableImage, read_header, decode_squashed
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
@@ -111,7 +111,7 @@ def peak():
 for path in sys.argv[1:]:
     Path("/proc/self/clear_refs").write_text("5")
     before, began, told = peak(), time.process_time(), []
-    for function in (read_header, lambda path: squashed(path, 8)):
+    for function in (read_header, lambda path: decode_squashed(path, 8)):
         try:
             told.append(str(function(Path(path)) is not None))
         except UnusableImage as unusable:
@@ -135,7 +135,7 @@ def test_no_small_file_takes_long_or_much_memory(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 def test_a_pixel_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> None:
-    """The dearest of all kinds of files, each at 1 megapixel."""
+    """The kinds of files that need most memory, each at 1 megapixel."""
     side = 1_000
     grayscale = np.arange(side * side, dtype=np.uint32).reshape(side, side)
     rgba = Image.fromarray(np.dstack([grayscale, grayscale >> 8, grayscale >> 4, grayscale >> 2]).astype(np.uint8))
@@ -156,41 +156,42 @@ def test_a_pixel_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> N
     for name, line in zip(kinds, done.stdout.splitlines(), strict=True):
         _, memory, told = json.loads(line)
         assert told == ["True", "True"]
-        assert memory < 1.1 * BYTES_A_PIXEL * side**2, (name, memory / side**2)
+        assert memory < 1.1 * BYTES_PER_PIXEL * side**2, (name, memory / side**2)
 
 
 @pytest.mark.parametrize(
     ("memory", "pixels"),
     [(2**30, 2**24), (2**33, 2**27), (2**40, 178_956_970)],
 )
-def test_what_is_a_bomb_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch, memory: int, pixels: int) -> None:
-    monkeypatch.setattr(module, "whole_memory", lambda: memory)
-    assert most_pixels() == pixels
+def test_pixel_limit_follows_from_the_memory(monkeypatch: pytest.MonkeyPatch, memory: int, pixels: int) -> None:
+    monkeypatch.setattr(module, "get_total_memory", lambda: memory)
+    assert compute_max_pixels() == pixels
 
 
 def test_pillow_has_the_same_limit() -> None:
-    assert Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS == module.MAX_PIXELS == most_pixels()
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert 2 * Image.MAX_IMAGE_PIXELS == module.MAX_PIXELS == compute_max_pixels()
 
 
 def test_memory_is_that_of_the_machine_or_of_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CGROUPS", ())
-    assert machine.whole_memory() >= machine._available()
+    monkeypatch.setattr(machine, "CGROUP_MEMORY_FILES", ())
+    assert machine.get_total_memory() >= machine._get_available_ram()
     (tmp_path / "max").write_text("12345678\n")
     (tmp_path / "none").write_text("max\n")
     monkeypatch.setattr(
-        machine, "CGROUPS", ((str(tmp_path / "none"), ""), (str(tmp_path / "max"), ""), ("/nowhere", ""))
+        machine, "CGROUP_MEMORY_FILES", ((str(tmp_path / "none"), ""), (str(tmp_path / "max"), ""), ("/nowhere", ""))
     )
-    assert machine.whole_memory() == 12_345_678
+    assert machine.get_total_memory() == 12_345_678
 
 
 @pytest.mark.xdist_group("clock")
-def test_a_frame_that_is_larger_than_its_image_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_frame_that_is_larger_than_its_image_is_skipped_at_once(tmp_path: Path) -> None:
     """The screen is small, a later part claims to be huge: Pillow's own check, with our limit."""
     gif = saved("GIF")
     place = gif.index(b",", 13)
     (tmp_path / "a.gif").write_bytes(gif[: place + 5] + struct.pack("<HH", 65_000, 65_000) + gif[place + 9 :])
     began = time.perf_counter()
-    for function in (read_header, lambda path: squashed(path, 8)):
+    for function in (read_header, lambda path: decode_squashed(path, 8)):
         with pytest.raises(UnusableImage, match="pixels"):
             function(tmp_path / "a.gif")
     assert time.perf_counter() - began < 5

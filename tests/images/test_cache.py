@@ -1,6 +1,6 @@
-"""Decoded once: the cache holds what `squashed` gives, costs only what is new, and is never trusted when it may not.
+"""Decoded once: the cache holds what `decode_squashed` returns, decodes only what is new, and is not trusted in doubt.
 
-What a folder of stored pixels may and may not be is in test_pixels.py; here it is one with images behind it.
+A folder of stored pixels is tested in test_pixel_store.py; here it has images behind it.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,12 @@ from simclr_cli.core.errors import InputError, Interrupted, MachineError, Termin
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.images import cache
 from simclr_cli.images import pixel_store as pixels
-from simclr_cli.images.cache import DecodedImages, decode_once, lack_of_room, stored_side
-from simclr_cli.images.cache_location import cache_of, cache_root
+from simclr_cli.images.cache import DecodedImages, decode_images, describe_cache_shortage, stored_side
+from simclr_cli.images.cache_location import cache_root, locate_cache
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.decode import squashed
+from simclr_cli.images.decode import decode_squashed
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.threads import attempt
+from simclr_cli.images.threads import catch_unusable
 
 SIZE = 8  # trained on; stored at 12
 ROW = 3 * 12 * 12
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Decoding:
-    """Stands in for `squashed`, and remembers which images it was asked for."""
+    """A stand-in for `decode_squashed` that remembers which images it was asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,10 +62,10 @@ class Decoding:
 
     def __call__(self, path: Path, side: int) -> NDArray[np.uint8]:
         self.names.append(path.relative_to(self.folder).as_posix())
-        return squashed(path, side)
+        return decode_squashed(path, side)
 
     def since(self) -> list[str]:
-        """What was decoded since it was asked last."""
+        """Return what was decoded since the last call."""
         names, self.names = sorted(self.names), []
         return names
 
@@ -73,12 +73,16 @@ class Decoding:
 @pytest.fixture
 def decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Decoding:
     found = Decoding(folder)
-    monkeypatch.setattr(cache, "apart_many", lambda *_: lambda calls: [attempt(found, *call) for call in calls])
+
+    def decode(calls: Iterable[tuple[Path, int]]) -> list[Any]:
+        return [catch_unusable(found, *call) for call in calls]
+
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: decode)
     return found
 
 
 def damage(path: Path) -> None:
-    """Its header is whole, its pixels are not."""
+    """Truncate the pixels of a file, not its header."""
     path.write_bytes(path.read_bytes()[:-300])
 
 
@@ -89,10 +93,10 @@ def nothing(*_: int) -> None:
 def opened(
     folder: Path, size: int = SIZE, progress: Callable[[int, int], None] = nothing, rows: int | None = None
 ) -> DecodedImages:
-    """With room for so many images; None: as much as is thought right."""
+    """Open the cache with room for so many images; None: with the default room."""
     side = stored_side(take_census(folder), size)
     budget = None if rows is None else rows * 3 * side * side
-    return decode_once(take_census(folder), size, workers=2, progress=progress, budget=budget)
+    return decode_images(take_census(folder), size, workers=2, progress=progress, budget=budget)
 
 
 def all_of(decoded: DecodedImages) -> NDArray[np.uint8]:
@@ -100,8 +104,9 @@ def all_of(decoded: DecodedImages) -> NDArray[np.uint8]:
 
 
 def assert_right(decoded: DecodedImages, folder: Path, side: int = 12) -> None:
-    """Row by row what one decode more would give, however many are asked for at once and in whatever order."""
-    expected = np.stack([squashed(folder / image.name, side).transpose(2, 0, 1) for image in decoded.census.images])
+    """Assert that rows are what decoding again returns, for any number of them in any order."""
+    paths = [folder / image.name for image in decoded.census.images]
+    expected = np.stack([decode_squashed(path, side).transpose(2, 0, 1) for path in paths])
     found = all_of(decoded)
     assert (found.shape, found.dtype) == ((len(decoded), 3, side, side), np.uint8)
     assert (found == expected).all()
@@ -118,7 +123,7 @@ def never(*_: Any) -> Any:
 
 
 def pixels_folder(folder: Path, side: int = 12) -> Path:
-    return cache_of(folder) / str(side)
+    return locate_cache(folder) / str(side)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -129,8 +134,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def tree_digest(folder: Path) -> str:
-    """Over names, contents, rights and times, the folders' included."""
+def tree_checksum(folder: Path) -> str:
+    """Return the checksum of names, contents, permissions and times, the folders' included."""
     checksum = hashlib.sha256()
     for path in sorted([folder, *folder.rglob("*")]):
         status = path.stat()
@@ -153,18 +158,18 @@ STOP = Interrupted("Stopped.", "Go on.")
 # Decoded once
 
 
-def test_pixels_are_those_of_squashed(folder: Path) -> None:
+def test_pixels_are_those_of_decode_squashed(folder: Path) -> None:
     seen: list[tuple[int, int]] = []
     decoded = opened(folder, progress=lambda done, total: seen.append((done, total)))
     assert_right(decoded, folder)
     assert seen == [(i, 5) for i in range(1, 6)]
-    assert decoded.stored == 5
+    assert decoded.stored_count == 5
     assert not any(file.flags.writeable for file in decoded.maps)
 
 
 def test_second_call_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(folder)
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
     second = opened(folder, progress=never)
     assert (all_of(second) == all_of(first)).all() and second.census == first.census
 
@@ -174,7 +179,7 @@ def test_second_call_decodes_nothing_of_what_is_known_but_has_no_room(folder: Pa
     assert decoding.since() == NAMES
     second = opened(folder, progress=never, rows=2)
     assert decoding.since() == []
-    assert second.stored == 2
+    assert second.stored_count == 2
     all_of(second)
     assert decoding.since() == NAMES[2:]  # and these at each reading
     assert_right(second, folder)
@@ -199,7 +204,7 @@ def test_stored_side_is_half_as_much_again_but_no_more_than_there_is(size: int, 
 def test_another_size_is_another_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder, 8)
     assert_right(opened(folder, 10), folder, side=15)
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
     assert len(opened(folder, 8)) == len(opened(folder, 10)) == 5
 
 
@@ -213,10 +218,10 @@ def test_another_folder_of_the_same_names_is_another_cache(folder: Path, tmp_pat
 
 def test_nothing_in_the_folder_of_images_is_changed(folder: Path) -> None:
     (folder / "notes.txt").write_text("mine")
-    before = tree_digest(folder)
+    before = tree_checksum(folder)
     all_of(opened(folder, rows=2))
     all_of(opened(folder))
-    assert tree_digest(folder) == before
+    assert tree_checksum(folder) == before
 
 
 # Images that come, change and go
@@ -277,7 +282,7 @@ def test_removed_image_costs_nothing_and_neither_does_its_return(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(folder)
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
     (folder / "0/2.png").rename(tmp_path / "away.png")
     fewer = opened(folder, progress=never)
     assert [image.name for image in fewer.census.images] == [*NAMES[:1], *NAMES[2:]]
@@ -304,7 +309,7 @@ def test_images_that_trade_names_trade_pixels(folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_any_history_of_a_folder_gives_its_pixels(folder: Path, decoding: Decoding, seed: int) -> None:
-    """Whatever the room and whatever came and went, nothing that is stored is decoded again."""
+    """Nothing that is stored is decoded again, whatever the room and whatever came and went."""
     random = np.random.default_rng(seed)
     names = [f"{i % 3}/{i}.png" for i in range(8)]
     stored: set[tuple[str, int]] = set()
@@ -328,7 +333,7 @@ def test_any_history_of_a_folder_gives_its_pixels(folder: Path, decoding: Decodi
 # Images that cannot be decoded
 
 
-def test_image_that_cannot_be_decoded_is_left_out_and_remembered(folder: Path, decoding: Decoding) -> None:
+def test_image_that_cannot_be_decoded_is_skipped_and_remembered(folder: Path, decoding: Decoding) -> None:
     for name in ("0/1.jpg", "0/3.jpg"):
         draw(folder / name, 5)
     damage(folder / "0/1.jpg")
@@ -345,7 +350,7 @@ def test_image_that_cannot_be_decoded_is_left_out_and_remembered(folder: Path, d
     assert decoding.since() == []
 
 
-def test_refused_image_is_looked_at_again_when_it_changes(folder: Path, decoding: Decoding) -> None:
+def test_skipped_image_is_decoded_again_when_it_changes(folder: Path, decoding: Decoding) -> None:
     whole = (folder / "0/2.png").read_bytes()
     damage(folder / "0/2.png")
     assert len(opened(folder)) == 4
@@ -357,9 +362,9 @@ def test_refused_image_is_looked_at_again_when_it_changes(folder: Path, decoding
     assert_right(again, folder)
 
 
-def test_refused_image_takes_no_room(folder: Path) -> None:
+def test_skipped_image_takes_no_room(folder: Path) -> None:
     damage(folder / "0/0.png")
-    assert opened(folder, rows=4).stored == 4
+    assert opened(folder, rows=4).stored_count == 4
 
 
 def test_not_one_image_that_can_be_decoded_is_an_input_error(folder: Path, decoding: Decoding) -> None:
@@ -368,7 +373,7 @@ def test_not_one_image_that_can_be_decoded_is_an_input_error(folder: Path, decod
     for _ in range(2):
         with pytest.raises(InputError, match="None of the 5 images") as caught:
             opened(folder)
-        assert "damaged" in caught.value.what
+        assert "damaged" in caught.value.problem
     assert decoding.since() == NAMES  # once
     assert files_in(pixels_folder(folder)) == ["index.json"]
 
@@ -383,20 +388,20 @@ def test_image_without_room_that_goes_is_an_input_error_when_it_is_read(folder: 
     else:  # whole, but with other sizes than those that crops are drawn for
         draw(folder / "1/1.png", 77, 31, 90)
     assert (decoded.read(np.array([0, 1])) == np.stack(
-        [squashed(folder / name, 12).transpose(2, 0, 1) for name in NAMES[:2]]
+        [decode_squashed(folder / name, 12).transpose(2, 0, 1) for name in NAMES[:2]]
     )).all()  # fmt: skip
     with pytest.raises(InputError, match=r"1\.png can no longer be used \(") as caught:
         decoded.read(np.array([0, 3, 4]))
     assert caught.value.exit_code == 3
     if harm == "changed":
-        assert "(changed since its folder was looked at)" in caught.value.what
+        assert "(changed since its folder was scanned)" in caught.value.problem
 
 
-def test_image_that_changes_before_it_is_decoded_is_left_out_and_taken_the_next_time(folder: Path) -> None:
+def test_image_that_changes_before_decoding_is_skipped_and_decoded_next_time(folder: Path) -> None:
     census = take_census(folder)
     draw(folder / "1/1.png", 77, 31, 90)
-    decoded = decode_once(census, SIZE, workers=2, progress=nothing)
-    assert [entry.reason for entry in decoded.census.skipped] == ["changed since its folder was looked at"]
+    decoded = decode_images(census, SIZE, workers=2, progress=nothing)
+    assert [entry.reason for entry in decoded.census.skipped] == ["changed since its folder was scanned"]
     assert_right(opened(folder), folder)
 
 
@@ -414,7 +419,7 @@ def pixel_file(folder: Path) -> Path:
 
 
 def entry(index: dict[str, Any], number: int, **changes: Any) -> None:
-    """Change what the index says of an image."""
+    """Change an image's entry in the index."""
     for place, key in enumerate(("name", "bytes", "modified_ns", "row", "reason")):
         index["images"][number][place] = changes.get(key, index["images"][number][place])
 
@@ -439,8 +444,8 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "a row too many": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=5)),
     "a row before the first": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-2)),
     "a row twice": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=1)),
-    "a unusable with a row": lambda folder: rewrite(folder, lambda index: entry(index, 0, reason="x")),
-    "a unusable of a strange kind": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-1, reason=3)),
+    "a reason with a row": lambda folder: rewrite(folder, lambda index: entry(index, 0, reason="x")),
+    "a reason of a strange kind": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=-1, reason=3)),
     "a row without end": lambda folder: rewrite(folder, lambda index: entry(index, 0, row=float("inf"))),
     "pixels missing": lambda folder: pixel_file(folder).unlink(),
     "pixels cut": lambda folder: os.truncate(pixel_file(folder), 100),
@@ -477,7 +482,7 @@ GUISES: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("guise", GUISES)
 def test_index_in_a_strange_guise_gives_no_wrong_pixels(folder: Path, guise: str) -> None:
-    """Whether it is read or made anew."""
+    """The cache is read, or made anew."""
     opened(folder)
     rewrite(pixels_folder(folder), GUISES[guise])
     assert_right(opened(folder), folder)
@@ -514,14 +519,14 @@ def test_stopped_again_and_again_it_comes_to_an_end(folder: Path, decoding: Deco
     assert_right(opened(folder, progress=never), folder)
 
 
-def test_stop_keeps_what_is_refused_or_has_no_room_too(folder: Path, decoding: Decoding) -> None:
+def test_stop_keeps_what_is_skipped_or_has_no_room_too(folder: Path, decoding: Decoding) -> None:
     damage(folder / "0/0.png")
     with pytest.raises(Interrupted):
         opened(folder, progress=stopping(3, STOP), rows=1)
     decoding.since()
     decoded = opened(folder, rows=1)
     assert decoding.since() == NAMES[3:]
-    assert (decoded.stored, len(decoded)) == (1, 4)
+    assert (decoded.stored_count, len(decoded)) == (1, 4)
     assert_right(decoded, folder)
 
 
@@ -549,15 +554,15 @@ def test_killed_while_adding_leaves_the_old_cache_whole(
     folder: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
     old: Census = take_census(folder)
-    before = all_of(decode_once(old, SIZE, workers=2, progress=nothing))
+    before = all_of(decode_images(old, SIZE, workers=2, progress=nothing))
     files = contents(pixels_folder(folder))
     draw(folder / "0/0.png", 99)
     draw(folder / "0/8.png", 98)
     with pytest.raises(KeyboardInterrupt):
         opened(folder, progress=stopping(stop_at, KeyboardInterrupt()))
     assert contents(pixels_folder(folder)) == files
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
-    assert (all_of(decode_once(old, SIZE, workers=2, progress=never)) == before).all()
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
+    assert (all_of(decode_images(old, SIZE, workers=2, progress=never)) == before).all()
 
 
 def test_crash_between_pixels_and_index_leaves_nothing_that_is_trusted(
@@ -599,10 +604,10 @@ def test_long_decoding_is_saved_on_the_way(folder: Path, decoding: Decoding, mon
 
 def test_many_files_are_merged_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "COMMIT_SECONDS", -1)
-    monkeypatch.setattr(pixels, "MOST_FILES", 4)
+    monkeypatch.setattr(pixels, "MAX_FILES", 4)
     before = opened(folder)
     assert len(before.maps) == 5
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
     after = opened(folder, progress=never)
     assert len(after.maps) == 1 and (all_of(after) == all_of(before)).all()
     assert_right(after, folder)
@@ -614,7 +619,7 @@ def test_rows_of_nobody_are_cleared_away_without_decoding(folder: Path, monkeypa
     for name in NAMES[:3]:
         damage(folder / name)
     opened(folder)
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
     assert_right(opened(folder, progress=never), folder)
     assert pixel_file(pixels_folder(folder)).stat().st_size == 2 * ROW
 
@@ -627,7 +632,7 @@ def test_a_part_of_a_folder_costs_the_rest_nothing(folder: Path, decoding: Decod
     few = Census(folder, census.images[1:3], (), 0)
     for rows in (None, 5):
         budget = None if rows is None else rows * ROW
-        part = decode_once(few, SIZE, workers=2, progress=never, budget=budget)
+        part = decode_images(few, SIZE, workers=2, progress=never, budget=budget)
         assert_right(part, folder)
         assert_right(opened(folder, progress=never), folder)
     assert decoding.since() == []
@@ -639,9 +644,9 @@ def test_a_part_of_a_folder_takes_the_room_it_needs_from_what_it_does_not_ask_fo
     opened(folder, rows=3)
     assert decoding.since() == NAMES
     few = Census(folder, take_census(folder).images[2:4], (), 0)  # the last of the stored ones, and one that is not
-    part = decode_once(few, SIZE, workers=2, progress=nothing, budget=3 * ROW)
-    assert (part.stored, decoding.since()) == (2, [NAMES[3]])
-    assert opened(folder, rows=3, progress=never).stored == 3
+    part = decode_images(few, SIZE, workers=2, progress=nothing, budget=3 * ROW)
+    assert (part.stored_count, decoding.since()) == (2, [NAMES[3]])
+    assert opened(folder, rows=3, progress=never).stored_count == 3
     assert decoding.since() == []
 
 
@@ -649,13 +654,13 @@ def test_a_part_of_a_folder_takes_the_room_it_needs_from_what_it_does_not_ask_fo
 
 
 def has_free(monkeypatch: pytest.MonkeyPatch, rows: float) -> None:
-    monkeypatch.setattr(cache, "free_bytes", lambda _: int(rows * ROW))
+    monkeypatch.setattr(cache, "get_free_bytes", lambda _: int(rows * ROW))
 
 
 def test_without_room_nothing_is_stored_and_all_is_decoded_at_each_reading(folder: Path, decoding: Decoding) -> None:
     decoded = opened(folder, rows=0)
     assert decoding.since() == NAMES  # once, so that damaged ones are known
-    assert (decoded.stored, decoded.rows.tolist(), decoded.maps) == (0, [-1] * 5, ())
+    assert (decoded.stored_count, decoded.rows.tolist(), decoded.maps) == (0, [-1] * 5, ())
     for _ in range(2):
         all_of(decoded)
         assert decoding.since() == NAMES
@@ -666,15 +671,15 @@ def test_without_room_nothing_is_stored_and_all_is_decoded_at_each_reading(folde
 @pytest.mark.parametrize("rows", range(7))
 def test_as_many_are_stored_as_there_is_room_for(folder: Path, rows: int) -> None:
     decoded = opened(folder, rows=rows)
-    assert decoded.stored == min(rows, 5)
+    assert decoded.stored_count == min(rows, 5)
     assert sum(path.stat().st_size for path in pixels_folder(folder).glob("*.u8")) == min(rows, 5) * ROW
     assert_right(decoded, folder)
 
 
 @pytest.mark.parametrize(("budget", "stored"), [(2 * ROW - 1, 1), (2 * ROW, 2), (3 * ROW - 1, 2), (1, 0)])
 def test_budget_counts_bytes(folder: Path, budget: int, stored: int) -> None:
-    decoded = decode_once(take_census(folder), SIZE, workers=2, progress=nothing, budget=budget)
-    assert decoded.stored == stored
+    decoded = decode_images(take_census(folder), SIZE, workers=2, progress=nothing, budget=budget)
+    assert decoded.stored_count == stored
 
 
 def test_more_room_later_is_filled_with_what_is_not_stored(folder: Path, decoding: Decoding) -> None:
@@ -689,9 +694,9 @@ def test_less_room_later_takes_nothing_away(folder: Path, decoding: Decoding) ->
     opened(folder, rows=4)
     decoding.since()
     decoded = opened(folder, rows=1)
-    assert (decoding.since(), decoded.stored) == ([], 4)
+    assert (decoding.since(), decoded.stored_count) == ([], 4)
     draw(folder / "new.png", 9)
-    assert opened(folder, rows=1).stored == 4
+    assert opened(folder, rows=1).stored_count == 4
     assert_right(opened(folder, rows=1), folder)
 
 
@@ -701,17 +706,17 @@ def test_added_images_come_before_those_that_had_no_room(folder: Path, decoding:
     draw(folder / "0/1.png", 9)
     decoded = opened(folder, rows=4)
     assert decoding.since() == ["0/1.png"]
-    assert decoded.stored == 4
+    assert decoded.stored_count == 4
     assert_right(decoded, folder)
 
 
 @pytest.mark.parametrize(("free", "stored"), [(0, 0), (1.9, 0), (2, 1), (6, 3), (9.9, 4), (10, 5), (1000, 5)])
-def test_half_of_what_is_free_is_taken_unless_told_otherwise(
+def test_half_of_the_free_space_is_used_by_default(
     folder: Path, monkeypatch: pytest.MonkeyPatch, free: float, stored: int
 ) -> None:
     has_free(monkeypatch, free)
     decoded = opened(folder)
-    assert decoded.stored == stored
+    assert decoded.stored_count == stored
     assert_right(decoded, folder)
 
 
@@ -720,15 +725,15 @@ def test_no_more_is_taken_than_is_free_whatever_the_budget(
     folder: Path, monkeypatch: pytest.MonkeyPatch, free: float, stored: int
 ) -> None:
     has_free(monkeypatch, free)
-    assert opened(folder, rows=100).stored == stored
+    assert opened(folder, rows=100).stored_count == stored
 
 
 def test_what_is_there_already_needs_no_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(folder)
     has_free(monkeypatch, 0)
-    monkeypatch.setattr(cache, "apart_many", lambda *_: never)
-    assert opened(folder).stored == opened(folder, rows=5).stored == 5
-    assert lack_of_room(take_census(folder), SIZE, None) is None
+    monkeypatch.setattr(cache, "isolate_batch", lambda *_: never)
+    assert opened(folder).stored_count == opened(folder, rows=5).stored_count == 5
+    assert describe_cache_shortage(take_census(folder), SIZE, None) is None
 
 
 def test_calling_again_takes_no_more_of_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -737,8 +742,8 @@ def test_calling_again_takes_no_more_of_the_disk(folder: Path, monkeypatch: pyte
     def free(_: Path) -> int:
         return 8 * ROW - sum(path.stat().st_size for path in pixels_folder(folder).glob("*.u8"))
 
-    monkeypatch.setattr(cache, "free_bytes", free)
-    assert [opened(folder).stored for _ in range(3)] == [4, 4, 4]
+    monkeypatch.setattr(cache, "get_free_bytes", free)
+    assert [opened(folder).stored_count for _ in range(3)] == [4, 4, 4]
 
 
 def test_budget_holds_when_images_change(folder: Path) -> None:
@@ -751,61 +756,61 @@ def test_budget_holds_when_images_change(folder: Path) -> None:
 
 @pytest.mark.parametrize("budget", [5 * ROW, 6 * ROW, 10**12])
 def test_enough_room_is_no_lack(folder: Path, budget: int) -> None:
-    assert lack_of_room(take_census(folder), SIZE, budget) is None
+    assert describe_cache_shortage(take_census(folder), SIZE, budget) is None
 
 
 def many(folder: Path, count: int) -> Census:
-    """So many photos, which are stored at 336 px for 224, and of which none is there."""
+    """Return a census of so many photos, stored at 336 px for 224; the files do not exist."""
     return Census(folder, tuple(ImageFile(f"{i}.jpg", "JPEG", 4000, 6000, 9, 1) for i in range(count)), (), 0)
 
 
 def told(census: Census, budget: int | None) -> str:
-    sentence = lack_of_room(census, 224, budget)
+    sentence = describe_cache_shortage(census, 224, budget)
     assert sentence is not None
     return sentence
 
 
 def gigabytes(sentence: str) -> list[float]:
-    """Those that it needs, and those that it may take."""
+    """Return the gigabytes that the images need, and those that they may take."""
     found = re.search(r"take (\S+) GB, and .* may take (\S+) GB of it", sentence)
     assert found
     return [float(figure.replace(",", "")) for figure in found.groups()]
 
 
 def test_lack_of_room_says_how_much_and_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "free_bytes", lambda _: 10**12)
+    monkeypatch.setattr(cache, "get_free_bytes", lambda _: 10**12)
     census, needed = many(folder, 20_000), 20_000 * 3 * 336 * 336  # 6.77 GB
-    assert lack_of_room(census, 224, None) is None
-    assert lack_of_room(census, 224, needed) is None
+    assert describe_cache_shortage(census, 224, None) is None
+    assert describe_cache_shortage(census, 224, needed) is None
     by_budget = told(census, needed // 4)
     assert gigabytes(by_budget) == pytest.approx([6.774, 6.774 / 4], rel=0.01)
     assert "--cache-gb" in by_budget and "75% of the images" in by_budget and str(cache_root()) in by_budget
-    monkeypatch.setattr(cache, "free_bytes", lambda _: needed)
+    monkeypatch.setattr(cache, "get_free_bytes", lambda _: needed)
     by_what_is_free = told(census, None)
     assert gigabytes(by_what_is_free) == pytest.approx([6.774, 6.774 / 2], rel=0.01)
     assert "half of what is free there" in by_what_is_free and "50% of the images" in by_what_is_free
-    assert not cache_of(folder).exists()  # it only looks
+    assert not locate_cache(folder).exists()  # it only looks
 
 
-def test_lack_of_much_room_is_told_in_plain_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lack_of_much_room_is_reported_in_plain_figures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "stored_side", lambda *_: 60_000)  # 10.8 GB each
-    monkeypatch.setattr(cache, "free_bytes", lambda _: 10**13)
+    monkeypatch.setattr(cache, "get_free_bytes", lambda _: 10**13)
     sentence = told(many(folder, 115), 10**12)
     assert gigabytes(sentence) == pytest.approx([1_242, 1_000], rel=0.01)
     assert "e+" not in sentence
 
 
 @pytest.mark.parametrize("rows", range(6))
-def test_lack_of_room_is_told_if_and_only_if_images_will_not_be_stored(folder: Path, rows: int) -> None:
-    sentence = lack_of_room(take_census(folder), SIZE, rows * ROW)
-    assert (sentence is None) == (opened(folder, rows=rows).stored == 5)
+def test_lack_of_room_is_reported_if_and_only_if_images_will_not_be_stored(folder: Path, rows: int) -> None:
+    sentence = describe_cache_shortage(take_census(folder), SIZE, rows * ROW)
+    assert (sentence is None) == (opened(folder, rows=rows).stored_count == 5)
     assert sentence is None or f"{1 - rows / 5:.0%}" in sentence
 
 
 def test_there_is_no_lack_of_room_for_what_is_stored(folder: Path) -> None:
     opened(folder)
-    assert opened(folder, rows=2).stored == 5
-    assert lack_of_room(take_census(folder), SIZE, 2 * ROW) is None
+    assert opened(folder, rows=2).stored_count == 5
+    assert describe_cache_shortage(take_census(folder), SIZE, 2 * ROW) is None
 
 
 def test_cache_folder_that_cannot_be_made_is_a_machine_error(
@@ -813,7 +818,7 @@ def test_cache_folder_that_cannot_be_made_is_a_machine_error(
 ) -> None:
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file/cache"))
-    lack_of_room(take_census(folder), SIZE, None)  # asked first, it does not fail
+    describe_cache_shortage(take_census(folder), SIZE, None)  # asked first, it does not fail
     with pytest.raises(MachineError, match="Cannot write") as caught:
         opened(folder)
     assert caught.value.exit_code == 5
@@ -842,7 +847,7 @@ def test_disk_that_fills_up_is_a_machine_error_and_harms_nothing(folder: Path, m
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(MachineError, match="No space left"):
-            decode_once(census, SIZE, workers=2, progress=nothing)
+            decode_images(census, SIZE, workers=2, progress=nothing)
     assert contents(pixels_folder(folder)) == before
     assert_right(opened(folder), folder)
 
@@ -853,7 +858,7 @@ def test_disk_that_fills_up_is_a_machine_error_and_harms_nothing(folder: Path, m
 def test_another_that_builds_the_whole_cache_meanwhile_leads_to_no_wrong_pixels(folder: Path) -> None:
     """At every point of the one's decoding another begins and ends; who saves last has the say."""
     for at in range(1, 6):
-        shutil.rmtree(cache_of(folder), ignore_errors=True)
+        shutil.rmtree(locate_cache(folder), ignore_errors=True)
         others: list[DecodedImages] = []
 
         def meanwhile(done: int, _: int, at: int = at, others: list[DecodedImages] = others) -> None:
@@ -873,7 +878,7 @@ def test_another_that_merges_away_what_is_being_used_leads_to_an_error(folder: P
     fewer = [replace(image, modified_ns=1) for image in take_census(folder).images[:4]]  # as if they had changed
 
     def meanwhile(*_: int) -> None:
-        pixels.PixelFolder(pixels_folder(folder), 12).use(fewer, 99)
+        pixels.PixelStore(pixels_folder(folder), 12).mark_used(fewer, 99)
 
     with pytest.raises(MachineError, match="changed while it was read") as caught:
         opened(folder, progress=meanwhile)
@@ -888,14 +893,14 @@ def test_another_that_merges_first_leads_to_an_error_or_to_right_pixels(
     opened(folder)
     for i, name in enumerate(NAMES[:3]):
         draw(folder / name, 90 + i)
-    real = pixels.PixelFolder
+    real = pixels.PixelStore
 
-    def opened_by_both(path: Path, side: int) -> pixels.PixelFolder:
+    def opened_by_both(path: Path, side: int) -> pixels.PixelStore:
         mine = real(path, side)
-        real(path, side).use(take_census(folder).images, 99)
+        real(path, side).mark_used(take_census(folder).images, 99)
         return mine
 
-    monkeypatch.setattr(cache, "PixelFolder", opened_by_both)
+    monkeypatch.setattr(cache, "PixelStore", opened_by_both)
     try:
         decoded = opened(folder)
     except MachineError:

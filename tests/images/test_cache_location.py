@@ -1,6 +1,7 @@
-"""Where caches live: found, listed, and cleared of what simclr made and of nothing else."""
+"""Locations of caches: found, listed, and cleared of what simclr made and of nothing else."""
 
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.images import cache_location as caches
-from simclr_cli.images.cache import decode_once
-from simclr_cli.images.cache_location import cache_of, cache_root, clear, list_caches
+from simclr_cli.images.cache import decode_images
+from simclr_cli.images.cache_location import cache_root, clear_cache, list_caches, locate_cache
 from simclr_cli.images.scan import take_census
 
 
@@ -30,7 +31,7 @@ def use(folder: Path, *sizes: int) -> None:
     """Take its census, and decode its images for these training sizes."""
     census = take_census(folder)
     for size in sizes:
-        decode_once(census, size, workers=2, progress=lambda *_: None)
+        decode_images(census, size, workers=2, progress=lambda *_: None)
 
 
 def cache_for(folder: Path) -> FolderCache:
@@ -38,7 +39,7 @@ def cache_for(folder: Path) -> FolderCache:
 
 
 def seconds(cache: FolderCache) -> float:
-    """When it was used last, since 1970."""
+    """Return the time of its last use, in seconds since 1970."""
     return datetime.fromisoformat(cache.used).timestamp()
 
 
@@ -51,12 +52,12 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def used(folder: Path, when: float) -> None:
-    """As if its cache had been used then for the last time."""
-    for path in files_below(cache_of(folder)):
+    """Set the time of the last use of its cache."""
+    for path in files_below(locate_cache(folder)):
         os.utime(path, (when, when))
 
 
-# Where
+# Location
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
@@ -81,21 +82,22 @@ def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.Mon
     assert cache_root().is_absolute()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="on Windows links need a privilege")
 def test_folder_has_one_cache_by_whatever_path_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = images(tmp_path / "real")
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     ways = [folder, tmp_path / "link", Path("real"), tmp_path / "real/../real", Path("./link")]
-    assert len({cache_of(way) for way in ways}) == 1
-    assert cache_of(folder).parent == cache_root()
+    assert len({locate_cache(way) for way in ways}) == 1
+    assert locate_cache(folder).parent == cache_root()
     for way in ways:
         use(way, 8)
     assert [cache.folder for cache in list_caches()] == [str(folder.resolve())]
 
 
 def test_other_folders_have_other_caches(tmp_path: Path) -> None:
-    names = ["a", "b", "a/b", "ab", "A", os.fsdecode(b"\xff"), "a\nb"]
-    assert len({cache_of(tmp_path / name) for name in names}) == len(names)
+    names = ["a", "b", "a/b", "ab", "A", "\udcff", "a\nb"]
+    assert len({locate_cache(tmp_path / name) for name in names}) == len(names)
 
 
 # Listed
@@ -111,13 +113,13 @@ def test_there_is_nothing_to_list_where_nothing_was_kept(tmp_path: Path, monkeyp
 
 
 def test_list_tells_what_a_census_and_decoding_left(tmp_path: Path) -> None:
-    looked_at, trained_on = images(tmp_path / "looked at"), images(tmp_path / "trained on")
-    use(looked_at)
+    scanned, trained_on = images(tmp_path / "scanned"), images(tmp_path / "trained on")
+    use(scanned)
     use(trained_on, 10, 8)
     assert len(list_caches()) == 2
-    for folder, sides in ((looked_at, ()), (trained_on, (12, 15))):
+    for folder, sides in ((scanned, ()), (trained_on, (12, 15))):
         cache = cache_for(folder)
-        assert (Path(cache.path), cache.sides) == (cache_of(folder), sides)
+        assert (Path(cache.path), cache.sides) == (locate_cache(folder), sides)
         assert cache.bytes == sum(path.stat().st_size for path in files_below(Path(cache.path)))
         assert seconds(cache) == int(max(path.stat().st_mtime for path in files_below(Path(cache.path))))
     assert cache_for(trained_on).bytes > 3 * 3 * (12 * 12 + 15 * 15)
@@ -143,7 +145,7 @@ def test_census_from_memory_counts_as_use(tmp_path: Path) -> None:
     assert seconds(cache_for(folder)) > 1_000_000
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
 def test_any_name_of_a_folder_comes_back(tmp_path: Path) -> None:
     folder = images(tmp_path / os.fsdecode(b"caf\xe9\n\xff"))
     use(folder, 8)
@@ -158,7 +160,7 @@ def test_damaged_headers_hide_their_cache_and_no_other_until_the_next_census(tmp
     damaged, whole = images(tmp_path / "damaged"), images(tmp_path / "whole")
     use(damaged, 8)
     use(whole, 8)
-    (cache_of(damaged) / "headers.json").write_text(text)
+    (locate_cache(damaged) / "headers.json").write_text(text)
     assert [cache.folder for cache in list_caches()] == [str(whole)]
     use(damaged)
     assert len(list_caches()) == 2
@@ -175,8 +177,8 @@ def test_what_is_no_cache_is_not_listed(tmp_path: Path) -> None:
 
 def test_strangers_folder_within_hides_nothing(tmp_path: Path) -> None:
     use(images(tmp_path / "a"), 8)
-    (cache_of(tmp_path / "a") / "notes").mkdir()
-    (cache_of(tmp_path / "a") / "notes/index.json").write_text("{}")
+    (locate_cache(tmp_path / "a") / "notes").mkdir()
+    (locate_cache(tmp_path / "a") / "notes/index.json").write_text("{}")
     assert [cache.sides for cache in list_caches()] == [(12,)]
 
 
@@ -187,21 +189,21 @@ def test_cleared_cache_is_gone_and_others_are_not(tmp_path: Path) -> None:
     folders = [images(tmp_path / name) for name in "abc"]
     for folder in folders:
         use(folder, 8, 10)
-    (cache_of(folders[1]) / f"{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
-    (cache_of(folders[1]) / f"12/{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
-    before = {folder: below(cache_of(folder)) for folder in folders}
-    clear(cache_of(folders[1]))
-    assert not cache_of(folders[1]).exists()
+    (locate_cache(folders[1]) / f"{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
+    (locate_cache(folders[1]) / f"12/{TEMPORARY_PREFIX}1-0").write_bytes(b"left by a crash")
+    before = {folder: below(locate_cache(folder)) for folder in folders}
+    clear_cache(locate_cache(folders[1]))
+    assert not locate_cache(folders[1]).exists()
     assert {Path(cache.folder) for cache in list_caches()} == {folders[0], folders[2]}
     for folder in (folders[0], folders[2]):
-        assert below(cache_of(folder)) == before[folder]
+        assert below(locate_cache(folder)) == before[folder]
     assert len(files_below(tmp_path / "b")) == 3  # the images themselves
 
 
 def test_what_simclr_did_not_make_survives_with_its_folder(tmp_path: Path) -> None:
     folder = images(tmp_path / "a")
     use(folder, 8, 10)
-    cache = cache_of(folder)
+    cache = locate_cache(folder)
     for name in (
         "notes.txt",
         "12/notes.txt",
@@ -213,7 +215,7 @@ def test_what_simclr_did_not_make_survives_with_its_folder(tmp_path: Path) -> No
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / name).write_text("mine")
     (cache_root() / "notes.txt").write_text("mine")
-    clear(cache_of(folder))
+    clear_cache(locate_cache(folder))
     assert below(cache_root()) == sorted(
         [cache.name, "notes.txt"]
         + [f"{cache.name}/{name}" for name in (
@@ -230,9 +232,9 @@ def test_what_a_link_leads_to_survives(tmp_path: Path) -> None:
     use(folder, 8)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/notes.txt").write_text("mine")
-    (cache_of(folder) / "link").symlink_to(tmp_path / "outside")
-    clear(cache_of(folder))
-    assert below(cache_of(folder)) == ["link"]
+    (locate_cache(folder) / "link").symlink_to(tmp_path / "outside")
+    clear_cache(locate_cache(folder))
+    assert below(locate_cache(folder)) == ["link"]
     assert below(tmp_path / "outside") == ["notes.txt"]
 
 
@@ -240,17 +242,17 @@ def test_cleared_cache_is_made_again(tmp_path: Path) -> None:
     folder = images(tmp_path / "a")
     use(folder, 8)
     before = [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()]
-    clear(cache_of(folder))
+    clear_cache(locate_cache(folder))
     use(folder, 8)
     assert [(cache.folder, cache.sides, cache.bytes) for cache in list_caches()] == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="on POSIX what is unlinked stays until it is unmapped")
-def test_whoever_reads_a_cache_goes_on_when_it_is_cleared(tmp_path: Path) -> None:
+def test_open_cache_stays_readable_when_it_is_cleared(tmp_path: Path) -> None:
     folder = images(tmp_path / "a")
-    decoded = decode_once(take_census(folder), 8, workers=2, progress=lambda *_: None)
+    decoded = decode_images(take_census(folder), 8, workers=2, progress=lambda *_: None)
     before = decoded.read(np.arange(3)).copy()
-    clear(cache_of(folder))
+    clear_cache(locate_cache(folder))
     assert (decoded.read(np.arange(3)) == before).all()
 
 
@@ -264,17 +266,17 @@ def test_cache_that_may_not_be_cleared_is_a_machine_error(
 ) -> None:
     folder = images(tmp_path / "a")
     use(folder, 8)
-    cache = cache_of(folder)
+    cache = locate_cache(folder)
     monkeypatch.setattr(Path, what, refusing)
     with pytest.raises(MachineError, match="Permission denied") as caught:
-        clear(cache)
-    assert str(cache) in caught.value.what and caught.value.exit_code == 5
+        clear_cache(cache)
+    assert str(cache) in caught.value.problem and caught.value.exit_code == 5
 
 
 def test_folder_that_may_not_be_removed_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = images(tmp_path / "a")
     use(folder, 8)
-    cache = cache_of(folder)
+    cache = locate_cache(folder)
     monkeypatch.setattr(Path, "rmdir", refusing)
-    clear(cache)
+    clear_cache(cache)
     assert files_below(cache) == [] and list_caches() == []

@@ -1,4 +1,4 @@
-"""What a folder holds: classes by folders, and images that are skipped after all."""
+"""Census of a folder: classes by folders, and images that decoding skips."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_labels_stand_in_the_order_of_the_images() -> None:
     assert census_of("dog/1", "cat/2", "cat/1", "dog/0").labels == ["cat", "cat", "dog", "dog"]
 
 
-def test_without_moves_images_to_the_refused() -> None:
+def test_without_moves_images_to_the_skipped() -> None:
     census = census_of("a", "b", "c", "d")
     left = census.without([SkippedImage("d", "truncated")]).without([SkippedImage("b", "truncated")])
     assert names(left) == ["a", "c"]

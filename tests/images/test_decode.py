@@ -1,4 +1,4 @@
-"""One file -> one upright RGB image: what goes in is drawn here as numbers, what comes out is compared to them."""
+"""Decoding of one file to an upright RGB image, compared with the numbers that it was drawn from."""
 
 import io
 import struct
@@ -17,11 +17,19 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from simclr_cli.images import decode as module
-from simclr_cli.images.decode import Header, UnusableImage, decode, evaluation_crop, looks_like, read_header, squashed
+from simclr_cli.images.decode import (
+    Header,
+    UnusableImage,
+    decode,
+    decode_evaluation_crop,
+    decode_squashed,
+    detect_format,
+    read_header,
+)
 
 H, W = 24, 36
 Y, X = np.mgrid[:H, :W]
-RGB = np.stack([X * 7, Y * 10, (X + Y) * 4], -1).astype(np.uint8)  # (H, W, 3), no two corners alike
+RGB = np.stack([X * 7, Y * 10, (X + Y) * 4], -1).astype(np.uint8)  # (H, W, 3), with four different corners
 GRAY = (X * 7).astype(np.uint8)
 ALPHA = ((Y * 11) % 256).astype(np.uint8)
 NOISE = np.random.default_rng(0).integers(0, 256, (H, W, 3), dtype=np.uint8)
@@ -156,7 +164,7 @@ def test_content_decides_and_not_the_name(tmp_path: Path) -> None:
     assert (np.asarray(decode(tmp_path / "really-png.jpg")) == RGB).all()
 
 
-# How a camera held so stores the upright image (EXIF 2.3, tag 0x0112).
+# Upright image as a camera stores it, by EXIF orientation (EXIF 2.3, tag 0x0112).
 STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -167,13 +175,13 @@ STORED: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda a: np.rot90(a, -1),
 }
-TURNED_FORMATS: dict[str, dict[str, Any]] = {
+ROTATED_FORMATS: dict[str, dict[str, Any]] = {
     "jpg": {"quality": 100, "subsampling": 0}, "png": {}, "webp": {"lossless": True}, "tif": {},
     "avif": {"quality": 100, "subsampling": "4:4:4"},
 }  # fmt: skip
 
 
-def turned(path: Path, orientation: int, **how: Any) -> Path:
+def rotated(path: Path, orientation: int, **how: Any) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
     drawn("RGB", np.ascontiguousarray(STORED[orientation](RGB))).save(path, exif=exif, **how)
@@ -181,20 +189,20 @@ def turned(path: Path, orientation: int, **how: Any) -> Path:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", TURNED_FORMATS)
+@pytest.mark.parametrize("format", ROTATED_FORMATS)
 def test_every_orientation_is_set_upright(tmp_path: Path, format: str, orientation: int) -> None:
     if format == "avif" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
-    path = turned(tmp_path / f"a.{format}", orientation, **TURNED_FORMATS[format])
+    path = rotated(tmp_path / f"a.{format}", orientation, **ROTATED_FORMATS[format])
     assert np.abs(np.asarray(decode(path)).astype(int) - RGB).max() <= 6
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("format", TURNED_FORMATS)
+@pytest.mark.parametrize("format", ROTATED_FORMATS)
 def test_header_gives_the_upright_size(tmp_path: Path, format: str, orientation: int) -> None:
     if format == "avif" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
-    header = read_header(turned(tmp_path / f"a.{format}", orientation, **TURNED_FORMATS[format]))
+    header = read_header(rotated(tmp_path / f"a.{format}", orientation, **ROTATED_FORMATS[format]))
     assert (header.height, header.width) == (H, W)
 
 
@@ -213,21 +221,21 @@ def test_header_decodes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def photo(height: int, width: int) -> NDArray[np.uint8]:
-    """(height, width, 3): smooth, with something of every brightness and no two corners alike."""
+    """Return (height, width, 3), smooth, of all brightnesses, with different corners."""
     y, x = np.mgrid[:height, :width] / max(height, width)
     waves = np.sin(9 * x + 4 * y) * np.cos(7 * y - 3 * x)
     return (np.stack([200 * x + 30, 128 + 100 * waves, 180 * y + 20 * x + 10], -1)).round().astype(np.uint8)
 
 
 def distance(one: Any, other: Any) -> float:
-    """Mean over all values, of 255."""
+    """Return the mean difference of all values, of 255."""
     assert np.shape(one) == np.shape(other)
     return float(np.abs(np.asarray(one).astype(float) - np.asarray(other)).mean())
 
 
-def scale_for(height: int, width: int, at_least: int) -> int:
-    """The largest that libjpeg has which leaves both sides as long as that."""
-    return max(scale for scale in (8, 4, 2, 1) if scale == 1 or min(height, width) // scale >= at_least)
+def scale_for(height: int, width: int, min_side: int) -> int:
+    """Return the largest scale of libjpeg that keeps both sides at least that long."""
+    return max(scale for scale in (8, 4, 2, 1) if scale == 1 or min(height, width) // scale >= min_side)
 
 
 @pytest.mark.parametrize(("height", "width"), [(600, 900), (900, 600), (603, 1_001), (600, 600)])
@@ -235,28 +243,28 @@ def test_scaled_image_is_no_smaller_than_asked_and_close_to_the_whole(tmp_path: 
     path = tmp_path / "a.jpg"
     drawn("RGB", photo(height, width)).save(path, quality=90)
     whole = decode(path)
-    for at_least in (1, 75, 76, 100, 149, 150, 151, 299, 300, 301, 302, 600, 5_000):
-        scaled, scale = decode(path, at_least=at_least), scale_for(height, width, at_least)
+    for min_side in (1, 75, 76, 100, 149, 150, 151, 299, 300, 301, 302, 600, 5_000):
+        scaled, scale = decode(path, min_side=min_side), scale_for(height, width, min_side)
         assert scaled.mode == "RGB" and scaled.size == (-(-width // scale), -(-height // scale))
-        assert min(scaled.size) >= min(at_least, height, width)
+        assert min(scaled.size) >= min(min_side, height, width)
         assert distance(scaled, whole.reduce(scale) if scale > 1 else whole) <= (1 if scale > 1 else 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("at_least", [30, 100])
-def test_scaled_image_is_set_upright(tmp_path: Path, orientation: int, at_least: int) -> None:
+@pytest.mark.parametrize("min_side", [30, 100])
+def test_scaled_image_is_set_upright(tmp_path: Path, orientation: int, min_side: int) -> None:
     upright = photo(400, 640)
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = drawn("RGB", np.ascontiguousarray(STORED[orientation](upright)))
     stored.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    scaled = decode(tmp_path / "a.jpg", at_least=at_least)
-    scale = scale_for(400, 640, at_least)
+    scaled = decode(tmp_path / "a.jpg", min_side=min_side)
+    scale = scale_for(400, 640, min_side)
     assert scale > 1 and scaled.size == (640 // scale, 400 // scale)
     assert distance(scaled, drawn("RGB", upright).reduce(scale)) < 1
-    if at_least == 30:
+    if min_side == 30:
         expected = drawn("RGB", upright).resize((40, 40), Image.Resampling.BICUBIC)
-        assert distance(squashed(tmp_path / "a.jpg", 40), expected) < 1.5
+        assert distance(decode_squashed(tmp_path / "a.jpg", 40), expected) < 1.5
 
 
 KINDS_OF_JPEG: dict[str, Callable[[NDArray[np.uint8]], tuple[Image.Image, dict[str, Any]]]] = {
@@ -272,12 +280,12 @@ KINDS_OF_JPEG: dict[str, Callable[[NDArray[np.uint8]], tuple[Image.Image, dict[s
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_JPEG)
-@pytest.mark.parametrize("at_least", [20, 60, 120])
-def test_scaled_jpeg_of_any_kind_is_close_to_the_whole(tmp_path: Path, kind: str, at_least: int) -> None:
+@pytest.mark.parametrize("min_side", [20, 60, 120])
+def test_scaled_jpeg_of_any_kind_is_close_to_the_whole(tmp_path: Path, kind: str, min_side: int) -> None:
     image, how = KINDS_OF_JPEG[kind](photo(300, 440))
     image.save(tmp_path / "a.jpg", quality=95, **how)
-    whole, scaled = decode(tmp_path / "a.jpg"), decode(tmp_path / "a.jpg", at_least=at_least)
-    scale = scale_for(300, 440, at_least)
+    whole, scaled = decode(tmp_path / "a.jpg"), decode(tmp_path / "a.jpg", min_side=min_side)
+    scale = scale_for(300, 440, min_side)
     assert scale > 1 and scaled.mode == "RGB"
     assert distance(scaled, whole.reduce(scale)) < 1.5
     assert read_header(tmp_path / "a.jpg") == Header("JPEG", 300, 440)
@@ -288,7 +296,7 @@ def test_no_other_format_is_scaled(
     tmp_path: Path, name: str, image: Image.Image, how: dict[str, Any], expected: NDArray[Any], bound: int
 ) -> None:
     image.save(tmp_path / name, **how)
-    scaled = decode(tmp_path / name, at_least=2)
+    scaled = decode(tmp_path / name, min_side=2)
     if name.endswith(".jpg"):
         assert scaled.size == (W // 8 + (W % 8 > 0), H // 8)
     else:
@@ -298,11 +306,11 @@ def test_no_other_format_is_scaled(
 def test_content_decides_what_is_scaled_and_not_the_name(tmp_path: Path) -> None:
     drawn("RGB", photo(300, 440)).save(tmp_path / "really-png.jpg", "PNG")
     drawn("RGB", photo(300, 440)).save(tmp_path / "really-jpeg.png", "JPEG")
-    assert decode(tmp_path / "really-png.jpg", at_least=10).size == (440, 300)
-    assert decode(tmp_path / "really-jpeg.png", at_least=10).size == (55, 38)
+    assert decode(tmp_path / "really-png.jpg", min_side=10).size == (440, 300)
+    assert decode(tmp_path / "really-jpeg.png", min_side=10).size == (55, 38)
 
 
-# Refusals
+# Skipped files
 
 
 def skipped(path: Path, function: Callable[[Path], object] = decode) -> str:
@@ -311,37 +319,37 @@ def skipped(path: Path, function: Callable[[Path], object] = decode) -> str:
     return caught.value.reason
 
 
-def test_empty_file_is_refused(tmp_path: Path) -> None:
+def test_empty_file_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     assert skipped(tmp_path / "a.jpg") == skipped(tmp_path / "a.jpg", read_header) == "empty file (0 bytes)"
 
 
-def test_text_named_jpg_is_refused(tmp_path: Path) -> None:
+def test_text_named_jpg_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("I am no image.")
     assert "not an image" in skipped(tmp_path / "a.jpg")
 
 
-def test_heic_is_refused_by_name(tmp_path: Path) -> None:
+def test_heic_is_skipped_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     assert "HEIC is not supported" in skipped(tmp_path / "a.jpg")
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
-    assert "gone" in skipped(tmp_path / "a.jpg")
+def test_missing_file_and_folder_are_skipped(tmp_path: Path) -> None:
+    assert "missing" in skipped(tmp_path / "a.jpg")
     assert "directory" in skipped(tmp_path).lower()
 
 
-def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_permission_to_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn("RGB", RGB).save(tmp_path / "a.png")
 
     def deny(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", deny)
-    assert skipped(tmp_path / "a.png") == skipped(tmp_path / "a.png", read_header) == "no right to read it"
+    assert skipped(tmp_path / "a.png") == skipped(tmp_path / "a.png", read_header) == "no permission to read it"
 
 
-def test_memory_that_does_not_suffice_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_a_reason_to_skip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn("RGB", RGB).save(tmp_path / "a.png")
 
     def fail(*_: object) -> None:
@@ -365,7 +373,7 @@ TRUNCATED: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(("format", "how"), TRUNCATED)
-def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path: Path, format: str, how: dict[str, Any]) -> None:
+def test_truncated_file_is_skipped_wherever_it_is_cut(tmp_path: Path, format: str, how: dict[str, Any]) -> None:
     data = encoded(format, **how)
     path = tmp_path / "cut"
     for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98):
@@ -374,21 +382,21 @@ def test_truncated_file_is_refused_wherever_it_is_cut(tmp_path: Path, format: st
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("at_least", [1, 3, 6, 12, 24])  # by 1/8, 1/8, 1/4, 1/2, not at all
+@pytest.mark.parametrize("min_side", [1, 3, 6, 12, 24])  # by 1/8, 1/8, 1/4, 1/2, not at all
 @pytest.mark.parametrize("progressive", [False, True])
-def test_truncated_jpeg_is_refused_however_it_is_scaled(tmp_path: Path, progressive: bool, at_least: int) -> None:
+def test_truncated_jpeg_is_skipped_however_it_is_scaled(tmp_path: Path, progressive: bool, min_side: int) -> None:
     data = encoded("JPEG", progressive=progressive)
     path = tmp_path / "cut"
     for length in (*(int(len(data) * share) for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)), len(data) - 1):
         path.write_bytes(data[:length])
-        assert skipped(path, lambda path: decode(path, at_least=at_least)), length
-        assert skipped(path, lambda path: squashed(path, at_least)), length
+        assert skipped(path, lambda path: decode(path, min_side=min_side)), length
+        assert skipped(path, lambda path: decode_squashed(path, min_side)), length
     path.write_bytes(data)
-    decode(path, at_least=at_least)
+    decode(path, min_side=min_side)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "BMP", "PPM"])
-def test_file_without_its_last_byte_is_refused(tmp_path: Path, format: str) -> None:
+def test_file_without_its_last_byte_is_skipped(tmp_path: Path, format: str) -> None:
     (tmp_path / "cut").write_bytes(encoded(format)[:-1])
     assert "truncated" in skipped(tmp_path / "cut")
 
@@ -404,7 +412,7 @@ def test_reasons_of_truncated_files_can_be_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pixels", [pytest.param(NOISE, id="noise"), pytest.param(RGB, id="gradient")])
-def test_flipped_bit_in_a_png_is_refused(tmp_path: Path, pixels: NDArray[Any]) -> None:
+def test_flipped_bit_in_a_png_is_skipped(tmp_path: Path, pixels: NDArray[Any]) -> None:
     data = encoded("PNG", pixels)
     begin, end = data.index(b"IDAT") + 4, data.index(b"IEND") - 8
     for place in np.linspace(begin, end - 1, 60).astype(int):
@@ -415,7 +423,7 @@ def test_flipped_bit_in_a_png_is_refused(tmp_path: Path, pixels: NDArray[Any]) -
 
 
 def test_damage_does_not_print(tmp_path: Path) -> None:
-    """Pillow warns of what it then refuses: a line on stderr for every such file of the folder."""
+    """Pillow warns of damage before it fails: that would be a line on stderr for every such file."""
     data = encoded("TIFF", compression="tiff_lzw")
     for cut in (100, len(data) // 2, len(data) - 6):
         (tmp_path / f"{cut}.tif").write_bytes(data[:cut])
@@ -465,7 +473,7 @@ def claiming(format: str, side: int) -> bytes:
 @pytest.mark.xdist_group("clock")
 @pytest.mark.parametrize("format", ["PNG", "GIF", "GIF frame", "BMP", "TIFF", "JPEG", "PPM"])
 @pytest.mark.parametrize("function", [read_header, decode])
-def test_decompression_bomb_is_refused_at_once(tmp_path: Path, function: Callable[[Path], object], format: str) -> None:
+def test_decompression_bomb_is_skipped_at_once(tmp_path: Path, function: Callable[[Path], object], format: str) -> None:
     (tmp_path / "bomb").write_bytes(claiming(format, 50_000))
     seconds = []
     for _ in range(3):  # the best of three: the machine is shared
@@ -515,34 +523,34 @@ def test_limit_of_pixels_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_first_bytes_promise_a_format(start: bytes, format: str | None) -> None:
-    assert looks_like(start) == format
+    assert detect_format(start) == format
 
 
-# What the verbs take
+# Sizes that commands need
 
 
 def test_squashed_fills_the_square_with_all_of_the_image(tmp_path: Path) -> None:
     drawn("RGB", RGB).save(tmp_path / "a.png")
-    pixels = squashed(tmp_path / "a.png", 12)
+    pixels = decode_squashed(tmp_path / "a.png", 12)
     assert (pixels.shape, pixels.dtype) == ((12, 12, 3), np.uint8)
     assert (pixels == np.asarray(drawn("RGB", RGB).resize((12, 12), Image.Resampling.BICUBIC))).all()
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         assert np.abs(pixels[corner].astype(int) - RGB[corner]).max() < 25
 
 
-def test_squashed_leaves_a_square_of_that_side_alone(tmp_path: Path) -> None:
+def test_squashed_leaves_a_square_of_that_side_unchanged(tmp_path: Path) -> None:
     drawn("RGB", NOISE[:, :H].copy()).save(tmp_path / "a.png")
-    assert (squashed(tmp_path / "a.png", H) == NOISE[:, :H]).all()
+    assert (decode_squashed(tmp_path / "a.png", H) == NOISE[:, :H]).all()
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
 @pytest.mark.parametrize(("height", "width"), [(600, 900), (1_201, 407), (90, 1_700), (100, 100)])
 def test_squashed_is_close_to_all_pixels_resized(tmp_path: Path, name: str, height: int, width: int) -> None:
-    """What is scaled in a quick way first, and what is not."""
+    """Images that are reduced quickly first, and images that are not."""
     drawn("RGB", photo(height, width)).save(tmp_path / name, **({"quality": 95} if name == "a.jpg" else {}))
     whole = decode(tmp_path / name)
     for side in (12, 37, 96, 150, 500):
-        pixels = squashed(tmp_path / name, side)
+        pixels = decode_squashed(tmp_path / name, side)
         assert (pixels.shape, pixels.dtype) == ((side, side, 3), np.uint8)
         expected = np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)).astype(int)
         assert distance(pixels, expected) < 1
@@ -551,13 +559,13 @@ def test_squashed_is_close_to_all_pixels_resized(tmp_path: Path, name: str, heig
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_squashed_keeps_the_finest_detail_that_it_can_hold(tmp_path: Path, name: str) -> None:
-    """Of noise: what differs from all pixels resized is a small part of what there is."""
+    """On noise, the difference from all pixels resized is a small part of the signal."""
     noise = np.random.default_rng(0).integers(0, 256, (640, 960, 3), dtype=np.uint8)
     drawn("RGB", noise).save(tmp_path / name, **({"quality": 100, "subsampling": 0} if name == "a.jpg" else {}))
     whole = decode(tmp_path / name)
     for side in (60, 97, 130):
         expected = np.asarray(whole.resize((side, side), Image.Resampling.BICUBIC)).astype(float)
-        assert distance(squashed(tmp_path / name, side), expected) < expected.std() / 3
+        assert distance(decode_squashed(tmp_path / name, side), expected) < expected.std() / 3
 
 
 SHAPES = [
@@ -578,7 +586,7 @@ def test_evaluation_crop_is_timms_bit_for_bit(tmp_path: Path, size: int, crop: f
         image = drawn("RGB", rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
         image.save(tmp_path / "a.png", compress_level=1)
         expected = (transform(image) * 255).round().numpy().astype(np.uint8).transpose(1, 2, 0)
-        ours = evaluation_crop(tmp_path / "a.png", size, crop)
+        ours = decode_evaluation_crop(tmp_path / "a.png", size, crop)
         assert (ours.shape, ours.dtype) == ((size, size, 3), np.uint8)
         assert (ours == expected).all(), (height, width)
 
@@ -596,7 +604,7 @@ def test_evaluation_crop_of_a_large_jpeg_is_timms_bit_for_bit(
     drawn("RGB", photo(height, width)).save(tmp_path / "a.jpg", quality=90)
     with Image.open(tmp_path / "a.jpg") as image:
         expected = (transform(image.convert("RGB")) * 255).round().numpy().astype(np.uint8).transpose(1, 2, 0)
-    assert (evaluation_crop(tmp_path / "a.jpg", size, crop) == expected).all()
+    assert (decode_evaluation_crop(tmp_path / "a.jpg", size, crop) == expected).all()
 
 
 def test_evaluation_crop_asks_for_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,10 +614,10 @@ def test_evaluation_crop_asks_for_no_draft(tmp_path: Path, monkeypatch: pytest.M
         raise AssertionError("scaled while it is decoded")
 
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", fail)
-    evaluation_crop(tmp_path / "a.jpg", 32, 0.875)
+    decode_evaluation_crop(tmp_path / "a.jpg", 32, 0.875)
     decode(tmp_path / "a.jpg")
     with pytest.raises(UnusableImage, match="scaled while it is decoded"):
-        squashed(tmp_path / "a.jpg", 32)
+        decode_squashed(tmp_path / "a.jpg", 32)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 9999), (9999, 1), (2, 20_000)])
@@ -625,5 +633,5 @@ def test_extreme_banner_takes_little_memory(
         return resize(image, size, *rest, **more)
 
     monkeypatch.setattr(Image.Image, "resize", spy)
-    assert (evaluation_crop(tmp_path / "a.png", 224, 0.875) == (10, 200, 30)).all()
+    assert (decode_evaluation_crop(tmp_path / "a.png", 224, 0.875) == (10, 200, 30)).all()
     assert max(made) <= 16 * 256 * 256

@@ -1,4 +1,4 @@
-"""Decoding in other processes: the same as here, and whatever becomes of such a process costs one image at most."""
+"""Decoding in other processes: the same results as here; the end of such a process costs at most one image."""
 
 from __future__ import annotations
 
@@ -18,20 +18,29 @@ from PIL import Image
 
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images import decode_pool as decoders
-from simclr_cli.images.cache import decode_once
-from simclr_cli.images.decode import UnusableImage, evaluation_crop, middle, read_header, small, squashed
-from simclr_cli.images.decode_pool import apart, apart_many
-from simclr_cli.images.fingerprints import look
+from simclr_cli.images.cache import decode_images
+from simclr_cli.images.decode import (
+    UnusableImage,
+    decode_center_square,
+    decode_evaluation_crop,
+    decode_squashed,
+    decode_thumbnail,
+    read_header,
+)
+from simclr_cli.images.decode_pool import isolate, isolate_batch
+from simclr_cli.images.fingerprints import compute_fingerprint
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.threads import each
+from simclr_cli.images.threads import map_in_order
 
-# What a decoder does with a file, by its name, in place of decoding it.
+posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are those of POSIX")
+
+# A decoder that fails on files by their names.
 FAULTS = """
 import os, signal, sys
 sys.path[:] = sys.argv[2:]
 from simclr_cli.images import decode_worker as decoder
 
-sound = decoder._outcome
+sound = decoder._run_call
 NONSENSE = {
     "words": ({"shape": ["a"]}, b""),
     "wide": ({"shape": [8, 9, 3]}, bytes(216)),
@@ -55,14 +64,14 @@ def outcome(function, path, *arguments):
                 return told, more
     return sound(function, path, *arguments)
 
-decoder._outcome = outcome
+decoder._run_call = outcome
 decoder.main()
 """
 
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """No decoder from before, and none left."""
+    """End all decoders before and after."""
     decoders._end_all()
     yield
     decoders._end_all()
@@ -70,7 +79,7 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def faulty(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoders that some names are bad for."""
+    """Start decoders that fail on some names."""
     monkeypatch.setattr(decoders, "PROGRAM", FAULTS)
 
 
@@ -81,25 +90,26 @@ def draw(path: Path, side: int = 20, seed: int = 0) -> Path:
     return path
 
 
-def reason(path: Path, function: Callable[..., Any] = squashed, *arguments: float) -> str:
+def reason(path: Path, function: Callable[..., Any] = decode_squashed, *arguments: float) -> str:
     with pytest.raises(UnusableImage) as caught:
-        apart(function, 1)(path, *(arguments or (8,)))
+        isolate(function, 1)(path, *(arguments or (8,)))
     return caught.value.reason
 
 
 CALLS: list[tuple[Callable[..., Any], tuple[float, ...]]] = [
-    (squashed, (9,)), (evaluation_crop, (16, 0.875)), (small, (10, 20)), (middle, (7,)), (read_header, ()), (look, ()),
+    (decode_squashed, (9,)), (decode_evaluation_crop, (16, 0.875)), (decode_thumbnail, (10, 20)),
+    (decode_center_square, (7,)), (read_header, ()), (compute_fingerprint, ()),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("function", "arguments"), CALLS, ids=[function.__name__ for function, _ in CALLS])
-def test_apart_gives_what_the_function_gives_here(
+def test_isolated_function_returns_what_it_returns_here(
     tmp_path: Path, function: Callable[..., Any], arguments: tuple[float, ...]
 ) -> None:
-    for name in ("a.png", "b.jpg", os.fsdecode(b"new\nline \xff.gif")):
+    for name in ("a.png", "b.jpg", *(["new\nline \udcff.gif"] if sys.platform == "linux" else [])):
         path = draw(tmp_path / name)
-        here = apart(function, 0)(path, *arguments)
-        there = apart(function, 1)(path, *arguments)
+        here = isolate(function, 0)(path, *arguments)
+        there = isolate(function, 1)(path, *arguments)
         assert type(here) is type(there)
         if isinstance(here, np.ndarray):
             assert here.dtype == there.dtype and (here == there).all() and there.flags.writeable
@@ -110,19 +120,19 @@ def test_apart_gives_what_the_function_gives_here(
 
 def test_paths_are_those_of_this_process_wherever_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "a.png")
-    apart(squashed, 1)(tmp_path / "a.png", 8)
+    isolate(decode_squashed, 1)(tmp_path / "a.png", 8)
     (tmp_path / "below").mkdir()
     for place, name in ((tmp_path, "a.png"), (tmp_path / "below", "../a.png")):
         monkeypatch.chdir(place)
-        assert apart(squashed, 1)(Path(name), 8).shape == (8, 8, 3)
+        assert isolate(decode_squashed, 1)(Path(name), 8).shape == (8, 8, 3)
 
 
-def test_refusals_are_those_of_the_function(tmp_path: Path) -> None:
+def test_reasons_are_those_of_the_function(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "cut.png").write_bytes(draw(tmp_path / "a.png").read_bytes()[:-30])
     for name in ("text.jpg", "cut.png", "missing.png", "."):
         with pytest.raises(UnusableImage) as here:
-            squashed(tmp_path / name, 8)
+            decode_squashed(tmp_path / name, 8)
         assert reason(tmp_path / name) == here.value.reason
 
 
@@ -130,18 +140,18 @@ def test_many_are_answered_in_order(tmp_path: Path) -> None:
     paths = [draw(tmp_path / f"{i}.png", side=10 + i) for i in range(20)]
     paths[7].write_bytes(b"")
     for workers in (0, 1):
-        found = apart_many(read_header, workers)([(path,) for path in paths])
+        found = isolate_batch(read_header, workers)([(path,) for path in paths])
         assert [getattr(one, "height", str(one)) for one in found] == [
             10 + i if i != 7 else "empty file (0 bytes)" for i in range(20)
         ]
-    assert list(apart_many(read_header, 1)([])) == []
+    assert list(isolate_batch(read_header, 1)([])) == []
 
 
 def test_decoders_are_used_again(fresh: None, tmp_path: Path) -> None:
     path = draw(tmp_path / "a.png")
     for _ in range(3):
-        assert len(list(each(lambda path: apart(squashed, 2)(path, 8), [path] * 20, workers=2))) == 20
-        assert 1 <= len(decoders._all) <= 2
+        assert len(list(map_in_order(lambda path: isolate(decode_squashed, 2)(path, 8), [path] * 20, workers=2))) == 20
+        assert 1 <= len(decoders._decoders) <= 2
 
 
 REASONS = {
@@ -151,16 +161,18 @@ REASONS = {
 }
 
 
-def test_what_ends_a_decoder_twice_is_refused_and_the_others_are_not(faulty: None, tmp_path: Path) -> None:
+@posix_only
+def test_file_that_ends_a_decoder_twice_is_skipped_and_others_are_not(faulty: None, tmp_path: Path) -> None:
     for name in (*REASONS, *(f"{i}.png" for i in range(5))):
         draw(tmp_path / name)
     whole = take_census(tmp_path, workers=0)  # headers are read here, where nothing is faulty
-    decoded = decode_once(whole, 8, workers=2, progress=lambda *_: None)
+    decoded = decode_images(whole, 8, workers=2, progress=lambda *_: None)
     assert {entry.name: entry.reason for entry in decoded.census.skipped} == REASONS
     assert [image.name for image in decoded.census.images] == [f"{i}.png" for i in range(5)]
 
 
-def test_a_header_that_ends_a_decoder_is_refused_and_those_read_with_it_are_not(faulty: None, tmp_path: Path) -> None:
+@posix_only
+def test_header_that_ends_a_decoder_is_skipped_and_those_read_with_it_are_not(faulty: None, tmp_path: Path) -> None:
     for name in ("abort.png", *(f"{i}.png" for i in range(5))):
         draw(tmp_path / name)
     census = take_census(tmp_path, workers=1)
@@ -171,23 +183,25 @@ def test_a_header_that_ends_a_decoder_is_refused_and_those_read_with_it_are_not(
 def test_a_decoder_that_answers_nonsense_once_costs_nothing(
     faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "GRACE", 0)
+    monkeypatch.setattr(decoders, "GRACE_SECONDS", 0)
     for name in ("words", "wide", "small", "endless", "nothing"):
         path = draw(tmp_path / f"once-{name}.png")
-        assert (apart(squashed, 1)(path, 8) == squashed(path, 8)).all(), name
+        assert (isolate(decode_squashed, 1)(path, 8) == decode_squashed(path, 8)).all(), name
         assert (tmp_path / f"once-{name}.png.done").exists()
 
 
 def test_answers_that_are_not_one_for_each_call_are_nonsense(
     fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoders, "GRACE", 0)
+    monkeypatch.setattr(decoders, "GRACE_SECONDS", 0)
     monkeypatch.setattr(
         decoders, "PROGRAM",
         "import sys; print('ready', flush=True)\nfor line in sys.stdin: print('[]', flush=True)",
     )  # fmt: skip
     calls = [(draw(tmp_path / f"{i}.png"), 8) for i in range(2)]
-    assert [str(found) for found in apart_many(squashed, 1)(calls)] == ["its decoder answered nonsense"] * 2
+    assert [str(found) for found in isolate_batch(decode_squashed, 1)(calls)] == [
+        "its decoder sent an invalid answer"
+    ] * 2
 
 
 def test_decoders_that_cannot_start_are_an_error_with_a_way_out(
@@ -196,28 +210,28 @@ def test_decoders_that_cannot_start_are_an_error_with_a_way_out(
     path = draw(tmp_path / "a.png")
     monkeypatch.setattr(decoders, "PROGRAM", "raise SystemExit(9)")
     with pytest.raises(MachineError, match=r"ended as it started \(exit code 9\).*--workers 0"):
-        apart(squashed, 1)(path, 8)
+        isolate(decode_squashed, 1)(path, 8)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
-    with pytest.raises(MachineError, match="can be started"):
-        apart(squashed, 1)(path, 8)
-    assert not decoders._all
-    assert apart(squashed, 0)(path, 8).shape == (8, 8, 3)
+    with pytest.raises(MachineError, match="cannot be started"):
+        isolate(decode_squashed, 1)(path, 8)
+    assert not decoders._decoders
+    assert isolate(decode_squashed, 0)(path, 8).shape == (8, 8, 3)
 
 
 def test_decoders_that_are_not_asked_end(fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = draw(tmp_path / "a.png")
     monkeypatch.setattr(decoders, "IDLE_SECONDS", 0)
-    apart(squashed, 1)(path, 8)
-    (decoder,) = decoders._all
+    isolate(decode_squashed, 1)(path, 8)
+    (decoder,) = decoders._decoders
     decoder.process.wait(timeout=30)
     until = time.monotonic() + 30
-    while decoders._all and time.monotonic() < until:
+    while decoders._decoders and time.monotonic() < until:
         time.sleep(0.05)
-    assert not decoders._all
-    apart(squashed, 1)(path, 8)  # by another one
+    assert not decoders._decoders
+    isolate(decode_squashed, 1)(path, 8)  # by another one
 
 
-def test_a_image_takes_no_more_memory_than_the_largest(
+def test_an_image_takes_no_more_memory_than_the_largest(
     fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (8000, 8000)).save(tmp_path / "large.png", compress_level=1)
@@ -225,11 +239,11 @@ def test_a_image_takes_no_more_memory_than_the_largest(
     monkeypatch.setattr(
         decoders, "PROGRAM",
         "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images import decode_worker as decoder; "
-        "decoder.MAX_PIXELS = 0; decoder.OVERHEAD = 2**26; decoder.main()",
+        "decoder.MAX_PIXELS = 0; decoder.OVERHEAD_BYTES = 2**26; decoder.main()",
     )  # fmt: skip
     if sys.platform == "linux":
         assert reason(tmp_path / "large.png") == "too large for this machine's memory"
-    assert apart(squashed, 1)(tmp_path / "a.png", 8).shape == (8, 8, 3)
+    assert isolate(decode_squashed, 1)(tmp_path / "a.png", 8).shape == (8, 8, 3)
 
 
 def test_a_decoder_loads_nothing_from_where_the_command_is_run(
@@ -239,7 +253,7 @@ def test_a_decoder_loads_nothing_from_where_the_command_is_run(
     for name in ("numpy", "PIL", "simclr_cli", "json", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'loaded')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
-    assert apart(squashed, 1)(path, 8).shape == (8, 8, 3)
+    assert isolate(decode_squashed, 1)(path, 8).shape == (8, 8, 3)
     assert not (tmp_path / "loaded").exists()
 
 
@@ -253,7 +267,7 @@ import sys
 from pathlib import Path
 from simclr_cli.images import decode_worker as decoder
 for path in sorted(Path({str(tmp_path)!r}).iterdir()):
-    print(path.name, *decoder._outcome(decoder.squashed, str(path), 8)[0])
+    print(path.name, *decoder._run_call(decoder.decode_squashed, str(path), 8)[0])
 print(*sorted(name for name in sys.modules if "Plugin" in name or name == "torch"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -263,12 +277,14 @@ print(*sorted(name for name in sys.modules if "Plugin" in name or name == "torch
     assert loaded.split() == [f"PIL.{name}ImagePlugin" for name in plugins]
 
 
+@posix_only
 def test_ctrl_c_in_the_terminal_is_not_for_decoders(fresh: None, tmp_path: Path) -> None:
-    apart(squashed, 1)(draw(tmp_path / "a.png"), 8)
-    (decoder,) = decoders._all
+    isolate(decode_squashed, 1)(draw(tmp_path / "a.png"), 8)
+    (decoder,) = decoders._decoders
     assert os.getpgid(decoder.process.pid) != os.getpgid(0)
 
 
+@posix_only
 def test_decoders_of_many_threads_are_each_their_own(fresh: None, tmp_path: Path) -> None:
     paths = [draw(tmp_path / f"{i}.png", side=8 + i) for i in range(12)]
     wrong: list[int] = []
@@ -276,7 +292,7 @@ def test_decoders_of_many_threads_are_each_their_own(fresh: None, tmp_path: Path
     def work(start: int) -> None:
         for i in range(start, start + 60):
             path = paths[i % 12]
-            if apart(read_header, 1)(path).height != 8 + i % 12:
+            if isolate(read_header, 1)(path).height != 8 + i % 12:
                 wrong.append(i)
 
     threads = [threading.Thread(target=work, args=(start,)) for start in range(3)]
@@ -284,6 +300,6 @@ def test_decoders_of_many_threads_are_each_their_own(fresh: None, tmp_path: Path
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong and len(decoders._all) <= 3
-    os.kill(decoders._all[0].process.pid, signal.SIGKILL)  # while it waits
-    assert apart(read_header, 1)(paths[0]).height == 8
+    assert not wrong and len(decoders._decoders) <= 3
+    os.kill(decoders._decoders[0].process.pid, signal.SIGKILL)  # while it waits
+    assert isolate(read_header, 1)(paths[0]).height == 8

@@ -1,4 +1,4 @@
-"""Perceptual hashes are those of imagehash, colors go together as numpy says, and what is blurred is less sharp."""
+"""Fingerprints: hashes are those of imagehash, correlations those of numpy, and blurred images are less sharp."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from imagehash import phash
 from PIL import Image, ImageFilter
 
 from simclr_cli.images.decode import UnusableImage
-from simclr_cli.images.fingerprints import correlation, look, perceptual_hash, sharpness
+from simclr_cli.images.fingerprints import compute_fingerprint, correlation, perceptual_hash, sharpness
 from simclr_cli.images.synthetic import draw_images
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("looks")
+    folder = tmp_path_factory.mktemp("fingerprints")
     draw_images(folder, seed=3, count=40, size=96)
     return sorted(path for path in folder.rglob("*.*") if path.is_file())
 
@@ -33,14 +33,14 @@ def test_hashes_are_those_of_the_library(drawn: list[Path]) -> None:
         assert perceptual_hash(image.convert("L")) == perceptual_hash(image)
 
 
-def test_a_look_at_a_file_is_a_look_at_its_upright_image(drawn: list[Path], tmp_path: Path) -> None:
+def test_fingerprint_of_a_file_is_that_of_its_upright_image(drawn: list[Path], tmp_path: Path) -> None:
     image = Image.open(drawn[0]).convert("RGB")
-    turned = tmp_path / "turned.png"
+    rotated = tmp_path / "rotated.png"
     exif = Image.Exif()
-    exif[0x0112] = 8  # to be turned by a quarter against the clock
-    image.transpose(Image.Transpose.ROTATE_270).save(turned, exif=exif)
-    assert look(turned).hash == perceptual_hash(image)
-    assert look(turned).sharpness == pytest.approx(sharpness(image), rel=1e-4)
+    exif[0x0112] = 8  # to be rotated by 90 degrees counterclockwise
+    image.transpose(Image.Transpose.ROTATE_270).save(rotated, exif=exif)
+    assert compute_fingerprint(rotated).hash == perceptual_hash(image)
+    assert compute_fingerprint(rotated).sharpness == pytest.approx(sharpness(image), rel=1e-4)
 
 
 def test_blank_images_have_one_hash_whatever_their_shade() -> None:
@@ -59,7 +59,7 @@ def test_sharpness_is_the_variance_of_the_laplacian_over_that_of_the_image() -> 
     assert sharpness(image) == pytest.approx(np.var(expected) / np.var(grayscale), rel=1e-5)
 
 
-def test_what_is_blurred_is_less_sharp_and_looks_alike() -> None:
+def test_blurred_image_is_less_sharp_and_has_a_similar_hash() -> None:
     image = noise(1, 12, 16).resize((400, 300), Image.Resampling.NEAREST)
     blurred = [image.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 2, 4)]
     told = [sharpness(one) for one in (image, *blurred)]
@@ -74,10 +74,10 @@ def test_correlation_is_that_of_numpy_whatever_the_brightness() -> None:
     expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(correlation(first, second), expected, atol=1e-6)
     np.testing.assert_allclose(correlation(first, first + 30), 1, atol=1e-6)
-    assert (correlation(first, np.full_like(first, 90)) == 0).all()  # blank: nothing to go by
+    assert (correlation(first, np.full_like(first, 90)) == 0).all()  # blank
 
 
-def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+def test_file_without_an_image_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("words")
     with pytest.raises(UnusableImage):
-        look(tmp_path / "a.png")
+        compute_fingerprint(tmp_path / "a.png")

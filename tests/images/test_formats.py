@@ -1,4 +1,4 @@
-"""Which files are let in: of all formats that Pillow knows only those of the list, whatever their names promise."""
+"""Allowed formats: of all that Pillow knows only those of the list, whatever the files' names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simclr_cli.images.decode import FORMATS, UnusableImage, read_header, squashed
+from simclr_cli.images.decode import FORMATS, UnusableImage, decode_squashed, read_header
 
 NAMES = ("a.jpg", "a.png", "a")
-# What a file of a format that Pillow reads and does not write begins with, as its plugin asks for it.
+# First bytes of the formats that Pillow reads and does not write, as its plugins expect them.
 STARTS = {
     "BLP": b"BLP2\1\0\0\0" + bytes(1200),
     "CUR": b"\0\0\2\0\1\0" + bytes(16), "DCX": struct.pack("<II", 0x3ADE68B1, 8) + b"\n\5\1\1",
@@ -32,7 +32,7 @@ STARTS = {
 
 
 def written() -> dict[str, bytes]:
-    """A small image in every other format that Pillow writes."""
+    """Return a small image in every other format that Pillow writes."""
     Image.init()
     found = {}
     for kind in sorted(set(Image.SAVE) - set(FORMATS) - {"DIB", "MPO"}):  # a BMP without its head; a JPEG
@@ -52,31 +52,31 @@ def test_no_other_format_is_let_in_under_any_name(tmp_path: Path) -> None:
     Image.init()  # all plugins are there, as in a process that uses Pillow for other things too
     foreign = STARTS | written()
     known = set(Image.OPEN) - set(FORMATS) - {"DIB", "MPO"}
-    stubs = {"BUFR", "GRIB", "HDF5"}  # Pillow has but the place for a plugin
+    stubs = {"BUFR", "GRIB", "HDF5"}  # Pillow has only a stub for these
     assert known - set(foreign) <= stubs
     for kind, data in foreign.items():
         for name in NAMES:
             (tmp_path / name).write_bytes(data)
-            for function in (read_header, lambda path: squashed(path, 8)):
+            for function in (read_header, lambda path: decode_squashed(path, 8)):
                 with pytest.raises(UnusableImage) as caught:
                     function(tmp_path / name)
-                assert "in any format known here" in caught.value.reason or "not supported" in caught.value.reason, kind
+                assert "in a supported format" in caught.value.reason or "not supported" in caught.value.reason, kind
 
 
 @pytest.mark.parametrize("inner", ["PNG", "JPEG2000", "BMP"])
-def test_an_icon_that_holds_a_image_is_not_let_in(tmp_path: Path, inner: str) -> None:
+def test_an_icon_that_holds_an_image_is_not_let_in(tmp_path: Path, inner: str) -> None:
     for kind, options in (("ICO", {"bitmap_format": "bmp"} if inner == "BMP" else {}), ("ICNS", {})):
         Image.new("RGB", (64, 64)).save(tmp_path / "a", kind, **options)
         (tmp_path / "a.png").write_bytes((tmp_path / "a").read_bytes())
         with pytest.raises(UnusableImage):
-            squashed(tmp_path / "a.png", 8)
+            decode_squashed(tmp_path / "a.png", 8)
 
 
 def test_a_format_behind_the_start_of_another_is_damaged(tmp_path: Path) -> None:
-    """The list is asked for one format only, that of the first bytes: no second try by others."""
+    """Only the format of the first bytes is tried, no other one."""
     Image.new("RGB", (64, 64)).save(tmp_path / "whole.png")
     whole = (tmp_path / "whole.png").read_bytes()
     for start in (b"GIF89a", b"BM", b"II*\0", b"\xff\xd8\xff\xe0", b"RIFF\x10\0\0\0WEBP", b"P6 "):
         (tmp_path / "a.png").write_bytes(start + whole)
         with pytest.raises(UnusableImage, match=r"damaged|truncated"):
-            squashed(tmp_path / "a.png", 8)
+            decode_squashed(tmp_path / "a.png", 8)

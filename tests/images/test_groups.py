@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from simclr_cli.images.groups import by_name, group, join_equal, join_pairs
+from simclr_cli.images.groups import group_images, join_equal, join_pairs, match_names
 from simclr_cli.images.scan import take_census
 
 
@@ -21,7 +21,7 @@ def sets_of(ids: NDArray[np.int64]) -> set[frozenset[int]]:
 
 
 def scene(seed: int, side: int = 96) -> Image.Image:
-    """An image with large shapes, unlike those of other seeds."""
+    """Draw an image with large shapes, different for each seed."""
     rng = np.random.default_rng(seed)
     image = Image.new("RGB", (side, side), tuple(rng.integers(0, 256, 3).tolist()))
     draw = ImageDraw.Draw(image)
@@ -33,7 +33,7 @@ def scene(seed: int, side: int = 96) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """0: a scene, 1: its copy, 2: it as a smaller JPEG, 3 and 4: other scenes, 5: a copy of 4 in a subfolder."""
+    """Make 0: a scene, 1: its duplicate, 2: a smaller JPEG of it, 3 and 4: other scenes, 5: a duplicate of 4."""
     place = tmp_path / "pics"
     (place / "z").mkdir(parents=True)
     scene(1).save(place / "a1_x.png")
@@ -46,39 +46,41 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "copies", "expected"),
+    ("pattern", "duplicates", "expected"),
     [
         ("", "exact", {(0, 1), (2,), (3,), (4, 5)}),
         ("^[ab]", "keep", {(0, 1), (2, 3, 4), (5,)}),
         (r"_(\w)\.", "keep", {(0, 2, 5), (1, 3), (4,)}),
-        (r"_(\w)\.", "exact", {(0, 1, 2, 3, 4, 5)}),  # by the copies both sets of names are one, and the rest with them
+        (r"_(\w)\.", "exact", {(0, 1, 2, 3, 4, 5)}),  # duplicates join both sets of names, and the rest with them
         ("nowhere", "keep", {(0,), (1,), (2,), (3,), (4,), (5,)}),
     ],
 )
-def test_groups_are_what_belongs_together(folder: Path, pattern: str, copies: Any, expected: set[tuple[int]]) -> None:
-    ids = group(take_census(folder), pattern, copies, 2)
+def test_groups_are_what_belongs_together(
+    folder: Path, pattern: str, duplicates: Any, expected: set[tuple[int]]
+) -> None:
+    ids = group_images(take_census(folder), pattern, duplicates, 2)
     assert ids is not None and ids.dtype == np.int64
     assert sets_of(ids) == {frozenset(some) for some in expected}
 
 
-def test_without_a_wish_there_are_no_groups(folder: Path) -> None:
-    assert group(take_census(folder), "", "keep", 2) is None
+def test_default_settings_make_no_groups(folder: Path) -> None:
+    assert group_images(take_census(folder), "", "keep", 2) is None
 
 
-def test_a_file_that_went_after_decoding_is_no_copy(folder: Path) -> None:
+def test_file_deleted_after_decoding_is_no_duplicate(folder: Path) -> None:
     census = take_census(folder)
     (folder / "a2_y.png").unlink()
-    ids = group(census, "", "exact", 2)
+    ids = group_images(census, "", "exact", 2)
     assert ids is not None and sets_of(ids) == {frozenset(some) for some in ((0,), (1,), (2,), (3,), (4, 5))}
 
 
 def test_names_are_searched_in_the_whole_relative_path(folder: Path) -> None:
-    assert list(by_name(take_census(folder), "^z/")) == [(5, "z/")]
-    assert dict(by_name(take_census(folder), "(q)?b"))[2] == ""  # a group that took no part
+    assert list(match_names(take_census(folder), "^z/")) == [(5, "z/")]
+    assert dict(match_names(take_census(folder), "(q)?b"))[2] == ""  # a group that took no part
 
 
 def components(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Each one's least relative, by scipy."""
+    """Return the least member of each one's component, by scipy."""
     i, j = np.array(list(pairs), np.int64).reshape(-1, 2).T
     labels = connected_components(coo_array((np.ones(len(i)), (i, j)), (count, count)), directed=False)[1].tolist()
     return [labels.index(label) for label in labels]

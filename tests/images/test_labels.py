@@ -7,7 +7,7 @@ import pytest
 
 from simclr_cli.core.errors import InputError
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.labels import labeled, labeled_like, read_labels
+from simclr_cli.images.labels import label_held_out_images, label_images, read_labels
 
 
 def census_of(*names: str) -> Census:
@@ -26,36 +26,36 @@ def table(folder: Path, content: str | bytes) -> Path:
 
 
 def test_class_folders_are_the_labels() -> None:
-    census, labels = labeled(CLASSES)
+    census, labels = label_images(CLASSES)
     assert census == CLASSES
     assert labels == {"cat/1.png": "cat", "cat/2.png": "cat", "dog/1.png": "dog", "dog/2.png": "dog"}
 
 
 def test_no_class_folders_and_no_table_is_an_input_error() -> None:
     with pytest.raises(InputError, match=r"--labels FILE\.csv") as caught:
-        labeled(FLAT)
+        label_images(FLAT)
     assert caught.value.exit_code == 3
 
 
-def test_table_labels_what_it_names_and_the_rest_is_left_out(tmp_path: Path) -> None:
-    census, labels = labeled(FLAT, table(tmp_path, "path,label\na.png,x\nc.png,y\nelsewhere.png,z\n"))
+def test_table_labels_the_images_it_names_and_no_others(tmp_path: Path) -> None:
+    census, labels = label_images(FLAT, table(tmp_path, "path,label\na.png,x\nc.png,y\nelsewhere.png,z\n"))
     assert [image.name for image in census.images] == ["a.png", "c.png"]
     assert labels == {"a.png": "x", "c.png": "y"}
 
 
 def test_table_goes_before_the_folders(tmp_path: Path) -> None:
-    _, labels = labeled(CLASSES, table(tmp_path, "path,label\ncat/1.png,old\ndog/1.png,young\n"))
+    _, labels = label_images(CLASSES, table(tmp_path, "path,label\ncat/1.png,old\ndog/1.png,young\n"))
     assert labels == {"cat/1.png": "old", "dog/1.png": "young"}
 
 
 def test_table_that_names_no_image_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"such as a\.png"):
-        labeled(FLAT, table(tmp_path, "path,label\n/abs/a.png,x\n"))
+        label_images(FLAT, table(tmp_path, "path,label\n/abs/a.png,x\n"))
 
 
 def test_table_of_one_class_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one class"):
-        labeled(FLAT, table(tmp_path, "path,label\na.png,x\nb.png,x\nelsewhere.png,y\n"))
+        label_images(FLAT, table(tmp_path, "path,label\na.png,x\nb.png,x\nelsewhere.png,y\n"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_tables_as_they_come(tmp_path: Path, content: str, expected: dict[str, s
 
 
 def test_table_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
-    assert read_labels(table(tmp_path, b"path,label\ncaf\xe9.png,x\n")) == {os.fsdecode(b"caf\xe9.png"): "x"}
+    assert read_labels(table(tmp_path, b"path,label\ncaf\xe9.png,x\n")) == {"caf\udce9.png": "x"}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_table_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
         (b"\xff\xfep\0a\0t\0h\0", "has the columns"),  # UTF-16
     ],
 )
-def test_tables_that_cannot_be_used_say_why(tmp_path: Path, content: str | bytes, told: str) -> None:
+def test_unusable_tables_are_input_errors_with_the_reason(tmp_path: Path, content: str | bytes, told: str) -> None:
     with pytest.raises(InputError, match=told) as caught:
         read_labels(table(tmp_path, content))
     assert caught.value.exit_code == 3
@@ -112,11 +112,11 @@ def test_field_without_an_end_is_an_input_error(tmp_path: Path) -> None:
         read_labels(table(tmp_path, 'path,label\n"' + "a" * 200_000))
 
 
-def test_held_out_folders_are_taken_at_their_word() -> None:
-    assert labeled_like(census_of("cat/9.png"), frozenset({"cat", "dog"})) == {"cat/9.png": "cat"}
+def test_held_out_folder_may_hold_a_single_image() -> None:
+    assert label_held_out_images(census_of("cat/9.png"), frozenset({"cat", "dog"})) == {"cat/9.png": "cat"}
 
 
 @pytest.mark.parametrize("names", [("cat/1.png", "bird/1.png"), ("cat/1.png", "2.png"), ("cat",)])
 def test_held_out_image_of_no_known_class_is_an_input_error(names: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="lies in none of the classes cat, dog"):
-        labeled_like(census_of(*names), frozenset({"cat", "dog"}))
+        label_held_out_images(census_of(*names), frozenset({"cat", "dog"}))

@@ -1,4 +1,4 @@
-"""Which image goes into which step: a function of (seed, epoch), every image once, full batches only."""
+"""Batches: the order is a function of (seed, epoch), every image comes once, all batches are full."""
 
 import contextlib
 import threading
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from simclr_cli.core.distributed import Ranks
+from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import InputError
-from simclr_cli.core.seeds import Purpose, numpy_generator
-from simclr_cli.core.world import Place
+from simclr_cli.core.seeds import Purpose, create_numpy_generator
+from simclr_cli.core.world import World
 from simclr_cli.images import loader as module
-from simclr_cli.images.cache import DecodedImages, decode_once
+from simclr_cli.images.cache import DecodedImages, decode_images
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.loader import AHEAD, RESIDENT_SHARE, Batches, own_memory
+from simclr_cli.images.loader import PREFETCHED_PARTS, RESIDENT_SHARE, BatchLoader, free_gpu_memory
 from simclr_cli.images.scan import take_census
-from simclr_cli.images.threads import ahead
+from simclr_cli.images.threads import prefetch
 
 CPU = torch.device("cpu")
 PATIENCE = 30  # seconds, of a test that is about to fail
 
 
 def pixels_of(rows: NDArray[np.int64], side: int = 4) -> NDArray[np.uint8]:
-    """(n,) -> (n, 3, side, side): what image i is drawn with, no two alike among the first 65,536."""
+    """Return the pixels (n, 3, side, side) of images (n,), all different among the first 65,536."""
     channels = np.stack([rows % 256, rows // 256 % 256, 7 * rows % 256], axis=1)
     return np.broadcast_to(channels[:, :, None, None], (len(rows), 3, side, side)).astype(np.uint8)
 
@@ -47,7 +47,7 @@ def decoded(count: int, side: int = 4) -> DecodedImages:
 
 
 class Watched(DecodedImages):
-    """Tells `before` of every reading, before it is done."""
+    """Decoded images that call `before` before every reading."""
 
     before: Callable[[], None]
 
@@ -62,18 +62,18 @@ def watched(given: DecodedImages, before: Callable[[], None]) -> Watched:
     return result
 
 
-def batches_of(given: DecodedImages, size: int = 8, seed: int = 3) -> Batches:
-    return Batches(given, size, seed, CPU)
+def batches_of(given: DecodedImages, size: int = 8, seed: int = 3) -> BatchLoader:
+    return BatchLoader(given, size, seed, CPU)
 
 
 def made_resident(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the CPU had a GPU's memory of its own."""
-    monkeypatch.setattr(module, "own_memory", lambda _: 2**40)
+    """Pretend that the CPU has a GPU's memory."""
+    monkeypatch.setattr(module, "free_gpu_memory", lambda _: 2**40)
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A batch with the pixels of all its parts."""
+    """A batch with the pixels of all its micro-batches."""
 
     step: int
     rows: NDArray[np.int64]
@@ -81,12 +81,12 @@ class Whole:
     sizes: Tensor
 
 
-def run(batches: Batches, start: int, stop: int, most: int | None = None) -> Generator[Whole, None, None]:
-    """Batches.run, all pixels taken; those that come twice are the same."""
-    with contextlib.closing(batches.run(start, stop, most)) as coming:
+def run(batches: BatchLoader, start: int, stop: int, most: int | None = None) -> Generator[Whole, None, None]:
+    """Load batches with all their pixels, and assert that the second pass has the same."""
+    with contextlib.closing(batches.load(start, stop, most)) as coming:
         for batch in coming:
-            parts = [next(batch.pixels) for _ in batch.parts]
-            assert [len(pixels) for pixels in parts] == [part.stop - part.start for part in batch.parts]
+            parts = [next(batch.pixels) for _ in batch.micro_batches]
+            assert [len(pixels) for pixels in parts] == [part.stop - part.start for part in batch.micro_batches]
             assert all(torch.equal(pixels, next(batch.pixels)) for pixels in parts[:-1])
             yield Whole(batch.step, batch.rows, torch.cat(parts), batch.sizes)
 
@@ -114,24 +114,24 @@ def never() -> None:
 def test_order_is_a_permutation_of_all_images() -> None:
     batches = batches_of(decoded(50))
     for epoch in range(3):
-        assert sorted(batches.order(epoch).tolist()) == list(range(50))
+        assert sorted(batches.epoch_order(epoch).tolist()) == list(range(50))
 
 
 @pytest.mark.parametrize("seed", [0, 3, 2**40])
 def test_order_is_the_permutation_of_its_seed_and_epoch(seed: int) -> None:
     batches = batches_of(decoded(50), seed=seed)
     for epoch in (0, 1, 7, 1):
-        assert (batches.order(epoch) == numpy_generator(seed, Purpose.ORDER, epoch).permutation(50)).all()
+        assert (batches.epoch_order(epoch) == create_numpy_generator(seed, Purpose.ORDER, epoch).permutation(50)).all()
 
 
-def test_order_follows_from_seed_and_epoch_alone() -> None:
+def test_order_follows_from_seed_and_epoch_only() -> None:
     first, second = batches_of(decoded(50)), batches_of(decoded(50), 20)
     list(run(first, 0, 6))  # what ran before does not matter, nor the size of batches
     np.random.default_rng().random(5)
-    orders = [tuple(first.order(epoch)) for epoch in range(4)]
-    assert orders == [tuple(second.order(epoch)) for epoch in range(4)]
+    orders = [tuple(first.epoch_order(epoch)) for epoch in range(4)]
+    assert orders == [tuple(second.epoch_order(epoch)) for epoch in range(4)]
     assert len(set(orders)) == 4
-    assert tuple(batches_of(decoded(50), seed=4).order(0)) not in orders
+    assert tuple(batches_of(decoded(50), seed=4).epoch_order(0)) not in orders
 
 
 # Steps
@@ -143,7 +143,7 @@ def test_each_image_comes_once_an_epoch() -> None:
     for epoch in range(3):
         rows = np.concatenate([batch.rows for batch in run(batches, 6 * epoch, 6 * epoch + 6)])
         assert sorted(rows.tolist()) == list(range(48))
-        assert (rows == numpy_generator(3, Purpose.ORDER, epoch).permutation(48)).all()
+        assert (rows == create_numpy_generator(3, Purpose.ORDER, epoch).permutation(48)).all()
 
 
 def test_steps_are_counted_through_all_epochs() -> None:
@@ -152,7 +152,7 @@ def test_steps_are_counted_through_all_epochs() -> None:
     assert [batch.step for batch in whole] == list(range(18))
     for epoch in range(3):
         rows = np.concatenate([batch.rows for batch in whole[6 * epoch : 6 * epoch + 6]])
-        assert (rows == numpy_generator(3, Purpose.ORDER, epoch).permutation(50)[:48]).all()
+        assert (rows == create_numpy_generator(3, Purpose.ORDER, epoch).permutation(50)[:48]).all()
 
 
 def test_batch_holds_the_pixels_and_sizes_of_its_rows() -> None:
@@ -192,7 +192,7 @@ def test_what_one_epoch_leaves_over_comes_in_another() -> None:
 
 
 @pytest.mark.parametrize("resident", [False, True])
-def test_what_is_done_to_a_batch_harms_no_other(monkeypatch: pytest.MonkeyPatch, resident: bool) -> None:
+def test_change_to_a_batch_affects_no_other(monkeypatch: pytest.MonkeyPatch, resident: bool) -> None:
     if resident:
         made_resident(monkeypatch)
     given = decoded(20)
@@ -208,7 +208,7 @@ def test_what_is_done_to_a_batch_harms_no_other(monkeypatch: pytest.MonkeyPatch,
     assert (given.read(np.arange(20)) == pixels_of(np.arange(20))).all()
 
 
-# Ahead
+# Prefetching
 
 
 def test_next_batches_are_made_while_one_is_at_work_and_no_more_than_that() -> None:
@@ -226,10 +226,10 @@ def test_next_batches_are_made_while_one_is_at_work_and_no_more_than_that() -> N
         for batch in coming:
             with enough:
                 used += 1
-                wanted = min(batch.step + 1 + AHEAD, 12)
-                assert enough.wait_for(lambda wanted=wanted: made >= wanted, PATIENCE), "not made ahead"  # type: ignore[misc]
+                wanted = min(batch.step + 1 + PREFETCHED_PARTS, 12)
+                assert enough.wait_for(lambda wanted=wanted: made >= wanted, PATIENCE), "not prefetched"  # type: ignore[misc]
     assert (made, used) == (12, 12)
-    assert AHEAD >= 1 and most <= AHEAD + 1
+    assert PREFETCHED_PARTS >= 1 and most <= PREFETCHED_PARTS + 1
 
 
 def test_nothing_is_read_before_the_first_batch_is_asked_for() -> None:
@@ -254,7 +254,7 @@ def test_closing_early_leaves_no_thread_and_reads_no_more(taken: int) -> None:
     assert len(set(threading.enumerate()) - threads) == 1
     coming.close()
     assert set(threading.enumerate()) == threads
-    assert taken <= made <= min(taken + AHEAD, 12)
+    assert taken <= made <= min(taken + PREFETCHED_PARTS, 12)
     assert all_same(some + list(run(batches, taken, 12)), list(run(batches, 0, 12)))  # nothing is used up
 
 
@@ -292,7 +292,7 @@ def test_error_in_reading_comes_up_at_its_step_and_leaves_no_thread(failing: int
     assert set(threading.enumerate()) == threads
 
 
-# Images that are decoded anew each time
+# Images that are decoded at each reading
 
 
 @pytest.fixture
@@ -305,8 +305,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(folder: Path, rows: int) -> DecodedImages:
-    """With room for so many images."""
-    return decode_once(take_census(folder), 8, workers=2, progress=lambda *_: None, budget=rows * 3 * 12 * 12)
+    """Open the cache with room for so many images."""
+    return decode_images(take_census(folder), 8, workers=2, progress=lambda *_: None, budget=rows * 3 * 12 * 12)
 
 
 @pytest.mark.parametrize("resident", [False, True])
@@ -315,10 +315,10 @@ def test_batches_are_the_same_whether_images_are_stored_or_not(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int, resident: bool
 ) -> None:
     nothing = opened(folder, 0)
-    assert nothing.stored == 0
+    assert nothing.stored_count == 0
     streamed = list(run(batches_of(nothing, 3), 0, 6))  # two epochs
     some = opened(folder, rows)
-    assert some.stored == rows
+    assert some.stored_count == rows
     if resident:
         made_resident(monkeypatch)
     assert all_same(list(run(batches_of(some, 3), 0, 6)), streamed)
@@ -362,13 +362,14 @@ def test_resident_images_give_the_same_batches_and_are_read_once(
     monkeypatch: pytest.MonkeyPatch, count: int, side: int
 ) -> None:
     streamed = batches_of(decoded(count, side))
-    assert streamed.resident is None
+    assert streamed.resident_pixels is None
     steps = min(2 * streamed.steps_per_epoch, 30)
     expected = list(run(streamed, 0, steps))
     made_resident(monkeypatch)
     given = watched(decoded(count, side), lambda: None)
     resident = batches_of(given)
-    assert resident.resident is not None and (resident.resident.numpy() == pixels_of(np.arange(count), side)).all()
+    assert resident.resident_pixels is not None
+    assert (resident.resident_pixels.numpy() == pixels_of(np.arange(count), side)).all()
     object.__setattr__(given, "before", never)
     assert all_same(list(run(resident, 0, steps)), expected)
     assert all_same(list(run(resident, 5, steps)), expected[5:])
@@ -377,12 +378,12 @@ def test_resident_images_give_the_same_batches_and_are_read_once(
 def test_images_are_resident_only_within_their_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     given = decoded(50)
     for free, fits in ((given.bytes / RESIDENT_SHARE + 8, True), (given.bytes / RESIDENT_SHARE - 8, False), (0, False)):
-        monkeypatch.setattr(module, "own_memory", lambda _, free=free: int(free))
-        assert (batches_of(given).resident is not None) == fits
+        monkeypatch.setattr(module, "free_gpu_memory", lambda _, free=free: int(free))
+        assert (batches_of(given).resident_pixels is not None) == fits
 
 
 def test_cpu_has_no_memory_of_its_own() -> None:
-    assert own_memory(CPU) == 0
+    assert free_gpu_memory(CPU) == 0
 
 
 # In micro-batches, and shared out among processes
@@ -390,13 +391,14 @@ def test_cpu_has_no_memory_of_its_own() -> None:
 
 def parts_of(batch: int, most: int | None, count: int) -> list[tuple[slice, ...]]:
     given = decoded(40)
-    return [Batches(given, batch, 3, CPU, Ranks(Place(rank, count))).parts(most) for rank in range(count)]
+    groups = [ProcessGroup(World(rank, count)) for rank in range(count)]
+    return [BatchLoader(given, batch, 3, CPU, group).micro_batches(most) for group in groups]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 5, 8, 100])
 @pytest.mark.parametrize("batch", [7, 8, 9, 24, 31])
-def test_parts_are_all_of_the_batch_in_order_even_and_as_many_everywhere(
+def test_micro_batches_cover_the_batch_in_order_evenly_and_equally_many_per_process(
     batch: int, most: int | None, count: int
 ) -> None:
     everyone = parts_of(batch, most, count)
@@ -419,7 +421,7 @@ def test_micro_batches_hold_the_same_images_as_the_batch(most: int) -> None:
 def test_processes_share_out_the_batches_of_one() -> None:
     given = decoded(50)
     alone = list(run(batches_of(given), 0, 8))
-    everyone = [list(run(Batches(given, 8, 3, CPU, Ranks(Place(rank, 3))), 0, 8, 2)) for rank in range(3)]
+    everyone = [list(run(BatchLoader(given, 8, 3, CPU, ProcessGroup(World(rank, 3))), 0, 8, 2)) for rank in range(3)]
     for step, whole in enumerate(alone):
         assert torch.equal(torch.cat([mine[step].pixels for mine in everyone]), whole.pixels)
         assert all((mine[step].rows == whole.rows).all() for mine in everyone)
@@ -437,10 +439,10 @@ def test_images_without_room_are_decoded_once_a_step_in_micro_batches_too(
     assert len(read) == (3 * 3 if rows < 11 else 3 * (3 + 2))  # stored ones are read again, which costs nothing
 
 
-def test_ahead_gives_each_result_in_order_and_passes_errors_on() -> None:
-    assert list(ahead(lambda x: 1 / x, [1, 2, 4], 2)) == [1, 0.5, 0.25]
-    assert list(ahead(str, [], 2)) == []
-    coming = ahead(lambda x: 1 / x, [1, 0], 2)
+def test_prefetch_yields_results_in_order_and_raises_errors() -> None:
+    assert list(prefetch(lambda x: 1 / x, [1, 2, 4], 2)) == [1, 0.5, 0.25]
+    assert list(prefetch(str, [], 2)) == []
+    coming = prefetch(lambda x: 1 / x, [1, 0], 2)
     assert next(coming) == 1
     with pytest.raises(ZeroDivisionError):
         next(coming)

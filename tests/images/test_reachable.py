@@ -1,4 +1,4 @@
-"""What the system says of a disk, a share or a right is not remembered of the image; what fails stops with a name."""
+"""Errors of a disk, a share or permissions are not remembered of an image; a failing disk stops with the path."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import Image
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images import scan as census_room
-from simclr_cli.images.cache import DecodedImages, decode_once
-from simclr_cli.images.decode import UnavailableNow, UnusableImage, squashed
-from simclr_cli.images.decode_pool import apart
-from simclr_cli.images.groups import content_checksum
+from simclr_cli.images.cache import DecodedImages, decode_images
+from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage, decode_squashed
+from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.groups import checksum_image
 from simclr_cli.images.scan import take_census
 
 GONE = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE]
@@ -39,7 +39,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
-    """`failing(name, errno)`: from now on no file of that name can be opened; errno 0: it can again."""
+    """`failing(name, errno)`: no file of that name can be opened any more; errno 0: it can again."""
     numbers: dict[str, int] = {}
     sound = Path.open
 
@@ -53,7 +53,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
 
 
 def decoded(photos: Path, **values: Any) -> DecodedImages:
-    return decode_once(take_census(photos, workers=0), 8, workers=0, progress=lambda *_: None, **values)
+    return decode_images(take_census(photos, workers=0), 8, workers=0, progress=lambda *_: None, **values)
 
 
 @pytest.mark.parametrize("number", GONE)
@@ -61,7 +61,7 @@ def test_a_disk_or_share_that_fails_stops_the_census(photos: Path, failing: Call
     failing("3.png", number)
     with pytest.raises(MachineError) as caught:
         take_census(photos, workers=0)
-    assert os.strerror(number) in caught.value.what and caught.value.exit_code == 5
+    assert os.strerror(number) in caught.value.problem and caught.value.exit_code == 5
     failing("3.png", 0)
     assert len(take_census(photos, workers=0).images) == 6
 
@@ -76,7 +76,7 @@ def test_a_folder_within_that_cannot_be_reached_stops_it_too(photos: Path, monke
         return sound(path)
 
     monkeypatch.setattr(census_room.os, "scandir", scandir)
-    with pytest.raises(MachineError, match=r"within cannot be reached: Stale file handle"):
+    with pytest.raises(MachineError, match=f"within cannot be reached: {os.strerror(errno.ESTALE)}"):
         take_census(photos, workers=0)
 
 
@@ -90,7 +90,9 @@ def test_decoding_stops_and_keeps_what_it_has(
         decoded(photos)
     failing("3.png", 0)
     again: list[int] = []
-    whole = decode_once(take_census(photos, workers=0), 8, workers=0, progress=lambda done, total: again.append(total))
+    whole = decode_images(
+        take_census(photos, workers=0), 8, workers=0, progress=lambda done, total: again.append(total)
+    )
     assert len(whole) == 6 and set(again) == {3}  # the three before it are there
 
 
@@ -108,17 +110,17 @@ def test_what_is_of_the_image_is_remembered(photos: Path, monkeypatch: pytest.Mo
     whole = (photos / "3.png").read_bytes()
     (photos / "3.png").write_bytes(whole[:-40])
     assert len(decoded(photos)) == 5
-    monkeypatch.setattr("simclr_cli.images.cache.squashed", None)  # would be an error, if it were asked
+    monkeypatch.setattr("simclr_cli.images.cache.decode_squashed", None)  # would be an error, if it were asked
     assert len(decoded(photos)) == 5
 
 
-@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, UnavailableNow), (errno.EIO, MachineError)])
-def test_checksums_of_content_tell_them_apart_too(
+@pytest.mark.parametrize(("number", "kind"), [(errno.EACCES, TemporarilyUnusable), (errno.EIO, MachineError)])
+def test_checksums_of_content_raise_the_same_errors(
     photos: Path, failing: Callable[..., None], number: int, kind: type[Exception]
 ) -> None:
     failing("3.png", number)
     with pytest.raises(kind):
-        content_checksum(photos / "3.png")
+        checksum_image(photos / "3.png")
 
 
 FAULTS = """
@@ -141,45 +143,44 @@ decoder.main()
 
 
 @pytest.fixture
-def apart_and_failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Decoders that cannot open files of some names."""
+def isolated_and_failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start decoders that cannot open files of some names."""
     decoders._end_all()
     monkeypatch.setattr(decoders, "PROGRAM", FAULTS)
     yield
     decoders._end_all()
 
 
-def test_the_difference_comes_back_from_another_process(apart_and_failing: None, photos: Path) -> None:
-    for number, kind in ((errno.EIO, MachineError), (errno.EACCES, UnavailableNow)):
+def test_the_difference_comes_back_from_another_process(isolated_and_failing: None, photos: Path) -> None:
+    for number, kind in ((errno.EIO, MachineError), (errno.EACCES, TemporarilyUnusable)):
         path = photos / f"errno-{number}.png"
         path.write_bytes((photos / "0.png").read_bytes())
         with pytest.raises(kind):
-            apart(squashed, 1)(path, 8)
+            isolate(decode_squashed, 1)(path, 8)
     (photos / "text.png").write_text("no image")
     with pytest.raises(UnusableImage) as caught:
-        apart(squashed, 1)(photos / "text.png", 8)
-    assert not isinstance(caught.value, UnavailableNow)
+        isolate(decode_squashed, 1)(photos / "text.png", 8)
+    assert not isinstance(caught.value, TemporarilyUnusable)
 
 
-def test_a_share_that_stalls_is_waited_for_before_a_image_is_refused(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The decoder was ended for taking too long: the file is read through here first, and waits as long as it takes."""
+def test_stalled_share_is_waited_for_before_an_image_is_skipped(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a decoder took too long, the file is read here first, however long that takes."""
     order: list[str] = []
 
     def ended(*_: object) -> None:
         order.append("asked")
-        raise decoders._Ended("decoding it took over 25 s")
+        raise decoders._DecoderEnded("decoding it took over 25 s")
 
-    sound = decoders._await
-    for which in ("_taken", "_started"):
+    sound = decoders._wait_for_file
+    for which in ("_acquire_decoder", "_start_decoder"):
         monkeypatch.setattr(decoders, which, lambda: SimpleNamespace(ask=ended))
-    monkeypatch.setattr(decoders, "_await", lambda path: order.append("read") or sound(path))
-    (found,) = decoders._ask(squashed, [(photos / "0.png", 8)])
-    assert order == ["asked", "read", "asked"] and isinstance(found, UnavailableNow)
+    monkeypatch.setattr(decoders, "_wait_for_file", lambda path: order.append("read") or sound(path))
+    (found,) = decoders._ask_decoder(decode_squashed, [(photos / "0.png", 8)])
+    assert order == ["asked", "read", "asked"] and isinstance(found, TemporarilyUnusable)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    decoders._await(tmp_path / "pipe")
-    decoders._await(tmp_path / "nowhere")
+    decoders._wait_for_file(tmp_path / "pipe")
+    decoders._wait_for_file(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""The census: which files are images, in what order, of which class, and why the others are not."""
+"""Census of a folder: its images, their order and classes, and the reasons of skipped files."""
 
 import itertools
 import json
@@ -15,13 +15,14 @@ from PIL import Image
 
 from simclr_cli.core.errors import InputError
 from simclr_cli.images import scan as module
-from simclr_cli.images.cache_location import cache_of, cache_root
+from simclr_cli.images.cache_location import cache_root, locate_cache
 from simclr_cli.images.census import Census
 from simclr_cli.images.decode import Header, UnusableImage, read_header
-from simclr_cli.images.decode_pool import apart_many
+from simclr_cli.images.decode_pool import isolate_batch
 from simclr_cli.images.scan import CAMERA_RAW, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="on Windows links need a privilege")
 
 
 def draw(path: Path, size: tuple[int, int] = (6, 4), color: str = "red", format: str | None = None) -> Path:
@@ -48,7 +49,7 @@ def test_nested_tree_is_read_to_its_leaves(tmp_path: Path) -> None:
     status = (tmp_path / "top.png").stat()
     assert (top.bytes, top.modified_ns) == (status.st_size, status.st_mtime_ns)
     assert census.path(deep) == tmp_path / "a/b/c/deep.jpg"
-    assert (census.skipped, census.others) == ((), 0)
+    assert (census.skipped, census.other_files) == ((), 0)
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
     draw(tmp_path / ".thumbnails/small.png")
     (tmp_path / ".DS_Store").write_text("x")
     census = take_census(tmp_path)
-    assert (names(census), census.skipped, census.others) == (["seen.png"], (), 0)
+    assert (names(census), census.skipped, census.other_files) == (["seen.png"], (), 0)
 
 
 def test_order_is_that_of_the_paths_bytes(tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def test_progress_counts_every_file(tmp_path: Path) -> None:
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
+@posix_only
 def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
     outside = draw(tmp_path / "outside/real.png", (8, 3))
     root = tmp_path / "root"
@@ -95,13 +97,14 @@ def test_links_to_files_are_followed_and_links_to_folders_are_not(tmp_path: Path
     assert "symbolic links" in told["loop.png"]
 
 
+@posix_only
 def test_root_itself_may_be_a_link(tmp_path: Path) -> None:
     draw(tmp_path / "real/a.png")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert names(take_census(tmp_path / "link")) == ["a.png"]
 
 
-def test_folder_without_the_right_to_read_is_refused_and_the_rest_is_read(
+def test_folder_without_permission_to_read_is_skipped_and_the_rest_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(tmp_path / "open/a.png")
@@ -116,10 +119,10 @@ def test_folder_without_the_right_to_read_is_refused_and_the_rest_is_read(
     monkeypatch.setattr(os, "scandir", deny)
     census = take_census(tmp_path)
     assert names(census) == ["open/a.png"]
-    assert reasons(census) == {"locked": "no right to read this folder"}
+    assert reasons(census) == {"locked": "no permission to read this folder"}
 
 
-def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_without_permission_to_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "a.png")
     draw(tmp_path / "locked.png")
     reading = Path.open
@@ -131,7 +134,7 @@ def test_file_without_the_right_to_read_is_refused(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Path, "open", deny)
     census = take_census(tmp_path, workers=0)  # in this process
-    assert (names(census), reasons(census)) == (["a.png"], {"locked.png": "no right to read it"})
+    assert (names(census), reasons(census)) == (["a.png"], {"locked.png": "no permission to read it"})
 
 
 @linux_only
@@ -144,7 +147,7 @@ def test_pipes_sockets_and_devices_do_not_hang(tmp_path: Path, monkeypatch: pyte
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket.png")
         census = take_census(tmp_path)
-    assert (names(census), census.others) == (["a.png"], 4)
+    assert (names(census), census.other_files) == (["a.png"], 4)
 
 
 STRANGE = [
@@ -176,7 +179,7 @@ def test_summary_of_names_that_are_not_utf8_is_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extension", sorted(CAMERA_RAW))
-def test_camera_raw_is_refused_and_not_taken_by_its_thumbnail(tmp_path: Path, extension: str) -> None:
+def test_camera_raw_is_skipped_and_not_taken_by_its_thumbnail(tmp_path: Path, extension: str) -> None:
     draw(tmp_path / "a.png")
     draw(tmp_path / f"photo{extension.upper()}", format="TIFF")
     census = take_census(tmp_path)
@@ -191,10 +194,10 @@ def test_files_that_claim_nothing_are_counted_as_other(tmp_path: Path) -> None:
     (tmp_path / "pm").write_text("P5 is where we met.")
     (tmp_path / "empty").touch()
     census = take_census(tmp_path)
-    assert (names(census), census.skipped, census.others) == (["a.png"], (), 4)
+    assert (names(census), census.skipped, census.other_files) == (["a.png"], (), 4)
 
 
-def test_files_that_claim_to_be_images_are_refused_by_name(tmp_path: Path) -> None:
+def test_files_that_claim_to_be_images_are_skipped_by_name(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.JPEG").write_text("no image")
@@ -205,7 +208,7 @@ def test_files_that_claim_to_be_images_are_refused_by_name(tmp_path: Path) -> No
     assert "0 bytes" in told["empty.jpg"] and "HEIC" in told["phone.heic"] and "damaged" in told["header.png"]
 
 
-def test_image_without_an_extension_or_with_a_wrong_one_is_a_image(tmp_path: Path) -> None:
+def test_image_without_an_extension_or_with_a_wrong_one_is_an_image(tmp_path: Path) -> None:
     for name in ("bare", "wrong.txt", "wrong.gif"):
         draw(tmp_path / name)
     assert [(image.name, image.format) for image in take_census(tmp_path).images] == [
@@ -231,7 +234,7 @@ def test_file_in_place_of_a_folder_is_an_input_error(tmp_path: Path) -> None:
 def test_folder_that_may_not_be_read_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path / "a.png")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InputError, match="may not be read"):
+    with pytest.raises(InputError, match="no permission to read the folder"):
         take_census(tmp_path)
 
 
@@ -241,7 +244,7 @@ def test_empty_folder_is_an_input_error(tmp_path: Path) -> None:
     assert caught.value.exit_code == 3
 
 
-def test_folder_without_a_image_says_what_it_holds(tmp_path: Path) -> None:
+def test_folder_without_an_image_says_what_it_holds(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"{i}.txt").write_text("x")
     for i in range(2):
@@ -310,7 +313,7 @@ def test_summary_counts(tmp_path: Path) -> None:
     }
 
 
-# Remembered headers
+# Cached headers
 
 
 TIMES = itertools.count(10**18, 10**9)  # of change: none twice, however coarse the system's clock
@@ -318,7 +321,7 @@ TIMES = itertools.count(10**18, 10**9)  # of change: none twice, however coarse 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Images of two formats, one skipped by its header, one file that is none."""
+    """Make images of two formats, one of them skipped by its header, and one other file."""
     for i, name in enumerate(("b.png", "B.png", "a/z.png", "a.png", "a/b/c.jpg", "bare")):
         path = draw(tmp_path / "root" / name, (6 + i, 4), format="JPEG" if name.endswith("jpg") else None)
         os.utime(path, ns=(1, next(TIMES)))
@@ -329,23 +332,23 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files whose headers are read."""
+    """Record the names of the files whose headers are read."""
     names: list[str] = []
 
     def spy(calls: Sequence[tuple[Path]]) -> Sequence[Header | UnusableImage]:
         names.extend(path.relative_to(root).as_posix() for (path,) in calls)
-        return apart_many(read_header, 1)(calls)
+        return isolate_batch(read_header, 1)(calls)
 
-    monkeypatch.setattr(module, "apart_many", lambda *_: spy)
+    monkeypatch.setattr(module, "isolate_batch", lambda *_: spy)
     return names
 
 
 def headers_of(root: Path) -> Path:
-    return cache_of(root) / "headers.json"
+    return locate_cache(root) / "headers.json"
 
 
 def fresh(root: Path) -> Census:
-    """A census that remembers nothing."""
+    """Take a census without cached headers."""
     kept = headers_of(root).with_name("aside")
     if headers_of(root).exists():
         headers_of(root).rename(kept)
@@ -355,13 +358,13 @@ def fresh(root: Path) -> Census:
     return census
 
 
-def test_second_census_reads_no_header_of_a_image(root: Path, reading: list[str]) -> None:
+def test_second_census_reads_no_header_of_an_image(root: Path, reading: list[str]) -> None:
     first = take_census(root)
     assert sorted(reading) == sorted([*names(first), "broken.png"])
     reading.clear()
     seen: list[tuple[int, int]] = []
     second = take_census(root, workers=3, progress=lambda done, total: seen.append((done, total)))
-    assert reading == ["broken.png"]  # what is skipped is looked at again
+    assert reading == ["broken.png"]  # skipped files are read again
     assert second == first and second.fingerprint == first.fingerprint
     assert seen == [(i, 8) for i in range(1, 9)]
 
@@ -424,7 +427,7 @@ def test_files_that_come_and_go_are_noticed(root: Path, reading: list[str], tmp_
     assert take_census(root) == fresh(root)
 
 
-def test_image_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
+def test_image_that_is_damaged_or_repaired_is_noticed(root: Path) -> None:
     take_census(root)
     whole = (root / "a.png").read_bytes()
     (root / "a.png").write_bytes(whole[:20])
@@ -436,8 +439,8 @@ def test_image_that_is_damaged_or_mended_is_noticed(root: Path) -> None:
     assert {"a.png", "broken.png"} <= set(names(census)) and census.skipped == ()
 
 
-def test_skipped_file_may_become_a_image_without_a_sign(tmp_path: Path) -> None:
-    """Of the same size and time of change: a unusable is not remembered, since tomorrow's Pillow may open it."""
+def test_skipped_file_may_become_an_image_without_a_sign(tmp_path: Path) -> None:
+    """A skipped file is not remembered, whatever its size and time: the next version of Pillow may open it."""
     whole = draw(tmp_path / "a.png")
     draw(tmp_path / "b.png", (9, 9))
     os.utime(whole, ns=(1, 10**18))
@@ -458,6 +461,7 @@ def test_image_that_becomes_a_folder_is_none(root: Path) -> None:
     assert "a.png/inner.png" in names(take_census(root))
 
 
+@posix_only
 def test_links_are_remembered_by_what_they_lead_to(root: Path, tmp_path: Path) -> None:
     outside = draw(tmp_path / "outside.png", (8, 3))
     (root / "link.png").symlink_to(outside)
@@ -494,7 +498,7 @@ def test_any_name_that_the_system_allows_is_remembered(tmp_path: Path, monkeypat
         assert not calls, "read again"
         return []
 
-    monkeypatch.setattr(module, "apart_many", lambda *_: never)
+    monkeypatch.setattr(module, "isolate_batch", lambda *_: never)
     assert take_census(tmp_path) == first
 
 
@@ -530,7 +534,7 @@ def test_nothing_is_written_into_the_folder_itself(root: Path) -> None:
         pytest.param("[" * 100_000, id="deep"),
     ],
 )  # fmt: skip
-def test_damaged_memory_is_ignored_and_mended(root: Path, reading: list[str], text: str) -> None:
+def test_damaged_memory_is_ignored_and_repaired(root: Path, reading: list[str], text: str) -> None:
     first = take_census(root)
     headers_of(root).write_text(text)
     reading.clear()
@@ -568,7 +572,7 @@ def test_memory_of_another_version_is_ignored(root: Path, reading: list[str], mo
 
 
 def test_memory_is_not_needed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the cache folder cannot be made, or cannot be written to, every census reads all headers."""
+    """Without a cache folder that can be written to, every census reads all headers."""
     first = take_census(root)
     (tmp_path / "file").write_text("mine")
     monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / "file/cache"))
@@ -589,7 +593,7 @@ def test_folder_where_memory_should_lie_is_no_obstacle(root: Path) -> None:
     assert take_census(root) == take_census(root)
 
 
-def test_census_without_a_image_leaves_the_memory_alone(root: Path, reading: list[str], tmp_path: Path) -> None:
+def test_census_without_an_image_leaves_the_memory_unchanged(root: Path, reading: list[str], tmp_path: Path) -> None:
     first = take_census(root)
     away = root.rename(tmp_path / "away")
     root.mkdir()

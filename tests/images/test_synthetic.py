@@ -1,4 +1,4 @@
-"""The demo's images: reproducible, varied on disk, and not told apart by color or raw pixels."""
+"""Images of the demo: reproducible, varied on disk, and not classified by color or raw pixels."""
 
 from collections import Counter
 from pathlib import Path
@@ -25,7 +25,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def drawn(per_class: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """Pixels (n, side, side, 3) and class numbers (n,)."""
+    """Return pixels (n, side, side, 3) and class numbers (n,)."""
     images = [
         np.asarray(draw_image(name, np.random.default_rng([5, c, i]), side, side))
         for c, name in enumerate(CLASSES)
@@ -35,7 +35,7 @@ def drawn(per_class: int, side: int) -> tuple[NDArray[np.uint8], NDArray[np.intp
 
 
 def knn_accuracy(vectors: NDArray[np.floating], labels: NDArray[np.intp], k: int = 20) -> float:
-    """Leave-one-out accuracy of the k nearest by cosine, each voting with weight exp(cosine / 0.07)."""
+    """Return the leave-one-out accuracy of the k nearest by cosine, each voting with weight exp(cosine / 0.07)."""
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -1)
@@ -67,7 +67,7 @@ def test_returns_every_file_and_spreads_them_evenly_over_the_classes(tmp_path: P
     assert set(counts.values()) == {4, 5}
 
 
-def test_every_file_loads_and_holds_a_image_with_contrast(folder: Path) -> None:
+def test_every_file_loads_and_holds_an_image_with_contrast(folder: Path) -> None:
     for path in sorted(folder.rglob("*.*")):
         with Image.open(path) as image:
             image.load()
@@ -109,7 +109,7 @@ def test_transparency_is_partial_and_in_a_corner(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_image_takes_any_width_and_height(name: str) -> None:
+def test_an_image_takes_any_width_and_height(name: str) -> None:
     image = draw_image(name, np.random.default_rng(0), 31, 18)
     assert (image.size, image.mode) == ((31, 18), "RGB")
 

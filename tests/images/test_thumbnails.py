@@ -1,4 +1,4 @@
-"""Thumbnails on one sheet: each in its row's place, none larger than the sheet allows."""
+"""Thumbnails on one sheet: in the order of the rows, as large as the sheet allows."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.images.thumbnails import SHEET_SIDE, TILE_SIDE, tile_side, write_sprite
+from simclr_cli.images.thumbnails import MAX_SHEET_SIDE, MAX_TILE_SIDE, tile_side, write_sprite
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 10, 16_384, 16_385, 100_000, 1_000_000, 60_000_000])
 def test_thumbnails_fill_a_square_within_the_limit(count: int) -> None:
     across = int(np.ceil(np.sqrt(count)))
     side = tile_side(count)
-    assert across * side <= SHEET_SIDE and 1 <= side <= TILE_SIDE
-    assert side == TILE_SIDE or across * (side + 1) > SHEET_SIDE  # no larger ones would do
+    assert across * side <= MAX_SHEET_SIDE and 1 <= side <= MAX_TILE_SIDE
+    assert side == MAX_TILE_SIDE or across * (side + 1) > MAX_SHEET_SIDE  # no larger ones would do
 
 
 def color(i: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Charts read back: where the points are, what the ticks say, what is left out."""
+"""Charts, read back from their SVG: points, ticks and tooltips."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from simclr_cli.pages.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,
+    MAX_TOOLTIPS_PER_CURVE,
     RIGHT,
-    TOUCHED,
     WIDTH,
-    heat_map,
-    line_chart,
-    round_ticks,
-    tick_labels,
+    compute_ticks,
+    draw_heat_map,
+    draw_line_chart,
+    format_ticks,
 )
 
 
-def drawing(figure: Markup) -> ElementTree.Element:
-    found = re.search(r"<svg.*</svg>", figure, re.DOTALL)
-    assert found is not None
-    return ElementTree.fromstring(found[0])
+def parse_svg(figure: Markup) -> ElementTree.Element:
+    svg = re.search(r"<svg.*</svg>", figure, re.DOTALL)
+    assert svg is not None
+    return ElementTree.fromstring(svg[0])
 
 
-def points(figure: Markup) -> list[list[tuple[float, float]]]:
-    lines = drawing(figure).iter("polyline")
+def read_points(figure: Markup) -> list[list[tuple[float, float]]]:
+    lines = parse_svg(figure).iter("polyline")
     return [[tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()] for line in lines]
 
 
-def titles(figure: Markup) -> list[str]:
-    return [title.text or "" for title in drawing(figure).iter("title")]
+def read_tooltips(figure: Markup) -> list[str]:
+    return [title.text or "" for title in parse_svg(figure).iter("title")]
 
 
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (0.23, 4.1), (-3.2, -1.1), (1, 1), (0, 0), (1e-9, 3e-6), (998, 1002), (-0.4, 0.9)]
 )
-def test_ticks_are_round_and_few_and_enclose_what_they_are_of(low: float, high: float) -> None:
-    ticks = round_ticks(low, high)
+def test_ticks_are_round_and_few_and_enclose_their_range(low: float, high: float) -> None:
+    ticks = compute_ticks(low, high)
     step = ticks[1] - ticks[0]
     assert 3 <= len(ticks) <= 8 and ticks[0] <= low + 1e-12 and ticks[-1] >= high - 1e-12
     assert np.allclose(np.diff(ticks), step)
@@ -52,7 +52,7 @@ def test_ticks_are_round_and_few_and_enclose_what_they_are_of(low: float, high: 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 2), (1, 60), (3, 3), (1, 2000)])
 def test_ticks_of_whole_numbers_are_whole(low: int, high: int) -> None:
-    assert all(tick == round(tick) for tick in round_ticks(low, high, whole=True))
+    assert all(tick == round(tick) for tick in compute_ticks(low, high, whole=True))
 
 
 @pytest.mark.parametrize(
@@ -67,60 +67,64 @@ def test_ticks_of_whole_numbers_are_whole(low: int, high: int) -> None:
         ([0.1 * 3, 0.1 * 4], ["0.3", "0.4"]),
     ],
 )
-def test_labels_have_the_decimals_that_the_step_needs(ticks: list[float], labels: list[str]) -> None:
-    assert tick_labels(ticks) == labels
+def test_tick_labels_have_the_decimals_that_the_step_needs(ticks: list[float], labels: list[str]) -> None:
+    assert format_ticks(ticks) == labels
 
 
 def test_points_lie_where_their_values_are() -> None:
-    """From 0 to 10 by epoch 1 to 3: the axis ends are the corners."""
-    ((first, middle, last),) = points(line_chart("t", [1, 2, 3], {"c": [0.0, 5.0, 10.0]}))
+    """Values from 0 to 10 in epochs 1 to 3 fill the axes from corner to corner."""
+    ((first, middle, last),) = read_points(draw_line_chart("t", [1, 2, 3], {"c": [0.0, 5.0, 10.0]}))
     assert first == (LEFT, HEIGHT - BOTTOM) and last[0] == WIDTH - RIGHT
     assert middle == pytest.approx(((first[0] + last[0]) / 2, (first[1] + last[1]) / 2), abs=0.1)
 
 
-def test_what_was_not_measured_is_left_out() -> None:
-    figure = line_chart("t", [1, 2, 3, 4, 5], {"c": [1.0, None, math.nan, math.inf, 2.0]})
-    assert len(points(figure)[0]) == 2 and titles(figure) == ["epoch 1: 1", "epoch 5: 2"]
+def test_missing_and_non_finite_values_are_skipped() -> None:
+    figure = draw_line_chart("t", [1, 2, 3, 4, 5], {"c": [1.0, None, math.nan, math.inf, 2.0]})
+    assert len(read_points(figure)[0]) == 2 and read_tooltips(figure) == ["epoch 1: 1", "epoch 5: 2"]
 
 
-def test_one_point_is_to_be_seen() -> None:
-    figure = line_chart("t", [7], {"c": [0.25]})
-    dots = [circle for circle in drawing(figure).iter("circle") if circle.get("class") != "touch"]
+def test_a_single_point_is_drawn_as_a_dot() -> None:
+    figure = draw_line_chart("t", [7], {"c": [0.25]})
+    dots = [circle for circle in parse_svg(figure).iter("circle") if circle.get("class") != "tooltip"]
     assert (
-        len(dots) == 1 and LEFT < float(dots[0].get("cx", "")) < WIDTH - RIGHT and titles(figure) == ["epoch 7: 0.25"]
+        len(dots) == 1
+        and LEFT < float(dots[0].get("cx", "")) < WIDTH - RIGHT
+        and read_tooltips(figure) == ["epoch 7: 0.25"]
     )
 
 
 def test_without_a_value_there_is_no_chart() -> None:
-    assert line_chart("t", [1, 2], {"c": [None, None]}) == ""
+    assert draw_line_chart("t", [1, 2], {"c": [None, None]}) == ""
 
 
 def test_curves_have_names_and_colors_of_their_own() -> None:
-    figure = line_chart("t", [1, 2], {"<b>": [1.0, 2.0], "d": [None, None], "e": [3.0, 4.0]})
-    assert len(points(figure)) == 2 and "&lt;b&gt;" in figure and "<b>" not in figure
-    assert titles(figure)[0] == "<b>, epoch 1: 1"
-    assert [group.get("style") for group in drawing(figure).iter("g")] == [f"color: var(--series-{i})" for i in (1, 3)]
+    figure = draw_line_chart("t", [1, 2], {"<b>": [1.0, 2.0], "d": [None, None], "e": [3.0, 4.0]})
+    assert len(read_points(figure)) == 2 and "&lt;b&gt;" in figure and "<b>" not in figure
+    assert read_tooltips(figure)[0] == "<b>, epoch 1: 1"
+    assert [group.get("style") for group in parse_svg(figure).iter("g")] == [
+        f"color: var(--series-{i})" for i in (1, 3)
+    ]
 
 
-def test_an_axis_from_zero_begins_there() -> None:
-    figure = line_chart("t", [1, 2], {"c": [90.0, 100.0]}, zero=True)
-    assert next(text.text for text in drawing(figure).iter("text")) == "0"
+def test_from_zero_starts_the_axis_at_zero() -> None:
+    figure = draw_line_chart("t", [1, 2], {"c": [90.0, 100.0]}, from_zero=True)
+    assert next(text.text for text in parse_svg(figure).iter("text")) == "0"
 
 
-def test_long_runs_have_every_point_and_few_that_say_their_value() -> None:
+def test_long_runs_have_every_point_and_few_tooltips() -> None:
     values = np.sin(np.arange(20_000) / 900)
     values[7_777], values[12_345] = 9, -9
-    figure = line_chart("t", range(20_000), {"c": values.tolist()})
-    drawn = points(figure)[0]
-    assert len(drawn) == 20_000 and len(titles(figure)) <= TOUCHED
+    figure = draw_line_chart("t", range(20_000), {"c": values.tolist()})
+    drawn = read_points(figure)[0]
+    assert len(drawn) == 20_000 and len(read_tooltips(figure)) <= MAX_TOOLTIPS_PER_CURVE
     assert min(drawn, key=lambda at: at[1]) == drawn[7_777] and max(drawn, key=lambda at: at[1]) == drawn[12_345]
 
 
-def test_each_cell_of_a_map_says_and_shows_its_value() -> None:
-    values = np.array([[1.0, -0.25], [-0.25, 1.0]])
-    figure = heat_map(values, ["a", "<b>"], ["data:,", "data:,"])
-    cells = list(drawing(figure).iter("rect"))
+def test_each_cell_of_a_heat_map_shows_its_value_as_color_and_tooltip() -> None:
+    similarities = np.array([[1.0, -0.25], [-0.25, 1.0]])
+    figure = draw_heat_map(similarities, ["a", "<b>"], ["data:,", "data:,"])
+    cells = list(parse_svg(figure).iter("rect"))
     assert [cell.get("fill-opacity") for cell in cells] == ["1.00", "0.25", "0.25", "1.00"]
-    assert [cell.get("class") for cell in cells] == ["alike", "against", "against", "alike"]
+    assert [cell.get("class") for cell in cells] == ["positive", "negative", "negative", "positive"]
     assert [cell[0].text for cell in cells][:2] == ["a and a: 1.00", "a and <b>: -0.25"]
-    assert len(list(drawing(figure).iter("image"))) == 4
+    assert len(list(parse_svg(figure).iter("image"))) == 4

@@ -1,4 +1,4 @@
-"""Thirty hostile names on every page: no unexpected element, nothing that runs, no link but to files and to itself."""
+"""Thirty hostile names on every page: no unexpected element, no script, links only to files and within the page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from PIL import Image
 
 from simclr_cli.api import Accuracy, ClassScore, Confusion, FewLabels, LabelError, ProbeResult, Score
 from simclr_cli.core.events import Choice
-from simclr_cli.pages.gallery import Found, Part, gallery_page
+from simclr_cli.pages.gallery import GalleryGroup, GalleryImage, render_gallery
 from simclr_cli.pages.images import as_data_uri
-from simclr_cli.pages.map import Mapped, map_page
-from simclr_cli.pages.preview import Row, contact_sheet, preview_page
-from simclr_cli.pages.report import NeighborsShown, RunShown, Thumbnail, ViewsShown, report_page
+from simclr_cli.pages.map import ImageMap, render_map
+from simclr_cli.pages.preview import PreviewRow, draw_contact_sheet, render_preview
+from simclr_cli.pages.report import ReportContent, SampleNeighbors, SampleViews, Thumbnail, render_report
 
 COUNT = 30
 PIXELS = np.zeros((8, 8, 3), np.uint8)
@@ -27,14 +27,14 @@ URI = as_data_uri(PIXELS)
 RAW = ("\x1b", "\x07", "\x7f", "\x9b", "\u202e", "\u2028", "\u2029", "\ufeff", "\udcff", "\udced")
 
 
-class Seen(HTMLParser):
-    """The elements and attributes of a page, and the text that is not a script's."""
+class ParsedPage(HTMLParser):
+    """The elements, attributes and text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
-        self.words = ""
+        self.text = ""
         self.feed(html)
         self.close()
 
@@ -43,32 +43,32 @@ class Seen(HTMLParser):
         self.attributes += attrs
 
     def handle_data(self, data: str) -> None:
-        self.words += data
+        self.text += data
 
 
-def gallery(names: Sequence[str]) -> str:
-    found = tuple(Found(name, name, Path("/p", name).as_uri(), URI, name) for name in names)
-    return gallery_page(names[0], names[1], [Part(names[2], names[3], found, len(found), marked=True)])
+def make_gallery(names: Sequence[str]) -> str:
+    images = tuple(GalleryImage(name, name, Path("/p", name).as_uri(), URI, name) for name in names)
+    return render_gallery(names[0], names[1], [GalleryGroup(names[2], names[3], images, len(images), has_sample=True)])
 
 
-def mapped(names: Sequence[str]) -> str:
+def make_map(names: Sequence[str]) -> str:
     flat = np.zeros((len(names), 2), np.float32)
     nearest = np.zeros((len(names), 1))
-    content = Mapped(Path("/p"), list(names), flat, nearest.astype(np.float32), nearest.astype(np.int64),
+    image_map = ImageMap(Path("/p"), list(names), flat, nearest.astype(np.float32), nearest.astype(np.int64),
                      {name: list(names) for name in names[:3]})  # fmt: skip
-    return map_page(names[0], names[1], content, [], 64)
+    return render_map(names[0], names[1], image_map, [], 64)
 
 
-def row(name: str) -> Row:
-    return Row(name, (8, 8), PIXELS, np.array([[0, 0, 1, 1]], np.float32), PIXELS[None])
+def make_row(name: str) -> PreviewRow:
+    return PreviewRow(name, (8, 8), PIXELS, np.array([[0, 0, 1, 1]], np.float32), PIXELS[None])
 
 
-def preview(names: Sequence[str]) -> str:
+def make_preview(names: Sequence[str]) -> str:
     choices = [Choice(name, name, name) for name in names]
-    return preview_page(names[0], names[1], list(names), [row(name) for name in names], choices)
+    return render_preview(names[0], names[1], list(names), [make_row(name) for name in names], choices)
 
 
-def report(names: Sequence[str]) -> str:
+def make_report(names: Sequence[str]) -> str:
     images = [Thumbnail(name, URI, 0.5) for name in names]
     accuracy = Accuracy(50.0, 40.0, 60.0, 50.0, 99.0)
     probe = ProbeResult(
@@ -80,22 +80,22 @@ def report(names: Sequence[str]) -> str:
         label_errors=tuple(LabelError(name, name, name, 0.1) for name in names),
         few_labels=tuple(FewLabels(name, 8, name, 33.0, 4.1, 5) for name in names),
     )  # fmt: skip
-    run = RunShown(
-        name=names[0], finished=True, rows=[], skipped=[(name, name) for name in names],
+    run = ReportContent(
+        name=names[0], finished=True, epochs=[], skipped=[(name, name) for name in names],
         config={
             "simclr_version": names[1], "python": names[2], "versions": {names[3]: names[4]},
             "settings": {"epochs": 3, "group_by": names[5], names[6]: names[7]}, "census": {"folder": names[8]},
             "choices": [{"name": name, "value": name, "reason": name} for name in names],
         },
-        views=ViewsShown(names[9], tuple((one, one, one) for one in images)),
-        neighbors=NeighborsShown(names[10], (tuple(images),)),
+        views=SampleViews(names[9], tuple((image, image, image) for image in images)),
+        neighbors=SampleNeighbors(names[10], (tuple(images),)),
         probe=probe, confusion=URI, outcome={"state": names[11], "words": names[12]},
     )  # fmt: skip
-    return report_page(run)
+    return render_report(run)
 
 
 PAGES: dict[str, Callable[[Sequence[str]], str]] = {
-    "gallery": gallery, "map": mapped, "preview": preview, "report": report,
+    "gallery": make_gallery, "map": make_map, "preview": make_preview, "report": make_report,
 }  # fmt: skip
 
 
@@ -106,28 +106,28 @@ def names(nasty_names: Callable[[int], list[bytes]]) -> list[str]:
 
 @pytest.mark.parametrize("kind", PAGES)
 def test_names_are_text_and_make_no_element(kind: str, names: list[str]) -> None:
-    plain, html = Seen(PAGES[kind]([f"{i}.png" for i in range(COUNT)])), PAGES[kind](names)
+    plain, html = ParsedPage(PAGES[kind]([f"{i}.png" for i in range(COUNT)])), PAGES[kind](names)
     html.encode("utf-8")
     assert not [raw for raw in RAW if raw in html]
-    seen = Seen(html)
-    assert seen.tags == plain.tags
-    assert [name for name, _ in seen.attributes] == [name for name, _ in plain.attributes]
-    assert not [name for name, _ in seen.attributes if name.startswith("on")]
-    links = [value or "" for name, value in seen.attributes if name in ("src", "href", "action", "data")]
+    hostile = ParsedPage(html)
+    assert hostile.tags == plain.tags
+    assert [name for name, _ in hostile.attributes] == [name for name, _ in plain.attributes]
+    assert not [name for name, _ in hostile.attributes if name.startswith("on")]
+    links = [value or "" for name, value in hostile.attributes if name in ("src", "href", "action", "data")]
     assert [
         link for link in links if not link.startswith(("data:image/", "#", "file:///p/")) and link != "data:,"
     ] == []
-    assert "<img src=x onerror=alert(1)>.png" in seen.words or kind == "map"  # whose names stand in its JSON
+    assert "<img src=x onerror=alert(1)>.png" in hostile.text or kind == "map"  # which has its names in JSON
 
 
 @pytest.mark.parametrize("kind", PAGES)
-def test_a_browser_has_nothing_to_say_of_them(kind: str, names: list[str], visit: Callable[..., Any]) -> None:
+def test_a_browser_logs_nothing(kind: str, names: list[str], visit: Callable[..., Any]) -> None:
     visited = visit(PAGES[kind](names))
     count = "document.querySelectorAll('*').length"
     assert visited.complaints == [] and len(visited.requests) == 1
     assert visited.ask(count) == visit(PAGES[kind]([f"{i}.png" for i in range(COUNT)])).ask(count)
 
 
-def test_a_sheet_is_a_image_whatever_stands_on_it(names: list[str]) -> None:
-    with Image.open(io.BytesIO(contact_sheet(names[0], names, [row(name) for name in names]))) as sheet:
+def test_a_contact_sheet_holds_any_name(names: list[str]) -> None:
+    with Image.open(io.BytesIO(draw_contact_sheet(names[0], names, [make_row(name) for name in names]))) as sheet:
         assert sheet.format == "PNG" and sheet.info == {}

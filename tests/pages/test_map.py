@@ -1,4 +1,4 @@
-"""The map in a browser, by hand: pointer, wheel, fingers and keys; whatever the names are."""
+"""The map in Chromium: pointer, wheel, touch and keyboard, with any names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from simclr_cli.core.text import safe
-from simclr_cli.engine.nearest import nearest_others
-from simclr_cli.pages.gallery import opens
-from simclr_cli.pages.images import sheets
-from simclr_cli.pages.map import Mapped, map_page
+from simclr_cli.core.text import escape_unprintable
+from simclr_cli.engine.nearest import find_neighbors
+from simclr_cli.pages.gallery import is_safe_to_link
+from simclr_cli.pages.images import pack_sprites
+from simclr_cli.pages.map import ImageMap, render_map
 
-SIDE = 6  # of the grid of images
+SIDE = 6  # images per side of the grid
 COUNT = SIDE * SIDE
 ROOT = Path("/images of a/folder")
-THUMBNAILS = "[...appears.keys()].filter(asThumbnail)"  # images that are shown as such
+THUMBNAILS = "[...firstLevel.keys()].filter(isThumbnail)"
 HOSTILE = [
     b"<script>alert(1)</script>.png", b"</script><script>alert(1)</script>.png", b"<img src=x onerror=alert(1)>.png",
     b"--><script>alert(1)</script>", b"<!-- <script>.png", b"'\"><svg onload=alert(1)>.png", b"&lt;b&gt;.png", b"]]>",
@@ -38,282 +38,290 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def grid(names: Sequence[str] = (), groupings: Mapping[str, Sequence[str]] | None = None) -> tuple[Mapped, str]:
-    """Images on a grid, each of one color, and the page of them; near in the plane is near by the vectors."""
+def make_grid(names: Sequence[str] = (), groupings: Mapping[str, Sequence[str]] | None = None) -> tuple[ImageMap, str]:
+    """Return images on a grid, each of one color, and their map; neighbors on the grid are nearest neighbors."""
     names = [*names, *(f"{'abc'[i % 3]}/{i:02}.png" for i in range(len(names), COUNT))]
-    places = np.stack(np.divmod(np.arange(COUNT), SIDE), 1).astype(np.float32)
-    places += np.random.default_rng(0).uniform(-0.1, 0.1, places.shape).astype(np.float32)
-    lifted = np.concatenate([places, np.full((COUNT, 1), 20)], 1).astype(np.float32)
-    similarities, near = nearest_others(lifted / np.linalg.norm(lifted, axis=1, keepdims=True), 8)
-    chosen = {"folder": [name.split("/")[0] for name in names]} if groupings is None else groupings
-    mapped = Mapped(ROOT, names, places, similarities, near, chosen)
+    positions = np.stack(np.divmod(np.arange(COUNT), SIDE), 1).astype(np.float32)
+    positions += np.random.default_rng(0).uniform(-0.1, 0.1, positions.shape).astype(np.float32)
+    lifted = np.concatenate([positions, np.full((COUNT, 1), 20)], 1).astype(np.float32)
+    similarities, neighbors = find_neighbors(lifted / np.linalg.norm(lifted, axis=1, keepdims=True), 8)
+    groupings = {"folder": [name.split("/")[0] for name in names]} if groupings is None else groupings
+    image_map = ImageMap(ROOT, names, positions, similarities, neighbors, groupings)
     thumbnails = (np.full((40, 64, 3), (5 * i, 255 - 5 * i, 100), np.uint8) for i in range(COUNT))
-    return mapped, map_page("A map", "Some images.", mapped, list(sheets(thumbnails, 64)), 64)
+    return image_map, render_map("A map", "Some images.", image_map, list(pack_sprites(thumbnails, 64)), 64)
 
 
 @pytest.fixture
-def on(visit: Callable[..., Any]) -> Callable[..., Any]:
-    """`on(html, ...)`: visit a map, and wait until it is drawn with its thumbnails."""
+def open_map(visit: Callable[..., Any]) -> Callable[..., Any]:
+    """`open_map(html, ...)`: visit a map, and wait until it is drawn with its thumbnails."""
 
-    def go(html: str, **how: Any) -> Any:
-        seen = visit(html, **how)
-        seen.page.emulate_media(reduced_motion="reduce")  # it goes where it goes in one step
-        wait(seen, "sheets.size && ![...sheets.values()].includes(null)")
-        settle(seen)
-        return seen
+    def open_page(html: str, **options: Any) -> Any:
+        visited = visit(html, **options)
+        visited.page.emulate_media(reduced_motion="reduce")  # animations take one step
+        wait(visited, "sheets.size && ![...sheets.values()].includes(null)")
+        settle(visited)
+        return visited
 
-    return go
+    return open_page
 
 
-def wait(seen: Any, truth: str) -> None:
-    """Until something is true; playwright's own way would be a script in the page, which its policy forbids."""
+def wait(visited: Any, condition: str) -> None:
+    """Wait for a condition; Playwright's own way is a script in the page, which the policy forbids."""
     for _ in range(500):
-        if seen.ask(truth):
+        if visited.ask(condition):
             return
-        seen.page.wait_for_timeout(10)
-    raise AssertionError(truth)
+        visited.page.wait_for_timeout(10)
+    raise AssertionError(condition)
 
 
-def settle(seen: Any) -> None:
-    """Until two frames have been drawn."""
-    seen.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+def settle(visited: Any) -> None:
+    """Wait until two frames have been drawn."""
+    visited.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
-def point(seen: Any, i: int) -> tuple[float, float]:
-    x, y = points(seen, [i])[0]
+def find_point(visited: Any, i: int) -> tuple[float, float]:
+    x, y = find_points(visited, [i])[0]
     return x, y
 
 
-def points(seen: Any, images: Sequence[int]) -> list[list[float]]:
-    """Where images are on the screen."""
-    places = f"{list(map(int, images))}.map((i) => [acrossTo(i) + box.left, downTo(i) + box.top])"
-    return seen.ask(f"((box) => {places})(canvas.getBoundingClientRect())")
+def find_points(visited: Any, images: Sequence[int]) -> list[list[float]]:
+    """Return the points of the screen at which images are."""
+    screen_points = f"{list(map(int, images))}.map((i) => [toScreenX(i) + box.left, toScreenY(i) + box.top])"
+    return visited.ask(f"((box) => {screen_points})(canvas.getBoundingClientRect())")
 
 
-def color_at(seen: Any, x: float, y: float) -> list[int]:
-    settle(seen)
-    box = seen.page.locator("#map").bounding_box()
-    seen.ask("window.copy = new OffscreenCanvas(width, height).getContext('2d')")
-    seen.ask("copy.drawImage(canvas, 0, 0)")
-    return seen.ask(f"[...copy.getImageData({x - box['x']}, {y - box['y']}, 1, 1).data].slice(0, 3)")
+def read_color(visited: Any, x: float, y: float) -> list[int]:
+    settle(visited)
+    box = visited.page.locator("#map").bounding_box()
+    visited.ask("window.copy = new OffscreenCanvas(width, height).getContext('2d')")
+    visited.ask("copy.drawImage(canvas, 0, 0)")
+    return visited.ask(f"[...copy.getImageData({x - box['x']}, {y - box['y']}, 1, 1).data].slice(0, 3)")
 
 
-def closeness(seen: Any) -> float:
-    wait(seen, "goal === null")
-    return float(seen.ask("view.scale / fitted"))
+def read_zoom(visited: Any) -> float:
+    wait(visited, "target === null")
+    return float(visited.ask("view.scale / fittedScale"))
 
 
-def quiet(seen: Any) -> bool:
+def is_quiet(visited: Any) -> bool:
+    """Return whether the page logged nothing and requested nothing but itself."""
     return (
-        not seen.complaints
-        and all(request.startswith("file:") for request in seen.requests)
-        and len(seen.requests) == 1
+        not visited.complaints
+        and all(request.startswith("file:") for request in visited.requests)
+        and len(visited.requests) == 1
     )
 
 
-def test_a_click_shows_the_image_and_its_true_neighbors(on: Callable[..., Any]) -> None:
-    mapped, html = grid()
-    seen = on(html)
-    page = seen.page
+def test_a_click_selects_the_image_and_shows_its_neighbors(open_map: Callable[..., Any]) -> None:
+    image_map, html = make_grid()
+    visited = open_map(html)
+    page = visited.page
     assert page.locator("#panel").is_hidden()
-    page.mouse.click(*point(seen, 14))
-    assert page.locator("#name").inner_text() == mapped.names[14]
+    page.mouse.click(*find_point(visited, 14))
+    assert page.locator("#name").inner_text() == image_map.names[14]
     shown = page.locator("#nearest .name").all_inner_texts()
-    assert shown == [mapped.names[i] for i in mapped.neighbors[14]]
-    beside = {i for i in range(COUNT) if max(abs(i // SIDE - 14 // SIDE), abs(i % SIDE - 14 % SIDE)) == 1}
-    assert set(mapped.neighbors[14].tolist()) == beside  # in the plane too
-    assert page.locator("#nearest b").first.inner_text() == f"{mapped.similarities[14, 0]:.3f}"
-    assert page.locator("#file").get_attribute("href") == (ROOT / mapped.names[14]).as_uri()
+    assert shown == [image_map.names[i] for i in image_map.neighbors[14]]
+    adjacent = {i for i in range(COUNT) if max(abs(i // SIDE - 14 // SIDE), abs(i % SIDE - 14 % SIDE)) == 1}
+    assert set(image_map.neighbors[14].tolist()) == adjacent  # on the grid
+    assert page.locator("#nearest b").first.inner_text() == f"{image_map.similarities[14, 0]:.3f}"
+    assert page.locator("#file").get_attribute("href") == (ROOT / image_map.names[14]).as_uri()
     page.locator("#nearest button").nth(2).click()
-    assert page.locator("#name").inner_text() == mapped.names[mapped.neighbors[14, 2]]
+    assert page.locator("#name").inner_text() == image_map.names[image_map.neighbors[14, 2]]
     page.keyboard.press("Escape")
-    assert page.locator("#panel").is_hidden() and quiet(seen)
+    assert page.locator("#panel").is_hidden() and is_quiet(visited)
 
 
-def test_the_pointer_tells_the_name_and_shows_the_image(on: Callable[..., Any]) -> None:
-    mapped, html = grid()
-    seen = on(html)
-    x, y = point(seen, 21)
-    seen.page.mouse.move(x, y)
-    assert seen.page.locator("#tip .name").inner_text() == mapped.names[21]
-    shown = seen.ask("[...document.querySelector('#tip canvas').getContext('2d').getImageData(9, 9, 1, 1).data]")
+def test_the_tooltip_shows_name_and_image(open_map: Callable[..., Any]) -> None:
+    image_map, html = make_grid()
+    visited = open_map(html)
+    x, y = find_point(visited, 21)
+    visited.page.mouse.move(x, y)
+    assert visited.page.locator("#tip .name").inner_text() == image_map.names[21]
+    shown = visited.ask("[...document.querySelector('#tip canvas').getContext('2d').getImageData(9, 9, 1, 1).data]")
     assert np.abs(np.array(shown[:3]) - (105, 150, 100)).max() <= 4
-    seen.page.mouse.move(x + 40, y + 60)  # between images
-    assert seen.page.locator("#tip").is_hidden()
+    visited.page.mouse.move(x + 40, y + 60)  # between images
+    assert visited.page.locator("#tip").is_hidden()
 
 
-def test_search_counts_dims_the_others_and_goes_from_one_to_the_next(on: Callable[..., Any]) -> None:
-    mapped, html = grid(groupings={})
-    seen = on(html)
-    page = seen.page
+def test_search_counts_matches_dims_other_images_and_steps_through_matches(open_map: Callable[..., Any]) -> None:
+    image_map, html = make_grid(groupings={})
+    visited = open_map(html)
+    page = visited.page
     page.fill("#query", "B/")
-    wanted = [i for i, name in enumerate(mapped.names) if name.startswith("b/")]
-    assert page.locator("#found").inner_text() == f"{len(wanted)} of {COUNT}"
-    settle(seen)
-    assert seen.ask(THUMBNAILS) == wanted
-    for i in [*wanted, wanted[0]]:
+    expected = [i for i, name in enumerate(image_map.names) if name.startswith("b/")]
+    assert page.locator("#match-count").inner_text() == f"{len(expected)} of {COUNT}"
+    settle(visited)
+    assert visited.ask(THUMBNAILS) == expected
+    for i in [*expected, expected[0]]:
         page.press("#query", "Enter")
-        assert page.locator("#name").inner_text() == mapped.names[i]
-    assert closeness(seen) == pytest.approx(4, rel=0.01)
+        assert page.locator("#name").inner_text() == image_map.names[i]
+    assert read_zoom(visited) == pytest.approx(4, rel=0.01)
     page.fill("#query", "nothing is called so")
     page.press("#query", "Enter")
-    assert page.locator("#found").inner_text() == f"0 of {COUNT}"
+    assert page.locator("#match-count").inner_text() == f"0 of {COUNT}"
     page.fill("#query", "")
-    settle(seen)
-    assert len(seen.ask(THUMBNAILS)) == COUNT and page.locator("#color-by").is_hidden()
+    settle(visited)
+    assert len(visited.ask(THUMBNAILS)) == COUNT and page.locator("#color-by").is_hidden()
 
 
-def test_zoom_by_wheel_buttons_and_keys_keeps_what_is_under_the_pointer(on: Callable[..., Any]) -> None:
-    seen = on(grid()[1])
-    page = seen.page
-    assert closeness(seen) == pytest.approx(1)
-    x, y = point(seen, 8)
+def test_zoom_by_wheel_buttons_and_keys_keeps_the_point_under_the_pointer(open_map: Callable[..., Any]) -> None:
+    visited = open_map(make_grid()[1])
+    page = visited.page
+    assert read_zoom(visited) == pytest.approx(1)
+    x, y = find_point(visited, 8)
     page.mouse.move(x, y)
     page.mouse.wheel(0, -200)
-    wait(seen, "Math.abs(view.scale / fitted - Math.exp(0.4)) < 0.01")
-    assert point(seen, 8) == pytest.approx((x, y), abs=0.5)
+    wait(visited, "Math.abs(view.scale / fittedScale - Math.exp(0.4)) < 0.01")
+    assert find_point(visited, 8) == pytest.approx((x, y), abs=0.5)
     page.click("#in")
-    assert closeness(seen) == pytest.approx(1.6 * np.exp(0.4), rel=0.01)
+    assert read_zoom(visited) == pytest.approx(1.6 * np.exp(0.4), rel=0.01)
     page.click("#all")
-    assert closeness(seen) == pytest.approx(1)
+    assert read_zoom(visited) == pytest.approx(1)
     page.focus("#map")
     page.keyboard.press("+")
-    assert closeness(seen) == pytest.approx(1.6)
-    before = point(seen, 8)
+    assert read_zoom(visited) == pytest.approx(1.6)
+    before = find_point(visited, 8)
     page.keyboard.press("ArrowRight")
-    assert point(seen, 8) == pytest.approx((before[0] - 90, before[1]), abs=0.5)
+    assert find_point(visited, 8) == pytest.approx((before[0] - 90, before[1]), abs=0.5)
     page.keyboard.press("-")
     page.click("#out")
-    assert closeness(seen) == pytest.approx(1 / 1.6, rel=0.01)
+    assert read_zoom(visited) == pytest.approx(1 / 1.6, rel=0.01)
     page.keyboard.press("0")
     page.mouse.move(x, y)
     for _ in range(10):
         page.mouse.wheel(0, 200)
-    wait(seen, "Math.abs(view.scale / fitted - 0.5) < 1e-6")  # and no further
-    assert quiet(seen)
+    wait(visited, "Math.abs(view.scale / fittedScale - 0.5) < 1e-6")  # and no further
+    assert is_quiet(visited)
 
 
-def test_dragging_moves_the_map_and_is_no_click(on: Callable[..., Any]) -> None:
-    seen = on(grid()[1])
-    x, y = point(seen, 14)
-    seen.page.mouse.move(x, y)
-    seen.page.mouse.down()
-    seen.page.mouse.move(x + 50, y - 30, steps=4)
-    seen.page.mouse.up()
-    assert point(seen, 14) == pytest.approx((x + 50, y - 30), abs=0.5)
-    assert seen.page.locator("#panel").is_hidden()
+def test_dragging_moves_the_map_and_is_no_click(open_map: Callable[..., Any]) -> None:
+    visited = open_map(make_grid()[1])
+    x, y = find_point(visited, 14)
+    visited.page.mouse.move(x, y)
+    visited.page.mouse.down()
+    visited.page.mouse.move(x + 50, y - 30, steps=4)
+    visited.page.mouse.up()
+    assert find_point(visited, 14) == pytest.approx((x + 50, y - 30), abs=0.5)
+    assert visited.page.locator("#panel").is_hidden()
 
 
-def test_colors_change_and_the_legend_leaves_what_is_chosen(on: Callable[..., Any]) -> None:
+def test_colors_change_and_the_legend_filters_groups(open_map: Callable[..., Any]) -> None:
     groups = {"folder": [f"g{i % 3}" for i in range(COUNT)], "cluster": [f"c{min(i, 11)}" for i in range(COUNT)]}
-    seen = on(grid(groupings=groups)[1])
-    page = seen.page
+    visited = open_map(make_grid(groupings=groups)[1])
+    page = visited.page
     page.uncheck("#images")
-    color = {name: tuple(bytes.fromhex(value[1:])) for name, value in css_groups("light").items()}
-    assert color_at(seen, *point(seen, 4)) == list(color["1"])
+    color = {name: tuple(bytes.fromhex(value[1:])) for name, value in read_group_colors("light").items()}
+    assert read_color(visited, *find_point(visited, 4)) == list(color["1"])
     page.locator("#legend button").nth(2).click()
-    assert color_at(seen, *point(seen, 4)) == [0xD8, 0xD5, 0xCE] and color_at(seen, *point(seen, 5)) == list(color["2"])
+    assert read_color(visited, *find_point(visited, 4)) == [0xD8, 0xD5, 0xCE] and read_color(
+        visited, *find_point(visited, 5)
+    ) == list(color["2"])
     page.select_option("#color", "cluster")  # the largest first; more than nine share a color
     labels = page.locator("#legend .label").all_inner_texts()
     assert labels == ["c11", "c0", "c1", *(f"c{i}" for i in (10, *range(2, 7))), "3 others"]
-    assert color_at(seen, *point(seen, 30)) == list(color["0"])
-    assert color_at(seen, *point(seen, 9)) == list(color["other"])
+    assert read_color(visited, *find_point(visited, 30)) == list(color["0"])
+    assert read_color(visited, *find_point(visited, 9)) == list(color["other"])
     page.select_option("#color", "")
-    assert color_at(seen, *point(seen, 4)) == [0x6B, 0x72, 0x80] and page.locator("#legend button").count() == 0
+    assert (
+        read_color(visited, *find_point(visited, 4)) == [0x6B, 0x72, 0x80]
+        and page.locator("#legend button").count() == 0
+    )
     page.check("#images")
-    assert np.abs(np.array(color_at(seen, *point(seen, 4))) - (20, 235, 100)).max() <= 4
-    assert quiet(seen)
+    assert np.abs(np.array(read_color(visited, *find_point(visited, 4))) - (20, 235, 100)).max() <= 4
+    assert is_quiet(visited)
 
 
-def test_no_two_thumbnails_overlap_and_those_shown_stay_when_zooming_in(on: Callable[..., Any]) -> None:
+def test_no_two_thumbnails_overlap_and_those_shown_stay_when_zooming_in(open_map: Callable[..., Any]) -> None:
     rng = np.random.default_rng(3)
     count = 900
-    places = rng.normal(size=(count, 2)).astype(np.float32)
-    near = np.zeros((count, 1), np.int64)
-    mapped = Mapped(ROOT, [f"{i}.png" for i in range(count)], places, np.zeros((count, 1), np.float32), near, {})
+    positions = rng.normal(size=(count, 2)).astype(np.float32)
+    neighbors = np.zeros((count, 1), np.int64)
+    image_map = ImageMap(
+        ROOT, [f"{i}.png" for i in range(count)], positions, np.zeros((count, 1), np.float32), neighbors, {}
+    )
     flat = (np.full((64, 64, 3), i % 250, np.uint8) for i in range(count))
-    seen = on(map_page("t", "l", mapped, list(sheets(flat, 64)), 64))
+    visited = open_map(render_map("t", "l", image_map, list(pack_sprites(flat, 64)), 64))
     before: set[int] = set()
     for _ in range(5):
-        shown = seen.ask(THUMBNAILS)
-        at = np.array(points(seen, shown))
+        shown = visited.ask(THUMBNAILS)
+        at = np.array(find_points(visited, shown))
         apart = np.abs(at[:, None] - at[None]).max(2) + 1e6 * np.eye(len(shown))
         assert apart.min() >= 48 and before <= set(shown)
         before = set(shown)
-        seen.page.click("#in")
-        closeness(seen)
+        visited.page.click("#in")
+        read_zoom(visited)
     assert len(before) > 200
 
 
-def test_fingers_pinch_and_tap_on_a_phone(on: Callable[..., Any]) -> None:
-    mapped, html = grid()
-    seen = on(html, width=375)
-    assert seen.ask("document.documentElement.scrollWidth") == 375
-    hand = seen.page.context.new_cdp_session(seen.page)
+def test_fingers_pinch_and_tap_on_a_phone(open_map: Callable[..., Any]) -> None:
+    image_map, html = make_grid()
+    visited = open_map(html, width=375)
+    assert visited.ask("document.documentElement.scrollWidth") == 375
+    session = visited.page.context.new_cdp_session(visited.page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
         fingers = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
-        hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
 
     touch("touchStart", (150, 500), (200, 500))
     touch("touchMove", (125, 500), (225, 500))
     touch("touchEnd")
-    assert closeness(seen) == pytest.approx(2, rel=0.05)
-    seen.page.click("#all")
-    closeness(seen)
-    target = point(seen, 20)
+    assert read_zoom(visited) == pytest.approx(2, rel=0.05)
+    visited.page.click("#all")
+    read_zoom(visited)
+    target = find_point(visited, 20)
     touch("touchStart", target)
     touch("touchEnd")
-    assert seen.page.locator("#name").inner_text() == mapped.names[20]
-    panel = seen.page.locator("#panel").bounding_box()
+    assert visited.page.locator("#name").inner_text() == image_map.names[20]
+    panel = visited.page.locator("#panel").bounding_box()
     assert (panel["x"], panel["width"]) == (0, 375) and panel["y"] > 300
-    assert seen.ask("document.documentElement.scrollWidth") == 375 and quiet(seen)
+    assert visited.ask("document.documentElement.scrollWidth") == 375 and is_quiet(visited)
 
 
-def test_keys_alone_reach_everything(on: Callable[..., Any]) -> None:
-    seen = on(grid()[1], scheme="dark")
-    page = seen.page
-    assert seen.ask("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+def test_the_keyboard_reaches_every_control(open_map: Callable[..., Any]) -> None:
+    visited = open_map(make_grid()[1], scheme="dark")
+    page = visited.page
+    assert visited.ask("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
     reached = []
     for _ in range(12):
         page.keyboard.press("Tab")
-        reached.append(seen.ask("document.activeElement.id || document.activeElement.closest('[id]')?.id"))
+        reached.append(visited.ask("document.activeElement.id || document.activeElement.closest('[id]')?.id"))
     assert reached[:7] == ["query", "color", "images", "map", "in", "out", "all"] and "legend" in reached
     page.focus("#map")
     page.keyboard.press("Enter")
-    assert seen.ask("document.activeElement.id") == "name" and page.locator("#panel").is_visible()
+    assert visited.ask("document.activeElement.id") == "name" and page.locator("#panel").is_visible()
     page.keyboard.press("Tab")
-    assert seen.ask("document.activeElement.id") == "file"
+    assert visited.ask("document.activeElement.id") == "file"
     page.keyboard.press("Tab")
-    page.keyboard.press("Enter")  # the nearest one
-    assert page.locator("#panel").is_visible() and seen.ask("document.activeElement.id") == "name"
+    page.keyboard.press("Enter")  # the nearest neighbor
+    assert page.locator("#panel").is_visible() and visited.ask("document.activeElement.id") == "name"
     page.keyboard.press("Escape")
-    assert page.locator("#panel").is_hidden() and seen.ask("document.activeElement.id") == "map"
+    assert page.locator("#panel").is_hidden() and visited.ask("document.activeElement.id") == "map"
 
 
-def test_hostile_names_are_text_and_their_files_are_found(on: Callable[..., Any]) -> None:
+def test_hostile_names_are_text_and_link_to_their_files(open_map: Callable[..., Any]) -> None:
     names = [os.fsdecode(name) for name in HOSTILE]
-    _, html = grid(names, {name: names + ["x"] * (COUNT - len(names)) for name in names[:2]})
+    _, html = make_grid(names, {name: names + ["x"] * (COUNT - len(names)) for name in names[:2]})
     html.encode("utf-8")
-    seen = on(html)
+    visited = open_map(html)
     for i, name in enumerate(names):
-        seen.page.mouse.click(*point(seen, i))
-        assert seen.page.locator("#name").evaluate("(e) => e.textContent") == safe(name)
-        link = seen.page.locator("#file")
-        if name.endswith(".svg"):  # a browser would take it for a page, which may have a script
+        visited.page.mouse.click(*find_point(visited, i))
+        assert visited.page.locator("#name").evaluate("(e) => e.textContent") == escape_unprintable(name)
+        link = visited.page.locator("#file")
+        if name.endswith(".svg"):  # a browser would open it as a page, which may have a script
             assert link.is_hidden()
         else:
             assert link.evaluate("(e) => e.href") == (ROOT / name).as_uri()
-        seen.page.keyboard.press("Escape")
+        visited.page.keyboard.press("Escape")
     for name in (names[2], names[19]):
-        seen.page.fill("#query", safe(name))
-        assert seen.page.locator("#found").inner_text() == f"1 of {COUNT}"
-    seen.page.select_option("#color", safe(names[1]))
-    assert quiet(seen) and seen.ask("document.scripts.length") == 3  # data, one sheet, and ours
+        visited.page.fill("#query", escape_unprintable(name))
+        assert visited.page.locator("#match-count").inner_text() == f"1 of {COUNT}"
+    visited.page.select_option("#color", escape_unprintable(names[1]))
+    assert is_quiet(visited) and visited.ask("document.scripts.length") == 3  # data, one sheet, and the script
 
 
 class Scripts(HTMLParser):
-    """The scripts of a page as a parser of HTML finds them, and its policy."""
+    """The scripts of a page as an HTML parser finds them, and its policy."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -323,12 +331,12 @@ class Scripts(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.inside = tag == "script"
         if self.inside:
-            self.scripts.append((found.get("type"), ""))
-        if found.get("http-equiv") == "Content-Security-Policy":
-            self.policy = found["content"] or ""
+            self.scripts.append((attributes.get("type"), ""))
+        if attributes.get("http-equiv") == "Content-Security-Policy":
+            self.policy = attributes["content"] or ""
 
     def handle_data(self, data: str) -> None:
         if self.inside:
@@ -338,40 +346,46 @@ class Scripts(HTMLParser):
         self.inside = False
 
 
-def test_the_policy_lets_one_script_run_and_no_other(on: Callable[..., Any]) -> None:
+def test_the_policy_lets_one_script_run_and_no_other(open_map: Callable[..., Any]) -> None:
     names = [os.fsdecode(name) for name in HOSTILE]
-    _, html = grid(names)
-    found = Scripts(html)
-    kinds = [kind for kind, _ in found.scripts]
+    _, html = make_grid(names)
+    parsed = Scripts(html)
+    kinds = [kind for kind, _ in parsed.scripts]
     assert kinds == ["application/json", "text/plain", None]
-    checksum = base64.b64encode(hashlib.sha256(found.scripts[2][1].encode()).digest()).decode()
-    assert f"script-src 'sha256-{checksum}'" in found.policy and "default-src 'none'" in found.policy
-    assert json.loads(found.scripts[0][1])["names"][: len(names)] == [safe(name) for name in names]
-    assert found.scripts[0][1].isascii() and not set("<>&") & set(found.scripts[0][1])
-    assert "innerHTML" not in found.scripts[2][1] and "http" not in found.scripts[2][1]
-    seen = on(html)
-    seen.ask("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))")
-    assert seen.ask("window.ran") is None and len(seen.complaints) == 1
+    checksum = base64.b64encode(hashlib.sha256(parsed.scripts[2][1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{checksum}'" in parsed.policy and "default-src 'none'" in parsed.policy
+    assert json.loads(parsed.scripts[0][1])["names"][: len(names)] == [escape_unprintable(name) for name in names]
+    assert parsed.scripts[0][1].isascii() and not set("<>&") & set(parsed.scripts[0][1])
+    assert "innerHTML" not in parsed.scripts[2][1] and "http" not in parsed.scripts[2][1]
+    visited = open_map(html)
+    visited.ask(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))"
+    )
+    assert visited.ask("window.ran") is None and len(visited.complaints) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_map_of_one_or_two_images(on: Callable[..., Any], count: int) -> None:
-    near = np.arange(count)[::-1].reshape(-1, 1)[:, : count - 1]
-    mapped = Mapped(ROOT, ["a", "b"][:count], np.zeros((count, 2), np.float32), near.astype(np.float32), near, {})
-    seen = on(map_page("t", "l", mapped, list(sheets([np.zeros((8, 8, 3), np.uint8)] * count, 64)), 64))
-    seen.page.mouse.click(*point(seen, 0))
-    assert seen.page.locator("#nearest li").count() == count - 1 and quiet(seen)
+def test_a_map_of_one_or_two_images(open_map: Callable[..., Any], count: int) -> None:
+    neighbors = np.arange(count)[::-1].reshape(-1, 1)[:, : count - 1]
+    image_map = ImageMap(
+        ROOT, ["a", "b"][:count], np.zeros((count, 2), np.float32), neighbors.astype(np.float32), neighbors, {}
+    )
+    visited = open_map(
+        render_map("t", "l", image_map, list(pack_sprites([np.zeros((8, 8, 3), np.uint8)] * count, 64)), 64)
+    )
+    visited.page.mouse.click(*find_point(visited, 0))
+    assert visited.page.locator("#nearest li").count() == count - 1 and is_quiet(visited)
 
 
-def css_groups(scheme: str) -> dict[str, str]:
-    """The colors of groups by their names: 0 to 8, and other."""
-    css = (Path(str(map_page.__code__.co_filename)).parent / "map.css").read_text()
+def read_group_colors(scheme: str) -> dict[str, str]:
+    """Return the colors of groups by name: 0 to 8, and other."""
+    css = (Path(str(render_map.__code__.co_filename)).parent / "map.css").read_text()
     light, _, dark = css.partition("@media (prefers-color-scheme: dark)")
     return dict(re.findall(r"--group-(\w+): (#\w{6})", light if scheme == "light" else dark))
 
 
 # Machado, Oliveira and Fernandes 2009, table 1, at full severity; in linear RGB.
-EYES = {
+COLOR_VISIONS = {
     "all cones": np.eye(3),
     "no L": np.array(
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
@@ -385,8 +399,8 @@ EYES = {
 }
 
 
-def oklab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, 3) linear RGB -> (n, 3) OKLab, in which equal distances look alike (Ottosson 2020)."""
+def to_oklab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert (n, 3) linear RGB to (n, 3) OKLab, in which equal distances look equal (Ottosson 2020)."""
     to_cones = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
                 [0.0883024619, 0.2817188376, 0.6299787005]]  # fmt: skip
     to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
@@ -395,30 +409,30 @@ def oklab(linear: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("eyes", EYES)
-def test_colors_of_groups_are_told_apart_by_any_eyes(scheme: str, eyes: str) -> None:
-    colors = [bytes.fromhex(value[1:]) for value in css_groups(scheme).values()]
+@pytest.mark.parametrize("vision", COLOR_VISIONS)
+def test_group_colors_differ_for_any_color_vision(scheme: str, vision: str) -> None:
+    colors = [bytes.fromhex(value[1:]) for value in read_group_colors(scheme).values()]
     shown = np.array([list(color) for color in colors]) / 255
     linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
-    seen = oklab(linear @ EYES[eyes].T)
-    apart = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 9 * np.eye(len(seen))
-    assert len(colors) == 10 and apart.min() > 0.1
+    lab = to_oklab(linear @ COLOR_VISIONS[vision].T)
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 9 * np.eye(len(lab))
+    assert len(colors) == 10 and distances.min() > 0.1
 
 
-def test_five_hundred_hostile_names_come_back_from_the_page(nasty_names: Callable[[int], list[bytes]]) -> None:
+def test_five_hundred_hostile_names_are_read_back_from_the_page(nasty_names: Callable[[int], list[bytes]]) -> None:
     raw = nasty_names(500)
-    names, places = [os.fsdecode(name) for name in raw], np.random.default_rng(0).random((500, 2)).astype(np.float32)
-    mapped = Mapped(
-        ROOT, names, places, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.int64), {"folder": names}
+    names, positions = [os.fsdecode(name) for name in raw], np.random.default_rng(0).random((500, 2)).astype(np.float32)
+    image_map = ImageMap(
+        ROOT, names, positions, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.int64), {"folder": names}
     )
-    html = map_page("Map", "", mapped, [], 64)
+    html = render_map("Map", "", image_map, [], 64)
     html.encode("utf-8")
     (kind, data), *others = Scripts(html).scripts
     content = json.loads(data)
     assert kind == "application/json" and len(others) == 1
-    assert content["names"] == [safe(name) for name in names]
+    assert content["names"] == [escape_unprintable(name) for name in names]
     assert sorted(content["groupings"][0]["labels"]) == sorted(content["names"])
     for i, name in enumerate(raw):
         link = content["links"].get(str(i), names[i])
         path = unquote_to_bytes(content["root"] + link).removeprefix(b"file://")
-        assert path == os.fsencode(ROOT / names[i]) if link else not opens(names[i]), name
+        assert path == os.fsencode(ROOT / names[i]) if link else not is_safe_to_link(names[i]), name

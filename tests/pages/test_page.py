@@ -1,4 +1,4 @@
-"""The one template: whole, offline, and safe with any text."""
+"""The template of every page: offline, and safe with any text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
 
-from simclr_cli.core.text import safe
-from simclr_cli.pages.page import Section, page, render
+from simclr_cli.core.text import escape_unprintable
+from simclr_cli.pages.page import Section, render_page, render_template
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>.png",
@@ -23,14 +23,14 @@ HOSTILE = (
 )
 
 
-class Seen(HTMLParser):
+class ParsedPage(HTMLParser):
     """The elements and the text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[str] = []
         self.attributes: list[tuple[str, str | None]] = []
-        self.words = ""
+        self.text = ""
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -38,46 +38,46 @@ class Seen(HTMLParser):
         self.attributes += attrs
 
     def handle_data(self, data: str) -> None:
-        self.words += data
+        self.text += data
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_strangers_text_is_text_wherever_it_stands(name: str) -> None:
-    plain = Seen(page("title", [Section("heading", "lead", Markup("<p>name</p>"))], lead="lead"))
-    made = page(name, [Section(name, name, Markup("<p>{}</p>").format(safe(name)))], lead=name)
-    seen = Seen(made)
-    assert seen.tags == plain.tags
-    assert not [key for key, _ in seen.attributes if key.startswith("on")]
-    assert seen.words.count(safe(name)) == 6  # tab, title, two leads, heading, body
-    assert made.encode("utf-8").isascii() or "\U0001f98a" in made
-    assert "\u202e" not in made and "\x1b" not in made
+def test_any_text_stays_text_in_every_place(name: str) -> None:
+    plain = ParsedPage(render_page("title", [Section("heading", "lead", Markup("<p>name</p>"))], lead="lead"))
+    html = render_page(name, [Section(name, name, Markup("<p>{}</p>").format(escape_unprintable(name)))], lead=name)
+    parsed = ParsedPage(html)
+    assert parsed.tags == plain.tags
+    assert not [key for key, _ in parsed.attributes if key.startswith("on")]
+    assert parsed.text.count(escape_unprintable(name)) == 6  # tab, title, two leads, heading, body
+    assert html.encode("utf-8").isascii() or "\U0001f98a" in html
+    assert "\u202e" not in html and "\x1b" not in html
 
 
-def test_what_cannot_be_printed_is_shown_as_escapes() -> None:
-    assert "<h1>a\\u202eb\\udcff&lt;</h1>" in page("a\u202eb\udcff<", [])
+def test_unprintable_characters_are_escaped() -> None:
+    assert "<h1>a\\u202eb\\udcff&lt;</h1>" in render_page("a\u202eb\udcff<", [])
 
 
-def test_a_page_forbids_the_browser_to_fetch_and_to_run_anything() -> None:
-    seen = Seen(page("title", [Section("heading")]))
+def test_the_policy_forbids_requests_and_scripts() -> None:
+    parsed = ParsedPage(render_page("title", [Section("heading")]))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert ("content", policy) in seen.attributes
-    assert "script" not in seen.tags and "iframe" not in seen.tags
-    links = [value for key, value in seen.attributes if key in ("src", "href")]
+    assert ("content", policy) in parsed.attributes
+    assert "script" not in parsed.tags and "iframe" not in parsed.tags
+    links = [value for key, value in parsed.attributes if key in ("src", "href")]
     assert all(value is not None and value.startswith(("data:", "#")) for value in links)
 
 
-def test_markup_stays_and_half_bytes_in_it_do_not_stop_the_writing() -> None:
-    made = page("title", [Section("heading", body=Markup("<b>bold \udcff</b>"))])
-    assert "<b>bold \\udcff</b>" in made
-    made.encode("utf-8")
+def test_markup_is_kept_and_surrogates_in_it_are_escaped() -> None:
+    html = render_page("title", [Section("heading", body=Markup("<b>bold \udcff</b>"))])
+    assert "<b>bold \\udcff</b>" in html
+    html.encode("utf-8")
 
 
-def test_sections_come_in_order_and_are_linked_from_three_on() -> None:
-    few, many = (page("t", [Section(f"h{i}") for i in range(n)]) for n in (2, 3))
+def test_sections_are_in_order_and_linked_from_three_on() -> None:
+    few, many = (render_page("t", [Section(f"h{i}") for i in range(n)]) for n in (2, 3))
     assert "<nav" not in few and 'href="#part-3"' in many and 'id="part-3"' in many
     assert many.index(">h0</h2>") < many.index(">h1</h2>") < many.index(">h2</h2>")
 
 
-def test_a_template_that_lacks_a_value_is_our_bug_and_says_so() -> None:
+def test_a_missing_value_of_a_template_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="title"):
-        render("page.html", lead="", sections=[])
+        render_template("page.html", lead="", sections=[])

@@ -1,4 +1,4 @@
-"""Vectors follow their folder, and only what has changed is embedded; stopped anywhere, the old ones stand."""
+"""Updates of the index: only changed images are embedded, and an interrupted update leaves the old index valid."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from simclr_cli.commands.embed import embed
 from simclr_cli.core import files
 from simclr_cli.core.errors import InputError, Interrupted, RunError
 from simclr_cli.core.events import Event, Note, Progress
-from simclr_cli.core.files import NotWritten, write_json
-from simclr_cli.core.locks import LOCK, Busy, locked
-from simclr_cli.search import library as indexing
-from simclr_cli.search.library import choose_run, open_index
-from simclr_cli.store.index import Index, read_index
+from simclr_cli.core.files import WriteError, write_json
+from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
+from simclr_cli.search import library as module
+from simclr_cli.search.library import open_index, open_library
+from simclr_cli.store.index import Index
+from simclr_cli.store.index_files import read_index
 from simclr_cli.store.run import RunFolder, find_run
 from simclr_cli.store.vectors import read_vectors
 
@@ -33,24 +34,24 @@ ANY = Path("dots/0000.png")
 
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Folder and name of the files that are embedded from now on."""
+    """Return a list that records the folder and name of every file embedded from now on."""
     names: list[str] = []
-    real = indexing.embed_files
+    real = module.embed_files
 
-    def listen(ready: Any, paths: Any, **values: Any) -> Any:
+    def record(loaded: Any, paths: Any, **values: Any) -> Any:
         names.extend("/".join(path.parts[-2:]) for path in paths)
-        return real(ready, paths, **values)
+        return real(loaded, paths, **values)
 
-    monkeypatch.setattr(indexing, "embed_files", listen)
+    monkeypatch.setattr(module, "embed_files", record)
     return names
 
 
-def opened(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> Index:
-    return open_index(choose_run(SimilarSettings(queries=(ANY,), runs=own.runs, **values)), report)[0]
+def open_updated(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> Index:
+    return open_index(open_library(SimilarSettings(queries=(ANY,), runs=own.runs, **values)), report)[0]
 
 
 def check(own: Any, index: Index, tmp_path: Path) -> None:
-    """The index is, row by row, what `embed` makes of the folder as it is now."""
+    """Compare the index, row by row, with the result of `embed` for the folder as it is now."""
     made = embed(EmbedSettings(images=own.images, runs=own.runs, out=tmp_path / "all.npy"))
     vectors = read_vectors(Path(made.out), model_checksum=made.model_checksum)
     assert sorted(index.names) == sorted(vectors.rows)
@@ -59,12 +60,12 @@ def check(own: Any, index: Index, tmp_path: Path) -> None:
     for place, name in enumerate(index.names):
         status = (own.images / name).stat()
         assert index.images[["bytes", "modified_ns"]][place].tolist() == (status.st_size, status.st_mtime_ns)
-        assert index.place(name) == place and index.name(place) == name
+        assert index.find_place(name) == place and index.get_name(place) == name
 
 
-CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {  # what is done, and how many images are embedded for it
+CHANGES: dict[str, tuple[Callable[[Path], object], int]] = {  # each with the number of images to embed
     "added": (lambda pics: draw_at(pics / "bricks" / "new.png"), 1),
-    "a copy added": (lambda pics: shutil.copy(pics / "dots" / "0000.png", pics / "bricks" / "new.png"), 0),
+    "a duplicate added": (lambda pics: shutil.copy(pics / "dots" / "0000.png", pics / "bricks" / "new.png"), 0),
     "removed": (lambda pics: (pics / "bricks" / "0000.png").unlink(), 0),
     "changed": (lambda pics: draw_at(pics / "bricks" / "0000.png"), 1),
     "renamed": (lambda pics: (pics / "bricks" / "0000.png").rename(pics / "bricks" / "renamed.png"), 0),
@@ -87,84 +88,84 @@ def exchange(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_costs_only_itself(own: Any, tmp_path: Path, embedded: list[str], change: str) -> None:
-    opened(own)
+def test_a_change_embeds_only_new_content(own: Any, tmp_path: Path, embedded: list[str], change: str) -> None:
+    open_updated(own)
     assert len(embedded) == 48
     do, cost = CHANGES[change]
     do(own.images)
     said: list[Event] = []
-    index = opened(own, said.append)
+    index = open_updated(own, said.append)
     assert len(embedded) == 48 + cost
     assert any(isinstance(event, Note) and "The images have changed" in event.text for event in said)
     check(own, index, tmp_path)
-    opened(own)
+    open_updated(own)
     assert len(embedded) == 48 + cost
 
 
 def test_many_changes_one_after_another(own: Any, tmp_path: Path, embedded: list[str]) -> None:
     rng = np.random.default_rng(0)
-    opened(own)
+    open_updated(own)
     for turn in range(4):
         files = sorted(path for path in own.images.rglob("*.*"))
         for path in rng.choice(np.array(files, dtype=object), 6, replace=False):
             path.unlink() if rng.random() < 0.5 else path.rename(path.with_name(f"{turn}-{path.name}"))
         shutil.copy(next(own.images.rglob("*.png")), own.images / f"more-{turn}.png")
-        index = opened(own)
+        index = open_updated(own)
     check(own, index, tmp_path)
-    assert len(embedded) == 48 and len(list(own.run.vectors.iterdir())) == 4
+    assert len(embedded) == 48 and len(list(own.run.vectors_folder.iterdir())) == 4
 
 
-def test_broken_images_are_tried_once(own: Any, embedded: list[str]) -> None:
+def test_damaged_images_are_tried_once(own: Any, embedded: list[str]) -> None:
     (own.images / "bricks" / "empty.png").write_bytes(b"")
     cut = (own.images / "dots" / "0001.jpg").read_bytes()
     (own.images / "dots" / "0001.jpg").write_bytes(cut[: len(cut) * 3 // 4])
-    assert len(opened(own)) == 47
-    assert [entry.name for entry in opened(own).skipped] == ["dots/0001.jpg"]
+    assert len(open_updated(own)) == 47
+    assert [entry.name for entry in open_updated(own).skipped] == ["dots/0001.jpg"]
     assert embedded.count("dots/0001.jpg") == 1
     (own.images / "dots" / "0001.jpg").write_bytes(cut)
-    assert len(opened(own)) == 48 and opened(own).skipped == ()
+    assert len(open_updated(own)) == 48 and open_updated(own).skipped == ()
 
 
-def test_a_stopped_update_leaves_the_old_vectors_and_keeps_what_it_made(
+def test_an_interrupted_update_leaves_the_old_index_and_is_resumed(
     own: Any, tmp_path: Path, embedded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the third part of four: two parts are known the next time, and none is searched before the end."""
-    ready_checksum = opened(own).model_checksum
-    old = sorted(opened(own).names)
+    """Interrupted in the third part of four: the next update reuses two parts; none is searched before it ends."""
+    model_checksum = open_updated(own).model_checksum
+    old = sorted(open_updated(own).names)
     for i in range(8):
         draw_at(own.images / f"new-{i}.png", i)
-    monkeypatch.setattr(indexing, "KEPT_EVERY", 2)
+    monkeypatch.setattr(module, "IMAGES_PER_SAVE", 2)
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "embedding" and len(embedded) == 48 + 6:
             raise Interrupted("Stopped.", "Go on.")
 
     with pytest.raises(Interrupted):
-        opened(own, stop)
-    stopped = read_index(own.run.vectors, model_checksum=ready_checksum)
-    assert stopped is not None and sorted(stopped.names) == old and len(stopped.known) == len(old) + 4
-    assert sorted(opened(own, no_update=True).names) == old
-    index = opened(own)
+        open_updated(own, stop)
+    stopped = read_index(own.run.vectors_folder, model_checksum=model_checksum)
+    assert stopped is not None and sorted(stopped.names) == old and len(stopped.include_unfinished()) == len(old) + 4
+    assert sorted(open_updated(own, no_update=True).names) == old
+    index = open_updated(own)
     assert len(embedded) == 48 + 6 + 4 and len(index) == 56 and not index.is_unfinished
     check(own, index, tmp_path)
 
 
-def test_all_gone_is_an_error_and_the_old_vectors_stand(own: Any) -> None:
-    old = opened(own)
+def test_no_image_left_is_an_error_and_the_old_index_stays(own: Any) -> None:
+    old = open_updated(own)
     for path in own.images.rglob("*.*"):
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(InputError):
-        opened(own)
-    again = read_index(own.run.vectors, model_checksum=old.model_checksum)
+        open_updated(own)
+    again = read_index(own.run.vectors_folder, model_checksum=old.model_checksum)
     assert again is not None and again.names == old.names
 
 
 @pytest.mark.parametrize(
     "damage", ["index cut", "index gone", "rows cut", "rows gone", "a bit of a row", "no parts", "no similarity"]
 )
-def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -> None:
-    opened(own)
-    folder = own.run.vectors
+def test_a_damaged_index_is_made_again(own: Any, tmp_path: Path, damage: str) -> None:
+    open_updated(own)
+    folder = own.run.vectors_folder
     (rows,) = folder.glob("embeddings-*")
     if damage == "index cut":
         (folder / "index.json").write_text("{")
@@ -182,77 +183,75 @@ def test_damaged_vectors_are_made_again(own: Any, tmp_path: Path, damage: str) -
         content = json.loads((folder / "index.json").read_text())
         content.update({"parts": 3} if damage == "no parts" else {"similarity": {"images": 3, "random": [1]}})
         (folder / "index.json").write_text(json.dumps(content))
-    check(own, opened(own), tmp_path)
+    check(own, open_updated(own), tmp_path)
 
 
-def test_vectors_of_a_newer_version_are_left_alone(own: Any, checksum: Callable[..., Any]) -> None:
-    opened(own)
-    file = own.run.vectors / "index.json"
+def test_an_index_of_a_newer_version_is_not_changed(own: Any, checksum: Callable[..., Any]) -> None:
+    open_updated(own)
+    file = own.run.vectors_folder / "index.json"
     write_json(file, {**json.loads(file.read_text()), "format_version": 99})
-    before = checksum(own.run.vectors)
+    before = checksum(own.run.vectors_folder)
     with pytest.raises(RunError, match="newer format") as caught:
-        opened(own)
-    assert "pipx upgrade" in caught.value.remedy and checksum(own.run.vectors) == before
+        open_updated(own)
+    assert "pipx upgrade" in caught.value.remedy and checksum(own.run.vectors_folder) == before
 
 
-def test_what_similarities_mean_is_kept_until_the_folder_is_another(own: Any) -> None:
+def test_the_similarity_scale_is_kept_until_the_folder_changes_much(own: Any) -> None:
     settings = SimilarSettings(queries=(ANY,), runs=own.runs)
-    first = open_index(choose_run(settings), lambda _: None)[1]
+    first = open_index(open_library(settings), lambda _: None)[1]
     shutil.copy(own.images / "dots" / "0000.png", own.images / "one-more.png")
-    assert open_index(choose_run(settings), lambda _: None)[1].random.tolist() == first.random.tolist()
+    assert open_index(open_library(settings), lambda _: None)[1].random.tolist() == first.random.tolist()
     shutil.rmtree(own.images / "bricks")
     shutil.rmtree(own.images / "zigzag")
-    now = open_index(choose_run(settings), lambda _: None)[1]
+    now = open_index(open_library(settings), lambda _: None)[1]
     assert now.random_pairs < first.random_pairs
-    index = own.run.vectors / "index.json"
+    index = own.run.vectors_folder / "index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "similarity": None}))
-    again = open_index(choose_run(settings), lambda _: None)[1]
+    again = open_index(open_library(settings), lambda _: None)[1]
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
 
 
-def test_the_run_is_found_once_though_another_finishes_meanwhile(own: Any) -> None:
-    chosen = choose_run(SimilarSettings(queries=(ANY,), runs=own.runs))
+def test_the_run_is_resolved_once(own: Any) -> None:
+    chosen = open_library(SimilarSettings(queries=(ANY,), runs=own.runs))
     newer = RunFolder(Path(shutil.copytree(own.run.path, own.runs / "newer")))
     os.utime(newer.weights_file, ns=(2**62, 2**62))
     assert find_run(None, own.runs) == newer
-    assert open_index(chosen, lambda _: None)[0].folder == chosen.run.vectors == own.run.vectors
+    assert open_index(chosen, lambda _: None)[0].folder == chosen.run.vectors_folder == own.run.vectors_folder
 
 
-def test_vectors_that_were_never_finished_do_not_serve(
-    own: Any, embedded: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(indexing, "KEPT_EVERY", 20)
+def test_an_incomplete_index_is_not_searched(own: Any, embedded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IMAGES_PER_SAVE", 20)
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "embedding" and len(embedded) > 20:
             raise Interrupted("Stopped.", "Go on.")
 
     with pytest.raises(Interrupted):
-        opened(own, stop)
-    with pytest.raises(RunError, match="never finished"):
-        opened(own, no_update=True)
-    assert len(opened(own)) == 48 and len(embedded) == 40 + 28  # the first 20 are known
+        open_updated(own, stop)
+    with pytest.raises(RunError, match="are incomplete"):
+        open_updated(own, no_update=True)
+    assert len(open_updated(own)) == 48 and len(embedded) == 40 + 28  # the first 20 are known
 
 
-def test_as_is_says_what_is_wrong_with_the_vectors(own: Any) -> None:
-    opened(own)
-    (own.run.vectors / "index.json").write_text("{")
-    with pytest.raises(RunError, match=r"cannot be read|does not describe") as caught:
-        opened(own, no_update=True)
+def test_no_update_reports_a_damaged_index(own: Any) -> None:
+    open_updated(own)
+    (own.run.vectors_folder / "index.json").write_text("{")
+    with pytest.raises(RunError, match=r"cannot be read|not a valid index") as caught:
+        open_updated(own, no_update=True)
     assert "--no-update" in caught.value.remedy
 
 
-def test_what_is_left_out_is_said(own: Any) -> None:
+def test_skipped_files_are_reported(own: Any) -> None:
     (own.images / "bricks" / "empty.png").write_bytes(b"")
     said: list[Event] = []
-    opened(own, said.append)
+    open_updated(own, said.append)
     assert any(
-        isinstance(e, Note) and e.warning and "1 file, the first of them bricks/empty.png" in e.text for e in said
+        isinstance(e, Note) and e.warning and "Skipped 1 file; the first is bricks/empty.png" in e.text for e in said
     )
 
 
 def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing may be written below a folder; rights do not bind root, who may run the tests."""
+    """Make writing below a folder fail; permissions do not bind root, who may run the tests."""
     make = files.ensure_folder
 
     def skipped(path: Path) -> None:
@@ -265,58 +264,61 @@ def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
     said: list[Event] = []
-    index = opened(own, said.append, **values)
+    index = open_updated(own, said.append, **values)
     return index, [event.text for event in said if isinstance(event, Note) and event.warning]
 
 
-def test_a_run_that_may_only_be_read_is_searched_as_it_stands(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = opened(own)
+def test_a_read_only_run_is_searched_with_its_stored_embeddings(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = open_updated(own)
     read_only(own.run.path, monkeypatch)
     index, warnings = warnings_of(own)
     assert index.names == old.names and warnings == []
     draw_at(own.images / "bricks" / "new.png")
     index, warnings = warnings_of(own)
-    assert index.names == old.names and any("vectors made before are searched" in text for text in warnings)
+    assert index.names == old.names and any("The search uses the stored embeddings" in text for text in warnings)
 
 
-def test_without_vectors_it_cannot_be_searched(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_run_without_embeddings_is_an_error(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     read_only(own.run.path, monkeypatch)
-    with pytest.raises(NotWritten, match="Permission denied"):
-        opened(own)
+    with pytest.raises(WriteError, match="Permission denied"):
+        open_updated(own)
 
 
-def test_while_another_process_embeds_the_vectors_made_before_are_searched(
+def test_while_another_process_updates_the_stored_embeddings_are_searched(
     own: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(indexing, "WAIT_SECONDS", 0.2)
-    with locked(own.run.vectors, lambda _: None):
-        with pytest.raises(Busy):
-            opened(own)  # there are none
-    old = opened(own)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.2)
+    with lock_folder(own.run.vectors_folder, lambda _: None):
+        with pytest.raises(FolderLockedError):
+            open_updated(own)  # there are none
+    old = open_updated(own)
     draw_at(own.images / "bricks" / "new.png")
-    with locked(own.run.vectors, lambda _: None):
+    with lock_folder(own.run.vectors_folder, lambda _: None):
         index, warnings = warnings_of(own)
         assert index.names == old.names and "Another process writes in" in warnings[0]
-    check(own, opened(own), tmp_path)
+    check(own, open_updated(own), tmp_path)
 
 
-def test_two_at_once_make_one_index(own: Any, tmp_path: Path) -> None:
-    """The second waits for the first, and finds its work done."""
+def test_concurrent_updates_make_one_index(own: Any, tmp_path: Path) -> None:
+    """The second waits for the first, and has nothing left to do."""
     with ThreadPoolExecutor(2) as threads:
-        one, other = threads.map(lambda _: opened(own), range(2))
+        one, other = threads.map(lambda _: open_updated(own), range(2))
     assert one.names == other.names
-    check(own, opened(own), tmp_path)
-    assert len(list(own.run.vectors.glob("embeddings-*"))) == 1 and not (own.run.vectors / LOCK).exists()
+    check(own, open_updated(own), tmp_path)
+    assert (
+        len(list(own.run.vectors_folder.glob("embeddings-*"))) == 1
+        and not (own.run.vectors_folder / LOCK_FILE).exists()
+    )
 
 
-def test_no_lock_where_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(own)
-    monkeypatch.setattr(indexing, "locked", None)
-    opened(own)
+def test_no_lock_if_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_updated(own)
+    monkeypatch.setattr(module, "lock_folder", None)
+    open_updated(own)
 
 
-def test_a_right_taken_away_is_not_remembered_of_a_image(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(own)
+def test_a_missing_permission_is_not_stored(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_updated(own)
     draw_at(own.images / "new.png", 1)
     sound = Path.open
 
@@ -327,6 +329,6 @@ def test_a_right_taken_away_is_not_remembered_of_a_image(own: Any, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", closed)
-        assert [entry.reason for entry in opened(own).skipped] == ["permission denied"]
-    index = opened(own)  # its size and time of change are the same
+        assert [entry.reason for entry in open_updated(own).skipped] == ["permission denied"]
+    index = open_updated(own)  # its size and time of change are the same
     assert len(index) == 49 and index.skipped == ()

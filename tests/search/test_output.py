@@ -1,4 +1,4 @@
-"""What was found as a gallery, a table or JSON: every name survives, and a page never grows without end."""
+"""Results as a gallery, a table or JSON: every name survives, and the size of a page is limited."""
 
 from __future__ import annotations
 
@@ -20,22 +20,29 @@ from PIL import Image
 from simclr_cli.api import SimilarSettings
 from simclr_cli.core.errors import Interrupted, MachineError
 from simclr_cli.core.events import Progress, silent
-from simclr_cli.core.text import name_of
+from simclr_cli.core.text import unescape_name
 from simclr_cli.search import output as outputs
-from simclr_cli.search.output import Entry, Group, common_folder, page_of, share, write_found
+from simclr_cli.search.output import (
+    ResultGroup,
+    ResultImage,
+    find_common_folder,
+    limit_group_size,
+    prepare_output,
+    write_results,
+)
 from simclr_cli.store.run import RunFolder
 
 
 @dataclass(frozen=True)
 class Result:
-    """Stands for a verb's."""
+    """A stand-in for a command's result."""
 
     paths: tuple[str, ...]
     out: str | None = None
 
 
 class Links(HTMLParser):
-    """The files that a page links to, and what its images are."""
+    """The linked files and the image sources of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -53,7 +60,7 @@ class Links(HTMLParser):
 
 @pytest.fixture
 def many(tmp_path: Path, nasty_names: Callable[[int], list[bytes]]) -> list[str]:
-    """500 files with hostile names, all of one small image."""
+    """Return 500 files with hostile names, all of one small image."""
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (9, 5), "olive").save(tmp_path / "one.png")
@@ -65,7 +72,7 @@ def many(tmp_path: Path, nasty_names: Callable[[int], list[bytes]]) -> list[str]
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Callable[..., list[str]]:
-    """`photos(count, side=...)`: images of noise, of which JPEG makes large files."""
+    """Return `photos(count, side=...)`, which makes images of noise, large as JPEG."""
 
     def make(count: int, side: int = 8) -> list[str]:
         paths = [tmp_path / f"{i:03}.png" for i in range(count)]
@@ -77,12 +84,12 @@ def photos(tmp_path: Path) -> Callable[..., list[str]]:
     return make
 
 
-def entries(paths: list[str]) -> tuple[Entry, ...]:
-    return tuple(Entry(path, f"words {i}", {"rank": i, "similarity": -i / 7}) for i, path in enumerate(paths))
+def result_images(paths: list[str]) -> tuple[ResultImage, ...]:
+    return tuple(ResultImage(path, f"words {i}", {"rank": i, "similarity": -i / 7}) for i, path in enumerate(paths))
 
 
-def write(out: Path, *groups: Group, result: Any = Result(()), report: Callable[..., None] = silent) -> str:
-    write_found(out, result, "Title", "Lead.", groups, workers=2, report=report)
+def write(out: Path, *groups: ResultGroup, result: Any = Result(()), report: Callable[..., None] = silent) -> str:
+    write_results(out, result, "Title", "Lead.", groups, workers=2, report=report)
     return out.read_bytes().decode("utf-8", "surrogateescape")
 
 
@@ -90,11 +97,15 @@ def write(out: Path, *groups: Group, result: Any = Result(()), report: Callable[
 
 
 def test_csv_holds_every_name(many: list[str], tmp_path: Path) -> None:
-    write(tmp_path / "out.csv", Group("near", entries(many[:300])), Group("far", entries(many[300:])))
+    write(
+        tmp_path / "out.csv",
+        ResultGroup("near", result_images(many[:300])),
+        ResultGroup("far", result_images(many[300:])),
+    )
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
     assert header == ["group", "path", "rank", "similarity"]
-    assert [name_of(row[1]) for row in rows] == many
+    assert [unescape_name(row[1]) for row in rows] == many
     assert [row[0] for row in rows] == ["near"] * 300 + ["far"] * 200
     assert [float(row[3]) for row in rows] == [-i / 7 for i in [*range(300), *range(200)]]
 
@@ -107,7 +118,7 @@ def test_json_is_the_result_and_holds_every_name(many: list[str], tmp_path: Path
 
 
 def test_html_links_to_every_file(many: list[str], tmp_path: Path) -> None:
-    html = write(tmp_path / "out.html", Group("all", entries(many)))
+    html = write(tmp_path / "out.html", ResultGroup("all", result_images(many)))
     html.encode("utf-8")  # no half byte is left
     found = Links(html)
     assert [os.fsdecode(name) for name in found.files] == many
@@ -120,18 +131,21 @@ def test_names_are_links_from_wherever_the_command_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path / "images")
     relative = [os.path.basename(path) for path in many]  # noqa: PTH119
-    html = write(tmp_path / "out.html", Group("all", entries(relative)))
+    html = write(tmp_path / "out.html", ResultGroup("all", result_images(relative)))
     assert [os.fsdecode(name) for name in Links(html).files] == many
-    write(tmp_path / "out.csv", Group("all", entries(relative)))
+    write(tmp_path / "out.csv", ResultGroup("all", result_images(relative)))
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as stream:
         rows = [row[1] for row in csv.reader(stream)][1:]
-    assert [name_of(row) for row in rows] == relative
+    assert [unescape_name(row) for row in rows] == relative
     assert not [row for row in rows if row.startswith(tuple("=+-@\t\r"))]
 
 
 def test_no_cell_is_a_formula(tmp_path: Path) -> None:
     cells = {"label": "=1+1", "other": "-x", "number": -0.5, "none": None, "plain": "it's"}
-    text = write(tmp_path / "out.csv", Group("@SUM(A1)", (Entry("=1.png", "", cells), Entry("b.png", "", {"late": 3}))))
+    text = write(
+        tmp_path / "out.csv",
+        ResultGroup("@SUM(A1)", (ResultImage("=1.png", "", cells), ResultImage("b.png", "", {"late": 3}))),
+    )
     rows = list(csv.reader(text.splitlines()))
     assert rows == [
         ["group", "path", "label", "other", "number", "none", "plain", "late"],
@@ -142,7 +156,7 @@ def test_no_cell_is_a_formula(tmp_path: Path) -> None:
 
 def test_sample_comes_first(photos: Callable[..., list[str]], tmp_path: Path) -> None:
     one, *others = photos(3)
-    group = Group("A", entries(others), "Lead.", Entry(one, "the query", {"rank": 0}))
+    group = ResultGroup("A", result_images(others), "Lead.", ResultImage(one, "the query", {"rank": 0}))
     rows = list(csv.reader(write(tmp_path / "out.csv", group).splitlines()))
     assert [row[1] for row in rows[1:]] == [one, *others] and rows[1] == ["A", one, "0", ""]
     html = write(tmp_path / "out.html", group)
@@ -150,88 +164,101 @@ def test_sample_comes_first(photos: Callable[..., list[str]], tmp_path: Path) ->
     assert html.count('class="sample"') == 1 and html.index("the query") < html.index("words 0")
 
 
-# Rooms
+# Limits
 
 
-def test_share_is_the_highest_level_that_fits() -> None:
+def test_group_size_limit_is_the_highest_level_that_fits() -> None:
     chance = np.random.default_rng(0)
     for _ in range(200):
         sizes = chance.integers(0, 60, chance.integers(1, 30)).tolist()
         most = int(chance.integers(1, 400))
         fits = [level for level in range(max(sizes) + 1) if sum(min(size, level) for size in sizes) <= most]
-        assert share(sizes, most) == (fits[-1] if sum(sizes) <= most else max(outputs.LEAST, fits[-1]))
-    assert share([], 5) == 0
+        assert limit_group_size(sizes, most) == (
+            fits[-1] if sum(sizes) <= most else max(outputs.MIN_IMAGES_PER_GROUP, fits[-1])
+        )
+    assert limit_group_size([], 5) == 0
 
 
-def test_a_page_with_too_many_images_shows_some_of_every_group_and_says_so(
+def test_a_page_with_too_many_images_shows_some_of_every_group_with_a_note(
     photos: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outputs, "MOST", 20)
+    monkeypatch.setattr(outputs, "MAX_IMAGES", 20)
     paths = photos(33)
-    html = write(tmp_path / "out.html", Group("A", entries(paths[:30])), Group("B", entries(paths[30:])))
+    html = write(
+        tmp_path / "out.html", ResultGroup("A", result_images(paths[:30])), ResultGroup("B", result_images(paths[30:]))
+    )
     assert [os.fsdecode(name) for name in Links(html).files] == paths[:17] + paths[30:]
-    assert "This page shows 20 of 33 images; an --out that ends in .csv or .json has them all." in html
+    assert "This page shows 20 of 33 images. For all of them, use an --out that ends in .csv or .json." in html
     assert "the first 17 of 30 images" in html
-    html = write(tmp_path / "out.html", *(Group(f"G{i}", entries(paths[3 * i : 3 * i + 3])) for i in range(11)))
+    html = write(
+        tmp_path / "out.html", *(ResultGroup(f"G{i}", result_images(paths[3 * i : 3 * i + 3])) for i in range(11))
+    )
     assert [os.fsdecode(name) for name in Links(html).files] == paths[:20]
-    assert "This page shows 20 of 33 images in 7 of 11 groups; " in html
+    assert "This page shows 20 of 33 images in 7 of 11 groups. " in html
 
 
-def test_a_page_is_never_large(
+def test_the_bytes_of_a_page_are_limited(
     photos: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = photos(12, side=200)
-    whole = write(tmp_path / "out.html", Group("A", entries(paths)))
+    whole = write(tmp_path / "out.html", ResultGroup("A", result_images(paths)))
     each = max(map(len, Links(whole).images))
-    monkeypatch.setattr(outputs, "MOST_BYTES", 5 * each + 100)
-    html = write(tmp_path / "out.html", Group("A", entries(paths[:4])), Group("B", entries(paths[4:])))
+    monkeypatch.setattr(outputs, "MAX_THUMBNAIL_BYTES", 5 * each + 100)
+    html = write(
+        tmp_path / "out.html", ResultGroup("A", result_images(paths[:4])), ResultGroup("B", result_images(paths[4:]))
+    )
     assert len(Links(html).images) == 5 and len(html) < 6 * each + 20_000
-    assert "This page shows 5 of 12 images; " in html and "the first 1 of 8 images" in html
+    assert "This page shows 5 of 12 images. " in html and "the first 1 of 8 images" in html
 
 
-def test_thumbnails_are_small_upright_and_gone_ones_are_told(photos: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_thumbnails_are_small_and_missing_ones_are_marked(photos: Callable[..., list[str]], tmp_path: Path) -> None:
     large, gone = photos(2, side=700)
     Path(gone).unlink()
     (tmp_path / "empty.png").touch()
     events: list[Any] = []
-    group = Group("A", entries([large, gone, str(tmp_path / "empty.png")]))
+    group = ResultGroup("A", result_images([large, gone, str(tmp_path / "empty.png")]))
     html = write(tmp_path / "out.html", group, report=events.append)
-    assert html.count("not readable now") == 2 and len(Links(html).images) == 1
+    assert html.count("cannot be read") == 2 and len(Links(html).images) == 1
     assert [event for event in events if isinstance(event, Progress)] == [
         Progress("making the gallery", done, 3) for done in (1, 2, 3)
     ]
 
 
-def test_nothing_found_is_a_page_too(tmp_path: Path) -> None:
+def test_an_empty_result_is_a_page_too(tmp_path: Path) -> None:
     assert "Lead." in write(tmp_path / "out.html")
     assert write(tmp_path / "out.csv") == "group,path\r\n"
 
 
-def test_a_stop_leaves_no_file(photos: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_an_interruption_leaves_no_file(photos: Callable[..., list[str]], tmp_path: Path) -> None:
     def stop(_: Any) -> None:
         raise Interrupted("Stopped.", "Again.")
 
     with pytest.raises(Interrupted):
-        write(tmp_path / "out.html", Group("A", entries(photos(30))), report=stop)
+        write(tmp_path / "out.html", ResultGroup("A", result_images(photos(30))), report=stop)
     assert not (tmp_path / "out.html").exists()
 
 
-# Where
+# Paths
 
 
-def test_common_folder() -> None:
-    assert common_folder(["/a/b/c.png", "/a/b/d/e.png"]) == Path("/a/b")
-    assert common_folder(["/a/b.png", "/c/d.png"]) is None and common_folder([]) is None
-    assert common_folder(["x/b.png"]) == Path.cwd() / "x"
+def test_find_common_folder() -> None:
+    assert find_common_folder(["/a/b/c.png", "/a/b/d/e.png"]) == Path("/a/b")
+    assert find_common_folder(["/a/b.png", "/c/d.png"]) is None and find_common_folder([]) is None
+    assert find_common_folder(["x/b.png"]) == Path.cwd() / "x"
 
 
-def test_page_of(tmp_path: Path) -> None:
+def test_prepare_output(tmp_path: Path) -> None:
     run, query = RunFolder(tmp_path / "run"), (tmp_path,)
-    assert page_of(SimilarSettings(queries=query), run, "similar") is None and not run.pages.exists()
-    assert page_of(SimilarSettings(queries=query, open=True), run, "similar") == run.path / "pages" / "similar.html"
-    assert run.pages.is_dir()
+    assert prepare_output(SimilarSettings(queries=query), run, "similar") is None and not run.pages_folder.exists()
+    assert (
+        prepare_output(SimilarSettings(queries=query, open=True), run, "similar") == run.path / "pages" / "similar.html"
+    )
+    assert run.pages_folder.is_dir()
     out = tmp_path / "new" / "out.HTML"
-    assert page_of(SimilarSettings(queries=query, open=True, out=out), run, "similar") == out and out.parent.is_dir()
+    assert (
+        prepare_output(SimilarSettings(queries=query, open=True, out=out), run, "similar") == out
+        and out.parent.is_dir()
+    )
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="Cannot write"):
-        page_of(SimilarSettings(queries=query, out=tmp_path / "file" / "x.csv"), run, "similar")
+        prepare_output(SimilarSettings(queries=query, out=tmp_path / "file" / "x.csv"), run, "similar")

@@ -1,4 +1,4 @@
-"""Vectors, some of images that nobody would call so."""
+"""Vectors of images with unusual names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from simclr_cli.store.vectors import Vectors
 
-NASTIES = [
+UNUSUAL_NAMES = [
     b"=1+1.png", b"+1.png", b"-1.png", b"@x.png", b"'=1.png", b"=", b"=cmd|' /C calc'!A0", b'"', b'""', b"'", b",",
     b"a,b.png", b'a"b,"c".png', b"\n", b"\r", b"\r\n", b"a\nb.png", b"\ta", b"a\tb.png", b"\\", b"\\x41", b"\\\\x41",
     b"\\n", b"\xff", b"\\\xff", b"\xc3", b"\xed\xb3\xbf", b"caf\xe9.png", "größe.png".encode(), "😀".encode(),
@@ -21,18 +21,18 @@ NASTIES = [
 
 @pytest.fixture(scope="session")
 def hostile() -> tuple[str, ...]:
-    """500 names of files and more that are listed, as the census has them: sorted by their bytes, some in folders."""
+    """Return more than 500 file names as in a census: sorted by their bytes, some in folders."""
     random = np.random.default_rng(0)
     allowed = np.array([byte for byte in range(1, 256) if byte != ord("/")], np.uint8)
     names = {random.choice(allowed, random.integers(1, 256)).tobytes() for _ in range(500)}
-    names |= {b"folder/" + name for name in NASTIES[:20]} | {b"=folder/a", b"\xff\t/a"}
-    names |= {name for name in NASTIES if b"/" not in name}
+    names |= {b"folder/" + name for name in UNUSUAL_NAMES[:20]} | {b"=folder/a", b"\xff\t/a"}
+    names |= {name for name in UNUSUAL_NAMES if b"/" not in name}
     return tuple(os.fsdecode(name) for name in sorted(names))
 
 
 @pytest.fixture(scope="session")
 def vectors(hostile: tuple[str, ...]) -> Vectors:
-    """Seven numbers of all magnitudes for each of these."""
+    """Return vectors of seven numbers of all magnitudes, one for each of these names."""
     random = np.random.default_rng(1)
     bits = random.integers(0, 2**32, (len(hostile), 7), dtype=np.uint32)
     values = bits.view(np.float32)

@@ -1,4 +1,4 @@
-"""A checkpoint comes back bit for bit, and training goes on from it as if nothing had been."""
+"""Checkpoints: read back bit for bit; training continues from them as if it had never stopped."""
 
 import copy
 import hashlib
@@ -22,8 +22,8 @@ from simclr_cli.store.checkpoint import FORMAT_VERSION, Checkpoint, load_checkpo
 Maker = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-def groups(model: nn.Module) -> list[dict[str, Any]]:
-    """As training has them: weights with decay, the rest without."""
+def group_parameters(model: nn.Module) -> list[dict[str, Any]]:
+    """Group the parameters as in training: weights with decay, the others without."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     return [
         {"params": weights, "weight_decay": 0.01},
@@ -32,18 +32,18 @@ def groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 OPTIMIZERS: dict[str, Maker] = {
-    "sgd": lambda model: torch.optim.SGD(groups(model), lr=0.1, momentum=0.9, nesterov=True),
-    "sgd-plain": lambda model: torch.optim.SGD(groups(model), lr=1 / 3),
-    "adamw": lambda model: torch.optim.AdamW(groups(model), lr=0.002, betas=(0.9, 0.95)),
-    "lars": lambda model: with_rate(Lars(groups(model), momentum=0.9, eta=0.01), 0.3),
-    # As training makes them: in few kernels.
-    "our lars": lambda model: with_rate(create_optimizer(model, "lars", weight_decay=1e-2), 30.0),
-    "our sgd": lambda model: with_rate(create_optimizer(model, "sgd", weight_decay=1e-2), 0.1),
-    "our adamw": lambda model: with_rate(create_optimizer(model, "adamw", weight_decay=1e-2), 0.002),
+    "sgd": lambda model: torch.optim.SGD(group_parameters(model), lr=0.1, momentum=0.9, nesterov=True),
+    "sgd-plain": lambda model: torch.optim.SGD(group_parameters(model), lr=1 / 3),
+    "adamw": lambda model: torch.optim.AdamW(group_parameters(model), lr=0.002, betas=(0.9, 0.95)),
+    "lars": lambda model: set_rate(Lars(group_parameters(model), momentum=0.9, eta=0.01), 0.3),
+    # As in training: with few kernels.
+    "our lars": lambda model: set_rate(create_optimizer(model, "lars", weight_decay=1e-2), 30.0),
+    "our sgd": lambda model: set_rate(create_optimizer(model, "sgd", weight_decay=1e-2), 0.1),
+    "our adamw": lambda model: set_rate(create_optimizer(model, "adamw", weight_decay=1e-2), 0.002),
 }
 
 
-def with_rate(optimizer: torch.optim.Optimizer, rate: float) -> torch.optim.Optimizer:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> torch.optim.Optimizer:
     set_learning_rate(optimizer, rate)
     return optimizer
 
@@ -65,7 +65,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> N
 
 
 def leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every leaf of a nest of dicts and lists; a tuple is a list, for JSON knows one of them only."""
+    """Yield path and value of every leaf of nested dicts and lists; tuples count as lists, as in JSON."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     if isinstance(value, dict | list | tuple):
         for key, part in pairs:
@@ -89,20 +89,20 @@ def checkpoint(step: int, fill: float = 0.0) -> Checkpoint:
     return Checkpoint(step, {"w": torch.full((3,), fill)}, {"state": {}, "param_groups": []}, [], [], "")
 
 
-def file_of(folder: Path, step: int) -> Path:
+def checkpoint_file(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.safetensors"
 
 
 def keep_both(folder: Path, older: int, newer: int) -> None:
-    """As a crash leaves them between the new one's writing and the old one's removal."""
+    """Leave two checkpoints, as a crash between writing the new and removing the old one does."""
     save_checkpoint(folder, checkpoint(older))
-    kept = file_of(folder, older).read_bytes()
+    data = checkpoint_file(folder, older).read_bytes()
     save_checkpoint(folder, checkpoint(newer))
-    file_of(folder, older).write_bytes(kept)
+    checkpoint_file(folder, older).write_bytes(data)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
+def test_training_continues_bit_for_bit(tmp_path: Path, name: str) -> None:
     model = small_model(0)
     optimizer = OPTIMIZERS[name](model)
     train(model, optimizer, range(3))
@@ -113,7 +113,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
 
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None
-    assert (loaded.step, loaded.metrics, loaded.losses, loaded.images) == (3, metrics, losses, "f00d")
+    assert (loaded.step, loaded.metrics, loaded.losses, loaded.census_fingerprint) == (3, metrics, losses, "f00d")
     assert_same(loaded.model, dict(weights))
     assert_same(loaded.optimizer, state)
 
@@ -129,7 +129,7 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     assert_same(fresh.state_dict(), optimizer.state_dict())
 
 
-def test_momenta_of_lars_are_in_the_file(tmp_path: Path) -> None:
+def test_momenta_of_lars_are_saved(tmp_path: Path) -> None:
     model = small_model(0)
     optimizer = OPTIMIZERS["our lars"](model)
     train(model, optimizer, range(3))
@@ -145,7 +145,7 @@ def test_momenta_of_lars_are_in_the_file(tmp_path: Path) -> None:
     assert [group["adapt"] for group in loaded.optimizer["param_groups"]] == [True, False]
 
 
-def test_optimizer_before_its_first_step_comes_back(tmp_path: Path) -> None:
+def test_optimizer_before_its_first_step_is_restored(tmp_path: Path) -> None:
     model = small_model(0)
     optimizer = OPTIMIZERS["adamw"](model)
     save_checkpoint(tmp_path, Checkpoint(0, model.state_dict(), optimizer.state_dict(), [], [], ""))
@@ -155,7 +155,7 @@ def test_optimizer_before_its_first_step_comes_back(tmp_path: Path) -> None:
     OPTIMIZERS["adamw"](model).load_state_dict(loaded.optimizer)
 
 
-def test_numbers_that_are_not_finite_come_back(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_restored(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, Checkpoint(1, {}, {"state": {}, "param_groups": []}, [], [math.inf, math.nan], ""))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.losses[0] == math.inf and math.isnan(loaded.losses[1])
@@ -169,16 +169,16 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     for step in (9, 10, 100):
         save_checkpoint(tmp_path, checkpoint(step))
-    assert [path.name for path in tmp_path.iterdir()] == [file_of(tmp_path, 100).name]
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint_file(tmp_path, 100).name]
 
 
-def test_newest_is_by_step_and_not_by_time(tmp_path: Path) -> None:
+def test_newest_checkpoint_is_by_step_and_not_by_time(tmp_path: Path) -> None:
     keep_both(tmp_path, 999_999, 1_000_000)
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.step == 1_000_000
 
 
-def test_crash_while_writing_leaves_the_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_while_writing_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, checkpoint(1, fill=5))
 
     def crash(*_: Any) -> None:
@@ -187,26 +187,26 @@ def test_crash_while_writing_leaves_the_older(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("os.fsync", crash)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, checkpoint(2))
-    assert [path.name for path in tmp_path.iterdir()] == [file_of(tmp_path, 1).name]
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint_file(tmp_path, 1).name]
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.step == 1 and loaded.model["w"].tolist() == [5, 5, 5]
 
 
-def sealed(tensors: dict[str, Tensor], description: Any) -> bytes:
-    """A .safetensors file with its checksum: that of the file with zeros in the checksum's place."""
+def encode_with_checksum(tensors: dict[str, Tensor], description: Any) -> bytes:
+    """Return a .safetensors file with its checksum, computed with zeros in place of the checksum."""
     data = save(tensors, metadata={"simclr": json.dumps(description), "checksum": "0" * 64})
     assert data.count(b"0" * 64) == 1
     return data.replace(b"0" * 64, hashlib.sha256(data).hexdigest().encode())
 
 
-def described(**changes: Any) -> bytes:
-    """A whole file with a description that is not as it should be."""
+def encode_description(**changes: Any) -> bytes:
+    """Return an intact file with a changed description."""
     description = {
         "format_version": FORMAT_VERSION, "step": 2, "metrics": [], "losses": [], "optimizer_numbers": {},
         "optimizer_groups": [], "images": "", **changes,
     }  # fmt: skip
-    kept = {key: value for key, value in description.items() if value != "missing"}
-    return sealed({"model.w": torch.ones(3)}, kept)
+    description = {key: value for key, value in description.items() if value != "missing"}
+    return encode_with_checksum({"model.w": torch.ones(3)}, description)
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
@@ -219,78 +219,79 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "header not JSON": lambda data: data[:8] + b"\xff" * (len(data) - 8),
     "not ours": lambda data: save({"model.w": torch.zeros(3)}),
     "no description": lambda data: save({"model.w": torch.zeros(3)}, metadata={"simclr": "{"}),
-    "description a list": lambda data: sealed({"model.w": torch.ones(3)}, []),
+    "description a list": lambda data: encode_with_checksum({"model.w": torch.ones(3)}, []),
     "no checksum": lambda data: data.replace(b'"checksum"', b'"digits"'),
     "another's checksum": lambda data: (
         data[: data.index(b'"checksum":"') + 10]
-        + described()[described().index(b'"checksum":"') + 10 :][:64]
+        + encode_description()[encode_description().index(b'"checksum":"') + 10 :][:64]
         + data[data.index(b'"checksum":"') + 74 :]
     ),
-    "no step": lambda data: described(step="missing"),
-    "no version": lambda data: described(format_version="missing"),
-    "step null": lambda data: described(step=None),
-    "numbers a list": lambda data: described(optimizer_numbers=[1]),
-    "stranger's tensor": lambda data: sealed(
+    "no step": lambda data: encode_description(step="missing"),
+    "no version": lambda data: encode_description(format_version="missing"),
+    "step null": lambda data: encode_description(step=None),
+    "numbers a list": lambda data: encode_description(optimizer_numbers=[1]),
+    "stranger's tensor": lambda data: encode_with_checksum(
         {"w": torch.ones(3)}, {"format_version": FORMAT_VERSION, "optimizer_numbers": {}}
     ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_newest_that_is_damaged_gives_way_to_the_older(tmp_path: Path, damage: str) -> None:
+def test_older_checkpoint_is_loaded_if_the_newest_is_damaged(tmp_path: Path, damage: str) -> None:
     keep_both(tmp_path, 1, 2)
-    newest = file_of(tmp_path, 2)
+    newest = checkpoint_file(tmp_path, 2)
     newest.write_bytes(DAMAGES[damage](newest.read_bytes()))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.step == 1
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_all_damaged_is_a_run_error(tmp_path: Path, damage: str) -> None:
+def test_only_damaged_checkpoints_are_an_error(tmp_path: Path, damage: str) -> None:
     keep_both(tmp_path, 1, 2)
     for step in (1, 2):
-        file_of(tmp_path, step).write_bytes(DAMAGES[damage](file_of(tmp_path, step).read_bytes()))
+        checkpoint_file(tmp_path, step).write_bytes(DAMAGES[damage](checkpoint_file(tmp_path, step).read_bytes()))
     with pytest.raises(RunError, match="damaged") as caught:
         load_checkpoint(tmp_path)
-    assert str(file_of(tmp_path, 2)) in caught.value.what and caught.value.exit_code == 4
+    assert str(checkpoint_file(tmp_path, 2)) in caught.value.problem and caught.value.exit_code == 4
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="requires named pipes")
+def test_a_pipe_is_skipped(tmp_path: Path) -> None:
     keep_both(tmp_path, 1, 2)
-    file_of(tmp_path, 2).unlink()
-    os.mkfifo(file_of(tmp_path, 2))
+    checkpoint_file(tmp_path, 2).unlink()
+    os.mkfifo(checkpoint_file(tmp_path, 2))
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.step == 1
 
 
-def test_the_checksum_is_of_the_whole_file(tmp_path: Path) -> None:
-    file_of(tmp_path, 2).write_bytes(described())
+def test_an_intact_file_is_loaded(tmp_path: Path) -> None:
+    checkpoint_file(tmp_path, 2).write_bytes(encode_description())
     loaded = load_checkpoint(tmp_path)
     assert loaded is not None and loaded.model["w"].tolist() == [1, 1, 1]
 
 
-def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
-    path = file_of(tmp_path, 1)
-    whole = path.read_bytes()
-    assert len(whole) < 1000
-    for place in range(len(whole)):
+    path = checkpoint_file(tmp_path, 1)
+    intact = path.read_bytes()
+    assert len(intact) < 1000
+    for position in range(len(intact)):
         for bit in range(8):
-            data = bytearray(whole)
-            data[place] ^= 1 << bit
+            data = bytearray(intact)
+            data[position] ^= 1 << bit
             path.write_bytes(data)
             with pytest.raises(RunError):
                 load_checkpoint(tmp_path)
 
 
-def test_newer_format_is_a_run_error_and_no_older_one_is_taken(tmp_path: Path) -> None:
+def test_newer_format_is_an_error_even_with_an_older_checkpoint(tmp_path: Path) -> None:
     keep_both(tmp_path, 1, 2)
-    file_of(tmp_path, 2).write_bytes(described(format_version=FORMAT_VERSION + 1))
+    checkpoint_file(tmp_path, 2).write_bytes(encode_description(format_version=FORMAT_VERSION + 1))
     with pytest.raises(RunError, match=r"newer format.*[Uu]pgrade"):
         load_checkpoint(tmp_path)
 
 
-def test_strays_are_not_taken_for_checkpoints(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
     (tmp_path / ".simclr-tmp-abc").write_bytes(b"half")
     (tmp_path / "step-000000009.safetensors.bak").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""Every form gives back the same numbers, to the bit, the same names, to the byte, and what they are of."""
+"""Exports: every format keeps the numbers to the bit, the names to the byte, and the description."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ import pytest
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from simclr_cli.api.search import FORMS
+from simclr_cli.api.search import VECTOR_SUFFIXES
 from simclr_cli.core.errors import MachineError
-from simclr_cli.core.text import name_of
-from simclr_cli.store.exports import WRITERS, as_numbers, write_export
-from simclr_cli.store.vectors import Vectors, read_vectors, rows_file
+from simclr_cli.core.text import unescape_name
+from simclr_cli.store.exports import WRITERS, format_rows, write_export
+from simclr_cli.store.vectors import Vectors, name_rows_file, read_vectors
 
 Read = tuple[NDArray[np.float32], list[str], dict[str, Any]]
 
 
 def read_npy(out: Path) -> Read:
     there = read_vectors(out, model_checksum="a" * 64)
-    return there.values, list(there.rows), json.loads(rows_file(out).read_bytes())
+    return there.values, list(there.rows), json.loads(name_rows_file(out).read_bytes())
 
 
 def read_npz(out: Path) -> Read:
@@ -50,7 +50,7 @@ def read_csv(out: Path) -> Read:
         head, *rows = csv.reader(stream)
     assert head == ["path", *(f"h_{i}" for i in range(7))]
     h = np.array([[float(cell) for cell in row[1:]] for row in rows]).astype(np.float32)
-    return h, [name_of(row[0]) for row in rows], json.loads(rows_file(out).read_bytes())
+    return h, [unescape_name(row[0]) for row in rows], json.loads(name_rows_file(out).read_bytes())
 
 
 def read_parquet(out: Path) -> Read:
@@ -61,7 +61,7 @@ def read_parquet(out: Path) -> Read:
     table.validate(full=True)
     assert [str(field.type) for field in table.schema] == ["string", "fixed_size_list<element: float>[7]"]
     h = table["h"].combine_chunks().flatten().to_numpy().reshape(-1, 7)
-    return h, [name_of(path) for path in table["path"].to_pylist()], json.loads(table.schema.metadata[b"simclr"])
+    return h, [unescape_name(path) for path in table["path"].to_pylist()], json.loads(table.schema.metadata[b"simclr"])
 
 
 READERS: dict[str, Callable[[Path], Read]] = {
@@ -76,11 +76,11 @@ def out(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / f"v1.2{request.param}"
 
 
-def test_every_form_has_a_writer() -> None:
-    assert {*WRITERS, ".tsv"} == set(FORMS) == {*READERS, ".tsv"}
+def test_every_format_has_a_writer() -> None:
+    assert {*WRITERS, ".tsv"} == set(VECTOR_SUFFIXES) == {*READERS, ".tsv"}
 
 
-def test_all_of_it_comes_back_from_every_form(out: Path, vectors: Vectors) -> None:
+def test_every_format_keeps_everything(out: Path, vectors: Vectors) -> None:
     write_export(out, vectors)
     h, names, about = READERS[out.suffix](out)
     assert h.dtype == np.float32 and (h.view(np.uint32) == vectors.values.view(np.uint32)).all()
@@ -91,21 +91,21 @@ def test_all_of_it_comes_back_from_every_form(out: Path, vectors: Vectors) -> No
         assert about[field] == getattr(vectors, field)
 
 
-def test_same_vectors_are_the_same_bytes(out: Path, vectors: Vectors) -> None:
+def test_same_vectors_give_the_same_bytes(out: Path, vectors: Vectors) -> None:
     write_export(out, vectors)
     first = out.read_bytes()
     write_export(out, vectors)
     assert out.read_bytes() == first
 
 
-def test_what_does_not_describe_itself_is_described_beside(out: Path, vectors: Vectors) -> None:
+def test_other_formats_have_a_rows_file(out: Path, vectors: Vectors) -> None:
     write_export(out, vectors)
-    beside = {".npy": "v1.2.rows.json", ".csv": "v1.2.csv.rows.json"}
-    assert rows_file(out).name == beside.get(out.suffix, out.name)
-    assert sorted(path.name for path in out.parent.iterdir()) == sorted({out.name, rows_file(out).name})
+    rows_files = {".npy": "v1.2.rows.json", ".csv": "v1.2.csv.rows.json"}
+    assert name_rows_file(out).name == rows_files.get(out.suffix, out.name)
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted({out.name, name_rows_file(out).name})
 
 
-def test_a_table_says_that_no_cell_is_empty(tmp_path: Path, vectors: Vectors) -> None:
+def test_columns_of_parquet_are_not_nullable(tmp_path: Path, vectors: Vectors) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     write_export(tmp_path / "v.parquet", vectors)
     schema = parquet.read_schema(tmp_path / "v.parquet")
@@ -113,23 +113,21 @@ def test_a_table_says_that_no_cell_is_empty(tmp_path: Path, vectors: Vectors) ->
     assert schema.field("h").type.list_size == vectors.values.shape[1]
 
 
-def test_forms_beside_one_another_stay_whole(tmp_path: Path, vectors: Vectors) -> None:
-    """A table after an array must not take the array's description for its own."""
+def test_formats_of_one_name_do_not_overwrite_one_another(tmp_path: Path, vectors: Vectors) -> None:
+    """A table written after an array must not replace the description of the array."""
     write_export(tmp_path / "v.npy", vectors)
     write_export(tmp_path / "v.csv", vectors)
     assert read_vectors(tmp_path / "v.npy", model_checksum="a" * 64).rows == vectors.rows
 
 
-def test_one_row_of_one_number(out: Path, vectors: Vectors) -> None:
-    one = dataclasses.replace(vectors, values=np.full((1, 7), 0.5, np.float32), rows=("a",))
-    write_export(out, one)
+def test_vectors_of_one_row(out: Path, vectors: Vectors) -> None:
+    one_row = dataclasses.replace(vectors, values=np.full((1, 7), 0.5, np.float32), rows=("a",))
+    write_export(out, one_row)
     h, names, _ = READERS[out.suffix](out)
     assert (h == 0.5).all() and h.shape == (1, 7) and names == ["a"]
 
 
-def test_a_writer_that_is_stopped_leaves_the_old_file(
-    out: Path, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file(out: Path, vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
     write_export(out, vectors)
     before = out.read_bytes()
 
@@ -143,28 +141,28 @@ def test_a_writer_that_is_stopped_leaves_the_old_file(
     assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
 
 
-def test_numbers_as_text_are_the_same_numbers_again(vectors: Vectors) -> None:
-    """Of every magnitude, also by a reader whose float64 is a unit off."""
+def test_numbers_as_text_are_exact(vectors: Vectors) -> None:
+    """Numbers of every magnitude, also read by a float64 parser that is off by one unit."""
     random = np.random.default_rng(2)
     values = random.integers(0, 2**32, (3000, 7), dtype=np.uint32).view(np.float32)
     values[~np.isfinite(values)] = 0
-    text = io.StringIO("\n".join(as_numbers(values, " ")))
+    text = io.StringIO("\n".join(format_rows(values, " ")))
     again = np.loadtxt(text)
     for off in (again, np.nextafter(again, np.inf), np.nextafter(again, -np.inf)):
         assert (off.astype(np.float32) == values).all()
 
 
-def test_tables_are_not_made_in_memory(tmp_path: Path, vectors: Vectors) -> None:
+def test_tables_are_written_in_chunks(tmp_path: Path, vectors: Vectors) -> None:
     values = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
-    many = dataclasses.replace(vectors, values=values, rows=tuple(f"{i:06}.png" for i in range(len(values))))
+    many_rows = dataclasses.replace(vectors, values=values, rows=tuple(f"{i:06}.png" for i in range(len(values))))
     tracemalloc.start()
-    write_export(tmp_path / "v.csv", many)
-    _, most = tracemalloc.get_traced_memory()
+    write_export(tmp_path / "v.csv", many_rows)
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert (tmp_path / "v.csv").stat().st_size > 2e6 and most < 1e6
+    assert (tmp_path / "v.csv").stat().st_size > 2e6 and peak < 1e6
 
 
-def test_numbers_in_an_npz_are_not_compressed_and_names_are(tmp_path: Path, vectors: Vectors) -> None:
+def test_only_names_are_compressed_in_an_npz(tmp_path: Path, vectors: Vectors) -> None:
     write_export(tmp_path / "v.npz", vectors)
     with zipfile.ZipFile(tmp_path / "v.npz") as archive:
         kinds = {info.filename: info.compress_type for info in archive.infolist()}

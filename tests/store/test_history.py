@@ -1,4 +1,4 @@
-"""Epochs come back whole; the clock is in one of their files, and in that alone."""
+"""History of epochs: read back completely; times are only in speed.jsonl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simclr_cli.core.errors import RunError
-from simclr_cli.store.history import TIMES, read_epochs, write_epochs
+from simclr_cli.store.history import TIMING_KEYS, read_epochs, write_epochs
 from simclr_cli.store.run import RunFolder
 
 
@@ -22,20 +22,20 @@ def rows(seconds: float = 1.5) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_rows_come_back_and_each_file_is_one_object_a_line(tmp_path: Path) -> None:
+def test_rows_are_read_back_and_each_line_is_one_object(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "r")
     assert read_epochs(run) == []
     write_epochs(run, rows())
     assert read_epochs(run) == rows()
-    write_epochs(run, rows()[:2])  # as a resume does that goes back
+    write_epochs(run, rows()[:2])  # as after resuming from an earlier epoch
     assert read_epochs(run) == rows()[:2]
     for file in (run.metrics_file, run.speed_file):
         lines = file.read_bytes()
         assert lines.isascii() and lines.endswith(b"\n") and len(lines.splitlines()) == 2
-    assert [list(json.loads(line)) for line in run.speed_file.read_text().splitlines()] == [["epoch", *TIMES]] * 2
+    assert [list(json.loads(line)) for line in run.speed_file.read_text().splitlines()] == [["epoch", *TIMING_KEYS]] * 2
 
 
-def test_what_the_clock_says_changes_no_byte_of_the_metrics(tmp_path: Path) -> None:
+def test_times_change_no_byte_of_the_metrics(tmp_path: Path) -> None:
     one, other = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "other")
     write_epochs(one, rows(1.5))
     write_epochs(other, rows(7.0))
@@ -43,14 +43,14 @@ def test_what_the_clock_says_changes_no_byte_of_the_metrics(tmp_path: Path) -> N
     assert one.speed_file.read_bytes() != other.speed_file.read_bytes()
 
 
-def test_a_file_of_times_that_is_ahead_or_behind_does_no_harm(tmp_path: Path) -> None:
-    """As a kill between the two leaves them."""
+def test_times_may_have_more_or_fewer_epochs_than_the_metrics(tmp_path: Path) -> None:
+    """As after a kill between the two writes."""
     run = RunFolder(tmp_path)
     write_epochs(run, rows())
     metrics = run.metrics_file.read_bytes()
     write_epochs(run, rows()[:2])
     run.metrics_file.write_bytes(metrics)
-    without = {name: value for name, value in rows()[2].items() if name not in TIMES}
+    without = {name: value for name, value in rows()[2].items() if name not in TIMING_KEYS}
     assert read_epochs(run) == [*rows()[:2], without]
     run.speed_file.unlink()
     assert [row["loss"] for row in read_epochs(run)] == [row["loss"] for row in rows()]
@@ -58,7 +58,7 @@ def test_a_file_of_times_that_is_ahead_or_behind_does_no_harm(tmp_path: Path) ->
 
 @pytest.mark.parametrize("content", [b"{", b"3\n", b'{"loss": 1}\n', b'{"epoch": "1"}\n', b"\xff\n"])
 @pytest.mark.parametrize("file", ["metrics.jsonl", "speed.jsonl"])
-def test_a_damaged_file_is_a_run_error(tmp_path: Path, file: str, content: bytes) -> None:
+def test_a_damaged_file_is_an_error(tmp_path: Path, file: str, content: bytes) -> None:
     run = RunFolder(tmp_path)
     write_epochs(run, rows())
     (tmp_path / file).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Files moved out and put back: killed at any moment, nothing is lost, nothing is overwritten."""
+"""Files moved and restored: after a kill at any moment, nothing is lost and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.store import moves
-from simclr_cli.store.moves import JOURNAL, Moved, check_destination, move_out, put_back, read_journal
+from simclr_cli.store.moves import JOURNAL, MovedFile, check_destination, move_files, read_journal, restore_files
 
 HOSTILE = [
     b"a.png", b"b/c.png", b"b/\xff\xfe.png", b"line\nbreak.png", b"\x1b[31mred.png", b"<script>.png", b"'\"&.png",
@@ -31,13 +31,13 @@ def silent(_: int, __: int) -> None:
     pass
 
 
-def sha(data: bytes) -> str:
+def compute_sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
 def tree(folder: Path) -> Tree:
     return {
-        os.fsencode(path.relative_to(folder)): (path.stat().st_mtime_ns, sha(path.read_bytes()))
+        os.fsencode(path.relative_to(folder)): (path.stat().st_mtime_ns, compute_sha256(path.read_bytes()))
         for path in folder.rglob("*")
         if path.is_file()
     }
@@ -58,25 +58,25 @@ def root(tmp_path: Path) -> Path:
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     link = os.link
 
-    def skipped(source: Any, target: Any, **given: Any) -> None:
+    def fail_or_link(source: Any, target: Any, **given: Any) -> None:
         if request.param == "no links at all" or not Path(source).name.startswith(TEMPORARY_PREFIX):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         link(source, target, **given)
 
     if request.param != "same file system":
-        monkeypatch.setattr(os, "link", skipped)
+        monkeypatch.setattr(os, "link", fail_or_link)
     return str(request.param)
 
 
-def wanted(names: list[bytes] | None = None) -> list[Moved]:
-    return [Moved(os.fsdecode(name), sha(b"content of " + name)) for name in names or HOSTILE]
+def list_files(names: list[bytes] | None = None) -> list[MovedFile]:
+    return [MovedFile(os.fsdecode(name), compute_sha256(b"content of " + name)) for name in names or HOSTILE]
 
 
 @pytest.mark.usefixtures("file_system")
-def test_names_of_any_bytes_go_and_come_back(root: Path, tmp_path: Path) -> None:
+def test_names_of_any_bytes_are_moved_and_restored(root: Path, tmp_path: Path) -> None:
     before, folder, seen = tree(root), tmp_path / "copies", []
     check_destination(folder, root)
-    assert move_out(root, folder, wanted(), lambda *counts: seen.append(counts)) == (len(HOSTILE), ())
+    assert move_files(root, folder, list_files(), lambda *counts: seen.append(counts)) == (len(HOSTILE), ())
     assert seen == [(i, len(HOSTILE)) for i in range(1, len(HOSTILE) + 1)]
     assert set(tree(root)) == {b"stays.png"}
     assert {name: value for name, value in tree(folder).items() if name != JOURNAL.encode()} == {
@@ -84,27 +84,27 @@ def test_names_of_any_bytes_go_and_come_back(root: Path, tmp_path: Path) -> None
     }
     first, *entries = map(json.loads, (folder / JOURNAL).read_bytes().splitlines())
     assert first["root"] == str(root) and [os.fsencode(entry["name"]) for entry in entries] == HOSTILE
-    assert put_back(folder, silent) == (root, len(HOSTILE), ())
+    assert restore_files(folder, silent) == (root, len(HOSTILE), ())
     assert tree(root) == before and list(folder.iterdir()) == []
 
 
-def test_each_file_is_listed_before_it_moves_and_a_line_that_was_cut_short_is_of_none(
+def test_each_file_is_listed_before_it_moves_and_an_incomplete_line_is_ignored(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, link = tmp_path / "copies", os.link
     check_destination(folder, root)
 
-    def noted(source: Path, target: Path) -> None:
+    def check_journal(source: Path, target: Path) -> None:
         assert str(target.relative_to(folder)) == read_journal(folder).files[-1].name
         link(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "link", noted)
-        assert move_out(root, folder, wanted([b"a.png", b"b/c.png"]), silent)[0] == 2
+        patch.setattr(os, "link", check_journal)
+        assert move_files(root, folder, list_files([b"a.png", b"b/c.png"]), silent)[0] == 2
     with (folder / JOURNAL).open("ab") as stream:
         stream.write(b'{"name": "line')
-    assert read_journal(folder).files == tuple(wanted([b"a.png", b"b/c.png"]))
-    assert put_back(folder, silent)[1:] == (2, ()) and not list(folder.iterdir())
+    assert read_journal(folder).files == tuple(list_files([b"a.png", b"b/c.png"]))
+    assert restore_files(folder, silent)[1:] == (2, ()) and not list(folder.iterdir())
 
 
 KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename", "checksum_file"]
@@ -113,17 +113,17 @@ KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename",
 @pytest.mark.parametrize("step", KILLS)
 @pytest.mark.parametrize("after", [False, True], ids=["before it", "after it"])
 @pytest.mark.parametrize("at", [0, 4])
-def test_killed_at_any_moment_all_can_be_put_back(
+def test_after_a_kill_at_any_moment_all_can_be_restored(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str, step: str, after: bool, at: int
 ) -> None:
-    """Killed while moving out, and then again while putting back."""
+    """Killed while moving, and then again while restoring."""
     before, folder = tree(root), tmp_path / "copies"
     check_destination(folder, root)
 
     class Killed(BaseException):
         pass
 
-    def killing(work: Callable[[], Any]) -> None:
+    def run_until_killed(work: Callable[[], Any]) -> None:
         owner, name = {
             "Path": (Path, step.split(".")[-1]), "os": (os, step.split(".")[-1]),
             "shutil": (moves.shutil, "copystat"), "checksum_file": (moves, "checksum_file"),
@@ -134,41 +134,41 @@ def test_killed_at_any_moment_all_can_be_put_back(
             calls[0] += 1
             if calls[0] > at and not after:
                 raise Killed
-            found = plain(*given, **more)
+            result = plain(*given, **more)
             if calls[0] > at:
                 raise Killed
-            return found
+            return result
 
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, fault)
             with contextlib.suppress(Killed):
                 work()
 
-    killing(lambda: move_out(root, folder, wanted(), silent))
+    run_until_killed(lambda: move_files(root, folder, list_files(), silent))
     here, there = tree(root), tree(folder)
     assert all(before[name] in (here.get(name), there.get(name)) for name in before)  # nothing is lost
     if JOURNAL.encode() in there:
-        killing(lambda: put_back(folder, silent))
+        run_until_killed(lambda: restore_files(folder, silent))
     if (folder / JOURNAL).exists():
-        assert put_back(folder, silent)[2] == ()
+        assert restore_files(folder, silent)[2] == ()
     assert tree(root) == before
     assert [path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL] == []
 
 
 @pytest.mark.usefixtures("file_system")
-def test_a_copy_that_a_kill_left_on_the_way_back_goes(root: Path, tmp_path: Path) -> None:
-    """Killed between the two names of the copy: the file is there, and its unfinished name beside it."""
+def test_a_copy_left_by_a_kill_while_restoring_is_removed(root: Path, tmp_path: Path) -> None:
+    """Killed between the two names of the copy: the file exists, and so does its temporary name."""
     before, folder = tree(root), tmp_path / "copies"
     check_destination(folder, root)
-    move_out(root, folder, wanted(), silent)
-    for name, checksum in wanted():
+    move_files(root, folder, list_files(), silent)
+    for name, checksum in list_files():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / name, root / name)
         shutil.copy2(folder / name, (root / name).with_name(f"{TEMPORARY_PREFIX}{checksum[:16]}"))
-    assert put_back(folder, silent)[2] == () and tree(root) == before
+    assert restore_files(folder, silent)[2] == () and tree(root) == before
 
 
-def test_what_is_not_as_it_was_stays_and_is_named(root: Path, tmp_path: Path) -> None:
+def test_changed_files_stay_and_are_named(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copies"
     (root / "a.png").write_bytes(b"edited")
     (root / "b" / "c.png").unlink()
@@ -176,46 +176,46 @@ def test_what_is_not_as_it_was_stays_and_is_named(root: Path, tmp_path: Path) ->
     (folder / "b").mkdir(parents=True)
     (folder / "b" / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"of another")
     files = [
-        *wanted([b"a.png", b"b/c.png", b"b/\xff\xfe.png", b" .png"]),
-        Moved("deep/link.png", sha(b"content of stays.png")),
+        *list_files([b"a.png", b"b/c.png", b"b/\xff\xfe.png", b" .png"]),
+        MovedFile("deep/link.png", compute_sha256(b"content of stays.png")),
     ]
-    moved, left = move_out(root, folder, files, silent)
-    assert moved == 1 and [line.split(": ", 1)[1].split(",")[0] for line in left] == [
-        "changed since its vector was made", "no such file or directory",
-        f"{folder / os.fsdecode(HOSTILE[2])} is there already", "a link",
+    moved, not_moved = move_files(root, folder, files, silent)
+    assert moved == 1 and [line.split(": ", 1)[1].split(",")[0] for line in not_moved] == [
+        "changed since it was embedded", "no such file or directory",
+        f"{folder / os.fsdecode(HOSTILE[2])} exists already", "a link",
     ]  # fmt: skip
     assert (folder / "b" / os.fsdecode(b"\xff\xfe.png")).read_bytes() == b"of another"
     assert (root / "a.png").read_bytes() == b"edited" and (root / "deep" / "link.png").is_symlink()
-    assert read_journal(folder).files == tuple(wanted([b" .png"]))
+    assert read_journal(folder).files == tuple(list_files([b" .png"]))
 
 
-def test_what_cannot_be_put_back_stays_in_the_journal(root: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_restored_stay_in_the_journal(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copies"
     check_destination(folder, root)
-    move_out(root, folder, wanted([b"a.png", b"b/c.png", b" .png", b"-rf"]), silent)
+    move_files(root, folder, list_files([b"a.png", b"b/c.png", b" .png", b"-rf"]), silent)
     (root / "a.png").write_bytes(b"another one")
     (folder / "b" / "c.png").write_bytes(b"edited")
     (folder / "-rf").unlink()
-    _, done, left = put_back(folder, silent)
-    assert done == 1 and [line.split(": ", 1)[1] for line in left] == [
-        f"{root / 'a.png'} is there already", "changed since it was moved", "no such file or directory",
+    _, restored, not_moved = restore_files(folder, silent)
+    assert restored == 1 and [line.split(": ", 1)[1] for line in not_moved] == [
+        f"{root / 'a.png'} exists already", "changed since it was moved", "no such file or directory",
     ]  # fmt: skip
     assert (root / "a.png").read_bytes() == b"another one" and (root / " .png").exists()
     assert [file.name for file in read_journal(folder).files] == ["a.png", "b/c.png", " .png", "-rf"]
     (root / "a.png").unlink()
     (folder / "b" / "c.png").write_bytes(b"content of b/c.png")
-    assert put_back(folder, silent)[1:] == (2, (f"{folder / '-rf'}: no such file or directory",))
+    assert restore_files(folder, silent)[1:] == (2, (f"{folder / '-rf'}: no such file or directory",))
 
 
-def test_destinations_that_are_refused(root: Path, tmp_path: Path) -> None:
+def test_invalid_destinations(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     for folder in (root, root / "copies", tmp_path, tmp_path / "link" / "copies", root / ".." / "pics" / "x"):
-        with pytest.raises(SettingsError, match="lie in one another"):
+        with pytest.raises(SettingsError, match="overlaps the folder"):
             check_destination(folder, root)
     folder = tmp_path / "copies"
     check_destination(folder, root)
-    move_out(root, folder, wanted([b"a.png"]), silent)
-    with pytest.raises(SettingsError, match="are not put back") as caught:
+    move_files(root, folder, list_files([b"a.png"]), silent)
+    with pytest.raises(SettingsError, match="are not restored") as caught:
         check_destination(folder, root)
     assert f"--restore {folder}" in caught.value.remedy
 
@@ -223,57 +223,57 @@ def test_destinations_that_are_refused(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../b"])
 def test_a_journal_names_nothing_outside(root: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "copies").mkdir()
-    lines = [{"format_version": 1, "root": str(root), "inodes": []}, {"name": name, "checksum": sha(b"")}]
+    lines = [{"format_version": 1, "root": str(root), "inodes": []}, {"name": name, "checksum": compute_sha256(b"")}]
     (tmp_path / "copies" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(InputError, match="never moved"):
-        put_back(tmp_path / "copies", silent)
+    with pytest.raises(InputError, match="outside of the folder"):
+        restore_files(tmp_path / "copies", silent)
 
 
 @pytest.mark.parametrize("text", ["", "{\n", "[]\n", '{"root": "/x"}\n', '{"format_version": 1, "root": "/x"}\n{}\n'])
-def test_a_journal_that_is_none(tmp_path: Path, text: str) -> None:
+def test_an_invalid_journal(tmp_path: Path, text: str) -> None:
     (tmp_path / JOURNAL).write_text(text)
     with pytest.raises(InputError, match="cannot be read"):
         read_journal(tmp_path)
 
 
-def test_nothing_was_moved_there(tmp_path: Path) -> None:
+def test_a_folder_without_a_journal(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing was moved there"):
-        put_back(tmp_path, silent)
+        restore_files(tmp_path, silent)
 
 
-def test_files_of_a_folder_that_is_gone_are_not_put_back_elsewhere(root: Path, tmp_path: Path) -> None:
-    """As on a disk that is not mounted: nothing is made in its place."""
-    files = [Moved("a.png", sha(b"content of a.png"))]
+def test_files_of_a_removed_folder_are_not_restored_elsewhere(root: Path, tmp_path: Path) -> None:
+    """As on a disk that is not mounted: the folder is not created."""
+    files = [MovedFile("a.png", compute_sha256(b"content of a.png"))]
     (tmp_path / "away").mkdir()
-    move_out(root, tmp_path / "away", files, silent)
+    move_files(root, tmp_path / "away", files, silent)
     root.rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="which is not there"):
-        put_back(tmp_path / "away", silent)
+    with pytest.raises(InputError, match="does not exist"):
+        restore_files(tmp_path / "away", silent)
     assert not root.exists() and (tmp_path / "away" / "a.png").exists()
     (tmp_path / "elsewhere").rename(root)
-    assert put_back(tmp_path / "away", silent)[1] == 1 and (root / "a.png").exists()
+    assert restore_files(tmp_path / "away", silent)[1] == 1 and (root / "a.png").exists()
 
 
-def test_another_process_that_moves_there_first_is_not_forgotten(root: Path, tmp_path: Path) -> None:
+def test_files_moved_by_another_process_are_not_lost(root: Path, tmp_path: Path) -> None:
     (tmp_path / "away").mkdir()
-    move_out(root, tmp_path / "away", [Moved("a.png", sha(b"content of a.png"))], silent)
+    move_files(root, tmp_path / "away", [MovedFile("a.png", compute_sha256(b"content of a.png"))], silent)
     with pytest.raises(SettingsError, match="moved to"):
-        move_out(root, tmp_path / "away", [Moved("b/c.png", sha(b"content of b/c.png"))], silent)
+        move_files(root, tmp_path / "away", [MovedFile("b/c.png", compute_sha256(b"content of b/c.png"))], silent)
     assert [file.name for file in read_journal(tmp_path / "away").files] == ["a.png"]
     assert (root / "b/c.png").exists() and len(list((tmp_path / "away").iterdir())) == 2
 
 
-def test_where_nothing_was_moved_no_journal_stays(root: Path, tmp_path: Path) -> None:
+def test_no_journal_stays_if_nothing_was_moved(root: Path, tmp_path: Path) -> None:
     (tmp_path / "away").mkdir()
-    moved, left = move_out(root, tmp_path / "away", [Moved("a.png", "0" * 64)], silent)
-    assert (moved, len(left)) == (0, 1) and not (tmp_path / "away" / JOURNAL).exists()
+    moved, not_moved = move_files(root, tmp_path / "away", [MovedFile("a.png", "0" * 64)], silent)
+    assert (moved, len(not_moved)) == (0, 1) and not (tmp_path / "away" / JOURNAL).exists()
 
 
 @pytest.mark.parametrize("at", range(4))
-def test_a_sync_that_fails_leaves_nothing_that_cannot_be_put_back(
+def test_after_a_failed_sync_all_can_be_restored(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """Of the folder that a file is moved to, or of the one that it came from: the file is there, and in the journal."""
+    """Sync of the destination, or of the original folder: the file exists and is in the journal."""
     before, folder = tree(root), tmp_path / "copies"
     check_destination(folder, root)
     sync, calls = moves.sync_folder, [0]
@@ -286,6 +286,6 @@ def test_a_sync_that_fails_leaves_nothing_that_cannot_be_put_back(
 
     with monkeypatch.context() as patch:
         patch.setattr(moves, "sync_folder", failing)
-        moved, left = move_out(root, folder, wanted(), silent)
-    assert moved + len(left) == len(HOSTILE) and len(left) == (at % 2 == 0)
-    assert put_back(folder, silent)[2] == () and tree(root) == before
+        moved, not_moved = move_files(root, folder, list_files(), silent)
+    assert moved + len(not_moved) == len(HOSTILE) and len(not_moved) == (at % 2 == 0)
+    assert restore_files(folder, silent)[2] == () and tree(root) == before

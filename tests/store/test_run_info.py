@@ -1,4 +1,4 @@
-"""What a run is comes back as it was written, typed; what is no whole description of one is a RunError."""
+"""Run info: read back as written; an incomplete config.json is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.events import Choice
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import NOT_KEPT, RunInfo, read_run_info
+from simclr_cli.store.run_info import COMMAND_ONLY_SETTINGS, RunInfo, read_run_info
 
 INFO = RunInfo(
     settings=ResolvedSettings(
@@ -31,26 +31,26 @@ INFO = RunInfo(
 )  # fmt: skip
 
 
-def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    """Also where the folder of its images has gone, and its name is not UTF-8."""
-    RunFolder(tmp_path).write_config(INFO.described())
+def test_it_is_read_back_as_written(tmp_path: Path) -> None:
+    """Also if the folder of the images does not exist, and its name is not UTF-8."""
+    RunFolder(tmp_path).write_config(INFO.to_config())
     assert read_run_info(RunFolder(tmp_path)) == INFO
 
 
-def test_what_is_of_the_command_is_not_kept(tmp_path: Path) -> None:
+def test_settings_of_the_command_are_not_saved(tmp_path: Path) -> None:
     command = {"runs": Path("elsewhere"), "resume": True, "accept_changes": True, "dry_run": True, "cache_gb": 3.0}
     settings = dataclasses.replace(INFO.settings, **command, devices=4, checkpoint_seconds=1.0, tensorboard=True)
-    RunFolder(tmp_path).write_config(dataclasses.replace(INFO, settings=settings).described())
-    assert not set(NOT_KEPT) & json.loads(RunFolder(tmp_path).config_file.read_bytes())["settings"].keys()
+    RunFolder(tmp_path).write_config(dataclasses.replace(INFO, settings=settings).to_config())
+    assert not set(COMMAND_ONLY_SETTINGS) & json.loads(RunFolder(tmp_path).config_file.read_bytes())["settings"].keys()
     assert read_run_info(RunFolder(tmp_path)) == INFO
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "words"),
     [
         (lambda content: content.pop("settings"), "settings"),
         (lambda content: content["settings"].pop("images"), "images"),
-        (lambda content: content["settings"].update(epochs=None), "epochs is open still"),
+        (lambda content: content["settings"].update(epochs=None), "epochs is not resolved"),
         (lambda content: content["settings"].update(epochs=0), "--epochs is 0"),
         (lambda content: content["settings"].update(color="red"), "color"),
         (lambda content: content.update(settings=[1]), "list"),
@@ -58,12 +58,12 @@ def test_what_is_of_the_command_is_not_kept(tmp_path: Path) -> None:
         (lambda content: content.update(census=3), "int"),
     ],
 )
-def test_what_is_no_whole_description_is_a_run_error(tmp_path: Path, change: Any, told: str) -> None:
+def test_an_incomplete_config_is_an_error(tmp_path: Path, change: Any, words: str) -> None:
     run = RunFolder(tmp_path)
-    run.write_config(INFO.described())
+    run.write_config(INFO.to_config())
     content = json.loads(run.config_file.read_bytes())
     change(content)
     run.write_config(content)
     with pytest.raises(RunError, match="does not hold a run's settings") as caught:
         read_run_info(run)
-    assert told in caught.value.what
+    assert words in caught.value.problem

@@ -1,4 +1,4 @@
-"""images.json comes back with any name, and what is damaged or leads out of a folder is an error that says so."""
+"""images.json: read back with any name; damage, or a name outside the folder, is an error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import FORMAT_VERSION, ImageList, read_images, write_images
+from simclr_cli.store.run_info import FORMAT_VERSION, ImageList, read_image_list, write_image_list
 
 
-def test_images_come_back_with_any_name(tmp_path: Path, hostile: tuple[str, ...]) -> None:
+def test_images_are_read_back_with_any_name(tmp_path: Path, hostile: tuple[str, ...]) -> None:
     run = RunFolder(tmp_path / "r")
     kept = ImageList({name: (i, 2**60 + i) for i, name in enumerate(hostile)}, [{"after_epochs": 1, "added": 2}])
-    write_images(run, kept)
-    assert read_images(run) == kept
+    write_image_list(run, kept)
+    assert read_image_list(run) == kept
     assert run.images_file.read_bytes().isascii()
 
 
@@ -38,32 +38,32 @@ DAMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_images_are_a_run_error(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_list_is_an_error(tmp_path: Path, damage: str) -> None:
     run = RunFolder(tmp_path)
     run.images_file.write_text(json.dumps(DAMAGES[damage]))
     with pytest.raises(RunError, match=r"images\.json cannot be read"):
-        read_images(run)
+        read_image_list(run)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_is_a_run_error(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_json_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     run = RunFolder(tmp_path)
     if content is not None:
         run.images_file.write_bytes(content)
     with pytest.raises(RunError, match=r"images\.json cannot be read"):
-        read_images(run)
+        read_image_list(run)
 
 
-def test_newer_version_says_upgrade_and_stays(tmp_path: Path) -> None:
+def test_newer_version_suggests_an_upgrade_and_does_not_change(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     run.images_file.write_text(json.dumps({**WHOLE, "format_version": FORMAT_VERSION + 1}))
     before = run.images_file.read_bytes()
     with pytest.raises(RunError, match="Upgrade"):
-        read_images(run)
+        read_image_list(run)
     assert run.images_file.read_bytes() == before
 
 
-def test_names_are_the_files_own_bytes(tmp_path: Path) -> None:
+def test_names_are_the_bytes_of_the_files(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    write_images(run, ImageList({os.fsdecode(b"caf\xe9\xff.png"): (1, 2)}, []))
-    assert [os.fsencode(name) for name in read_images(run).files] == [b"caf\xe9\xff.png"]
+    write_image_list(run, ImageList({os.fsdecode(b"caf\xe9\xff.png"): (1, 2)}, []))
+    assert [os.fsencode(name) for name in read_image_list(run).files] == [b"caf\xe9\xff.png"]

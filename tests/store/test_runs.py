@@ -1,4 +1,4 @@
-"""Which run is meant: by name, by path, or the newest."""
+"""Search for a run or classifier: by name, by path, or the newest."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from simclr_cli.store.manifest import MANIFEST
 from simclr_cli.store.run import (
     FORMAT_VERSION,
     RunFolder,
-    classifier_folder,
-    find_begun_run,
     find_classifier,
     find_run,
+    find_started_run,
     list_runs,
+    name_classifier_folder,
 )
 
 
@@ -56,7 +56,7 @@ def test_name_under_runs_goes_before_a_folder_here(tmp_path: Path, monkeypatch: 
     assert find_run("birds", Path("runs")).path == Path("runs/birds")
 
 
-def test_unknown_name_says_which_runs_there_are(tmp_path: Path) -> None:
+def test_error_of_an_unknown_name_lists_the_runs(tmp_path: Path) -> None:
     finished_run(tmp_path / "birds")
     with pytest.raises(RunError, match=r"There is no run fish.*birds"):
         find_run("fish", tmp_path)
@@ -64,7 +64,7 @@ def test_unknown_name_says_which_runs_there_are(tmp_path: Path) -> None:
         find_run("fish", tmp_path / "nowhere")
 
 
-def test_unfinished_run_is_not_found_silently(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_an_error(tmp_path: Path) -> None:
     RunFolder(tmp_path / "birds").write_config({})
     with pytest.raises(RunError, match="--resume --run birds"):
         find_run("birds", tmp_path)
@@ -73,22 +73,22 @@ def test_unfinished_run_is_not_found_silently(tmp_path: Path) -> None:
             find_run(None, runs)
 
 
-def test_a_begun_run_is_found_and_any_other_folder_is_none(tmp_path: Path) -> None:
+def test_a_started_run_is_found_and_any_other_folder_is_an_error(tmp_path: Path) -> None:
     RunFolder(tmp_path / "begun").write_config({})
     (tmp_path / "lost").mkdir()  # all but its manifest
     (tmp_path / "lost" / MANIFEST).write_text("{}")
     (tmp_path / "photos").mkdir()
     for name in ("begun", "lost"):
-        assert find_begun_run(name, tmp_path).path == tmp_path / name
+        assert find_started_run(name, tmp_path).path == tmp_path / name
     with pytest.raises(RunError, match="photos is not the folder of a run"):
-        find_begun_run("photos", tmp_path)
-    assert find_begun_run(None, tmp_path).path == tmp_path / "begun"
+        find_started_run("photos", tmp_path)
+    assert find_started_run(None, tmp_path).path == tmp_path / "begun"
     with pytest.raises(RunError, match="There is no run under"):
-        find_begun_run(None, tmp_path / "photos")
+        find_started_run(None, tmp_path / "photos")
 
 
-def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
-    """By their settings, which are written once; by the folder where those are lost."""
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
+    """By the time of config.json, which is written once, or of the folder without one."""
     for i, name in enumerate(("b", "c", "a", "lost")):
         run = finished_run(tmp_path / name)
         os.utime(run.config_file, ns=(10 * i, 10 * i))
@@ -100,7 +100,7 @@ def test_runs_are_listed_from_the_newest_on(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "nowhere") == []
 
 
-def test_newest_classifier_is_taken_and_one_from_scratch_only_alone(tmp_path: Path) -> None:
+def test_newest_classifier_is_found_and_one_from_scratch_only_without_others(tmp_path: Path) -> None:
     run, other = finished_run(tmp_path / "run"), finished_run(tmp_path / "other")
 
     def add(name: str, modified_ns: int, to: RunFolder = run) -> Path:
@@ -129,5 +129,5 @@ def test_newest_classifier_is_taken_and_one_from_scratch_only_alone(tmp_path: Pa
     [(1.0, False, "classifier"), (0.1, False, "classifier-10-percent"), (0.01, True, "classifier-1-percent-scratch"),
      (0.005, False, "classifier-0.5-percent"), (1.0, True, "classifier-scratch")],
 )  # fmt: skip
-def test_name_says_what_it_is(fraction: float, scratch: bool, name: str) -> None:
-    assert classifier_folder(Path("run"), fraction, scratch=scratch) == Path("run") / name
+def test_default_folder_of_a_classifier(fraction: float, scratch: bool, name: str) -> None:
+    assert name_classifier_folder(Path("run"), fraction, scratch=scratch) == Path("run") / name

@@ -1,4 +1,4 @@
-"""How often, and where figures go: a short form in CI, the full one by SIMCLR_TORTURE=full (docs/reliability.md)."""
+"""Fixtures of the torture tests: a short form in CI, the full form by SIMCLR_TORTURE=full (docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ FULL = os.environ.get("SIMCLR_TORTURE") == "full"
 
 @pytest.fixture(scope="session")
 def times() -> Callable[[int, int], int]:
-    """`times(short, full)`: how often to do it."""
+    """Return `times(short, full)`, which returns the number of repetitions."""
     return lambda short, full: full if FULL else short
 
 
 @pytest.fixture(scope="session")
 def figure() -> Callable[[str, Any], None]:
-    """`figure(name, value)`: a result of this run, a line of JSON in the file $SIMCLR_FIGURES, if that is set."""
+    """Return `figure(name, value)`, which appends a result as JSON to the file $SIMCLR_FIGURES, if that is set."""
 
-    def keep(name: str, value: Any) -> None:
+    def record(name: str, value: Any) -> None:
         if file := os.environ.get("SIMCLR_FIGURES"):
             with Path(file).open("a") as stream:
                 stream.write(json.dumps({"figure": name, "value": value, "full": FULL}) + "\n")
 
-    return keep
+    return record
 
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
-    """`forks(arguments, cwd, ...)`: the command in a fork of a process that has imported it (workers/commands.py).
+    """Return `forks(arguments, cwd, ...)`, which runs the command in a fork (workers/commands.py).
 
-    Its answer has `said` besides: what the command printed. Its code is None if it was killed.
+    The answer also has `said`, the output of the command. Its code is None if the command was killed.
     """
-    out = tmp_path_factory.mktemp("said") / "said"
+    out = tmp_path_factory.mktemp("output") / "output"
 
     def run(arguments: Sequence[str], cwd: Path, **more: Any) -> dict[str, Any]:
         job = {"arguments": list(arguments), "cwd": str(cwd), "env": {**os.environ, "SIMCLR_CACHE": "cache"}, **more}
@@ -66,9 +66,9 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
 
 @pytest.fixture(scope="session")
 def furnish(forks: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """`furnish()`: a folder with images, runs and files of every kind, as it was at first; always the same path."""
+    """Return `furnish()`, which resets a folder with images, runs and files of every kind; always the same path."""
     base = tmp_path_factory.mktemp("furnished")
-    work, kept = base / "work", base / "kept"
+    work, template = base / "work", base / "template"
     for folder, count in (("pics", 15), ("more", 4)):
         for i in range(count):
             kind = work / folder / ("light" if i % 2 else "dark")
@@ -100,11 +100,11 @@ def furnish(forks: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
         patch.setenv("SIMCLR_CACHE", str(work / "cache"))
         pretrain(settings, report=stop)
-    shutil.copytree(work, kept)
+    shutil.copytree(work, template)
 
-    def again() -> Path:
+    def reset() -> Path:
         shutil.rmtree(work)
-        shutil.copytree(kept, work)
+        shutil.copytree(template, work)
         return work
 
-    return again
+    return reset

@@ -1,4 +1,4 @@
-"""Every operation that changes a file fails once, for every command: the old state or the new, a clear word, code 5."""
+"""Every operation that changes a file fails once, for every command: old or new state, a clear error, code 5."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors import safe_open
 
 from simclr_cli.core.files import TEMPORARY_PREFIX
-from simclr_cli.core.locks import LOCK
+from simclr_cli.core.locks import LOCK_FILE
 from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
-from simclr_cli.store.index import read_index
+from simclr_cli.store.index_files import read_index
 from simclr_cli.store.moves import JOURNAL, read_journal
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
@@ -36,18 +36,18 @@ TryOne = Callable[[str, str, int], tuple[bool, str]]
 
 
 class Command(NamedTuple):
-    """What is typed, and what there is when it has come to its end."""
+    """Arguments of a command, and the files that it writes."""
 
-    typed: tuple[str, ...]
-    made: tuple[str, ...] = ()
+    arguments: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
 
 
 COMMANDS: dict[str, Command] = {
     "pretrain": Command(("pretrain", "pics", "--run", "new", *TINY), ("simclr-runs/new/encoder/config.json",)),
     "resume": Command(("pretrain", "--resume", "--run", "stopped"), ("simclr-runs/stopped/encoder/config.json",)),
     "similar": Command(("similar", "more/dark/00.png", *ON, "--out", "out/similar.json"), ("out/similar.json",)),
-    "move out": Command(("duplicates", *ON, "--kind", "exact", "--move-to", "moved"), (f"moved/{JOURNAL}",)),
-    "put back": Command(("duplicates", "--restore", "away")),
+    "move": Command(("duplicates", *ON, "--kind", "exact", "--move-to", "moved"), (f"moved/{JOURNAL}",)),
+    "restore": Command(("duplicates", "--restore", "away")),
     "outliers": Command(("outliers", *ON, "--out", "out/outliers.html"), ("out/outliers.html",)),
     "clusters": Command(("clusters", *ON, "--out", "out/clusters.csv"), ("out/clusters.csv",)),
     "map": Command(("map", *ON, "--out", "out/map.html"), ("out/map.html",)),
@@ -65,18 +65,18 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def is_whole(file: Path) -> bool:
-    """Whether a file can be read to its end by what reads such files."""
+def is_complete(file: Path) -> bool:
+    """Return whether a file can be read to its end."""
     try:
         if file.name == JOURNAL:
-            read_journal(file.parent)  # a line that was cut short is of a file that has not moved
+            read_journal(file.parent)  # an incomplete line is of a file that has not moved
         elif file.suffix == ".json":
             json.loads(file.read_bytes())
         elif file.suffix == ".jsonl":
             [json.loads(line) for line in file.read_bytes().splitlines()]
         elif file.suffix in (".npy", ".npz"):
-            found = np.load(file, allow_pickle=False)
-            [found[name] for name in getattr(found, "files", ())]
+            arrays = np.load(file, allow_pickle=False)
+            [arrays[name] for name in getattr(arrays, "files", ())]
         elif file.suffix == ".safetensors":
             with safe_open(file, framework="numpy") as tensors:
                 [tensors.get_tensor(name) for name in tensors.keys()]  # noqa: SIM118
@@ -94,97 +94,97 @@ def is_whole(file: Path) -> bool:
     return True
 
 
-def wrongs(work: Path, images: Counter[str], *, clean: bool) -> Iterator[str]:
-    """What is not as it was or as it is to be.
+def find_faults(work: Path, images: Counter[str], *, clean: bool) -> Iterator[str]:
+    """Yield a line for everything that is neither in its old nor in its new state.
 
     Args:
-        clean: whether what was written in vain could be removed.
+        clean: whether unfinished files could be removed.
     """
     files = [path for path in work.rglob("*") if path.is_file()]
-    known = [path for path in files if path.name != LOCK and not path.name.startswith(TEMPORARY_PREFIX)]
-    yield from (f"{path} is not whole" for path in known if not is_whole(path))
-    if not images <= images_in(work):
-        yield "an image is gone"
+    finished = [path for path in files if path.name != LOCK_FILE and not path.name.startswith(TEMPORARY_PREFIX)]
+    yield from (f"{path} is not complete" for path in finished if not is_complete(path))
+    if not images <= count_images(work):
+        yield "an image is missing"
     for folder in (work / "moved", work / "away"):
-        known = [file.name for file in read_journal(folder).files] if (folder / JOURNAL).exists() else []
-        strangers = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} - set(known)
-        yield from (f"{folder / name} is moved, and cannot be put back" for name in strangers)
+        listed = [file.name for file in read_journal(folder).files] if (folder / JOURNAL).exists() else []
+        unlisted = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")} - set(listed)
+        yield from (f"{folder / name} is moved, and cannot be restored" for name in unlisted)
     for run in map(RunFolder, (work / "simclr-runs").iterdir()):
-        if run.begun:
-            read_run_info(run), read_epochs(run), load_checkpoint(run.checkpoints)
-        if run.finished:
+        if run.is_started:
+            read_run_info(run), read_epochs(run), load_checkpoint(run.checkpoint_folder)
+        if run.is_finished:
             checksum = run.read_encoder()[0]["simclr"]["model_checksum"]
-            read_index(run.vectors, model_checksum=checksum)
-    for described in (work / "out").glob("*.rows.json"):
-        file = described.with_name(described.name.removesuffix(".rows.json"))
+            read_index(run.vectors_folder, model_checksum=checksum)
+    for rows_file in (work / "out").glob("*.rows.json"):
+        file = rows_file.with_name(rows_file.name.removesuffix(".rows.json"))
         file = file if file.suffix else file.with_suffix(".npy")
-        content = json.loads(described.read_bytes())
+        content = json.loads(rows_file.read_bytes())
         if not file.exists():
             if clean:
-                yield f"{described} is of no file"
+                yield f"{rows_file} has no vectors file"
         elif checksum_file(file) not in (
             content["vectors_checksum"],
             content.get("before", {}).get("vectors_checksum"),
         ):
-            yield f"{described} is not of its file"
+            yield f"{rows_file} does not match its vectors file"
 
 
-def images_in(work: Path) -> Counter[str]:
-    """How many there are of each content; twice while one is moved."""
+def count_images(work: Path) -> Counter[str]:
+    """Count the images by content; an image that is being moved counts twice."""
     folders = (work / name for name in ("pics", "more", "moved", "away"))
     return Counter(checksum_file(path) for folder in folders for path in folder.rglob("*.png"))
 
 
 @pytest.fixture(scope="module")
 def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -> TryOne:
-    """`try_one(command, error, n)`: whether there was an n-th operation, and what was wrong after it had failed."""
+    """Return `try_one(command, error, n)`: whether there is an n-th operation, and the faults after its failure."""
 
-    def one(name: str, error: str, n: int) -> tuple[bool, str]:
+    def run_with_fault(name: str, error: str, n: int) -> tuple[bool, str]:
         command, work = COMMANDS[name], furnish()
-        if name == "put back":
+        if name == "restore":
             assert forks(("duplicates", *ON, "--kind", "exact", "--move-to", "away"), work)["code"] == 0
-        images = images_in(work)
-        answer = forks(command.typed, work, fault=[n, error, [str(work)]])
+        images = count_images(work)
+        answer = forks(command.arguments, work, fault=[n, error, [str(work)]])
         met, code, said = answer["met"], answer["code"], answer["said"]
         failed = len(met) > n
         clean = error == "EIO" and not (failed and met[n].startswith("unlink"))
         try:
-            wrong = list(wrongs(work, images, clean=clean or error == "ENOSPC"))
+            wrong = list(find_faults(work, images, clean=clean or error == "ENOSPC"))
         except Exception as unreadable:
             wrong = [f"unreadable: {unreadable!r}"]
         if code not in (0, 5) or "Traceback" in said or "inside simclr" in said:
-            wrong.append("this is no expected end")
+            wrong.append("the exit is not expected")
         if code == 5 and not (failed and re.search(rf"Error: Cannot \w+ \S+: {ERRORS[error]}", said)):
-            wrong.append("the message does not say what it is about")
-        made = all((work / file).exists() for file in command.made)
-        if code == 0 and not made and "Left where it is" not in said:
-            wrong.append("it says that all is well, and something is not there")
+            wrong.append("the message does not name the operation, the file and the reason")
+        is_written = all((work / file).exists() for file in command.outputs)
+        if code == 0 and not is_written and "Not moved" not in said:
+            wrong.append("the code is 0, but an output is missing")
         if clean:
             wrong += [f"{path} is left" for path in work.rglob(f"{TEMPORARY_PREFIX}*")]
         if code == 5 and n % 8 == 0:
-            wrong += goes_on(name, work)
-        at = met[n] if failed else "nothing"
-        return failed, "\n".join([f"{name}, {error} at {n}, {at}: code {code}", said, *wrong]) if wrong else ""
+            wrong += run_again(name, work)
+        operation = met[n] if failed else "nothing"
+        return failed, "\n".join([f"{name}, {error} at {n}, {operation}: code {code}", said, *wrong]) if wrong else ""
 
-    def goes_on(name: str, work: Path) -> list[str]:
-        typed = COMMANDS[name].typed
+    def run_again(name: str, work: Path) -> list[str]:
+        arguments = COMMANDS[name].arguments
         if name == "pretrain" and (work / "simclr-runs/new/config.json").exists():
-            typed = ("pretrain", "--resume", "--run", "new")
-        if name == "move out" and (work / "moved" / JOURNAL).exists():
-            typed = ("duplicates", "--restore", "moved")
-        if name in ("pretrain", "resume", "finetune") and (work / COMMANDS[name].made[0]).exists():
-            return []  # nothing but the last sync has failed
-        answer = forks(typed, work)
+            arguments = ("pretrain", "--resume", "--run", "new")
+        if name == "move" and (work / "moved" / JOURNAL).exists():
+            arguments = ("duplicates", "--restore", "moved")
+        if name in ("pretrain", "resume", "finetune") and (work / COMMANDS[name].outputs[0]).exists():
+            return []  # only the last sync failed
+        answer = forks(arguments, work)
         left = [path for path in work.rglob(f"{TEMPORARY_PREFIX}*") if path.parent.name == "checkpoint"]
-        wrong = [f"{path} is still there" for path in left]  # elsewhere it goes after a day
+        wrong = [f"{path} is still there" for path in left]  # elsewhere it is removed after a day
         if answer["code"] != 0 and "nothing was moved there" not in answer["said"]:
-            wrong.append(f"and it does not go on: {answer['said']}")
+            wrong.append(f"the next command fails: {answer['said']}")
         return wrong
 
-    return one
+    return run_with_fault
 
 
-def test_every_fault_leaves_the_old_state_or_the_new(
+def test_every_fault_leaves_the_old_or_the_new_state(
     try_one: TryOne, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
     kinds = [(name, error) for name in COMMANDS for error in ERRORS]

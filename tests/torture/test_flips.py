@@ -1,4 +1,4 @@
-"""Single bits flipped anywhere in what training made: `simclr check` finds every one, names the file and a remedy."""
+"""Single bits flipped anywhere in the files of training: `simclr check` finds each, with the file and a remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A finished run that was given more epochs, with vectors and a classifier."""
+    """Train a run, extend it by an epoch, and add vectors and a classifier."""
     images, runs = tmp_path / "pics", tmp_path / "runs"
     draw_images(images, seed=0, count=60, size=32)
     tiny = {"backbone": "test_resnet", "image_size": 32, "batch_size": 8, "epochs": 1}
@@ -43,14 +43,14 @@ def run(tmp_path: Path) -> RunFolder:
 def test_every_flipped_bit_is_found(
     run: RunFolder, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
-    """Half of the bits are drawn from all bytes, half from a file drawn first, so that small files have their share."""
+    """Half of the bits are drawn from all bytes, half from a file drawn first, to include small files."""
     settings, chance = CheckSettings(run=str(run.path)), random.Random(7)
     assert check(settings).intact
-    proving = [path for pattern in ("vectors/*.bin", "classifier/model.*") for path in run.path.glob(pattern)]
-    files = sorted([*(run.path / name for name in read_manifest(run.path)), run.path / MANIFEST, *proving])
+    with_checksum = [path for pattern in ("vectors/*.bin", "classifier/model.*") for path in run.path.glob(pattern)]
+    files = sorted([*(run.path / name for name in read_manifest(run.path)), run.path / MANIFEST, *with_checksum])
     assert len(files) == 21
     sizes = [path.stat().st_size for path in files]
-    found, count, began = 0, times(60, 300), time.perf_counter()
+    found, count, start = 0, times(60, 300), time.perf_counter()
     for number in range(count):
         (file,) = chance.choices(files, sizes) if number % 2 else [chance.choice(files)]
         before, bit = file.read_bytes(), chance.randrange(8 * file.stat().st_size)
@@ -59,11 +59,11 @@ def test_every_flipped_bit_is_found(
         file.write_bytes(after)
         result = check(settings)
         file.write_bytes(before)
-        named = [(one.path, one.state, bool(one.remedy)) for one in result.problems]
-        assert named == [(file.relative_to(run.path).as_posix(), "damaged", True)], (file, bit)
+        problems = [(problem.path, problem.state, bool(problem.remedy)) for problem in result.problems]
+        assert problems == [(file.relative_to(run.path).as_posix(), "damaged", True)], (file, bit)
         assert (result.intact, result.exit_code) == (False, 4)
         found += 1
     figure("flips found", f"{found} of {count}")
-    figure("seconds of a check of the flipped run", round((time.perf_counter() - began) / count, 3))
+    figure("seconds of a check of the flipped run", round((time.perf_counter() - start) / count, 3))
     figure("files and bytes of the flipped run", [len(files), sum(sizes)])
     assert check(settings).intact

@@ -1,4 +1,4 @@
-"""Mutants of small images of every format through the decoders: each is an image or a unusable, at little cost."""
+"""Mutated small images of every format, decoded: each gives an image or an error, with bounded time and memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import pytest
 from PIL import Image, features
 
 from simclr_cli.images import decode_pool as decoders
-from simclr_cli.images.decode import FORMATS, Header, UnusableImage, read_header, squashed
-from simclr_cli.images.decode_pool import apart_many
-from simclr_cli.images.threads import each
+from simclr_cli.images.decode import FORMATS, Header, UnusableImage, decode_squashed, read_header
+from simclr_cli.images.decode_pool import isolate_batch
+from simclr_cli.images.threads import map_in_order
 
 pytestmark = pytest.mark.long
 
-SIDE = 8  # of what is decoded
-AT_ONCE = 64  # mutants that a decoder is asked for together
+SIDE = 8  # of the decoded images
+MUTANTS_PER_CALL = 64
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 CRASHED = ("crashed", "killed", "took over", "nonsense")  # in a reason: the decoder ended
 
 
-def seeds() -> dict[str, list[bytes]]:
-    """Small valid images of every format, of many kinds."""
+def create_valid_images() -> dict[str, list[bytes]]:
+    """Return small valid images of every format, of many kinds."""
     y, x = np.mgrid[:40, :40]
     rgb = Image.fromarray(np.dstack([x * 6, y * 6, (x * y) % 256]).astype(np.uint8))
     grayscale, rgba = rgb.convert("L"), rgb.copy()
@@ -57,54 +57,54 @@ def seeds() -> dict[str, list[bytes]]:
     }  # fmt: skip
     if features.check("avif"):
         kinds["AVIF"] = [(rgb, {"speed": 10, "exif": exif}), (rgba, {"speed": 10}), (grayscale, {"speed": 10})]
-    found: dict[str, list[bytes]] = {}
+    encoded: dict[str, list[bytes]] = {}
     for kind, images in kinds.items():
-        for image, how in images:
+        for image, options in images:
             stream = io.BytesIO()
-            image.save(stream, kind, **how)
-            found.setdefault(kind, []).append(stream.getvalue())
-    found["PPM"].append(b"P3 3 2 255\n" + b" ".join(str(value * 14).encode() for value in range(18)))
-    found["BMP"].append(run_lengths())
-    return found
+            image.save(stream, kind, **options)
+            encoded.setdefault(kind, []).append(stream.getvalue())
+    encoded["PPM"].append(b"P3 3 2 255\n" + b" ".join(str(value * 14).encode() for value in range(18)))
+    encoded["BMP"].append(encode_run_lengths())
+    return encoded
 
 
-def run_lengths() -> bytes:
-    """A BMP of run lengths, which Pillow reads and does not write."""
+def encode_run_lengths() -> bytes:
+    """Return a BMP of run lengths, which Pillow reads and does not write."""
     rows = b"".join(b"\x08" + bytes([row]) + b"\0\0" for row in range(8)) + b"\0\1"
     head = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, len(rows), 0, 0, 256, 0)
     start = 14 + 40 + 1024
     return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + head + bytes(range(256)) * 4 + rows
 
 
-def mutant(chance: random.Random, whole: bytes, other: bytes) -> bytes:
-    """One to four changes, most of them near the start, where headers are."""
-    data = bytearray(whole)
+def mutate(chance: random.Random, valid: bytes, other: bytes) -> bytes:
+    """Apply one to four changes, most of them near the start, where headers are."""
+    data = bytearray(valid)
     for _ in range(chance.choice((1, 1, 1, 2, 4))):
-        place = int(len(data) * chance.random() ** 2)
+        position = int(len(data) * chance.random() ** 2)
         kind = chance.randrange(7)
         if kind == 0:  # a bit
-            data[place] ^= 1 << chance.randrange(8)
+            data[position] ^= 1 << chance.randrange(8)
         elif kind == 1:  # a byte
-            data[place] = chance.randrange(256)
+            data[position] = chance.randrange(256)
         elif kind == 2:  # a number, such as a length, of 1, 2 or 4 bytes of either order
             size = chance.choice((1, 2, 4))
             value = chance.choice(EXTREMES) & (256**size - 1)
-            data[place : place + size] = value.to_bytes(size, chance.choice(("little", "big")))
-        elif kind == 3:  # cut short
-            del data[max(1, place) :]
-        elif kind == 4:  # a part again
-            data[place:place] = data[place : place + chance.randrange(1, 200)] * chance.choice((1, 2, 50))
-        elif kind == 5:  # a part gone
-            del data[place : place + chance.randrange(1, 50)]
-        else:  # the rest of another one
-            data[place:] = other[int(len(other) * chance.random()) :]
+            data[position : position + size] = value.to_bytes(size, chance.choice(("little", "big")))
+        elif kind == 3:  # truncate
+            del data[max(1, position) :]
+        elif kind == 4:  # repeat a part
+            data[position:position] = data[position : position + chance.randrange(1, 200)] * chance.choice((1, 2, 50))
+        elif kind == 5:  # remove a part
+            del data[position : position + chance.randrange(1, 50)]
+        else:  # append a part of another image
+            data[position:] = other[int(len(other) * chance.random()) :]
         if not data:
             return b"\0"
     return bytes(data)
 
 
-def peak(process: int | str) -> float:
-    """The most memory that it ever had at a time, MB."""
+def read_peak_memory(process: int | str) -> float:
+    """Return the peak memory of a process, MB."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
@@ -113,60 +113,61 @@ def peak(process: int | str) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is measured by /proc")
 @pytest.mark.filterwarnings("ignore")
-def test_every_mutant_is_a_image_or_a_refusal(
+def test_every_mutant_gives_an_image_or_an_error(
     tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
     count, workers = times(2_000, 100_000), 2
     chance = random.Random(0)
-    whole = seeds()
-    assert set(whole) == set(FORMATS) - (set() if features.check("avif") else {"AVIF"})
-    decoders._end_all()  # memory is that of this test
-    sound = [(kind, data) for kind, some in whole.items() for data in some]
-    for i, (kind, data) in enumerate(sound):
+    valid_images = create_valid_images()
+    assert set(valid_images) == set(FORMATS) - (set() if features.check("avif") else {"AVIF"})
+    decoders._end_all()  # so that the memory is of this test
+    all_valid = [(kind, data) for kind, images in valid_images.items() for data in images]
+    for i, (kind, data) in enumerate(all_valid):
         (tmp_path / str(i)).write_bytes(data)
         header = read_header(tmp_path / str(i))
-        assert header.format == kind and squashed(tmp_path / str(i), SIDE).shape == (SIDE, SIDE, 3)
-    kinds = sorted(whole)
-    header_of, square_of = apart_many(read_header, workers), apart_many(squashed, workers)
-    before, began, slowest = peak("self"), time.monotonic(), 0.0
-    told: Counter[str] = Counter()
+        assert header.format == kind and decode_squashed(tmp_path / str(i), SIDE).shape == (SIDE, SIDE, 3)
+    kinds = sorted(valid_images)
+    read_headers, decode_squares = isolate_batch(read_header, workers), isolate_batch(decode_squashed, workers)
+    before, test_start, slowest = read_peak_memory("self"), time.monotonic(), 0.0
+    outcomes: Counter[str] = Counter()
     crashes: list[str] = []
 
     def decode(paths: list[Path]) -> list[tuple[Path, Any, Any]]:
         nonlocal slowest
         start = time.monotonic()
-        found = list(zip(paths, header_of([(path,) for path in paths]),
-                         square_of([(path, SIDE) for path in paths]), strict=True))  # fmt: skip
+        decoded = list(zip(paths, read_headers([(path,) for path in paths]),
+                         decode_squares([(path, SIDE) for path in paths]), strict=True))  # fmt: skip
         slowest = max(slowest, time.monotonic() - start)
-        return found
+        return decoded
 
-    for first in range(0, count, 20 * AT_ONCE):
+    for first in range(0, count, 20 * MUTANTS_PER_CALL):
         paths = []
-        for i in range(first, min(count, first + 20 * AT_ONCE)):
+        for i in range(first, min(count, first + 20 * MUTANTS_PER_CALL)):
             kind = kinds[i % len(kinds)]
-            data = mutant(chance, chance.choice(whole[kind]), chance.choice(chance.choice(sound)[1:]))
-            paths.append(tmp_path / f"{i % (20 * AT_ONCE)}.jpg")
+            data = mutate(chance, chance.choice(valid_images[kind]), chance.choice(chance.choice(all_valid)[1:]))
+            paths.append(tmp_path / f"{i % (20 * MUTANTS_PER_CALL)}.jpg")
             paths[-1].write_bytes(data)
-        parts = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
-        for part in each(decode, parts, workers):
+        parts = [paths[i : i + MUTANTS_PER_CALL] for i in range(0, len(paths), MUTANTS_PER_CALL)]
+        for part in map_in_order(decode, parts, workers):
             assert not isinstance(part, UnusableImage)
             for path, header, pixels in part:
                 assert isinstance(header, Header | UnusableImage)
                 assert isinstance(pixels, UnusableImage) or (pixels.shape, pixels.dtype) == ((SIDE, SIDE, 3), np.uint8)
-                told["skipped" if isinstance(pixels, UnusableImage) else "images"] += 1
-                reasons = [one.reason for one in (header, pixels) if isinstance(one, UnusableImage)]
+                outcomes["skipped" if isinstance(pixels, UnusableImage) else "images"] += 1
+                reasons = [result.reason for result in (header, pixels) if isinstance(result, UnusableImage)]
                 if any(word in reason for reason in reasons for word in CRASHED):
                     crashes.append(f"{path.read_bytes()[:16]!r}: {reasons}")
-    seconds = time.monotonic() - began
-    children = [peak(decoder.process.pid) for decoder in decoders._all]
-    assert told.total() == count and told["skipped"] > count / 10 and told["images"] > count / 10
-    assert peak("self") - before < 500 and max(children) < 2_000, (peak("self") - before, children)
+    seconds = time.monotonic() - test_start
+    children = [read_peak_memory(decoder.process.pid) for decoder in decoders._decoders]
+    assert outcomes.total() == count and outcomes["skipped"] > count / 10 and outcomes["images"] > count / 10
+    added = read_peak_memory("self") - before
+    assert added < 500 and max(children) < 2_000, (added, children)
     figure("fuzz: mutants", count)
-    figure("fuzz: images", told["images"])
-    figure("fuzz: unusable", told["skipped"])
+    figure("fuzz: images", outcomes["images"])
+    figure("fuzz: unusable", outcomes["skipped"])
     figure("fuzz: crashes or hangs of decoders", len(crashes))
     figure("fuzz: the first of them", crashes[:5])
     figure("fuzz: seconds", round(seconds))
     figure("fuzz: slowest 64 mutants, seconds", round(slowest, 1))
     figure("fuzz: peak memory of a decoder, MB", round(max(children)))
-    figure("fuzz: memory added to the parent, MB", round(peak("self") - before))
+    figure("fuzz: memory added to the parent, MB", round(added))

@@ -1,4 +1,4 @@
-"""What the system is asked for, in which order: a file is written, synced, renamed, and then its folder is synced."""
+"""Order of system calls: a file is written, synced, renamed, and then its folder is synced."""
 
 from __future__ import annotations
 
@@ -14,65 +14,73 @@ from typing import Any, NamedTuple
 import pytest
 
 from simclr_cli.core.files import TEMPORARY_PREFIX
-from simclr_cli.core.locks import LOCK
+from simclr_cli.core.locks import LOCK_FILE
 
-pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(shutil.which("strace") is None, reason="requires strace")]
 
 CALLS = "open,openat,creat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2"
-TYPED = "pretrain pics --run new --epochs 1 --backbone test_resnet --image-size 32 --batch-size 8 --workers 1".split()
+PRETRAIN = (
+    "pretrain pics --run new --epochs 1 --backbone test_resnet --image-size 32 --batch-size 8 --workers 1".split()
+)
 
 
 class Call(NamedTuple):
-    """One that succeeded."""
+    """A successful system call."""
 
     name: str
-    given: str
-    files: list[Path]  # below the folder that is watched, in their order
+    arguments: str
+    files: list[Path]  # below the traced folder, in order
 
 
-def calls(trace: Path, work: Path) -> Iterator[Call]:
-    """In the order in which they ended, as far as they are about something below `work`."""
-    begun: dict[str, str] = {}
+def parse_calls(trace: Path, work: Path) -> Iterator[Call]:
+    """Yield the calls on files below `work`, in the order in which they ended."""
+    unfinished: dict[str, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
         thread, text = line.split(maxsplit=1)
         if text.endswith(" <unfinished ...>"):
-            begun[thread] = text.removesuffix(" <unfinished ...>")
+            unfinished[thread] = text.removesuffix(" <unfinished ...>")
         elif resumed := re.match(r"<\.\.\. \w+ resumed>", text):
-            text = begun.pop(thread, "") + text[resumed.end() :]
-        if found := re.fullmatch(r"(\w+)\((.*)\)\s+= \d+.*", text):
-            files = [Path(file) for file in re.findall(rf'[<"]({re.escape(str(work))}/[^">]*)[>"]', found[2])]
+            text = unfinished.pop(thread, "") + text[resumed.end() :]
+        if match := re.fullmatch(r"(\w+)\((.*)\)\s+= \d+.*", text):
+            files = [Path(file) for file in re.findall(rf'[<"]({re.escape(str(work))}/[^">]*)[>"]', match[2])]
             if files:
-                yield Call(found[1], found[2], files)
+                yield Call(match[1], match[2], files)
 
 
-def test_written_synced_renamed_and_the_folder_synced(
+def test_files_are_written_synced_renamed_and_their_folders_synced(
     furnish: Callable[[], Path], tmp_path: Path, figure: Callable[[str, Any], None]
 ) -> None:
-    """For every file of a training, and for the folder of its encoder."""
+    """Every file of a training, and the folder of its encoder."""
     work = furnish()
     subprocess.run(
         ["strace", "-f", "-y", "-s", "4096", "--seccomp-bpf", "-e", f"trace={CALLS}", "-o", tmp_path / "trace",
-         sys.executable, "-m", "simclr_cli", *TYPED, "--runs", str(work / "simclr-runs")],
+         sys.executable, "-m", "simclr_cli", *PRETRAIN, "--runs", str(work / "simclr-runs")],
         cwd=work, env={**os.environ, "SIMCLR_CACHE": str(work / "cache")}, check=True, capture_output=True, timeout=300,
     )  # fmt: skip
-    seen = list(calls(tmp_path / "trace", work))
+    calls = list(parse_calls(tmp_path / "trace", work))
     renamed = []
-    for i, call in enumerate(seen):
-        if call.name.startswith("open") and re.search("O_WRONLY|O_RDWR", call.given) and "O_TMPFILE" not in call.given:
+    for i, call in enumerate(calls):
+        if (
+            call.name.startswith("open")
+            and re.search("O_WRONLY|O_RDWR", call.arguments)
+            and "O_TMPFILE" not in call.arguments
+        ):
             name = call.files[0].name
-            assert name == LOCK or name.startswith(TEMPORARY_PREFIX), f"{call.files[0]} is written to in its place"
+            assert name == LOCK_FILE or name.startswith(TEMPORARY_PREFIX), f"{call.files[0]} is written in place"
         if not call.name.startswith("rename"):
             continue
         source, target = call.files
-        of_it = [other.name for other in seen[:i] if other.files[0] == source and not other.name.startswith("open")]
-        assert source.name.startswith(TEMPORARY_PREFIX) and of_it[-1:] == ["fsync"], (
+        earlier_calls = [
+            other.name for other in calls[:i] if other.files[0] == source and not other.name.startswith("open")
+        ]
+        assert source.name.startswith(TEMPORARY_PREFIX) and earlier_calls[-1:] == ["fsync"], (
             f"{target} was renamed before it was synced"
         )
-        after = next(other for other in seen[i + 1 :] if other.name.startswith(("rename", "fsync")))
+        after = next(other for other in calls[i + 1 :] if other.name.startswith(("rename", "fsync")))
         assert (after.name, after.files) == ("fsync", [target.parent]), f"the folder of {target} was not synced"
         renamed.append(target.relative_to(work).as_posix())
     run = "simclr-runs/new"
-    wanted = {f"{run}/{name}" for name in ("config.json", "skipped.json", "metrics.jsonl", "outcome.json", "encoder",
-                                           "projection_head.safetensors", "report.html")}  # fmt: skip
-    assert wanted < set(renamed) and any(name.startswith(f"{run}/checkpoint/step-") for name in renamed)
+    expected = {f"{run}/{name}" for name in ("config.json", "skipped.json", "metrics.jsonl", "outcome.json", "encoder",
+                                             "projection_head.safetensors", "report.html")}  # fmt: skip
+    assert expected < set(renamed) and any(name.startswith(f"{run}/checkpoint/step-") for name in renamed)
     figure("writes: renames in order", len(renamed))

@@ -1,4 +1,4 @@
-"""No command on local data makes a connection: the kernel is asked (strace)."""
+"""No command on local data opens a connection, as traced by strace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from simclr_cli import COMMAND_NAMES
 
 pytestmark = pytest.mark.long
 
-# All of them in one process, since each would import torch once more under strace.
+# All commands in one process, because each would import torch again under strace.
 PROGRAM = """
 import sys
 from simclr_cli.cli.app import main
@@ -53,20 +53,20 @@ COMMANDS: dict[str, list[str]] = {
 
 @pytest.fixture
 def traceable(tmp_path: Path) -> None:
-    """Skipped where there is no strace, or where it is not allowed to look on."""
+    """Skip the test without strace, or where it is not allowed to trace."""
     if shutil.which("strace") is None:
-        pytest.skip("there is no strace (apt-get install strace)")
+        pytest.skip("requires strace (apt-get install strace)")
     if subprocess.run(["strace", "-o", tmp_path / "t", "true"], capture_output=True).returncode:
         pytest.skip("strace may not trace here")
 
 
-def traced(program: str, said: str, cwd: Path) -> tuple[str, list[str]]:
-    """What a Python program printed, and the calls on sockets of the internet that it and its children made."""
+def trace_program(program: str, stdin: str, cwd: Path) -> tuple[str, list[str]]:
+    """Return the output of a Python program, and the internet socket calls of it and its children."""
     trace = cwd / "trace.txt"
     answer = subprocess.run(
         ["strace", "-f", "--seccomp-bpf", "-e", "trace=socket,connect", "-o", trace, sys.executable, "-c", program],
-        cwd=cwd, input=said, capture_output=True, text=True, timeout=900,
-        env={**os.environ, "HF_HUB_OFFLINE": "0"},  # it shall not be what keeps us from it
+        cwd=cwd, input=stdin, capture_output=True, text=True, timeout=900,
+        env={**os.environ, "HF_HUB_OFFLINE": "0"},  # must not be the reason
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     calls = trace.read_text(errors="replace").splitlines()
@@ -74,10 +74,10 @@ def traced(program: str, said: str, cwd: Path) -> tuple[str, list[str]]:
 
 
 @pytest.mark.usefixtures("traceable")
-def test_what_makes_a_connection_is_seen(tmp_path: Path) -> None:
-    """Else the next test would say nothing."""
+def test_a_connection_is_detected(tmp_path: Path) -> None:
+    """Otherwise the next test would prove nothing."""
     program = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
-    _, calls = traced(program, "", tmp_path)
+    _, calls = trace_program(program, "", tmp_path)
     assert [call for call in calls if "connect(" in call] and [call for call in calls if "socket(" in call]
 
 
@@ -94,10 +94,10 @@ def test_no_command_opens_a_socket_of_the_internet(
     verbs = set(COMMAND_NAMES)
     assert verbs <= COMMANDS.keys()
     if not times(0, 1):
-        verbs.remove("demo")  # others of these commands once more
+        verbs.remove("demo")  # runs the same commands again
     lines = "".join("\t".join([verb, *COMMANDS[verb]]) + "\n" for verb in COMMANDS if verb in verbs)
-    talk, calls = traced(PROGRAM, lines, tmp_path)
+    output, calls = trace_program(PROGRAM, lines, tmp_path)
     for verb in verbs:
-        assert re.search(rf"^0 {verb}$", talk, re.MULTILINE), (verb, talk)
+        assert re.search(rf"^0 {verb}$", output, re.MULTILINE), (verb, output)
     assert calls == []
     figure("commands without a socket of the internet", len(verbs))

@@ -1,10 +1,9 @@
-"""Every command over images with hostile names, in a terminal of its own: no name gets there raw, no file changes."""
+"""Every command on images with hostile names, in its own terminal: no name is printed unescaped, no file changes."""
 
 from __future__ import annotations
 
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+pty = pytest.importorskip("pty")
 pytestmark = pytest.mark.long
 
 # All commands in one process, so that torch is imported once.
@@ -39,12 +39,12 @@ for typed in json.load(open(sys.argv[1], encoding="utf-8")):
     except SystemExit as end:
         print("CODE", end.code, tree(), flush=True)
 """
-# Of names: what rings, what moves, what turns text about. Colors are ours, but not around these words.
+# Bell, cursor and text direction in names. The commands use colors too, but not around these words.
 RAW = ("\x07", "\x7f", "\x9b", "\u202e", "\u2028", "\u2029", "\ufeff", "\x1b[31mred", "\t=1")
 
 
-def in_a_terminal(folder: Path, commands: list[list[str]]) -> str:
-    """All that the commands show, on stdout and stderr."""
+def run_in_terminal(folder: Path, commands: list[list[str]]) -> str:
+    """Return the output of the commands, on stdout and stderr."""
     (folder / "commands.json").write_text(json.dumps(commands))
     parent, child = pty.openpty()
     environment = {
@@ -67,11 +67,11 @@ def in_a_terminal(folder: Path, commands: list[list[str]]) -> str:
     finally:
         os.close(parent)
         process.wait(timeout=60)
-    return shown.decode("utf-8")  # strict: half bytes of names are no text
+    return shown.decode("utf-8")  # strict: names must be valid UTF-8
 
 
 def draw(folder: Path, names: list[bytes]) -> list[str]:
-    """An image under each of these names, as far as the file system takes them, in two classes."""
+    """Write an image under each of these names, in two classes."""
     paths = []
     for i, name in enumerate(names):
         path = folder / ("<b>one" if i % 2 else os.fsdecode(b"\x1b[31mtwo\xff")) / os.fsdecode(name)
@@ -85,7 +85,7 @@ def draw(folder: Path, names: list[bytes]) -> list[str]:
     return paths
 
 
-def test_no_command_lets_a_name_through_raw_or_changes_a_image(
+def test_no_command_prints_a_name_unescaped_or_changes_an_image(
     tmp_path: Path, nasty_names: Callable[[int], list[bytes]], times: Callable[[int, int], int],
     figure: Callable[[str, Any], None],
 ) -> None:  # fmt: skip
@@ -107,7 +107,7 @@ def test_no_command_lets_a_name_through_raw_or_changes_a_image(
         ["duplicates", "--restore", odd], ["predict", paths[0], "--classifier", "images"],
         ["pretrain", "images", "--weights", odd], ["pretrain", "images", f"--{odd}"], [odd],
     ]  # fmt: skip
-    shown = in_a_terminal(tmp_path, commands)
+    shown = run_in_terminal(tmp_path, commands)
     (_, before), *ended = [line.split()[1:] for line in shown.splitlines() if line.startswith("CODE")]
     codes = [code for code, _ in ended]
     assert len(codes) == len(commands) and "1" not in codes, shown
@@ -116,9 +116,9 @@ def test_no_command_lets_a_name_through_raw_or_changes_a_image(
         done - 1
     )
     changed = [typed for typed, (_, after) in zip(commands, ended, strict=True) if after != before]
-    assert changed == [["duplicates", "--move-to", f"away {odd}"]]  # and what that moved came back
-    found = {raw: shown[max(0, shown.index(raw) - 200) :][:400] for raw in RAW if raw in shown}
-    assert found == {}
+    assert changed == [["duplicates", "--move-to", f"away {odd}"]]  # whose files were restored
+    unescaped = {raw: shown[max(0, shown.index(raw) - 200) :][:400] for raw in RAW if raw in shown}
+    assert unescaped == {}
     assert "\\x1b[31mred" in shown and "\\u202e" in shown
     figure("commands that left every image as it was", len(commands) - 1)
     figure("terminal", {"commands": len(commands), "names": len(paths), "raw": 0})

@@ -1,4 +1,4 @@
-"""Real want of memory, by a limit on the addresses of a process: an error with a way out, and nothing half made."""
+"""Out of memory, by a limit on the address space: an error with a remedy, and no unfinished files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 
 pytestmark = pytest.mark.long
 
-# The command, in a process that may take `more` MB than what it has with all that is imported.
+# The command, in a process that may allocate so many MB after all imports.
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from simclr_cli.core.hardware import share_cores
-share_cores()
+from simclr_cli.core.hardware import limit_openmp_spinning
+limit_openmp_spinning()
 import simclr_cli.commands.embed, simclr_cli.commands.probe, simclr_cli.commands.pretrain
 from simclr_cli.cli.app import app
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -30,7 +30,7 @@ app(sys.argv[2:], prog_name="simclr")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """64 images in two folders."""
+    """Write 64 images in two folders."""
     root = tmp_path_factory.mktemp("photos") / "photos"
     for i in range(64):
         path = root / "ab"[i % 2] / f"{i}.png"
@@ -39,19 +39,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is of Linux")
 @pytest.mark.parametrize("verb", ["embed", "probe"])
-def test_want_of_memory(
+def test_out_of_memory(
     verb: str, photos: Path, tmp_path: Path, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
     if verb == "probe" and times(0, 1) == 0:
         pytest.skip("in the full form only")
-    typed = [verb, str(photos), "--backbone", "test_resnet", "--image-size", "1024", "--batch-size", "64"]
-    ended = subprocess.run(
-        [sys.executable, "-c", LIMITED, "1200", *typed], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    arguments = [verb, str(photos), "--backbone", "test_resnet", "--image-size", "1024", "--batch-size", "64"]
+    process = subprocess.run(
+        [sys.executable, "-c", LIMITED, "1200", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
-    assert ended.returncode == 5, ended.stderr
-    assert "The memory of this machine is too small" in ended.stderr and "--batch-size 16" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert process.returncode == 5, process.stderr
+    assert "The memory of this machine is too small" in process.stderr and "--batch-size 16" in process.stderr
+    assert "Traceback" not in process.stderr
     assert list(tmp_path.iterdir()) == []
-    figure(f"want of memory: exit code of {verb}", ended.returncode)
+    figure(f"out of memory: exit code of {verb}", process.returncode)

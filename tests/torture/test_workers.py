@@ -1,4 +1,4 @@
-"""Decoders that are killed, stopped or stuck, and commands that are killed: all goes on, or ends, within 30 seconds."""
+"""Decoders that are killed, stopped or stuck, and killed commands: all continue, or end, within 30 seconds."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ import pytest
 from PIL import Image
 
 from simclr_cli.images import decode_pool as decoders
-from simclr_cli.images.cache import decode_once
-from simclr_cli.images.decode import UnusableImage, squashed
-from simclr_cli.images.decode_pool import apart
+from simclr_cli.images.cache import decode_images
+from simclr_cli.images.decode import UnusableImage, decode_squashed
+from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.scan import take_census
 
 pytestmark = [
     pytest.mark.long, pytest.mark.xdist_group("clock"),
-    pytest.mark.skipif(sys.platform != "linux", reason="processes are seen by /proc"),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]  # fmt: skip
 
-# A decoder that does to itself what a file's name says, each time that it is asked for that file.
+# A decoder that stops or hangs on each file whose name says so.
 STUCK = """
 import os, signal, sys, time
 sys.path[:] = sys.argv[2:]
 from simclr_cli.images import decode_worker as decoder
 
-sound = decoder._outcome
+sound = decoder._run_call
 
 def outcome(function, path, *arguments):
     if "stop" in path:
@@ -42,14 +42,14 @@ def outcome(function, path, *arguments):
         time.sleep(1000)
     return sound(function, path, *arguments)
 
-decoder._outcome = outcome
+decoder._run_call = outcome
 decoder.main()
 """
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """No decoder from before, and none left."""
+    """End all decoders before and after the test."""
     decoders._end_all()
     yield
     decoders._end_all()
@@ -57,7 +57,7 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """40 images that take some hundredths of a second each."""
+    """Write 40 images that take some hundredths of a second each."""
     (tmp_path / "images").mkdir()
     for i in range(40):
         pixels = np.random.default_rng(i).integers(0, 256, (60, 80, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
@@ -65,39 +65,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def children(parent: int) -> list[int]:
-    """Processes whose parent it is."""
-    found = []
+def find_children(parent: int) -> list[int]:
+    """Return the running children of a process."""
+    children = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, of = status.read_text().rpartition(")")[2].split()[:2]
+            state, parent_id = status.read_text().rpartition(")")[2].split()[:2]
         except OSError:  # it has just ended
             continue
-        if int(of) == parent and state != "Z":
-            found.append(int(status.parent.name))
-    return found
+        if int(parent_id) == parent and state != "Z":
+            children.append(int(status.parent.name))
+    return children
 
 
-def test_killed_decoders_cost_nothing(
+def test_killed_decoders_lose_no_image(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     times: Callable[[int, int], int], figure: Callable[[str, Any], None],
 ) -> None:  # fmt: skip
-    """From outside, at random moments of decoding a folder, again and again."""
+    """Kill decoders at random moments of decoding a folder, repeatedly."""
     census = take_census(folder, workers=2)
-    expected = [squashed(folder / image.name, 12) for image in census.images]
+    expected = [decode_squashed(folder / image.name, 12) for image in census.images]
     chance, kills, rounds = np.random.default_rng(0), 0, times(2, 20)
 
-    def strike(*_: int) -> None:
+    def kill_sometimes(*_: int) -> None:
         nonlocal kills
-        if decoders._all and chance.random() < 0.1:
-            os.kill(decoders._all[0].process.pid, signal.SIGKILL)
+        if decoders._decoders and chance.random() < 0.1:
+            os.kill(decoders._decoders[0].process.pid, signal.SIGKILL)
             kills += 1
 
-    began, lost = time.monotonic(), 0
+    start, lost = time.monotonic(), 0
     for i in range(rounds):
         monkeypatch.setenv("SIMCLR_CACHE", str(tmp_path / f"cache-{i}"))
-        decoded = decode_once(census, 8, workers=2, progress=strike)
-        # One that was struck twice in a row is told by its name.
+        decoded = decode_images(census, 8, workers=2, progress=kill_sometimes)
+        # An image whose decoder was killed twice in a row is skipped by name.
         assert all("killed (SIGKILL)" in entry.reason for entry in decoded.census.skipped)
         lost += len(decoded.census.skipped)
         for image, pixels in zip(decoded.census.images, decoded.read(np.arange(len(decoded))), strict=True):
@@ -105,42 +105,42 @@ def test_killed_decoders_cost_nothing(
     assert kills >= rounds and lost <= kills / 2
     figure("decoders: killed while decoding a folder", kills)
     figure("decoders: images lost by that", lost)
-    figure("decoders: seconds a folder of 40, with that", round((time.monotonic() - began) / rounds, 1))
+    figure("decoders: seconds a folder of 40, with that", round((time.monotonic() - start) / rounds, 1))
 
 
 @pytest.mark.parametrize("name", ["stop", "hang"])
-def test_a_stuck_decoder_costs_one_image_within_its_time(
+def test_a_stuck_decoder_skips_one_image_within_its_time_limit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, times: Callable[[int, int], int],
     figure: Callable[[str, Any], None], name: str,
 ) -> None:  # fmt: skip
-    """By its own time limit in the full form; by a shorter one in CI."""
+    """The full form has the real time limit, CI a shorter one."""
     (folder / "03.png").rename(folder / f"{name}.png")
     census = take_census(folder, workers=0)
     monkeypatch.setattr(decoders, "PROGRAM", STUCK)
     decoders._end_all()
-    apart(squashed, 1)(folder / "00.png", 8)  # started in its own time
-    allowed = times(1, decoders.SECONDS)
-    monkeypatch.setattr(decoders, "SECONDS", allowed)
-    began = time.monotonic()
-    decoded = decode_once(census, 8, workers=2, progress=lambda *_: None)
-    seconds = time.monotonic() - began
+    isolate(decode_squashed, 1)(folder / "00.png", 8)  # starts before the shorter limit
+    allowed = times(1, decoders.SECONDS_PER_CALL)
+    monkeypatch.setattr(decoders, "SECONDS_PER_CALL", allowed)
+    start = time.monotonic()
+    decoded = decode_images(census, 8, workers=2, progress=lambda *_: None)
+    seconds = time.monotonic() - start
     ((lost, reason),) = [(entry.name, entry.reason) for entry in decoded.census.skipped]
     assert lost == f"{name}.png" and reason.startswith("decoding it took over ") and len(decoded) == 39
     assert seconds < 2 * (allowed + 5) + 30  # tried twice; the machine may be busy
     figure(f"decoders: seconds until a folder with one image that makes them {name} is decoded", round(seconds, 1))
 
 
-def test_a_stopped_decoder_recovers_within_its_time(
+def test_a_stopped_decoder_is_replaced_within_its_time_limit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, times: Callable[[int, int], int], figure: Callable[[str, Any], None]
 ) -> None:
-    """Stopped from outside while it waits: the next image costs the time limit, and is decoded by another one."""
-    apart(squashed, 1)(folder / "00.png", 8)
-    monkeypatch.setattr(decoders, "SECONDS", times(1, decoders.SECONDS))
-    os.kill(decoders._all[0].process.pid, signal.SIGSTOP)
-    began = time.monotonic()
-    assert (apart(squashed, 1)(folder / "01.png", 8) == squashed(folder / "01.png", 8)).all()
-    figure("decoders: seconds until one that is stopped is replaced", round(time.monotonic() - began, 1))
-    assert time.monotonic() - began < 60  # 30 on a machine that is not busy
+    """The next image takes the time limit, and is decoded by another decoder."""
+    isolate(decode_squashed, 1)(folder / "00.png", 8)
+    monkeypatch.setattr(decoders, "SECONDS_PER_CALL", times(1, decoders.SECONDS_PER_CALL))
+    os.kill(decoders._decoders[0].process.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    assert (isolate(decode_squashed, 1)(folder / "01.png", 8) == decode_squashed(folder / "01.png", 8)).all()
+    figure("decoders: seconds until one that is stopped is replaced", round(time.monotonic() - start, 1))
+    assert time.monotonic() - start < 60  # 30 on a machine that is not busy
 
 
 @pytest.mark.parametrize("moment", ["waiting", "decoding", "stuck"])
@@ -151,44 +151,45 @@ def test_a_killed_command_leaves_no_decoder(
         import sys, time
         from pathlib import Path
         from simclr_cli.images import decode_pool as decoders
-        from simclr_cli.images.decode import squashed
-        from simclr_cli.images.threads import each
+        from simclr_cli.images.decode import decode_squashed
+        from simclr_cli.images.threads import map_in_order
         decoders.PROGRAM = {STUCK!r}
         if {moment!r} == "waiting":
-            decoders.apart(squashed, 1)(Path({str(folder / "00.png")!r}), 8)
+            decoders.isolate(decode_squashed, 1)(Path({str(folder / "00.png")!r}), 8)
         print("ready", flush=True)
         names = {["hang.png"] * 4 if moment == "stuck" else [f"{i:02}.png" for i in range(40)] * 50!r}
         if {moment!r} != "waiting":
-            list(each(lambda name: decoders.apart(squashed, 2)(Path({str(folder)!r}) / name, 8), names, 2))
+            decode = decoders.isolate(decode_squashed, 2)
+            list(map_in_order(lambda name: decode(Path({str(folder)!r}) / name, 8), names, 2))
         time.sleep(1000)
     """
     command = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, text=True)
     assert command.stdout is not None
-    with command.stdout as said:
-        assert said.readline() == "ready\n"
-    until = time.monotonic() + 60
-    while not (own := children(command.pid)) and time.monotonic() < until:
+    with command.stdout as output:
+        assert output.readline() == "ready\n"
+    deadline = time.monotonic() + 60
+    while not (decoder_ids := find_children(command.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
-    own = children(command.pid)
-    assert own
+    decoder_ids = find_children(command.pid)
+    assert decoder_ids
     command.kill()
     command.wait()
-    began = time.monotonic()
-    while any(Path(f"/proc/{child}").exists() for child in own) and time.monotonic() < began + 60:
+    start = time.monotonic()
+    while any(Path(f"/proc/{child}").exists() for child in decoder_ids) and time.monotonic() < start + 60:
         time.sleep(0.02)
-    seconds = time.monotonic() - began
-    assert not any(Path(f"/proc/{child}").exists() for child in own)
+    seconds = time.monotonic() - start
+    assert not any(Path(f"/proc/{child}").exists() for child in decoder_ids)
     figure(f"decoders: seconds that they outlive a command killed while {moment}", round(seconds, 2))
     assert seconds < 20  # 5 on a machine that is not busy
 
 
-def test_a_decoder_that_floods_its_memory_is_refused_and_not_the_machine(folder: Path) -> None:
-    """An image may claim what it likes: past its share a decoder gets no more."""
-    code = "decoder._outcome = lambda *_: bytearray(2**46)"
+def test_the_memory_of_a_decoder_is_limited(folder: Path) -> None:
+    """A decoder that allocates more than its share crashes."""
+    code = "decoder._run_call = lambda *_: bytearray(2**46)"
     program = decoders.PROGRAM.replace("from simclr_cli.images.decode_worker import main; main()",
         f"from simclr_cli.images import decode_worker as decoder; {code}; decoder.main()")  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoders, "PROGRAM", program)
         with pytest.raises(UnusableImage, match=r"crashed on it \(exit code 1\)"):
-            apart(squashed, 1)(folder / "00.png", 8)
+            isolate(decode_squashed, 1)(folder / "00.png", 8)

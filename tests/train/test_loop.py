@@ -19,26 +19,27 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.api import ResolvedSettings
-from simclr_cli.core.distributed import Ranks
+from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import Interrupted, Terminated, TrainingError
-from simclr_cli.core.events import EpochDone, Event, Note, StepDone, TrainingBegun, silent
-from simclr_cli.core.seeds import Purpose, torch_generator
-from simclr_cli.engine.augment import TwoViews, view_recipe
+from simclr_cli.core.events import EpochDone, Event, Note, StepDone, StopController, silent
+from simclr_cli.core.seeds import Purpose, create_torch_generator
+from simclr_cli.engine.augment import TwoViews, create_view_recipe
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.loader import Batch, Batches
+from simclr_cli.images.loader import Batch, BatchLoader
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.train import loop as training
+from simclr_cli.train import loop
 from simclr_cli.train import profiling as trial
 from simclr_cli.train import step as step_module
-from simclr_cli.train.loop import build_model, train
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.loop import Training, build_model
 from simclr_cli.train.plan import Circumstances, resolve
-from simclr_cli.train.profiling import seconds_a_image
+from simclr_cli.train.profiling import measure_seconds_per_image
 from simclr_cli.train.step import Step
 
 IMAGES, SIDE, BATCH = 26, 24, 8  # 3 full batches an epoch; two images wait
@@ -61,8 +62,8 @@ def decoded(images: int = IMAGES) -> DecodedImages:
     return DecodedImages(Census(Path(), named, (), 0), SIDE, sizes, np.arange(images), (pixels,), workers=1)
 
 
-def batches_of(chosen: ResolvedSettings) -> Batches:
-    return Batches(decoded(), chosen.batch_size, chosen.seed, CPU)
+def batches_of(chosen: ResolvedSettings) -> BatchLoader:
+    return BatchLoader(decoded(), chosen.batch_size, chosen.seed, CPU)
 
 
 def trained(
@@ -70,7 +71,14 @@ def trained(
 ) -> tuple[SimCLR, list[dict[str, Any]]]:
     """A model from the start, trained in a run folder (or resumed from what stands there)."""
     model = build_model(chosen)
-    return model, train(model, batches or batches_of(chosen), chosen, RunFolder(folder), report)
+    return model, training_of(model, chosen, folder, report, batches).run()
+
+
+def training_of(
+    model: SimCLR, chosen: ResolvedSettings, folder: Path, report: Callable[[Event], None] = silent,
+    batches: Any = None, **more: Any,
+) -> Training:  # fmt: skip
+    return Training(model, TrainingJob(RunFolder(folder), chosen, batches or batches_of(chosen)), report, **more)
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -96,9 +104,9 @@ def as_batch(pixels: Tensor, sizes: Tensor, step: int) -> Batch:
 
 
 def views_of(chosen: ResolvedSettings, pixels: Tensor, sizes: Tensor, step: int) -> Tensor:
-    """What a step sees: a function of (seed, step)."""
-    views = TwoViews(chosen.image_size, view_recipe(chosen))
-    return views.make(pixels, sizes, views.draw(sizes, torch_generator(chosen.seed, Purpose.VIEWS, step)))
+    """The views of a step: a function of (seed, step)."""
+    views = TwoViews(chosen.image_size, create_view_recipe(chosen))
+    return views.make(pixels, sizes, views.draw(sizes, create_torch_generator(chosen.seed, Purpose.VIEWS, step)))
 
 
 def test_both_views_go_through_in_one_pass() -> None:
@@ -194,7 +202,7 @@ def test_the_loss_falls_on_a_few_images() -> None:
 
 @pytest.mark.parametrize("images", [1, 10**9])
 def test_the_estimate_of_a_images_time_is_positive(images: int) -> None:
-    assert 0 < seconds_a_image(build_model(settings()), settings(), SIDE, images) < 60
+    assert 0 < measure_seconds_per_image(build_model(settings()), settings(), SIDE, images) < 60
 
 
 def test_the_estimate_leaves_the_model_as_it_was() -> None:
@@ -202,7 +210,7 @@ def test_the_estimate_leaves_the_model_as_it_was() -> None:
     model = build_model(settings())
     twin = copy.deepcopy(model)
     parameters = list(model.parameters())
-    seconds_a_image(model, settings(), SIDE, 10**6)
+    measure_seconds_per_image(model, settings(), SIDE, 10**6)
     assert same(model, twin) and all(parameter.grad is None for parameter in parameters)
     assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
 
@@ -222,7 +230,7 @@ class Stopwatch:
 
             def __call__(self, batch: Batch) -> float:
                 sizes = batch.sizes
-                assert batch.parts == (slice(0, len(sizes)),)
+                assert batch.micro_batches == (slice(0, len(sizes)),)
                 pixels = next(batch.pixels)
                 assert pixels.shape == (len(sizes), 3, SIDE, SIDE)
                 first = len(sizes) not in watch.asked
@@ -237,7 +245,7 @@ class Stopwatch:
 def test_the_estimate_is_the_quicker_of_two_steps_of_the_largest_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Stopwatch(monkeypatch, seconds=0.001)
     chosen = settings(batch_size=20, compile="on")
-    assert seconds_a_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(0.001)
+    assert measure_seconds_per_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(0.001)
     assert watch.asked == [8, 8, 20, 20]
     assert watch.compiled == ["off"]  # compiling takes longer than the trial
 
@@ -245,9 +253,9 @@ def test_the_estimate_is_the_quicker_of_two_steps_of_the_largest_trial(monkeypat
 def test_a_short_run_or_a_slow_step_is_estimated_from_a_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(batch_size=20)
     short = Stopwatch(monkeypatch, seconds=0.001)
-    assert seconds_a_image(build_model(chosen), chosen, SIDE, 1000) == pytest.approx(0.001)
+    assert measure_seconds_per_image(build_model(chosen), chosen, SIDE, 1000) == pytest.approx(0.001)
     slow = Stopwatch(monkeypatch, seconds=1.0)
-    assert seconds_a_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(1.0)
+    assert measure_seconds_per_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(1.0)
     assert short.asked == slow.asked == [8, 8]
 
 
@@ -420,16 +428,15 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(optimizer: str, 
 class OtherThread(threading.Thread):
     """Saves a training, as a signal's thread does."""
 
-    def __init__(self, events: list[Event]) -> None:
-        begun = next(event for event in events if isinstance(event, TrainingBegun))
-        super().__init__(target=lambda: self.said.append(begun.stopped(Terminated)))
+    def __init__(self, training: Training) -> None:
+        super().__init__(target=lambda: self.said.append(training.save_and_interrupt(Terminated)))
         self.said: list[Interrupted] = []
         self.start()
 
     def saved(self) -> int:
         """The step that it says it has saved."""
         self.join(timeout=60)
-        return int(re.search(r"after step (\d+) of", self.said[0].what).group(1))  # type: ignore[union-attr]
+        return int(re.search(r"after step (\d+) of", self.said[0].problem).group(1))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("optimizer", "micro_batch"), [("adamw", 3), ("lars", None), ("sgd", None)])
@@ -439,19 +446,19 @@ def test_a_step_under_way_is_not_in_what_another_thread_saves(
     """Saved when its forward passes have changed the running statistics; the end is the same to the last bit."""
     chosen = settings(optimizer=optimizer, micro_batch=micro_batch)
     expected = trained(chosen, tmp_path / "calm")[0]
-    events: list[Event] = []
+    training = training_of(build_model(chosen), chosen, tmp_path / "run")
     plain = Step._contrast
 
     def disturbed(self: Step, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         if batch.step == STEPS + 1:
-            assert OtherThread(events).saved() == STEPS + 1
+            assert OtherThread(training).saved() == STEPS + 1
             raise PowerCut
         return plain(self, h, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Step, "_contrast", disturbed)
         with pytest.raises(PowerCut):
-            trained(chosen, tmp_path / "run", events.append)
+            training.run()
     saved = load_checkpoint(tmp_path / "run" / "checkpoint")
     assert saved is not None and saved.step == STEPS + 1 and len(saved.losses) == 1
     assert same(trained(chosen, tmp_path / "run")[0], expected)
@@ -475,7 +482,7 @@ def test_another_thread_that_saves_waits_for_an_update(
 
         def update() -> None:
             if losses_of(events):
-                others.append(OtherThread(events))
+                others.append(OtherThread(training))
                 time.sleep(0.05)
                 assert others[0].is_alive()
             plain()
@@ -484,28 +491,34 @@ def test_another_thread_that_saves_waits_for_an_update(
         return optimizer
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "create_optimizer", slow)
+        patch.setattr(loop, "create_optimizer", slow)
+        chosen = settings(optimizer="adamw")
+        training = training_of(build_model(chosen), chosen, tmp_path, report)
         with pytest.raises(PowerCut):
-            trained(settings(optimizer="adamw"), tmp_path, report)
+            training.run()
     assert same(trained(settings(optimizer="adamw"), tmp_path)[0], undisturbed("adamw")[0])
 
 
 def test_an_evaluation_is_made_again_if_another_thread_saves_meanwhile(undisturbed, tmp_path: Path) -> None:
-    events: list[Event] = []
     chosen = settings(optimizer="adamw")
 
-    def look(*_: object) -> tuple[None, None]:
-        assert OtherThread(events).saved() == STEPS
-        raise PowerCut
+    class Saving:
+        def measure(self, *_: object) -> tuple[None, None]:
+            assert OtherThread(training).saved() == STEPS
+            raise PowerCut
 
+    training = training_of(build_model(chosen), chosen, tmp_path, monitor=Saving())
     with pytest.raises(PowerCut):
-        train(build_model(chosen), batches_of(chosen), chosen, RunFolder(tmp_path), events.append, look=look)
+        training.run()
     looked: list[int] = []
+
+    class Looking:
+        def measure(self, _: SimCLR, epoch: int) -> tuple[None, float]:
+            looked.append(epoch)
+            return None, float(epoch)
+
     model = build_model(chosen)
-    rows = train(
-        model, batches_of(chosen), chosen, RunFolder(tmp_path), silent,
-        look=lambda _, epoch: (None, float(looked.append(epoch) or epoch)),
-    )  # fmt: skip
+    rows = training_of(model, chosen, tmp_path, monitor=Looking()).run()
     expected, expected_rows, _ = undisturbed("adamw")
     assert looked == [1, 2] and [row["knn_accuracy"] for row in rows] == [1, 2]
     kept = ("epoch", "loss", "learning_rate")
@@ -514,12 +527,10 @@ def test_an_evaluation_is_made_again_if_another_thread_saves_meanwhile(undisturb
 
 
 def test_a_stop_before_the_first_step_names_the_way_on(tmp_path: Path) -> None:
-    def report(event: Event) -> None:
-        if isinstance(event, TrainingBegun):
-            raise Interrupted("Stopped.", "Type it again.")
-
+    stop = StopController()
+    stop.request = Interrupted("Stopped.", "Run it again.")
     with pytest.raises(Interrupted, match=r"after step 0 of \d+.*--resume --run run"):
-        trained(settings(), tmp_path / "run", report)
+        training_of(build_model(settings()), settings(), tmp_path / "run", stop=stop).run()
 
 
 def test_a_finished_training_is_not_done_again(undisturbed, tmp_path: Path) -> None:
@@ -557,7 +568,7 @@ def test_a_stop_at_the_end_of_an_epoch_is_saved_too(tmp_path: Path) -> None:
 def test_every_step_has_the_schedules_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Per step, over all epochs: not per epoch with a per-step length."""
     rates: list[float] = []
-    monkeypatch.setattr(training, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    monkeypatch.setattr(loop, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
     chosen = settings(optimizer="sgd", lr_rule="linear", learning_rate=0.3, epochs=4, warmup_epochs=1)
     _, rows = trained(chosen, tmp_path)
     peak, total = 0.3 * BATCH / 256, 4 * STEPS
@@ -571,7 +582,7 @@ def test_with_more_epochs_every_step_from_there_on_has_the_rate_of_the_longer_ru
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[float] = []
-    monkeypatch.setattr(training, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    monkeypatch.setattr(loop, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
     chosen = settings(optimizer="sgd", epochs=2, warmup_epochs=1)
     longer = dataclasses.replace(chosen, epochs=5)
     trained(chosen, tmp_path / "two")
@@ -612,7 +623,7 @@ def test_every_step_has_its_own_views_and_every_epoch_its_own_order(
     monkeypatch.setattr(TwoViews, "draw", spy)
     trained(settings(), tmp_path)
     assert len(torch.unique(torch.stack(drawn), dim=0)) == EPOCHS * STEPS
-    with contextlib.closing(batches_of(settings()).run(0, 2 * STEPS)) as coming:
+    with contextlib.closing(batches_of(settings()).load(0, 2 * STEPS)) as coming:
         rows = [(batch.rows, next(batch.pixels))[0] for batch in coming]
     assert not np.array_equal(np.concatenate(rows[:STEPS]), np.concatenate(rows[STEPS:]))
 
@@ -632,44 +643,40 @@ def test_a_loss_that_is_not_finite_ends_training_and_is_not_saved(tmp_path: Path
 def test_what_is_not_finite_is_not_saved_by_another_thread_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_pause", lambda *_: 10**9)
-    chosen, saves, saved = settings(optimizer="sgd", lr_rule="none", learning_rate=1e30, warmup_epochs=0), [], []
+    monkeypatch.setattr(loop, "_choose_interval", lambda *_: 10**9)
+    chosen, saved = settings(optimizer="sgd", lr_rule="none", learning_rate=1e30, warmup_epochs=0), []
     batches = OnAGpu(chosen)
-    plain = batches.run
+    plain = batches.load
 
     def run(*given: Any) -> Iterator[Batch]:
         for batch in plain(*given):
             if batch.step == STEPS - 1:  # the last of the epoch: the losses of those before it are not read yet
-                saved.append(saves[0]())
+                saved.append(training.save())
             yield batch
 
-    batches.run = run
+    batches.load = run
+    training = training_of(build_model(chosen), chosen, tmp_path, batches=batches)
     with pytest.raises(TrainingError, match=r"became (nan|inf)"):
-        trained(
-            chosen,
-            tmp_path,
-            lambda event: saves.append(event.save) if isinstance(event, TrainingBegun) else None,
-            batches,
-        )
+        training.run()
     assert saved == [0] and load_checkpoint(tmp_path / "checkpoint") is None
 
 
-class WithAnother(Ranks):
+class WithAnother(ProcessGroup):
     """This process, which does all the work, and another one that says what it is told to."""
 
-    alone = False
+    is_single = False
 
     def __init__(self, other: Callable[[Any], Any]) -> None:
         super().__init__()
         self.other = other
 
-    def collect(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         return [value, self.other(value)]
 
-    def gather(self, own: Tensor, total: int) -> Tensor:
+    def all_gather(self, own: Tensor, total: int) -> Tensor:
         return own
 
-    def add(self, tensors: Any) -> None:
+    def all_reduce(self, tensors: Any) -> None:
         """The other one has nothing to add."""
 
 
@@ -683,9 +690,9 @@ def test_all_stop_where_another_process_is_told_to(kind: type[Interrupted], tmp_
         seen.append(said)
         return [kind.exit_code if len(seen) == 2 else 0, 10**9]  # how seldom it looks is the first one's business
 
-    batches, model = Batches(decoded(), BATCH, 0, CPU, ranks=WithAnother(other)), build_model(chosen)
+    batches, model = BatchLoader(decoded(), BATCH, 0, CPU, process_group=WithAnother(other)), build_model(chosen)
     with pytest.raises(Interrupted, match="Stopped after step 2 of 6") as caught:
-        train(model, batches, chosen, RunFolder(tmp_path), silent)
+        training_of(model, chosen, tmp_path, batches=batches).run()
     assert type(caught.value) is kind
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())  # on a CPU it works alone only
     _, rows = trained(chosen, tmp_path)
@@ -693,7 +700,7 @@ def test_all_stop_where_another_process_is_told_to(kind: type[Interrupted], tmp_
 
 
 def test_its_own_reason_to_stop_is_told_before_anothers(tmp_path: Path) -> None:
-    batches = Batches(decoded(), BATCH, 0, CPU, ranks=WithAnother(lambda said: said))
+    batches = BatchLoader(decoded(), BATCH, 0, CPU, process_group=WithAnother(lambda said: said))
     with pytest.raises(Terminated, match="Stopped after step 1 of 6"):
         trained(settings(), tmp_path, stop_after(1, Terminated), batches)
 
@@ -702,14 +709,15 @@ def test_its_own_reason_to_stop_is_told_before_anothers(tmp_path: Path) -> None:
 
 
 class OnAGpu:
-    """Batches that say they come from a GPU, so that losses are read only to be told."""
+    """BatchLoader that say they come from a GPU, so that losses are read only to be told."""
 
     device = torch.device("cuda")
 
     def __init__(self, chosen: ResolvedSettings) -> None:
         batches = batches_of(chosen)
-        self.steps_per_epoch, self.run, self.parts = batches.steps_per_epoch, batches.run, batches.parts
-        self.ranks, self.decoded, self.rows = batches.ranks, batches.decoded, batches.rows
+        self.steps_per_epoch, self.load = batches.steps_per_epoch, batches.load
+        self.micro_batches = batches.micro_batches
+        self.process_group, self.decoded, self.batch_rows = batches.process_group, batches.decoded, batches.batch_rows
 
 
 # From one look at the losses to the next -> at which steps of the two epochs of three it is told how it goes.
@@ -725,7 +733,7 @@ def test_how_often_losses_are_read_changes_no_weight_and_no_loss(
     look: str, undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause, told = LOOKS[look]
-    monkeypatch.setattr(training, "_pause", lambda *_: pause)
+    monkeypatch.setattr(loop, "_choose_interval", lambda *_: pause)
     events: list[Event] = []
     chosen = settings(optimizer="adamw")
     model, rows = trained(chosen, tmp_path, events.append, OnAGpu(chosen))
@@ -746,13 +754,13 @@ def test_a_stop_is_heard_when_losses_are_read_and_nothing_is_lost(
 ) -> None:
     chosen, stops = settings(optimizer="lars"), 0
     while True:
-        monkeypatch.setattr(training, "_pause", lambda *_: LOOKS[look][0])
+        monkeypatch.setattr(loop, "_choose_interval", lambda *_: LOOKS[look][0])
         try:
             model, rows = trained(chosen, tmp_path, stop_after(1), OnAGpu(chosen))
             break
         except Interrupted as stop:
             saved = load_checkpoint(tmp_path / "checkpoint")
-            assert saved is not None and f"after step {saved.step} of {EPOCHS * STEPS}" in stop.what
+            assert saved is not None and f"after step {saved.step} of {EPOCHS * STEPS}" in stop.problem
             assert len(saved.metrics) * STEPS + len(saved.losses) == saved.step > stops
             stops += 1
     assert stops >= EPOCHS
@@ -766,7 +774,7 @@ def test_a_stop_is_heard_when_losses_are_read_and_nothing_is_lost(
 def test_however_seldom_losses_are_read_the_step_that_went_wrong_is_named(
     pause: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_pause", lambda *_: pause)
+    monkeypatch.setattr(loop, "_choose_interval", lambda *_: pause)
     plain, done = step_module.contrastive_loss, itertools.count(1)
     monkeypatch.setattr(
         step_module, "contrastive_loss", lambda *given: plain(*given) * (math.nan if next(done) == 5 else 1)

@@ -14,20 +14,20 @@ import torch
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import SettingsError, TrainingError
-from simclr_cli.core.seeds import Purpose, torch_generator
-from simclr_cli.encode.load import start_encoder
-from simclr_cli.engine.augment import TwoViews, view_recipe
-from simclr_cli.engine.metrics import found_other_view, normalized
-from simclr_cli.images.cache import DecodedImages, decode_once
+from simclr_cli.core.seeds import Purpose, create_torch_generator
+from simclr_cli.encode.load import create_initial_encoder
+from simclr_cli.engine.augment import TwoViews, create_view_recipe
+from simclr_cli.engine.metrics import normalize_views, view_retrieval_accuracy
+from simclr_cli.images.cache import DecodedImages, decode_images
 from simclr_cli.images.census import Census
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
-from simclr_cli.train import monitor as watch_module
+from simclr_cli.train import monitor as monitor_module
 from simclr_cli.train import outcome as outcome_module
 from simclr_cli.train import step as step_module
 from simclr_cli.train.loop import build_model
-from simclr_cli.train.monitor import Monitor, kept_out
+from simclr_cli.train.monitor import Monitor, draw_held_out
 
 Train = Callable[..., Any]
 
@@ -37,17 +37,17 @@ def chosen_of(trained: Any) -> ResolvedSettings:
 
 
 def decoded_of(trained: Any) -> DecodedImages:
-    return decode_once(take_census(trained.images), 40, workers=1, progress=lambda *_: None)
+    return decode_images(take_census(trained.images), 40, workers=1, progress=lambda *_: None)
 
 
 @pytest.fixture
-def watch(trained: Any) -> Monitor:
+def monitor(trained: Any) -> Monitor:
     return Monitor(decoded_of(trained), np.empty(0, dtype=np.int64), chosen_of(trained))
 
 
 def test_what_is_kept_out_follows_from_the_seed_and_is_never_trained_on(images: Path, train: Train) -> None:
     seen: set[int] = set()
-    plain = watch_module.Monitor.look
+    plain = monitor_module.Monitor.measure
     batches: list[Any] = []
 
     def spy(self: Monitor, model: Any, epoch: int) -> Any:
@@ -55,64 +55,65 @@ def test_what_is_kept_out_follows_from_the_seed_and_is_never_trained_on(images: 
         return plain(self, model, epoch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(watch_module.Monitor, "look", spy)
+        patch.setattr(monitor_module.Monitor, "measure", spy)
         order = step_module.Step.__call__
         patch.setattr(step_module.Step, "__call__", lambda self, b: (seen.update(b.rows.tolist()), order(self, b))[1])
         train(images, held_out=8, epochs=3)
-    out = kept_out(48, 8, 0)
+    out = draw_held_out(48, 8, 0)
     assert len(out) == 8 and not seen & set(out.tolist()) and len(seen) > 16
-    assert (kept_out(48, 8, 0) == out).all() and (kept_out(48, 8, 1) != out).any()
-    assert batches[0].held_out and (batches[0].rows == out).all()
+    assert (draw_held_out(48, 8, 0) == out).all() and (draw_held_out(48, 8, 1) != out).any()
+    assert batches[0].has_held_out and (batches[0].rows == out).all()
 
 
 def test_keeping_out_more_than_a_batch_leaves_is_refused(images: Path, train: Train) -> None:
-    with pytest.raises(SettingsError, match="--held-out 40 of 48 images leaves less than a batch of 16"):
+    with pytest.raises(SettingsError, match="--held-out 40 of 48 images leaves no batch of 16"):
         train(images, held_out=40)
 
 
-def test_health_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(trained: Any, watch: Monitor) -> None:
+def test_health_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(trained: Any, monitor: Monitor) -> None:
     model = build_model(chosen_of(trained)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    first, knn = watch.look(model, 2)
-    again, _ = watch.look(model, 2)
+    first, knn = monitor.measure(model, 2)
+    again, _ = monitor.measure(model, 2)
     assert first == again and first is not None and knn is not None and 0 <= knn <= 100
     assert model.training and torch.equal(state, torch.random.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert (first.images, first.held_out) == (32, False)
 
 
-def test_what_is_not_finite_is_not_measured_and_does_not_end_training(trained: Any, watch: Monitor) -> None:
+def test_what_is_not_finite_is_not_measured_and_does_not_end_training(trained: Any, monitor: Monitor) -> None:
     model = build_model(chosen_of(trained))
     with torch.no_grad():
         next(model.head.parameters()).fill_(torch.inf)
-    assert watch.look(model, 2)[0] is None
+    assert monitor.measure(model, 2)[0] is None
 
 
-def test_health_is_that_of_two_views_made_by_hand(trained: Any, watch: Monitor) -> None:
+def test_health_is_that_of_two_views_made_by_hand(trained: Any, monitor: Monitor) -> None:
     chosen = chosen_of(trained)
     model = build_model(chosen).eval()
-    sizes = torch.from_numpy(watch.decoded.sizes[watch.rows])
-    pixels = torch.from_numpy(watch.decoded.read(watch.rows))
-    views = TwoViews(chosen.image_size, view_recipe(chosen))
-    x = views.make(pixels, sizes, views.draw(sizes, torch_generator(chosen.seed, Purpose.HEALTH)))
+    sizes = torch.from_numpy(monitor.images.sizes[monitor.rows])
+    pixels = torch.from_numpy(monitor.images.read(monitor.rows))
+    views = TwoViews(chosen.image_size, create_view_recipe(chosen))
+    x = views.make(pixels, sizes, views.draw(sizes, create_torch_generator(chosen.seed, Purpose.VALIDATION)))
     with torch.inference_mode():
-        expected = found_other_view(*normalized(model.encoder(x)))
-        found = watch.validation(model)
+        expected = view_retrieval_accuracy(*normalize_views(model.encoder(x)))
+        found = monitor.measure_validation(model)
     assert found is not None and found.view_retrieval_accuracy == pytest.approx(expected)
 
 
-def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained: Any, watch: Monitor) -> None:
+def test_the_middle_of_the_stored_squares_is_nearly_the_evaluation_crop(trained: Any, monitor: Monitor) -> None:
     """kNN while training looks at what the probe will look at, up to one more resampling."""
-    from simclr_cli.engine.augment import centre_crop, make_view
-    from simclr_cli.images.decode import evaluation_crop
+    from simclr_cli.engine.augment import create_center_crop, make_view
+    from simclr_cli.images.decode import decode_evaluation_crop
 
-    sizes = torch.from_numpy(watch.decoded.sizes[:6])
-    crop = start_encoder("tiny_resnet", "none", 40, 0).spec.crop
-    views = make_view(torch.from_numpy(watch.decoded.read(np.arange(6))), sizes, centre_crop(sizes, crop), 40)
-    census = watch.decoded.census
+    sizes = torch.from_numpy(monitor.images.sizes[:6])
+    crop = create_initial_encoder("tiny_resnet", "none", 40, 0).spec.crop_fraction
+    views = make_view(torch.from_numpy(monitor.images.read(np.arange(6))), sizes, create_center_crop(sizes, crop), 40)
+    census = monitor.images.census
     for view, image in zip(views, census.images, strict=False):
-        expected = torch.from_numpy(evaluation_crop(census.path(image), 40, crop).copy()).permute(2, 0, 1).float() / 255
+        pixels = decode_evaluation_crop(census.path(image), 40, crop).copy()
+        expected = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
         off, mirrored = ((view - other).abs().mean() for other in (expected, expected.flip(2)))
         assert off < 0.1 and off < 0.8 * mirrored
 
@@ -131,7 +132,7 @@ class Many:
 @pytest.mark.parametrize(("count", "some"), [(30, 30), (100, 32), (3000, 120), (50_000, 256)])
 def test_of_what_is_trained_on_a_twenty_fifth_is_looked_at(count: int, some: int, trained: Any) -> None:
     many = Many(decoded_of(trained).census, count)
-    rows = Monitor(many, kept_out(count, 0, 0), chosen_of(trained)).rows  # type: ignore[arg-type]
+    rows = Monitor(many, draw_held_out(count, 0, 0), chosen_of(trained)).rows  # type: ignore[arg-type]
     assert len(rows) == some and (np.diff(rows) > 0).all()
 
 
@@ -143,23 +144,23 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
 
     held = min(256, count // 25) if count >= 640 else 0
     chosen = dataclasses.replace(chosen_of(trained), held_out=held, epochs=1000)
-    watch = Monitor(Many(decoded.census, count), kept_out(count, held, 0), chosen)  # type: ignore[arg-type]
-    forward = 2 * len(watch.rows) / watch.every + len(watch.labeled) / watch.knn_every
+    monitor = Monitor(Many(decoded.census, count), draw_held_out(count, held, 0), chosen)  # type: ignore[arg-type]
+    forward = 2 * len(monitor.rows) / monitor.every + len(monitor.labeled_rows) / monitor.knn_every
     assert forward <= 0.02 * 6 * (count - held)
-    assert watch.every == 1 or not held
-    seldom = watch.every, watch.knn_every
-    costs = 2 * len(watch.rows), len(watch.labeled)
-    shares = 6 * (count - held) * watch_module.HEALTH_SHARE, 6 * (count - held) * watch_module.KNN_SHARE
+    assert monitor.every == 1 or not held
+    seldom = monitor.every, monitor.knn_every
+    costs = 2 * len(monitor.rows), len(monitor.labeled_rows)
+    shares = 6 * (count - held) * monitor_module.VALIDATION_SHARE, 6 * (count - held) * monitor_module.KNN_SHARE
     for every, cost, share in zip(seldom, costs, shares, strict=True):  # and no more seldom than that asks for
         assert cost / every <= share and (every == 1 or cost / (every - 1) > share)
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, watch: Monitor, every: int) -> None:
-    watch.chosen = dataclasses.replace(watch.chosen, epochs=7)
-    watch.every = watch.knn_every = every
-    model = build_model(watch.chosen)
-    seen = [watch.look(model, epoch) for epoch in range(1, 8)]
+def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, monitor: Monitor, every: int) -> None:
+    monitor.settings = dataclasses.replace(monitor.settings, epochs=7)
+    monitor.every = monitor.knn_every = every
+    model = build_model(monitor.settings)
+    seen = [monitor.measure(model, epoch) for epoch in range(1, 8)]
     assert [epoch for epoch in range(1, 8) if seen[epoch - 1][0]] == sorted({1, *range(every, 8, every), 7})
     assert [epoch for epoch in range(1, 8) if seen[epoch - 1][1] is not None] == sorted({*range(every, 8, every), 7})
 
@@ -188,16 +189,17 @@ def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_bat
     assert failure["step"] == 3 and failure["loss"] == "nan" and len(failure["images"]) == 16
     names = {image.name for image in take_census(images).images}
     assert set(failure["images"]) <= names
-    assert not run.finished
+    assert not run.is_finished
 
     # They are the weights after two steps, and can be begun from.
     monkeypatch.setattr(step_module, "contrastive_loss", plain)
-    kept = start_encoder("tiny_resnet", str(run.last_good / "model.safetensors"), 40, 0).backbone.state_dict()
+    weights = str(run.last_good_folder / "model.safetensors")
+    kept = create_initial_encoder("tiny_resnet", weights, 40, 0).backbone.state_dict()
     assert all(value.isfinite().all() for value in kept.values())
     assert int(kept["bn1.num_batches_tracked"]) >= 2
-    fresh = start_encoder("tiny_resnet", "none", 40, 0).backbone.state_dict()
+    fresh = create_initial_encoder("tiny_resnet", "none", 40, 0).backbone.state_dict()
     assert not torch.equal(kept["conv1.0.weight"], fresh["conv1.0.weight"])
-    train(images, run="again", weights=str(run.last_good / "model.safetensors"))
+    train(images, run="again", weights=str(run.last_good_folder / "model.safetensors"))
 
 
 def test_a_collapse_ends_with_an_exit_code_of_its_own_and_the_run_can_be_looked_at(
@@ -205,14 +207,16 @@ def test_a_collapse_ends_with_an_exit_code_of_its_own_and_the_run_can_be_looked_
 ) -> None:
     from simclr_cli.core.errors import CollapseError
 
-    validation = Monitor.validation
+    validation = Monitor.measure_validation
     monkeypatch.setattr(
-        Monitor, "validation", lambda self, m: dataclasses.replace(validation(self, m), negative_similarity=0.999)
+        Monitor,
+        "measure_validation",
+        lambda self, m: dataclasses.replace(validation(self, m), negative_similarity=0.999),
     )
-    monkeypatch.setattr(outcome_module, "BEGUN", 1)
+    monkeypatch.setattr(outcome_module, "MIN_STEPS_TO_JUDGE", 1)
     with pytest.raises(CollapseError, match="The encoder has collapsed") as caught:
         train(images, run="flat")
     assert caught.value.exit_code == 7 and caught.value.remedy.startswith("Train under another --run")
-    assert caught.value.what.endswith("dimensions.") and caught.value.remedy.endswith(".")
+    assert caught.value.problem.endswith("dimensions.") and caught.value.remedy.endswith(".")
     run = RunFolder(tmp_path / "runs" / "flat")
-    assert run.finished and json.loads(run.outcome_file.read_text())["state"] == "collapsed"
+    assert run.is_finished and json.loads(run.outcome_file.read_text())["state"] == "collapsed"

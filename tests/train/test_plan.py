@@ -9,17 +9,17 @@ import torch
 
 from simclr_cli.api import PreviewSettings, ResolvedSettings
 from simclr_cli.core.errors import InputError, SettingsError
-from simclr_cli.engine.augment import view_recipe
+from simclr_cli.engine.augment import create_view_recipe
 from simclr_cli.train.plan import (
-    COMPILE_PAYS,
     MEMORY_SHARE,
+    MIN_SECONDS_TO_COMPILE,
+    PEAK_OVER_KEPT,
     RULES,
-    TAKEN_OVER_KEPT,
     VIEW_RULES,
     Circumstances,
     choose_compile,
     choose_micro_batch,
-    fit_to_decoded,
+    fit_to_decoded_images,
     resolve,
     resolve_views,
 )
@@ -143,14 +143,14 @@ def test_optimizer_rule_rate_and_decay_go_together(
 def test_what_too_few_images_could_be_decoded_for_is_given_up(decoded: int, held_out: int, batch: int) -> None:
     """First the held-out images, where what is left for training is less than a batch; then a part of the batch."""
     wanted = ResolvedSettings(images=Path(), batch_size=32, held_out=16)
-    chosen, changed = fit_to_decoded(wanted, decoded, held_out_is_fixed=False)
+    chosen, changed = fit_to_decoded_images(wanted, decoded, held_out_is_fixed=False)
     assert (chosen.held_out, chosen.batch_size) == (held_out, batch)
     assert [choice.name for choice in changed] == ["held out"] * (not held_out) + ["batch size"] * (batch < 32)
     if held_out:
-        assert fit_to_decoded(wanted, decoded, held_out_is_fixed=True) == (wanted, [])
+        assert fit_to_decoded_images(wanted, decoded, held_out_is_fixed=True) == (wanted, [])
     else:
         with pytest.raises(InputError, match="leaves less than a batch of 32"):
-            fit_to_decoded(wanted, decoded, held_out_is_fixed=True)
+            fit_to_decoded_images(wanted, decoded, held_out_is_fixed=True)
 
 
 def test_the_reason_of_the_rate_names_the_peak() -> None:
@@ -221,7 +221,7 @@ def test_fewer_than_two_images_are_refused(images: int) -> None:
 def test_no_image_at_all_is_not_called_one() -> None:
     with pytest.raises(InputError) as caught:
         plan(images=0)
-    assert "only one" not in caught.value.what
+    assert "only one" not in caught.value.problem
 
 
 def test_a_warm_up_longer_than_the_automatic_epochs_is_refused() -> None:
@@ -239,7 +239,7 @@ def test_settings_are_not_changed_in_place() -> None:
 def test_without_a_preset_a_preview_is_planned_as_a_run_is(image_size: int) -> None:
     settings, choices = plan(image_size=image_size)
     resolved, few = resolve_views(PreviewSettings(images=Path(), image_size=image_size), Circumstances(1000, 256, CPU))
-    assert view_recipe(resolved) == view_recipe(settings) and resolved.image_size == image_size
+    assert create_view_recipe(resolved) == create_view_recipe(settings) and resolved.image_size == image_size
     assert [choice.name for choice in few] == [name.replace("_", " ") for name in VIEW_RULES]
     assert all(choice == choices[choice.name] for choice in few)
 
@@ -248,10 +248,10 @@ def test_without_a_preset_a_preview_is_planned_as_a_run_is(image_size: int) -> N
     ("device", "seconds", "expected", "word"),
     [
         (CPU, 10**6, "off", "a CPU"),
-        (torch.device("mps"), 10**6, "off", "gains nothing on a GPU"),
-        (GPU, COMPILE_PAYS - 1, "off", "does not pay"),
+        (torch.device("mps"), 10**6, "off", "no gain on a GPU"),
+        (GPU, MIN_SECONDS_TO_COMPILE - 1, "off", "does not pay"),
         (GPU, 0, "off", "does not pay"),
-        (GPU, COMPILE_PAYS, "on", "which pays"),
+        (GPU, MIN_SECONDS_TO_COMPILE, "on", "which pays"),
         (torch.device("cuda:1"), 10**6, "on", "which pays"),
     ],
 )
@@ -290,15 +290,15 @@ EACH = 1_000_000  # bytes that an image keeps
 def test_micro_batch_is_what_the_memory_holds(
     batch: int, processes: int, holds: int, given: int | None, expected: int
 ) -> None:
-    memory = int((holds + 0.5) * EACH * TAKEN_OVER_KEPT / MEMORY_SHARE)
+    memory = int((holds + 0.5) * EACH * PEAK_OVER_KEPT / MEMORY_SHARE)
     here = Circumstances(10_000, 64, CPU, processes, memory)
     chosen, _ = resolve(ResolvedSettings(images=Path(), batch_size=batch, micro_batch=given), here)
-    chosen, choice = choose_micro_batch(chosen, here, EACH, batch_norm=True)
+    chosen, choice = choose_micro_batch(chosen, here, EACH, has_batch_norm=True)
     assert chosen.micro_batch == expected and choice.value == f"{expected} images"
     several = expected < -(-batch // processes)
     assert ("computed twice" in choice.reason) == ("batch norm" in choice.reason) == several
     assert (choice.reason == "as set") == (given is not None and not several)
-    assert "batch norm" not in choose_micro_batch(chosen, here, EACH, batch_norm=False)[1].reason
+    assert "batch norm" not in choose_micro_batch(chosen, here, EACH, has_batch_norm=False)[1].reason
 
 
 def test_there_cannot_be_more_processes_than_images_in_a_batch() -> None:

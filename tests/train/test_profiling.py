@@ -1,4 +1,4 @@
-"""What a run will take."""
+"""Estimates of time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.store.checkpoint import Checkpoint, save_checkpoint
 from simclr_cli.train import profiling as trial
 from simclr_cli.train.loop import build_model
-from simclr_cli.train.profiling import lack_of_disk
+from simclr_cli.train.profiling import describe_disk_shortage
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars", "sgd"])
@@ -28,8 +28,8 @@ def test_room_for_two_checkpoints_is_what_two_take(
     after.step()
     save_checkpoint(tmp_path, Checkpoint(1, model.state_dict(), after.state_dict(), [], [], "f" * 64))
     taken = 2 * sum(path.stat().st_size for path in tmp_path.glob("step-*"))
-    monkeypatch.setattr(trial, "free_bytes", lambda _: 1.02 * taken)
-    assert lack_of_disk(tmp_path / "run", model, chosen) is None
-    monkeypatch.setattr(trial, "free_bytes", lambda _: 0.95 * taken)
-    told = lack_of_disk(tmp_path / "run", model, chosen)
+    monkeypatch.setattr(trial, "get_free_bytes", lambda _: 1.02 * taken)
+    assert describe_disk_shortage(tmp_path / "run", model, chosen) is None
+    monkeypatch.setattr(trial, "get_free_bytes", lambda _: 0.95 * taken)
+    told = describe_disk_shortage(tmp_path / "run", model, chosen)
     assert told and float(re.findall(r"([0-9.]+) MB", told)[0]) == pytest.approx(taken / 1e6, rel=0.02)

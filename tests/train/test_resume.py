@@ -27,7 +27,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, find_run, list_runs
 from simclr_cli.store.run_info import read_run_info
-from simclr_cli.train.resume import settle
+from simclr_cli.train.resume import describe_run
 
 Train = Callable[..., PretrainResult]
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -66,7 +66,7 @@ def undisturbed_lars(images: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A run by LARS that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("lars-cache")))
-        patch.setattr(pretrain_module, "seconds_a_image", lambda *_: 0.01)
+        patch.setattr(pretrain_module, "measure_seconds_per_image", lambda *_: 0.01)
         patch.setattr(pretrain_module, "try_report", lambda *_, **__: None)
         runs = tmp_path_factory.mktemp("lars") / "runs"
         settings = {"backbone": "tiny_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}
@@ -140,13 +140,13 @@ def test_stop_before_training_leaves_nothing_to_resume(images: Path, train: Trai
 
 
 def test_unfinished_run_asks_for_resume(stopped: Path, own: Any, train: Train) -> None:
-    with pytest.raises(RunError, match="was begun and is not finished") as caught:
+    with pytest.raises(RunError, match="was started and is not finished") as caught:
         train(own.images, run="half")
     assert "simclr pretrain --resume --run half" in caught.value.remedy
 
 
 def test_resume_with_other_settings_is_refused(stopped: Path) -> None:
-    with pytest.raises(SettingsError, match=r"has --temperature 0\.1, and goes on with its own settings"):
+    with pytest.raises(SettingsError, match=r"has --temperature 0\.1, and keeps its own settings"):
         resume(stopped.parent, temperature=0.7)
     with pytest.raises(SettingsError, match="--head-layers"):
         resume(stopped.parent, head_layers=3)
@@ -169,9 +169,9 @@ def test_resume_after_the_images_changed_is_refused(
         os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
     name, words = ("new.png" if change == "added" else "0000.png"), "of the same size but another time of change"
     kind = words if change == "changed" else change
-    with pytest.raises(RunError, match=r"have changed since .* began \(48 then, (47|48|49) now\)") as caught:
+    with pytest.raises(RunError, match=r"have changed since .* was started \(48 then, (47|48|49) now\)") as caught:
         resume(stopped.parent)
-    assert caught.value.what.endswith(f": 1 {kind} (bricks/{name}).") and "--accept-changes" in caught.value.remedy
+    assert caught.value.problem.endswith(f": 1 {kind} (bricks/{name}).") and "--accept-changes" in caught.value.remedy
 
 
 def test_resume_with_files_that_could_not_be_decoded(own: Any, train: Train, tmp_path: Path) -> None:
@@ -185,9 +185,9 @@ def test_resume_with_files_that_could_not_be_decoded(own: Any, train: Train, tmp
 
 
 def test_nothing_to_resume(images: Path, tmp_path: Path, trained: Any) -> None:
-    with pytest.raises(RunError, match="There is no stopped run under"):
+    with pytest.raises(RunError, match="There is no interrupted run under"):
         resume(tmp_path / "runs")
-    with pytest.raises(RunError, match=r"There is no run .*nowhere to go on with"):
+    with pytest.raises(RunError, match=r"There is no run .*nowhere to resume"):
         resume(tmp_path / "runs", run="nowhere")
     with pytest.raises(RunError, match="is finished"):
         resume(trained.runs, run=trained.name)
@@ -207,7 +207,7 @@ def test_a_folder_that_was_moved_far_away_is_asked_for_and_known_again(
     assert result.model_checksum == trained.result.model_checksum
     assert read_run_info(RunFolder(stopped)).settings.images == far
     assert Note(f"The images of {stopped} are in {far} now; they were in {own.images}.") in events
-    assert Note("Going on after step 5 of 6, in epoch 2 of 2.") in events
+    assert Note("Resuming after step 5 of 6, in epoch 2 of 2.") in events
 
 
 # More epochs
@@ -215,7 +215,7 @@ def test_a_folder_that_was_moved_far_away_is_asked_for_and_known_again(
 
 def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any) -> None:
     run = own.run
-    files = [run.weights_file, run.encoder / "README.md", run.projector_file, run.outcome_file]
+    files = [run.weights_file, run.encoder_folder / "README.md", run.projection_head_file, run.outcome_file]
     before, rows = [file.read_bytes() for file in files], read_epochs(run)
     run.probe_folder.mkdir()
     (run.probe_folder / "probe.json").write_bytes(b"probed")
@@ -223,7 +223,7 @@ def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any)
 
     def report(event: Event) -> None:
         if isinstance(event, StepDone):
-            seen.append((run.finished, [found.path.name for found in list_runs(own.runs) if found.finished]))
+            seen.append((run.is_finished, [found.path.name for found in list_runs(own.runs) if found.is_finished]))
 
     result = resume(own.runs, epochs=3, report=report)  # without a name: the only run there is
     assert result.finished and result.epochs == 3 and seen == [(False, [])] * 3
@@ -235,13 +235,13 @@ def test_a_finished_run_goes_on_to_more_epochs_and_its_encoder_is_kept(own: Any)
     config = json.loads(run.config_file.read_bytes())
     assert (config["settings"]["epochs"], config["extended"], len(read_epochs(run))) == (3, [2], 3)
     choice = next(choice for choice in result.plan.choices if choice.name == "epochs")
-    assert choice.value == "3" and choice.reason.startswith("it had 2; from here on every step has the learning rate")
+    assert choice.value == "3" and choice.reason.startswith("it had 2; every further step has the learning rate")
     assert dataclasses.asdict(choice) in config["choices"] and len(config["choices"]) == len(result.plan.choices)
     assert find_run(None, own.runs) == run
     for epochs in (2, 3):
-        with pytest.raises(SettingsError, match=f"has done 3 epochs, and --epochs {epochs} is not more"):
+        with pytest.raises(SettingsError, match=f"has done 3 epochs; --epochs {epochs} is not more"):
             resume(own.runs, run=own.name, epochs=epochs)
-    assert run.finished
+    assert run.is_finished
 
 
 def test_a_stopped_run_goes_on_to_more_epochs_as_the_finished_one_does(
@@ -249,7 +249,7 @@ def test_a_stopped_run_goes_on_to_more_epochs_as_the_finished_one_does(
 ) -> None:
     with pytest.raises(Interrupted):
         train(images, epochs=2, report=stop_at(StepDone, 6))
-    with pytest.raises(SettingsError, match="has done 2 epochs, and --epochs 1 is not more"):
+    with pytest.raises(SettingsError, match="has done 2 epochs; --epochs 1 is not more"):
         resume(tmp_path / "runs", epochs=1)
     result = resume(tmp_path / "runs", epochs=3)
     assert result.model_checksum == resume(own.runs, epochs=3).model_checksum
@@ -265,7 +265,7 @@ def test_a_dry_run_to_more_epochs_changes_nothing(own: Any, checksum: Callable[.
 
 @pytest.mark.parametrize("harm", ["gone", "damaged"])
 def test_a_finished_run_without_a_whole_checkpoint_stays_finished(own: Any, no_trial: None, harm: str) -> None:
-    for file in own.run.checkpoints.iterdir():
+    for file in own.run.checkpoint_folder.iterdir():
         file.unlink() if harm == "gone" else file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RunError, match="checkpoint"):
         resume(own.runs, epochs=3)
@@ -278,10 +278,10 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
 
     census = take_census(own.images)
     chosen = dataclasses.replace(read_run_info(own.run).settings, epochs=3)
-    projector = checksum_file(own.run.projector_file)
+    projector = checksum_file(own.run.projection_head_file)
 
     def settled(run: RunFolder, left: float) -> bool:
-        """Whether it came to its end; if not, the process was no more when so many renames were done."""
+        """Return whether it came to its end; if not, the process was killed after so many renames."""
 
         def counted(plain: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
             def rename(path: Path, target: Path) -> Path:
@@ -297,7 +297,7 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
             for name in ("replace", "rename"):
                 patch.setattr(Path, name, counted(getattr(Path, name)))
             try:
-                settle(run, chosen, census, (), census, read_run_info(run))
+                describe_run(run, chosen, census, (), census, read_run_info(run))
             except Killed:
                 return False
         return True
@@ -306,12 +306,11 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
         run = RunFolder(Path(shutil.copytree(own.run.path, tmp_path / f"killed-{renames}")))
         ended = settled(run, renames)
         if not ended:
-            kept = run.encoder if run.finished else run.path / "encoder-2-epochs"
+            kept = run.encoder_folder if run.is_finished else run.path / "encoder-2-epochs"
             assert checksum_file(kept / "model.safetensors") == own.result.model_checksum
-            assert (
-                checksum_file(run.projector_file if run.finished else kept / "projection_head.safetensors") == projector
-            )
-            assert read_run_info(run).settings.epochs in (2, 3) and load_checkpoint(run.checkpoints) is not None
+            head = run.projection_head_file if run.is_finished else kept / "projection_head.safetensors"
+            assert checksum_file(head) == projector
+            assert read_run_info(run).settings.epochs in (2, 3) and load_checkpoint(run.checkpoint_folder) is not None
             assert settled(run, math.inf)
         assert read_run_info(run).settings.epochs == 3 and read_run_info(run).extended == (2,)
         assert [path.name for path in run.path.glob("encoder*")] == ["encoder-2-epochs"]
@@ -336,7 +335,7 @@ def test_changes_that_are_accepted_begin_the_epoch_again_whenever_it_is_stopped(
     notes = [event.text for event in events if isinstance(event, Note)]
     words = "20 added (bricks/new0.png, bricks/new1.png, bricks/new10.png, bricks/new11.png, bricks/new12.png, ...)"
     assert any(f"as they are now: {words}, 1 removed (bricks/0000.png)." in note for note in notes)
-    assert any("Going on after step 4 of 8, in epoch 2 of 2. The images are no longer" in note for note in notes)
+    assert any("Resuming after step 4 of 8, in epoch 2 of 2. The images have changed since" in note for note in notes)
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3, 4]
     change = {"after_epochs": 1, "added": 20, "removed": 1, "changed": 0, "touched": 0}
     run = RunFolder(stopped)
@@ -397,7 +396,7 @@ def test_config_of_a_resumed_run_stays_that_of_the_first_start(stopped: Path) ->
 def test_stop_at_the_end_of_an_epoch_is_saved_too(images: Path, train: Train, tmp_path: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         train(images, epochs=2, report=stop_at(EpochDone, 1))
-    assert "--resume" in caught.value.remedy  # "type the command again" ends in "was begun and is not finished"
+    assert "--resume" in caught.value.remedy  # "run the command again" ends in "was started and is not finished"
     assert list((tmp_path / "runs" / "pics" / "checkpoint").iterdir())
 
 
@@ -440,7 +439,7 @@ def test_image_that_goes_away_while_it_streams_ends_training_and_comes_back_to_t
 
     with pytest.raises(InputError, match="can no longer be used") as caught:
         train(own.images, epochs=2, optimizer="lars", cache_gb=0, report=report)
-    assert str(own.images) in caught.value.what
+    assert str(own.images) in caught.value.problem
     away.rename(own.images)
     assert resume(tmp_path / "runs", cache_gb=0).model_checksum == undisturbed_lars.model_checksum
 
@@ -456,7 +455,7 @@ def test_image_that_changes_while_it_streams_ends_training_and_comes_back_to_the
             for path in times:
                 os.utime(path, ns=(1, 1))
 
-    with pytest.raises(InputError, match="changed since its folder was looked at") as caught:
+    with pytest.raises(InputError, match="changed since its folder was scanned") as caught:
         train(own.images, epochs=2, optimizer="lars", cache_gb=0, report=report)
     assert caught.value.exit_code == 3 and "--resume" in caught.value.remedy
     for path, time in times.items():
@@ -471,6 +470,6 @@ def test_way_to_go_on_names_the_folder_of_runs(images: Path, train: Train, tmp_p
 
 
 def test_every_setting_either_may_differ_on_resuming_or_is_checked() -> None:
-    from simclr_cli.train.resume import MAY_DIFFER
+    from simclr_cli.train.resume import RESUME_SETTINGS
 
-    assert set(MAY_DIFFER) <= {field.name for field in dataclasses.fields(PretrainSettings)}
+    assert set(RESUME_SETTINGS) <= {field.name for field in dataclasses.fields(PretrainSettings)}

@@ -18,12 +18,13 @@ from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census
-from simclr_cli.images.loader import Batches
+from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
-from simclr_cli.train.loop import build_model, train
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.loop import Training, build_model
 from simclr_cli.train.plan import Circumstances, resolve
-from simclr_cli.train.profiling import bytes_a_view
+from simclr_cli.train.profiling import measure_bytes_per_view
 from simclr_cli.train.step import Step
 
 IMAGES, SIDE, BATCH, CPU = 26, 24, 12, torch.device("cpu")
@@ -70,7 +71,7 @@ def one_step(model: SimCLR, most: int | None, **given: Any) -> tuple[float, dict
     chosen = settings(**given)
     optimizer = create_optimizer(model, "sgd", weight_decay=0.0)  # its rate is 0: the weights stay
     step = Step(model, optimizer, chosen, silent, groups=torch.arange(IMAGES) % 9 if given else None)
-    [loss] = [float(step(batch)) for batch in Batches(decoded(), BATCH, 0, CPU).run(1, 2, most)]
+    [loss] = [float(step(batch)) for batch in BatchLoader(decoded(), BATCH, 0, CPU).load(1, 2, most)]
     return loss, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -99,7 +100,7 @@ def test_the_plain_step_is_not_blind_to_its_batch() -> None:
     _, whole = one_step(copy.deepcopy(model), None)
     chosen, optimizer = settings(batch_size=BATCH // 2), create_optimizer(model, "sgd", weight_decay=0.0)
     step = Step(model, optimizer, chosen, silent)
-    for batch in Batches(decoded(), BATCH // 2, 0, CPU).run(1, 2):
+    for batch in BatchLoader(decoded(), BATCH // 2, 0, CPU).load(1, 2):
         step(batch)
     assert max((p.grad - whole[name]).abs().max() for name, p in model.named_parameters() if p.grad is not None) > 1e-4
 
@@ -166,26 +167,25 @@ def test_a_step_without_enough_memory_leaves_the_model_as_it_was() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def trained(folder: Path, most: int | None, limit: int | None = None) -> tuple[SimCLR, list[Any], list[int]]:
+def trained(folder: Path, most: int | None, limit: int | None = None) -> tuple[SimCLR, list[Any]]:
     chosen = settings(micro_batch=most, optimizer="adamw")
-    model, events, shrunk = build_model(chosen), [], []
+    model, events = build_model(chosen), []
     if limit is not None:
         model.encoder.backbone.layer4.register_forward_pre_hook(OutOfMemory(limit))
-    batches = Batches(decoded(), BATCH, 0, CPU)
-    train(model, batches, chosen, RunFolder(folder), events.append, shrunk=shrunk.append)
-    return model, events, shrunk
+    batches = BatchLoader(decoded(), BATCH, 0, CPU)
+    Training(model, TrainingJob(RunFolder(folder), chosen, batches), events.append).run()
+    return model, events
 
 
 def test_after_an_out_of_memory_error_training_goes_on_in_smaller_micro_batches(tmp_path: Path) -> None:
     """12 images, then 6, then 3 at a time: the run is the one that had 3 from the start, to the last bit."""
-    expected, _, _ = trained(tmp_path / "three", 3)
-    model, events, shrunk = trained(tmp_path / "limited", None, limit=3)
-    assert shrunk == [6, 3]
+    expected, _ = trained(tmp_path / "three", 3)
+    model, events = trained(tmp_path / "limited", None, limit=3)
     assert all(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True)
     )
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert len(notes) == 2 and "12 images" in notes[0] and "again with 3" in notes[1]
+    assert len(notes) == 2 and "12 images" in notes[0] and "again with 6" in notes[0] and "again with 3" in notes[1]
     found = load_checkpoint(tmp_path / "limited" / "checkpoint")
     assert found is not None and found.step == 4
 
@@ -205,7 +205,7 @@ def test_other_errors_are_no_want_of_memory(tmp_path: Path) -> None:
 
     model.encoder.backbone.layer1.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="something else"):
-        train(model, Batches(decoded(), BATCH, 0, CPU), chosen, RunFolder(tmp_path), silent)
+        Training(model, TrainingJob(RunFolder(tmp_path), chosen, BatchLoader(decoded(), BATCH, 0, CPU)), silent).run()
 
 
 def test_bytes_a_view_are_those_of_the_activations() -> None:
@@ -218,7 +218,7 @@ def test_bytes_a_view_are_those_of_the_activations() -> None:
     before = copy.deepcopy(model.state_dict())
     floats = 20 * 20 * (3 + 5)  # what goes into the convolution, what comes out of ReLU
     indices = 5  # of the maxima, int64
-    assert bytes_a_view(model.encoder, chosen.precision) == 4 * floats + 8 * indices
+    assert measure_bytes_per_view(model.encoder, chosen.precision) == 4 * floats + 8 * indices
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -232,6 +232,6 @@ def one_thread() -> Iterator[None]:
 
 
 def test_events_are_reported_once(tmp_path: Path) -> None:
-    _, events, _ = trained(tmp_path, 5)
+    _, events = trained(tmp_path, 5)
     steps: list[Event] = [event for event in events if type(event).__name__ == "StepDone"]
     assert len(steps) == 4

@@ -1,4 +1,4 @@
-"""Training a classifier: the written-out update of the linear protocol, and what may move and what may not."""
+"""The training of a classifier: the update of the linear protocol written out, and the weights that it changes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from simclr_cli.core.errors import Interrupted, TrainingError
 from simclr_cli.core.events import EpochDone, Event, StepDone, silent
-from simclr_cli.core.seeds import Purpose, numpy_generator, torch_generator
+from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
 from simclr_cli.engine.augment import draw_parameters, make_view
-from simclr_cli.engine.encoder import Encoder, create_encoder, scratch_spec
-from simclr_cli.images.cache import DecodedImages, decode_once
+from simclr_cli.engine.encoder import Encoder, create_encoder, create_scratch_spec
+from simclr_cli.images.cache import DecodedImages, decode_images
 from simclr_cli.images.scan import take_census
 from simclr_cli.train import supervised as module
 from simclr_cli.train.supervised import (
@@ -26,9 +26,9 @@ from simclr_cli.train.supervised import (
     LINEAR,
     MOMENTUM,
     ClassifierRecipe,
-    automatic_batch_size,
-    batch_starts,
-    seconds_a_image,
+    choose_batch_size,
+    compute_batch_starts,
+    measure_seconds_per_image,
     train_classifier,
 )
 
@@ -37,12 +37,12 @@ CLASSES, SIZE = 10, 40
 
 @pytest.fixture
 def decoded(images: Path) -> DecodedImages:
-    return decode_once(take_census(images), SIZE, workers=2, progress=lambda *_: None)
+    return decode_images(take_census(images), SIZE, workers=2, progress=lambda *_: None)
 
 
 @pytest.fixture
 def encoder() -> Encoder:
-    return create_encoder(scratch_spec("tiny_resnet", SIZE), seed=3).eval()
+    return create_encoder(create_scratch_spec("tiny_resnet", SIZE), seed=3).eval()
 
 
 def labels_of(decoded: DecodedImages, rows: np.ndarray[Any, Any]) -> Tensor:
@@ -56,12 +56,12 @@ def run(
     recipe: ClassifierRecipe,
     *,
     images: int = 48,
-    said: list[Event] | None = None,
+    events: list[Event] | None = None,
     seed: int = 5,
     batch_size: int = 16,
 ) -> nn.Linear:
     rows = np.arange(len(decoded))[::-1][:images].copy()  # not the identity: places and rows must not be mixed up
-    report = silent if said is None else said.append
+    report = silent if events is None else events.append
     return train_classifier(
         encoder, decoded, rows, labels_of(decoded, rows), CLASSES, recipe, batch_size=batch_size, seed=seed,
         report=report,
@@ -90,7 +90,7 @@ def test_views_are_crops_and_flips_and_nothing_else() -> None:
 
 
 def test_linear_protocol_is_the_written_out_one(decoded: DecodedImages, encoder: Encoder) -> None:
-    """Softmax regression with its gradient by hand, Nesterov's momentum and the cosine in plain tensors."""
+    """Compute softmax regression, Nesterov's momentum and the cosine schedule by hand."""
     count, batch, epochs, seed = 44, 16, 3, 5
     found = run(encoder, decoded, short(LINEAR, epochs), images=count, batch_size=batch, seed=seed)
 
@@ -100,12 +100,12 @@ def test_linear_protocol_is_the_written_out_one(decoded: DecodedImages, encoder:
     v_w, v_b = torch.zeros_like(w), torch.zeros_like(b)
     steps, step = math.ceil(count / batch), 0
     for epoch in range(epochs):
-        order = numpy_generator(seed, Purpose.CLASSIFIER, epoch).permutation(count)
+        order = create_numpy_generator(seed, Purpose.CLASSIFIER, epoch).permutation(count)
         assert sorted(order) == list(range(count))
         for start in range(0, count, batch):
             places = order[start : start + batch]
             sizes = torch.from_numpy(decoded.sizes[rows[places]])
-            drawn = draw_parameters(sizes, CROP_AND_FLIP, torch_generator(seed, Purpose.AUGMENT, step))
+            drawn = draw_parameters(sizes, CROP_AND_FLIP, create_torch_generator(seed, Purpose.AUGMENT, step))
             x = make_view(torch.from_numpy(decoded.read(rows[places])), sizes, drawn, SIZE)
             with torch.no_grad():
                 h = encoder(x).double()
@@ -126,17 +126,17 @@ def test_linear_protocol_is_the_written_out_one(decoded: DecodedImages, encoder:
 def test_zero_start_gives_the_log_of_the_classes(
     decoded: DecodedImages, encoder: Encoder, recipe: ClassifierRecipe
 ) -> None:
-    said: list[Event] = []
-    run(encoder, decoded, short(recipe, 1), said=said)
-    first = next(event for event in said if isinstance(event, StepDone))
+    events: list[Event] = []
+    run(encoder, decoded, short(recipe, 1), events=events)
+    first = next(event for event in events if isinstance(event, StepDone))
     assert first.loss == pytest.approx(math.log(CLASSES), rel=1e-6)
     assert (first.epoch, first.epochs, first.step, first.steps) == (1, 1, 1, 3)
 
 
 def test_rate_begins_at_its_peak_and_ends_near_zero(decoded: DecodedImages, encoder: Encoder) -> None:
-    said: list[Event] = []
-    run(encoder, decoded, short(LINEAR, 20), images=16, batch_size=16, said=said)
-    rates = [event.learning_rate for event in said if isinstance(event, EpochDone)]  # one step an epoch
+    events: list[Event] = []
+    run(encoder, decoded, short(LINEAR, 20), images=16, batch_size=16, events=events)
+    rates = [event.learning_rate for event in events if isinstance(event, EpochDone)]  # one step an epoch
     assert rates[0] == pytest.approx(0.1 * 16 / 256)
     assert rates[10] == pytest.approx(0.1 * 16 / 256 / 2)
     assert 0 < rates[-1] < 0.01 * rates[0] and rates == sorted(rates, reverse=True)
@@ -163,7 +163,7 @@ def test_fine_tuning_trains_all_of_f(decoded: DecodedImages, encoder: Encoder) -
 def test_first_step_of_fine_tuning_moves_only_statistics_and_the_classifier(
     decoded: DecodedImages, encoder: Encoder
 ) -> None:
-    """A classifier of zeros gives f no gradient, and there is no decay that would move it."""
+    """Check that a classifier of zeros gives f no gradient, and that there is no weight decay."""
     before = state_of(encoder)
     linear = run(encoder, decoded, short(FINE_TUNING, 1), images=16)
     after = encoder.state_dict()
@@ -177,7 +177,7 @@ def test_first_step_of_fine_tuning_moves_only_statistics_and_the_classifier(
 @pytest.mark.parametrize("recipe", [LINEAR, FINE_TUNING], ids=["linear", "fine-tuning"])
 def test_weights_follow_from_the_seed(decoded: DecodedImages, recipe: ClassifierRecipe) -> None:
     def weights(seed: int) -> Tensor:
-        fresh = create_encoder(scratch_spec("tiny_resnet", SIZE), seed=3)
+        fresh = create_encoder(create_scratch_spec("tiny_resnet", SIZE), seed=3)
         torch.manual_seed(seed * 17)  # whatever was drawn before
         return run(fresh, decoded, short(recipe, 2), seed=seed).weight
 
@@ -186,7 +186,7 @@ def test_weights_follow_from_the_seed(decoded: DecodedImages, recipe: Classifier
 
 
 def test_dropout_follows_from_the_seed_too(decoded: DecodedImages) -> None:
-    spec = dataclasses.replace(scratch_spec("test_vit", 48), model_args={"img_size": 48, "proj_drop_rate": 0.5})
+    spec = dataclasses.replace(create_scratch_spec("test_vit", 48), model_args={"img_size": 48, "proj_drop_rate": 0.5})
 
     def weights() -> Tensor:
         torch.rand(torch.randint(1, 9, ()).item())  # type: ignore[call-overload]
@@ -197,11 +197,11 @@ def test_dropout_follows_from_the_seed_too(decoded: DecodedImages) -> None:
 
 @pytest.mark.parametrize("recipe", [LINEAR, FINE_TUNING], ids=["linear", "fine-tuning"])
 def test_stop_ends_at_that_step(decoded: DecodedImages, encoder: Encoder, recipe: ClassifierRecipe) -> None:
-    said: list[Event] = []
+    events: list[Event] = []
 
     def report(event: Event) -> None:
-        said.append(event)
-        if len(said) == 5:
+        events.append(event)
+        if len(events) == 5:
             raise Interrupted("Stopped.", "")
 
     rows = np.arange(48)
@@ -209,7 +209,7 @@ def test_stop_ends_at_that_step(decoded: DecodedImages, encoder: Encoder, recipe
         train_classifier(
             encoder, decoded, rows, labels_of(decoded, rows), CLASSES, short(recipe, 9), seed=0, report=report
         )
-    assert len(said) == 5 and not encoder.training
+    assert len(events) == 5 and not encoder.training
 
 
 def test_loss_that_is_not_finite_names_its_step(decoded: DecodedImages, encoder: Encoder) -> None:
@@ -218,7 +218,9 @@ def test_loss_that_is_not_finite_names_its_step(decoded: DecodedImages, encoder:
     assert "--learning-rate" in caught.value.remedy
 
 
-def test_too_little_memory_is_said(decoded: DecodedImages, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_an_error(
+    decoded: DecodedImages, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from simclr_cli.core.errors import MachineError
 
     def full(*_: Any) -> Tensor:
@@ -232,7 +234,7 @@ def test_too_little_memory_is_said(decoded: DecodedImages, encoder: Encoder, mon
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 32, 33, 47, 48, 49])
 def test_batches_cover_an_epoch_once_and_none_is_of_one(count: int) -> None:
-    bounds = [0, *batch_starts(count, 16), count]
+    bounds = [0, *compute_batch_starts(count, 16), count]
     sizes = np.diff(bounds).tolist()
     assert all(size == 16 for size in sizes[:-1])
     assert count == 1 or min(sizes) > 1
@@ -245,12 +247,12 @@ def test_batches_cover_an_epoch_once_and_none_is_of_one(count: int) -> None:
      (1000, "cuda", 128), (10**6, "cuda", 1024)],
 )  # fmt: skip
 def test_automatic_batch_size(images: int, device: str, batch: int) -> None:
-    assert automatic_batch_size(images, torch.device(device)) == batch
+    assert choose_batch_size(images, torch.device(device)) == batch
 
 
-def test_estimate_leaves_the_encoder_as_it_was(encoder: Encoder) -> None:
+def test_estimate_does_not_change_the_encoder(encoder: Encoder) -> None:
     before = state_of(encoder)
     for recipe in (LINEAR, FINE_TUNING):
-        assert seconds_a_image(encoder, CLASSES, recipe, 60, 8) > 0
+        assert measure_seconds_per_image(encoder, CLASSES, recipe, 60, 8) > 0
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
     assert not encoder.training and all(p.grad is None for p in encoder.parameters())

@@ -1,13 +1,13 @@
-"""Runs the command in forks of a process that has imported it: commands.py SOCKET, until stdin is closed.
+"""Server that runs the command in forks of a process with all imports: commands.py SOCKET, until stdin is closed.
 
 A client connects to SOCKET, sends its stdin, stdout and stderr (SCM_RIGHTS), and a line of JSON: arguments, cwd, env,
 and optionally
     script       a file of Python to run instead of the command
     kill_after   seconds, after which it gets a SIGKILL
-    fault        [n, name of an error, roots]: the n-th operation, from 0, that changes something below the roots fails;
-                 EIO once, ENOSPC and EACCES from then on, where a full disk or a right taken away would
-It gets two lines back: pid; and once that process has ended, code (-N: killed by signal N) and met (the operations that
-could have failed, up to the one that did). A client that goes away has its command killed.
+    fault        [n, name of an error, roots]: the n-th operation, from 0, that changes a file below the roots fails;
+                 EIO once, ENOSPC and EACCES also for all later operations that they concern
+It gets two lines back: pid; and after the end of that process, code (-N: killed by signal N) and met (the operations
+that could have failed, up to the one that did). If a client disconnects, its command is killed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-KINDS = {  # which operations an error is of, and whether it stays
+KINDS = {  # operations that can fail with an error, and whether later ones fail too
     "EIO": ({"create", "open folder", "mkdir", "write", "fsync", "replace", "rename", "link", "unlink"}, False),
     "ENOSPC": ({"create", "mkdir", "write", "fsync", "link"}, True),
     "EACCES": ({"create", "open folder", "mkdir", "replace", "rename", "link", "unlink"}, True),
@@ -38,35 +38,35 @@ KINDS = {  # which operations an error is of, and whether it stays
 
 
 class Faults:
-    """The n-th operation fails."""
+    """Failure of the n-th operation."""
 
     def __init__(self, n: int, error: str, roots: list[str]) -> None:
         self.n, self.error, self.roots = n, getattr(errno, error), roots
-        self.kinds, self.stays = KINDS[error]
+        self.kinds, self.is_permanent = KINDS[error]
         self.met: list[str] = []
 
     def check(self, kind: str, path: Any) -> None:
-        """Raise the error if it is this operation's turn."""
+        """Raise the error if this is the n-th operation."""
         if not isinstance(path, str | bytes | os.PathLike) or kind not in self.kinds:
             return
-        whole = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
-        if not any(whole == root or whole.startswith(f"{root}/") for root in self.roots):
+        absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+        if not any(absolute == root or absolute.startswith(f"{root}/") for root in self.roots):
             return
-        if len(self.met) > self.n and not self.stays:
+        if len(self.met) > self.n and not self.is_permanent:
             return
         if len(self.met) <= self.n:
-            self.met.append(f"{kind} {whole}")
+            self.met.append(f"{kind} {absolute}")
         if len(self.met) > self.n:
-            raise OSError(self.error, os.strerror(self.error), whole)
+            raise OSError(self.error, os.strerror(self.error), absolute)
 
     def install(self) -> None:
-        """Put itself before the system's operations."""
-        opened, fsync, io_open = os.open, os.fsync, io.open
+        """Replace the system's operations by checked ones."""
+        os_open, fsync, io_open = os.open, os.fsync, io.open
 
-        def before(kind: str, plain: Callable[..., Any], where: int) -> Callable[..., Any]:
-            def operation(*given: Any, **more: Any) -> Any:
-                self.check(kind, given[where])
-                return plain(*given, **more)
+        def check_first(kind: str, plain: Callable[..., Any], path_index: int) -> Callable[..., Any]:
+            def operation(*arguments: Any, **more: Any) -> Any:
+                self.check(kind, arguments[path_index])
+                return plain(*arguments, **more)
 
             return operation
 
@@ -75,7 +75,7 @@ class Faults:
                 self.check("create", path)
             elif os.path.isdir(path):  # noqa: PTH112
                 self.check("open folder", path)
-            return opened(path, flags, *given, **more)
+            return os_open(path, flags, *given, **more)
 
         def faulty_fsync(handle: int) -> None:
             self.check("fsync", Path(f"/proc/self/fd/{handle}").readlink())
@@ -88,12 +88,12 @@ class Faults:
             return Stream(io_open(file, mode, *given, **more), file, self)
 
         os.open, os.fsync, io.open = faulty_open, faulty_fsync, faulty_io_open
-        for name, where in {"mkdir": 0, "replace": 1, "rename": 1, "link": 1, "unlink": 0}.items():
-            setattr(os, name, before(name, getattr(os, name), where))
+        for name, path_index in {"mkdir": 0, "replace": 1, "rename": 1, "link": 1, "unlink": 0}.items():
+            setattr(os, name, check_first(name, getattr(os, name), path_index))
 
 
 class Stream:
-    """A file that is written to, whose writes may fail halfway."""
+    """A file whose writes may fail halfway."""
 
     def __init__(self, plain: Any, path: Any, faults: Faults) -> None:
         self.plain, self.path, self.faults = plain, path, faults
@@ -120,8 +120,8 @@ class Stream:
             self.write(line)
 
 
-def command(job: dict[str, Any], streams: list[int], told: int) -> None:
-    """Become the command, with these streams; `told` is where it says what it met."""
+def run_command(job: dict[str, Any], streams: list[int], result: int) -> None:
+    """Become the command, with these streams; write the operations to the descriptor `result`."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -148,8 +148,8 @@ def command(job: dict[str, Any], streams: list[int], told: int) -> None:
     except BaseException:
         traceback.print_exc()
         code = 1
-    os.write(told, json.dumps(faults.met if faults else []).encode())
-    # As an interpreter ends, but for torch's modules, which need not be taken apart.
+    os.write(result, json.dumps(faults.met if faults else []).encode())
+    # As an interpreter exits, but without the teardown of torch's modules.
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -157,7 +157,7 @@ def command(job: dict[str, Any], streams: list[int], told: int) -> None:
 
 
 def handle(connection: socket.socket) -> None:
-    """Run what a client asks for in a fork, and tell how that ended."""
+    """Run the command of a client in a fork, and send the result."""
     streams = socket.recv_fds(connection, 1, 3)[1]
     lines = connection.makefile("rw")
     job = json.loads(lines.readline())
@@ -166,24 +166,24 @@ def handle(connection: socket.socket) -> None:
     if pid == 0:
         connection.close()
         lines.close()
-        command(job, streams, writing)
+        run_command(job, streams, writing)
     for number in (writing, *streams):
         os.close(number)
     lines.write(json.dumps({"pid": pid}) + "\n")
     lines.flush()
-    ended = os.pidfd_open(pid)
-    if ended not in select.select([ended, connection], [], [], job.get("kill_after"))[0]:
+    end = os.pidfd_open(pid)
+    if end not in select.select([end, connection], [], [], job.get("kill_after"))[0]:
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    with os.fdopen(reading, "rb") as told:
-        met = told.read()
-    with contextlib.suppress(OSError):  # it has gone away
+    with os.fdopen(reading, "rb") as result:
+        met = result.read()
+    with contextlib.suppress(OSError):  # the client has disconnected
         lines.write(json.dumps({"code": code, "met": json.loads(met or b"[]")}) + "\n")
         lines.flush()
 
 
 def prepare() -> None:
-    """Import all that a command may need."""
+    """Import everything that a command may need."""
     import torch
 
     import simclr_cli
@@ -191,13 +191,13 @@ def prepare() -> None:
 
     torch.set_num_threads(1)
     for name in simclr_cli.__all__:
-        getattr(simclr_cli, name)  # imports its verb
+        getattr(simclr_cli, name)  # imports its command
     gc.collect()
     gc.freeze()
 
 
 def main() -> None:
-    """Answer each client by a fork of its own; prepared once the first one is there."""
+    """Serve each client in its own fork; import everything when the first client connects."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for these forks
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])

@@ -1,4 +1,4 @@
-"""The command, but one of its processes fails by itself, in its third step or at its fifth image: RANK ARGUMENTS."""
+"""The command, of which the process RANK fails in its third step or at its fifth image: RANK ARGUMENTS."""
 
 import itertools
 import os
@@ -7,10 +7,10 @@ from typing import Any
 
 from simclr_cli.cli.app import main
 from simclr_cli.core.errors import MachineError
-from simclr_cli.encode import embed as embedding
+from simclr_cli.encode import embed
 from simclr_cli.train.step import Step
 
-step, apart, images = Step.__call__, embedding.apart, itertools.count(1)
+step, isolate, images = Step.__call__, embed.isolate, itertools.count(1)
 
 
 def failing_step(self: Step, batch: Any) -> Any:
@@ -19,8 +19,8 @@ def failing_step(self: Step, batch: Any) -> Any:
     return step(self, batch)
 
 
-def failing_apart(*given: Any) -> Any:
-    crop = apart(*given)
+def failing_isolate(*arguments: Any) -> Any:
+    crop = isolate(*arguments)
 
     def failing_crop(*image: Any) -> Any:
         if next(images) == 5:
@@ -31,5 +31,5 @@ def failing_apart(*given: Any) -> Any:
 
 
 if os.environ["RANK"] == sys.argv.pop(1):
-    Step.__call__, embedding.apart = failing_step, failing_apart
+    Step.__call__, embed.isolate = failing_step, failing_isolate
 main()

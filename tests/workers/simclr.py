@@ -1,8 +1,8 @@
-"""The command `simclr` as a fork of commands.py: the same streams, folder, environment, signals and exit code.
+"""Client of commands.py: runs `simclr` in a fork, with the same streams, folder, environment, signals and exit code.
 
-$SIMCLR_TEST_SCRIPT, if that is set, is a file of Python that is run instead.
+$SIMCLR_TEST_SCRIPT, if set, is a Python file that runs instead.
 
-python -S simclr.py SOCKET ARGUMENTS: in a twentieth of a second, where the command itself imports torch for seconds.
+python -S simclr.py SOCKET ARGUMENTS: takes a twentieth of a second, while the command imports torch for seconds.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 
 NUMBERS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
 
-signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)  # until there is somebody to hand them on to
+signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)  # until they can be forwarded
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
 socket.send_fds(connection, [b"x"], [0, 1, 2])

@@ -1,4 +1,4 @@
-"""One of several processes: some steps in double precision, and what it saw of them, as <folder>/<rank>.npz.
+"""One of several processes: some training steps in double precision, with results in <folder>/<rank>.npz.
 
 python -m torch.distributed.run --nproc-per-node N tests/workers/steps.py FOLDER MICRO_BATCH LOSS
 """
@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.api import ResolvedSettings
-from simclr_cli.core.distributed import Ranks, connected
+from simclr_cli.core.distributed import ProcessGroup, join_process_group
 from simclr_cli.core.events import Event, StepDone
-from simclr_cli.core.world import Place
+from simclr_cli.core.world import World
 from simclr_cli.engine.augment import TwoViews
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census
-from simclr_cli.images.loader import Batches
+from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.run import RunFolder
-from simclr_cli.train.loop import build_model, train
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.loop import Training, build_model
 from simclr_cli.train.plan import Circumstances, resolve
 
 IMAGES, SIDE, BATCH = 45, 24, 21  # a batch that neither 2 nor 4 divide
@@ -48,12 +49,14 @@ def images() -> DecodedImages:
     return DecodedImages(Census(Path(), (), (), 0), SIDE, sizes, np.arange(IMAGES), (pixels,), workers=1)
 
 
-def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, Any]:
-    """Losses, gradients of the first step, weights in the end, and checksums of each image and its views."""
-    wanted: dict[str, Any] = {"backbone": "test_convnext", "image_size": 32, "batch_size": BATCH, "epochs": STEPS // 2,
-                              "run": "run", "compile": "off", "optimizer": "lars", "warmup_epochs": 0}  # fmt: skip
-    chosen = ResolvedSettings(images=Path(), micro_batch=micro_batch, loss=loss, **wanted)
-    chosen = resolve(chosen, Circumstances(IMAGES, SIDE, CPU, ranks.count))[0]
+def run(folder: Path, micro_batch: int, loss: str, process_group: ProcessGroup) -> dict[str, Any]:
+    """Return losses, gradients of the first step, final weights, and checksums of each image and its views."""
+    settings: dict[str, Any] = {
+        "backbone": "test_convnext", "image_size": 32, "batch_size": BATCH, "epochs": STEPS // 2, "run": "run",
+        "compile": "off", "optimizer": "lars", "warmup_epochs": 0,
+    }  # fmt: skip
+    chosen = ResolvedSettings(images=Path(), micro_batch=micro_batch, loss=loss, **settings)
+    chosen = resolve(chosen, Circumstances(IMAGES, SIDE, CPU, process_group.world_size))[0]
     model = build_model(chosen)
     model.encoder.backbone = Double(model.encoder.backbone)
     model.head.double()
@@ -62,7 +65,7 @@ def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, An
     seen: list[tuple[str, str]] = []
     plain = TwoViews.make
 
-    def watched(self: TwoViews, pixels: Tensor, sizes: Tensor, drawn: Any) -> Tensor:
+    def make_and_record(self: TwoViews, pixels: Tensor, sizes: Tensor, drawn: Any) -> Tensor:
         views = plain(self, pixels, sizes, drawn)
         for image, one, other in zip(pixels, *views.chunk(2), strict=True):
             checksums = [hashlib.sha256(x.numpy().tobytes()).hexdigest() for x in (image, torch.stack([one, other]))]
@@ -75,10 +78,11 @@ def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, An
             if len(losses) == 1:
                 gradients.update((name, p.grad.clone()) for name, p in model.named_parameters() if p.grad is not None)
 
-    TwoViews.make = watched
+    TwoViews.make = make_and_record
     try:
         groups = torch.arange(IMAGES) // 3
-        train(model, Batches(images(), BATCH, 0, CPU, ranks), chosen, RunFolder(folder), report, groups=groups)
+        batches = BatchLoader(images(), BATCH, 0, CPU, process_group)
+        Training(model, TrainingJob(RunFolder(folder), chosen, batches, groups), report).run()
     finally:
         TwoViews.make = plain
     return {
@@ -92,7 +96,7 @@ def run(folder: Path, micro_batch: int, loss: str, ranks: Ranks) -> dict[str, An
 if __name__ == "__main__":
     torch.set_num_threads(1)
     target = Path(sys.argv[1])
-    place = Place.found()
-    with connected(place, CPU) as processes:
-        found = run(target, int(sys.argv[2]), sys.argv[3], processes)
-    np.savez(target / f"{place.rank}.npz", **found)
+    world = World.from_environment()
+    with join_process_group(world, CPU) as process_group:
+        results = run(target, int(sys.argv[2]), sys.argv[3], process_group)
+    np.savez(target / f"{world.rank}.npz", **results)
