@@ -1,4 +1,4 @@
-"""A small folder of images and a small trained run, shared by the tests of the verbs."""
+"""A small folder of images and a small trained run, shared by many tests."""
 
 from __future__ import annotations
 
@@ -29,15 +29,27 @@ from simclr_cli.store.manifest import write_manifest
 from simclr_cli.store.run import RunFolder
 
 LIKE = timm.get_pretrained_cfg("test_resnet").to_dict()
-default_cfgs = generate_default_cfgs({"tiny_resnet.r160_in1k": {**LIKE, "hf_hub_id": "timm/"}})
+default_cfgs = generate_default_cfgs({
+    "tiny_resnet.r160_in1k": {**LIKE, "hf_hub_id": "timm/"}, "mini_resnet.none": LIKE
+})  # fmt: skip
+
+
+def _resnet(name: str, channels: tuple[int, ...], pretrained: bool, given: dict[str, Any]) -> ResNet:
+    narrow = {"stem_width": 8, "stem_type": "deep", "avg_down": True, "channels": channels}
+    made = {"block": BasicBlock, "layers": (1, 1, 1, 1), **narrow, **given}
+    return timm.models.build_model_with_cfg(ResNet, name, pretrained, **made)
 
 
 @register_model
 def tiny_resnet(pretrained: bool = False, **given: Any) -> ResNet:
     """timm's test_resnet with fewer channels, but for the last ones: hundreds of trainings take half the time."""
-    channels = {"stem_width": 8, "stem_type": "deep", "avg_down": True, "channels": (8, 8, 16, 96)}
-    made = {"block": BasicBlock, "layers": (1, 1, 1, 1), **channels, **given}
-    return timm.models.build_model_with_cfg(ResNet, "tiny_resnet", pretrained, **made)
+    return _resnet("tiny_resnet", (8, 8, 16, 96), pretrained, given)
+
+
+@register_model
+def mini_resnet(pretrained: bool = False, **given: Any) -> ResNet:
+    """The same with so few that a run of it can be committed."""
+    return _resnet("mini_resnet", (4, 4, 8, 16), pretrained, given)
 
 
 SMALL: dict[str, Any] = {"backbone": "tiny_resnet", "image_size": 40, "batch_size": 16, "epochs": 2}

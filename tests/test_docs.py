@@ -70,23 +70,26 @@ def test_results_have_comments_on_their_keys(generator: ModuleType) -> None:
         assert generator.read_comments(kind), kind.__name__
 
 
-def test_commands_of_the_readme_are_commands() -> None:
-    """Every `simclr ...` in README.md names an existing command and its options.
+GUIDES = [DOCS.parent / "README.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
 
-    The two commands for newcomers are there.
-    """
-    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    known = {
-        verb: {"--" + field.name.replace("_", "-") for field in dataclasses.fields(settings_class)}
-        for verb, settings_class in COMMANDS.items()
-    }
-    commands = re.findall(r"^(?:\$ )?(simclr [a-z]+[^#`\n]*)", readme, re.MULTILINE)
-    commands += re.findall(r"`(simclr [a-z]+[^`\n]*)`", readme)
-    commands = [command for command in commands if command.split()[1] in known]
-    assert {command.split()[1] for command in commands} == set(known)
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_commands_of_a_guide_are_commands(path: Path) -> None:
+    """Every `simclr ...` names an existing command and its options."""
+    text = path.read_text(encoding="utf-8")
+    commands = re.findall(r"^(?:\$ )?(simclr [a-z]+[^#`\n]*)", text, re.MULTILINE)
+    commands += re.findall(r"`(simclr [a-z]+[^`\n]*)`", text)
+    named = {command.split()[1] for command in commands if command.split()[1] in COMMANDS}
+    assert named == set(COMMANDS) if path.name == "README.md" else named
     for command in commands:
-        options = {word for word in command.split() if word.startswith("--")}
-        assert options <= known[command.split()[1]] | {"--json", "--debug", "--help"}, command
+        if (settings_class := COMMANDS.get(command.split()[1])) is not None:
+            known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(settings_class)}
+            options = {word for word in command.split() if word.startswith("--")}
+            assert options <= known | {"--json", "--debug", "--help"}, command
+
+
+def test_the_readme_has_the_two_commands_for_newcomers() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     for command in ("uv run simclr demo", "uv run pytest"):
         assert f"\n    python3 -m pip install uv && {command}\n" in readme
 

@@ -55,8 +55,8 @@ from simclr_cli.train.monitor import Monitor, draw_held_out
 from simclr_cli.train.outcome import Outcome, judge_training
 from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded_images, resolve
 from simclr_cli.train.profiling import describe_disk_shortage, measure_bytes_per_view, measure_seconds_per_image
-from simclr_cli.train.resume import describe_run, explain_more_epochs, lock_run, open_run
-from simclr_cli.train.run_images import check_unchanged_images
+from simclr_cli.train.resume import explain_more_epochs, lock_run, open_run, record_run
+from simclr_cli.train.resume_images import check_unchanged_images
 
 FORWARD_SHARE = 1 / 3  # of the time of a step; all micro-batches but the last need it once more
 
@@ -106,6 +106,9 @@ def pretrain(
             metrics = training.run()
             outcome = judge_training(metrics, job.settings.batch_size, job.total_steps)
             checksum = _export(model, job, outcome) if processes.is_main else None
+        if training.stop.request is not None:  # while the encoder was written: the run is finished, but has no report
+            raise training.stop.request
+        del training  # frees the state of the optimizer, which may be large, before the report
         page = None
         if job.info is not None:
             workers = job.settings.workers
@@ -222,7 +225,7 @@ def _decode(
     plan, info = prepared.plan, None
     if plan is not None:
         plan = dataclasses.replace(plan, choices=_replace_choices(plan.choices, changed))
-        info = describe_run(prepared.run, resolved, images.census, plan.choices, prepared.census, prepared.previous)
+        info = record_run(prepared.run, resolved, images.census, plan.choices, prepared.census, prepared.previous)
     groups = _group_images(images, resolved, processes, report)
     held_out = draw_held_out(len(images), resolved.held_out, resolved.seed)
     batches = BatchLoader(images, resolved.batch_size, resolved.seed, device, processes, held_out)

@@ -155,7 +155,7 @@ class ProcessGroup:
 
 
 def _bucket_tensors(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield runs of tensors of one dtype, of at most MAX_VALUES_PER_MESSAGE values unless one tensor has more."""
+    """Yield lists of consecutive tensors of one dtype, up to MAX_VALUES_PER_MESSAGE values or one larger tensor."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         values = sum(t.numel() for t in (*bucket, tensor))

@@ -115,7 +115,7 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
             return MachineError(f"The GPU failed ({message}).", "Run simclr doctor, or use the CPU: --device cpu.")
         if "can't start new thread" in message:
             return MachineError(
-                "No more threads can be started.", "Set a smaller --workers, or raise the limit: ulimit -u."
+                "No more threads can be started.", "Use fewer workers (--workers), or raise the limit: ulimit -u."
             )
     if not isinstance(error, OSError):
         return None

@@ -127,9 +127,7 @@ class StopController:
 
     @contextlib.contextmanager
     def saving(self, training: Saveable) -> Iterator[None]:
-        """Within, a stop saves this training."""
+        """Save this training on a stop within; after an error too, since only it knows how to resume."""
         self.training = training
-        try:
-            yield
-        finally:
-            self.training = None
+        yield
+        self.training = None

@@ -21,13 +21,13 @@ def escape_name(name: str) -> str:
 
 
 def escape_name_for_csv(name: str) -> str:
-    """Return the same for CSV and TSV, such that no spreadsheet computes it."""
+    """Return the same for CSV and TSV, so that no spreadsheet computes it as a formula."""
     text = escape_name(name)
     return f"./{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def escape_value_for_csv(value: Cell) -> Cell:
-    """Return a value that is no file name as one cell of CSV."""
+    """Return a value that is not a file name as one cell of CSV."""
     if not isinstance(value, str):
         return value
     return f"'{escape_name(value)}" if value.startswith(FORMULA_STARTS) else escape_name(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -95,23 +97,30 @@ def resolve_device(name: str | None, world: World = SINGLE_PROCESS) -> torch.dev
     return device
 
 
+@contextlib.contextmanager
+def name_options() -> Iterator[None]:
+    """Raise an EncoderError within as a SettingsError whose remedy names options of the command."""
+    try:
+        yield
+    except EncoderError as error:
+        raise SettingsError(error.problem, REMEDIES[error.argument]) from error
+
+
+@name_options()
 def create_initial_encoder(backbone: str, weights: str, image_size: int, seed: int) -> Encoder:
     """Create the encoder that training starts from: with random weights, timm's trained ones, or those of a file.
 
     Raises:
         SettingsError, MachineError: see create_encoder and create_encoder_from_weights; the remedy names options.
     """
-    try:
-        if weights == "none":
-            return create_encoder(create_scratch_spec(backbone, image_size), seed=seed)
-        if weights == "imagenet":
-            return _create_imagenet_encoder(backbone, image_size)
-        path = Path(weights)
-        if path.suffix != ".safetensors":
-            raise SettingsError(f"--weights is {weights!r}.", "Use none, imagenet, or the path of a .safetensors file.")
-        return create_encoder_from_weights(_resolve_spec(path, backbone, image_size), read_weights(path), str(path))
-    except EncoderError as error:
-        raise SettingsError(error.problem, REMEDIES[error.argument]) from error
+    if weights == "none":
+        return create_encoder(create_scratch_spec(backbone, image_size), seed=seed)
+    if weights == "imagenet":
+        return _create_imagenet_encoder(backbone, image_size)
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        raise SettingsError(f"--weights is {weights!r}.", "Use none, imagenet, or the path of a .safetensors file.")
+    return create_encoder_from_weights(_resolve_spec(path, backbone, image_size), read_weights(path), str(path))
 
 
 def _create_imagenet_encoder(backbone: str, image_size: int) -> Encoder:

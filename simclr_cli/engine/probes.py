@@ -1,4 +1,4 @@
-"""Probes of frozen embeddings: weighted nearest neighbors, the linear probe, and label errors."""
+"""Probes of frozen embeddings: weighted nearest neighbors, and the linear probe."""
 
 from __future__ import annotations
 
@@ -137,27 +137,3 @@ def fit_logistic(model: LogisticRegression, x: Tensor, labels: Tensor, *, l2: fl
 
 def _compute_logits(weights: Tensor, x: Tensor) -> Tensor:
     return F.linear(x, weights[:, :-1], weights[:, -1])
-
-
-def find_label_errors(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Find rows whose label is likely wrong, by confident learning (Northcutt et al., 1911.00068).
-
-    A label is likely wrong if another class is more probable, and at least as probable as that class is on average for
-    its own rows (its threshold, section 3.1). Rows are sorted by the normalized margin: first those whose label is
-    furthest below the most probable such class.
-
-    Args:
-        probabilities: (N, classes), out of fold; labels: (N,) int64.
-
-    Returns:
-        (K,) int64 row numbers.
-    """
-    classes = probabilities.shape[1]
-    given = probabilities.gather(1, labels[:, None]).squeeze(1)  # (N,)
-    counts = torch.bincount(labels, minlength=classes)
-    threshold = torch.zeros(classes, device=given.device).index_add_(0, labels, given) / counts.clamp(min=1)
-    threshold[counts == 0] = 2.0  # unknown without rows, so no probability reaches it
-    candidates = probabilities.scatter(1, labels[:, None], -1.0).masked_fill(probabilities < threshold, -1.0)
-    best = candidates.max(dim=1).values
-    errors = (best > given).nonzero().squeeze(1)
-    return errors[(given - best)[errors].argsort(stable=True)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from simclr_cli.api import ClassScore, Confusion, FewLabels, LabelError, ProbeSettings, Score
 from simclr_cli.core.events import Report, progress
 from simclr_cli.engine.metrics import compute_percentage
-from simclr_cli.engine.probes import find_label_errors, fit_probe
+from simclr_cli.engine.probes import fit_probe
 from simclr_cli.evaluate.comparison import VALIDATION_SHARE, Comparison, EncoderEvaluation
 from simclr_cli.images.labels import assign_folds, draw_labels, split_stratified
 
@@ -156,3 +156,27 @@ def _describe(score: Score, best: Score) -> str:
 
 def _name(score: Score) -> str:
     return NAMES.get(score.representation, score.representation)
+
+
+def find_label_errors(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Find rows whose label is likely wrong, by confident learning (Northcutt et al., 1911.00068).
+
+    A label is likely wrong if another class is more probable, and at least as probable as that class is on average for
+    its own rows (its threshold, section 3.1). Rows are sorted by the normalized margin: first those whose label is
+    furthest below the most probable such class.
+
+    Args:
+        probabilities: (N, classes), out of fold; labels: (N,) int64.
+
+    Returns:
+        (K,) int64 row numbers.
+    """
+    classes = probabilities.shape[1]
+    given = probabilities.gather(1, labels[:, None]).squeeze(1)  # (N,)
+    counts = torch.bincount(labels, minlength=classes)
+    threshold = torch.zeros(classes, device=given.device).index_add_(0, labels, given) / counts.clamp(min=1)
+    threshold[counts == 0] = 2.0  # unknown without rows, so no probability reaches it
+    candidates = probabilities.scatter(1, labels[:, None], -1.0).masked_fill(probabilities < threshold, -1.0)
+    best = candidates.max(dim=1).values
+    errors = (best > given).nonzero().squeeze(1)
+    return errors[(given - best)[errors].argsort(stable=True)]

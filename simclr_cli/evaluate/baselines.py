@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from simclr_cli.api import ProbeSettings
 from simclr_cli.core.events import Note, Report
-from simclr_cli.encode.load import LoadedEncoder, create_initial_encoder, create_untrained_encoder, load_run_encoder
+from simclr_cli.encode.load import (
+    LoadedEncoder,
+    create_initial_encoder,
+    create_untrained_encoder,
+    load_run_encoder,
+    name_options,
+)
 from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder_from_weights, create_pretrained_spec
 from simclr_cli.store.models import read_weights
 from simclr_cli.store.run import find_run
@@ -75,6 +81,7 @@ def create_pixel_baselines(ready: LoadedEncoder) -> dict[str, LoadedEncoder]:
     return baselines
 
 
+@name_options()
 def load_cached_imagenet(architecture: str, device: torch.device) -> LoadedEncoder | None:
     """Load timm's ImageNet weights of an architecture, at their own image size, from the hub's cache.
 

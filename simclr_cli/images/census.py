@@ -37,8 +37,8 @@ class SkippedImage:
 def find_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Return the sorted names of class folders; none if the folders do not look like classes.
 
-    Every image must lie in a subfolder, and at least two of these at the first level hold at least two images each.
-    Folders that are all named train, test and so on are no classes.
+    They do if every image is in a subfolder, there are at least two of these at the first level, and each holds at
+    least two images. Folders that are all named train, test and so on are not classes.
 
     Args:
         names: relative paths, with "/".

@@ -85,7 +85,7 @@ class Header(NamedTuple):
 
 
 def detect_format(start: bytes) -> str | None:
-    """Return the format, allowed or not, claimed by a file's first 32 bytes; None if it is no image."""
+    """Return the format, allowed or not, claimed by a file's first 32 bytes; None if it is not an image."""
     return next((name for name, signature in SIGNATURES.items() if re.match(signature, start, re.DOTALL)), None)
 
 
@@ -187,7 +187,7 @@ def decode_evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
 
 
 def decode_thumbnail(path: Path, side: int, min_side: int) -> Pixels:
-    """Decode an image to fit a square of `side` px, aspect kept, never enlarged. `min_side`: see decode."""
+    """Decode an image to fit a square of `side` px, aspect ratio kept, never enlarged. `min_side`: see decode."""
     image = decode(path, min_side=min_side)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -75,8 +75,8 @@ class _DecoderEnded(Exception):
 class _Decoder:
     """A process that runs images/decode_worker.py, busy with a request or idle.
 
-    `seconds` are what it has left for that. A thread counts them, so that no time passes while the machine or this
-    process sleeps, as it would on a clock.
+    `seconds` is the time that it has left. A thread counts it down, because a clock would also count the time during
+    which the machine or this process is suspended.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class _Decoder:
         """Return the results of the calls.
 
         Raises:
-            _DecoderEnded: this process ended, took too long, or answered nonsense.
+            _DecoderEnded: this process ended, took too long, or sent an invalid answer.
             MachineError: the disk or the network share fails.
         """
         paths = [str(path.absolute()) for path, *_ in calls]  # the decoder may have another working directory
@@ -129,8 +129,8 @@ class _Decoder:
             return parse(answer["value"])  # type: ignore[no-any-return]
         height, width, channels = answer["shape"]
         side = call[1]
-        is_small = function is not decode_thumbnail and min(height, width) < side
-        if channels != 3 or max(height, width) > side or is_small:
+        is_too_small = function is not decode_thumbnail and min(height, width) < side
+        if channels != 3 or max(height, width) > side or is_too_small:
             raise ValueError
         pixels = np.empty((height, width, 3), np.uint8)
         if self.answers.readinto(pixels.reshape(-1).data) < pixels.nbytes:  # type: ignore[attr-defined]

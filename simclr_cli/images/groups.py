@@ -47,7 +47,7 @@ def join_equal(ids: NDArray[np.int64], keys: Iterable[tuple[int, Hashable]]) -> 
 
 
 def group_images(census: Census, pattern: str, duplicates: DuplicatesRule, workers: int) -> NDArray[np.int64] | None:
-    """Return (N,) the group of each image by names and by content, or None where the settings ask for no groups."""
+    """Return (N,) the group of each image by names and by content, or None if the settings define no groups."""
     if not pattern and duplicates == "keep":
         return None
     ids = np.arange(len(census.images))

@@ -57,8 +57,9 @@ def label_images(census: Census, table: Path | None = None) -> tuple[Census, Map
     if table is None:
         if not census.classes:
             raise InputError(
-                f"The folders in {census.root} do not look like classes: two or more with two or more images each.",
-                "Sort all images (--test too) into one folder for each class, or set --labels FILE.csv.",
+                f"The folders in {census.root} do not look like classes: every image must be in the folder of its "
+                "class, with two or more classes of two or more images each.",
+                "Sort the images so (with train and test: use train, and set --test), or set --labels FILE.csv.",
             )
         return census, dict(zip((image.name for image in census.images), census.labels, strict=True))
     label_of = read_labels(table)

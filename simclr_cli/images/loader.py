@@ -100,7 +100,7 @@ class BatchLoader:
         """Yield `Batch.pixels` of all steps; without room in the cache, images are decoded once for both passes."""
         first_pass, second_pass = micro_batches, micro_batches[:-1]
         passes = [(part, False) for part in first_pass] + [(part, True) for part in second_pass]
-        is_stored = self.decoded.stored_count == len(self.decoded)
+        are_all_stored = self.decoded.stored_count == len(self.decoded)
         reusable: dict[tuple[int, int], Tensor] = {}  # read in the first pass, for the second
 
         def read(request: tuple[int, slice, bool]) -> Tensor:
@@ -108,7 +108,7 @@ class BatchLoader:
             if is_second_pass and (pixels := reusable.pop((step, part.start), None)) is not None:
                 return pixels
             pixels = self._read_to_host(self.batch_rows(step)[part])
-            if not is_second_pass and part in second_pass and not is_stored:
+            if not is_second_pass and part in second_pass and not are_all_stored:
                 reusable[step, part.start] = pixels
             return pixels
 

@@ -85,7 +85,7 @@ def _check_folder(root: Path) -> None:
 def _scan_files(
     root: Path, names: Sequence[str], cached: Mapping[str, ImageFile], workers: int
 ) -> Iterator[ImageFile | UnusableImage | None]:
-    """Yield for each file the image, why it cannot be used, or None if it is no image."""
+    """Yield for each file the image, the reason why it is unusable, or None if it is not an image."""
     read_headers = isolate_batch(read_header, workers)
 
     def scan_part(part: Sequence[str]) -> list[ImageFile | UnusableImage | None]:
@@ -152,7 +152,7 @@ def _walk(root: Path) -> Iterator[str]:
 
 
 def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_result | UnusableImage | None:
-    """Return what is known of a file without its header: None if it is no image; its status if the header decides."""
+    """Return what is known of a file without its header; its status if the header decides; None if not an image."""
     if path.suffix.lower() in CAMERA_RAW:
         return UnusableImage("camera raw is not supported (export it as JPEG or TIFF)")
     try:
@@ -180,7 +180,7 @@ def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_res
 def _image_from_header(
     name: str, status: os.stat_result, header: Header | UnusableImage
 ) -> ImageFile | UnusableImage | None:
-    """Return the image; why it cannot be used; or None for a file that is no image and has no image's name."""
+    """Return the image, the reason why it is unusable, or None if neither the content nor the name is an image's."""
     if isinstance(header, UnusableImage):
         return header if Path(name).suffix.lower() in EXTENSIONS else None  # a text that begins with "BM"
     return ImageFile(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns)

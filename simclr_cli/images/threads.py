@@ -54,7 +54,7 @@ def prefetch(function: Callable[[T], R], items: Iterable[T], count: int, workers
 def chunk_by_size(
     items: Iterable[T], size: Callable[[T], int], max_items: int, max_size: int
 ) -> Generator[list[T], None, None]:
-    """Yield the items in order, in lists of up to `max_items` and `max_size` in total; a larger item makes its own."""
+    """Yield the items in order, in lists of up to `max_items` and `max_size` in total; a larger item is alone."""
     chunk: list[T] = []
     chunk_size = 0
     for item in items:

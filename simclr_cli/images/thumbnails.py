@@ -33,7 +33,7 @@ def make_thumbnails(
     """Yield a thumbnail of every image in order, None for one that cannot be decoded.
 
     Args:
-        side: px of a square that a thumbnail fits into; the aspect is kept, and smaller images are not enlarged.
+        side: px of a square that a thumbnail fits into; the aspect ratio is kept, and smaller images are not enlarged.
         oversampling: images are decoded at no less than this times `side`.
         square: whether a thumbnail is the center square of the image instead, of exactly `side`.
         convert: applied to the pixels (H, W, 3) by the threads that decode.

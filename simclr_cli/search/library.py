@@ -28,7 +28,7 @@ from simclr_cli.search.similarity_scale import SimilarityScale, read_scale, refr
 from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile
 from simclr_cli.store.index_files import InvalidIndexError, append_rows, read_index, save_index
 from simclr_cli.store.run import RunFolder, find_run
-from simclr_cli.train.run_images import compare_images
+from simclr_cli.train.resume_images import compare_images
 
 WAIT_SECONDS = 5  # for another process that updates the same index
 IMAGES_PER_SAVE = 8_192  # embedded between two saves, which is what a crash may cost

@@ -45,7 +45,7 @@ def _read_rows(file: Path) -> list[dict[str, Any]]:
         lines = read_bytes(file).splitlines() if file.exists() else []
         rows = [parse_json(line) for line in lines]
         if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
-            raise ValueError("a line is no epoch")
+            raise ValueError("a line is not an epoch")
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({error}).", "Restore it from a backup.") from None
     return rows

@@ -96,9 +96,7 @@ class Index:
     width: int
     parts: Mapping[str, Part] = field(default_factory=create_parts)
     finished_rows: int = 0  # number of rows; those behind them are of an unfinished update
-    removed_rows: NDArray[np.int64] = field(
-        default_factory=lambda: np.empty(0, np.int64)
-    )  # of removed images, ascending
+    removed_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # ascending
     skipped: tuple[SkippedFile, ...] = ()
     similarity: Mapping[str, Any] | None = None  # the similarity scale (search/similarity_scale.py)
     _rows: NDArray[np.float32] = field(init=False)  # (M, D), mapped at once: another process may remove the files
@@ -192,16 +190,14 @@ class Index:
         """Check that the parts match one another, and that no name leads out of the folder of the images.
 
         Raises:
-            ValueError: they do not match, or a name does.
+            ValueError: they do not match, or a name leads out of it.
         """
         if not len(self._rows) == len(self._images) == len(self._name_ends):
             raise ValueError("its files do not match one another")
         if type(self.finished_rows) is not int or not 0 <= self.finished_rows <= len(self._rows):
             raise ValueError(f"it has no {self.finished_rows} rows")
-        if (
-            self.removed_rows.ndim != 1
-            or not (np.diff(self.removed_rows, prepend=-1, append=self.finished_rows) > 0).all()
-        ):
+        removed = self.removed_rows
+        if removed.ndim != 1 or not (np.diff(removed, prepend=-1, append=self.finished_rows) > 0).all():
             raise ValueError("the removed rows are not among its rows")
         if not (Path(self.root).is_absolute() and "\0" not in self.root):
             raise ValueError("the folder of the images is not an absolute path")

@@ -1,9 +1,9 @@
 """Files of an index: reading, verification, appending and saving.
 
     vectors/
-      index.json           bytes of the other files that count, removed rows, skipped images
+      index.json           valid lengths of the other files, removed rows, skipped images
       embeddings-<id>.bin  (M, D) float32, each row of length 1
-      images-<id>.bin      (M,) IMAGE: size, modification time, checksum and pixels of the file of each row
+      images-<id>.bin      (M,) IMAGE: size, modification time, checksum, height and width of each image
       names-<id>.bin       M relative paths, a NUL after each
 
 An update appends rows and then replaces index.json, so at any moment the old or the new index is complete. Bytes behind
@@ -148,7 +148,7 @@ def _parse_index(folder: Path, data: bytes, model_checksum: str) -> Index:
 def _verify_part(folder: Path, part: Part) -> None:
     """Check the size of a part, and its checksum if the file has another modification time than recorded."""
     if [type(value) for value in astuple(part)] != [str, int, int, int] or Path(part.file).name != part.file:
-        raise ValueError("a part is not described correctly")
+        raise ValueError("a part has an invalid description")
     file = folder / part.file
     if not 0 <= part.bytes <= (check_regular_file(file) if part.bytes else 0):
         raise ValueError(f"{part.file} is truncated")

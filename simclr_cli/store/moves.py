@@ -115,17 +115,17 @@ def restore_files(folder: Path, progress: Progress, target: Path | None = None) 
         target: used instead of the original folder.
 
     Returns:
-        The original folder, the number of restored files, and a line with the reason for each other file.
+        The folder of the restored files, their number, and a line with the reason for each other file.
 
     Raises:
-        InputError: no journal, or it is damaged or was not written here, or the original folder does not exist.
+        InputError: no journal, or it is damaged or was not written here, or the folder of the files does not exist.
     """
     journal = read_journal(folder)
     root = target or journal.root
     command = f"simclr duplicates --restore {folder} --restore-to FOLDER"
     if not root.is_dir():
         raise InputError(
-            f"The original folder {root} of the files does not exist.",
+            f"The folder to restore the files to, {root}, does not exist.",
             f"Make it available again, or use another folder: {command}",
         )
     if target is None and journal.inodes != _get_inodes(folder, root):

@@ -194,8 +194,9 @@ def find_started_run(name: str | None, runs: Path) -> RunFolder:
 def _resolve_run(name: str, runs: Path) -> RunFolder:
     run = RunFolder(runs / name) if (runs / name).is_dir() else RunFolder(Path(name))
     if not run.path.is_dir():
-        run_names = ", ".join(run.path.name for run in list_runs(runs)[:5]) or "none"
-        raise RunError(f"There is no run {name}.", f"Use one of the runs under {runs}: {run_names}.")
+        names = ", ".join(run.path.name for run in list_runs(runs)[:5])
+        remedy = f"Use one of the runs under {runs}: {names}." if names else "Train one: simclr pretrain FOLDER"
+        raise RunError(f"There is no run {name}.", remedy)
     return run
 
 

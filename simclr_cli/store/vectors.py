@@ -159,7 +159,7 @@ def _read_description(out: Path) -> dict[str, Any]:
         if isinstance(description.get("before"), dict) and not _matches_file(description, out):
             description = description["before"]  # the vectors file of the newer description was never put in place
         if any(not isinstance(description.get(key), kind) for key, kind in KEY_TYPES.items()):
-            raise ValueError("it is no description of vectors")
+            raise ValueError("it is not a description of vectors")
         if not all(isinstance(name, str) and is_safe_path(name) for name in description["rows"]):
             raise ValueError("it names files outside the folder of the images")
     except FileNotFoundError:

@@ -69,10 +69,9 @@ class Training:
         warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
         self.learning_rate = Schedule(peak, job.total_steps, warmup_steps)
         self.metrics: list[dict[str, Any]] = []  # a row for every finished epoch
-        self._restarts_epoch = False  # since the images have changed, and its steps had other batches
+        self._restarts_epoch = False  # the images have changed, so its steps had other batches
         losses = self._load_checkpoint()
         self._saved, self._save_time = (len(self.metrics), len(losses)), time.monotonic()
-        self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read
         self.start = len(self.metrics) * self.steps_per_epoch + len(losses)
         if len(set(self.processes.all_gather_object(self.start))) > 1:
             raise MachineError(
@@ -87,6 +86,7 @@ class Training:
             losses=losses, groups=job.groups, process_group=self.processes,
         )  # fmt: skip
         self.losses = self.step.losses
+        self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read
 
     def _load_checkpoint(self) -> list[float]:
         """Continue from the newest checkpoint, and return the losses of the steps that its epoch has done."""
@@ -121,11 +121,14 @@ class Training:
             MachineError: the memory is too small for a micro-batch of one image.
             Interrupted: requested through the StopController or raised by `report`; everything is saved.
         """
-        if self.stop.request is not None:
-            raise self.save_and_interrupt(type(self.stop.request)) from None
         with contextlib.closing(self._update()) as updates:
-            for epoch in range(len(self.metrics), self.settings.epochs):
-                self._run_epoch(epoch, updates)
+            try:
+                if self.stop.request is not None:
+                    raise self.stop.request
+                for epoch in range(len(self.metrics), self.settings.epochs):
+                    self._run_epoch(epoch, updates)
+            except Interrupted as stop:
+                raise self.save_and_interrupt(type(stop)) from None
         return self.metrics
 
     def _run_epoch(self, epoch: int, updates: Iterator[int]) -> None:
@@ -147,7 +150,7 @@ class Training:
         if len(self.losses) == self.steps_per_epoch:  # a stop at the last step leaves a whole epoch
             stop = self._finish_epoch(epoch, speed, time.perf_counter() - start_time, stop)
         if stop:
-            raise self.save_and_interrupt(type(stop)) from None
+            raise stop
         if time.monotonic() - self._save_time > self._save_seconds or epoch + 1 == self.settings.epochs:
             self.save()
 
@@ -168,7 +171,7 @@ class Training:
     def _report_step(self, epoch: int, steps_done: int, steps_read: int, speed: float) -> Interrupted | None:
         """Report the newest loss, agree with the other processes on a stop, and set the next step to read at."""
         event = StepDone(epoch + 1, self.settings.epochs, steps_done, self.steps_per_epoch, self.losses.read[-1], speed)
-        stop = _report_unless_stopped(self.report, event)
+        stop = self._report_unless_stopped(event)
         on_cpu = self.batches.device.type == "cpu"
         interval = 1 if on_cpu else _choose_interval(steps_read, time.monotonic() - self._read_time)
         stop, self._read_interval = _agree(self.processes, stop, interval)
@@ -177,18 +180,27 @@ class Training:
 
     def _finish_epoch(self, epoch: int, speed: float, seconds: float, stop: Interrupted | None) -> Interrupted | None:
         """Measure the model, write and report the epoch's row, and agree with the other processes on a stop."""
-        measures = self.monitor is not None and self.processes.is_main
-        validation, knn = self.monitor.measure(self.model, epoch + 1) if measures and self.monitor else (None, None)
+        validation, knn = None, None
+        if self.monitor is not None and self.processes.is_main:
+            validation, knn = self.monitor.measure(self.model, epoch + 1)
         rate = self.learning_rate((epoch + 1) * self.steps_per_epoch - 1)
         row = EpochDone(epoch + 1, statistics.fmean(self.losses.read), rate, speed, seconds, validation, knn)
         rows = [*self.metrics, dataclasses.asdict(row)]
         if self.processes.is_main:
             write_epochs(self.job.run, rows)
-        stop, _ = _agree(self.processes, _report_unless_stopped(self.report, row) or stop, self._read_interval)
+        stop, _ = _agree(self.processes, self._report_unless_stopped(row) or stop, self._read_interval)
         with self.step.lock:
             self.metrics = rows
             self.losses.clear()
         return stop
+
+    def _report_unless_stopped(self, event: Event) -> Interrupted | None:
+        """Report an event; return a request to stop instead of raising it, so that all processes agree on it."""
+        try:
+            self.report(event)
+        except Interrupted as stop:
+            return stop
+        return self.stop.request
 
     def save(self) -> int:
         """Save the last whole step, unless it is saved or its loss is not finite; return the number of steps saved."""
@@ -250,7 +262,7 @@ def _halve_micro_batch(batches: BatchLoader, micro_batch: int | None, step: int,
         )
     if batches.device.type == "cuda":
         torch.cuda.empty_cache()
-    text = f"Step {step + 1}: the memory was too small for {largest} images at a time; done again with {half}."
+    text = f"Step {step + 1}: the memory was too small for {largest} images at a time; repeated with {half}."
     report(Note(text, warning=True))
     return half
 
@@ -271,12 +283,3 @@ def _agree(processes: ProcessGroup, stop: Interrupted | None, interval: int) -> 
     code = max(code for code, _ in answers)
     kind = Terminated if code == Terminated.exit_code else Interrupted
     return (stop or kind("Stopped.", "") if code else None), answers[0][1]
-
-
-def _report_unless_stopped(report: Report, event: Event) -> Interrupted | None:
-    """Report an event; return a request to stop instead of raising it, since there is something to save first."""
-    try:
-        report(event)
-    except Interrupted as stop:
-        return stop
-    return None

@@ -98,7 +98,7 @@ class Monitor:
         )
 
     def measure_knn_accuracy(self, model: SimCLR) -> float:
-        """Measure in percent on a fifth of a sample, by the classes of the rest."""
+        """Measure kNN accuracy in percent: a fifth of a sample is classified by its neighbors in the rest."""
         labels = np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
         sizes = torch.from_numpy(self.images.sizes[self.labeled_rows])
         crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)

@@ -59,8 +59,8 @@ def judge_training(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: in
     if is_untrained:
         return Outcome(
             "unchanged",
-            f"The encoder learned little{figures}: the loss is {losses[-1]:.2f}, and {untrained_loss:.2f} tells no "
-            "images apart. Train longer, or with another --learning-rate.",
+            f"The encoder learned little{figures}: the loss is {losses[-1]:.2f}, and {untrained_loss:.2f} for a model "
+            "that tells no images apart. Train longer, or with another --learning-rate.",
         )
     if len(losses) < MIN_EPOCHS_TO_JUDGE:
         return Outcome("learning", f"The encoder has learned{figures}; too few epochs to tell whether it plateaued.")

@@ -64,7 +64,7 @@ def _choose_view_setting(name: str, settings: ResolvedViews, here: Circumstances
         largest = MAX_AUTO_SIZE_ON_GPU if here.is_gpu else MAX_AUTO_SIZE_ON_CPU
         fitting = [side for side in IMAGE_SIZES if side <= min(largest, 1.25 * here.short_side)]
         size = max(fitting, default=IMAGE_SIZES[0])
-        limit = f"; {largest} px is the most that {here.kind} trains in good time"
+        limit = f"; {largest} px is the largest that {here.kind} trains in reasonable time"
         is_limited = size == largest < here.short_side
         return size, f"the images' median short side is {here.short_side} px{limit if is_limited else ''}"
     if settings.preset is not None:
@@ -73,7 +73,7 @@ def _choose_view_setting(name: str, settings: ResolvedViews, here: Circumstances
     is_small = settings.image_size <= SMALL_IMAGE_SIZE
     value = PRESETS["small" if is_small else "photo"][name][0]
     if name == "rotate":
-        return value, "the paper rotates nothing; presets for images without an up and a down do"
+        return value, "the paper does not rotate; presets for images without an up and a down do"
     if name not in ("color_strength", "blur"):  # the same at every size
         return value, "the paper's (appendix A)"
     return value, PAPER_SMALL if is_small else PAPER_LARGE

@@ -20,7 +20,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, list_runs
 from simclr_cli.store.run_info import COMMAND_ONLY_SETTINGS, RunInfo, read_run_info
-from simclr_cli.train.run_images import find_image_folder, has_images_of, record_images
+from simclr_cli.train.resume_images import find_image_folder, has_images_of, record_images
 
 MACHINE_SETTINGS = ("device", "workers", "micro_batch")  # may differ where the run is resumed
 RESUME_SETTINGS = ("images", "run", *MACHINE_SETTINGS, *COMMAND_ONLY_SETTINGS)  # may be set with --resume
@@ -43,13 +43,13 @@ def open_run(
     if settings.resume:
         return _resume_run(settings)
     run = _find_new_run(settings)
+    if restarted and run.is_started and not run.is_finished:
+        kept = {name: getattr(settings, name) for name in (*MACHINE_SETTINGS, *COMMAND_ONLY_SETTINGS)}
+        return _resume_run(PretrainSettings(**{**kept, "run": run.path.name, "resume": True}))
     if settings.dry_run or not run.is_started:
         return run.check_links(), ResolvedSettings(**vars(settings)), None
     if run.is_finished:
         raise RunError(f"The run {run.path} is finished, and is never overwritten.", "Use another --run.")
-    if restarted:
-        kept = {name: getattr(settings, name) for name in (*MACHINE_SETTINGS, *COMMAND_ONLY_SETTINGS)}
-        return _resume_run(PretrainSettings(**{**kept, "run": run.path.name, "resume": True}))
     raise RunError(
         f"The run {run.path} was started and is not finished.",
         f"Resume with: {run.resume_command}; or use another --run.",
@@ -123,7 +123,7 @@ def explain_more_epochs(previous: RunInfo, settings: ResolvedSettings, choices: 
     return tuple(dataclasses.replace(c, reason=reason) if c.name == "epochs" else c for c in choices)
 
 
-def describe_run(
+def record_run(
     run: RunFolder,
     settings: ResolvedSettings,
     decoded: Census,

@@ -52,10 +52,9 @@ class Step:
 
     A batch that does not fit into memory is cut at h (gradient caching, arXiv 2101.06983). Every micro-batch is
     encoded: the last one with its graph, the others without. Head and loss see all h of the batch, and give the
-    gradient by h. The last micro-batch runs backward at once; each of the others is encoded again and runs backward
-    from the gradient by its own h. Of several processes each does so for its part of the batch; all h are gathered in
-    between. Head and loss are those of one pass. Only the batch norms of f see no more than a micro-batch (of all
-    processes, on GPUs).
+    gradient with respect to h. The last micro-batch backpropagates its part at once; each of the others is encoded
+    again for it. Of several processes each does so for its part of the batch; all h are gathered in between. Head and
+    loss are those of one pass. Only the batch norms of f see no more than a micro-batch (of all processes, on GPUs).
     """
 
     def __init__(
@@ -164,7 +163,7 @@ class Step:
             return self.encode(x)
 
     def _contrast(self, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss over the batch and its gradient (2, N, width) by h; the head's gradients accumulate."""
+        """Return the loss over the batch and its gradient (2, N, width) with respect to h; also compute the head's."""
         local_h = torch.cat(
             [part.detach().reshape(2, -1, part.shape[1]).transpose(0, 1) for part in h]
         )  # (n, 2, width)
@@ -181,7 +180,7 @@ class Step:
         return loss.detach(), all_h.grad.view(2, count, -1)
 
     def _sum_gradients(self) -> None:
-        """Sum the gradients over processes: those of f are partial, those of g whole in each, so that one counts."""
+        """Sum the gradients over processes: those of f are partial; those of g are whole in each, and count once."""
         if self.process_group.is_single:
             return
         if not self.process_group.is_main:

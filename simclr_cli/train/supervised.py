@@ -73,7 +73,7 @@ def train_classifier(
     """Train a linear classifier of h, zero before the first step, on one random view of each image per epoch.
 
     h is neither normalized nor standardized. A frozen f stays the same bit for bit; otherwise f is trained in place,
-    batch norm and dropout included. It ends in eval mode. The order follows from (seed, epoch), views and dropout from
+    batch norm and dropout included. f ends in eval mode. The order follows from (seed, epoch), views and dropout from
     (seed, step). An epoch's remainder is a batch.
 
     Args:

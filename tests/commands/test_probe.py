@@ -266,6 +266,16 @@ def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
     assert [score.representation for score in run_probe(own).scores] == [*REPRESENTATIONS, "imagenet"]
 
 
+def test_imagenet_weights_in_the_cache_that_do_not_fit_are_an_error_about_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file({"x": torch.zeros(1)}, file := tmp_path / "model.safetensors")
+    monkeypatch.setattr(baselines, "try_to_load_from_cache", lambda *_: str(file))
+    with pytest.raises(SettingsError, match="does not hold the weights of tiny_resnet") as caught:
+        baselines.load_cached_imagenet("tiny_resnet", torch.device("cpu"))
+    assert "--backbone" in caught.value.remedy
+
+
 def test_the_papers_protocol_evaluates_networks_on_the_same_split(
     own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

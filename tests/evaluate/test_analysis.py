@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from simclr_cli.engine.probes import find_label_errors, fit_probe
-from simclr_cli.evaluate.analysis import FOLDS, predict_out_of_fold
+from simclr_cli.engine.probes import fit_probe
+from simclr_cli.evaluate.analysis import FOLDS, find_label_errors, predict_out_of_fold
 from simclr_cli.images.labels import assign_folds
 
 

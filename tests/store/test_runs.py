@@ -60,7 +60,7 @@ def test_error_of_an_unknown_name_lists_the_runs(tmp_path: Path) -> None:
     finished_run(tmp_path / "birds")
     with pytest.raises(RunError, match=r"There is no run fish.*birds"):
         find_run("fish", tmp_path)
-    with pytest.raises(RunError, match="none"):
+    with pytest.raises(RunError, match=r"There is no run fish.*simclr pretrain FOLDER"):
         find_run("fish", tmp_path / "nowhere")
 
 

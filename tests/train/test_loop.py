@@ -533,6 +533,20 @@ def test_a_stop_before_the_first_step_names_the_way_on(tmp_path: Path) -> None:
         training_of(build_model(settings()), settings(), tmp_path / "run", stop=stop).run()
 
 
+def test_a_stop_that_report_does_not_raise_is_answered_too(tmp_path: Path) -> None:
+    """From Python another thread requests it, and `report` is any function."""
+    stop = StopController()
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            stop.request = Terminated("Stopped.", "Go on.")
+
+    with pytest.raises(Terminated, match="Stopped after step 2 of 6"):
+        training_of(build_model(settings()), settings(), tmp_path, report, stop=stop).run()
+    saved = load_checkpoint(tmp_path / "checkpoint")
+    assert saved is not None and saved.step == 2
+
+
 def test_a_finished_training_is_not_done_again(undisturbed, tmp_path: Path) -> None:
     chosen = settings(optimizer="adamw")
     _, rows = trained(chosen, tmp_path)
@@ -709,7 +723,7 @@ def test_its_own_reason_to_stop_is_told_before_anothers(tmp_path: Path) -> None:
 
 
 class OnAGpu:
-    """BatchLoader that say they come from a GPU, so that losses are read only to be told."""
+    """Batches that say they come from a GPU, so that losses are read only to be reported."""
 
     device = torch.device("cuda")
 

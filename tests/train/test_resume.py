@@ -27,7 +27,7 @@ from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, find_run, list_runs
 from simclr_cli.store.run_info import read_run_info
-from simclr_cli.train.resume import describe_run
+from simclr_cli.train.resume import open_run, record_run
 
 Train = Callable[..., PretrainResult]
 pytestmark = pytest.mark.usefixtures("no_page")
@@ -167,7 +167,7 @@ def test_resume_after_the_images_changed_is_refused(
         image.unlink()
     else:
         os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
-    name, words = ("new.png" if change == "added" else "0000.png"), "of the same size but another time of change"
+    name, words = ("new.png" if change == "added" else "0000.png"), "of the same size but another modification time"
     kind = words if change == "changed" else change
     with pytest.raises(RunError, match=r"have changed since .* was started \(48 then, (47|48|49) now\)") as caught:
         resume(stopped.parent)
@@ -297,7 +297,7 @@ def test_killed_at_any_rename_on_the_way_to_more_epochs_nothing_is_lost(own: Any
             for name in ("replace", "rename"):
                 patch.setattr(Path, name, counted(getattr(Path, name)))
             try:
-                describe_run(run, chosen, census, (), census, read_run_info(run))
+                record_run(run, chosen, census, (), census, read_run_info(run))
             except Killed:
                 return False
         return True
@@ -381,10 +381,18 @@ def test_a_copy_without_its_times_is_taken_if_that_is_accepted(
     trained: Any, stopped: Path, own: Any, tmp_path: Path
 ) -> None:
     copied = Path(shutil.copytree(own.images, tmp_path / "copied", copy_function=shutil.copyfile))
-    with pytest.raises(RunError, match="48 of the same size but another time of change"):
+    with pytest.raises(RunError, match="48 of the same size but another modification time"):
         resume(stopped.parent, run="half", images=copied)
     assert resume(stopped.parent, run="half", images=copied, accept_changes=True).finished
     assert read_run_info(RunFolder(stopped)).settings.images == copied
+
+
+def test_a_restart_resumes_its_run_and_a_plan_alone_does_so_too(stopped: Path, own: Any) -> None:
+    for dry_run in (False, True):
+        again = PretrainSettings(images=own.images, runs=stopped.parent, run="half", dry_run=dry_run)
+        run, resolved, previous = open_run(again, restarted=True)
+        assert run.path == stopped and previous is not None
+        assert resolved.resume and resolved.dry_run == dry_run and resolved.epochs == 2
 
 
 def test_config_of_a_resumed_run_stays_that_of_the_first_start(stopped: Path) -> None:

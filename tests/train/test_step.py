@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from simclr_cli.api import ResolvedSettings
-from simclr_cli.core.errors import is_out_of_memory
-from simclr_cli.core.events import Event, Note, silent
+from simclr_cli.core.errors import Interrupted, is_out_of_memory
+from simclr_cli.core.events import Event, Note, StepDone, silent
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
@@ -185,9 +185,27 @@ def test_after_an_out_of_memory_error_training_goes_on_in_smaller_micro_batches(
         torch.equal(a, b) for a, b in zip(model.state_dict().values(), expected.state_dict().values(), strict=True)
     )
     notes = [event.text for event in events if isinstance(event, Note)]
-    assert len(notes) == 2 and "12 images" in notes[0] and "again with 6" in notes[0] and "again with 3" in notes[1]
+    assert len(notes) == 2 and "12 images" in notes[0]
+    assert "repeated with 6" in notes[0] and "repeated with 3" in notes[1]
     found = load_checkpoint(tmp_path / "limited" / "checkpoint")
     assert found is not None and found.step == 4
+
+
+def test_a_stop_between_a_step_out_of_memory_and_the_next_try_is_saved(tmp_path: Path) -> None:
+    chosen, memory = settings(optimizer="adamw"), OutOfMemory(BATCH)
+    model = build_model(chosen)
+    model.encoder.backbone.layer4.register_forward_pre_hook(memory)
+
+    def report(event: Event) -> None:
+        if isinstance(event, StepDone):
+            memory.most = 3
+        if isinstance(event, Note):
+            raise Interrupted("Stopped.", "Go on.")
+
+    with pytest.raises(Interrupted, match="Stopped after step 1 of 4; all of it is saved"):
+        Training(model, TrainingJob(RunFolder(tmp_path), chosen, BatchLoader(decoded(), BATCH, 0, CPU)), report).run()
+    found = load_checkpoint(tmp_path / "checkpoint")
+    assert memory.failed == 1 and found is not None and found.step == 1
 
 
 def test_memory_too_small_for_one_image_ends_the_run(tmp_path: Path) -> None:

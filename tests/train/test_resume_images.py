@@ -15,7 +15,7 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.store.history import write_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_image_list
-from simclr_cli.train.run_images import compare_images, find_image_folder, has_images_of, record_images
+from simclr_cli.train.resume_images import compare_images, find_image_folder, has_images_of, record_images
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_every_kind_of_change_is_named(begun: RunFolder, tmp_path: Path, draw: C
     os.utime(folder / "0" / "2.png", ns=(0, 1))
     assert compare_images(before, take_census(folder)).words == (
         "7 added (2/0.png, 2/1.png, 2/2.png, 2/3.png, 2/4.png, ...), 1 removed (0/0.png), 1 changed (1/1.png), "
-        "1 of the same size but another time of change (0/2.png)"
+        "1 of the same size but another modification time (0/2.png)"
     )
 
 

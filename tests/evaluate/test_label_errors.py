@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from simclr_cli.engine.probes import find_label_errors
+from simclr_cli.evaluate.analysis import find_label_errors
 
 
 @pytest.mark.parametrize("singletons", [0, 1])

@@ -34,12 +34,12 @@ class ImageChanges:
     def words(self) -> str:
         """Describe them: 2 added (a.jpg, b.jpg), 1 removed (c.jpg)."""
         kinds = {"added": self.added, "removed": self.removed, "changed": self.changed,
-                 "of the same size but another time of change": self.touched}  # fmt: skip
+                 "of the same size but another modification time": self.touched}  # fmt: skip
         return ", ".join(f"{len(names):,} {kind} ({_join_names(names)})" for kind, names in kinds.items() if names)
 
 
 def compare_images(files: Mapping[str, tuple[int, int]], census: Census) -> ImageChanges:
-    """Compare images as they were and as they are, by names, sizes in bytes and times of change."""
+    """Compare images as they were and as they are, by names, sizes in bytes and modification times."""
     now = _list_files(census)
     if now == files:  # the usual case, quick also for a million
         return ImageChanges()
@@ -56,7 +56,7 @@ def compare_images(files: Mapping[str, tuple[int, int]], census: Census) -> Imag
 
 
 def _list_files(census: Census) -> dict[str, tuple[int, int]]:
-    """Return sizes in bytes and times of change, by name."""
+    """Return sizes in bytes and modification times, by name."""
     return {image.name: (image.bytes, image.modified_ns) for image in census.images}
 
 
@@ -116,7 +116,7 @@ def check_unchanged_images(
                 f"{len(census.images)} images now.",
                 "Restore some, or train under another --run.",
             )
-        report(Note(f"BatchLoader are made of the images as they are now: {changes.words}.", warning=True))
+        report(Note(f"Batches are made of the images as they are now: {changes.words}.", warning=True))
     if root != census.root.resolve():
         report(Note(f"The images of {run.path} are in {census.root} now; they were in {root}."))
 
