@@ -19,17 +19,18 @@ Layout = Literal["pca", "tsne"]
 class DuplicatesSettings(SearchSettings):
     """Settings of `simclr duplicates`."""
 
-    about = "Find duplicates among the images, and move all but the best of each group if asked."
+    about = "Find duplicate images. On request, move all but the best of each group."
     examples = ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./duplicates")
 
     kind: DuplicateKind = setting(
         "all",
-        "exact: files of equal content. near: near-duplicates by the encoder and a perceptual hash. all: both.",
+        "exact: files of equal content. near: images with similar embeddings and perceptual hashes, one of each "
+        "content. all: both.",
         panel=BASICS,
     )
     min_similarity: float | None = setting(
         None,
-        "Minimum cosine similarity of near-duplicates. Auto: the median of two views of one image.",
+        "Minimum cosine similarity of near-duplicates. Auto: the median similarity of two views of one image.",
         panel=BASICS,
         at_least=-1,
         at_most=1,
@@ -71,7 +72,7 @@ class OutliersSettings(SearchSettings):
     examples = ("simclr outliers", "simclr outliers --top 200 --out outliers.html --open")
 
     top: int = setting(50, "Number of images, the strongest outlier first.", panel=BASICS, at_least=1, short="n")
-    neighbors: int = setting(10, "Nearest neighbors that each image is compared to.", panel=BASICS, at_least=1)
+    neighbors: int = setting(10, "Number of nearest neighbors that each image is compared with.", panel=BASICS, at_least=1)
     within: str = setting("", WITHIN_HELP, panel=BASICS)
 
 
@@ -84,12 +85,12 @@ class ClustersSettings(SearchSettings):
 
     method: Method = setting(
         "k-means",
-        "k-means: every image is in one of --clusters. hdbscan: dense groups are clusters, and the other images are "
-        "in none; for up to some ten thousand images.",
+        "k-means: every image is in one of --clusters. hdbscan: dense groups are clusters, and other images are in "
+        "none. For up to some ten thousand images.",
         panel=BASICS,
     )
     clusters: int | None = setting(
-        None, "Number of clusters for k-means. Auto: the one with the best silhouette.", panel=BASICS, at_least=2
+        None, "Number of clusters for k-means. Auto: the one whose silhouette is furthest above chance.", panel=BASICS, at_least=2
     )
     min_cluster_size: int | None = setting(
         None,

@@ -31,7 +31,7 @@ class FinetuneSettings(LabeledSettings):
     examples = ("simclr finetune ./images", "simclr finetune ./train --test ./test --labels-fraction 0.1 --scratch")
 
     labels_fraction: float = setting(
-        1.0, "Fraction of each class's labels to use, at least one label. --seed draws them.",
+        1.0, "Fraction of the labels of each class to use, at least one label; drawn by --seed.",
         panel=LABELS, above=0.0, at_most=1.0,
     )  # fmt: skip
     scratch: bool = setting(
@@ -49,7 +49,7 @@ class FinetuneSettings(LabeledSettings):
         panel=OPTIMIZATION, at_least=2,
     )  # fmt: skip
     out: Path | None = setting(
-        None, "New folder for the classifier. Auto: classifier in the run's folder, with the fraction of labels.",
+        None, "New folder for the classifier. Auto: classifier in the run's folder, named by the fraction of labels.",
         panel=OUTPUT, short="o",
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ class PretrainSettings(ViewSettings):
     examples = ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds")
 
     backbone: str | None = setting(
-        None, "Encoder: any timm model name (f). Auto: resnet18, or resnet50 for much data on a GPU.", panel=BASICS
+        None, "Encoder (f): any timm model name. Auto: resnet18, or resnet50 for much data on a GPU.", panel=BASICS
     )
     weights: str = setting(
         "none", "Initial weights: none (random), imagenet (timm's) or a .safetensors file.", panel=BASICS
@@ -52,7 +52,7 @@ class PretrainSettings(ViewSettings):
     )
     epochs: int | None = setting(
         None,
-        "Passes through the images. With --resume: the new total; its learning rate schedule applies from there on. "
+        "Passes through the images. With --resume: the new total, whose learning rate schedule applies from then on. "
         "Auto: by the number of images and the device.",
         panel=BASICS,
         at_least=1,
@@ -83,7 +83,7 @@ class PretrainSettings(ViewSettings):
     )
     lr_rule: LearningRateRule | None = setting(
         None,
-        "Learning rate by batch size (N). linear: base * N / 256. sqrt: base * sqrt(N). none: base. "
+        "Scaling of the learning rate by the batch size (N). linear: base * N / 256. sqrt: base * sqrt(N). none: base. "
         "Auto: sqrt for lars and sgd, none for adamw.",
         panel=OPTIMIZATION,
     )
@@ -105,8 +105,8 @@ class PretrainSettings(ViewSettings):
     )
     group_by: str = setting(
         "",
-        "Regular expression. Images whose paths have the same match (or first group) are not negatives of each other, "
-        "such as images of one specimen, patient or burst.",
+        "Regular expression for paths. Images with the same match (or first group) are not negatives of each other. "
+        "Example: images of one specimen, patient or burst.",
         panel=OPTIMIZATION,
     )
     duplicates: DuplicatesRule = setting(
@@ -131,7 +131,8 @@ class PretrainSettings(ViewSettings):
     devices: int = setting(1, DEVICES_HELP, panel=HARDWARE, at_least=1)
     micro_batch: int | None = setting(
         None,
-        "Images computed at once. A larger batch is computed in parts: exactly, in up to a third more time. "
+        "Images computed at once. A larger batch is computed in parts, with the same result, in up to a third more "
+        "time. "
         "Auto: as many as fit into memory.",
         panel=HARDWARE,
         at_least=1,

@@ -24,7 +24,8 @@ if TYPE_CHECKING:  # imported for the first progress bar, since it delays errors
     from rich.progress import Progress, TaskID
 
 
-TEXT_COLUMNS = ("path", "proximity", "proximity of nearest", "mostly from")  # of tables; other columns have numbers
+# Columns of tables that are aligned left, as the first one is; the others have numbers.
+TEXT_COLUMNS = ("path", "meaning", "nearest neighbor is", "mostly from", "representation", "label", "next classes", "last used")
 
 
 class Reporter:

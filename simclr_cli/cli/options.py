@@ -107,18 +107,20 @@ def _escape_usage_errors() -> Iterator[None]:
         raise
 
 
-class FlagsWithoutType:
-    """A command whose help shows no type for flags, since they take no value."""
+class PlainTypes:
+    """A command whose help shows no type for flags, which take no value, and a plain one for lists of paths."""
 
     def get_params(self, ctx: Any) -> Any:
         parameters = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+            if parameter.nargs == -1:  # typer shows list[Path]
+                parameter.display_type_rich = lambda ctx: "<path>"
         return parameters
 
 
-class Command(FlagsWithoutType, TyperCommand):
+class Command(PlainTypes, TyperCommand):
     """A command whose --help is in the panel of its last option."""
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -127,7 +129,7 @@ class Command(FlagsWithoutType, TyperCommand):
         return option
 
 
-class CommandGroup(FlagsWithoutType, TyperGroup):
+class CommandGroup(PlainTypes, TyperGroup):
     """The group of all commands, through which their usage errors pass."""
 
     def make_context(self, *args: Any, **options: Any) -> Any:

@@ -66,7 +66,7 @@ def show_probe(result: api.ProbeResult, reporter: Reporter, output: Output) -> N
     """Print the scores of the encoder and of the baselines, and the verdict."""
     reporter.print(
         f"{len(result.classes)} classes, {result.train_images:,} images with labels, "
-        f"{result.test_images:,} held out ({result.split}); always guessing one class gives {result.chance:.1f} %."
+        f"{result.test_images:,} held out ({result.split}). Always predicting one class scores {result.chance:.1f} %."
     )
     linear = "linear %" if result.protocol == "quick" else "linear (paper) %"
     columns = ["representation", "kNN k=20 %", "kNN k=200 %", linear, "95 % interval", "balanced %"]
@@ -76,10 +76,10 @@ def show_probe(result: api.ProbeResult, reporter: Reporter, output: Output) -> N
     )
     if result.few_labels:
         output.print_table(
-            ["labels used", "representation", "labels", "linear %", "+-"],
+            ["labels", "representation", "labeled images", "linear %", "std"],
             [[row.wanted, row.representation, f"{row.labels:,}", f"{row.top_1:.1f}", f"{row.std:.1f}"]
              for row in result.few_labels],
-            title="With a part of the labels",
+            title="Linear probe with a part of the labels",
         )  # fmt: skip
     if reporter.console.is_terminal:
         _print_classes(result, reporter)
@@ -92,7 +92,7 @@ def _print_classes(result: api.ProbeResult, reporter: Reporter) -> None:
     """Print the classes of lowest recall, their commonest confusions, and the likely label errors."""
     scores = [score for score in result.per_class if score.recall is not None]
     hardest = sorted(scores, key=lambda score: score.recall or 0.0)[:5]
-    reporter.print("Hardest classes: " + ", ".join(f"{score.name} {score.recall:.0f} %" for score in hardest))
+    reporter.print("Classes of lowest recall: " + ", ".join(f"{score.name} {score.recall:.0f} %" for score in hardest))
     confusions = sorted(
         (cell for cell in result.confusion if cell.label != cell.predicted), key=lambda cell: -cell.count
     )
@@ -100,7 +100,7 @@ def _print_classes(result: api.ProbeResult, reporter: Reporter) -> None:
         reporter.print("Most frequent confusions: " + ", ".join(
             f"{cell.label} as {cell.predicted} ({cell.count:,})" for cell in confusions[:4]))  # fmt: skip
     if result.label_errors:
-        errors = ", ".join(f"{error.path} (rather {error.predicted})" for error in result.label_errors[:3])
+        errors = ", ".join(f"{error.path} (predicted: {error.predicted})" for error in result.label_errors[:3])
         reporter.print(f"Likely label errors, the most likely first: {errors}")
 
 
@@ -109,8 +109,8 @@ def show_finetune(result: api.FinetuneResult, reporter: Reporter, output: Output
     accuracy = result.accuracy
     reporter.print(
         f"Classification accuracy {accuracy.top_1:.1f} % on {format_count(result.test_images, 'held-out image')} "
-        f"(95 % interval {accuracy.low:.1f} to {accuracy.high:.1f}; mean over the classes {accuracy.balanced:.1f} %); "
-        f"always guessing one class gives {result.chance:.1f} %."
+        f"(95 % interval {accuracy.low:.1f} to {accuracy.high:.1f}; mean over the classes {accuracy.balanced:.1f} %). "
+        f"Always predicting one class scores {result.chance:.1f} %."
     )
     reporter.print(
         f"Trained from {result.encoder} with the labels of {format_count(result.labels, 'image')} for "
@@ -135,7 +135,7 @@ def show_predict(result: api.PredictResult, reporter: Reporter, output: Output) 
     for image in result.predictions:
         next_classes = ", ".join(f"{guess.label} {guess.probability:.3f}" for guess in image.classes[1:])
         rows.append([image.path, image.label, f"{image.probability:.3f}", next_classes])
-    output.print_table(["path", "label", "probability", "then"], rows)
+    output.print_table(["path", "label", "probability", "next classes"], rows)
 
 
 def show_report(result: api.ReportResult, reporter: Reporter, output: Output) -> None:
@@ -165,7 +165,7 @@ def show_cache(result: api.CacheResult, reporter: Reporter, output: Output) -> N
     if result.caches and not result.cleared:
         rows = [[cache.folder, ", ".join(map(str, cache.sides)), f"{cache.bytes / 1e6:,.1f}", cache.used]
                 for cache in result.caches]  # fmt: skip
-        output.print_table(["path", "decoded at px", "MB", "last used"], rows)
+        output.print_table(["folder", "decoded size, px", "MB", "last used"], rows)
 
 
 def show_doctor(result: api.DoctorResult, reporter: Reporter, output: Output) -> None:

@@ -30,12 +30,12 @@ def show_neighbors(query: api.QueryResult, output: Output) -> None:
     rows = [[str(neighbor.rank), f"{neighbor.similarity:.4f}", _describe(neighbor), neighbor.path]
             for neighbor in query.neighbors]  # fmt: skip
     images = [neighbor.path for neighbor in query.neighbors]
-    output.print_table(["rank", "similarity", "proximity", "path"], rows, images=images)
+    output.print_table(["rank", "similarity", "meaning", "path"], rows, images=images)
 
 
 def show_outliers(result: api.OutliersResult, reporter: Reporter, output: Output) -> None:
     """Print a row per image, the strongest outlier first, or the file written."""
-    compared = f"{format_count(result.searched, 'image')}, each compared to its {result.neighbors} nearest neighbors"
+    compared = f"{format_count(result.searched, 'image')}, each compared with its {result.neighbors} nearest neighbors"
     count = "" if result.outliers is None else f"; {format_count(result.outliers, 'outlier')} (robust z over 3.5)"
     reporter.print(f"{compared}{count}.")
     if result.out is not None:
@@ -45,7 +45,7 @@ def show_outliers(result: api.OutliersResult, reporter: Reporter, output: Output
     for image in result.images:
         z = "-" if image.z is None else f"{image.z:.1f}"
         rows.append([str(image.rank), f"{image.score:.4f}", z, _describe(image), image.path])
-    columns = ["rank", "score", "robust z", "proximity of nearest", "path"]
+    columns = ["rank", "score", "robust z", "nearest neighbor is", "path"]
     output.print_table(columns, rows, images=[image.path for image in result.images])
 
 
@@ -61,7 +61,7 @@ def show_clusters(result: api.ClustersResult, reporter: Reporter, output: Output
         reporter.print(f"{format_count(result.unclustered, 'image')} in no cluster.")
     if result.information is not None:
         agreement = f"normalized mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
-        reporter.print(f"Agreement with the folders: {agreement} (1: the same, 0: unrelated).")
+        reporter.print(f"Agreement with the folders: {agreement} (1: identical, 0: chance).")
     if result.out is not None:
         output.print_line(result.out)
         return

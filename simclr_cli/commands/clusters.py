@@ -89,7 +89,7 @@ def cluster_images(index: Index, settings: ClustersSettings, report: Report = si
             count, candidates, reason = _choose_count(index, settings.seed, report)
         labels = k_means(index.h, count, create_numpy_generator(settings.seed, Purpose.CLUSTERS, count))
         if (distinct := int(labels.max()) + 1) < count:
-            reason = f"{distinct} clusters instead of {count}: there are not more different images"
+            reason = f"{distinct} clusters instead of {count}: only {distinct} images differ"
     return Clustering(labels, compute_center_similarity(index.h, labels), reason, candidates)
 
 
@@ -99,16 +99,16 @@ def _choose_count(index: Index, seed: int, report: Report) -> tuple[int, list[Cl
     candidates = score_cluster_counts(
         sample,
         lambda count: create_numpy_generator(seed, Purpose.CLUSTERS, count, 0),
-        progress=progress(report, "trying"),
+        progress=progress(report, "choosing the number of clusters"),
     )
     best = choose_cluster_count(candidates)
     if best is None:
-        return 1, candidates, "One cluster: there are too few different images to try more"
-    tried = f"of {candidates[0].clusters} to {candidates[-1].clusters}"
+        return 1, candidates, "One cluster: too few images differ for more"
+    tried = f"{candidates[0].clusters} to {candidates[-1].clusters}"
     if len(sample) < len(index):
-        tried += f", on a sample of {format_count(len(sample), 'image')}"
-    silhouette = f"the mean silhouette is the furthest above chance ({best.silhouette:.3f}, chance {best.chance:.3f})"
-    return best.clusters, candidates, f"{best.clusters} clusters: {tried}, {silhouette}"
+        tried += f" on a sample of {format_count(len(sample), 'image')}"
+    silhouette = f"the mean silhouette furthest above chance ({best.silhouette:.3f}, chance {best.chance:.3f})"
+    return best.clusters, candidates, f"{best.clusters} clusters, of {tried}, have {silhouette}"
 
 
 def _sort_members(clustering: Clustering, label: int) -> NDArray[np.int64]:
@@ -157,7 +157,7 @@ def describe_agreement(result: ClustersResult) -> str:
     if result.information is None:
         return ""
     measures = f"normalized mutual information {result.information:.2f}, adjusted Rand index {result.rand:.2f}"
-    return f"Agreement with the folders: {measures} (1: the same, 0: unrelated)."
+    return f"Agreement with the folders: {measures} (1: identical, 0: chance)."
 
 
 def describe_cluster(cluster: Cluster) -> str:

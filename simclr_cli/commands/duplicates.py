@@ -14,9 +14,8 @@ from simclr_cli.core.errors import Interrupted
 from simclr_cli.core.events import Report, progress, silent
 from simclr_cli.core.locks import lock_folder
 from simclr_cli.core.text import format_count
-from simclr_cli.images.fingerprints import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.library import open_index, open_library
-from simclr_cli.search.near_duplicates import Duplicates, find_duplicates, is_near_duplicate
+from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS, Duplicates, find_duplicates, is_near_duplicate
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
 from simclr_cli.store.index import Index
@@ -117,8 +116,8 @@ def summarize(result: DuplicatesResult) -> str:
     counts = f"{format_count(len(result.groups), 'group')}, {format_count(result.duplicates, 'duplicate')}"
     near = (
         "" if result.threshold is None
-        else f" Near-duplicates have a similarity of at least {result.threshold:.3f} and a hash distance of at most"
-        f" {NEAR_DUPLICATE_MAX_BITS} of 64 bits, directly or by way of others in the group."
+        else " A group holds near-duplicates of any of its images: a similarity of at least"
+        f" {result.threshold:.3f} and a hash distance of at most {NEAR_DUPLICATE_MAX_BITS} of 64 bits."
     )  # fmt: skip
     return f"{result.searched:,} images, {counts}, {result.bytes / 1e6:,.1f} MB. The best image is first.{near}"
 

@@ -168,7 +168,7 @@ def _plan(
         Choice("held out", f"{len(split.held_out.images):,} images", split.images.split),
         Choice("epochs", str(epochs), "as set" if settings.epochs else from_paper),
         Choice("batch size", f"{batch_size} images", reason),
-        Choice("learning rate", f"{peak:.4g}", f"{recipe.learning_rate:g} x batch / 256, cosine to 0, no warm-up"),
+        Choice("learning rate", f"{peak:.4g}", f"{recipe.learning_rate:g} x batch / 256, cosine to 0, no warmup"),
     )
     seconds = measure_seconds_per_image(ready.encoder, len(split.classes), recipe, split.decoded.side, batch_size)
     steps = epochs * (len(compute_batch_starts(count, batch_size)) + 1)

@@ -196,9 +196,9 @@ def _advise_on_crops(resolved: ResolvedViews, enlarged: float) -> str:
     if not enlarged:
         return f"No crop is enlarged to more than twice its size to fill {resolved.image_size} px."
     share = _format_percent(enlarged).capitalize()
-    fact = f"{share} of the crops are enlarged to more than twice their size to fill {resolved.image_size} px"
+    reason = f"they are enlarged to more than twice their size to fill {resolved.image_size} px"
     remedy = " A larger --crop-min or a smaller --image-size makes them sharper."
-    return f"{fact}, and are blurred.{remedy if enlarged > MAX_ENLARGED_SHARE else ''}"
+    return f"{share} of the crops are blurred: {reason}.{remedy if enlarged > MAX_ENLARGED_SHARE else ''}"
 
 
 def _advise_on_color(resolved: ResolvedViews, is_grayscale: bool) -> str:

@@ -81,11 +81,11 @@ def describe_similarity(above_random: float, above_views: float) -> str:
         above_views: percent of pairs of views of one image that are less similar.
     """
     if above_views >= 50 and above_random >= 99:
-        return "as close as two views of one image"
+        return "as similar as two views of one image"
     if above_random >= 100:
-        return "closer than any sampled random pair"
+        return "more similar than any sampled random pair"
     if above_random < 50:
-        return "no closer than a random pair"
+        return "no more similar than a random pair"
     digits = 0 if above_random < 99 else 1 if above_random < 99.9 else 2 if above_random < 99.99 else 4
     share = f"{math.floor(above_random * 10**digits) / 10**digits:.{digits}f}"
-    return f"closer than {share.rstrip('0').rstrip('.') if digits else share} % of random pairs"
+    return f"more similar than {share.rstrip('0').rstrip('.') if digits else share} % of random pairs"

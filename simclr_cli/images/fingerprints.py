@@ -16,9 +16,6 @@ HASH_INPUT_SIDE = 32  # px of the square that is transformed
 HASH_SIDE = 8  # lowest frequencies in each direction: 64 bits
 COLOR_SIDE = 16  # px of the square whose colors are compared
 SHARPNESS_SIDE = 256  # px of the square whose sharpness is measured, whatever size the image has
-# Chosen on photos with known duplicates among many of one layout: docs/benchmarks.md.
-NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of the perceptual hashes of near-duplicates that may differ
-NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of the downscaled colors of near-duplicates
 
 
 class Fingerprint(NamedTuple):
@@ -33,22 +30,6 @@ def compute_fingerprint(path: Path) -> Fingerprint:
     """Decode a file once and compute its fingerprint; raises UnusableImage as `decode` does."""
     image = decode(path, min_side=2 * SHARPNESS_SIDE)
     return Fingerprint(perceptual_hash(image), downscale_colors(image), sharpness(image))
-
-
-def are_near_duplicates(
-    hashes: NDArray[np.uint64], colors: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Return (n,) which pairs of images are near-duplicates visually: the only definition of it.
-
-    `duplicates` also requires similar embeddings; `pretrain --duplicates near` has none yet.
-
-    Args:
-        hashes, colors: (N,) and (N, 768), see `Fingerprint`.
-        i, j: (n,) positions in these.
-    """
-    near: NDArray[np.bool_] = np.bitwise_count(hashes[i] ^ hashes[j]) <= NEAR_DUPLICATE_MAX_BITS
-    near[near] = correlation(colors[i[near]], colors[j[near]]) >= NEAR_DUPLICATE_MIN_CORRELATION
-    return near
 
 
 def downscale_colors(image: Image.Image) -> NDArray[np.uint8]:

@@ -18,10 +18,9 @@ from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.fingerprints import (
     COLOR_SIDE,
-    NEAR_DUPLICATE_MIN_CORRELATION,
     Fingerprint,
-    are_near_duplicates,
     compute_fingerprint,
+    correlation,
     downscale_colors,
     perceptual_hash,
     standardize,
@@ -30,6 +29,9 @@ from simclr_cli.images.groups import join_equal, join_pairs
 from simclr_cli.images.threads import map_in_order
 from simclr_cli.store.index import Embeddings, Index
 
+# Chosen on photos with known duplicates among many of one layout: docs/benchmarks.md.
+NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of the perceptual hashes of near-duplicates that may differ
+NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of the downscaled colors of near-duplicates
 MIN_RELATIVE_SHARPNESS = 0.75  # of the sharpest: JPEG's block edges make a recompressed image up to 1.21 times as sharp
 PAIRS_PER_BLOCK = 2_048  # compared at once by their colors
 
@@ -110,6 +112,22 @@ def join_near_duplicates(ids: NDArray[np.int64], images: DecodedImages, progress
     rows = LazyRows(lambda part: standardize(colors[part]), colors.shape)
     pairs = find_similar_pairs(rows, NEAR_DUPLICATE_MIN_CORRELATION)
     _join_matching_pairs(ids, np.arange(len(ids)), hashes, colors, pairs)
+
+
+def are_near_duplicates(
+    hashes: NDArray[np.uint64], colors: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return (n,) which pairs of images are near-duplicates visually: the only definition of it.
+
+    `duplicates` also requires similar embeddings; `pretrain --duplicates near` has none yet.
+
+    Args:
+        hashes, colors: (N,) and (N, 768), see `Fingerprint`.
+        i, j: (n,) positions in these.
+    """
+    near: NDArray[np.bool_] = np.bitwise_count(hashes[i] ^ hashes[j]) <= NEAR_DUPLICATE_MAX_BITS
+    near[near] = correlation(colors[i[near]], colors[j[near]]) >= NEAR_DUPLICATE_MIN_CORRELATION
+    return near
 
 
 def is_near_duplicate(first: Fingerprint | None, second: Fingerprint | None) -> bool:

@@ -34,7 +34,7 @@ class ResultImage:
     """An image of a result."""
 
     path: str
-    caption: str  # such as "0.981: closer than 99.98 % of random pairs"
+    caption: str  # such as "0.981: more similar than 99.98 % of random pairs"
     values: Mapping[str, Cell] = field(default_factory=dict)  # further cells of its table row
 
 

@@ -15,7 +15,7 @@ import pytest
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.scan import take_census
 
-HEADER = "path\tdecoded at px\tMB\tlast used"
+HEADER = "folder\tdecoded size, px\tMB\tlast used"
 
 
 def use(folder: Path, *sizes: int) -> None:

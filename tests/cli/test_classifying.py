@@ -38,7 +38,7 @@ def test_messages_and_tables(simclr: Callable[..., Any], runs: Path, photos: Pat
     assert (
         "Classification accuracy" in talk
         and "held-out images" in talk
-        and "always guessing one class gives 50.0 %" in talk
+        and "Always predicting one class scores 50.0 %" in talk
     )
     assert f"simclr predict IMAGE --classifier {out}" in talk
     (tmp_path / "empty.png").write_bytes(b"")
@@ -48,7 +48,7 @@ def test_messages_and_tables(simclr: Callable[..., Any], runs: Path, photos: Pat
     code, stdout, talk = simclr("predict", odd, tmp_path / "empty.png", photos / "dark", "--runs", runs)
     assert code == 0 and "empty.png: empty file (0 bytes)" in talk and f"Predicting with {out}." in talk
     header, first, *others = stdout.splitlines()
-    assert header.split("\t") == ["path", "label", "probability", "then"]
+    assert header.split("\t") == ["path", "label", "probability", "next classes"]
     assert r"\x1b[31mred\t\udcff.png" in first and len(first.split("\t")) == 4
     assert len(others) == len(list((photos / "dark").iterdir()))
     assert all(line.split("\t")[1] in {"dark", "light"} for line in (first, *others))

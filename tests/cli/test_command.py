@@ -57,7 +57,7 @@ def test_from_a_folder_of_images_to_a_found_image(
     query = names[11]
     code, stdout, talk = installed("similar", f"images/{query}", "--top", "3", cwd=tmp_path)
     header, *rows = (line.split("\t") for line in stdout.splitlines())
-    assert code == 0 and header == ["rank", "similarity", "proximity", "path"] and "Searching the images of" in talk
+    assert code == 0 and header == ["rank", "similarity", "meaning", "path"] and "Searching the images of" in talk
     order = np.argsort(-(vectors @ vectors[11]), kind="stable")
     assert [Path(path) for *_, path in rows] == [images / names[i] for i in order if i != 11][:3]
 

@@ -291,7 +291,7 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
         "representation\tkNN k=20 %\tkNN k=200 %\tlinear %\t95 % interval\tbalanced %",
         "trained\t61.2\t60.0\t70.0\t68.0 to 72.0\t69.0",
         "untrained\t40.0\t40.0\t-\t38.0 to 42.0\t39.0",
-        "labels used\trepresentation\tlabels\tlinear %\t+-",
+        "labels\trepresentation\tlabeled images\tlinear %\tstd",
         "5 a class\ttrained\t10\t55.5\t1.2",
     ]
     assert "It helped." in log[1].getvalue()
@@ -301,9 +301,9 @@ def test_similar_prints_a_table_a_query(log: tuple[Reporter, io.StringIO], stdou
     one = QueryResult("q.png", NEIGHBORS)
     show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Output())
     assert stdout().splitlines() == [
-        "rank\tsimilarity\tproximity\tpath",
-        "1\t0.9877\tas close as two views of one image\ta.png",
-        "2\t-0.5000\tcloser than 99.98 % of random pairs\tb.png",
+        "rank\tsimilarity\tmeaning\tpath",
+        "1\t0.9877\tas similar as two views of one image\ta.png",
+        "2\t-0.5000\tmore similar than 99.98 % of random pairs\tb.png",
     ]
     show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Output())
     assert stdout().count("Most similar to q.png:") == 2
@@ -321,7 +321,7 @@ def test_demo_shows_neighbors_and_comparison(log: tuple[Reporter, io.StringIO], 
         Output(),
     )
     text = stdout()
-    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\tas close as two views of one image\ta.png" in text
+    assert "raw pixels\t60.0\t10.0" in text and "1\t0.9877\tas similar as two views of one image\ta.png" in text
     assert "kNN accuracy 90.0 %: 30.0 points above the best baseline (raw pixels), without labels" in log[1].getvalue()
 
 
@@ -334,7 +334,7 @@ KEPT = (
 def test_cache_is_a_row_a_folder(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
     show_cache(CacheResult("/c", False, 1_234_568_890, KEPT), log[0], Output())
     lines = stdout().splitlines()
-    assert lines[0] == "path\tdecoded at px\tMB\tlast used"
+    assert lines[0] == "folder\tdecoded size, px\tMB\tlast used"
     assert lines[1] == "/pics/birds\t48, 336\t1,234.6\t2026-01-02T03:04:05+00:00"
     assert lines[2] == f"{escape_unprintable(NASTY)}\t\t0.0\t2025-01-02T03:04:05+00:00" and len(lines) == 3
     assert log[1].getvalue() == "Cache in /c: 1,234.6 MB for 2 folders.\n"

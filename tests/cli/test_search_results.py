@@ -10,9 +10,9 @@ from typing import Any
 def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> None:
     code, stdout, stderr = simclr("outliers", "--runs", trained, "--top", 4)
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
-    assert code == 0 and header == ["rank", "score", "robust z", "proximity of nearest", "path"]
+    assert code == 0 and header == ["rank", "score", "robust z", "nearest neighbor is", "path"]
     assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(Path(row[-1]).is_file() for row in rows)
-    assert "24 images, each compared to its 10 nearest neighbors" in stderr
+    assert "24 images, each compared with its 10 nearest neighbors" in stderr
 
 
 def test_results_in_a_file_are_not_printed(simclr: Callable[..., Any], trained: Path, tmp_path: Path) -> None:

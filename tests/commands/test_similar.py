@@ -212,7 +212,7 @@ def test_results_are_written_to_a_file(trained: Any, tmp_path: Path) -> None:
     assert [row["path"] for row in rows[:4]] == [str(query), *(hit.path for hit in hits)]
     assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
     page = (tmp_path / "found.html").read_text()
-    assert page.count("<img") == 4 * len(result.queries) and "closer than" in page
+    assert page.count("<img") == 4 * len(result.queries) and "more similar than" in page
 
 
 # The similarity scale

@@ -37,17 +37,17 @@ def test_unprintable_characters_are_escaped(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     ("above_random", "above_views", "words"),
     [
-        (100.0, 80.0, "as close as two views of one image"),
-        (99.0, 50.0, "as close as two views of one image"),
-        (98.9, 99.0, "closer than 98 % of random pairs"),  # to this encoder random pairs are as close as views
-        (99.98765, 10.0, "closer than 99.98 % of random pairs"),
-        (99.9999, 49.9, "closer than 99.9999 % of random pairs"),
-        (99.99, 0.0, "closer than 99.99 % of random pairs"),
-        (99.95, 0.0, "closer than 99.95 % of random pairs"),
-        (99.05, 0.0, "closer than 99 % of random pairs"),
-        (100.0, 0.0, "closer than any sampled random pair"),
-        (50.0, 0.0, "closer than 50 % of random pairs"),
-        (49.9, 0.0, "no closer than a random pair"),
+        (100.0, 80.0, "as similar as two views of one image"),
+        (99.0, 50.0, "as similar as two views of one image"),
+        (98.9, 99.0, "more similar than 98 % of random pairs"),  # to this encoder random pairs are as similar as views
+        (99.98765, 10.0, "more similar than 99.98 % of random pairs"),
+        (99.9999, 49.9, "more similar than 99.9999 % of random pairs"),
+        (99.99, 0.0, "more similar than 99.99 % of random pairs"),
+        (99.95, 0.0, "more similar than 99.95 % of random pairs"),
+        (99.05, 0.0, "more similar than 99 % of random pairs"),
+        (100.0, 0.0, "more similar than any sampled random pair"),
+        (50.0, 0.0, "more similar than 50 % of random pairs"),
+        (49.9, 0.0, "no more similar than a random pair"),
     ],
 )
 def test_similarity_is_never_overstated(above_random: float, above_views: float, words: str) -> None:

@@ -17,16 +17,20 @@ from PIL import Image
 
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.fingerprints import (
-    NEAR_DUPLICATE_MAX_BITS,
-    NEAR_DUPLICATE_MIN_CORRELATION,
     Fingerprint,
-    are_near_duplicates,
     compute_fingerprint,
     correlation,
 )
 from simclr_cli.images.scan import take_census
 from simclr_cli.search import near_duplicates as module
-from simclr_cli.search.near_duplicates import MIN_RELATIVE_SHARPNESS, find_duplicates, join_near_duplicates
+from simclr_cli.search.near_duplicates import (
+    MIN_RELATIVE_SHARPNESS,
+    NEAR_DUPLICATE_MAX_BITS,
+    NEAR_DUPLICATE_MIN_CORRELATION,
+    are_near_duplicates,
+    find_duplicates,
+    join_near_duplicates,
+)
 from simclr_cli.store.index import IMAGE, Index, Rows
 from simclr_cli.store.index_files import append_rows
 
