@@ -72,7 +72,9 @@ class OutliersSettings(SearchSettings):
     examples = ("simclr outliers", "simclr outliers --top 200 --out outliers.html --open")
 
     top: int = setting(50, "Number of images, the strongest outlier first.", panel=BASICS, at_least=1, short="n")
-    neighbors: int = setting(10, "Number of nearest neighbors that each image is compared with.", panel=BASICS, at_least=1)
+    neighbors: int = setting(
+        10, "Number of nearest neighbors that each image is compared with.", panel=BASICS, at_least=1
+    )
     within: str = setting("", WITHIN_HELP, panel=BASICS)
 
 
@@ -90,7 +92,10 @@ class ClustersSettings(SearchSettings):
         panel=BASICS,
     )
     clusters: int | None = setting(
-        None, "Number of clusters for k-means. Auto: the one whose silhouette is furthest above chance.", panel=BASICS, at_least=2
+        None,
+        "Number of clusters for k-means. Auto: the one whose silhouette is furthest above chance.",
+        panel=BASICS,
+        at_least=2,
     )
     min_cluster_size: int | None = setting(
         None,

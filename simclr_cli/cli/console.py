@@ -25,7 +25,9 @@ if TYPE_CHECKING:  # imported for the first progress bar, since it delays errors
 
 
 # Columns of tables that are aligned left, as the first one is; the others have numbers.
-TEXT_COLUMNS = ("path", "meaning", "nearest neighbor is", "mostly from", "representation", "label", "next classes", "last used")
+TEXT_COLUMNS = frozenset(
+    ("path", "meaning", "nearest neighbor is", "mostly from", "representation", "label", "next classes", "last used")
+)
 
 
 class Reporter:

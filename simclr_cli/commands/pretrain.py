@@ -51,8 +51,7 @@ from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.loop import Training, build_model
-from simclr_cli.train.monitor import Monitor, draw_held_out
-from simclr_cli.train.outcome import Outcome, judge_training
+from simclr_cli.train.monitor import Monitor, Outcome, draw_held_out, judge_training
 from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded_images, resolve
 from simclr_cli.train.profiling import describe_disk_shortage, measure_bytes_per_view, measure_seconds_per_image
 from simclr_cli.train.resume import explain_more_epochs, lock_run, open_run, record_run

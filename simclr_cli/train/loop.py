@@ -26,8 +26,8 @@ from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import write_epochs
 from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.losses import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
 from simclr_cli.train.monitor import Monitor
-from simclr_cli.train.outcome import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
 from simclr_cli.train.step import Step
 
 

@@ -1,4 +1,4 @@
-"""Metrics measured while a run trains: without labels on held-out images, and kNN accuracy where folders are classes.
+"""Metrics measured while a run trains: without labels on held-out images, kNN accuracy, and the outcome in words.
 
 All of it takes under 2 % of the training's time, by counting: a training step costs 6 forward views per image (two
 views, and a backward pass of twice the forward's cost).
@@ -7,6 +7,9 @@ views, and a backward pass of twice the forward's cost).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,6 +40,13 @@ MAX_KNN_IMAGES = 1000
 KNN_TEST_SHARE = 0.2  # of them
 NEIGHBORS, TEMPERATURE = 20, 0.07
 IMAGES_PER_BATCH = 128
+
+COLLAPSED_SIMILARITY = 0.98  # mean cosine of the z of different images from which on they count as equal
+COLLAPSED_RANK = 1.5  # effective rank of h below which all images lie on a line
+UNTRAINED_SHARE = 0.98  # of log(2N - 1), the loss of a model that tells no images apart
+IMPROVING_SHARE = 0.05  # of the whole decrease of the loss, within the last quarter: still improving
+MIN_STEPS_TO_JUDGE = 50  # any model sees all images as about equal before
+MIN_EPOCHS_TO_JUDGE = 8  # a quarter of fewer says little
 
 
 def draw_held_out(count: int, held_out: int, seed: int) -> NDArray[np.int64]:
@@ -114,3 +124,63 @@ class Monitor:
             neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(classes.max()) + 1,
         )  # fmt: skip
         return compute_percentage(votes.argmax(dim=1) == classes[is_test])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a training: a word for scripts, and sentences with what to do next, if anything."""
+
+    state: Literal["learning", "improving", "unchanged", "collapsed"]
+    words: str
+
+
+def judge_training(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> Outcome:
+    """Judge a training by a row per epoch (see EpochDone).
+
+    Args:
+        batch_size: N; a model that tells no images apart has the loss log(2N - 1).
+        steps: of all epochs.
+    """
+    measured = [row for row in rows if row.get("validation")]
+    losses = [row["loss"] for row in rows]
+    validation = ValidationMetrics(**measured[-1]["validation"]) if measured else None
+    untrained_loss = math.log(2 * batch_size - 1)
+    is_untrained = losses[-1] > UNTRAINED_SHARE * untrained_loss
+    if validation is not None and is_untrained and steps >= MIN_STEPS_TO_JUDGE and _is_collapsed(validation):
+        return Outcome(
+            "collapsed",
+            "The encoder has collapsed: the z of different images have a mean cosine of "
+            f"{validation.negative_similarity:.2f}, and h spreads over {validation.rank_h:.1f} dimensions. "
+            "Train under another --run with a lower --learning-rate, or a larger batch or temperature.",
+        )
+    figures = _describe_validation(validation)
+    if is_untrained:
+        return Outcome(
+            "unchanged",
+            f"The encoder learned little{figures}: the loss is {losses[-1]:.2f}, and {untrained_loss:.2f} for a model "
+            "that tells no images apart. Train longer, or with another --learning-rate.",
+        )
+    if len(losses) < MIN_EPOCHS_TO_JUDGE:
+        return Outcome("learning", f"The encoder has learned{figures}; too few epochs to tell whether it plateaued.")
+    start = max(losses[0], untrained_loss)  # before the decrease, which the mean of the first epoch hides
+    late_share = (losses[-1 - len(losses) // 4] - losses[-1]) / (start - losses[-1])
+    if late_share > IMPROVING_SHARE:
+        return Outcome(
+            "improving",
+            f"The encoder has learned{figures}, and was still improving: {100 * late_share:.0f} % of the decrease of "
+            f"the loss came in the last quarter of the epochs. Train longer: --epochs {2 * len(losses)}.",
+        )
+    return Outcome("learning", f"The encoder has learned{figures}, and had plateaued by the end.")
+
+
+def _is_collapsed(validation: ValidationMetrics) -> bool:
+    return validation.negative_similarity > COLLAPSED_SIMILARITY or validation.rank_h < COLLAPSED_RANK
+
+
+def _describe_validation(validation: ValidationMetrics | None) -> str:
+    if validation is None:
+        return ""
+    kind = "held-out" if validation.held_out else "training"
+    chance = 100 / (2 * validation.images - 1)
+    accuracy = f"view retrieval accuracy {validation.view_retrieval_accuracy:.0f} %, chance {chance:.1f} %"
+    return f" (on {validation.images:,} {kind} images: {accuracy}; h spreads over {validation.rank_h:.0f} dimensions)"

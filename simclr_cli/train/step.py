@@ -18,33 +18,7 @@ from simclr_cli.engine.compile import Forward, compile_model
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
-
-
-class EpochLosses:
-    """Losses of the steps that an epoch has done: read as floats, or still on the device."""
-
-    def __init__(self, read: Sequence[float] = ()) -> None:
-        self.read, self.unread = list(read), list[Tensor]()
-
-    def __len__(self) -> int:
-        return len(self.read) + len(self.unread)
-
-    def append(self, loss: Tensor) -> None:
-        """Add the loss of a step, a scalar on the device, without waiting for it."""
-        self.unread.append(loss)
-
-    def mark_read(self, losses: Sequence[float]) -> None:
-        """Replace those that were unread by their values."""
-        self.read += losses
-        self.unread.clear()
-
-    def read_all(self) -> list[float]:
-        """Return all of them, and leave the unread ones unread."""
-        return self.read + [float(loss) for loss in self.unread]
-
-    def clear(self) -> None:
-        """Begin another epoch."""
-        self.read, self.unread = [], []
+from simclr_cli.train.losses import EpochLosses
 
 
 class Step:

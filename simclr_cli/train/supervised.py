@@ -25,7 +25,7 @@ from simclr_cli.engine.optim import Schedule, peak_learning_rate, set_learning_r
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.loader import PREFETCHED_PARTS
 from simclr_cli.images.threads import prefetch
-from simclr_cli.train.outcome import LOSS_READ_SECONDS, read_losses
+from simclr_cli.train.losses import LOSS_READ_SECONDS, read_losses
 from simclr_cli.train.profiling import measure_seconds_per_step
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grayscale=0.0, blur=0.0)

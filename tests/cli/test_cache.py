@@ -52,7 +52,7 @@ def test_caches_are_listed_and_deleted(forked: Callable[..., Any], photos: Path,
     assert talk == f"Cache in {root}: {size / 1e6:.1f} MB for 2 folders.\n"
 
     code, stdout, talk = forked("cache", "other", cwd=tmp_path)
-    assert code == 0 and [row.split("\t")[0] for row in stdout.splitlines()] == ["path", str(tmp_path / "other")]
+    assert code == 0 and [row.split("\t")[0] for row in stdout.splitlines()] == ["folder", str(tmp_path / "other")]
     assert "for 1 folder." in talk
 
     code, stdout, talk = forked("cache", "other", "--clear", cwd=tmp_path)

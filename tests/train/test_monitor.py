@@ -24,7 +24,6 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.train import monitor as monitor_module
-from simclr_cli.train import outcome as outcome_module
 from simclr_cli.train import step as step_module
 from simclr_cli.train.loop import build_model
 from simclr_cli.train.monitor import Monitor, draw_held_out
@@ -213,7 +212,7 @@ def test_a_collapse_ends_with_an_exit_code_of_its_own_and_the_run_can_be_looked_
         "measure_validation",
         lambda self, m: dataclasses.replace(validation(self, m), negative_similarity=0.999),
     )
-    monkeypatch.setattr(outcome_module, "MIN_STEPS_TO_JUDGE", 1)
+    monkeypatch.setattr(monitor_module, "MIN_STEPS_TO_JUDGE", 1)
     with pytest.raises(CollapseError, match="The encoder has collapsed") as caught:
         train(images, run="flat")
     assert caught.value.exit_code == 7 and caught.value.remedy.startswith("Train under another --run")

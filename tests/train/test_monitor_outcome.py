@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from simclr_cli.core.events import ValidationMetrics
-from simclr_cli.train.outcome import judge_training
+from simclr_cli.train.monitor import judge_training
 
 WELL = ValidationMetrics(0.3, -2.5, 40.0, 20.0, 72.0, 0.85, 0.1, 100, True)
 NOTHING = math.log(127)  # of a batch of 64
