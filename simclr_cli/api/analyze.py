@@ -254,7 +254,7 @@ class ClustersResult:
 
     run: str
     method: str
-    reason: str  # for the number of clusters
+    reason: str  # of the number of clusters
     candidates: tuple[ClusterCountScore, ...]  # numbers of clusters that were compared
     clusters: tuple[Cluster, ...]  # the largest first
     unclustered: int  # images in no cluster
@@ -273,6 +273,6 @@ class MapResult:
     images: int
     layout: str  # pca or tsne
     explained: float | None  # fraction of the variance in the map's two directions; null for tsne
-    groupings: tuple[str, ...]  # that it can be colored by
+    groupings: tuple[str, ...]  # choices of its colors: label, folder, cluster
     bytes: int
     seconds: float

@@ -100,7 +100,7 @@ class FinetuneResult:
     train_images: int
     test_images: int
     split: str  # the rule that chose the held-out images
-    chance: float  # percent correct, of always guessing the largest class
+    chance: float  # percent: accuracy of always predicting the largest class
     accuracy: Accuracy
     epochs: int
     batch_size: int

@@ -94,7 +94,7 @@ class ReportResult:
 
     run: str  # the folder
     out: str  # report.html in it
-    finished: bool  # the run
+    finished: bool  # whether the run is finished
     bytes: int
 
 

@@ -103,8 +103,8 @@ class Accuracy:
     """Classification accuracy on the held-out images, in percent."""
 
     top_1: float
-    low: float  # to `high`: 95 % interval, by bootstrap over the held-out images
-    high: float
+    low: float  # of the 95 % interval, by bootstrap over the held-out images
+    high: float  # of the same interval
     balanced: float  # mean over the classes
     top_5: float | None = None  # None with at most five classes
 
@@ -118,8 +118,8 @@ class Score:
     knn_200: Accuracy
     linear: Accuracy | None  # None if it was not fitted
     gain: float | None = None  # points of the first representation over this one
-    gain_low: float | None = None  # to `gain_high`: its 95 % interval, paired by image
-    gain_high: float | None = None
+    gain_low: float | None = None  # of the 95 % interval of the gain, paired by image
+    gain_high: float | None = None  # of the same interval
 
     @property
     def deciding(self) -> Accuracy:
@@ -134,8 +134,8 @@ class ClassScore:
     name: str
     train_images: int
     test_images: int
-    recall: float | None  # percent of its held-out images; None if it has none
-    precision: float | None  # percent of the predictions of this class; None if there are none
+    recall: float | None  # percent of its held-out images that are predicted as this class; None if it has none
+    precision: float | None  # percent of the images predicted as this class that are of it; None if there are none
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class FewLabels:
 
     representation: str
     labels: int  # train images whose labels were used
-    wanted: str  # 1 % of the labels, 5 a class
+    wanted: str  # 1 % of the labels, 5 per class
     top_1: float  # percent, mean over the draws
     std: float  # between the draws
     draws: int
@@ -177,7 +177,7 @@ class ProbeResult:
     train_images: int
     test_images: int
     classes: tuple[str, ...]
-    chance: float  # percent correct, of always guessing the largest class
+    chance: float  # percent: accuracy of always predicting the largest class
     scores: tuple[Score, ...]  # the encoder's first, then the baselines'
     split: str  # the rule that chose the held-out images
     knn_temperature: float

@@ -102,7 +102,7 @@ def run_command(
 
 def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool, launched: bool) -> int:
     """Run a command, show its result, and return its exit code."""
-    from simclr_cli.cli import results
+    from simclr_cli.cli import show_results
     from simclr_cli.cli.console import Output
 
     keep_freed_memory()
@@ -114,7 +114,7 @@ def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool
         stop = {"stop": reporter.stop} if "stop" in inspect.signature(function).parameters else {}
         result = function(settings, report=reporter.report, **stop)
     if not reporter.quiet:
-        output.print_json(result) if as_json else getattr(results, f"show_{name}")(result, reporter, output)
+        output.print_json(result) if as_json else getattr(show_results, f"show_{name}")(result, reporter, output)
         sys.stdout.flush()
         if getattr(settings, "open", False) and result.out is not None:
             reporter.open_page(result.out)

@@ -117,7 +117,7 @@ def _join_processes(context: ProcessContext, forwarded: Sequence[int]) -> int:
             return 128 - failed.exit_code
         raise MachineError(
             f"Process {failed.error_index} of {len(context.processes)} was killed ({failed.signal_name}).",
-            "If it ran out of memory, use a smaller --micro-batch. Resume with --resume.",
+            "If memory ran out, use a smaller --micro-batch (embed: --batch-size). Resume a training with --resume.",
         ) from None
     return 0
 

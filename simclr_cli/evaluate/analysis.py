@@ -74,7 +74,7 @@ def probe_few_labels(comparison: Comparison, settings: ProbeSettings, report: Re
     """Fit the linear probe of each encoder that has one on several draws of a part of the train labels."""
     parts = [
         *((share, f"{share:.3g} of the labels") for share in settings.label_fractions),
-        *((count, f"{count:,} a class") for count in settings.label_counts),
+        *((count, f"{count:,} per class") for count in settings.label_counts),
     ]
     report_done = progress(report, "fitting on few labels")
     rows: list[FewLabels] = []

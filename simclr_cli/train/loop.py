@@ -134,6 +134,7 @@ class Training:
     def _run_epoch(self, epoch: int, updates: Iterator[int]) -> None:
         """Do the rest of an epoch, from 0, and save where it is time to."""
         start_time, steps_before = time.perf_counter(), len(self.losses)
+        save_seconds = self.settings.checkpoint_seconds
         speed = 0.0  # images per second; of an epoch that was stopped after its last step
         stop: Interrupted | None = None
         for step in itertools.islice(updates, self.steps_per_epoch - steps_before):
@@ -145,18 +146,14 @@ class Training:
             stop = self._report_step(epoch, steps_done, steps_read, speed)
             if stop:
                 break
-            if steps_done < self.steps_per_epoch and self._read_time - self._save_time > self._save_seconds:
+            if steps_done < self.steps_per_epoch and self._read_time - self._save_time > save_seconds:
                 self.save()
         if len(self.losses) == self.steps_per_epoch:  # a stop at the last step leaves a whole epoch
             stop = self._finish_epoch(epoch, speed, time.perf_counter() - start_time, stop)
         if stop:
             raise stop
-        if time.monotonic() - self._save_time > self._save_seconds or epoch + 1 == self.settings.epochs:
+        if time.monotonic() - self._save_time > save_seconds or epoch + 1 == self.settings.epochs:
             self.save()
-
-    @property
-    def _save_seconds(self) -> float:
-        return self.settings.checkpoint_seconds
 
     def _read_losses(self, step: int, epoch: int) -> int:
         """Read the losses up to `step` from the device, and return how many there were."""

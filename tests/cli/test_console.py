@@ -26,7 +26,7 @@ from simclr_cli.api import (
     SimilarResult,
 )
 from simclr_cli.cli.console import Output, Reporter
-from simclr_cli.cli.results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
+from simclr_cli.cli.show_results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
 from simclr_cli.core.text import escape_unprintable, format_duration
@@ -282,7 +282,7 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
     log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]
 ) -> None:
     scores = (Score("trained", right(61.24), right(60), right(70)), Score("untrained", right(40), right(39.96), None))
-    few = FewLabels("trained", 10, "5 a class", 55.55, 1.23, 3)
+    few = FewLabels("trained", 10, "5 per class", 55.55, 1.23, 3)
     result = ProbeResult(
         "runs/a", 100, 25, ("a", "b"), 50.0, scores, "by seed", 0.07, 0, "d", verdict="It helped.", few_labels=(few,)
     )
@@ -292,7 +292,7 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
         "trained\t61.2\t60.0\t70.0\t68.0 to 72.0\t69.0",
         "untrained\t40.0\t40.0\t-\t38.0 to 42.0\t39.0",
         "labels\trepresentation\tlabeled images\tlinear %\tstd",
-        "5 a class\ttrained\t10\t55.5\t1.2",
+        "5 per class\ttrained\t10\t55.5\t1.2",
     ]
     assert "It helped." in log[1].getvalue()
 

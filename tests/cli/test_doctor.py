@@ -12,7 +12,7 @@ from rich.console import Console
 
 from simclr_cli.api import Diagnosis, DoctorResult
 from simclr_cli.cli.console import Output, Reporter
-from simclr_cli.cli.results import show_doctor
+from simclr_cli.cli.show_results import show_doctor
 from simclr_cli.diagnose.machine import TorchFacts
 
 COMMAND = "uv pip install --python /a/long/path/of/some/python --force-reinstall torch torchvision --torch-backend auto"

@@ -134,6 +134,12 @@ def test_help_of_pretrain_begins_with_the_basics(simclr: Callable[..., Any]) -> 
     assert [stdout.count(f" {option} ") for option in ("--backbone", "--json", "--debug", "-h")] == [1] * 4
 
 
+def test_types_in_the_help_are_plain(simclr: Callable[..., Any]) -> None:
+    texts = {verb: simclr(verb, "--help").stdout for verb in COMMAND_NAMES}
+    assert [verb for verb, text in texts.items() if "list[" in text] == []
+    assert "queries...      <path>" in texts["similar"]
+
+
 def test_shell_completes_commands_and_options(installed: Callable[..., Any]) -> None:
     for typed, completed in (("simclr pre", ["pretrain", "preview", "predict"]), ("simclr map --lab", ["--labels"])):
         words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}

@@ -226,7 +226,7 @@ def test_few_labels_are_probed_in_several_draws(trained: Any, tmp_path: Path) ->
     result = run_probe(trained, labels_fraction="1", labels_per_class="1", draws=2, out=tmp_path)
     rows = {(few.representation, few.wanted): few for few in result.few_labels}
     assert len(rows) == 2 * len(REPRESENTATIONS)
-    assert rows["trained", "1 a class"].labels == 10 and rows["trained", "1 a class"].draws == 2
+    assert rows["trained", "1 per class"].labels == 10 and rows["trained", "1 per class"].draws == 2
     assert rows["trained", "1 of the labels"].labels == result.train_images
     assert rows["trained", "1 of the labels"].std == 0  # every draw is all of them
 

@@ -187,7 +187,7 @@ def prepare() -> None:
     import torch
 
     import simclr_cli
-    from simclr_cli.cli import app, console, results  # noqa: F401 (imported before there are forks)
+    from simclr_cli.cli import app, console, show_results  # noqa: F401 (imported before there are forks)
 
     torch.set_num_threads(1)
     for name in simclr_cli.__all__:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from simclr_cli import api
 from simclr_cli.cli.console import Output, Reporter
-from simclr_cli.cli.search_results import show_clusters as show_clusters
-from simclr_cli.cli.search_results import show_duplicates as show_duplicates
-from simclr_cli.cli.search_results import show_map as show_map
-from simclr_cli.cli.search_results import show_neighbors
-from simclr_cli.cli.search_results import show_outliers as show_outliers
-from simclr_cli.cli.search_results import show_similar as show_similar
+from simclr_cli.cli.show_search_results import show_clusters as show_clusters
+from simclr_cli.cli.show_search_results import show_duplicates as show_duplicates
+from simclr_cli.cli.show_search_results import show_map as show_map
+from simclr_cli.cli.show_search_results import show_neighbors
+from simclr_cli.cli.show_search_results import show_outliers as show_outliers
+from simclr_cli.cli.show_search_results import show_similar as show_similar
 from simclr_cli.core.text import format_count, format_duration
 
 
