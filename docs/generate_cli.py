@@ -11,6 +11,7 @@ import inspect
 import itertools
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -55,43 +56,49 @@ def read_comments(cls: type[Any]) -> dict[str, str]:
     return dict(re.findall(r"^    (\w+): [^#\n]+#\s*(.+)$", inspect.getsource(cls), re.MULTILINE))
 
 
-def build_keys_table(cls: type[Any]) -> list[str]:
+def list_keys(cls: type[Any]) -> list[str]:
     """Return a table of a dataclass's fields."""
     comments = read_comments(cls)
-    lines = ["| key | type | |", "| --- | --- | --- |"]
-    for field in dataclasses.fields(cls):
-        kind = str(field.type).replace("|", "\\|")
-        lines.append(f"| `{field.name}` | `{kind}` | {comments.get(field.name, '')} |")
-    return [*lines, ""]
+    return [
+        line for field in dataclasses.fields(cls)
+        for line in wrap_item(f"`{field.name}` (`{field.type}`)", comments.get(field.name, ""))
+    ] + [""]  # fmt: skip
 
 
-def build_options_tables(cls: type[Any]) -> list[str]:
-    """Return tables of a settings class's options, one per panel of the help."""
+def wrap_item(name: str, text: str) -> list[str]:
+    """Return an item of a list, in lines of at most 120 columns."""
+    item = f"- {name}: {text}" if text else f"- {name}"
+    return textwrap.wrap(item, 120, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def list_options(cls: type[Any]) -> list[str]:
+    """Return a list of a settings class's options, in the panels of the help."""
     hints = get_type_hints(cls)
     panels = itertools.groupby(sort_fields(cls), key=lambda field: field.metadata["panel"])
-    rows = {panel: [_build_row(field, hints[field.name]) for field in fields] for panel, fields in panels}
-    last = rows.setdefault(GENERAL if any(rows) else None, [])
-    last += [f"| `--json` | | | {JSON_HELP} |", f"| `--debug` | | | {DEBUG_HELP} |"]
-    head = ["| option | values | default | |", "| --- | --- | --- | --- |"]
-    return [line for panel in rows for line in [*([f"{panel}:", ""] if panel else []), *head, *rows[panel], ""]]
+    items = {panel: [line for field in fields for line in _list_option(field, hints[field.name])]
+             for panel, fields in panels}  # fmt: skip
+    last = items.setdefault(GENERAL if any(items) else None, [])
+    last += [*wrap_item("`--json`", JSON_HELP), *wrap_item("`--debug`", DEBUG_HELP)]
+    return [line for panel in items for line in [*([f"{panel}:", ""] if panel else []), *items[panel], ""]]
 
 
-def _build_row(field: dataclasses.Field[Any], hint: Any) -> str:
+def _list_option(field: dataclasses.Field[Any], hint: Any) -> list[str]:
     option = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
     if field.metadata["option"]:
         option += f", --{field.name}"
     if field.metadata["short"]:
         option += f", -{field.metadata['short']}"
     is_empty = field.default is False or field.default == ()
-    default = "auto" if field.default is None else "" if is_empty else field.default
-    return f"| `{option}` | {describe_values(hint, field.metadata)} | {default} | {field.metadata['help']} |"
+    default = "auto" if field.default is None else "" if is_empty else f"default {field.default}"
+    values = "; ".join(filter(None, (describe_values(hint, field.metadata), default)))
+    return wrap_item(f"`{option}` ({values})", field.metadata["help"])
 
 
 def describe_values(hint: Any, bounds: Any) -> str:
     """Describe in words the values of an option."""
     kinds = [kind for kind in (get_args(hint) or (hint,)) if kind is not type(None)]
     if get_origin(hint) is Literal or get_origin(kinds[0]) is Literal:
-        return " \\| ".join(get_args(hint if get_origin(hint) is Literal else kinds[0]))
+        return " | ".join(get_args(hint if get_origin(hint) is Literal else kinds[0]))
     word = {bool: "flag", int: "whole number", float: "number", str: "text", Path: "path"}.get(kinds[0], "paths")
     limits = [
         f"{symbol} {bounds[name]}"
@@ -115,16 +122,16 @@ def build_page() -> str:
     ]
     for name, settings_class in COMMANDS.items():
         lines += [f"## simclr {name}", "", settings_class.about, "", "```", *settings_class.examples, "```", ""]
-        lines += build_options_tables(settings_class)
+        lines += list_options(settings_class)
         result = RESULTS[name]
-        lines += [f"`--json` prints one object (`{result.__name__}`):", "", *build_keys_table(result)]
+        lines += [f"`--json` prints one object (`{result.__name__}`):", "", *list_keys(result)]
     lines += ["## Parts of the JSON", ""]
     for part in PARTS:
-        lines += [f"`{part.__name__}`: {inspect.getdoc(part)}", "", *build_keys_table(part)]
-    rows = build_keys_table(events.EpochDone)
+        lines += [f"`{part.__name__}`: {inspect.getdoc(part)}", "", *list_keys(part)]
+    rows = list_keys(events.EpochDone)
     timed = [row for row in rows if any(f"`{name}`" in row for name in TIMING_KEYS)]
     lines += ["## metrics.jsonl", "", "One object per epoch:", "", *(row for row in rows if row not in timed)]
-    lines += ["## speed.jsonl", "", "The times of each epoch, which differ between runs:", "", *rows[:3], *timed, ""]
+    lines += ["## speed.jsonl", "", "The times of each epoch, which differ between runs:", "", rows[0], *timed, ""]
     lines += ["## Exit codes", "", "| code | meaning |", "| --- | --- |", "| 0 | success |"]
     lines += [f"| {kind.exit_code} | {kind.meaning} |" for kind in errors.ERROR_TYPES]
     return "\n".join(lines) + "\n"

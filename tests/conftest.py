@@ -134,8 +134,8 @@ def no_power_cuts() -> Iterator[None]:
 @pytest.fixture
 def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the trial steps that estimate the time and memory of training."""
-    for verb in ("pretrain", "finetune"):
-        monkeypatch.setattr(f"simclr_cli.commands.{verb}.measure_seconds_per_image", lambda *_: 0.01)
+    monkeypatch.setattr("simclr_cli.commands.pretrain.estimate_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("simclr_cli.commands.finetune.measure_seconds_per_image", lambda *_: 0.01)
     monkeypatch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
 
 

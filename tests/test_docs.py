@@ -46,17 +46,17 @@ def test_check_fails_for_an_outdated_page(
 
 
 def test_page_names_every_option_example_and_key() -> None:
-    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    page = " ".join((DOCS / "cli.md").read_text(encoding="utf-8").split())  # without the breaks of lines
     for verb, settings_class in COMMANDS.items():
-        _, _, rest = page.partition(f"## simclr {verb}\n")
-        section = rest.partition("\n## ")[0]
+        _, _, rest = page.partition(f" ## simclr {verb} ")
+        section = rest.partition(" ## ")[0]
         assert settings_class.about in section and all(example in section for example in settings_class.examples)
         for field in dataclasses.fields(settings_class):
             name = field.name.upper() if field.metadata["argument"] else "--" + field.name.replace("_", "-")
-            assert f"| `{name}" in section, name
+            assert f"- `{name}" in section, name
             assert field.metadata["help"] in section, name
     for kind in (results.PretrainResult, results.Score, results.Neighbor, events.EpochDone):
-        assert all(f"| `{field.name}` |" in page for field in dataclasses.fields(kind))
+        assert all(f"- `{field.name}` (" in page for field in dataclasses.fields(kind))
 
 
 def test_every_command_has_two_examples_of_itself() -> None:

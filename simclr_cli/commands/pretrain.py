@@ -6,15 +6,12 @@ import contextlib
 import dataclasses
 import statistics
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from simclr_cli.api import PretrainResult, PretrainSettings, ResolvedSettings
 from simclr_cli.commands.report import try_report
@@ -39,13 +36,12 @@ from simclr_cli.encode.load import resolve_device
 from simclr_cli.encode.model_card import build_timm_config, render_model_card
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.images.cache import DecodedImages, decode_images, describe_cache_shortage, stored_side
+from simclr_cli.images.cache import DecodedImages, decode_images, describe_cache_shortage
 from simclr_cli.images.census import Census
-from simclr_cli.images.groups import group_images
 from simclr_cli.images.loader import BatchLoader
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
-from simclr_cli.search.near_duplicates import join_near_duplicates
+from simclr_cli.search.near_duplicates import group_negatives
 from simclr_cli.store.history import TensorBoardWriter, read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
@@ -53,11 +49,9 @@ from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.loop import Training, build_model
 from simclr_cli.train.monitor import Monitor, Outcome, draw_held_out, judge_training
 from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded_images, resolve
-from simclr_cli.train.profiling import describe_disk_shortage, measure_bytes_per_view, measure_seconds_per_image
+from simclr_cli.train.profiling import describe_disk_shortage, estimate_seconds, measure_bytes_per_view
 from simclr_cli.train.resume import explain_more_epochs, lock_run, open_run, record_run
 from simclr_cli.train.resume_images import check_unchanged_images
-
-FORWARD_SHARE = 1 / 3  # of the time of a step; all micro-batches but the last need it once more
 
 
 @dataclass(frozen=True)
@@ -192,7 +186,7 @@ def _plan(settings: PretrainSettings, device: torch.device, processes: ProcessGr
     bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
     resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
-    seconds = _estimate_seconds(model, resolved, census, steps, processes.world_size)
+    seconds = estimate_seconds(model, resolved, census, steps, processes.world_size)
     resolved, compiling = choose_compile(resolved, here, seconds)
     plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, seconds)
     report(plan)
@@ -200,14 +194,6 @@ def _plan(settings: PretrainSettings, device: torch.device, processes: ProcessGr
     for shortage in filter(None, (cache_shortage, describe_disk_shortage(run.path, model, resolved))):
         report(Note(shortage, warning=True))
     return Preparation(run, resolved, census, plan, model, previous)
-
-
-def _estimate_seconds(model: SimCLR, settings: ResolvedSettings, census: Census, steps: int, processes: int) -> float:
-    """Estimate the time of the training from a trial of some steps on random images."""
-    images = steps * settings.batch_size
-    side = stored_side(census, settings.image_size)
-    seconds = images * measure_seconds_per_image(model, settings, side, images) / processes
-    return seconds * (1 + FORWARD_SHARE * max(0.0, 1 - settings.micro_batch * processes / settings.batch_size))
 
 
 def _decode(
@@ -225,7 +211,7 @@ def _decode(
     if plan is not None:
         plan = dataclasses.replace(plan, choices=_replace_choices(plan.choices, changed))
         info = record_run(prepared.run, resolved, images.census, plan.choices, prepared.census, prepared.previous)
-    groups = _group_images(images, resolved, processes, report)
+    groups = group_negatives(images, resolved, processes, report)
     held_out = draw_held_out(len(images), resolved.held_out, resolved.seed)
     batches = BatchLoader(images, resolved.batch_size, resolved.seed, device, processes, held_out)
     job = TrainingJob(prepared.run, resolved, batches, groups, info)
@@ -254,28 +240,6 @@ def _decode_images(
     if len(images) < 2:
         raise InputError("Only one image could be decoded.", "Use a folder of at least 2 whole images.")
     return images
-
-
-def _group_images(
-    images: DecodedImages, settings: ResolvedSettings, processes: ProcessGroup, report: Report
-) -> Tensor | None:
-    """Return (N,) the class of each image for supcon, else the group in which images are excluded as negatives."""
-    if settings.loss == "supcon":
-        return torch.from_numpy(np.unique(images.census.labels, return_inverse=True)[1])
-    groups = None
-    if processes.is_main:
-        ids = group_images(images.census, settings.group_by, settings.duplicates, images.workers)
-        if ids is not None and settings.duplicates == "near":
-            join_near_duplicates(ids, images, progress(report, "looking for duplicates"))
-        groups = None if ids is None else ids.tolist()
-    if (groups := processes.broadcast_object(groups)) is None:
-        return None
-    sizes = sorted(size for size in Counter(groups).values() if size > 1)
-    size_range = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} images" if sizes else ""
-    ungrouped = len(groups) - sum(sizes)
-    text = f"Groups excluded as negatives: {len(sizes):,}{size_range}; {ungrouped:,} images are in no group."
-    report(Note(text))
-    return torch.tensor(groups)
 
 
 def _write_event_files(run: RunFolder, report: Report, stack: contextlib.ExitStack) -> Report:

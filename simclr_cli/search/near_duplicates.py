@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from simclr_cli.api import DuplicateKind
+from simclr_cli.api import DuplicateKind, ResolvedSettings
+from simclr_cli.core.distributed import ProcessGroup
+from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.engine.nearest import find_similar_pairs
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.decode import UnusableImage
@@ -25,7 +30,7 @@ from simclr_cli.images.fingerprints import (
     perceptual_hash,
     standardize,
 )
-from simclr_cli.images.groups import join_equal, join_pairs
+from simclr_cli.images.groups import group_images, join_equal, join_pairs
 from simclr_cli.images.threads import map_in_order
 from simclr_cli.store.index import Embeddings, Index
 
@@ -206,3 +211,25 @@ def _sort_best_first(
         return -pixels[place], is_blurred, -size, is_link, age, name
 
     return np.array(sorted(group.tolist(), key=sort_key), np.int64)
+
+
+def group_negatives(
+    images: DecodedImages, settings: ResolvedSettings, processes: ProcessGroup, report: Report
+) -> Tensor | None:
+    """Return (N,) the class of each image for supcon, else the group in which images are excluded as negatives."""
+    if settings.loss == "supcon":
+        return torch.from_numpy(np.unique(images.census.labels, return_inverse=True)[1])
+    groups = None
+    if processes.is_main:
+        ids = group_images(images.census, settings.group_by, settings.duplicates, images.workers)
+        if ids is not None and settings.duplicates == "near":
+            join_near_duplicates(ids, images, progress(report, "looking for duplicates"))
+        groups = None if ids is None else ids.tolist()
+    if (groups := processes.broadcast_object(groups)) is None:
+        return None
+    sizes = sorted(size for size in Counter(groups).values() if size > 1)
+    size_range = f", of {' to '.join(str(n) for n in sorted({sizes[0], sizes[-1]}))} images" if sizes else ""
+    ungrouped = len(groups) - sum(sizes)
+    text = f"Groups excluded as negatives: {len(sizes):,}{size_range}; {ungrouped:,} images are in no group."
+    report(Note(text))
+    return torch.tensor(groups)

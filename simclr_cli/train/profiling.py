@@ -19,9 +19,12 @@ from simclr_cli.core.files import get_free_bytes
 from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.engine.simclr import SimCLR
+from simclr_cli.images.cache import stored_side
+from simclr_cli.images.census import Census
 from simclr_cli.images.loader import Batch
 from simclr_cli.train.step import Step
 
+FORWARD_SHARE = 1 / 3  # of the time of a step; all micro-batches but the last need it once more
 MAX_TRIAL_IMAGES, MAX_TRIAL_SECONDS = 64, 4  # that the estimate of the time may cost
 OPTIMIZER_STATES = {"adamw": 2, "lars": 1, "sgd": 1}  # numbers per weight
 SHORT_RUN_SECONDS = 120  # for which a rough estimate is enough
@@ -102,3 +105,11 @@ def describe_disk_shortage(folder: Path, model: SimCLR, settings: ResolvedSettin
         f"Saving this run needs {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free in {folder.parent}: "
         "free space there, or the training stops when it saves."
     )
+
+
+def estimate_seconds(model: SimCLR, settings: ResolvedSettings, census: Census, steps: int, processes: int) -> float:
+    """Estimate the time of the training from a trial of some steps on random images."""
+    images = steps * settings.batch_size
+    side = stored_side(census, settings.image_size)
+    seconds = images * measure_seconds_per_image(model, settings, side, images) / processes
+    return seconds * (1 + FORWARD_SHARE * max(0.0, 1 - settings.micro_batch * processes / settings.batch_size))

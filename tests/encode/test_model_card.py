@@ -84,7 +84,7 @@ def exported(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(place / "cache"))
-        patch.setattr("simclr_cli.commands.pretrain.measure_seconds_per_image", lambda *_: 0.01)
+        patch.setattr("simclr_cli.commands.pretrain.estimate_seconds", lambda *_: 1.0)
         patch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
         patch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
         for name, case in CASES.items():
