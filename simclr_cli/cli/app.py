@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import os
+import signal
 import sys
 import time
 import traceback
@@ -18,7 +19,7 @@ import typer
 from simclr_cli import COMMAND_NAMES, __version__, api
 from simclr_cli.cli.launch import launch_processes
 from simclr_cli.cli.options import Command, CommandGroup, build_command
-from simclr_cli.cli.signals import quick_end, stop_on_signal
+from simclr_cli.cli.signals import create_interrupted, quick_end, stop_on_signal
 from simclr_cli.core.errors import Interrupted, SimclrError, explain_system_error
 from simclr_cli.core.hardware import keep_freed_memory, limit_openmp_spinning
 from simclr_cli.core.world import PeerLostError, World
@@ -141,7 +142,7 @@ def _explain_error(error: Exception | KeyboardInterrupt, values: dict[str, Any])
     if isinstance(error, SimclrError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("Stopped by Ctrl-C.", "Nothing was lost; run the command again.")
+        return create_interrupted(signal.SIGINT)
     what = f"Something went wrong inside simclr: {type(error).__name__}: {error}."
     bug = SimclrError(what, "Run it again with --debug, and report what it prints.")
     return explain_system_error(error, values) or bug

@@ -176,9 +176,8 @@ def quick_end() -> Iterator[None]:
     code: object = None
 
     def end() -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # stdout is closed or the disk is full: Python reports it and has an exit code
+        # Where stdout is closed or the disk is full, Python reports it and has an exit code.
+        with contextlib.suppress(OSError):
             for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the start
                 stream.flush()
             if isinstance(code, int):  # else a traceback, or a message, which Python prints

@@ -16,8 +16,9 @@ from simclr_cli.core.errors import RunError, require_extra
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.world import World
-from simclr_cli.encode.embed import embed_census, normalize_rows, undecodable_error
+from simclr_cli.encode.embed import embed_census, undecodable_error
 from simclr_cli.encode.load import LoadedEncoder, resolve_device, resolve_encoder
+from simclr_cli.engine.nearest import normalize_rows
 from simclr_cli.images.census import Census, SkippedImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers

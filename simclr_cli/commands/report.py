@@ -73,11 +73,8 @@ def write_report(
         report(Note(error.problem, warning=True))
     views, neighbors = _sample_images(run, info, skipped, census, device, workers, report)
     try:
-        confusion = as_data_uri(
-            isolate(decode_thumbnail, workers)(
-                run.probe_folder / "confusion.png", MAX_CONFUSION_SIDE, MAX_CONFUSION_SIDE
-            )
-        )
+        decode = isolate(decode_thumbnail, workers)
+        confusion = as_data_uri(decode(run.probe_folder / "confusion.png", MAX_CONFUSION_SIDE, MAX_CONFUSION_SIDE))
     except UnusableImage:  # usually missing
         confusion = None
     content = ReportContent(

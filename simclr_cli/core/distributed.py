@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from simclr_cli.core.errors import MachineError
+from simclr_cli.core.errors import MachineError, first_line
 from simclr_cli.core.world import SINGLE_PROCESS, PeerLostError, World, get_master_address, get_store_prefix
 
 TIMEOUT = datetime.timedelta(days=1)  # the other processes wait while the main one reads a large folder
@@ -176,7 +176,7 @@ def _detect_lost_peer() -> Iterator[None]:
         if "memory" in str(error) or "Detected mismatch" in str(error):
             raise
         raise PeerLostError(
-            f"Another process of this run has ended ({str(error).strip().splitlines()[0][:200]}).",
+            f"Another process of this run has ended ({first_line(error)[:200]}).",
             "See its error above, if it printed one. Fix it, then run again with --resume.",
         ) from None
 
@@ -204,7 +204,7 @@ def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGr
         store = dist.PrefixStore(get_store_prefix(), store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise MachineError(
             f"The {world.world_size} processes of this run cannot connect to each other ({reason}).",
             "Start all of them by torchrun or srun, and check MASTER_ADDR and MASTER_PORT.",

@@ -99,13 +99,18 @@ TOO_MANY_FILES_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE))
 PERMISSION_OR_SPACE_ERRNOS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> MachineError | None:
     """Return the error of the operating system or a device with its cause and remedy; None for any other error.
 
     Args:
         settings: of the command, by name.
     """
-    message = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    message = first_line(error)
     if is_out_of_memory(error):
         owner = "the GPU" if "CUDA" in message or "CUBLAS" in message else "this machine"
         return MachineError(f"The memory of {owner} is too small ({message}).", _suggest_less_memory(settings))

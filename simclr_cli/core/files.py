@@ -47,10 +47,8 @@ def _translate_os_error(target: Path, needed_bytes: int | None = None) -> Iterat
             remedy = "Free disk space there, or choose another folder."
             with contextlib.suppress(OSError):
                 free = _format_size(get_free_bytes(target))
-                needs = (
-                    f"needs {_format_size(needed_bytes)}, {free} free" if needed_bytes else f"needs more than {free}"
-                )
-                reason += f" ({needs})"
+                needs = f"{_format_size(needed_bytes)}, {free} free" if needed_bytes else f"more than {free}"
+                reason += f" (needs {needs})"
         is_forbidden = error.errno in FORBIDDEN_ERRNOS
         raise WriteError(f"Cannot write {target}: {reason}.", remedy, is_forbidden=is_forbidden) from error
 

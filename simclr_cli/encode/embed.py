@@ -109,9 +109,3 @@ def embed_views(
         x = views.make(pixels, sizes[part], (first[part], second[part]))
         chunks.append(encoder(x).float().unflatten(0, (2, -1)))  # (2, n, width)
     return torch.cat(chunks, dim=1)
-
-
-def normalize_rows(h: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale (N, D) rows to length 1; a row of zeros stays as it is."""
-    scaled: NDArray[np.float32] = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
-    return scaled

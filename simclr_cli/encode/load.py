@@ -116,18 +116,14 @@ def create_initial_encoder(backbone: str, weights: str, image_size: int, seed: i
     if weights == "none":
         return create_encoder(create_scratch_spec(backbone, image_size), seed=seed)
     if weights == "imagenet":
-        return _create_imagenet_encoder(backbone, image_size)
+        try:
+            return create_encoder(create_pretrained_spec(backbone, image_size), imagenet=True)
+        except MachineError as error:
+            raise MachineError(error.problem, f"{error.remedy} Or use --weights FILE.safetensors.") from error
     path = Path(weights)
     if path.suffix != ".safetensors":
         raise SettingsError(f"--weights is {weights!r}.", "Use none, imagenet, or the path of a .safetensors file.")
     return create_encoder_from_weights(_resolve_spec(path, backbone, image_size), read_weights(path), str(path))
-
-
-def _create_imagenet_encoder(backbone: str, image_size: int) -> Encoder:
-    try:
-        return create_encoder(create_pretrained_spec(backbone, image_size), imagenet=True)
-    except MachineError as error:
-        raise MachineError(error.problem, f"{error.remedy} Or use --weights FILE.safetensors.") from error
 
 
 def _resolve_spec(weights: Path, backbone: str, image_size: int) -> EncoderSpec:

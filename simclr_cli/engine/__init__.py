@@ -1,1 +1,1 @@
-"""SimCLR in torch and timm: no options, no files, no printing."""
+"""SimCLR in torch and timm: no files, no printing; settings at most as resolved values."""

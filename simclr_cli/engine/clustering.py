@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.api import ClusterCountScore
 from simclr_cli.engine.layout import compute_principal_components
-from simclr_cli.engine.nearest import Vectors, iterate_blocks
+from simclr_cli.engine.nearest import Vectors, iterate_blocks, normalize_rows
 
 BLOCK_ROWS = 8_192
 MAX_SAMPLE_ROWS, SAMPLE_ROWS_PER_CLUSTER = 20_000, 50  # k-means is fitted on at most the larger number
@@ -44,7 +44,7 @@ def k_means(vectors: Vectors, count: int, draw: np.random.Generator) -> NDArray[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         model.fit(sample.astype(np.float64))  # the order in which threads add must not change a label
-    centers = _normalize_rows(model.cluster_centers_)
+    centers = normalize_rows(model.cluster_centers_)
     labels = [(rows @ centers.T).argmax(axis=1) for _, rows in iterate_blocks(vectors, BLOCK_ROWS)]
     return number_by_size(np.concatenate(labels))
 
@@ -70,7 +70,7 @@ def compute_center_similarity(vectors: Vectors, labels: NDArray[np.int64]) -> ND
     for part, rows in iterate_blocks(vectors, BLOCK_ROWS):
         sums.index_add_(0, torch.from_numpy(clusters[part]), torch.from_numpy(rows).double())
     sums[count] = 0
-    centers = _normalize_rows(sums.numpy())
+    centers = normalize_rows(sums.numpy())
     cosines = [(rows * centers[clusters[part]]).sum(axis=1) for part, rows in iterate_blocks(vectors, BLOCK_ROWS)]
     return np.concatenate(cosines)
 
@@ -91,7 +91,7 @@ def draw_reference(rows: NDArray[np.float32], draw: np.random.Generator) -> NDAr
     """
     mean = rows.mean(axis=0)
     noise = draw.standard_normal((len(rows), len(rows)), dtype=np.float32)
-    return _normalize_rows(mean + noise @ (rows - mean) / math.sqrt(len(rows)))
+    return normalize_rows(mean + noise @ (rows - mean) / math.sqrt(len(rows)))
 
 
 def score_cluster_counts(
@@ -154,11 +154,6 @@ def hdbscan(vectors: Vectors, min_cluster_size: int) -> NDArray[np.int64]:
     min_samples = min(5, min_cluster_size)
     labels = HDBSCAN(min_cluster_size=min_cluster_size, min_samples=min_samples, copy=True).fit_predict(rows)
     return number_by_size(labels.astype(np.int64))
-
-
-def _normalize_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    length = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return np.asarray(rows / length, np.float32)
 
 
 def _compute_distances(rows: NDArray[np.float32]) -> NDArray[np.float32]:

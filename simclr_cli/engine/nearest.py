@@ -37,6 +37,11 @@ class Vectors(Protocol):
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]: ...
 
 
+def normalize_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale (N, D) rows to length 1; a row of zeros stays as it is."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+
+
 def iterate_blocks(vectors: Vectors, size: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield all rows in blocks of at most `size`: their slice and the rows."""
     for start in range(0, len(vectors), size):

@@ -15,10 +15,10 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.events import Report
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
-from simclr_cli.encode.embed import embed_census, normalize_rows
+from simclr_cli.encode.embed import embed_census
 from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.engine.augment import TwoViews, create_view_recipe
-from simclr_cli.engine.nearest import Vectors, find_nearest
+from simclr_cli.engine.nearest import Vectors, find_nearest, normalize_rows
 from simclr_cli.engine.simclr import ProjectionHead
 from simclr_cli.images.cache import defer_decoding
 from simclr_cli.images.census import Census

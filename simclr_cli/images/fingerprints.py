@@ -91,12 +91,6 @@ def sharpness(image: Image.Image) -> float:
     Unlike there, over the image's own variance: a brighter version of an image is not sharper.
     """
     resized = image.convert("L").resize((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BILINEAR)
-    grayscale = np.asarray(resized, np.float32)
-    edges = (
-        grayscale[:-2, 1:-1]
-        + grayscale[2:, 1:-1]
-        + grayscale[1:-1, :-2]
-        + grayscale[1:-1, 2:]
-        - 4 * grayscale[1:-1, 1:-1]
-    )
-    return float(edges.var() / max(float(grayscale.var()), 1e-6))
+    gray = np.asarray(resized, np.float32)
+    edges = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * gray[1:-1, 1:-1]
+    return float(edges.var() / max(float(gray.var()), 1e-6))

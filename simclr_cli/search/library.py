@@ -17,8 +17,9 @@ from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.core.files import WriteError, remove_abandoned_files
 from simclr_cli.core.locks import FolderLockedError, lock_folder
 from simclr_cli.core.text import format_count
-from simclr_cli.encode.embed import embed_files, normalize_rows, undecodable_error
+from simclr_cli.encode.embed import embed_files, undecodable_error
 from simclr_cli.encode.load import LoadedEncoder, load_run_encoder, resolve_device
+from simclr_cli.engine.nearest import normalize_rows
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.groups import checksum_image

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Note, Report, progress
-from simclr_cli.encode.embed import normalize_rows
+from simclr_cli.engine.nearest import normalize_rows
 from simclr_cli.images.decode import UnusableImage, read_header
 from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.scan import take_census

@@ -70,6 +70,7 @@ class Training:
         self.learning_rate = Schedule(peak, job.total_steps, warmup_steps)
         self.metrics: list[dict[str, Any]] = []  # a row for every finished epoch
         self._restarts_epoch = False  # the images have changed, so its steps had other batches
+        self._fingerprint = self.batches.decoded.census.fingerprint
         losses = self._load_checkpoint()
         self._saved, self._save_time = (len(self.metrics), len(losses)), time.monotonic()
         self.start = len(self.metrics) * self.steps_per_epoch + len(losses)
@@ -100,10 +101,6 @@ class Training:
             write_epochs(self.job.run, self.metrics)
         self._restarts_epoch = bool(checkpoint.losses) and checkpoint.census_fingerprint != self._fingerprint
         return [] if self._restarts_epoch else checkpoint.losses
-
-    @property
-    def _fingerprint(self) -> str:
-        return self.batches.decoded.census.fingerprint
 
     def _report_resume(self) -> None:
         reason = " The images have changed since, so this epoch starts over." if self._restarts_epoch else ""

@@ -25,7 +25,7 @@ from simclr_cli.engine.optim import Schedule, peak_learning_rate, set_learning_r
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.loader import PREFETCHED_PARTS
 from simclr_cli.images.threads import prefetch
-from simclr_cli.train.losses import LOSS_READ_SECONDS, read_losses
+from simclr_cli.train.losses import LOSS_READ_SECONDS, EpochLosses, read_losses
 from simclr_cli.train.profiling import measure_seconds_per_step
 
 CROP_AND_FLIP = ViewRecipe(jitter=0.0, grayscale=0.0, blur=0.0)
@@ -114,8 +114,7 @@ class EpochReporter:
 
     def __init__(self, epochs: int, steps_per_epoch: int, device: torch.device, report: Report) -> None:
         self.epochs, self.steps_per_epoch, self.device, self.report = epochs, steps_per_epoch, device, report
-        self.losses: list[float] = []  # read from the device
-        self.unread: list[Tensor] = []  # still on the device
+        self.losses = EpochLosses()
         self.images = 0
         self.epoch_start = self.last_read = time.monotonic()
 
@@ -127,19 +126,21 @@ class EpochReporter:
         """
         epoch, done = step // self.steps_per_epoch + 1, step % self.steps_per_epoch + 1
         is_last = done == self.steps_per_epoch
-        self.unread.append(loss)
+        self.losses.append(loss)
         self.images += images
         if self.device.type != "cpu" and not is_last and time.monotonic() - self.last_read < LOSS_READ_SECONDS:
             return
         total = self.epochs * self.steps_per_epoch
-        self.losses += read_losses(self.unread, step, total, epoch - 1, remedy="Try a lower --learning-rate.")
-        self.unread, self.last_read = [], time.monotonic()
+        remedy = "Try a lower --learning-rate."
+        self.losses.mark_read(read_losses(self.losses.unread, step, total, epoch - 1, remedy=remedy))
+        self.last_read = time.monotonic()
         seconds = self.last_read - self.epoch_start
         speed = self.images / max(seconds, 1e-9)
-        self.report(StepDone(epoch, self.epochs, done, self.steps_per_epoch, self.losses[-1], speed))
+        self.report(StepDone(epoch, self.epochs, done, self.steps_per_epoch, self.losses.read[-1], speed))
         if is_last:
-            self.report(EpochDone(epoch, statistics.fmean(self.losses), learning_rate, speed, seconds))
-            self.losses, self.images, self.epoch_start = [], 0, time.monotonic()
+            self.report(EpochDone(epoch, statistics.fmean(self.losses.read), learning_rate, speed, seconds))
+            self.losses.clear()
+            self.images, self.epoch_start = 0, time.monotonic()
 
 
 class ClassifierStep:
