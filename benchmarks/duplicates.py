@@ -114,7 +114,7 @@ def measure_photos(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     config = json.loads((run / "config.json").read_text())
     config["settings"]["images"] = str(folder / "images")
     (run / "config.json").write_text(json.dumps(config))
-    index, calibration = open_index(open_library(DuplicatesSettings(run=str(run))), silent)
+    index, calibration = open_index(open_library(DuplicatesSettings(run=str(run)), silent), silent)
     h, row_of = index.h[slice(0, len(index))], {name: i for i, name in enumerate(index.names)}
     fingerprints = [compute_fingerprint(index.get_path(i)) for i in range(len(index))]
     hashes = np.array([fingerprint.hash for fingerprint in fingerprints], np.uint64)

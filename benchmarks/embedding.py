@@ -33,7 +33,8 @@ def measure(photos: Path, backbone: str, size: int, images: int, rounds: int, de
     """Measure the arms in turn."""
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     paths = (paths * (1 + images // len(paths)))[:images]
-    ready = resolve_encoder(EmbedSettings(backbone=backbone, image_size=size, images=photos, device=device))
+    encoder = f"random:{backbone}"
+    ready = resolve_encoder(EmbedSettings(encoder=encoder, image_size=size, images=photos, device=device))
     model = timm.create_model(backbone, num_classes=0).eval().to(ready.device)
     layouts = {"timm": torch.contiguous_format, "timm, channels_last": torch.channels_last}
     x = torch.rand(BATCH, 3, size, size, device=ready.device)

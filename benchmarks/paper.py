@@ -37,7 +37,7 @@ from torch import Tensor
 
 from simclr_cli.core.files import prepare_folder, write_file, write_json
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator, seeded
-from simclr_cli.encode.load import create_initial_encoder
+from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.encoder import SMALL_IMAGE_SIZE, Encoder, EncoderSpec, create_encoder
 from simclr_cli.engine.loss import contrastive_loss

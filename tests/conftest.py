@@ -27,6 +27,9 @@ limit_openmp_spinning()
 keep_freed_memory()
 # Each core runs one process of tests, and the processes that tests start are small.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The tests need neither a network nor the weights that this machine may have.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_CACHE"] = str(Path(tempfile.gettempdir()) / "simclr-tests-without-weights")
 # Otherwise every process would compile torch's modules again, for 8 seconds.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import timm
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save
 from timm.models import generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, ResNet
+from torch import nn
 
 from simclr_cli.api import PretrainResult, PretrainSettings
 from simclr_cli.commands.pretrain import pretrain
@@ -119,6 +122,44 @@ def own(trained: Trained, tmp_path: Path) -> Trained:
     (run / "config.json").write_text(json.dumps(config))
     write_manifest(run, run / "encoder")
     return Trained(folder, run.parent, PretrainResult(**{**vars(trained.result), "run": str(run)}), ())
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A cache of the Hugging Face hub, on a machine without a network."""
+
+    folder: Path
+
+    def add(self, repository: str, **files: bytes) -> Path:
+        """Save files as if they had been downloaded, with `_` for `.` in their names; return their folder."""
+        top = self.folder / f"models--{repository.replace('/', '--')}"
+        snapshot = top / "snapshots" / "abc"
+        (top / "refs").mkdir(parents=True)
+        (top / "refs" / "main").write_text("abc")
+        snapshot.mkdir(parents=True)
+        (top / "blobs").mkdir()
+        for name, content in files.items():
+            (top / "blobs" / name).write_bytes(content)
+            (snapshot / name.replace("_", ".")).symlink_to(top / "blobs" / name)  # as the hub's client does
+        return snapshot
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """An empty cache of the hub."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return Hub(tmp_path / "hub")
+
+
+@pytest.fixture
+def default_encoder(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """The weights of the default encoder at hand: a tiny one, 40 px; its timm model, with a classifier."""
+    torch.manual_seed(0)
+    model = timm.create_model("tiny_resnet").eval()
+    hub.add("timm/tiny_resnet.r160_in1k", model_safetensors=save(model.state_dict()))
+    monkeypatch.setattr("simclr_cli.encode.load.DEFAULT_FOR_CPU", ("tiny_resnet.r160_in1k", 40, "small"))
+    return model
 
 
 PAGE = "simclr_cli.commands.pretrain.try_report"  # takes as long as a small training

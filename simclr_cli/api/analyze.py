@@ -20,7 +20,7 @@ class DuplicatesSettings(SearchSettings):
     """Settings of `simclr duplicates`."""
 
     about = "Find duplicate images. On request, move all but the best of each group."
-    examples = ("simclr duplicates --open", "simclr duplicates --kind exact --move-to ./duplicates")
+    examples = ("simclr duplicates ./photos --open", "simclr duplicates ./photos --kind exact --move-to ./duplicates")
 
     kind: DuplicateKind = setting(
         "all",
@@ -69,7 +69,7 @@ class OutliersSettings(SearchSettings):
     """Settings of `simclr outliers`."""
 
     about = "Find the images that are least similar to the others."
-    examples = ("simclr outliers", "simclr outliers --top 200 --out outliers.html --open")
+    examples = ("simclr outliers ./photos", "simclr outliers --run birds --top 200 --out outliers.html --open")
 
     top: int = setting(50, "Number of images, the strongest outlier first.", panel=BASICS, at_least=1, short="n")
     neighbors: int = setting(
@@ -83,7 +83,7 @@ class ClustersSettings(SearchSettings):
     """Settings of `simclr clusters`."""
 
     about = "Group the images into clusters, and show typical images of each."
-    examples = ("simclr clusters --open", "simclr clusters --clusters 20 --out clusters.csv")
+    examples = ("simclr clusters ./photos --open", "simclr clusters --clusters 20 --out clusters.csv")
 
     method: Method = setting(
         "k-means",
@@ -121,7 +121,7 @@ class MapSettings(IndexSettings):
     """Settings of `simclr map`."""
 
     about = "Build an interactive map of the images."
-    examples = ("simclr map --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html")
+    examples = ("simclr map ./photos --open", "simclr map --run birds --layout tsne --clusters 8 --out birds.html")
 
     out: Path = setting(Path("map.html"), "Page to write, .html.", panel=BASICS, short="o")
     layout: Layout = setting(
@@ -169,7 +169,8 @@ class DuplicateGroup:
 class DuplicatesResult:
     """Result of `simclr duplicates`."""
 
-    run: str | None  # null after --restore
+    folder: str | None  # of the images; null after --restore
+    encoder: str | None  # the run's folder, or as in --encoder; null for --kind exact
     searched: int  # images
     threshold: float | None  # minimum similarity of near-duplicates; null for --kind exact
     groups: tuple[DuplicateGroup, ...]  # the largest first
@@ -193,7 +194,7 @@ class Outlier:
     z: float | None  # robust standard deviations above the median score; None if most scores are equal
     nearest: str  # the most similar other image
     similarity: float  # cosine to it, -1 to 1
-    above_random: float  # percent of random pairs of the run's images that are less similar
+    above_random: float  # percent of random pairs of the images that are less similar
     above_views: float  # percent of pairs of two views of one image that are less similar
     duplicates: int  # files of equal content, including this one
 
@@ -202,7 +203,8 @@ class Outlier:
 class OutliersResult:
     """Result of `simclr outliers`."""
 
-    run: str
+    folder: str  # of the images
+    encoder: str  # the run's folder, or as in --encoder
     searched: int  # images of different content that were compared
     neighbors: int  # nearest neighbors, over which the score is a mean
     outliers: int | None  # images whose z is above 3.5
@@ -252,7 +254,8 @@ class ClusterCountScore:
 class ClustersResult:
     """Result of `simclr clusters`."""
 
-    run: str
+    folder: str  # of the images
+    encoder: str  # the run's folder, or as in --encoder
     method: str
     reason: str  # of the number of clusters
     candidates: tuple[ClusterCountScore, ...]  # numbers of clusters that were compared
@@ -268,7 +271,8 @@ class ClustersResult:
 class MapResult:
     """Result of `simclr map`."""
 
-    run: str
+    folder: str  # of the images
+    encoder: str  # the run's folder, or as in --encoder
     out: str
     images: int
     layout: str  # pca or tsne

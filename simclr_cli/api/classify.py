@@ -27,7 +27,7 @@ from simclr_cli.core.events import PlanMade
 class FinetuneSettings(LabeledSettings):
     """Settings of `simclr finetune`."""
 
-    about = "Train a classifier with labels, from a run's encoder or from scratch."
+    about = "Train a classifier with labels, from an encoder or from scratch."
     examples = ("simclr finetune ./images", "simclr finetune ./train --test ./test --labels-fraction 0.1 --scratch")
 
     labels_fraction: float = setting(
@@ -55,8 +55,8 @@ class FinetuneSettings(LabeledSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scratch and self.weights != "none":
-            raise SettingsError("--scratch and --weights name two sets of initial weights.", "Remove one of them.")
+        if self.scratch and self.encoder is not None and self.encoder.startswith("random:"):
+            raise SettingsError("--scratch starts from random weights, as does this --encoder.", "Remove one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,7 +114,15 @@ def _find_unmet_bound(value: Any, bounds: Mapping[str, Any]) -> str | None:
 RUNS_FOLDER = Path("simclr-runs")
 PAGE_SUFFIXES = (".html", ".htm")
 MAX_IMAGE_SIZE = 4_096  # px: a config.json with more is not from a run, and would exhaust the memory
-RUN_HELP = "Name of the run, or the path of its folder. Auto: the newest finished run under --runs."
+ENCODER_HELP = (
+    "A run, a timm name for its trained weights, hf-hub:ID, local-dir:FOLDER, FILE.safetensors next to a config.json, "
+    "NAME=FILE.safetensors, or random:NAME. Auto: the newest run, or without one a default of trained weights."
+)
+OFFLINE_HELP = "Download nothing, as with HF_HUB_OFFLINE=1."
+ACCEPT_LICENSE_HELP = "Download weights also under a license that is not permissive."
+RUN_HELP = (
+    "Name of the run, or the path of its folder: a shorter --encoder. Auto: the newest finished run under --runs."
+)
 ANY_RUN_HELP = "Name of the run, or the path of its folder. Auto: the newest run under --runs, finished or not."
 RUNS_HELP = "Folder that holds the runs."
 SEED_HELP = "Seed of every random choice. The same seed on the same machine gives the same result."
@@ -146,28 +154,23 @@ class EncoderSettings(Settings):
     """Settings that choose an encoder, its images and its device."""
 
     images: Path | None = setting(None, "Folder of images. Auto: the run's own.", argument=True, exists=True)
+    encoder: str | None = setting(None, ENCODER_HELP, panel=ENCODER)
     run: str | None = setting(None, RUN_HELP, panel=ENCODER)
     runs: Path = setting(RUNS_FOLDER, RUNS_HELP, panel=ENCODER)
-    backbone: str | None = setting(None, "Any timm model name, to use instead of a run.", panel=ENCODER)
-    weights: str = setting(
-        "none", "Weights of --backbone: none (random), imagenet (timm's) or a .safetensors file.", panel=ENCODER
-    )
-    image_size: int = setting(
-        224, "Side of the images in pixels for --backbone; a run has its own.",
+    image_size: int | None = setting(
+        None, "Side of the images in pixels. Auto: the encoder's own.",
         panel=ENCODER, at_least=8, at_most=MAX_IMAGE_SIZE,
     )  # fmt: skip
+    offline: bool = setting(False, OFFLINE_HELP, panel=ENCODER)
+    accept_license: bool = setting(False, ACCEPT_LICENSE_HELP, panel=ENCODER)
     seed: int = setting(0, SEED_HELP, panel=GENERAL, at_least=0, at_most=2**63 - 1)
     device: str | None = setting(None, DEVICE_HELP, panel=HARDWARE)
     workers: int | None = setting(None, WORKERS_HELP, panel=HARDWARE, at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.backbone is not None and self.run is not None:
-            raise SettingsError("--run and --backbone name two encoders.", "Remove one of them.")
-        if self.backbone is None and self.weights != "none":
-            raise SettingsError("--weights belongs to --backbone; a run has its own.", "Add --backbone NAME.")
-        if self.backbone is not None and self.images is None:
-            raise SettingsError("A timm model (--backbone) has no images of its own.", "Add the folder of images.")
+        if self.encoder is not None and self.run is not None:
+            raise SettingsError("--run and --encoder name two encoders.", "Remove one of them.")
 
 
 def check_output_path(path: Path | None, *suffixes: str) -> None:

@@ -133,6 +133,7 @@ class FolderCache:
     path: str
     folder: str  # of the images
     sides: tuple[int, ...]  # of the decoded squares, px
+    encoders: int  # whose embeddings of the folder are kept
     bytes: int
     used: str  # time of the last use, ISO 8601 in UTC
 

@@ -50,7 +50,7 @@ class ProbeSettings(LabeledSettings):
     )
     baseline: tuple[str, ...] = setting(
         (),
-        "Another run, or a .safetensors file for the same backbone, to compare with. May be repeated.",
+        "Another encoder to compare with, named as in --encoder. May be repeated.",
         panel=BASICS,
     )
     knn_temperature: float = setting(
@@ -113,7 +113,7 @@ class Accuracy:
 class Score:
     """Classification accuracy of one representation on the held-out images."""
 
-    representation: str  # trained, untrained, raw pixels, color histogram, imagenet, or the name of a --baseline
+    representation: str  # trained (by the run), untrained, raw pixels, color histogram, or the name of an encoder
     knn_20: Accuracy  # by the votes of the 20 nearest neighbors
     knn_200: Accuracy
     linear: Accuracy | None  # None if it was not fitted

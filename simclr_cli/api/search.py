@@ -9,23 +9,18 @@ from pathlib import Path
 from simclr_cli.api.fields import (
     BASICS,
     BATCH_SIZE_HELP,
-    DEVICE_HELP,
     DEVICES_HELP,
     ENCODER,
     HARDWARE,
     OUTPUT,
-    RUN_HELP,
-    RUNS_FOLDER,
-    RUNS_HELP,
-    WORKERS_HELP,
     EncoderSettings,
-    Settings,
     check_output_path,
     setting,
 )
 from simclr_cli.core.errors import InputError, SettingsError
 
 WITHIN_HELP = "Search only images whose relative path matches this pattern, such as 'birds/*.jpg'. Auto: all."
+SEARCHED_HELP = "Folder of images to search. Auto: that of the run."
 VECTOR_SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 
 
@@ -70,14 +65,11 @@ class EmbedSettings(EncoderSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexSettings(Settings):
-    """Settings of the run whose images are searched, and of the index of their vectors."""
+class IndexSettings(EncoderSettings):
+    """Settings of the folder that is searched, and of the index of its embeddings."""
 
-    run: str | None = setting(None, RUN_HELP, panel=ENCODER)
-    runs: Path = setting(RUNS_FOLDER, RUNS_HELP, panel=ENCODER)
-    no_update: bool = setting(False, "Use the saved vectors without checking for changed images.", panel=ENCODER)
-    device: str | None = setting(None, DEVICE_HELP, panel=HARDWARE)
-    workers: int | None = setting(None, WORKERS_HELP, panel=HARDWARE, at_least=0)
+    images: Path | None = setting(None, SEARCHED_HELP, argument=True, exists=True)
+    no_update: bool = setting(False, "Use the saved embeddings without checking for changed images.", panel=ENCODER)
     batch_size: int = setting(128, BATCH_SIZE_HELP, panel=HARDWARE, at_least=1)
 
 
@@ -88,7 +80,7 @@ class SearchSettings(IndexSettings):
     out: Path | None = setting(
         None,
         "Write the result to this file: .html (a gallery), .csv or .json. "
-        "Auto: no file; with --open, a gallery in the run's folder.",
+        "Auto: no file; with --open, a gallery next to the embeddings.",
         panel=OUTPUT,
         short="o",
     )
@@ -109,14 +101,15 @@ class SimilarSettings(SearchSettings):
     """Settings of `simclr similar`."""
 
     about = "Find the most similar images."
-    examples = ("simclr similar query.jpg", "simclr similar ./queries --top 5 --json")
+    examples = ("simclr similar query.jpg --images ./photos", "simclr similar ./queries --run birds --top 5 --json")
 
     queries: tuple[Path, ...] = setting(
         (),
-        "Images, folders of images, or names of the run's own images. With + and - between them, they are one "
+        "Images, folders of images, or names of images in the searched folder. With + and - between them, they are one "
         "query: the sum of their embeddings.",
         argument=True,
     )
+    images: Path | None = setting(None, SEARCHED_HELP, panel=BASICS, exists=True)
     top: int = setting(10, "Number of neighbors per query.", panel=BASICS, at_least=1, short="n")
     within: str = setting("", WITHIN_HELP, panel=BASICS)
     min_similarity: float | None = setting(
@@ -127,7 +120,7 @@ class SimilarSettings(SearchSettings):
         super().__post_init__()
         if not self.queries:
             raise SettingsError("No query was given.", "Run: simclr similar IMAGE")
-        for query in self.queries:  # a relative path may be the name of one of the run's images
+        for query in self.queries:  # a relative path may be the name of one of the searched images
             if query.is_absolute() and not os.path.lexists(query):
                 raise InputError(f"There is no {query}.", "Check the path.")
 
@@ -141,7 +134,7 @@ class EmbedResult:
     rows: int
     dimensions: int
     normalized: bool
-    encoder: str  # the run's folder, or the timm name
+    encoder: str  # the run's folder, or as in --encoder
     model_checksum: str
     skipped: int
     seconds: float
@@ -156,7 +149,7 @@ class Neighbor:
     rank: int  # from 1
     path: str
     similarity: float  # cosine, -1 to 1
-    above_random: float  # percent of random pairs of the run's images that are less similar
+    above_random: float  # percent of random pairs of the searched images that are less similar
     above_views: float  # percent of pairs of two views of one image that are less similar
 
 
@@ -172,7 +165,8 @@ class QueryResult:
 class SimilarResult:
     """Result of `simclr similar`."""
 
-    run: str
+    folder: str  # of the searched images
+    encoder: str  # the run's folder, or as in --encoder
     searched: int  # vectors
     queries: tuple[QueryResult, ...]
     skipped: tuple[str, ...] = ()  # files in a folder of queries that are no images, with reasons

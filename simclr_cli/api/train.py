@@ -42,7 +42,7 @@ class PretrainSettings(ViewSettings):
         None, "Encoder (f): any timm model name. Auto: resnet18, or resnet50 for much data on a GPU.", panel=BASICS
     )
     weights: str = setting(
-        "none", "Initial weights: none (random), imagenet (timm's) or a .safetensors file.", panel=BASICS
+        "none", "Initial weights: none (random), trained (timm's) or a .safetensors file.", panel=BASICS
     )
     batch_size: int | None = setting(
         None,

@@ -163,9 +163,9 @@ def show_cache(result: api.CacheResult, reporter: Reporter, output: Output) -> N
     caches = f"{result.bytes / 1e6:,.1f} MB for {format_count(len(result.caches), 'folder')}"
     reporter.print(f"{'Deleted from' if result.cleared else 'Cache in'} {result.root}: {caches}.")
     if result.caches and not result.cleared:
-        rows = [[cache.folder, ", ".join(map(str, cache.sides)), f"{cache.bytes / 1e6:,.1f}", cache.used]
-                for cache in result.caches]  # fmt: skip
-        output.print_table(["folder", "decoded size, px", "MB", "last used"], rows)
+        rows = [[cache.folder, ", ".join(map(str, cache.sides)), str(cache.encoders), f"{cache.bytes / 1e6:,.1f}",
+                 cache.used] for cache in result.caches]  # fmt: skip
+        output.print_table(["folder", "decoded size, px", "encoders", "MB", "last used"], rows)
 
 
 def show_doctor(result: api.DoctorResult, reporter: Reporter, output: Output) -> None:

@@ -79,7 +79,7 @@ def _format_cluster(cluster: api.Cluster, has_folders: bool) -> list[str]:
 
 def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Output) -> None:
     """Print a row per duplicate, the best of each group first, or the file written; or the restored files."""
-    if result.run is None:
+    if result.folder is None:
         reporter.print(f"{format_count(result.moved, 'file')} moved back to {result.moved_to}.")
     elif result.out is not None:
         output.print_line(result.out)
@@ -87,7 +87,7 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
         _print_groups(result, output)
     for reason in result.skipped:
         reporter.print(f"Skipped: {reason}", "yellow")
-    if result.run is not None:
+    if result.folder is not None:
         near = "" if result.threshold is None else f" (near-duplicates: similarity of at least {result.threshold:.3f})"
         reporter.print(
             f"{format_count(len(result.groups), 'group')} among {format_count(result.searched, 'image')}{near}. "
@@ -95,7 +95,7 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
         )
     for reason in result.not_moved:
         reporter.print(f"Not moved: {reason}", "yellow")
-    if result.run is not None and result.moved_to is not None and result.moved:
+    if result.folder is not None and result.moved_to is not None and result.moved:
         reporter.print(f"{format_count(result.moved, 'file')} moved to {result.moved_to}. To move them back:")
         reporter.print(f"  simclr duplicates --restore {result.moved_to}")
 

@@ -43,13 +43,13 @@ class Clustering:
 
 
 def clusters(settings: ClustersSettings, *, report: Report = silent) -> ClustersResult:
-    """Cluster the images of a run.
+    """Cluster the images of a folder.
 
     Raises:
         SimclrError: one of its subclasses, with what to do next.
     """
-    library = open_library(settings)
-    out = prepare_output(settings, library.run, "clusters")  # before long work
+    library = open_library(settings, report)
+    out = prepare_output(settings, library.pages_folder, "clusters")  # before long work
     index, _ = open_index(library, report)
     clustering = cluster_images(index, settings, report)
     folders = [name.split("/")[0] for name in index.names] if find_classes(index.names) else None
@@ -57,7 +57,8 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     unclustered = np.flatnonzero(clustering.labels < 0)
     information, rand = _measure_agreement(clustering.labels, folders)
     result = ClustersResult(
-        run=str(library.run.path),
+        folder=str(library.images),
+        encoder=library.loaded.name,
         method=settings.method,
         reason=clustering.reason,
         candidates=tuple(clustering.candidates),

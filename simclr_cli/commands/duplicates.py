@@ -14,7 +14,9 @@ from simclr_cli.core.errors import Interrupted
 from simclr_cli.core.events import Report, progress, silent
 from simclr_cli.core.locks import lock_folder
 from simclr_cli.core.text import format_count
-from simclr_cli.search.library import open_index, open_library
+from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
+from simclr_cli.images.threads import count_workers
+from simclr_cli.search.library import list_files, open_index, open_library
 from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS, Duplicates, find_duplicates, is_near_duplicate
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
@@ -43,17 +45,23 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         return _restore(settings.restore, settings.restore_to, report)
     if settings.move_to is not None:
         check_unused(settings.move_to)  # before long work
-    library = open_library(settings)
-    out = prepare_output(settings, library.run, "duplicates")
-    index, scale = open_index(library, report)
+    encoder, threshold, workers = None, None, count_workers(settings.workers)
+    if settings.kind == "exact":
+        index = list_files(settings, report)
+        out = prepare_output(settings, locate_cache(Path(index.root)) / PAGES_FOLDER, "duplicates")
+    else:
+        library = open_library(settings, report)
+        out = prepare_output(settings, library.pages_folder, "duplicates")
+        index, scale = open_index(library, report)
+        encoder, threshold = library.loaded.name, resolve_threshold(settings, scale)
     if settings.move_to is not None:
         check_destination(settings.move_to, Path(index.root))
-    threshold = resolve_threshold(settings, scale)
     on_progress = progress(report, "comparing images")
-    found = find_duplicates(index, settings.kind, threshold or 0, workers=library.workers, progress=on_progress)
+    found = find_duplicates(index, settings.kind, threshold or 0, workers=workers, progress=on_progress)
     groups = tuple(describe_group(group, index, found) for group in found.groups)
     result = DuplicatesResult(
-        run=str(library.run.path),
+        folder=index.root,
+        encoder=encoder,
         searched=len(index),
         threshold=threshold,
         groups=groups,
@@ -65,7 +73,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     if out is not None:  # before anything moves: the gallery shows the images where they are
         result_groups = make_result_groups(groups, is_table=out.suffix.lower() != ".html")
         lead = summarize(result)
-        write_results(out, result, "Duplicates", lead, result_groups, workers=library.workers, report=report)
+        write_results(out, result, "Duplicates", lead, result_groups, workers=workers, report=report)
     if settings.move_to is None:
         return result
     with lock_folder(settings.move_to, report):
@@ -76,13 +84,13 @@ def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResul
     read_journal(folder)  # fails if no files were moved there
     with lock_folder(folder, report):
         restored_to, restored, not_moved = restore_files(folder, progress(report, "restoring"), root)
-    return DuplicatesResult(None, 0, None, (), 0, 0, moved=restored, moved_to=str(restored_to), not_moved=not_moved)
+    return DuplicatesResult(
+        None, None, 0, None, (), 0, 0, moved=restored, moved_to=str(restored_to), not_moved=not_moved
+    )
 
 
-def resolve_threshold(settings: DuplicatesSettings, scale: SimilarityScale) -> float | None:
-    """Return the least similarity of near-duplicates, or None for exact duplicates only."""
-    if settings.kind == "exact":
-        return None
+def resolve_threshold(settings: DuplicatesSettings, scale: SimilarityScale) -> float:
+    """Return the least similarity of near-duplicates."""
     if settings.min_similarity is not None:
         return settings.min_similarity
     return min(scale.view_quantile(VIEW_PERCENT), MAX_THRESHOLD)

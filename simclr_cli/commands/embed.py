@@ -54,7 +54,7 @@ def _embed(settings: EmbedSettings, world: World, process_group: ProcessGroup, r
     if settings.out.suffix == ".parquet":
         require_extra("pyarrow", "parquet", "A .parquet")
     prepare_folder(settings.out.absolute().parent)
-    loaded = resolve_encoder(settings, world)
+    loaded = resolve_encoder(settings, world, report)
     root = settings.images or loaded.images
     report(Note(f"Embedding {root} with {loaded.name}."))
     workers = count_workers(settings.workers, process_group.local_world_size)

@@ -59,7 +59,7 @@ def finetune(settings: FinetuneSettings, *, report: Report = silent) -> Finetune
 
 def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
     start_time = time.perf_counter()
-    source = resolve_encoder(settings)
+    source = resolve_encoder(settings, report=report)
     ready = create_untrained_encoder(source, settings.seed) if settings.scratch else source
     check_joinable(ready.encoder)
     out = _prepare_out(settings, source.run)
@@ -158,7 +158,7 @@ def _plan(
         batch_size, reason = _fit_batch_size(count, ready)
     recipe = dataclasses.replace(FINE_TUNING, epochs=epochs, learning_rate=settings.learning_rate)
     peak = peak_learning_rate(recipe.learning_rate, "linear", batch_size)
-    start = "as set" if settings.run or settings.backbone else "the newest finished run"
+    start = "as set" if settings.run or settings.encoder else "the newest finished run" if ready.run else "no run"
     start = "random weights, for comparison" if settings.scratch else start
     share = f"{100 * settings.labels_fraction:.4g} % of each class, drawn by seed {settings.seed}"
     from_paper = f"the paper's value for {1 if is_small else 10} % of the labels"

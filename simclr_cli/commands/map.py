@@ -1,4 +1,4 @@
-"""The map command: an interactive map of a run's images, on which similar images are close."""
+"""The map command: an interactive map of a folder of images, on which similar images are close."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOP_FOLDER = "(top folder)"
 
 
 def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
-    """Write the page with the map of a run's images.
+    """Write the page with the map of a folder of images.
 
     Raises:
         SimclrError: one of its subclasses, with what to do next.
@@ -39,7 +39,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
         require_extra("openTSNE", "map", "--layout tsne")
     labels = None if settings.labels is None else read_labels(settings.labels)
     prepare_folder(settings.out.absolute().parent)
-    library = open_library(settings)
+    library = open_library(settings, report)
     index, _ = open_index(library, report)
     image_map, explained = lay_out(index, settings, collect_groupings(index, labels, settings), report)
     side, step = choose_thumbnail_side(len(image_map.names)), choose_thumbnail_step(len(image_map.names))
@@ -50,10 +50,11 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in sheets):
         report(Note(f"No thumbnail of {format_count(missing, 'image')}, which cannot be decoded now.", warning=True))
     lead = f"{format_count(len(image_map.names), 'image')}. {_describe_layout(settings, explained)}"
-    page = render_map(f"Map of {library.run.path.name}", lead, image_map, sheets, side, step).encode("utf-8")
+    page = render_map(f"Map of {library.images.resolve().name}", lead, image_map, sheets, side, step).encode("utf-8")
     write_bytes(settings.out, page)
     return MapResult(
-        run=str(library.run.path),
+        folder=str(library.images),
+        encoder=library.loaded.name,
         out=str(settings.out),
         images=len(image_map.names),
         layout=settings.layout,

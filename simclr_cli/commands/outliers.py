@@ -19,15 +19,15 @@ MIN_OUTLIER_Z = 3.5  # robust z above which an image is an outlier: Iglewicz & H
 
 
 def outliers(settings: OutliersSettings, *, report: Report = silent) -> OutliersResult:
-    """List the images of a run by the distance to their nearest neighbors, the farthest first.
+    """List the images of a folder by the distance to their nearest neighbors, the farthest first.
 
     Images with equal content count as one, so that an outlier with ten duplicates is still far from the others.
 
     Raises:
         SimclrError: one of its subclasses, with what to do next.
     """
-    library = open_library(settings)
-    out = prepare_output(settings, library.run, "outliers")  # before long work
+    library = open_library(settings, report)
+    out = prepare_output(settings, library.pages_folder, "outliers")  # before long work
     index, scale = open_index(library, report)
     among, duplicates = select_distinct(index, settings.within)
     if int(among.sum()) < 2:
@@ -35,7 +35,8 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
     scores = score_outliers(index.h, settings.neighbors, None if among.all() else among, progress(report, "comparing"))
     z = compute_robust_z_scores(scores.score)
     result = OutliersResult(
-        run=str(library.run.path),
+        folder=str(library.images),
+        encoder=library.loaded.name,
         searched=len(scores.places),
         neighbors=scores.neighbors,
         outliers=None if z is None else int((z > MIN_OUTLIER_Z).sum()),

@@ -15,7 +15,7 @@ from simclr_cli.evaluate.analysis import (
     score_classes,
     write_verdict,
 )
-from simclr_cli.evaluate.baselines import load_baselines
+from simclr_cli.evaluate.baselines import load_baselines, name_representation
 from simclr_cli.evaluate.comparison import compare_encoders
 from simclr_cli.images.labels import read_labeled_images
 from simclr_cli.images.threads import count_workers
@@ -23,20 +23,20 @@ from simclr_cli.pages.confusion_matrix import draw_confusion_matrix
 
 
 def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
-    """Score the encoder of a run, or a plain timm model, and its baselines.
+    """Score an encoder and its baselines.
 
     Raises:
         SimclrError: one of its kinds, with what to do next.
     """
-    ready = resolve_encoder(settings)
+    ready = resolve_encoder(settings, report=report)
     root = settings.images or ready.images
     report(Note(f"Probing {ready.name} on {root}."))
     images = read_labeled_images(root, settings, count_workers(settings.workers), report)
     if images.held_out is None and ready.was_trained_on(root):
         report(Note("The held-out images were also used for pretraining, without their labels."))
     encoders = load_baselines(ready, settings, report)
-    if ready.run is not None or settings.weights != "none":  # otherwise the encoder is the untrained baseline itself
-        encoders = {"trained": ready, **encoders}
+    if not ready.name.startswith("random:"):  # otherwise the encoder is the untrained baseline itself
+        encoders = {name_representation(ready): ready, **encoders}
     comparison = compare_encoders(encoders, images, settings, linear=True, report=report)
     scores, first = comparison.compute_scores(settings.seed), comparison.first
     folder = settings.out or (ready.run.probe_folder if ready.run else None)

@@ -21,21 +21,22 @@ SPARE_NEIGHBORS = 4  # searched in addition: the query's own file may be among t
 
 
 def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarResult:
-    """Find the most similar images of the run for each query, without the query itself.
+    """Find the most similar images for each query, without the query itself.
 
     Raises:
         SimclrError: one of its subclasses, with what to do next.
     """
-    library = open_library(settings)
-    workers, root = library.workers, library.loaded.info.settings.images
+    library = open_library(settings, report)
+    workers, root = library.workers, library.images
     queries, skipped = read_queries(settings.queries, root, workers, report)  # before long work
-    out = prepare_output(settings, library.run, "similar")
+    out = prepare_output(settings, library.pages_folder, "similar")
     index, scale = open_index(library, report)
     queries, h, undecodable = embed_queries(queries, index, library, report)
     among = match_pattern(index, settings.within)
     neighbors = _find_neighbors(index, scale, queries, h, among, settings)
     result = SimilarResult(
-        run=str(library.run.path),
+        folder=str(library.images),
+        encoder=library.loaded.name,
         searched=len(index) if among is None else int(among.sum()),
         queries=tuple(QueryResult(query.text, hits) for query, hits in zip(queries, neighbors, strict=True)),
         skipped=(*skipped, *undecodable),
@@ -43,7 +44,8 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     )
     if out is not None:
         groups = [_make_group(query, hits) for query, hits in zip(queries, neighbors, strict=True)]
-        lead = f"Of {result.searched:,} images of {library.run.path}, by the cosine similarity of h."
+        by = f"the cosine similarity of h by {library.loaded.title}"
+        lead = f"Of {result.searched:,} images of {library.images}, by {by}."
         write_results(out, result, "Similar images", lead, groups, workers=workers, report=report)
     return result
 

@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.encode.load import LoadedEncoder
-from simclr_cli.engine.augment import TwoViews, create_view_recipe
+from simclr_cli.engine.augment import TwoViews, ViewRecipe
 from simclr_cli.engine.compile import fold_batch_norm
 from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.image_ops import upload
@@ -96,11 +95,11 @@ def embed_with_encoders(
 
 
 def embed_views(
-    encoder: Encoder, settings: ResolvedSettings, decoded: DecodedImages, rows: NDArray[np.int64], generator: Generator
+    encoder: Encoder, recipe: ViewRecipe, decoded: DecodedImages, rows: NDArray[np.int64], generator: Generator
 ) -> Tensor:
-    """Compute (2, N, width) h of two views of N rows of `decoded`, drawn as in a run with these settings."""
+    """Compute (2, N, width) h of two views of N rows of `decoded`."""
     sizes = torch.from_numpy(decoded.sizes[rows])
-    views = TwoViews(settings.image_size, create_view_recipe(settings))
+    views = TwoViews(encoder.spec.image_size, recipe)
     first, second = views.draw(sizes, generator)
     chunks = []
     for start in range(0, len(rows), VIEW_BATCH_SIZE):

@@ -8,9 +8,11 @@ from typing import Any
 
 from simclr_cli.api.fields import MAX_IMAGE_SIZE
 from simclr_cli.core.errors import RunError, SettingsError
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_architecture, resolve_model_args
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, check_architecture
 
 FORMAT_VERSION = 1
+MODEL_ARGUMENTS = ("global_pool", "class_token", "reg_tokens", "init_values", "dynamic_img_size")
+MAX_ARGUMENT = 64
 
 CARD = """\
 ---
@@ -103,33 +105,48 @@ def build_timm_config(encoder: Encoder) -> dict[str, Any]:
 
 
 def parse_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
-    """Parse what `build_timm_config` wrote to the file at `path`.
+    """Parse what `build_timm_config`, or timm itself, wrote to the file at `path`.
 
-    Only values that simclr itself writes are accepted. timm accepts more, such as the path of a checkpoint, or a URL
-    as the name of a model.
+    timm accepts more values than these, such as the path of a checkpoint, or a URL as the name of a model.
 
     Raises:
-        RunError: simclr did not write the file, or it is damaged.
+        RunError: the file is of another form, or it is damaged.
     """
     try:
-        preprocessing = config["pretrained_cfg"]
+        own, preprocessing = config.get("simclr", config), config["pretrained_cfg"]
         mean, std = (tuple(float(value) for value in preprocessing[name]) for name in ("mean", "std"))
         spec = EncoderSpec(
-            architecture=str(config["simclr"]["architecture"]),
+            architecture=str(own["architecture"]),
             image_size=int(preprocessing["input_size"][1]),
             mean=mean,
             std=std,
-            small_stem=bool(config["simclr"]["small_stem"]),
-            model_args=dict(config["model_args"]),
+            small_stem=bool(own.get("small_stem", False)),
+            model_args=_read_arguments(config.get("model_args", {})),
+            crop=float(preprocessing["crop_pct"]),
         )
         if not 0 < spec.image_size <= MAX_IMAGE_SIZE or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError("invalid input_size, mean or std")
+        if not 0 < spec.crop_fraction <= 1:
+            raise ValueError("invalid crop_pct")
         check_architecture(spec.architecture)
-        if spec.model_args not in ({}, resolve_model_args(spec.architecture, spec.image_size)):
-            raise ValueError(f"arguments {list(spec.model_args)}")
+        if unknown := [name for name, value in spec.model_args.items() if not _is_harmless(name, value, spec)]:
+            raise ValueError(f"arguments {unknown}")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
         raise RunError(f"{path} does not describe an encoder ({error}).", "Restore it, or train again.") from None
     return spec
+
+
+def _read_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of timm.create_model without those that every encoder has."""
+    return {name: value for name, value in arguments.items() if name not in ("num_classes", "pretrained")
+            and (name, value) != ("in_chans", 3)}  # fmt: skip
+
+
+def _is_harmless(name: str, value: Any, spec: EncoderSpec) -> bool:
+    """Return whether an argument of timm.create_model only describes an architecture of the usual size."""
+    if name == "img_size":
+        return value in (spec.image_size, [spec.image_size] * 2)
+    return name in MODEL_ARGUMENTS and (value is None or isinstance(value, str) or abs(value) <= MAX_ARGUMENT)
 
 
 def build_classifier_config(encoder: Encoder, labels: Sequence[str], training: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,7 +16,7 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from simclr_cli.core.errors import MachineError, SettingsError
+from simclr_cli.core.errors import SettingsError
 from simclr_cli.core.seeds import Purpose, seeded
 
 SMALL_IMAGE_SIZE = 32  # px; up to it, the stem keeps the resolution and evaluation does not crop
@@ -25,7 +26,7 @@ EVALUATION_CROP_FRACTION = 0.875  # of the short side, above SMALL_IMAGE_SIZE
 class EncoderError(SettingsError):
     """An encoder that cannot be created because of `argument`."""
 
-    def __init__(self, problem: str, argument: Literal["architecture", "image_size", "imagenet", "state"]) -> None:
+    def __init__(self, problem: str, argument: Literal["architecture", "image_size", "state"]) -> None:
         super().__init__(problem, f"Change `{argument}`.")
         self.argument = argument
 
@@ -40,6 +41,7 @@ class EncoderSpec:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     small_stem: bool = False  # 3x3 stride-1 convolution without pooling instead of timm's stem
     model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # more arguments of timm.create_model
+    crop: float | None = None  # fraction of the short side that evaluation crops to; None: the paper's
 
     @property
     def has_normalization(self) -> bool:
@@ -49,6 +51,8 @@ class EncoderSpec:
     @property
     def crop_fraction(self) -> float:
         """Fraction of the short side that evaluation crops to."""
+        if self.crop is not None:
+            return self.crop
         return 1.0 if self.image_size <= SMALL_IMAGE_SIZE else EVALUATION_CROP_FRACTION
 
 
@@ -130,30 +134,37 @@ def create_scratch_spec(name: str, image_size: int) -> EncoderSpec:
         return replace(spec, small_stem=image_size <= SMALL_IMAGE_SIZE and use_small_stem(create_model(spec)))
 
 
-def create_pretrained_spec(name: str, image_size: int) -> EncoderSpec:
-    """Create the spec for trained weights: timm's own stem, mean and std."""
+def create_trained_spec(name: str, image_size: int | None = None) -> EncoderSpec:
+    """Create the spec for timm's trained weights: its stem, normalization and crop, and by default its image size.
+
+    Raises:
+        SettingsError: timm has no such architecture, or knows no normalization of it.
+    """
     check_architecture(name)
     config = timm.get_pretrained_cfg(name)
     if config is None:
-        raise EncoderError(f"timm has no mean and std for {name}.", "imagenet")
+        raise EncoderError(f"timm has no mean and std for {name}.", "architecture")
+    size = image_size or config.input_size[-1]
     return EncoderSpec(
-        name, image_size, tuple(config.mean), tuple(config.std), model_args=resolve_model_args(name, image_size)
-    )
+        name, size, tuple(config.mean), tuple(config.std),
+        model_args=resolve_model_args(name, size), crop=float(config.crop_pct),
+    )  # fmt: skip
 
 
-def create_encoder(spec: EncoderSpec, *, seed: int = 0, imagenet: bool = False) -> Encoder:
+def create_encoder(spec: EncoderSpec, *, seed: int = 0) -> Encoder:
     """Create f; random weights depend only on the seed.
 
     Raises:
         SettingsError: unknown architecture, or an image size that it cannot take.
-        MachineError: `imagenet` weights that are not on this machine and cannot be downloaded.
     """
     with seeded(seed, Purpose.ENCODER):
-        return Encoder(_create_pretrained(spec) if imagenet else create_model(spec), spec)
+        return Encoder(create_model(spec), spec)
 
 
 def create_encoder_from_weights(spec: EncoderSpec, state: Mapping[str, Tensor], source: str) -> Encoder:
     """Create f with the weights of `state`; a classifier among them is skipped, all others must fit exactly.
+
+    Weights that do not fit are first converted as timm does: position embeddings to another image size, old names.
 
     Args:
         source: origin of the weights, for the error.
@@ -161,22 +172,40 @@ def create_encoder_from_weights(spec: EncoderSpec, state: Mapping[str, Tensor], 
     Raises:
         SettingsError: unknown architecture, or weights of another one; raised before the encoder takes memory.
     """
+    if _describe_misfit(spec, state):
+        state = _convert_state(spec, state)
+    if misfit := _describe_misfit(spec, state):
+        raise EncoderError(f"{source} does not hold the weights of {spec.architecture}: {misfit}.", "state")
+    encoder = create_encoder(spec)
+    encoder.backbone.load_state_dict({key: state[key] for key in _compute_shapes(spec)})
+    return encoder
+
+
+def _describe_misfit(spec: EncoderSpec, state: Mapping[str, Tensor]) -> str:
+    """Describe the tensors of `state` that do not fit the encoder, or return ""."""
     expected_shapes, shapes = _compute_shapes(spec), get_shapes(state)
     missing = sorted(expected_shapes.keys() - shapes.keys())
     mismatched = sorted(key for key in expected_shapes.keys() & shapes.keys() if expected_shapes[key] != shapes[key])
     classifier = timm.get_pretrained_cfg_value(spec.architecture, "classifier") or ()
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     unexpected = sorted(key for key in shapes.keys() - expected_shapes.keys() if not key.startswith(heads))
-    if missing or mismatched or unexpected:
-        raise EncoderError(
-            f"{source} does not hold the weights of {spec.architecture}: {len(missing)} tensors are missing, "
-            f"{len(mismatched)} have another shape, {len(unexpected)} are unexpected "
-            f"(the first is {(missing or mismatched or unexpected)[0]}).",
-            "state",
-        )
-    encoder = create_encoder(spec)
-    encoder.backbone.load_state_dict({key: state[key] for key in expected_shapes})
-    return encoder
+    if not (missing or mismatched or unexpected):
+        return ""
+    return (
+        f"{len(missing)} tensors are missing, {len(mismatched)} have another shape, {len(unexpected)} are unexpected "
+        f"(the first is {(missing or mismatched or unexpected)[0]})"
+    )
+
+
+def _convert_state(spec: EncoderSpec, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Convert weights by the function with which timm loads its own into this architecture, if it has one."""
+    with seeded(0, Purpose.ENCODER), torch.device("meta"):
+        model = create_model(spec)
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    try:
+        return cast(Mapping[str, Tensor], convert(dict(state), model)) if convert else state
+    except Exception:  # weights of another architecture, which fail in any way
+        return state
 
 
 @cache
@@ -239,19 +268,6 @@ def create_model(spec: EncoderSpec, *, classes: int = 0) -> nn.Module:
     if spec.small_stem:
         use_small_stem(model)
     return model
-
-
-def _create_pretrained(spec: EncoderSpec) -> nn.Module:
-    if spec.architecture.split(".")[0] not in {name.split(".")[0] for name in timm.list_pretrained()}:
-        raise EncoderError(f"timm has no trained weights for {spec.architecture}.", "imagenet")
-    try:
-        return timm.create_model(spec.architecture, pretrained=True, num_classes=0, **spec.model_args)
-    except Exception as error:  # the hub's client and its libraries raise many types
-        raise MachineError(
-            f"The trained weights of {spec.architecture} are not on this machine and could not be downloaded "
-            f"({summarize_error(error)}).",
-            "Connect to the network once; timm keeps the weights for later.",
-        ) from error
 
 
 def summarize_error(error: BaseException) -> str:

@@ -15,7 +15,8 @@ from simclr_cli.engine.probes import fit_probe
 from simclr_cli.evaluate.comparison import VALIDATION_SHARE, Comparison, EncoderEvaluation
 from simclr_cli.images.labels import assign_folds, draw_labels, split_stratified
 
-NAMES = {"untrained": "untrained encoder", "imagenet": "timm's ImageNet encoder"}  # in the verdict
+NAMES = {"trained": "the run", "untrained": "untrained encoder"}  # in the verdict
+FLOORS = ("untrained", "raw pixels")  # that an encoder must be better than
 FOLDS = 5
 MAX_LABEL_ERRORS = 100
 MIN_LABELS_TO_VALIDATE = 5  # of the rarest class; with fewer, l2 is not chosen on a validation split
@@ -103,7 +104,21 @@ def _probe_part(evaluation: EncoderEvaluation, used: Tensor, classes: int, seed:
 
 
 def write_verdict(scores: Sequence[Score], test_images: int) -> str:
-    """Return a sentence that compares the first encoder with its baselines.
+    """Compare the first encoder with its baselines in a sentence, and name the best of all in another."""
+    comparison = _compare_first(scores, test_images)
+    if len(scores) == 1:
+        return comparison
+    by_knn = max(scores, key=lambda score: score.knn_20.top_1)
+    best = f"Best of all by kNN: {_name(by_knn)}, {by_knn.knn_20.top_1:.1f} %"
+    linear = {score: score.linear.top_1 for score in scores if score.linear}
+    if linear:
+        by_linear = max(linear, key=lambda score: linear[score])
+        best += f"; by linear probe: {_name(by_linear)}, {linear[by_linear]:.1f} %"
+    return f"{comparison} {best}."
+
+
+def _compare_first(scores: Sequence[Score], test_images: int) -> str:
+    """Compare the first encoder with the untrained one, or if it is not of a run with raw pixels, and with the best.
 
     Two encoders differ clearly if the 95 % interval of the gain excludes 0.
     """
@@ -115,8 +130,8 @@ def write_verdict(scores: Sequence[Score], test_images: int) -> str:
     if not baselines:
         return f"{accuracy}. There is no baseline to compare it with."
     best = baselines[0]
-    untrained = next((score for score in baselines if score.representation == "untrained"), None)
-    reference = untrained or best
+    floor = "untrained" if first.representation == "trained" else "raw pixels"
+    reference = next((score for score in baselines if score.representation == floor), best)
     better = next((score for score in baselines if (score.gain_high or 0) < 0), None)
     if better is not None:
         lead = f"{_describe_gain(reference, best)}, but " if _is_clear(reference) else ""
@@ -151,7 +166,7 @@ def _interval(score: Score) -> str:
 def _describe(score: Score, best: Score) -> str:
     if score is best:
         return f"the best baseline ({_name(score)})"
-    return f"the {_name(score)}" if score.representation == "untrained" else f"a baseline ({_name(score)})"
+    return f"the {_name(score)}" if score.representation in FLOORS else f"a baseline ({_name(score)})"
 
 
 def _name(score: Score) -> str:

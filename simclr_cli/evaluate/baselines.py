@@ -1,27 +1,23 @@
-"""The baselines of an encoder: the untrained encoder, raw pixels, color histograms, ImageNet weights, other runs."""
+"""The baselines of an encoder: the untrained encoder, raw pixels, color histograms, trained weights, others."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
 
-import timm
 import torch
 import torch.nn.functional as F
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from simclr_cli.api import ProbeSettings
 from simclr_cli.core.events import Note, Report
 from simclr_cli.encode.load import (
     LoadedEncoder,
-    create_initial_encoder,
+    choose_default_encoder,
     create_untrained_encoder,
-    load_run_encoder,
-    name_options,
+    load_named_encoder,
 )
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder_from_weights, create_pretrained_spec
-from simclr_cli.store.models import read_weights
-from simclr_cli.store.run import find_run
+from simclr_cli.encode.weights import find_timm_weights
+from simclr_cli.engine.encoder import Encoder, EncoderSpec
 
 PIXEL_SIDE = 32  # px
 BINS_PER_CHANNEL = 8  # 512 colors
@@ -31,23 +27,34 @@ def load_baselines(ready: LoadedEncoder, settings: ProbeSettings, report: Report
     """Return the baselines of an encoder by name, in the order of the tables.
 
     Raises:
-        RunError: --baseline names neither a run nor a file of weights.
-        SettingsError: its weights are of another architecture.
+        SimclrError: one of its subclasses: a --baseline does not name an encoder.
     """
-    spec = ready.encoder.spec
     baselines = {"untrained": create_untrained_encoder(ready, settings.seed)} | create_pixel_baselines(ready)
-    if settings.weights != "imagenet" and (imagenet := load_cached_imagenet(spec.architecture, ready.device)):
-        baselines["imagenet"] = imagenet
+    default, size, _ = choose_default_encoder(ready.device, offline=True)
+    own = dataclasses.replace(settings, encoder=None, run=None, image_size=None)  # each at its own size
+    if find_timm_weights(default) is None:
+        report(Note(f"The weights of {default} are not on this machine. That baseline is skipped."))
+    else:
+        frozen = load_named_encoder(default, dataclasses.replace(own, image_size=size), ready.device, report)
+        if frozen.checksum != ready.checksum:
+            _add_baseline(frozen.title, frozen, baselines, ready)
     for name in settings.baseline:
-        if name.endswith(".safetensors"):
-            encoder = create_initial_encoder(spec.architecture, name, spec.image_size, settings.seed)
-            baselines[name] = LoadedEncoder(encoder.eval().to(ready.device), ready.device, name, "")
-        else:
-            baselines[name] = load_run_encoder(find_run(name, settings.runs), ready.device)
-    if "imagenet" not in baselines and ready.run is not None:
-        text = f"timm's ImageNet weights of {spec.architecture} are not on this machine. That baseline is skipped."
-        report(Note(text))
+        _add_baseline(name, load_named_encoder(name, own, ready.device, report), baselines, ready)
     return baselines
+
+
+def name_representation(ready: LoadedEncoder) -> str:
+    """Return the name in tables of the encoder that is probed."""
+    return "trained" if ready.run else ready.title
+
+
+def _add_baseline(name: str, loaded: LoadedEncoder, baselines: dict[str, LoadedEncoder], ready: LoadedEncoder) -> None:
+    """Add a baseline by a name that no other encoder has; an encoder that is there already is not added again."""
+    known = {**baselines, name_representation(ready): ready}
+    if name in known and known[name].checksum != loaded.checksum:
+        name = f"{name} at {loaded.encoder.spec.image_size} px"
+    if name not in known:
+        baselines[name] = loaded
 
 
 class RawPixels(nn.Module):
@@ -73,28 +80,9 @@ class ColorHistogram(nn.Module):
 
 def create_pixel_baselines(ready: LoadedEncoder) -> dict[str, LoadedEncoder]:
     """Create encoders without weights, raw pixels and color histograms, for the crop of another encoder."""
-    baselines = {}
+    baselines, of = {}, ready.encoder.spec
     # The cosine of raw pixels is that of their differences from middle gray.
     for name, module, mean in (("raw pixels", RawPixels(), 0.5), ("color histogram", ColorHistogram(), 0.0)):
-        spec = EncoderSpec(name, ready.encoder.spec.image_size, mean=(mean,) * 3)
+        spec = EncoderSpec(name, of.image_size, mean=(mean,) * 3, crop=of.crop_fraction)
         baselines[name] = LoadedEncoder(Encoder(module, spec).eval().to(ready.device), ready.device, name, "")
     return baselines
-
-
-@name_options()
-def load_cached_imagenet(architecture: str, device: torch.device) -> LoadedEncoder | None:
-    """Load timm's ImageNet weights of an architecture, at their own image size, from the hub's cache.
-
-    Nothing is downloaded. None: they are not in the cache.
-    """
-    name = architecture.split(".")[0]
-    config = timm.get_pretrained_cfg(name)
-    if config is None or config.hf_hub_id is None:
-        return None
-    path = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
-    if not isinstance(path, str):
-        return None
-    encoder = create_encoder_from_weights(
-        create_pretrained_spec(name, config.input_size[-1]), read_weights(Path(path)), path
-    )
-    return LoadedEncoder(encoder.eval().to(device), device, f"{name} (imagenet)", "")

@@ -169,13 +169,14 @@ def _embed_census(
 
     Encoders with the same crop share its decoding.
     """
-    sizes = {name: ready.encoder.spec.image_size for name, ready in encoders.items()}
+    specs = {name: ready.encoder.spec for name, ready in encoders.items()}
+    crops = {name: (spec.image_size, spec.crop_fraction) for name, spec in specs.items()}
     paths = [census.path(image) for image in census.images]
     class_numbers = {name: number for number, name in enumerate(images.classes)}
     labels = torch.tensor([class_numbers[images.labels[image.name]] for image in census.images])
     embeddings: dict[str, LabeledEmbeddings] = {}
-    for size in dict.fromkeys(sizes.values()):
-        names = [name for name in sizes if sizes[name] == size]
+    for crop in dict.fromkeys(crops.values()):
+        names = [name for name in crops if crops[name] == crop]
         arrays, unusable = embed_with_encoders(
             [encoders[name] for name in names],
             paths,

@@ -2,6 +2,7 @@
 
     <cache root>/<key of the folder>/headers.json     headers of the files (images/scan.py)
     <cache root>/<key of the folder>/<side>/...       decoded images of one size (images/cache.py)
+    <cache root>/<key of the folder>/embeddings-<key of the encoder>/...   an index (store/index_files.py), and pages
 
 All of it can be recreated; clearing it costs only time.
 """
@@ -20,8 +21,10 @@ from pathlib import Path
 from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.core.locks import LOCK_FILE
 
 HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
+EMBEDDINGS_PREFIX, PAGES_FOLDER = "embeddings-", "pages"
 
 
 def cache_root() -> Path:
@@ -40,6 +43,11 @@ def locate_cache(folder: Path) -> Path:
     return cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
+def locate_embeddings(folder: Path, model_checksum: str) -> Path:
+    """Return the folder for the index of a folder of images and an encoder."""
+    return locate_cache(folder) / f"{EMBEDDINGS_PREFIX}{model_checksum[:16]}"
+
+
 def list_caches() -> list[FolderCache]:
     """List all caches that name their folder, most recently used first."""
     caches: list[tuple[float, FolderCache]] = []
@@ -51,7 +59,8 @@ def list_caches() -> list[FolderCache]:
             used_time = max(status.st_mtime for status in statuses)
             size = sum(status.st_size for status in statuses)
             used = datetime.fromtimestamp(used_time, UTC).isoformat(timespec="seconds")
-            caches.append((used_time, FolderCache(str(headers.parent), folder, tuple(sides), size, used)))
+            encoders = sum((path / INDEX).is_file() for path in _embeddings_folders(headers.parent))
+            caches.append((used_time, FolderCache(str(headers.parent), folder, tuple(sides), encoders, size, used)))
     return [cache for _, cache in sorted(caches, key=lambda item: -item[0])]
 
 
@@ -64,7 +73,8 @@ def clear_cache(cache: Path) -> None:
     try:
         for path in _files(cache):
             path.unlink(missing_ok=True)
-        for folder in (*_side_folders(cache), cache):
+        with_pages = [*_embeddings_folders(cache), cache]
+        for folder in (*_side_folders(cache), *(path / PAGES_FOLDER for path in with_pages), *with_pages):
             with contextlib.suppress(OSError):  # it holds files of others
                 folder.rmdir()
     except OSError as error:
@@ -75,10 +85,17 @@ def _side_folders(cache: Path) -> list[Path]:
     return [path for path in cache.iterdir() if path.name.isascii() and path.name.isdigit() and path.is_dir()]
 
 
+def _embeddings_folders(cache: Path) -> list[Path]:
+    return [path for path in cache.glob(f"{EMBEDDINGS_PREFIX}*") if path.is_dir()]
+
+
 def _files(cache: Path) -> Iterator[Path]:
     """Yield all files; last the one by which the cache is listed, so that an interrupted clearing can be repeated."""
     for folder in _side_folders(cache):
         for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
             yield from folder.glob(pattern)
-    for pattern in (f"{TEMPORARY_PREFIX}*", HEADERS):
+    for folder in _embeddings_folders(cache):
+        for pattern in (INDEX, "*.bin", LOCK_FILE, f"{TEMPORARY_PREFIX}*", f"{PAGES_FOLDER}/*.html"):
+            yield from folder.glob(pattern)
+    for pattern in (f"{PAGES_FOLDER}/*.html", f"{TEMPORARY_PREFIX}*", HEADERS):
         yield from cache.glob(pattern)

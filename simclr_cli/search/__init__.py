@@ -1,1 +1,1 @@
-"""Search of a run's images by their embeddings."""
+"""Search of a folder of images by their embeddings."""

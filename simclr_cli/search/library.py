@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import translate
@@ -18,8 +19,9 @@ from simclr_cli.core.files import WriteError, remove_abandoned_files
 from simclr_cli.core.locks import FolderLockedError, lock_folder
 from simclr_cli.core.text import format_count
 from simclr_cli.encode.embed import embed_files, undecodable_error
-from simclr_cli.encode.load import LoadedEncoder, load_run_encoder, resolve_device
+from simclr_cli.encode.load import LoadedEncoder, resolve_encoder
 from simclr_cli.engine.nearest import normalize_rows
+from simclr_cli.images.cache_location import PAGES_FOLDER, locate_embeddings
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.groups import checksum_image
@@ -28,7 +30,8 @@ from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.search.similarity_scale import SimilarityScale, read_scale, refresh_scale
 from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile
 from simclr_cli.store.index_files import InvalidIndexError, append_rows, read_index, save_index
-from simclr_cli.store.run import RunFolder, find_run
+from simclr_cli.store.run import find_run
+from simclr_cli.store.run_info import read_run_info
 from simclr_cli.train.resume_images import compare_images
 
 WAIT_SECONDS = 5  # for another process that updates the same index
@@ -37,12 +40,19 @@ IMAGES_PER_SAVE = 8_192  # embedded between two saves, which is what a crash may
 
 @dataclass(frozen=True)
 class Library:
-    """A run with its encoder, resolved once at the top of a command."""
+    """A folder of images and an encoder, resolved once at the top of a command."""
 
-    run: RunFolder
+    images: Path  # may no longer exist
     loaded: LoadedEncoder
+    folder: Path  # of the index: in the run for its own images, else in the user's cache
     workers: int
     settings: IndexSettings
+
+    @property
+    def pages_folder(self) -> Path:
+        """Folder for pages that --open shows."""
+        run = self.loaded.run
+        return run.pages_folder if run and self.folder == run.vectors_folder else self.folder / PAGES_FOLDER
 
     def embed(
         self, paths: Sequence[Path], report: Report, stage: str
@@ -52,15 +62,50 @@ class Library:
         return embed_files(self.loaded, paths, batch_size=size, workers=workers, report=report, stage=stage)
 
 
-def open_library(settings: IndexSettings) -> Library:
-    """Find the run that the settings name, and load its encoder.
+def open_library(settings: IndexSettings, report: Report) -> Library:
+    """Load the encoder that the settings name, or else one that fits the folder, and find the folder of its index.
 
     Raises:
         RunError: no such run, or it is not finished or damaged.
+        SettingsError, MachineError: see load_named_encoder.
     """
-    run = find_run(settings.run, settings.runs)
-    encoder = load_run_encoder(run, resolve_device(settings.device))
-    return Library(run, encoder, count_workers(settings.workers), settings)
+    loaded = resolve_encoder(settings, report=report, of_folder=True)
+    images = settings.images or loaded.images_folder
+    is_own = loaded.was_trained_on(images) and loaded.has_own_size
+    folder = locate_embeddings(images, loaded.checksum)
+    if is_own and loaded.run is not None:
+        folder = loaded.run.vectors_folder
+    return Library(images, loaded, folder, count_workers(settings.workers), settings)
+
+
+def list_files(settings: IndexSettings, report: Report) -> Index:
+    """List the images of a folder, or of a run, for a search of equal files: in memory, without an encoder.
+
+    Only files of equal size are read. The others have a checksum of their own, which is not that of their content.
+
+    Raises:
+        RunError: neither a folder nor a run is named, and there is no run.
+    """
+    images = settings.images or read_run_info(find_run(settings.run or settings.encoder, settings.runs)).settings.images
+    workers = count_workers(settings.workers)
+    census = take_census(images, workers=workers, progress=progress(report, "reading headers"))
+    counts = Counter(image.bytes for image in census.images)
+    places = [place for place, image in enumerate(census.images) if counts[image.bytes] > 1]
+    checksums, unusable = _compute_checksums([census.path(census.images[place]) for place in places], workers)
+    checksum_by_place = {places[i]: checksum for i, checksum in checksums.items()}
+    skipped = {places[i]: f"{census.images[places[i]].name} ({error.reason})" for i, error in unusable.items()}
+    readable = [(place, image) for place, image in enumerate(census.images) if place not in skipped]
+    rows = np.zeros(len(readable), IMAGE)
+    for row, (place, image) in enumerate(readable):
+        checksum = checksum_by_place.get(place, place.to_bytes(32, "little"))
+        rows[row] = image.bytes, image.modified_ns, list(checksum), (image.height, image.width)
+    _report_skipped([*(f"{file.name} ({file.reason})" for file in census.skipped), *skipped.values()], report)
+    return Index.in_memory(str(census.root.resolve()), [image.name for _, image in readable], rows)
+
+
+def _report_skipped(files: Sequence[str], report: Report) -> None:
+    if files:
+        report(Note(f"Skipped {format_count(len(files), 'file')}; the first is {files[0]}.", warning=True))
 
 
 def open_index(library: Library, report: Report) -> tuple[Index, SimilarityScale]:
@@ -72,16 +117,14 @@ def open_index(library: Library, report: Report) -> tuple[Index, SimilarityScale
         RunError: neither images nor embeddings.
         InputError: not one image can be decoded.
     """
-    report(Note(f"Searching the images of {library.run.path}."))
+    report(Note(f"Searching {library.images} with {library.loaded.name}."))
     index, problem = _read_stored_index(library)
     census = _take_census(library, problem, report)
     if census is not None and (index is None or problem or find_changes(index, census)):
         index = _lock_and_update(library, None if problem else index, census, report)
     assert index is not None
     skipped: list[SkippedImage | SkippedFile] = [*(census.skipped if census else ()), *index.skipped]
-    if skipped:
-        first = f"the first is {skipped[0].name} ({skipped[0].reason})"
-        report(Note(f"Skipped {format_count(len(skipped), 'file')}; {first}.", warning=True))
+    _report_skipped([f"{file.name} ({file.reason})" for file in skipped], report)
     scale = read_scale(index)
     assert scale is not None
     return index, scale
@@ -90,12 +133,12 @@ def open_index(library: Library, report: Report) -> tuple[Index, SimilarityScale
 def _read_stored_index(library: Library) -> tuple[Index | None, str]:
     """Return the stored index, and why it cannot be searched, or ""."""
     try:
-        index = read_index(library.run.vectors_folder, model_checksum=library.loaded.checksum)
+        index = read_index(library.folder, model_checksum=library.loaded.checksum)
     except InvalidIndexError as error:
         return None, error.problem.rstrip(".")
     if index is None or index.width != library.loaded.encoder.width:
-        return None, "This run has no embeddings yet"
-    return index, "" if len(index) and read_scale(index) else "The embeddings of this run are incomplete"
+        return None, "There are no embeddings yet"
+    return index, "" if len(index) and read_scale(index) else "The embeddings are incomplete"
 
 
 def _take_census(library: Library, problem: str, report: Report) -> Census | None:
@@ -108,19 +151,18 @@ def _take_census(library: Library, problem: str, report: Report) -> Census | Non
         if problem:
             raise RunError(f"{problem}.", "Run the command without --no-update.")
         return None
-    try:
-        root = library.loaded.images
-    except RunError as error:
+    if not library.images.is_dir():
+        error = RunError(f"The images are no longer in {library.images}.", "Add their folder.")
         if problem:
-            raise
+            raise error
         report(Note(f"{error.problem} The search uses the stored embeddings.", warning=True))
         return None
-    return take_census(root, workers=library.workers, progress=progress(report, "reading headers"))
+    return take_census(library.images, workers=library.workers, progress=progress(report, "reading headers"))
 
 
 def _lock_and_update(library: Library, fallback: Index | None, census: Census, report: Report) -> Index:
     """Update the index under its lock; if it is locked or read-only, return the fallback, if there is one."""
-    folder, loaded = library.run.vectors_folder, library.loaded
+    folder, loaded = library.folder, library.loaded
     try:
         with lock_folder(folder, report, wait=WAIT_SECONDS):
             remove_abandoned_files(folder, 0)

@@ -18,7 +18,6 @@ from simclr_cli.images.decode import Pixels
 from simclr_cli.images.thumbnails import make_thumbnails
 from simclr_cli.pages.gallery import GalleryGroup, GalleryImage, render_gallery
 from simclr_cli.pages.images import as_data_uri
-from simclr_cli.store.run import RunFolder
 
 THUMBNAIL_SIDE = 320  # px, shown at about half of it, so that it is sharp on fine screens
 MAX_PIXELATED_SIDE = 64  # px, up to which an image is enlarged by whole pixels
@@ -58,15 +57,15 @@ def collect_cells(result: Any) -> dict[str, Cell]:
     return {name: value for name, value in vars(result).items() if name != "path"}
 
 
-def prepare_output(settings: SearchSettings, run: RunFolder, verb: str) -> Path | None:
-    """Return the file for the results, and make its folder: --out, or with --open a page of the run, or None.
+def prepare_output(settings: SearchSettings, pages_folder: Path, verb: str) -> Path | None:
+    """Return the file for the results, and make its folder: --out, or with --open a page in `pages_folder`, or None.
 
     A command calls it before long work, so that it does not fail only at the end.
 
     Raises:
         MachineError: the folder cannot be made or written to.
     """
-    out = settings.out or (run.pages_folder / f"{verb}.html" if settings.open else None)
+    out = settings.out or (pages_folder / f"{verb}.html" if settings.open else None)
     if out is not None:
         prepare_folder(out.absolute().parent)
     return out

@@ -1,4 +1,4 @@
-"""Queries: files, folders, names of a run's own images, and sums of them."""
+"""Queries: files, folders, names of the searched images, and sums of them."""
 
 from __future__ import annotations
 

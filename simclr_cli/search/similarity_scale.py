@@ -70,7 +70,7 @@ def refresh_scale(
     stored = index.similarity
     if stored and read_scale(index) and abs(len(index) - stored["images"]) <= MAX_SIZE_CHANGE * stored["images"]:
         return stored
-    order = create_numpy_generator(loaded.info.settings.seed, Purpose.SIMILARITY).permutation(len(index))
+    order = create_numpy_generator(loaded.seed, Purpose.SIMILARITY).permutation(len(index))
     sample = index.h.take(np.sort(order[:MAX_RANDOM_IMAGES]))
     first, second = _embed_two_views(loaded, index, census, np.sort(order[:MAX_VIEWED_IMAGES]), workers, report)
     scale = measure_scale(sample, first, second)
@@ -104,13 +104,12 @@ def _embed_two_views(
     """Return (2, V, D): h, of length 1, of two views of each image as in training; V is 0 if one is missing."""
     images = {image.name: image for image in census.images}
     names = [index.get_name(int(place)) for place in places]
-    settings = loaded.info.settings
     sample = Census(census.root, tuple(images[name] for name in names if name in images), (), 0)
-    decoded = defer_decoding(sample, settings.image_size, workers)
-    generator = create_torch_generator(settings.seed, Purpose.SIMILARITY)
+    decoded = defer_decoding(sample, loaded.encoder.spec.image_size, workers)
+    generator = create_torch_generator(loaded.seed, Purpose.SIMILARITY)
     try:
         with torch.inference_mode():
-            h = embed_views(loaded.encoder, settings, decoded, np.arange(len(decoded)), generator)
+            h = embed_views(loaded.encoder, loaded.view_recipe, decoded, np.arange(len(decoded)), generator)
     except InputError as error:  # the next update notices that an image is missing
         report(Note(f"The similarity of two views of one image was not measured: {error.problem}", warning=True))
         return np.empty((2, 0, index.width), np.float32)

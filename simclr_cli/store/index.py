@@ -109,6 +109,16 @@ class Index:
         object.__setattr__(self, "_images", images.view(IMAGE))
         object.__setattr__(self, "_names", names)
 
+    @classmethod
+    def in_memory(cls, root: str, names: Sequence[str], images: NDArray[np.void]) -> Index:
+        """Return an index without files and with equal embeddings, for a search of equal files."""
+        index = cls(Path(), root, "", 1, finished_rows=len(names))
+        encoded = b"".join(os.fsencode(name) + b"\0" for name in names)
+        object.__setattr__(index, "_rows", np.ones((len(names), 1), np.float32))
+        object.__setattr__(index, "_images", images)
+        object.__setattr__(index, "_names", np.frombuffer(encoded, np.uint8))
+        return index
+
     def __len__(self) -> int:
         return self.finished_rows - len(self.removed_rows)
 

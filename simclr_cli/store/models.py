@@ -75,8 +75,10 @@ def read_config(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         content = read_json(path)
-        # In an encoder's config.json our keys are below timm's.
-        check_version(content.get("simclr", content) if isinstance(content, dict) else None, FORMAT_VERSION, path)
+        # In an encoder's config.json our keys are below timm's; one that timm wrote has none.
+        own = content.get("simclr", content) if isinstance(content, dict) else None
+        if own is None or own is not content or "pretrained_cfg" not in own:
+            check_version(own, FORMAT_VERSION, path)
     except FileNotFoundError:
         raise RunError(f"There is no {path}.", remedy) from None
     except (OSError, ValueError) as error:

@@ -217,7 +217,7 @@ def _move_file(file: MovedFile, source: Path, target: Path, write_journal: Calla
         if not stat.S_ISREG(old.lstat().st_mode):
             return "a link, or not a regular file"
         if checksum_file(old) != file.checksum:
-            return "changed since it was embedded" if write_journal else "changed since it was moved"
+            return "changed since it was read" if write_journal else "changed since it was moved"
         if os.path.lexists(new) and (write_journal or not matches_checksum(new, file.checksum)):
             return f"{new} exists already"
         if write_journal:

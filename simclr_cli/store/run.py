@@ -168,9 +168,20 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
         if not run.is_finished:
             raise RunError(f"The run {run.path} is not finished.", f"Resume it: {run.resume_command}")
         return run.check_links()
-    finished_runs = [run for run in list_runs(runs) if run.is_finished]
+    return find_newest_run([run for run in list_runs(runs) if run.is_finished], runs)
+
+
+def find_newest_run(finished_runs: Sequence[RunFolder], runs: Path) -> RunFolder:
+    """Return the run that finished last.
+
+    Raises:
+        RunError: there is none.
+    """
     if not finished_runs:
-        raise RunError(f"There is no finished run under {runs}.", "Train one: simclr pretrain FOLDER")
+        raise RunError(
+            f"There is no finished run under {runs}.",
+            "Train one with simclr pretrain FOLDER, or add the folder of images.",
+        )
     return max(finished_runs, key=lambda run: run.weights_file.stat().st_mtime_ns).check_links()
 
 

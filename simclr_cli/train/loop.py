@@ -18,7 +18,7 @@ from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
 from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
 from simclr_cli.core.seeds import Purpose, seeded
-from simclr_cli.encode.load import create_initial_encoder
+from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.engine.encoder import synchronize_norms
 from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate, set_learning_rate
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR

@@ -19,7 +19,7 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.events import ValidationMetrics
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
 from simclr_cli.encode.embed import embed_views
-from simclr_cli.engine.augment import create_center_crop, make_view
+from simclr_cli.engine.augment import create_center_crop, create_view_recipe, make_view
 from simclr_cli.engine.metrics import (
     alignment,
     compute_percentage,
@@ -89,7 +89,9 @@ class Monitor:
         Then the training fails by its loss, not by its monitor.
         """
         draw = create_torch_generator(self.settings.seed, Purpose.VALIDATION)
-        h = embed_views(model.encoder, self.settings, self.images, self.rows, draw).flatten(0, 1)  # (2N, width)
+        h = embed_views(model.encoder, create_view_recipe(self.settings), self.images, self.rows, draw).flatten(
+            0, 1
+        )  # (2N, width)
         z = model.head(h)
         if not (h.isfinite().all() and z.isfinite().all()):
             return None

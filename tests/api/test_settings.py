@@ -46,6 +46,12 @@ GIVEN.update(
     }
 )
 
+# The commands that take any encoder.
+WITH_ENCODER = (
+    EmbedSettings, ProbeSettings, FinetuneSettings, SimilarSettings, DuplicatesSettings, OutliersSettings,
+    ClustersSettings, MapSettings,
+)  # fmt: skip
+
 IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"images": None}),
     (PretrainSettings, {"image_size": 7}),
@@ -86,30 +92,28 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PreviewSettings, {"count": 0}),
     (PreviewSettings, {"views": 0}),
     (PreviewSettings, {"crop_min": 0.0}),
-    (EmbedSettings, {"run": "a", "backbone": "resnet18"}),
-    (EmbedSettings, {"weights": "imagenet"}),
-    (EmbedSettings, {"backbone": "resnet18"}),
+    (EmbedSettings, {"run": "a", "encoder": "resnet18"}),
     (EmbedSettings, {"out": Path("vectors.txt")}),
     (EmbedSettings, {"out": Path("vectors.csv"), "shards": 2}),
     (EmbedSettings, {"out": Path("vectors")}),
     (EmbedSettings, {"batch_size": 0}),
     (EmbedSettings, {"image_size": 0}),
+    (EmbedSettings, {"image_size": 7}),
+    (EmbedSettings, {"image_size": 4_097}),
     (EmbedSettings, {"workers": -1}),
     (ProbeSettings, {"labels": HERE, "test": HERE}),
     (ProbeSettings, {"test_fraction": 0.0}),
     (ProbeSettings, {"test_fraction": 0.91}),
     (ProbeSettings, {"knn_temperature": 0.0}),
-    (ProbeSettings, {"backbone": "resnet18"}),
-    (ProbeSettings, {"run": "a", "backbone": "resnet18"}),
+    (ProbeSettings, {"run": "a", "encoder": "resnet18"}),
     (FinetuneSettings, {"labels": HERE, "test": HERE}),
     (FinetuneSettings, {"labels_fraction": 0.0}),
     (FinetuneSettings, {"labels_fraction": 1.1}),
     (FinetuneSettings, {"learning_rate": 0.0}),
     (FinetuneSettings, {"epochs": 0}),
     (FinetuneSettings, {"batch_size": 1}),
-    (FinetuneSettings, {"backbone": "resnet18"}),
-    (FinetuneSettings, {"weights": "imagenet"}),
-    (FinetuneSettings, {"images": HERE, "backbone": "resnet18", "weights": "imagenet", "scratch": True}),
+    (FinetuneSettings, {"run": "a", "encoder": "resnet18"}),
+    (FinetuneSettings, {"images": HERE, "encoder": "random:resnet18", "scratch": True}),
     (PredictSettings, {"queries": ()}),
     (PredictSettings, {"top": 0}),
     (PredictSettings, {"run": "a", "classifier": HERE}),
@@ -117,6 +121,11 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (SimilarSettings, {"queries": ()}),
     (SimilarSettings, {"top": 0}),
     (SimilarSettings, {"batch_size": 0}),
+    (SimilarSettings, {"run": "a", "encoder": "resnet18"}),
+    (DuplicatesSettings, {"run": "a", "encoder": "resnet18"}),
+    (OutliersSettings, {"run": "a", "encoder": "resnet18"}),
+    (ClustersSettings, {"run": "a", "encoder": "resnet18"}),
+    (MapSettings, {"run": "a", "encoder": "resnet18"}),
     (OutliersSettings, {"neighbors": 0}),
     (OutliersSettings, {"out": Path("odd.txt")}),
     (OutliersSettings, {"out": Path("odd.csv"), "open": True}),
@@ -160,10 +169,22 @@ def test_every_setting_has_its_help(kind: type[Any]) -> None:
 
 @pytest.mark.parametrize("kind", COMMAND_NAMES)
 def test_help_of_an_automatic_setting_explains_auto(kind: type[Any]) -> None:
-    """Except --backbone, whose absence needs no explanation."""
     for declared in dataclasses.fields(kind):
-        if declared.default is None and not declared.metadata["argument"] and declared.name != "backbone":
+        if declared.default is None and not declared.metadata["argument"]:
             assert "Auto:" in declared.metadata["help"], declared.name
+
+
+def test_an_encoder_is_named_by_the_same_settings_everywhere() -> None:
+    """Same names, defaults and help; only the folder of images has a help of its own where it is searched."""
+    shared = {declared.name: declared for declared in dataclasses.fields(EncoderSettings)}
+    commands = [kind for kind in COMMAND_NAMES if issubclass(kind, EncoderSettings) and hasattr(kind, "about")]
+    assert set(commands) == set(WITH_ENCODER)
+    for kind in WITH_ENCODER:
+        declared = {one.name: one for one in dataclasses.fields(kind) if one.name in shared}
+        assert declared.keys() == shared.keys()
+        for name in shared.keys() - {"images", "seed"}:
+            assert (declared[name].default, declared[name].metadata) == (shared[name].default, shared[name].metadata)
+        assert not {"backbone", "weights"} & {one.name for one in dataclasses.fields(kind)}
 
 
 @pytest.mark.parametrize("kind", COMMAND_NAMES)
@@ -246,7 +267,10 @@ POSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (PretrainSettings, {"cache_gb": 0.0, "compile": "on"}),
     (PretrainSettings, {"cache_gb": 0.25, "compile": "off"}),
     (CacheSettings, {"images": HERE / "gone", "clear": True}),  # a cache may outlive its images
-    (EmbedSettings, {"images": HERE, "backbone": "resnet18", "weights": "imagenet"}),
+    *((kind, {"images": HERE, "encoder": "resnet18", "image_size": 8}) for kind in WITH_ENCODER),
+    *((kind, {"images": None, "run": "a"}) for kind in WITH_ENCODER),
+    (EmbedSettings, {"encoder": "a"}),  # perhaps a run, which has images of its own
+    (FinetuneSettings, {"images": HERE, "encoder": "resnet18", "scratch": True}),
     (EmbedSettings, {"out": Path("a.b.npy")}),
     (ProbeSettings, {"images": HERE, "labels": HERE}),
     (SimilarSettings, {"queries": (HERE, Path(__file__))}),
@@ -264,11 +288,13 @@ def test_possible_setting_is_accepted(kind: type[Any], given: dict[str, Any]) ->
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(PretrainSettings, "images"), (PreviewSettings, "images"), (EmbedSettings, "images"), (ProbeSettings, "images"),
-     (ProbeSettings, "labels"), (ProbeSettings, "test"), (MapSettings, "labels")],
+     (ProbeSettings, "labels"), (ProbeSettings, "test"), (MapSettings, "labels"), (SimilarSettings, "images"),
+     (DuplicatesSettings, "images"), (OutliersSettings, "images"), (ClustersSettings, "images"),
+     (MapSettings, "images")],
 )  # fmt: skip
 def test_missing_path_is_an_input_error(tmp_path: Path, kind: type[Any], name: str) -> None:
     with pytest.raises(InputError, match="There is no") as caught:
-        kind(**{name: tmp_path / "nowhere"})
+        kind(**{**GIVEN[kind], name: tmp_path / "nowhere"})
     assert caught.value.exit_code == 3
 
 

@@ -15,7 +15,7 @@ import pytest
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.scan import take_census
 
-HEADER = "folder\tdecoded size, px\tMB\tlast used"
+HEADER = "folder\tdecoded size, px\tencoders\tMB\tlast used"
 
 
 def use(folder: Path, *sizes: int) -> None:
@@ -48,7 +48,9 @@ def test_caches_are_listed_and_deleted(forked: Callable[..., Any], photos: Path,
     code, stdout, talk = forked("cache")
     header, *rows = stdout.splitlines()
     assert (code, header) == (0, HEADER)
-    assert {tuple(row.split("\t")[:2]) for row in rows} == {(str(photos), "12, 24"), (str(tmp_path / "other"), "")}
+    assert {tuple(row.split("\t")[:3]) for row in rows} == {
+        (str(photos), "12, 24", "0"), (str(tmp_path / "other"), "", "0"),
+    }  # fmt: skip
     assert talk == f"Cache in {root}: {size / 1e6:.1f} MB for 2 folders.\n"
 
     code, stdout, talk = forked("cache", "other", cwd=tmp_path)
@@ -62,6 +64,20 @@ def test_caches_are_listed_and_deleted(forked: Callable[..., Any], photos: Path,
     assert forked("cache", "--clear")[0] == 0
     assert list(root.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+
+
+def test_encoders_are_counted_and_their_embeddings_deleted(
+    simclr: Callable[..., Any], photos: Path, root: Path, tmp_path: Path
+) -> None:
+    """A search of a folder without a run keeps its embeddings here; it writes nothing anywhere else."""
+    encoder = ("--encoder", "random:test_resnet", "--image-size", 32, "--runs", tmp_path / "none")
+    for seed in (0, 1):
+        assert simclr("outliers", photos, *encoder, "--seed", seed).code == 0
+    assert simclr("cache").stdout.splitlines()[1].split("\t")[:3] == [str(photos), "", "2"]
+    (kept,) = json.loads(simclr("cache", photos, "--json").stdout)["caches"]
+    assert kept["encoders"] == 2 and kept["bytes"] == sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
+    assert simclr("cache", photos, "--clear").code == 0
+    assert list(root.iterdir()) == [] and list(tmp_path.iterdir()) == []
 
 
 def test_it_needs_neither_torch_nor_numpy_nor_pillow(photos: Path) -> None:

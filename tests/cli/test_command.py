@@ -57,9 +57,28 @@ def test_from_a_folder_of_images_to_a_found_image(
     query = names[11]
     code, stdout, talk = installed("similar", f"images/{query}", "--top", "3", cwd=tmp_path)
     header, *rows = (line.split("\t") for line in stdout.splitlines())
-    assert code == 0 and header == ["rank", "similarity", "meaning", "path"] and "Searching the images of" in talk
+    assert code == 0 and header == ["rank", "similarity", "meaning", "path"]
+    assert f"Searching {images} with simclr-runs/images." in talk
     order = np.argsort(-(vectors @ vectors[11]), kind="stable")
     assert [Path(path) for *_, path in rows] == [images / names[i] for i in order if i != 11][:3]
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "simclr-runs", "vecs.npy", "vecs.rows.json"]
     assert state_of(images) == before
+
+
+def test_a_folder_is_searched_without_a_run(simclr: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
+    """By any encoder, with a table, JSON, and a page; exact duplicates need no encoder at all."""
+    before = state_of(photos)
+    on = (photos, "--encoder", "random:test_resnet", "--image-size", 32, "--runs", tmp_path / "none")
+    query = photos / "dark" / "00.png"
+    for arguments in (
+        ("similar", query, "--images", *on), ("duplicates", *on), ("outliers", *on),
+        ("clusters", *on, "--clusters", 2), ("map", *on, "--out", tmp_path / "map.html"),
+    ):  # fmt: skip
+        code, stdout, talk = simclr(*arguments, "--json")
+        result = json.loads(stdout)
+        assert code == 0 and result["encoder"] == "random:test_resnet" and Path(result["folder"]) == photos
+        assert f"Searching {photos} with random:test_resnet." in talk
+    code, stdout, talk = simclr("duplicates", photos, "--kind", "exact", "--runs", tmp_path / "none")
+    assert (code, stdout) == (0, "") and "0 groups among 24 images. " in talk and "Searching" not in talk
+    assert [path.name for path in tmp_path.iterdir()] == ["map.html"] and state_of(photos) == before

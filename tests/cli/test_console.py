@@ -235,7 +235,7 @@ def test_table_on_a_terminal_keeps_every_character_of_a_long_path(monkeypatch: p
 
 
 def test_json_is_one_line_of_ascii_that_preserves_every_name(stdout: Callable[[], str]) -> None:
-    result = SimilarResult("runs/a", 1, (QueryResult(NASTY, (Neighbor(1, NASTY, 0.5, 99.0, 10.0),)),), (NASTY,))
+    result = SimilarResult("pics", "runs/a", 1, (QueryResult(NASTY, (Neighbor(1, NASTY, 0.5, 99.0, 10.0),)),), (NASTY,))
     Output().print_json(result)
     text = stdout()
     assert text.isascii() and text.count("\n") == 1
@@ -299,13 +299,13 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
 
 def test_similar_prints_a_table_a_query(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
     one = QueryResult("q.png", NEIGHBORS)
-    show_similar(SimilarResult("runs/a", 9, (one,)), log[0], Output())
+    show_similar(SimilarResult("pics", "runs/a", 9, (one,)), log[0], Output())
     assert stdout().splitlines() == [
         "rank\tsimilarity\tmeaning\tpath",
         "1\t0.9877\tas similar as two views of one image\ta.png",
         "2\t-0.5000\tmore similar than 99.98 % of random pairs\tb.png",
     ]
-    show_similar(SimilarResult("runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Output())
+    show_similar(SimilarResult("pics", "runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Output())
     assert stdout().count("Most similar to q.png:") == 2
     assert log[1].getvalue() == "Skipped: x.png: empty file\n"
 
@@ -326,17 +326,17 @@ def test_demo_shows_neighbors_and_comparison(log: tuple[Reporter, io.StringIO], 
 
 
 KEPT = (
-    FolderCache("/c/1", "/pics/birds", (48, 336), 1_234_567_890, "2026-01-02T03:04:05+00:00"),
-    FolderCache("/c/2", NASTY, (), 1000, "2025-01-02T03:04:05+00:00"),
+    FolderCache("/c/1", "/pics/birds", (48, 336), 2, 1_234_567_890, "2026-01-02T03:04:05+00:00"),
+    FolderCache("/c/2", NASTY, (), 0, 1000, "2025-01-02T03:04:05+00:00"),
 )
 
 
 def test_cache_is_a_row_a_folder(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
     show_cache(CacheResult("/c", False, 1_234_568_890, KEPT), log[0], Output())
     lines = stdout().splitlines()
-    assert lines[0] == "folder\tdecoded size, px\tMB\tlast used"
-    assert lines[1] == "/pics/birds\t48, 336\t1,234.6\t2026-01-02T03:04:05+00:00"
-    assert lines[2] == f"{escape_unprintable(NASTY)}\t\t0.0\t2025-01-02T03:04:05+00:00" and len(lines) == 3
+    assert lines[0] == "folder\tdecoded size, px\tencoders\tMB\tlast used"
+    assert lines[1] == "/pics/birds\t48, 336\t2\t1,234.6\t2026-01-02T03:04:05+00:00"
+    assert lines[2] == f"{escape_unprintable(NASTY)}\t\t0\t0.0\t2025-01-02T03:04:05+00:00" and len(lines) == 3
     assert log[1].getvalue() == "Cache in /c: 1,234.6 MB for 2 folders.\n"
 
 
@@ -354,6 +354,6 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     stream = Terminal()
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys, "stdout", stream)
-    kept = (FolderCache("/c/1", "p" * 100, (48,), 10**6, "2026-01-02T03:04:05+00:00"),)
+    kept = (FolderCache("/c/1", "p" * 100, (48,), 1, 10**6, "2026-01-02T03:04:05+00:00"),)
     show_cache(CacheResult("/c", False, 10**6, kept), Reporter(io.StringIO()), Output())
     assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()

@@ -89,7 +89,7 @@ CATALOG = {
         "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take images of 40", "--image-size",
     ),
     "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
-    "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Use none, imagenet, or"),
+    "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Use none, trained, or"),
     "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no weights file", "Check"),
     "weights file broken": (f"{PRETRAIN} --weights weights.safetensors", 4, "not a complete .safetensors file", "Use"),
     "runs below a file": (
@@ -108,9 +108,28 @@ CATALOG = {
     "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.npy"),
     "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards requires .npy, and --out is v.csv.", "a .npy"),
     "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a folder"),
-    "two encoders": ("embed --run a --backbone resnet18", 2, "--run and --backbone name two encoders.", "Remove one"),
-    "weights of a run": ("embed --weights imagenet", 2, "--weights belongs to --backbone", "Add --backbone NAME."),
-    "backbone without folder": ("embed --backbone resnet18", 2, "has no images of its own.", "Add the folder"),
+    "two encoders": ("embed --run a --encoder resnet18", 2, "--run and --encoder name two encoders.", "Remove one"),
+    "encoder of no known name": (
+        "embed photos --encoder resnet81", 2, "There is no run and no timm model named 'resnet81'.", "resnet18",
+    ),
+    "encoder without folder": (
+        "embed --encoder random:test_resnet", 2, "random:test_resnet has no images of its own.", "Add the folder",
+    ),
+    "encoder that is not on this machine": (
+        "embed photos --encoder resnet18 --offline", 5, "The weights of resnet18 are not on this machine, and could",
+        "use --encoder NAME=model.safetensors",
+    ),
+    "encoder without weights at hand": (
+        "embed photos --encoder resnet50_mlp", 2, "There are no trained weights of resnet50_mlp", "random:resnet50_mlp",
+    ),
+    "encoder file without a config": (
+        "embed photos --encoder weights.safetensors", 4, "not a complete .safetensors file", "Use",
+    ),
+    "encoder file missing": ("embed photos --encoder resnet18=no.safetensors", 4, "There is no weights file", "Check"),
+    "size that an encoder cannot take": (
+        "embed photos --encoder random:test_vit --image-size 40", 2, "test_vit cannot take images of 40",
+        "--image-size",
+    ),
     "embed of nothing": ("embed empty --runs runs", 3, "There is no image in empty", "Use a folder"),
     "no classes": ("probe one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
     "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns name, class", ""),
@@ -119,8 +138,13 @@ CATALOG = {
         "probe photos --labels-fraction 0.1,2", 2, "--labels-fraction is '0.1,2'.", "Use fractions between 0 and 1",
     ),
     "counts that are none": ("probe photos --labels-per-class few", 2, "--labels-per-class is 'few'.", "with commas"),
-    "baseline that is none": ("probe photos --runs runs --baseline gone", 4, "There is no run gone.", "runs under"),
+    "baseline that is none": (
+        "probe photos --runs runs --baseline gone", 2, "There is no run and no timm model named 'gone'.", "names are",
+    ),
     "finetune without classes": ("finetune one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
+    "scratch from random weights": (
+        "finetune photos --encoder random:resnet18 --scratch", 2, "--scratch starts from random weights", "Remove one",
+    ),
     "finetune into what is there": (
         "finetune photos --runs runs --out text", 4, "text already exists, and a classifier", "another --out",
     ),
@@ -129,8 +153,23 @@ CATALOG = {
     "preview of nothing": ("preview empty", 3, "There is no image in empty", "Use a folder"),
     "map that is no page": ("map --out map.png", 2, "--out is map.png, and must end in .html.", "map.html"),
     "map without a run": ("map --runs new", 4, "There is no finished run under new.", "simclr pretrain FOLDER"),
+    "map of another folder without weights": (
+        "map photos --runs new --offline", 5, "The weights of tf_efficientnet_lite0.in1k are not on this machine",
+        "random:NAME",
+    ),
     "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns name, class", ""),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
+    "folder of images to search that is missing": (
+        "similar photos --images no", 3, "There is no no.", "Check the path.",
+    ),
+    "embeddings that are not there": (
+        "outliers photos --encoder random:test_resnet --image-size 32 --no-update", 4, "There are no embeddings yet.",
+        "without --no-update",
+    ),
+    "exact duplicates of nothing": ("duplicates empty --kind exact", 3, "There is no image in empty", "Use a folder"),
+    "exact duplicates of no run": (
+        "duplicates --kind exact --runs new", 4, "no finished run under new.", "add the folder of images",
+    ),
     "no query": ("similar", 2, "No query was given.", "Run: simclr similar IMAGE"),
     "query missing": ("similar no.jpg --runs runs", 3, "There is no no.jpg.", "Check the path."),
     "query that is no image": ("similar file --runs runs", 3, "The query file cannot be used: not a", "an image"),

@@ -37,13 +37,18 @@ WITHOUT_TORCH = [
     (["preview", ".", "--out", "sheet.pdf"], 2),
     (["preview", "/nowhere/at/all"], 3),
     (["embed", "--out", "vecs.txt"], 2),
-    (["embed", "--run", "a", "--backbone", "resnet18"], 2),
-    (["embed", "--backbone", "resnet18"], 2),
+    (["embed", "--run", "a", "--encoder", "resnet18"], 2),
+    (["embed", "--backbone", "resnet18"], 2),  # an option of pretrain only
+    (["embed", "--image-size", "7"], 2),
     (["embed", "/nowhere/at/all"], 3),
     (["probe", "--labels", "/nowhere.csv"], 3),
     (["probe", "--test-fraction", "1"], 2),
     (["finetune", "--labels-fraction", "0"], 2),
-    (["finetune", "--backbone", "resnet18"], 2),
+    (["finetune", ".", "--encoder", "random:resnet18", "--scratch"], 2),
+    (["outliers", "--run", "a", "--encoder", "resnet18"], 2),
+    (["clusters", "/nowhere/at/all"], 3),
+    (["map", "/nowhere/at/all"], 3),
+    (["similar", ".", "--images", "/nowhere/at/all"], 3),
     (["finetune", "/nowhere/at/all"], 3),
     (["predict"], 2),
     (["predict", ".", "--out", "classes.txt"], 2),
@@ -157,7 +162,7 @@ def test_examples_can_be_typed_as_they_stand(
     from simclr_cli.cli import app
 
     monkeypatch.chdir(tmp_path)
-    for name in ("images", "other", "train", "test", "queries"):
+    for name in ("images", "photos", "other", "train", "test", "queries"):
         (tmp_path / name).mkdir()
     for name in ("query.jpg", "labels.csv"):
         (tmp_path / name).write_text("")

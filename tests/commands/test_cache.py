@@ -11,8 +11,16 @@ from typing import Any
 
 import pytest
 
-from simclr_cli.api import CacheResult, CacheSettings, FolderCache, PretrainResult
+from simclr_cli.api import (
+    CacheResult,
+    CacheSettings,
+    DuplicatesResult,
+    DuplicatesSettings,
+    FolderCache,
+    PretrainResult,
+)
 from simclr_cli.commands.cache import cache
+from simclr_cli.commands.duplicates import duplicates
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import Event, Progress
 from simclr_cli.images.scan import take_census
@@ -79,6 +87,38 @@ def test_headers_and_pixels_of_a_run_are_listed(
         assert Path(entry.path).parent == root
 
 
+def search(images: Path, **values: Any) -> DuplicatesResult:
+    chosen = {"encoder": "random:tiny_resnet", "image_size": 40, "min_similarity": 0.9, **values}
+    return duplicates(DuplicatesSettings(images=images, **chosen))
+
+
+def test_encoders_whose_embeddings_are_kept_are_counted(root: Path, tmp_path: Path, draw: Callable[..., Any]) -> None:
+    one, two = two_folders(tmp_path, draw)
+    take_census(two)
+    for seed in (0, 1, 1):
+        search(one, seed=seed)
+    found = call()
+    assert {kept.folder: kept.encoders for kept in found.caches} == {str(one): 2, str(two): 0}
+    assert found.bytes == count_bytes(root) > 2 * 4 * 96 * 4  # two indexes of four rows of 96 floats
+    next(root.glob("*/embeddings-*/index.json")).unlink()  # as before the end of the first search
+    assert call(one).caches[0].encoders == 1
+
+
+def test_clearing_removes_embeddings_and_pages_and_changes_no_result(
+    root: Path, tmp_path: Path, draw: Callable[..., Any], checksum: Callable[[Path], Any]
+) -> None:
+    """The pages of --open: of an index, and of exact duplicates, which have none."""
+    one, _ = two_folders(tmp_path, draw)
+    first, exact = search(one, open=True), duplicates(DuplicatesSettings(images=one, kind="exact", open=True))
+    pages, images = [Path(str(result.out)) for result in (first, exact)], checksum(one)
+    assert all(page.is_file() and page.is_relative_to(root) for page in pages) and pages[0] != pages[1]
+    shown = call(one)
+    assert shown.bytes == count_bytes(root) and shown.caches[0].encoders == 1
+    assert call(one, clear=True).bytes == shown.bytes
+    assert list(root.iterdir()) == [] and call().caches == () and checksum(one) == images
+    assert search(one, open=True) == first and pages[0].is_file()
+
+
 def test_one_folder_is_found_by_any_path_to_it(
     tmp_path: Path, draw: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,9 +165,10 @@ def test_files_of_others_are_neither_listed_nor_deleted(root: Path, tmp_path: Pa
     one, _ = two_folders(tmp_path, draw)
     take_census(one)
     own = Path(call().caches[0].path)
-    strangers = [root / "letter.txt", root / "other" / "file.bin", own / "notes.txt", own / "48" / "mine.u8"]
+    strangers = [root / "letter.txt", root / "other" / "file.bin", own / "notes.txt", own / "48" / "mine.u8",
+                 own / "embeddings-1" / "mine.txt", own / "embeddings-1" / "pages" / "mine.txt"]  # fmt: skip
     for path in strangers:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x" * 1000)
     assert call().bytes < 1000
     call(clear=True)

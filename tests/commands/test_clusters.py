@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -31,6 +32,7 @@ def test_every_image_is_in_one_cluster_the_largest_first(own: Any) -> None:
     sizes = [len(members) for members in parts.values()]
     assert sizes == sorted(sizes, reverse=True) == [cluster.images for cluster in result.clusters]
     assert (sum(sizes), result.unclustered, result.candidates) == (48, 0, ())
+    assert (result.folder, result.encoder) == (str(own.images), str(own.run.path))
     for cluster in result.clusters:
         similar = [member.similarity for member in parts[cluster.number]]
         assert similar == sorted(similar, reverse=True)
@@ -72,6 +74,20 @@ def test_the_number_is_chosen_by_the_silhouette(own: Any) -> None:
 def test_clusters_follow_from_the_seed(own: Any) -> None:
     result = [find(own, clusters=6, seed=seed) for seed in (0, 0, 1)]
     assert result[0] == result[1] != result[2]
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_a_folder_is_clustered_with_the_default_encoder(
+    images: Path, tmp_path: Path, checksum: Callable[[Path], Any]
+) -> None:
+    before = checksum(images)
+    settings = ClustersSettings(images=images, runs=tmp_path / "none", clusters=4)
+    result = clusters(settings)
+    assert (result.folder, result.encoder) == (str(images), "tiny_resnet.r160_in1k")
+    assert {member.path for member in result.images} == {str(path) for path in images.rglob("*.*")}
+    assert sum(cluster.images for cluster in result.clusters) == 48 and result.information is not None
+    assert clusters(replace(settings, no_update=True)) == result
+    assert checksum(images) == before and not (tmp_path / "none").exists()
 
 
 def test_representatives_have_different_content(own: Any) -> None:

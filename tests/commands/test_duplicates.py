@@ -17,8 +17,12 @@ from simclr_cli.api import DuplicatesResult, DuplicatesSettings
 from simclr_cli.commands import duplicates as module
 from simclr_cli.commands.duplicates import duplicates
 from simclr_cli.core.errors import InputError, Interrupted, SettingsError
-from simclr_cli.core.events import Event, Progress
+from simclr_cli.core.events import Event, Note, Progress, silent
 from simclr_cli.core.text import unescape_name
+from simclr_cli.images.cache_location import locate_cache
+from simclr_cli.images.decode import TemporarilyUnusable
+from simclr_cli.search import library as library_module
+from simclr_cli.search.near_duplicates import find_duplicates
 from simclr_cli.store.moves import JOURNAL
 
 
@@ -65,8 +69,10 @@ def test_planted_duplicates_are_found_and_the_best_comes_first(planted: Any) -> 
 
 
 def test_the_threshold_is_taken_from_views(planted: Any) -> None:
-    _, calibration = module.open_index(module.open_library(DuplicatesSettings(runs=planted.runs)), lambda _: None)
+    library = module.open_library(DuplicatesSettings(runs=planted.runs), lambda _: None)
+    _, calibration = module.open_index(library, lambda _: None)
     result = find(planted)
+    assert (result.folder, result.encoder) == (str(planted.images), str(planted.run.path))
     assert result.threshold == pytest.approx(min(0.999, calibration.view_quantile(50)))
     assert names(result, planted) == [SCENE, BRICKS]
 
@@ -85,7 +91,8 @@ def test_moved_and_restored_the_folder_is_as_it_was(
     with pytest.raises(SettingsError, match="are not restored"):
         find(planted, move_to=folder)
     back = find(planted, restore=folder)
-    assert (back.run, back.moved, back.moved_to, back.not_moved) == (None, 4, str(planted.images), ())
+    assert (back.folder, back.encoder, back.searched) == (None, None, 0)
+    assert (back.moved, back.moved_to, back.not_moved) == (4, str(planted.images), ())
     assert files() == before and list(folder.iterdir()) == []
     assert names(find(planted, min_similarity=0.8), planted) == [SCENE, BRICKS]
 
@@ -107,18 +114,114 @@ def test_an_interrupted_move_says_how_to_restore(planted: Any, tmp_path: Path, c
 def test_a_file_that_changed_since_stays(planted: Any, tmp_path: Path) -> None:
     find(planted)
     Image.new("RGB", (50, 50), "red").save(planted.images / "zzz.png")
-    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "moved")
+    result = find(planted, min_similarity=1.0, no_update=True, move_to=tmp_path / "moved")
     assert result.moved == 2
-    assert result.not_moved == (f"{planted.images / 'zzz.png'}: changed since it was embedded",)
+    assert result.not_moved == (f"{planted.images / 'zzz.png'}: changed since it was read",)
     assert (planted.images / "zzz.png").exists()
 
 
 def test_if_the_best_image_is_gone_the_others_stay(planted: Any, tmp_path: Path) -> None:
     find(planted)
     (planted.images / BRICKS[0]).unlink()
-    result = find(planted, kind="exact", no_update=True, move_to=tmp_path / "moved")
+    result = find(planted, min_similarity=1.0, no_update=True, move_to=tmp_path / "moved")
     assert result.moved == 2 and (planted.images / "zzz.png").exists()
     assert result.not_moved == (f"{planted.images / 'zzz.png'}: its best image {BRICKS[0]} is missing or has changed",)
+
+
+# A folder without a run
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_a_folder_is_searched_with_the_default_encoder(planted: Any, tmp_path: Path) -> None:
+    settings = DuplicatesSettings(images=planted.images, runs=tmp_path / "none", min_similarity=0.8)
+    result = duplicates(settings)
+    assert (result.folder, result.encoder) == (str(planted.images), "tiny_resnet.r160_in1k")
+    assert names(result, planted) == [SCENE, BRICKS] and result.threshold == 0.8
+    assert not planted.run.vectors_folder.exists()
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Return a list that records every file whose checksum is computed from now on."""
+    paths: list[Path] = []
+    compute = library_module.checksum_image
+
+    def record(path: Path) -> str:
+        paths.append(path)
+        return compute(path)
+
+    monkeypatch.setattr(library_module, "checksum_image", record)
+    return paths
+
+
+@pytest.mark.usefixtures("hub")
+def test_exact_duplicates_need_neither_run_nor_encoder_nor_weights(
+    planted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksum: Callable[[Path], Any]
+) -> None:
+    """The groups are those of an index, with the same values for each image."""
+    index, _ = module.open_index(module.open_library(DuplicatesSettings(runs=planted.runs), silent), silent)
+    found = find_duplicates(index, "exact", 0, workers=1)
+    expected = tuple(module.describe_group(group, index, found) for group in found.groups)
+    before = checksum(planted.images)
+    monkeypatch.setattr(module, "open_library", lambda *_: pytest.fail("an encoder was loaded"))
+    settings = DuplicatesSettings(images=planted.images, runs=tmp_path / "none", kind="exact")
+    result = duplicates(settings)
+    assert result.groups == expected and names(result, planted) == [SCENE[:3], BRICKS]
+    assert (result.folder, result.encoder, result.threshold) == (str(planted.images), None, None)
+    assert (result.searched, result.duplicates, result.bytes) == (53, 3, sum(group.bytes for group in expected))
+    assert checksum(planted.images) == before and not (tmp_path / "none").exists()
+
+
+def test_exact_duplicates_are_read_only_if_their_sizes_are_equal(
+    tmp_path: Path, draw: Callable[..., Any], hashed: list[Path]
+) -> None:
+    folder = tmp_path / "pics"
+    for seed in range(2):  # uncompressed: of equal size, with other content
+        draw(folder / f"{seed}.png", seed)
+        with Image.open(folder / f"{seed}.png") as image:
+            image.save(folder / f"{seed}.bmp")
+        (folder / f"{seed}.png").write_bytes((folder / f"{seed}.png").read_bytes() + bytes(seed))  # of another size
+    (folder / "more").mkdir()
+    shutil.copy(folder / "1.bmp", folder / "more" / "copy.bmp")
+    result = duplicates(DuplicatesSettings(images=folder, kind="exact"))
+    assert sorted(hashed) == [folder / "0.bmp", folder / "1.bmp", folder / "more" / "copy.bmp"]
+    assert [[image.path for image in group.images] for group in result.groups] == [
+        [str(folder / "1.bmp"), str(folder / "more" / "copy.bmp")]
+    ]
+    assert result.searched == 5
+
+
+def test_exact_duplicates_of_a_run_are_searched_in_its_images(planted: Any, tmp_path: Path) -> None:
+    by_run, by_encoder = find(planted, kind="exact"), find(planted, kind="exact", encoder=planted.name)
+    assert by_run == by_encoder and names(by_run, planted) == [SCENE[:3], BRICKS]
+    assert (by_run.folder, by_run.encoder) == (str(planted.images), None)
+    assert not planted.run.vectors_folder.exists()
+    moved = find(planted, kind="exact", move_to=tmp_path / "moved")
+    assert moved.moved == 3 and find(planted, kind="exact").groups == ()
+
+
+def test_an_unreadable_file_is_no_exact_duplicate_and_is_reported(
+    planted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = library_module.checksum_image
+
+    def closed(path: Path) -> str:
+        if path.name == "zzz.png":
+            raise TemporarilyUnusable("permission denied")
+        return compute(path)
+
+    monkeypatch.setattr(library_module, "checksum_image", closed)
+    said: list[Event] = []
+    result = find(planted, said.append, kind="exact")
+    assert names(result, planted) == [SCENE[:3]] and result.searched == 52
+    warnings = [event.text for event in said if isinstance(event, Note) and event.warning]
+    assert warnings == ["Skipped 1 file; the first is zzz.png (permission denied)."]
+
+
+def test_the_page_of_exact_duplicates_is_in_the_cache_of_the_folder(planted: Any) -> None:
+    result = duplicates(DuplicatesSettings(images=planted.images, kind="exact", open=True))
+    assert result.out == str(locate_cache(planted.images) / "pages" / "duplicates.html")
+    assert "53 images, 2 groups, 3 duplicates" in Path(result.out).read_text(encoding="utf-8")
 
 
 def test_a_folder_within_the_images_is_an_error(planted: Any, checksum: Callable[[Path], Any]) -> None:

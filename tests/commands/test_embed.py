@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import timm
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
+from torch import nn
 
 import simclr_cli
 from simclr_cli.api import EmbedResult, EmbedSettings
@@ -78,8 +80,6 @@ def test_raw_rows_are_h_with_the_same_directions(run_embed: Any, tmp_path: Path)
 
 
 def test_each_row_is_the_encoder_at_that_rows_image(run_embed: Any, trained: Any) -> None:
-    import torch
-
     _, vectors, description = run_embed(raw=True)
     encoder = simclr_cli.load_encoder(trained.name, runs=trained.runs)
     for row in (0, 7, 47):
@@ -168,6 +168,10 @@ def test_run_is_named_by_name_or_path_and_reported(trained: Any, tmp_path: Path,
     by_name = run_embed(run=trained.name)[1]
     by_path = run_embed(run=str(trained.run.path), runs=tmp_path / "nowhere")[1]
     np.testing.assert_array_equal(by_name, by_path)
+    for encoder in (trained.name, str(trained.run.path)):
+        result, vectors, _ = run_embed(encoder=encoder)
+        assert result.encoder == str(trained.run.path)
+        np.testing.assert_array_equal(vectors, by_name)
 
 
 def test_newest_finished_run_is_the_default(own: Any, tmp_path: Path) -> None:
@@ -215,44 +219,69 @@ def test_folder_whose_images_cannot_be_decoded(run_embed: Any, own: Any, tmp_pat
     assert not (tmp_path / "v.npy").exists()
 
 
-# Plain timm models
+# Encoders that are not of a run; all forms of their names are tested in tests/encode/test_load.py
 
 
-def test_plain_backbone_with_random_weights_follows_from_the_seed(run_embed: Any, images: Path) -> None:
-    values = {"images": images, "backbone": "tiny_resnet", "weights": "none", "image_size": 40}
+def test_random_weights_follow_from_the_seed(run_embed: Any, images: Path) -> None:
+    values = {"images": images, "encoder": "random:tiny_resnet", "image_size": 40}
     (one, a, description), (_, again, _), (_, other, _) = (run_embed(**values, seed=seed) for seed in (1, 1, 2))
-    assert one.encoder == "tiny_resnet (none)" and len(description["model_checksum"]) == 64
+    assert one.encoder == "random:tiny_resnet" and len(description["model_checksum"]) == 64
     np.testing.assert_array_equal(a, again)
     assert not np.allclose(a, other)
 
 
-def test_plain_backbone_with_a_file_of_weights_is_what_timm_computes(
-    run_embed: Any, images: Path, tmp_path: Path
-) -> None:
-    import torch
-    from PIL import Image
+def compute_by_timm(model: nn.Module, path: Path, **config: Any) -> NDArray[np.float32]:
+    """Return h (width,) of an image by timm's own transform and forward pass, with the model's mean and std."""
+    config = {**timm.data.resolve_data_config({}, model=model), "interpolation": "bicubic", **config}
+    with torch.inference_mode(), Image.open(path) as image:
+        x = timm.data.create_transform(**config, is_training=False)(image.convert("RGB"))[None]
+        h: NDArray[np.float32] = model.forward_head(model.forward_features(x), pre_logits=True)[0].numpy()
+    return h
 
+
+def test_a_file_of_weights_gives_what_timm_computes(run_embed: Any, images: Path, tmp_path: Path) -> None:
     torch.manual_seed(7)
-    model = timm.create_model("tiny_resnet", num_classes=0).eval()
+    model = timm.create_model("tiny_resnet").eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    weights = str(tmp_path / "w.safetensors")
-    values = {"images": images, "backbone": "tiny_resnet", "weights": weights, "image_size": 64, "raw": True}
-    _, vectors, description = run_embed(**values)
-    # The model's own mean and std, the crop of this size.
-    config = {**timm.data.resolve_data_config({}, model=model), "input_size": (3, 64, 64), "crop_pct": 0.875}
-    transform = timm.data.create_transform(**{**config, "interpolation": "bicubic"}, is_training=False)
+    encoder = f"tiny_resnet={tmp_path / 'w.safetensors'}"
+    result, vectors, description = run_embed(images=images, encoder=encoder, image_size=64, raw=True)
+    assert result.encoder == encoder
     row = description["rows"].index("dots/0000.png")
-    with torch.inference_mode():
-        image = Image.open(images / "dots" / "0000.png").convert("RGB")
-        np.testing.assert_allclose(vectors[row], model(transform(image)[None])[0].numpy(), atol=1e-6)
+    expected = compute_by_timm(model, images / "dots" / "0000.png", input_size=(3, 64, 64))
+    np.testing.assert_allclose(vectors[row], expected, atol=1e-6)
+
+
+def test_without_a_run_the_default_encoder_is_used_and_named(
+    images: Path, default_encoder: nn.Module, tmp_path: Path
+) -> None:
+    said: list[Any] = []
+    settings = EmbedSettings(images=images, runs=tmp_path / "none", out=tmp_path / "v.npy", raw=True)
+    result = embed(settings, report=said.append)
+    assert result.encoder == "tiny_resnet.r160_in1k"
+    lack = f"there is no run under {tmp_path / 'none'}"
+    assert Note(f"Encoder: tiny_resnet.r160_in1k at 40 px (small), because {lack}.") in said
+    row = json.loads(Path(result.rows_file).read_text())["rows"].index("dots/0000.png")
+    expected = compute_by_timm(default_encoder, images / "dots" / "0000.png", input_size=(3, 40, 40))
+    np.testing.assert_allclose(np.load(result.out)[row], expected, atol=1e-6)
+
+
+def test_a_run_embeds_at_another_image_size_as_another_model(run_embed: Any, trained: Any) -> None:
+    own, larger = run_embed(), run_embed(image_size=64)
+    assert larger[0].encoder == f"{trained.run.path} at 64 px"
+    assert own[0].model_checksum != larger[0].model_checksum and not np.allclose(own[1], larger[1], atol=1e-3)
+
+
+def test_an_encoder_without_images_of_its_own_needs_a_folder(run_embed: Any) -> None:
+    with pytest.raises(SettingsError, match="The encoder random:tiny_resnet has no images of its own") as caught:
+        run_embed(encoder="random:tiny_resnet")
+    assert caught.value.remedy == "Add the folder of images."
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"run": "a", "backbone": "resnet18"}, "--run and --backbone name two encoders"),
-        ({"weights": "imagenet"}, "--weights belongs to --backbone"),
-        ({"backbone": "resnet18"}, "has no images of its own"),
+        ({"run": "a", "encoder": "resnet18"}, "--run and --encoder name two encoders"),
+        ({"image_size": 7}, "--image-size is 7, and must be at least 8"),
         ({"out": Path("vecs.txt")}, r"must end in \.npy, \.npz, \.parquet, \.csv, \.safetensors or \.tsv"),
         ({"out": Path("vecs.csv"), "shards": 2}, r"--shards requires \.npy, and --out is vecs\.csv"),
         ({"out": Path("vecs")}, r"Try --out vecs\.npy"),

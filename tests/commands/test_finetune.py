@@ -1,4 +1,4 @@
-"""`simclr finetune`: a classifier from a run or from scratch, with all labels or a share, that plain timm loads."""
+"""`simclr finetune`: a classifier from an encoder or from scratch, with any share of the labels; timm loads it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
 from simclr_cli.api import FinetuneResult, FinetuneSettings, PredictSettings
 from simclr_cli.commands.finetune import finetune
 from simclr_cli.commands.predict import load_classifier, predict
 from simclr_cli.core.errors import InputError, Interrupted, RunError, SettingsError
-from simclr_cli.core.events import Event, Note, PlanMade, StepDone
+from simclr_cli.core.events import Choice, Event, Note, PlanMade, StepDone
 from simclr_cli.images.synthetic import CLASSES
 
 pytestmark = pytest.mark.usefixtures("no_trial")
@@ -91,6 +93,43 @@ def test_scratch_starts_from_the_runs_random_weights_and_not_its_trained_ones(ow
     assert not torch.allclose(state[True]["conv1.0.weight"], trained["conv1.0.weight"], atol=1e-3)
 
 
+def chosen_start(said: list[Event]) -> Choice:
+    plan = next(event for event in said if isinstance(event, PlanMade))
+    return next(choice for choice in plan.choices if choice.name == "start")
+
+
+def test_a_file_of_weights_is_where_fine_tuning_starts(
+    own: Any, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a run: its mean and std are timm's, and the classifier goes into the working folder."""
+    torch.manual_seed(5)
+    state = timm.create_model("tiny_resnet", num_classes=0).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+    encoder, said = "tiny_resnet=w.safetensors", []
+    result = tuned(own, said=said, images=colors, encoder=encoder, image_size=40, epochs=1, learning_rate=1e-12)
+    assert (result.out, result.encoder, result.scratch) == ("classifier", encoder, False)
+    assert chosen_start(said) == Choice("start", encoder, "as set")
+    assert not any("also used for pretraining" in event.text for event in said if isinstance(event, Note))
+    loaded = load_classifier(tmp_path / "classifier", torch.device("cpu"))[0].encoder
+    assert all(torch.allclose(loaded.backbone.state_dict()[name], state[name]) for name in state if "weight" in name)
+    assert loaded.spec.image_size == 40 and loaded.spec.std == tuple(timm.get_pretrained_cfg("tiny_resnet").std)
+    config = json.loads((tmp_path / "classifier" / "config.json").read_text())
+    assert config["simclr"]["training"]["encoder"] == encoder
+
+
+def test_without_a_run_the_default_encoder_is_fine_tuned(
+    colors: Path, default_encoder: nn.Module, tmp_path: Path
+) -> None:
+    said: list[Event] = []
+    settings = FinetuneSettings(images=colors, runs=tmp_path / "none", out=tmp_path / "made", epochs=1)
+    result = finetune(settings, report=said.append)
+    assert result.encoder == "tiny_resnet.r160_in1k" and result.classes == ("blue", "green", "red")
+    assert chosen_start(said) == Choice("start", "tiny_resnet.r160_in1k", "no run")
+    with pytest.raises(SettingsError, match="The encoder random:tiny_resnet has no images of its own"):
+        finetune(FinetuneSettings(encoder="random:tiny_resnet", out=tmp_path / "other"))
+
+
 @pytest.mark.parametrize(
     ("fraction", "labels", "name", "epochs"),
     [(0.01, 10, "classifier-1-percent", 60), (0.5, 18, "classifier-50-percent", 30)],
@@ -135,7 +174,8 @@ def test_card_in_plain_timm_gives_the_probabilities_of_predict(
     paths = sorted((colors / "red").iterdir())[:4]
     codes, found = [], []
     for size in (40, 32, 24):
-        start = {} if size == 40 else {"backbone": {32: "resnet10t", 24: "resnet18"}[size], "image_size": size}
+        name = {32: "random:resnet10t", 24: "random:resnet18"}
+        start = {} if size == 40 else {"encoder": name[size], "image_size": size}
         out = tmp_path / str(size)
         tuned(own, images=colors, out=out, epochs=2, learning_rate=2.0, labels_fraction=0.2, **start)
         found.append(predict(PredictSettings(queries=tuple(paths), classifier=out, top=3)))
@@ -245,11 +285,10 @@ def test_folder_without_classes_asks_for_labels(own: Any, tmp_path: Path, draw: 
     [
         ({"labels": Path(), "test": Path()}, "--labels has the classes of one folder only"),
         (
-            {"scratch": True, "backbone": "resnet18", "images": Path(), "weights": "imagenet"},
-            "--scratch and --weights name two",
+            {"scratch": True, "encoder": "random:resnet18", "images": Path()},
+            "--scratch starts from random weights, as does this --encoder",
         ),
-        ({"backbone": "resnet18"}, "has no images of its own"),
-        ({"run": "a", "backbone": "resnet18", "images": Path()}, "name two encoders"),
+        ({"run": "a", "encoder": "resnet18", "images": Path()}, "--run and --encoder name two encoders"),
         ({"labels_fraction": 0.0}, "must be more than 0"),
         ({"batch_size": 1}, "must be at least 2"),
     ],

@@ -1,4 +1,4 @@
-"""The map command: the page holds the run's images, their positions, neighbors, thumbnails and groupings."""
+"""The map command: the page holds a folder's images, their positions, neighbors, thumbnails and groupings."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ def test_positions_are_the_components_and_neighbors_the_nearest(mapped: tuple[Ma
 def test_thumbnails_groupings_and_lead_are_there(mapped: tuple[MapResult, list[Event], Index], trained: Any) -> None:
     result, events, _ = mapped
     page = content(result)
+    assert (result.folder, result.encoder) == (str(trained.images), str(trained.run.path))
     assert page["root"] == trained.images.as_uri() + "/" and page["step"] == 1
     shapes = numbers(page["shapes"], "u1", 2)
     assert len(shapes) == 48 and shapes.min() > 0 and shapes.max() <= 64
@@ -89,6 +90,20 @@ def test_thumbnails_groupings_and_lead_are_there(mapped: tuple[MapResult, list[E
     assert result.bytes == Path(result.out).stat().st_size
     stages = {event.stage for event in events if isinstance(event, Progress)}
     assert {"finding neighbors", "making thumbnails"} <= stages
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_a_folder_is_mapped_with_the_default_encoder(
+    images: Path, tmp_path: Path, checksum: Callable[[Path], Mapping[str, Any]]
+) -> None:
+    before = checksum(images)
+    result = draw_map(MapSettings(images=images, runs=tmp_path / "none", out=tmp_path / "map.html"))
+    assert (result.folder, result.encoder, result.images) == (str(images), "tiny_resnet.r160_in1k", 48)
+    page = content(result)
+    assert page["root"] == images.as_uri() + "/"
+    assert sorted(page["names"]) == sorted(path.relative_to(images).as_posix() for path in images.rglob("*.*"))
+    assert f"<title>Map of {images.name}</title>" in Path(result.out).read_text(encoding="utf-8")
+    assert checksum(images) == before and not (tmp_path / "none").exists()
 
 
 def test_the_same_images_give_the_same_page(

@@ -30,6 +30,7 @@ def test_scores_are_those_of_brute_force_and_fall(own: Any, tmp_path: Path) -> N
     score = 1 - np.sort(cosine, axis=1)[:, -5:].mean(axis=1)
     order = np.argsort(-score, kind="stable")
     result = find(own, neighbors=5, top=7)
+    assert (result.folder, result.encoder) == (str(own.images), str(own.run.path))
     assert (result.searched, result.neighbors, [image.rank for image in result.images]) == (
         48,
         5,
@@ -44,6 +45,25 @@ def test_scores_are_those_of_brute_force_and_fall(own: Any, tmp_path: Path) -> N
         assert 0 <= image.above_random <= 100 and 0 <= image.above_views <= 100
     z = (score - np.median(score)) / (1.4826 * np.median(np.abs(score - np.median(score))))
     assert result.outliers == (z > 3.5).sum() and result.images[0].z == pytest.approx(z[order[0]], abs=1e-3)
+
+
+def test_a_folder_is_searched_with_the_encoder_named(images: Path, tmp_path: Path) -> None:
+    """The farthest of all is what numpy finds among the embeddings by the same random weights."""
+    chosen = {"images": images, "encoder": "random:tiny_resnet", "image_size": 40, "seed": 3, "runs": tmp_path / "none"}
+    h = np.load(embed(EmbedSettings(**chosen, out=tmp_path / "v.npy")).out)
+    cosine = h @ h.T - 9 * np.eye(48, dtype=np.float32)
+    score = 1 - np.sort(cosine, axis=1)[:, -5:].mean(axis=1)
+    result = outliers(OutliersSettings(**chosen, neighbors=5, top=1))
+    assert (result.folder, result.encoder, result.searched) == (str(images), "random:tiny_resnet", 48)
+    assert result.images[0].score == pytest.approx(score.max(), abs=1e-5)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_a_folder_is_searched_with_the_default_encoder(images: Path, tmp_path: Path) -> None:
+    result = outliers(OutliersSettings(images=images, runs=tmp_path / "none"))
+    assert (result.folder, result.encoder) == (str(images), "tiny_resnet.r160_in1k")
+    assert {image.path for image in result.images} == {str(path) for path in images.rglob("*.*")}
 
 
 def test_duplicates_of_an_outlier_do_not_hide_it(own: Any) -> None:

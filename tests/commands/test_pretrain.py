@@ -20,6 +20,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from simclr_cli.api import PretrainResult, PretrainSettings, ResolvedSettings
 from simclr_cli.commands import pretrain as pretrain_module
@@ -320,25 +321,28 @@ def test_file_that_holds_no_weights_is_refused(images: Path, train: Train, tmp_p
 
 
 def test_unknown_kind_of_weights_is_refused(images: Path, train: Train) -> None:
-    with pytest.raises(SettingsError, match="Use none, imagenet, or the path"):
+    with pytest.raises(SettingsError, match="Use none, trained, or the path"):
         train(images, weights="places365")
 
 
-def test_imagenet_weights_without_network_name_both_ways_out(
-    images: Path, train: Train, monkeypatch: pytest.MonkeyPatch
+def test_trained_weights_of_timm_are_where_training_starts(
+    images: Path, train: Train, default_encoder: nn.Module
 ) -> None:
-    create = timm.create_model
+    made = train(images, weights="trained", learning_rate=1e-12, weight_decay=0.0)
+    trained, state = load_file(RunFolder(Path(made.run)).weights_file), default_encoder.state_dict()
+    assert all(torch.allclose(trained[name], state[name], atol=1e-6) for name in trained if "weight" in name)
+    config = json.loads((RunFolder(Path(made.run)).encoder_folder / "config.json").read_text())
+    assert tuple(config["pretrained_cfg"]["std"]) == tuple(timm.get_pretrained_cfg("tiny_resnet").std)
+    assert config["pretrained_cfg"]["input_size"] == [3, 40, 40]
 
-    def offline(name: str, pretrained: bool = False, **values: Any) -> Any:
-        if pretrained:
-            raise OSError("We couldn't connect to 'https://huggingface.co'\nsecond line")
-        return create(name, **values)
 
-    monkeypatch.setattr(timm, "create_model", offline)
+@pytest.mark.usefixtures("hub")
+def test_trained_weights_without_network_name_both_ways_out(images: Path, train: Train) -> None:
     with pytest.raises(MachineError) as caught:
-        train(images, weights="imagenet")
-    assert "couldn't connect" in caught.value.problem and "second line" not in caught.value.problem
-    assert "network" in caught.value.remedy and "--weights FILE.safetensors" in caught.value.remedy
+        train(images, weights="trained")
+    assert "The weights of tiny_resnet are not on this machine" in caught.value.problem
+    assert "the use of the network is switched off" in caught.value.problem
+    assert "Download model.safetensors from " in caught.value.remedy and "--weights" in caught.value.remedy
 
 
 # Settings that cannot work

@@ -17,7 +17,8 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
+from torch import nn
 
 import simclr_cli
 from simclr_cli.api import ProbeResult, ProbeSettings
@@ -42,6 +43,7 @@ def quick_linear_probe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REPRESENTATIONS = ["trained", "untrained", "raw pixels", "color histogram"]
+DEFAULT = "tiny_resnet.r160_in1k"  # of the fixture default_encoder
 
 
 def run_probe(trained: Any, *, said: list[Event] | None = None, **values: Any) -> ProbeResult:
@@ -69,6 +71,19 @@ def test_class_folders_give_scores_of_the_trained_and_the_untrained_encoder(trai
     assert result.chance == pytest.approx(10) and result.split == "stratified, 20% held out by seed 0"
     assert result.model_checksum == trained.result.model_checksum and result.encoder == str(trained.run.path)
     assert Note("The held-out images were also used for pretraining, without their labels.") in said
+
+
+def test_the_verdict_compares_the_run_and_names_the_best_of_all(trained: Any) -> None:
+    """The first sentence is about the run and the untrained encoder; the second has the highest accuracies."""
+    result = run_probe(trained)
+    names = {"trained": "the run", "untrained": "untrained encoder"}
+    by_knn = max(result.scores, key=lambda score: score.knn_20.top_1)
+    by_linear = max(result.scores, key=lambda score: score.linear.top_1)
+    knn_name, linear_name = (names.get(score.representation, score.representation) for score in (by_knn, by_linear))
+    best = f"{knn_name}, {by_knn.knn_20.top_1:.1f} %; by linear probe: {linear_name}, {by_linear.linear.top_1:.1f} %."
+    first, _, second = result.verdict.partition(" Best of all by kNN: ")
+    assert first.startswith(f"Linear probe accuracy {result.scores[0].linear.top_1:.1f} %: ") and first[-1] == "."
+    assert second == best
 
 
 def test_same_seed_gives_the_same_result(trained: Any) -> None:
@@ -157,11 +172,26 @@ def test_broken_images_are_counted_and_skipped(own: Any) -> None:
     assert result.skipped == 2 and result.train_images + result.test_images == 47
 
 
-def test_plain_backbone_is_probed_too(trained: Any, images: Path) -> None:
-    result = run_probe(trained, images=images, backbone="tiny_resnet", image_size=40)
-    assert result.encoder == "tiny_resnet (none)"
-    assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]  # it is its own twin
+def test_random_weights_are_the_untrained_baseline_itself(trained: Any, images: Path) -> None:
+    result = run_probe(trained, images=images, encoder="random:tiny_resnet", image_size=40)
+    assert result.encoder == "random:tiny_resnet"
+    assert [score.representation for score in result.scores] == REPRESENTATIONS[1:]
     assert result.folder is None and re.match(r"Linear probe accuracy [\d.]+ % \(untrained encoder\): ", result.verdict)
+
+
+def test_weights_from_a_file_are_probed_by_the_name_of_their_architecture(
+    trained: Any, images: Path, tmp_path: Path
+) -> None:
+    """Their untrained twin has the same size and normalization, and they are compared with raw pixels."""
+    save_file(timm.create_model("tiny_resnet").state_dict(), tmp_path / "w.safetensors")
+    encoder, said = f"tiny_resnet={tmp_path / 'w.safetensors'}", []
+    result = run_probe(trained, said=said, images=images, encoder=encoder, image_size=40)
+    assert (result.encoder, result.folder) == (encoder, None)
+    assert [score.representation for score in result.scores] == ["tiny_resnet", *REPRESENTATIONS[1:]]
+    assert result.verdict.startswith(f"Linear probe accuracy {result.scores[0].linear.top_1:.1f} % (tiny_resnet): ")
+    assert not any("also used for pretraining" in event.text for event in said if isinstance(event, Note))
+    with pytest.raises(SettingsError, match="has no images of its own"):
+        run_probe(trained, encoder=encoder)
 
 
 def test_untrained_baseline_has_the_weights_that_the_run_started_from(own: Any, train: Callable[..., Any]) -> None:
@@ -231,49 +261,80 @@ def test_few_labels_are_probed_in_several_draws(trained: Any, tmp_path: Path) ->
     assert rows["trained", "1 of the labels"].std == 0  # every draw is all of them
 
 
-def test_another_run_and_a_file_of_weights_are_compared(own: Any, train: Callable[..., Any], tmp_path: Path) -> None:
+# Baselines that are encoders
+
+
+def test_another_run_a_file_of_weights_and_random_weights_are_compared(
+    own: Any, train: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A --baseline is named as --encoder is; each has its own image size."""
     made = train(own.images, run="other", runs=own.runs, seed=4)
     weights = tmp_path / "w.safetensors"
     shutil.copy(Path(made.run) / "encoder" / "model.safetensors", weights)
-    result = run_probe(own, run=own.name, baseline=("other", str(weights)))
-    assert [score.representation for score in result.scores] == [*REPRESENTATIONS, "other", str(weights)]
-    with pytest.raises(RunError, match="There is no run nothing"):
-        run_probe(own, run=own.name, baseline=("nothing",))
-
-
-def test_the_imagenet_weights_of_the_machine_are_compared_without_a_network(
-    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Save a small model in the hub's cache, as a download of timm does."""
-    assert baselines.load_cached_imagenet("tiny_resnet", torch.device("cpu")) is None
-    snapshot = tmp_path / "hub" / "models--timm--tiny_resnet.r160_in1k" / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs" / "main").write_text("abc")
-    model = timm.create_model("tiny_resnet")
-    save_file(model.state_dict(), snapshot / "model.safetensors")
-    found = baselines.try_to_load_from_cache
-    monkeypatch.setattr(
-        baselines, "try_to_load_from_cache", lambda repo, file: found(repo, file, cache_dir=tmp_path / "hub")
+    described = str(Path(made.run) / "encoder" / "model.safetensors")  # next to its config.json
+    baselines = ("other", described, f"tiny_resnet={weights}", "random:tiny_resnet")
+    result = run_probe(own, run=own.name, baseline=baselines)
+    assert [score.representation for score in result.scores] == [*REPRESENTATIONS, *baselines]
+    scores = {score.representation: score for score in result.scores}
+    assert dataclasses.replace(scores["other"], representation="") == dataclasses.replace(
+        scores[described], representation=""
     )
-    ready = baselines.load_cached_imagenet("tiny_resnet", torch.device("cpu"))
-    assert ready is not None and ready.encoder.spec.has_normalization and ready.encoder.spec.image_size == 160
-    x = torch.rand(2, 3, 160, 160)
-    mean, std = ready.encoder.mean, ready.encoder.std
-    with torch.inference_mode():
-        expected = model.eval().forward_head(model.forward_features((x - mean) / std), pre_logits=True)
-        torch.testing.assert_close(ready.encoder(x), expected)
-    assert [score.representation for score in run_probe(own).scores] == [*REPRESENTATIONS, "imagenet"]
+    assert all(score.gain is not None for score in result.scores[1:])
+    with pytest.raises(SettingsError, match="There is no run and no timm model named 'nothing'"):
+        run_probe(own, run=own.name, baseline=("nothing",))
+    with pytest.raises(RunError, match="There is no weights file"):
+        run_probe(own, run=own.name, baseline=(f"tiny_resnet={tmp_path / 'gone.safetensors'}",))
 
 
-def test_imagenet_weights_in_the_cache_that_do_not_fit_are_an_error_about_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_default_encoder_is_a_baseline_if_its_weights_are_at_hand(
+    own: Any, default_encoder: nn.Module, tmp_path: Path
 ) -> None:
-    save_file({"x": torch.zeros(1)}, file := tmp_path / "model.safetensors")
-    monkeypatch.setattr(baselines, "try_to_load_from_cache", lambda *_: str(file))
-    with pytest.raises(SettingsError, match="does not hold the weights of tiny_resnet") as caught:
-        baselines.load_cached_imagenet("tiny_resnet", torch.device("cpu"))
-    assert "--backbone" in caught.value.remedy
+    """It is frozen, at the size of the default, and scored as if it were probed itself."""
+    assert not default_encoder.training
+    said: list[Event] = []
+    result = run_probe(own, said=said)
+    assert [score.representation for score in result.scores] == [*REPRESENTATIONS, DEFAULT]
+    assert not any("That baseline is skipped" in event.text for event in said if isinstance(event, Note))
+    alone = run_probe(own, images=own.images, encoder=DEFAULT, image_size=40, out=tmp_path / "alone")
+    assert [score.representation for score in alone.scores] == [DEFAULT, *REPRESENTATIONS[1:]]  # not twice
+    assert alone.encoder == DEFAULT and alone.scores[0].gain is None
+    frozen = result.scores[-1]
+    assert (frozen.knn_20, frozen.knn_200, frozen.linear) == (
+        alone.scores[0].knn_20, alone.scores[0].knn_200, alone.scores[0].linear,
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_default_encoder_is_skipped_if_its_weights_are_not_at_hand(
+    own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simclr_cli.encode.load.DEFAULT_FOR_CPU", (DEFAULT, 40, "small"))
+    said: list[Event] = []
+    assert [score.representation for score in run_probe(own, said=said).scores] == REPRESENTATIONS
+    assert Note(f"The weights of {DEFAULT} are not on this machine. That baseline is skipped.") in said
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_the_same_encoder_at_two_sizes_has_two_rows(own: Any) -> None:
+    """The second has its size in its name, and neither replaces the other."""
+    result = run_probe(own, images=own.images, encoder=DEFAULT, image_size=64, baseline=(DEFAULT,))
+    names = [score.representation for score in result.scores]
+    assert names == [DEFAULT, *REPRESENTATIONS[1:], f"{DEFAULT} at 40 px", f"{DEFAULT} at 160 px"]
+    same = run_probe(own, images=own.images, encoder=DEFAULT, image_size=64)
+    assert result.scores[0] == same.scores[0] and result.model_checksum == same.model_checksum
+    twice = run_probe(own, images=own.images, encoder=DEFAULT, baseline=(DEFAULT, DEFAULT))
+    assert [score.representation for score in twice.scores] == [
+        DEFAULT, *REPRESENTATIONS[1:], f"{DEFAULT} at 40 px",
+    ]  # fmt: skip
+
+
+def test_weights_of_the_default_encoder_that_do_not_fit_are_an_error(
+    own: Any, hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add(f"timm/{DEFAULT}", model_safetensors=save({"x": torch.zeros(1)}))
+    monkeypatch.setattr("simclr_cli.encode.load.DEFAULT_FOR_CPU", (DEFAULT, 40, "small"))
+    with pytest.raises(SettingsError, match="does not hold the weights of tiny_resnet"):
+        run_probe(own)
 
 
 def test_the_papers_protocol_evaluates_networks_on_the_same_split(

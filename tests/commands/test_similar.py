@@ -1,4 +1,4 @@
-"""The similar command: nearest neighbors as numpy finds them, in embeddings that are current and of the run's model."""
+"""The similar command: nearest neighbors as numpy finds them, in embeddings that are current and of the encoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simclr_cli.api import EmbedSettings, SimilarResult, SimilarSettings
 from simclr_cli.commands import similar as similar_module
 from simclr_cli.commands.embed import embed
 from simclr_cli.commands.similar import similar
-from simclr_cli.core.errors import InputError, RunError, SettingsError
+from simclr_cli.core.errors import InputError, MachineError, RunError, SettingsError
 from simclr_cli.core.events import Event, Note
 from simclr_cli.search import library as library_module
 
@@ -42,6 +42,7 @@ def test_neighbors_are_those_that_brute_force_finds(trained: Any, tmp_path: Path
         expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:7]
         result = find(trained, trained.images / names[row], top=7)
         assert result.searched == 48 and result.queries[0].query == str(trained.images / names[row])
+        assert (result.folder, result.encoder) == (str(trained.images), str(trained.run.path))
         hits = result.queries[0].neighbors
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5, 6, 7]
         np.testing.assert_allclose([hit.similarity for hit in hits], (h @ h[row])[expected], atol=1e-5)
@@ -213,6 +214,7 @@ def test_results_are_written_to_a_file(trained: Any, tmp_path: Path) -> None:
     assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
     page = (tmp_path / "found.html").read_text()
     assert page.count("<img") == 4 * len(result.queries) and "more similar than" in page
+    assert f"Of 48 images of {trained.images}, by the cosine similarity of h by {trained.name}." in page
 
 
 # The similarity scale
@@ -229,13 +231,14 @@ def test_every_neighbor_has_its_percentile_of_random_pairs(trained: Any, tmp_pat
         assert 0 <= hit.above_views <= 100
 
 
-# The run's index: updates are tested in tests/search/test_library.py
+# The stored index: updates are tested in tests/search/test_library.py
 
 
 def test_stored_embeddings_are_reused(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     query, said = own.images / "dots" / "0000.png", []
     first = find(own, query, said=said)
-    assert "This run has no embeddings yet: embedding 48 images." in notes(said)
+    assert f"Searching {own.images} with {own.run.path}." in notes(said)
+    assert "There are no embeddings yet: embedding 48 images." in notes(said)
     kept = sorted(path.name for path in own.run.vectors_folder.iterdir())
     assert [name.split("-")[0] for name in kept] == ["embeddings", "images", "index.json", "names"]
     monkeypatch.setattr(library_module, "update_index", lambda *_: pytest.fail("embedded again"))
@@ -267,8 +270,9 @@ def test_stored_embeddings_are_searched_if_the_images_are_gone(own: Any, tmp_pat
 
 def test_without_images_and_embeddings_there_is_nothing_to_search(own: Any, tmp_path: Path) -> None:
     query = Path(shutil.copy(own.images / "dots" / "0000.png", tmp_path / "q.png"))
-    with pytest.raises(RunError, match="has no embeddings"):
+    with pytest.raises(RunError, match="There are no embeddings yet") as caught:
         find(own, query, no_update=True)
+    assert caught.value.remedy == "Run the command without --no-update."
     own.images.rename(tmp_path / "moved")
     with pytest.raises(RunError, match="no longer in"):
         find(own, query)
@@ -280,10 +284,63 @@ def test_images_and_weights_are_not_changed(own: Any, checksum: Callable[[Path],
     assert (checksum(own.images), checksum(own.run.encoder_folder)) == before
 
 
+@pytest.mark.usefixtures("default_encoder")
 def test_no_command_opens_a_socket(own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither with a run nor with the default encoder, whose weights are at hand; the network is not switched off."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
     find(own, own.images / "dots")
     embed(EmbedSettings(runs=own.runs, out=tmp_path / "v.npy"))
+    similar(SimilarSettings(queries=(own.images / "dots",), images=own.images, runs=tmp_path / "none"))
+
+
+# A folder and any encoder, without a run
+
+
+def find_in_folder(images: Path, tmp_path: Path, *queries: Path, **values: Any) -> SimilarResult:
+    return similar(SimilarSettings(queries=queries, images=images, runs=tmp_path / "none", **values))
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_a_folder_is_searched_with_the_default_encoder(
+    images: Path, tmp_path: Path, checksum: Callable[[Path], Any]
+) -> None:
+    """A search needs no run: the neighbors are those of the embeddings that `embed` writes for the same folder."""
+    made = embed(EmbedSettings(images=images, runs=tmp_path / "none", out=tmp_path / "v.npy"))
+    h, names = np.load(made.out).astype(np.float64), json.loads(Path(made.rows_file).read_text())["rows"]
+    before, row = checksum(images), names.index("dots/0000.png")
+    result = find_in_folder(images, tmp_path, images / "dots" / "0000.png", top=5)
+    assert (result.folder, result.encoder, result.searched) == (str(images), "tiny_resnet.r160_in1k", 48)
+    expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:5]
+    assert [hit.path for hit in result.queries[0].neighbors] == [str(images / names[i]) for i in expected]
+    similarity = [hit.similarity for hit in result.queries[0].neighbors]
+    np.testing.assert_allclose(similarity, (h @ h[row])[expected], atol=1e-5)
+    assert all(0 <= hit.above_views <= 100 for hit in result.queries[0].neighbors)  # by the paper's views
+    assert checksum(images) == before and not (tmp_path / "none").exists()
+
+
+def test_a_relative_folder_and_names_of_its_images(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images.parent)
+    values = {"encoder": "random:tiny_resnet", "image_size": 40, "top": 3}
+    by_name = find_in_folder(Path(images.name), tmp_path, Path("dots/0000.png"), **values)
+    by_path = find_in_folder(images, tmp_path, images / "dots" / "0000.png", **values, no_update=True)
+    assert (by_name.folder, by_name.encoder) == (images.name, "random:tiny_resnet")
+    assert by_name.queries[0].neighbors == by_path.queries[0].neighbors
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_folder_without_a_run_and_without_weights_names_the_ways_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simclr_cli.encode.load.DEFAULT_FOR_CPU", ("tiny_resnet.r160_in1k", 40, "small"))
+    with pytest.raises(MachineError, match=r"The weights of tiny_resnet\.r160_in1k are not on this machine") as caught:
+        find_in_folder(images, tmp_path, images / "dots" / "0000.png")
+    assert "--encoder random:NAME" in caught.value.remedy
+    with pytest.raises(RunError, match="There is no finished run under") as without_images:
+        similar(SimilarSettings(queries=(Path("dots/0000.png"),), runs=tmp_path / "none"))
+    assert "add the folder of images" in without_images.value.remedy
 
 
 def test_links_to_the_query_do_not_replace_neighbors(own: Any) -> None:

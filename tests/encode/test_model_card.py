@@ -135,7 +135,8 @@ def test_encoder_folder_describes_itself(exported: dict[str, Exported], name: st
     assert config["simclr"]["small_stem"] is small_stem
     assert config["simclr"]["model_checksum"] == checksum_file(folder / "model.safetensors")
     assert config["pretrained_cfg"]["input_size"] == [3, size, size]
-    assert config["pretrained_cfg"]["crop_pct"] == (1.0 if size <= 32 else 0.875)
+    own_crop = timm.get_pretrained_cfg(settings["backbone"]).crop_pct
+    assert config["pretrained_cfg"]["crop_pct"] == (own_crop if weights else 1.0 if size <= 32 else 0.875)
     assert ("not normalized" in card) is not weights
     assert f"# {settings['backbone']}, trained by SimCLR" in card
     assert f"trained without labels on 9 images at {size} px (epochs: 1)." in card

@@ -8,7 +8,7 @@ from torch import nn
 
 from simclr_cli.core.errors import SettingsError
 from simclr_cli.engine.classifier import check_joinable, join_classifier, split_classifier
-from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_pretrained_spec, create_scratch_spec
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder, create_scratch_spec, create_trained_spec
 
 SPECS = {
     "deep small stem": ("resnet10t", 32, False),
@@ -23,7 +23,7 @@ SPECS = {
 
 def made(name: str) -> tuple[Encoder, nn.Linear]:
     architecture, size, normalized = SPECS[name]
-    spec = create_pretrained_spec(architecture, size) if normalized else create_scratch_spec(architecture, size)
+    spec = create_trained_spec(architecture, size) if normalized else create_scratch_spec(architecture, size)
     encoder = create_encoder(spec, seed=1).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():

@@ -3,17 +3,18 @@
 import pytest
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from simclr_cli.core.errors import MachineError, SettingsError
+from simclr_cli.core.errors import SettingsError
 from simclr_cli.engine.encoder import (
     Encoder,
     EncoderError,
     EncoderSpec,
     create_encoder,
     create_encoder_from_weights,
-    create_pretrained_spec,
     create_scratch_spec,
+    create_trained_spec,
 )
 
 SMALL = "test_resnet"  # timm's own miniature, 0.4 M weights
@@ -138,10 +139,10 @@ def test_from_scratch_images_are_not_normalized() -> None:
 
 
 def test_with_trained_weights_images_are_normalized_by_the_models_own_statistics() -> None:
-    spec = create_pretrained_spec("resnet18", 64)
+    spec = create_trained_spec("resnet18", 64)
     config = timm.get_pretrained_cfg("resnet18")
     assert (spec.mean, spec.std) == (config.mean, config.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert not create_pretrained_spec("resnet18", 32).small_stem  # trained weights belong to timm's own stem
+    assert not create_trained_spec("resnet18", 32).small_stem  # trained weights belong to timm's own stem
     spec = EncoderSpec(SMALL, 32, mean=spec.mean, std=spec.std)
     encoder = create_encoder(spec).eval()
     x = torch.rand(2, 3, 32, 32)
@@ -181,9 +182,25 @@ def test_embed_maps_bytes_to_h_without_gradient() -> None:
 @pytest.mark.parametrize(("side", "crop"), [(32, 1.0), (33, 0.875), (224, 0.875)])
 def test_evaluation_crops_above_32_px_only(side: int, crop: float) -> None:
     assert EncoderSpec(SMALL, side).crop_fraction == crop
+    assert EncoderSpec(SMALL, side, crop=0.95).crop_fraction == 0.95  # unless the spec has a crop of its own
 
 
-@pytest.mark.parametrize("make", [create_scratch_spec, create_pretrained_spec])
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "resnet18", "test_vit", "vit_small_patch14_dinov2.lvd142m"])
+def test_trained_weights_have_the_image_size_and_the_crop_of_timms_configuration(name: str) -> None:
+    config, spec = timm.get_pretrained_cfg(name), create_trained_spec(name)
+    assert (spec.image_size, spec.crop_fraction) == (config.input_size[-1], config.crop_pct)
+    other = create_trained_spec(name, 112)
+    assert (other.image_size, other.crop_fraction) == (112, config.crop_pct)  # as timm does at any size
+
+
+def test_an_architecture_whose_configuration_timm_lacks_has_no_trained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda _: None)
+    with pytest.raises(EncoderError, match="timm has no mean and std for resnet18") as caught:
+        create_trained_spec("resnet18")
+    assert caught.value.argument == "architecture"
+
+
+@pytest.mark.parametrize("make", [create_scratch_spec, create_trained_spec])
 def test_the_error_for_an_unknown_name_lists_the_closest(make) -> None:
     with pytest.raises(SettingsError, match="resnte18") as caught:
         make("resnte18", 64)
@@ -199,7 +216,7 @@ def test_a_name_may_have_a_tag_of_timm() -> None:
     assert create_scratch_spec("resnet18.a1_in1k", 32).small_stem
 
 
-@pytest.mark.parametrize("make", [create_scratch_spec, create_pretrained_spec])
+@pytest.mark.parametrize("make", [create_scratch_spec, create_trained_spec])
 def test_an_unknown_tag_is_a_wrong_setting(make) -> None:
     with pytest.raises(SettingsError, match="nope") as caught:
         make("resnet18.nope", 64)
@@ -247,24 +264,24 @@ def test_weights_of_a_deeper_network_are_an_error() -> None:
         create_encoder_from_weights(EncoderSpec("resnet18", 64), deeper, "weights.safetensors")
 
 
-def test_trained_weights_offline_require_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> nn.Module:
-        raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
+@pytest.mark.parametrize("size", [96, 224])
+def test_position_embeddings_are_converted_to_the_image_size_as_timm_does(size: int) -> None:
+    """Those of test_vit are for 160 px; all other weights stay as they are."""
+    state = timm.create_model("test_vit").state_dict()
+    backbone = create_encoder_from_weights(create_trained_spec("test_vit", size), state, "weights.safetensors").backbone
+    expected = resample_abs_pos_embed(state["pos_embed"], [size // 16] * 2, num_prefix_tokens=1)
+    torch.testing.assert_close(backbone.pos_embed.detach(), expected)
+    others = {name: tensor for name, tensor in backbone.state_dict().items() if name != "pos_embed"}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in others.items())
 
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(MachineError, match="resnet18") as caught:
-        create_encoder(EncoderSpec("resnet18", 64), imagenet=True)
-    assert "couldn't connect" in caught.value.problem and "and more" not in caught.value.problem
-    assert "network" in caught.value.remedy
 
-
-def test_an_architecture_without_trained_weights_is_a_wrong_setting() -> None:
-    """A network would not help."""
-    name = next(
-        name for name in ("resnet50_mlp", "cspresnet50d", "nf_resnet26") if not timm.list_models(name, pretrained=True)
-    )
-    with pytest.raises(SettingsError, match=name):
-        create_encoder(create_pretrained_spec(name, 64), imagenet=True)
+def test_weights_that_are_converted_must_fit_too() -> None:
+    """Position embeddings of another size, and a tensor is missing."""
+    state = timm.create_model("test_vit").state_dict()
+    del state["cls_token"]
+    with pytest.raises(EncoderError, match=r"1 tensors are missing, .*\(the first is cls_token") as caught:
+        create_encoder_from_weights(create_trained_spec("test_vit", 96), state, "weights.safetensors")
+    assert caught.value.argument == "state"
 
 
 def test_the_weights_fit_timms_own_model() -> None:

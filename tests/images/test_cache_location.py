@@ -15,7 +15,7 @@ from simclr_cli.core.errors import MachineError
 from simclr_cli.core.files import TEMPORARY_PREFIX
 from simclr_cli.images import cache_location as caches
 from simclr_cli.images.cache import decode_images
-from simclr_cli.images.cache_location import cache_root, clear_cache, list_caches, locate_cache
+from simclr_cli.images.cache_location import cache_root, clear_cache, list_caches, locate_cache, locate_embeddings
 from simclr_cli.images.scan import take_census
 
 
@@ -98,6 +98,14 @@ def test_folder_has_one_cache_by_whatever_path_it_is_given(tmp_path: Path, monke
 def test_other_folders_have_other_caches(tmp_path: Path) -> None:
     names = ["a", "b", "a/b", "ab", "A", "\udcff", "a\nb"]
     assert len({locate_cache(tmp_path / name) for name in names}) == len(names)
+
+
+def test_embeddings_of_a_folder_and_an_encoder_have_one_place_in_its_cache(tmp_path: Path) -> None:
+    checksums = [character * 64 for character in "ab"]
+    places = {locate_embeddings(tmp_path / name, checksum) for name in ("one", "two") for checksum in checksums}
+    assert len(places) == 4
+    assert {place.parent for place in places} == {locate_cache(tmp_path / name) for name in ("one", "two")}
+    assert locate_embeddings(tmp_path / "two/../one", checksums[0]) == locate_embeddings(tmp_path / "one", checksums[0])
 
 
 # Listed

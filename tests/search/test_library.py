@@ -14,16 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
 from simclr_cli.api import EmbedSettings, SimilarSettings
 from simclr_cli.commands.embed import embed
 from simclr_cli.core import files
 from simclr_cli.core.errors import InputError, Interrupted, RunError
-from simclr_cli.core.events import Event, Note, Progress
+from simclr_cli.core.events import Event, Note, Progress, silent
 from simclr_cli.core.files import WriteError, write_json
 from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
+from simclr_cli.images.cache_location import list_caches, locate_embeddings
 from simclr_cli.search import library as module
-from simclr_cli.search.library import open_index, open_library
+from simclr_cli.search.library import Library, open_index, open_library
 from simclr_cli.store.index import Index
 from simclr_cli.store.index_files import read_index
 from simclr_cli.store.run import RunFolder, find_run
@@ -46,8 +49,12 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def open_updated(own: Any, report: Callable[[Event], None] = lambda _: None, **values: Any) -> Index:
-    return open_index(open_library(SimilarSettings(queries=(ANY,), runs=own.runs, **values)), report)[0]
+def open_updated(own: Any, report: Callable[[Event], None] = silent, **values: Any) -> Index:
+    return open_index(choose_library(own, **values), report)[0]
+
+
+def choose_library(own: Any, report: Callable[[Event], None] = silent, **values: Any) -> Library:
+    return open_library(SimilarSettings(queries=(ANY,), runs=own.runs, **values), report)
 
 
 def check(own: Any, index: Index, tmp_path: Path) -> None:
@@ -197,26 +204,131 @@ def test_an_index_of_a_newer_version_is_not_changed(own: Any, checksum: Callable
 
 
 def test_the_similarity_scale_is_kept_until_the_folder_changes_much(own: Any) -> None:
-    settings = SimilarSettings(queries=(ANY,), runs=own.runs)
-    first = open_index(open_library(settings), lambda _: None)[1]
+    library = choose_library(own)
+    first = open_index(library, silent)[1]
     shutil.copy(own.images / "dots" / "0000.png", own.images / "one-more.png")
-    assert open_index(open_library(settings), lambda _: None)[1].random.tolist() == first.random.tolist()
+    assert open_index(library, silent)[1].random.tolist() == first.random.tolist()
     shutil.rmtree(own.images / "bricks")
     shutil.rmtree(own.images / "zigzag")
-    now = open_index(open_library(settings), lambda _: None)[1]
+    now = open_index(library, silent)[1]
     assert now.random_pairs < first.random_pairs
     index = own.run.vectors_folder / "index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "similarity": None}))
-    again = open_index(open_library(settings), lambda _: None)[1]
+    again = open_index(library, silent)[1]
     assert again.views.tolist() == now.views.tolist()  # by the run's seed
 
 
 def test_the_run_is_resolved_once(own: Any) -> None:
-    chosen = open_library(SimilarSettings(queries=(ANY,), runs=own.runs))
+    chosen = choose_library(own)
     newer = RunFolder(Path(shutil.copytree(own.run.path, own.runs / "newer")))
     os.utime(newer.weights_file, ns=(2**62, 2**62))
     assert find_run(None, own.runs) == newer
-    assert open_index(chosen, lambda _: None)[0].folder == chosen.run.vectors_folder == own.run.vectors_folder
+    assert open_index(chosen, silent)[0].folder == chosen.folder == own.run.vectors_folder
+
+
+# Which encoder, and where its index is
+
+
+def test_the_index_of_a_runs_own_images_is_in_the_run(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By any path to the folder, and whether or not the run is named."""
+    (tmp_path / "link").symlink_to(own.images)
+    monkeypatch.chdir(own.images.parent)
+    for values in (
+        {}, {"run": own.name}, {"encoder": own.name}, {"encoder": str(own.run.path)}, {"images": own.images},
+        {"images": tmp_path / "link"}, {"images": Path("pics")}, {"images": own.images, "image_size": 40},
+    ):  # fmt: skip
+        library = choose_library(own, **values)
+        assert (library.folder, library.loaded.run) == (own.run.vectors_folder, own.run)
+        assert library.pages_folder == own.run.pages_folder
+    open_updated(own, images=tmp_path / "link")
+    assert own.run.vectors_folder.is_dir() and [cache.encoders for cache in list_caches()] == [0]
+
+
+def test_a_runs_encoder_on_another_folder_keeps_its_embeddings_in_the_cache(
+    own: Any, tmp_path: Path, embedded: list[str], checksum: Callable[..., Any]
+) -> None:
+    other = Path(shutil.copytree(own.images / "dots", tmp_path / "other"))
+    before, chosen = checksum(own.run.path), {"images": other, "run": own.name}
+    library = choose_library(own, **chosen)
+    assert library.folder == locate_embeddings(other, own.result.model_checksum)
+    assert library.pages_folder == library.folder / "pages" and library.loaded.run == own.run
+    first = open_index(library, silent)[0]
+    assert first.root == str(other) and len(embedded) == len(first) == len(list(other.iterdir()))
+    assert checksum(own.run.path) == before and not own.run.vectors_folder.exists()
+    again = open_updated(own, **chosen)
+    assert again.names == first.names and len(embedded) == len(first)
+    draw_at(other / "new.png")
+    assert len(open_updated(own, **chosen)) == len(first) + 1 == len(embedded)
+    assert len(open_updated(own)) == 48 and len(embedded) == len(first) + 1 + 48  # its own images: in the run
+    assert own.run.vectors_folder.is_dir()
+
+
+def test_a_runs_encoder_at_another_size_has_an_index_of_its_own(own: Any) -> None:
+    library = choose_library(own, image_size=64)
+    assert library.folder == locate_embeddings(own.images, library.loaded.checksum) != own.run.vectors_folder
+    assert library.loaded.checksum != own.result.model_checksum
+    assert len(open_index(library, silent)[0]) == 48 and not own.run.vectors_folder.exists()
+
+
+def test_embeddings_in_the_cache_are_found_again_by_folder_and_encoder(
+    own: Any, tmp_path: Path, embedded: list[str]
+) -> None:
+    """Another encoder, another seed of random weights or another folder has an index of its own."""
+    other = Path(shutil.copytree(own.images / "dots", tmp_path / "other"))
+    dots, tiny = len(list(other.iterdir())), {"image_size": 40, "encoder": "random:tiny_resnet"}
+    libraries: dict[str, tuple[dict[str, Any], int]] = {
+        "one": ({"images": own.images, **tiny}, 48),
+        "another seed": ({"images": own.images, **tiny, "seed": 1}, 48),
+        "another size": ({"images": own.images, **tiny, "image_size": 48}, 48),
+        "another folder": ({"images": other, **tiny}, dots),
+    }
+    indexes = {name: open_updated(own, **values) for name, (values, _) in libraries.items()}
+    assert len(embedded) == sum(count for _, count in libraries.values())
+    assert len({index.folder for index in indexes.values()}) == len(libraries)
+    for name, (values, _) in libraries.items():
+        again = open_updated(own, **values)
+        assert again.folder == indexes[name].folder and again.h[:].tolist() == indexes[name].h[:].tolist()
+        assert open_updated(own, **values, no_update=True).names == again.names
+    assert len(embedded) == sum(count for _, count in libraries.values())
+    assert not own.run.vectors_folder.exists()
+
+
+def test_weights_are_the_same_encoder_by_any_name(own: Any, default_encoder: nn.Module, tmp_path: Path) -> None:
+    save_file(default_encoder.state_dict(), tmp_path / "w.safetensors")
+    names = "tiny_resnet.r160_in1k", "tiny_resnet", f"tiny_resnet={tmp_path / 'w.safetensors'}"
+    values = {"images": own.images, "image_size": 40}
+    assert len({choose_library(own, **values, encoder=name).folder for name in names}) == 1
+
+
+@pytest.mark.usefixtures("default_encoder")
+def test_without_a_named_encoder_a_folder_has_that_of_its_newest_run_or_else_the_default(
+    own: Any, tmp_path: Path
+) -> None:
+    other, said = Path(shutil.copytree(own.images / "dots", tmp_path / "other")), []
+    newer = Path(shutil.copytree(own.run.path, own.runs / "newer"))
+    os.utime(newer / "encoder" / "model.safetensors", ns=(2**62, 2**62))
+    assert choose_library(own, images=own.images, report=said.append).loaded.name == str(newer)
+    assert said == []
+    library = choose_library(own, images=other, report=said.append)
+    assert (library.loaded.name, library.loaded.run) == ("tiny_resnet.r160_in1k", None)
+    lack = f"because no run was trained on {other}."
+    assert said == [Note(f"Encoder: tiny_resnet.r160_in1k at 40 px (small), {lack}")]
+    assert library.folder == locate_embeddings(other, library.loaded.checksum)
+    assert len(open_index(library, said.append)[0]) == len(list(other.iterdir()))
+    assert Note(f"Searching {other} with tiny_resnet.r160_in1k.") in said
+
+
+def test_a_folder_that_is_gone_is_searched_with_the_embeddings_in_the_cache(own: Any, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(own.images / "dots", tmp_path / "other"))
+    library = choose_library(own, images=other, encoder="random:tiny_resnet", image_size=40)
+    first = open_index(library, silent)[0]
+    other.rename(tmp_path / "moved")
+    said: list[Event] = []
+    assert open_index(library, said.append)[0].names == first.names
+    warning = next(event for event in said if isinstance(event, Note) and event.warning)
+    assert warning.text == f"The images are no longer in {other}. The search uses the stored embeddings."
 
 
 def test_an_incomplete_index_is_not_searched(own: Any, embedded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,6 @@ from simclr_cli.search.output import (
     prepare_output,
     write_results,
 )
-from simclr_cli.store.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -248,17 +247,13 @@ def test_find_common_folder() -> None:
 
 
 def test_prepare_output(tmp_path: Path) -> None:
-    run, query = RunFolder(tmp_path / "run"), (tmp_path,)
-    assert prepare_output(SimilarSettings(queries=query), run, "similar") is None and not run.pages_folder.exists()
-    assert (
-        prepare_output(SimilarSettings(queries=query, open=True), run, "similar") == run.path / "pages" / "similar.html"
-    )
-    assert run.pages_folder.is_dir()
+    pages, query = tmp_path / "run" / "pages", (tmp_path,)
+    assert prepare_output(SimilarSettings(queries=query), pages, "similar") is None and not pages.exists()
+    assert prepare_output(SimilarSettings(queries=query, open=True), pages, "similar") == pages / "similar.html"
+    assert pages.is_dir()
     out = tmp_path / "new" / "out.HTML"
-    assert (
-        prepare_output(SimilarSettings(queries=query, open=True, out=out), run, "similar") == out
-        and out.parent.is_dir()
-    )
+    assert prepare_output(SimilarSettings(queries=query, open=True, out=out), pages, "similar") == out
+    assert out.parent.is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(MachineError, match="Cannot write"):
-        prepare_output(SimilarSettings(queries=query, out=tmp_path / "file" / "x.csv"), run, "similar")
+        prepare_output(SimilarSettings(queries=query, out=tmp_path / "file" / "x.csv"), pages, "similar")

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from simclr_cli.api import OutliersSettings
+from simclr_cli.core.events import silent
+from simclr_cli.core.seeds import Purpose, create_torch_generator
+from simclr_cli.encode.embed import embed_views
+from simclr_cli.encode.load import LoadedEncoder
+from simclr_cli.engine.augment import ViewRecipe, create_view_recipe
+from simclr_cli.images.cache import defer_decoding
+from simclr_cli.images.scan import take_census
+from simclr_cli.search.library import open_index, open_library
 from simclr_cli.search.similarity_scale import PERCENT_LEVELS, measure_scale
+from simclr_cli.store.run_info import read_run_info
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -55,3 +70,27 @@ def test_percentages_of_few_pairs_are_limited_by_their_number() -> None:
     highest = float(similarity[np.triu_indices(5, 1)].max())
     assert scale.above_random(highest) == pytest.approx(90) and scale.above_random(highest - 5e-7) == pytest.approx(90)
     assert scale.above_random(highest - 1e-3) <= 90 and scale.above_random(highest + 1e-3) == 100
+
+
+def measure_views(loaded: LoadedEncoder, folder: Path, recipe: ViewRecipe, size: int, seed: int) -> np.ndarray:
+    """Return the similarity of two views of each image of a small folder, lowest first."""
+    decoded = defer_decoding(take_census(folder), size, 1)
+    generator = create_torch_generator(seed, Purpose.SIMILARITY)
+    with torch.inference_mode():
+        first, second = embed_views(loaded.encoder, recipe, decoded, np.arange(len(decoded)), generator)
+    return np.sort(F.cosine_similarity(first, second).numpy())
+
+
+def test_views_are_those_of_the_run_or_else_the_papers_at_the_size_of_the_encoder(own: Any) -> None:
+    settings = read_run_info(own.run).settings
+    cases: list[tuple[dict[str, Any], ViewRecipe, int, int]] = [
+        ({"run": own.name}, create_view_recipe(settings), settings.image_size, settings.seed),
+        ({"run": own.name, "image_size": 48}, create_view_recipe(settings), 48, settings.seed),
+        ({"encoder": "random:tiny_resnet", "image_size": 48, "seed": 5}, ViewRecipe(), 48, 0),
+    ]
+    for values, recipe, size, seed in cases:
+        library = open_library(OutliersSettings(images=own.images, runs=own.runs, **values), silent)
+        scale = open_index(library, silent)[1]
+        expected = np.quantile(measure_views(library.loaded, own.images, recipe, size, seed), PERCENT_LEVELS / 100)
+        np.testing.assert_allclose(scale.views, expected, atol=1e-5)
+        assert scale.view_pairs == 48

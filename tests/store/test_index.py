@@ -51,6 +51,18 @@ def index(tmp_path: Path) -> Index:
     return update(Index(tmp_path, "/pics", MODEL, WIDTH), NONE, rows(["a.png", "b.png", "c.png"]))
 
 
+def test_an_index_in_memory_has_names_and_files_and_equal_embeddings() -> None:
+    """For a search of equal files: it has no file of its own, and none of its rows differs from another."""
+    images = rows(NAMES).images
+    index = Index.in_memory("/pics", NAMES, images)
+    index.check()
+    assert index.names == NAMES and len(index) == len(NAMES) and not index.is_unfinished
+    assert [index.get_name(place) for place in range(len(NAMES))] == NAMES
+    assert [index.find_place(name) for name in NAMES] == list(range(len(NAMES))) and index.find_place("b") is None
+    assert index.get_path(1) == Path("/pics/größe.png") and (index.images == images).all()
+    assert index.h[:].tolist() == [[1.0]] * len(NAMES)
+
+
 def test_no_index_is_none(tmp_path: Path) -> None:
     assert read_index(tmp_path, model_checksum=MODEL) is None
 

@@ -181,7 +181,7 @@ def test_changed_files_stay_and_are_named(root: Path, tmp_path: Path) -> None:
     ]
     moved, not_moved = move_files(root, folder, files, silent)
     assert moved == 1 and [line.split(": ", 1)[1].split(",")[0] for line in not_moved] == [
-        "changed since it was embedded", "no such file or directory",
+        "changed since it was read", "no such file or directory",
         f"{folder / os.fsdecode(HOSTILE[2])} exists already", "a link",
     ]  # fmt: skip
     assert (folder / "b" / os.fsdecode(b"\xff\xfe.png")).read_bytes() == b"of another"

@@ -218,6 +218,17 @@ def test_damaged_config_is_an_error(tmp_path: Path, content: bytes) -> None:
         read_config(tmp_path / "config.json", "Train again.")
 
 
+def test_config_that_timm_wrote_has_no_version(tmp_path: Path) -> None:
+    """Our own keys, if there are any, need theirs."""
+    path, content = tmp_path / "config.json", {"architecture": "resnet18", "pretrained_cfg": {"mean": [0, 0, 0]}}
+    path.write_text(json.dumps(content))
+    assert read_config(path, "Train again.") == content
+    for own in ({}, {"format_version": "1"}, None):
+        path.write_text(json.dumps({**content, "simclr": own}))
+        with pytest.raises(RunError, match="it has no format version"):
+            read_config(path, "Train again.")
+
+
 @pytest.mark.parametrize("content", [b'{"simclr": 3}', b'{"simclr": null}', b'{"simclr": [1]}'])
 def test_config_with_another_type_under_simclr_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)

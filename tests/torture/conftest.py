@@ -82,6 +82,7 @@ def furnish(forks: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
     for arguments in (
         ("pretrain", "pics", "--run", "a", "--epochs", "1", *tiny),
         ("outliers", *on),
+        ("outliers", "more", *on),  # its embeddings are in the cache
         ("finetune", "pics", *on, "--epochs", "1", "--out", "out/classifier"),
         *(("embed", "more", *on, "--out", f"out/v.{end}") for end in ("npy", "csv")),
         ("embed", "more", *on, "--out", "out/s.npy", "--shards", "2"),

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.long
 TINY = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1 --blur 0 --workers 1".split()
 ERRORS = {"EIO": "Input/output error", "ENOSPC": "No space left on device", "EACCES": "Permission denied"}
 ON = ("--run", "a", "--workers", "1")
+RANDOM = ("--encoder", "random:test_resnet", "--image-size", "32", "--workers", "1")
 
 TryOne = Callable[[str, str, int], tuple[bool, str]]
 
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "move": Command(("duplicates", *ON, "--kind", "exact", "--move-to", "moved"), (f"moved/{JOURNAL}",)),
     "restore": Command(("duplicates", "--restore", "away")),
     "outliers": Command(("outliers", *ON, "--out", "out/outliers.html"), ("out/outliers.html",)),
+    "library": Command(("outliers", "more", *RANDOM, "--out", "out/library.csv"), ("out/library.csv",)),
     "clusters": Command(("clusters", *ON, "--out", "out/clusters.csv"), ("out/clusters.csv",)),
     "map": Command(("map", *ON, "--out", "out/map.html"), ("out/map.html",)),
     "report": Command(("report", "a", "--workers", "1"), ("simclr-runs/a/report.html",)),

@@ -40,7 +40,7 @@ COMMANDS: dict[str, list[str]] = {
     "predict": ["images"],
     "similar": ["images/dark/00.png"],
     "duplicates": [],
-    "outliers": [],
+    "outliers": ["images", "--encoder", "random:test_resnet", "--image-size", "32"],
     "clusters": [],
     "map": [],
     "report": [],

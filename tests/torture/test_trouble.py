@@ -46,7 +46,7 @@ def test_out_of_memory(
 ) -> None:
     if verb == "probe" and times(0, 1) == 0:
         pytest.skip("in the full form only")
-    arguments = [verb, str(photos), "--backbone", "test_resnet", "--image-size", "1024", "--batch-size", "64"]
+    arguments = [verb, str(photos), "--encoder", "random:test_resnet", "--image-size", "1024", "--batch-size", "64"]
     process = subprocess.run(
         [sys.executable, "-c", LIMITED, "1200", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

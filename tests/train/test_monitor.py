@@ -15,7 +15,7 @@ import torch
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import SettingsError, TrainingError
 from simclr_cli.core.seeds import Purpose, create_torch_generator
-from simclr_cli.encode.load import create_initial_encoder
+from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.engine.augment import TwoViews, create_view_recipe
 from simclr_cli.engine.metrics import normalize_views, view_retrieval_accuracy
 from simclr_cli.images.cache import DecodedImages, decode_images
