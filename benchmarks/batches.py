@@ -45,7 +45,7 @@ import json, resource, sys
 from pathlib import Path
 from simclr_cli import PretrainSettings, pretrain
 given = json.loads(sys.argv[1])
-pretrain(PretrainSettings(**{**given, "images": Path(given["images"]), "runs": Path(given["runs"])}))
+pretrain(PretrainSettings(weights="none", **{**given, "images": Path(given["images"]), "runs": Path(given["runs"])}))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 STEP_PEAK = """
@@ -127,7 +127,16 @@ def compare_devices(work: Path, rounds: int) -> dict[str, Any]:
         for count, rate in rates.items():
             settings = f"--devices {count} --run {count}-{number} --runs {work}/runs --epochs 3 "
             settings += "--image-size 64 --backbone resnet18 --batch-size 64"
-            run = [sys.executable, "-m", "simclr_cli", "pretrain", str(image_folder), *settings.split()]
+            run = [
+                sys.executable,
+                "-m",
+                "simclr_cli",
+                "pretrain",
+                str(image_folder),
+                "--weights",
+                "none",
+                *settings.split(),
+            ]
             subprocess.run(run, env=environment, capture_output=True, check=True)
             rows = (work / "runs" / f"{count}-{number}" / "speed.jsonl").read_text().splitlines()[1:]
             rate.append(statistics.fmean(json.loads(row)["images_per_second"] for row in rows))

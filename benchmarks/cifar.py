@@ -49,7 +49,22 @@ def run_seed(seed: int, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     train, test, runs = work / "train", work / "test", work / "runs"
     # The paper's CIFAR views, as in lightly's arm; above 32 px the automatic ones differ.
     small = ["--preset", "small", "--batch-size", args.batch]
-    ours = run_json([*simclr, "pretrain", train, "--runs", runs, "--run", f"seed-{seed}", *shape, *small, "--json"])
+    ours = run_json(
+        [
+            *simclr,
+            "pretrain",
+            train,
+            "--weights",
+            "none",
+            "--runs",
+            runs,
+            "--run",
+            f"seed-{seed}",
+            *shape,
+            *small,
+            "--json",
+        ]
+    )
     row: dict[str, Any] = {"seed": seed, "pretrain_s": ours["process_s"], "outcome": ours["outcome"]}
     baseline: list[Any] = []
     if args.python:

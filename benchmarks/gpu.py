@@ -80,7 +80,8 @@ def measure_steps(cifar: Path, photos: Path, device: str, work: Path) -> dict[st
         name = f"{backbone}, {size} px"
         images = step.link_images(cifar if size <= 32 else photos, batch * count, work / f"{backbone}-{size}")
         settings = PretrainSettings(
-            images=images, runs=work / "runs", run=f"{backbone}-{size}", backbone=backbone, image_size=size,
+            images=images, runs=work / "runs", run=f"{backbone}-{size}", backbone=backbone, weights="none",
+            image_size=size,
             batch_size=batch, epochs=7, compile="on", device=device, optimizer="lars",
         )  # fmt: skip
         figures[name] = step.measure(settings)
@@ -126,7 +127,8 @@ def measure_batches(device: torch.device) -> dict[str, Any]:
 def measure_cifar(cifar: Path, device: str, work: Path, seconds: float) -> dict[str, Any]:
     """Train for as many epochs as fit, then probe on the test images."""
     settings = PretrainSettings(
-        images=cifar / "train", runs=work / "runs", run="cifar-pace", backbone="resnet18", image_size=32,
+        images=cifar / "train", runs=work / "runs", run="cifar-pace", backbone="resnet18", weights="none",
+        image_size=32,
         batch_size=512, optimizer="lars", weight_decay=1e-4, device=device, compile="on", epochs=3,
     )  # fmt: skip
     start = time.perf_counter()

@@ -39,7 +39,9 @@ def main() -> None:
     query = next(path for path in sorted(Path(args.test).rglob("*")) if path.is_file())
     with tempfile.TemporaryDirectory() as folder:
         runs = ["--runs", str(Path(folder) / "runs")]
-        trained, pretrain_s = run_simclr("pretrain", args.train, "--epochs", args.epochs, *runs, *args.further)
+        trained, pretrain_s = run_simclr(
+            "pretrain", args.train, "--weights", "none", "--epochs", args.epochs, *runs, *args.further
+        )
         embedded, embed_s = run_simclr("embed", "--out", str(Path(folder) / "vecs.npy"), *runs)
         probed, probe_s = run_simclr("probe", args.train, "--test", args.test, *runs)
         similar, similar_s = run_simclr("similar", str(query), *runs)

@@ -49,7 +49,7 @@ threading.Thread(target=sample_memory, daemon=True).start()
 began = time.perf_counter()
 settings = dict(backbone="resnet18", image_size=64, batch_size=64, epochs=1, cache_gb=1000)
 try:
-    pretrain(PretrainSettings(images=images, runs=runs, **settings), report=count_steps)
+    pretrain(PretrainSettings(images=images, runs=runs, weights="none", **settings), report=count_steps)
 except Interrupted:
     pass
 done.set()

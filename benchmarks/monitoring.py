@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         os.environ["SIMCLR_CACHE"] = f"{work}/cache"
         settings = PretrainSettings(images=args.images, runs=Path(work) / "runs", backbone=args.backbone,
-                                    image_size=args.image_size, epochs=args.epochs)  # fmt: skip
+                                    weights="none", image_size=args.image_size, epochs=args.epochs)  # fmt: skip
         result = pretrain(settings, report=record_epoch)
     seconds = sum(measurement["seconds"] for measurement in measurements)
     print(json.dumps({

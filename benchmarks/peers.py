@@ -66,7 +66,7 @@ def parse_last_line(stdout: str) -> dict[str, Any]:
 def run_pretrain(photos: Path, work: Path, epochs: int) -> tuple[float, dict[str, Any]]:
     """Run `simclr pretrain` with a cold cache."""
     options = f"--image-size 64 --backbone resnet18 --batch-size 64 --epochs {epochs} --json --runs {work}/runs"
-    command = [sys.executable, "-m", "simclr_cli", "pretrain", str(photos), *options.split()]
+    command = [sys.executable, "-m", "simclr_cli", "pretrain", str(photos), "--weights", "none", *options.split()]
     seconds, stdout = run_process(command, SIMCLR_CACHE=str(work / "cache"))
     return seconds, json.loads(stdout)
 

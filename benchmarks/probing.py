@@ -42,7 +42,7 @@ PEER_EPOCHS = 3
 def run_seed(seed: int, args: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run both protocols on one encoder."""
     settings = PretrainSettings(
-        images=work / "train", runs=work / "runs", run=f"seed-{seed}", backbone=args.backbone,
+        images=work / "train", runs=work / "runs", run=f"seed-{seed}", backbone=args.backbone, weights="none",
         image_size=args.image_size, epochs=args.epochs, seed=seed,
     )  # fmt: skip
     run = RunFolder(Path(pretrain(settings, report=silent).run))

@@ -1,10 +1,10 @@
 """Search without training: seconds from an empty cache to the first result, and how often a neighbor is of the class.
 
-    python benchmarks/search_at_once.py IMAGES --queries QUERIES [--encoder E] [--image-size 224] [--whiten 0.25]
+    python benchmarks/search_at_once.py IMAGES --queries QUERIES [--encoder E] [--image-size 224]
 
 IMAGES and QUERIES are folders of class folders. Runs `simclr similar QUERIES --images IMAGES` as a user does, twice,
-the second time with the embeddings that the first one kept. Prints one JSON object: seconds of each, the share of queries
-whose nearest neighbor is of their class, and the mean share of the ten nearest that are (precision at 10).
+the second time with the embeddings that the first one kept. Prints one JSON object: seconds of each, the share of
+queries whose nearest neighbor is of their class, and the mean share of the ten nearest that are (precision at 10).
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--queries", type=Path, required=True)
-    for option in ("--encoder", "--image-size", "--whiten"):
+    for option in ("--encoder", "--image-size"):
         parser.add_argument(option)
     args = parser.parse_args()
-    chosen = {"--encoder": args.encoder, "--image-size": args.image_size, "--whiten": args.whiten}
+    chosen = {"--encoder": args.encoder, "--image-size": args.image_size}
     options = [word for option, value in chosen.items() if value is not None for word in (option, value)]
     with tempfile.TemporaryDirectory() as cache:
         runs = ["--runs", f"{cache}/runs"]

@@ -137,6 +137,7 @@ def main() -> None:
             images=images,
             runs=Path(work) / "runs",
             backbone=args.backbone,
+            weights="none",
             batch_size=args.batch,
             epochs=args.epochs,
         )

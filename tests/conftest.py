@@ -137,9 +137,9 @@ def no_power_cuts() -> Iterator[None]:
 @pytest.fixture
 def no_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the trial steps that estimate the time and memory of training."""
-    monkeypatch.setattr("simclr_cli.commands.pretrain.estimate_seconds", lambda *_: 1.0)
+    monkeypatch.setattr("simclr_cli.train.prepare.estimate_seconds", lambda *_: 1.0)
     monkeypatch.setattr("simclr_cli.commands.finetune.measure_seconds_per_image", lambda *_: 0.01)
-    monkeypatch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
+    monkeypatch.setattr("simclr_cli.train.prepare.measure_bytes_per_view", lambda *_: 1)
 
 
 NASTY = (

@@ -113,7 +113,7 @@ class Accuracy:
 class Score:
     """Classification accuracy of one representation on the held-out images."""
 
-    representation: str  # trained (by the run), untrained, raw pixels, color histogram, or the name of an encoder
+    representation: str  # trained (by the run), start (of the run), untrained, raw pixels, color histogram, or a name
     knn_20: Accuracy  # by the votes of the 20 nearest neighbors
     knn_200: Accuracy
     linear: Accuracy | None  # None if it was not fitted

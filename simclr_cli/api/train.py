@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from simclr_cli.api.fields import (
+    ACCEPT_LICENSE_HELP,
     BASICS,
     DEVICE_HELP,
     DEVICES_HELP,
     FILES,
     HARDWARE,
+    MAX_IMAGE_SIZE,
+    OFFLINE_HELP,
     OPTIMIZATION,
     RUNS_FOLDER,
     RUNS_HELP,
@@ -27,7 +30,8 @@ Optimizer = Literal["lars", "sgd", "adamw"]
 LearningRateRule = Literal["linear", "sqrt", "none"]
 Precision = Literal["float32", "bfloat16"]
 Switch = Literal["on", "off"]
-Loss = Literal["nt-xent", "dcl", "supcon"]
+Loss = Literal["nt-xent", "dcl", "supcon", "distill"]
+TrainedPart = Literal["all", "norms", "last", "head"]
 DuplicatesRule = Literal["keep", "exact", "near"]
 
 
@@ -39,10 +43,19 @@ class PretrainSettings(ViewSettings):
     examples = ("simclr pretrain ./images", "simclr pretrain ./images --epochs 200 --image-size 128 --run birds")
 
     backbone: str | None = setting(
-        None, "Encoder (f): any timm model name. Auto: resnet18, or resnet50 for much data on a GPU.", panel=BASICS
+        None,
+        "Encoder (f): any timm model name. Auto: for trained weights a light one on a CPU and DINOv2 ViT-S on a GPU; "
+        "else resnet18, or resnet50 for much data on a GPU.",
+        panel=BASICS,
     )
-    weights: str = setting(
-        "none", "Initial weights: none (random), trained (timm's) or a .safetensors file.", panel=BASICS
+    weights: str | None = setting(
+        None,
+        "Initial weights: none (random, as in the paper), trained (timm's) or a .safetensors file. "
+        "Auto: trained where timm's are on this machine or can be fetched, else none.",
+        panel=BASICS,
+    )
+    hours: float | None = setting(
+        None, "Plan a training that ends within this time. Auto: no limit.", panel=BASICS, above=0.0
     )
     batch_size: int | None = setting(
         None,
@@ -60,10 +73,30 @@ class PretrainSettings(ViewSettings):
     device: str | None = setting(None, DEVICE_HELP, panel=BASICS)
     run: str | None = setting(None, "Name of the run. Auto: the name of the image folder.", panel=BASICS)
     runs: Path = setting(RUNS_FOLDER, RUNS_HELP, panel=BASICS)
-    loss: Loss = setting(
-        "nt-xent",
+    loss: Loss | None = setting(
+        None,
         "nt-xent: as in the paper. dcl: without the positive in the denominator, for smaller batches. "
-        "supcon: all images of a class folder are positives.",
+        "supcon: all images of a class folder are positives. "
+        "distill: keep the neighbors that the initial weights find at their own, larger image size. "
+        "Auto: distill for trained weights at a smaller size than their own, else nt-xent.",
+        panel=OPTIMIZATION,
+    )
+    train_size: int | None = setting(
+        None,
+        "Side of the views in training, in pixels. Auto: --image-size; for trained weights on a CPU at most 128.",
+        panel=OPTIMIZATION,
+        at_least=8,
+        at_most=MAX_IMAGE_SIZE,
+    )
+    train: TrainedPart | None = setting(
+        None,
+        "Part of the encoder to train: all, norms (gains and shifts), last (stage) or head (only the projection head). "
+        "Auto: all.",
+        panel=OPTIMIZATION,
+    )
+    freeze_batch_norm: bool | None = setting(
+        None,
+        "Keep the statistics of batch norms as they are. Auto: yes for trained weights.",
         panel=OPTIMIZATION,
     )
     temperature: float | None = setting(
@@ -77,7 +110,7 @@ class PretrainSettings(ViewSettings):
     )
     learning_rate: float | None = setting(
         None,
-        "Base learning rate. Auto: 0.3 for --lr-rule linear, 0.075 for sqrt, 0.002 for none.",
+        "Base learning rate. Auto: 0.3 for --lr-rule linear, 0.075 for sqrt, 0.002 for none; less for trained weights.",
         panel=OPTIMIZATION,
         above=0.0,
     )
@@ -162,6 +195,8 @@ class PretrainSettings(ViewSettings):
         "Write TensorBoard event files too, into the run's folder tensorboard. Requires the extra 'tensorboard'.",
         panel=FILES,
     )
+    offline: bool = setting(False, OFFLINE_HELP, panel=FILES)
+    accept_license: bool = setting(False, ACCEPT_LICENSE_HELP, panel=FILES)
     dry_run: bool = setting(False, "Stop after the plan.", panel=FILES)
 
     def __post_init__(self) -> None:
@@ -183,6 +218,11 @@ class PretrainSettings(ViewSettings):
                 "--loss supcon groups images by their classes, so --group-by and --duplicates do not apply.",
                 "Remove them, or choose another --loss.",
             )
+        if self.loss == "distill" and self.weights == "none":
+            raise SettingsError("--loss distill keeps what trained weights know, and --weights is none.",
+                                "Use --weights trained, or another --loss.")  # fmt: skip
+        if self.hours is not None and self.epochs is not None:
+            raise SettingsError("--hours plans the epochs, and --epochs sets them.", "Remove one of them.")
         if self.accept_changes and not self.resume:
             raise SettingsError("--accept-changes belongs to --resume.", "Remove it, or add --resume.")
         if self.images is None and not self.resume:
@@ -200,6 +240,11 @@ class ResolvedSettings(ResolvedViews, PretrainSettings):
     if TYPE_CHECKING:
         run: str
         backbone: str
+        weights: str
+        loss: Loss
+        train_size: int
+        train: TrainedPart
+        freeze_batch_norm: bool
         batch_size: int
         held_out: int
         epochs: int

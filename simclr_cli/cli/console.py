@@ -154,7 +154,9 @@ def _format_epoch(epoch: events.EpochDone) -> str:
     parts = [f"epoch {epoch.epoch}", f"loss {epoch.loss:.4f}"]
     if epoch.validation is not None:
         parts += [
-            f"view retrieval {epoch.validation.view_retrieval_accuracy:.1f} %",
+            f"view retrieval {epoch.validation.view_retrieval_accuracy:.1f} %"
+            if epoch.validation.agreement is None
+            else f"neighbors kept {epoch.validation.agreement:.1f} %",
             f"rank of h {epoch.validation.rank_h:.1f}",
         ]
     if epoch.knn_accuracy is not None:

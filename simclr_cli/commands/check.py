@@ -32,6 +32,7 @@ REMEDIES = {  # by the pattern of a relative path
     "checkpoint/*": "Restore it from a backup, or delete {file}. A finished run works without it; an unfinished one "
     "resumes from the other checkpoints: {resume}",
     "encoder-*-epochs*": "Restore it from a backup, or delete {folder}: it is an encoder of fewer epochs.",
+    "start/*": "Restore it from a backup. The encoder works without it.",
     "classifier*": "Delete {folder}, then train it again: simclr finetune FOLDER --run {run}",
     "vectors/*": "Delete {folder}. The next search embeds the images again.",
     "*": REBUILD,

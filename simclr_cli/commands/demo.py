@@ -34,6 +34,7 @@ def demo(settings: DemoSettings, *, report: Report = silent, stop: StopControlle
             runs=settings.out / "runs",
             # A small encoder and small views, to take a few minutes on two cores.
             backbone="resnet10t",
+            weights="none",
             image_size=settings.image_size,
             batch_size=64,
             epochs=settings.epochs,

@@ -7,63 +7,44 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from simclr_cli.api import PretrainResult, PretrainSettings, ResolvedSettings
+from simclr_cli.api import IndexSettings, PretrainResult, PretrainSettings, ResolvedSettings
 from simclr_cli.commands.report import try_report
 from simclr_cli.core.distributed import ProcessGroup, join_process_group
 from simclr_cli.core.errors import CollapseError, InputError, MachineError, require_extra
 from simclr_cli.core.events import (
-    CensusTaken,
     Choice,
-    EpochDone,
-    Event,
     Note,
-    PlanMade,
     Report,
     StopController,
     progress,
     silent,
 )
-from simclr_cli.core.files import prepare_folder, write_json
-from simclr_cli.core.hardware import get_free_memory
+from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.world import World
 from simclr_cli.encode.load import resolve_device
-from simclr_cli.encode.model_card import build_timm_config, render_model_card
-from simclr_cli.engine.encoder import has_batch_norm
-from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.images.cache import DecodedImages, decode_images, describe_cache_shortage
+from simclr_cli.images.cache import DecodedImages, decode_images
 from simclr_cli.images.census import Census
 from simclr_cli.images.loader import BatchLoader
-from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
+from simclr_cli.search.library import open_index, open_library
 from simclr_cli.search.near_duplicates import group_negatives
-from simclr_cli.store.history import TensorBoardWriter, read_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.store.run_info import RunInfo
+from simclr_cli.train.finish import export, write_event_files
+from simclr_cli.train.guard import Guard
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.loop import Training, build_model
-from simclr_cli.train.monitor import Monitor, Outcome, draw_held_out, judge_training
-from simclr_cli.train.plan import Circumstances, choose_compile, choose_micro_batch, fit_to_decoded_images, resolve
-from simclr_cli.train.profiling import describe_disk_shortage, estimate_seconds, measure_bytes_per_view
-from simclr_cli.train.resume import explain_more_epochs, lock_run, open_run, record_run
-from simclr_cli.train.resume_images import check_unchanged_images
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """A run before its images are decoded; plan, model and previous run in the main process only."""
-
-    run: RunFolder
-    settings: ResolvedSettings
-    census: Census
-    plan: PlanMade | None = None
-    model: SimCLR | None = None
-    previous: RunInfo | None = None  # of a run that is resumed
+from simclr_cli.train.monitor import Monitor, draw_held_out, judge_distillation, judge_training
+from simclr_cli.train.plan import fit_to_decoded_images
+from simclr_cli.train.prepare import Preparation, get_cache_budget, plan_run
+from simclr_cli.train.resume import lock_run, record_run
+from simclr_cli.train.start import keep_start
 
 
 def pretrain(
@@ -92,13 +73,20 @@ def pretrain(
             return _describe_result(prepared, start_time)
         job, prepared = _decode(settings, prepared, device, processes, report)
         if settings.tensorboard and processes.is_main:
-            report = _write_event_files(job.run, report, stack)
-        model = prepared.model or build_model(job.settings).to(device)
-        training = Training(model, job, report, stop, Monitor(job.batches.decoded, job.batches.held_out, job.settings))
+            report = write_event_files(job.run, report, stack)
+        model = prepared.model or build_model(job.settings, job.start_weights).to(device)
+        monitor = Monitor(job.batches.decoded, job.batches.held_out, job.settings, job.targets)
+        guard = Guard(model, monitor) if job.settings.weights != "none" and processes.is_main else None
+        training = Training(model, job, report, stop, monitor)
         with training.stop.saving(training):
             metrics = training.run()
-            outcome = judge_training(metrics, job.settings.batch_size, job.total_steps)
-            checksum = _export(model, job, outcome) if processes.is_main else None
+            if job.targets is None:
+                outcome = judge_training(metrics, job.settings.batch_size, job.total_steps)
+            else:
+                outcome = judge_distillation(metrics)
+            if guard is not None:
+                outcome = guard.choose_weights(model, outcome)
+            checksum = export(model, job, outcome) if processes.is_main else None
         if training.stop.request is not None:  # while the encoder was written: the run is finished, but has no report
             raise training.stop.request
         del training  # frees the state of the optimizer, which may be large, before the report
@@ -148,7 +136,7 @@ def _prepare(
     """Plan the run in the main process, lock its folder, and broadcast the plan to the other processes."""
     prepared, message = None, None
     if processes.is_main:
-        prepared = _plan(settings, device, processes, report)
+        prepared = plan_run(settings, device, processes, report)
         if not settings.dry_run:
             stack.enter_context(lock_run(prepared.run, report, resumed=prepared.settings.resume))
         if not processes.is_single:
@@ -158,42 +146,6 @@ def _prepare(
         run, resolved, census = message
         prepared = Preparation(RunFolder(Path(run)), ResolvedSettings.from_json(resolved), Census.from_json(census))
     return prepared
-
-
-def _plan(settings: PretrainSettings, device: torch.device, processes: ProcessGroup, report: Report) -> Preparation:
-    """Scan the images and resolve every setting; whatever cannot work fails here, before any long work."""
-    run, requested, previous = open_run(settings, restarted=processes.was_restarted)
-    workers = count_workers(requested.workers, processes.local_world_size)
-    census = take_census(requested.images, workers=workers, progress=progress(report, "reading headers"))
-    if previous is not None:
-        check_unchanged_images(run, previous.settings.images, census, requested, report)
-    if requested.loss == "supcon" and not census.classes:
-        raise InputError(
-            f"--loss supcon needs a folder per class, and the folders in {census.root} do not look like classes.",
-            "Sort the images into at least two folders of at least two images, or use another --loss.",
-        )
-    summary = census.summary()
-    report(CensusTaken(summary))
-
-    memory = get_free_memory(device) // (processes.local_world_size if device.type == "cpu" else 1)
-    short_side = summary["short_side"]["median"]
-    here = Circumstances(len(census.images), short_side, device, processes.world_size, memory)
-    resolved, choices = resolve(requested, here)
-    if previous is not None:
-        choices = explain_more_epochs(previous, resolved, choices)
-    resolved = dataclasses.replace(resolved, run=run.path.name)
-    model = build_model(resolved).to(device)
-    bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
-    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
-    steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
-    seconds = estimate_seconds(model, resolved, census, steps, processes.world_size)
-    resolved, compiling = choose_compile(resolved, here, seconds)
-    plan = PlanMade(str(run.path), (*choices, micro_batch, compiling), steps, seconds)
-    report(plan)
-    cache_shortage = describe_cache_shortage(census, resolved.image_size, _cache_budget(resolved))
-    for shortage in filter(None, (cache_shortage, describe_disk_shortage(run.path, model, resolved))):
-        report(Note(shortage, warning=True))
-    return Preparation(run, resolved, census, plan, model, previous)
 
 
 def _decode(
@@ -211,11 +163,35 @@ def _decode(
     if plan is not None:
         plan = dataclasses.replace(plan, choices=_replace_choices(plan.choices, changed))
         info = record_run(prepared.run, resolved, images.census, plan.choices, prepared.census, prepared.previous)
+        keep_start(prepared.run, prepared.start)
     groups = group_negatives(images, resolved, processes, report)
     held_out = draw_held_out(len(images), resolved.held_out, resolved.seed)
     batches = BatchLoader(images, resolved.batch_size, resolved.seed, device, processes, held_out)
-    job = TrainingJob(prepared.run, resolved, batches, groups, info)
+    targets = _embed_targets(prepared.run, resolved, images.census, processes, report)
+    job = TrainingJob(prepared.run, resolved, batches, groups, info, targets)
     return job, dataclasses.replace(prepared, settings=resolved, census=images.census, plan=plan)
+
+
+def _embed_targets(
+    run: RunFolder, settings: ResolvedSettings, census: Census, processes: ProcessGroup, report: Report
+) -> Tensor | None:
+    """Return the embeddings of the images by the start at its own size, for distillation; the user's cache keeps them.
+
+    Raises:
+        InputError: an image can no longer be decoded.
+    """
+    if settings.loss != "distill":
+        return None
+    with processes.main_first():
+        library = IndexSettings(
+            images=census.root, encoder=str(run.start_folder), device=settings.device, workers=settings.workers
+        )
+        index, _ = open_index(open_library(library, report), report, "Embedding")
+        places = [index.places_by_name.get(image.name) for image in census.images]
+        if None in places:
+            name = census.images[places.index(None)].name
+            raise InputError(f"{census.root / name} can no longer be decoded.", "Restore it, or run the command again.")
+        return torch.from_numpy(index.h.take(np.array(places, np.int64)))
 
 
 def _replace_choices(choices: Sequence[Choice], changed: Sequence[Choice]) -> tuple[Choice, ...]:
@@ -229,8 +205,8 @@ def _decode_images(
     """Decode the images, which must be the same in all processes, and more than one."""
     with processes.main_first():
         images = decode_images(
-            census, settings.image_size, workers=workers, progress=progress(report, "decoding"),
-            budget=_cache_budget(settings),
+            census, settings.train_size, workers=workers, progress=progress(report, "decoding"),
+            budget=get_cache_budget(settings),
         )  # fmt: skip
     if len(set(processes.all_gather_object(images.census.fingerprint))) > 1:
         raise MachineError(
@@ -240,30 +216,3 @@ def _decode_images(
     if len(images) < 2:
         raise InputError("Only one image could be decoded.", "Use a folder of at least 2 whole images.")
     return images
-
-
-def _write_event_files(run: RunFolder, report: Report, stack: contextlib.ExitStack) -> Report:
-    """Return a report that also writes every epoch to TensorBoard's event files."""
-    files = TensorBoardWriter(run.event_folder, lambda text: report(Note(text, warning=True)))
-    stack.callback(files.close)
-
-    def report_and_write(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            files.write(read_epochs(run))  # the training has just written them, with this one
-        report(event)
-
-    return report_and_write
-
-
-def _export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
-    """Write outcome, projection head and encoder, which finishes the run; return the checksum of the encoder."""
-    write_json(job.run.outcome_file, dataclasses.asdict(outcome))
-    encoder = model.cpu().encoder
-    job.run.write_projection_head(model.head.state_dict())
-    card = render_model_card(encoder, images=len(job.batches.decoded), epochs=job.settings.epochs)
-    return job.run.write_encoder(encoder.backbone.state_dict(), build_timm_config(encoder), card)
-
-
-def _cache_budget(settings: PretrainSettings) -> int | None:
-    """Return the bytes that the cache may take; None: automatic."""
-    return None if settings.cache_gb is None else int(settings.cache_gb * 1e9)

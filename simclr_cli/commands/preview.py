@@ -26,7 +26,8 @@ from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.pages.preview import PreviewRow, draw_contact_sheet, render_preview
-from simclr_cli.train.plan import Circumstances, resolve_views
+from simclr_cli.train.plan import resolve_views
+from simclr_cli.train.rules import Circumstances
 
 IMAGE_SIDE = 512  # px; the longer side of an image on the page
 MAX_TRIES = 8  # images of a part of the folder that are tried until one can be decoded

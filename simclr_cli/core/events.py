@@ -78,6 +78,7 @@ class ValidationMetrics:
     negative_similarity: float  # mean cosine of views of different images
     images: int
     held_out: bool  # False: too few images to hold some out, so that training images are measured
+    agreement: float | None = None  # percent of the nearest neighbors by the start at its own size that are kept
 
 
 @dataclass(frozen=True)

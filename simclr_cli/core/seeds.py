@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     AUGMENT = 12
     SIMILARITY = 13
     CLUSTERS = 14
+    ANCHORS = 15
 
 
 def derive_seed(seed: int, purpose: Purpose, *position: int) -> int:

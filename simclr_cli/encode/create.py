@@ -50,15 +50,18 @@ def name_options() -> Iterator[None]:
 
 @name_options()
 def create_initial_encoder(
-    backbone: str, weights: str, image_size: int, seed: int, downloads: Downloads = ANY_DOWNLOADS
+    backbone: str, weights: str, image_size: int | None, seed: int, downloads: Downloads = ANY_DOWNLOADS
 ) -> Encoder:
     """Create the encoder that training starts from: with random weights, timm's trained ones, or those of a file.
+
+    Args:
+        image_size: None: that of the weights.
 
     Raises:
         SettingsError, MachineError: see create_encoder, create_encoder_from_weights and fetch_file.
     """
     if weights == "none":
-        return create_encoder(create_scratch_spec(backbone, image_size), seed=seed)
+        return create_encoder(create_scratch_spec(backbone, image_size or RANDOM_IMAGE_SIZE), seed=seed)
     if weights == "trained":
         try:
             return _create_trained_encoder(backbone, image_size, downloads)

@@ -47,6 +47,7 @@ class LoadedEncoder:
     name: str  # as the user may name it: the run's folder, or as in --encoder
     checksum: str  # of the weights, and of size and preprocessing unless they are the run's own
     run: RunFolder | None = None  # None: not of a run
+    is_resized: bool = False  # True if the image size is not that of its run
 
     @cached_property
     def info(self) -> RunInfo:
@@ -72,11 +73,6 @@ class LoadedEncoder:
     def view_recipe(self) -> ViewRecipe:
         """Distribution of the views of the run, or else the paper's."""
         return create_view_recipe(self.info.settings) if self.run else ViewRecipe()
-
-    @property
-    def has_own_size(self) -> bool:
-        """True if the image size is that of its run."""
-        return self.run is not None and self.encoder.spec.image_size == self.info.settings.image_size
 
     @property
     def images_folder(self) -> Path:
@@ -222,7 +218,7 @@ def _load_run(run: RunFolder, image_size: int | None, device: torch.device) -> L
         if name:  # the user's image size
             raise SettingsError(error.problem, REMEDIES["image_size"]) from None
         raise RunError(error.problem, "Restore the run from a copy, or train it again.") from None
-    return LoadedEncoder(encoder.eval().to(device), device, f"{run.path}{name}", checksum, run)
+    return LoadedEncoder(encoder.eval().to(device), device, f"{run.path}{name}", checksum, run, bool(name))
 
 
 def load_encoder(run: str | Path | None = None, *, runs: Path = RUNS_FOLDER, device: str | None = None) -> Encoder:

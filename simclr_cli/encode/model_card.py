@@ -19,9 +19,9 @@ CARD = """\
 library_name: timm
 tags: [image-feature-extraction, self-supervised, simclr]
 ---
-# {architecture}, trained by SimCLR
+# {architecture}, trained by simclr
 
-An image encoder, trained without labels on {images:,} images at {size} px (epochs: {epochs:,}).
+An image encoder, trained without labels on {images:,} images (epochs: {epochs:,}; loss: {loss}; start: {start}).
 It computes h, an embedding of {width} numbers per image. Similar images have embeddings with a large cosine.
 
 ```python
@@ -173,7 +173,7 @@ def parse_class_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def render_model_card(encoder: Encoder, classes: int = 0, **figures: float) -> str:
+def render_model_card(encoder: Encoder, classes: int = 0, **figures: object) -> str:
     """Render README.md of an encoder or a classifier, with the code that loads it by timm.
 
     The names of the classes may be any text, so they are only in config.json.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from simclr_cli.engine.encoder import Encoder
 
@@ -33,10 +34,20 @@ class ProjectionHead(nn.Module):
 class SimCLR(nn.Module):
     """The model x -> h = f(x) -> z = g(h). Everything downstream uses h, never z."""
 
-    def __init__(self, encoder: Encoder, head: ProjectionHead) -> None:
+    def __init__(self, encoder: Encoder, head: ProjectionHead, *, freeze_batch_norm: bool = False) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
+        self.freeze_batch_norm = freeze_batch_norm  # of f: its statistics stay, its gains and shifts are trained
+
+    def train(self, mode: bool = True) -> SimCLR:
+        """Set training mode, but for batch norms of f that are frozen."""
+        super().train(mode)
+        if self.freeze_batch_norm:
+            for module in self.encoder.modules():
+                if isinstance(module, BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute h (2N, width) and z (2N, dimensions) of x (2N, 3, S, S), floats in [0, 1].

@@ -30,13 +30,15 @@ def load_baselines(ready: LoadedEncoder, settings: ProbeSettings, report: Report
         SimclrError: one of its subclasses: a --baseline does not name an encoder.
     """
     baselines = {"untrained": create_untrained_encoder(ready, settings.seed)} | create_pixel_baselines(ready)
-    default, size, _ = choose_default_encoder(ready.device, offline=True)
     own = dataclasses.replace(settings, encoder=None, run=None, image_size=None)  # each at its own size
+    if ready.run is not None and ready.run.start_folder.is_dir():
+        baselines["start"] = load_named_encoder(str(ready.run.start_folder), own, ready.device, report)
+    default, size, _ = choose_default_encoder(ready.device, offline=True)
     if find_timm_weights(default) is None:
         report(Note(f"The weights of {default} are not on this machine. That baseline is skipped."))
     else:
         frozen = load_named_encoder(default, dataclasses.replace(own, image_size=size), ready.device, report)
-        if frozen.checksum != ready.checksum:
+        if frozen.checksum not in {encoder.checksum for encoder in (ready, *baselines.values())}:
             _add_baseline(frozen.title, frozen, baselines, ready)
     for name in settings.baseline:
         _add_baseline(name, load_named_encoder(name, own, ready.device, report), baselines, ready)

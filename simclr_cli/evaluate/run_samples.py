@@ -53,12 +53,12 @@ def draw_first_views(
     Raises:
         InputError: an image can no longer be decoded.
     """
-    decoded = defer_decoding(census, settings.image_size, workers)
+    decoded = defer_decoding(census, settings.train_size, workers)
     held_out = draw_held_out(len(decoded), settings.held_out, settings.seed)
     batch_size = min(settings.batch_size, len(decoded))
     batches = BatchLoader(decoded, batch_size, settings.seed, torch.device("cpu"), held_out=held_out)
     rows = batches.batch_rows(0)
-    two_views = TwoViews(settings.image_size, create_view_recipe(settings))
+    two_views = TwoViews(settings.train_size, create_view_recipe(settings))
     true_sizes = torch.from_numpy(decoded.sizes[rows])
     first, second = two_views.draw(true_sizes, create_torch_generator(settings.seed, Purpose.VIEWS, 0))
     part = slice(0, most)

@@ -71,7 +71,7 @@ def open_library(settings: IndexSettings, report: Report) -> Library:
     """
     loaded = resolve_encoder(settings, report=report, of_folder=True)
     images = settings.images or loaded.images_folder
-    is_own = loaded.was_trained_on(images) and loaded.has_own_size
+    is_own = loaded.was_trained_on(images) and not loaded.is_resized
     folder = locate_embeddings(images, loaded.checksum)
     if is_own and loaded.run is not None:
         folder = loaded.run.vectors_folder
@@ -108,16 +108,19 @@ def _report_skipped(files: Sequence[str], report: Report) -> None:
         report(Note(f"Skipped {format_count(len(files), 'file')}; the first is {files[0]}.", warning=True))
 
 
-def open_index(library: Library, report: Report) -> tuple[Index, SimilarityScale]:
+def open_index(library: Library, report: Report, task: str = "Searching") -> tuple[Index, SimilarityScale]:
     """Return the embeddings of the images as they are now, and their similarity scale.
 
     If the images are gone, or with `no_update`, the stored embeddings are returned.
+
+    Args:
+        task: of the command, for the first line.
 
     Raises:
         RunError: neither images nor embeddings.
         InputError: not one image can be decoded.
     """
-    report(Note(f"Searching {library.images} with {library.loaded.name}."))
+    report(Note(f"{task} {library.images} with {library.loaded.name}."))
     index, problem = _read_stored_index(library)
     census = _take_census(library, problem, report)
     if census is not None and (index is None or problem or find_changes(index, census)):

@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 FILE_PATTERNS = (
     "config.json", "images.json", "skipped.json", "metrics.jsonl", "speed.jsonl", "outcome.json",
-    "projection_head.safetensors", "checkpoint/step-*", "encoder-*-epochs*/**/*",
+    "projection_head.safetensors", "checkpoint/step-*", "encoder-*-epochs*/**/*", "start/*",
 )  # fmt: skip
 
 

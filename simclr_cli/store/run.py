@@ -47,6 +47,7 @@ class RunFolder:
     images_file = RunPath("images.json")
     skipped_file = RunPath("skipped.json")
     encoder_folder = RunPath("encoder")
+    start_folder = RunPath("start")
     weights_file = RunPath("encoder/model.safetensors")
     projection_head_file = RunPath("projection_head.safetensors")
     report_file = RunPath("report.html")

@@ -54,8 +54,14 @@ def read_image_list(run: RunFolder) -> ImageList:
 
 COMMAND_ONLY_SETTINGS = (
     "resume", "accept_changes", "dry_run", "runs", "cache_gb", "devices", "checkpoint_seconds", "tensorboard",
+    "hours", "offline", "accept_license",
 )  # not in config.json  # fmt: skip
-OLD_RUN_DEFAULTS = {"held_out": 0, "rotate": 0.0}  # of runs that are older than these settings
+OLD_RUN_DEFAULTS = {
+    "held_out": 0,
+    "rotate": 0.0,
+    "train": "all",
+    "freeze_batch_norm": False,
+}  # of runs that are older than these settings
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,13 @@ def read_run_info(run: RunFolder) -> RunInfo:
     content = read_config(run.config_file, "Train a run: simclr pretrain FOLDER")
     try:
         settings = content["settings"]
+        defaults = {**OLD_RUN_DEFAULTS, "train_size": settings["image_size"]}
         if unresolved := [name for name, value in settings.items() if value is None and name != "preset"]:
             raise TypeError(f"{unresolved[0]} is not resolved")
         if "\0" in settings["images"]:
             raise ValueError("its folder of images is not a path")
         return RunInfo(
-            ResolvedSettings(**{**OLD_RUN_DEFAULTS, **settings, "images": Path(settings["images"])}),
+            ResolvedSettings(**{**defaults, **settings, "images": Path(settings["images"])}),
             dict(content.get("census", {})),
             {"simclr": content.get("simclr_version"), "python": content.get("python"), **content.get("versions", {})},
             tuple(Choice(**choice) for choice in content.get("choices", ())),

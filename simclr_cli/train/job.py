@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
+from simclr_cli.encode.weights import WEIGHTS_FILE
 from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
@@ -22,6 +23,12 @@ class TrainingJob:
     batches: BatchLoader  # of the decoded images, without the held-out ones
     groups: Tensor | None = None  # (N,) a group per image of the census (see contrastive_loss)
     info: RunInfo | None = None  # the content of config.json, in the main process
+    targets: Tensor | None = None  # (N, width) embeddings of the census to distill, rows of length 1
+
+    @property
+    def start_weights(self) -> str:
+        """The file of the trained weights in the run, or none."""
+        return "none" if self.settings.weights == "none" else str(self.run.start_folder / WEIGHTS_FILE)
 
     @property
     def total_steps(self) -> int:

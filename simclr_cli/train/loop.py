@@ -19,6 +19,7 @@ from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out
 from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.create import create_initial_encoder
+from simclr_cli.engine.adaptation import select_trained_part
 from simclr_cli.engine.encoder import synchronize_norms
 from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate, set_learning_rate
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
@@ -31,12 +32,17 @@ from simclr_cli.train.monitor import Monitor
 from simclr_cli.train.step import Step
 
 
-def build_model(settings: ResolvedSettings) -> SimCLR:
-    """Build encoder and projection head as they are before the first step: a function of the settings alone."""
-    encoder = create_initial_encoder(settings.backbone, settings.weights, settings.image_size, settings.seed)
+def build_model(settings: ResolvedSettings, source: str | None = None) -> SimCLR:
+    """Build encoder and projection head as they are before the first step: a function of its arguments alone.
+
+    Args:
+        source: the file of the trained weights in the run; None: the weights of the settings.
+    """
+    encoder = create_initial_encoder(settings.backbone, source or settings.weights, settings.train_size, settings.seed)
+    select_trained_part(encoder, settings.train)
     with seeded(settings.seed, Purpose.HEAD):
         head = ProjectionHead(encoder.width, layers=settings.head_layers, dimensions=settings.projection_dimensions)
-    return SimCLR(encoder, head)
+    return SimCLR(encoder, head, freeze_batch_norm=settings.freeze_batch_norm)
 
 
 class Training:
@@ -84,7 +90,7 @@ class Training:
         self.model.train()
         self.step = Step(
             model, self.optimizer, self.settings, report,
-            losses=losses, groups=job.groups, process_group=self.processes,
+            losses=losses, groups=job.groups, targets=job.targets, process_group=self.processes,
         )  # fmt: skip
         self.losses = self.step.losses
         self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.events import ValidationMetrics
@@ -39,6 +40,7 @@ VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
 MAX_KNN_IMAGES = 1000
 KNN_TEST_SHARE = 0.2  # of them
 NEIGHBORS, TEMPERATURE = 20, 0.07
+AGREEMENT_NEIGHBORS = 10
 IMAGES_PER_BATCH = 128
 
 COLLAPSED_SIMILARITY = 0.98  # mean cosine of the z of different images from which on they count as equal
@@ -57,9 +59,20 @@ def draw_held_out(count: int, held_out: int, seed: int) -> NDArray[np.int64]:
 class Monitor:
     """Measures of a model in training, taken without disturbing it."""
 
-    def __init__(self, images: DecodedImages, held_out: NDArray[np.int64], settings: ResolvedSettings) -> None:
-        """Choose images and epochs to measure; held_out: rows of `images`; if empty, training images are measured."""
-        self.images, self.settings = images, settings
+    def __init__(
+        self,
+        images: DecodedImages,
+        held_out: NDArray[np.int64],
+        settings: ResolvedSettings,
+        targets: Tensor | None = None,
+    ) -> None:
+        """Choose images and epochs to measure.
+
+        Args:
+            held_out: rows of `images`; if empty, training images are measured.
+            targets: (N, width) embeddings of `images` that are distilled.
+        """
+        self.images, self.settings, self.targets = images, settings, targets
         self.has_held_out = len(held_out) > 0
         count = len(images)
         order = create_numpy_generator(settings.seed, Purpose.VALIDATION).permutation(count)
@@ -67,6 +80,7 @@ class Monitor:
         self.rows = held_out[:MAX_IMAGES] if self.has_held_out else sample
         trained = count - len(held_out)
         self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))  # epochs
+        self.neighbors = None if targets is None else find_neighbors(targets[self.rows])
         self.labeled_rows = np.sort(order[:MAX_KNN_IMAGES]) if images.census.classes else order[:0]
         self.knn_every = max(1, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
 
@@ -92,7 +106,7 @@ class Monitor:
         h = embed_views(model.encoder, create_view_recipe(self.settings), self.images, self.rows, draw).flatten(
             0, 1
         )  # (2N, width)
-        z = model.head(h)
+        z = h if self.neighbors is not None else model.head(h)  # distillation trains no head
         if not (h.isfinite().all() and z.isfinite().all()):
             return None
         (h_a, h_b), (z_a, z_b) = normalize_views(h), normalize_views(z)
@@ -107,25 +121,60 @@ class Monitor:
             negative_similarity=negative,
             images=len(self.rows),
             held_out=self.has_held_out,
+            agreement=None
+            if self.neighbors is None
+            else self.measure_agreement(self.embed_crops(model, self.rows), self.neighbors),
         )
+
+    def embed_crops(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
+        """Compute (M, width) h of the center crops of some images."""
+        sizes = torch.from_numpy(self.images.sizes[rows])
+        crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
+        batches = []
+        for start in range(0, len(rows), IMAGES_PER_BATCH):
+            part = slice(start, start + IMAGES_PER_BATCH)
+            pixels = torch.from_numpy(self.images.read(rows[part])).to(model.encoder.mean.device)
+            batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], self.settings.train_size)).float())
+        return torch.cat(batches)
+
+    def find_neighbors(self, model: SimCLR) -> Tensor:
+        """Return (n, K) the nearest neighbors of each measured image among the others, by the model as it is."""
+        with torch.inference_mode():
+            return find_neighbors(self.embed_crops(model.eval(), self.rows))
+
+    @staticmethod
+    def measure_agreement(h: Tensor, neighbors: Tensor) -> float:
+        """Measure the percentage of (n, K) nearest neighbors that are also the nearest by h (n, width)."""
+        return compute_percentage((find_neighbors(h)[:, :, None] == neighbors[:, None]).any(dim=2))
 
     def measure_knn_accuracy(self, model: SimCLR) -> float:
         """Measure kNN accuracy in percent: a fifth of a sample is classified by its neighbors in the rest."""
+        correct = self.classify(model)
+        assert correct is not None
+        return compute_percentage(correct)
+
+    @torch.inference_mode()
+    def classify(self, model: SimCLR) -> Tensor | None:
+        """Return (M,) whether each held-out image of a labeled sample is classified correctly; None without classes."""
+        if not len(self.labeled_rows):
+            return None
+        model.eval()
         labels = np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
-        sizes = torch.from_numpy(self.images.sizes[self.labeled_rows])
-        crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
-        size, batches = self.settings.image_size, []
-        for start in range(0, len(labels), IMAGES_PER_BATCH):
-            part = slice(start, start + IMAGES_PER_BATCH)
-            pixels = torch.from_numpy(self.images.read(self.labeled_rows[part])).to(model.encoder.mean.device)
-            batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], size)).float())
-        h, classes = torch.cat(batches), torch.from_numpy(labels).to(batches[0].device)
+        h = self.embed_crops(model, self.labeled_rows)
+        classes = torch.from_numpy(labels).to(h.device)
         is_test = torch.from_numpy(split_stratified(labels, KNN_TEST_SHARE, self.settings.seed)).to(h.device)
         (votes,) = knn_votes(
             h[~is_test], classes[~is_test], h[is_test],
             neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(classes.max()) + 1,
         )  # fmt: skip
-        return compute_percentage(votes.argmax(dim=1) == classes[is_test])
+        return (votes.argmax(dim=1) == classes[is_test]).cpu()
+
+
+def find_neighbors(h: Tensor) -> Tensor:
+    """Return (n, K) the rows with the largest cosine to each row of h (n, width), without itself; K is at most 10."""
+    rows = torch.nn.functional.normalize(h.float().cpu(), dim=1)
+    similarity = (rows @ rows.T).fill_diagonal_(-2)
+    return similarity.topk(min(AGREEMENT_NEIGHBORS, len(rows) - 1), dim=1).indices
 
 
 @dataclass(frozen=True)
@@ -134,6 +183,14 @@ class Outcome:
 
     state: Literal["learning", "improving", "unchanged", "collapsed"]
     words: str
+    kept: Literal["adapted", "interpolated", "start"] | None = None  # weights, of a training from trained ones
+    candidates: Mapping[str, Any] = field(default_factory=dict)  # measures of each
+
+
+def judge_distillation(rows: Sequence[Mapping[str, Any]]) -> Outcome:
+    """Judge a training by distillation, whose loss has no value of a model that knows nothing."""
+    first, last = rows[0]["loss"], rows[-1]["loss"]
+    return Outcome("learning", f"The loss of the distillation went from {first:.3f} to {last:.3f}.")
 
 
 def judge_training(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> Outcome:

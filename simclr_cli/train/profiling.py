@@ -25,6 +25,7 @@ from simclr_cli.images.loader import Batch
 from simclr_cli.train.step import Step
 
 FORWARD_SHARE = 1 / 3  # of the time of a step; all micro-batches but the last need it once more
+EMBEDDED_IMAGES = 4  # of the trial of embedding
 MAX_TRIAL_IMAGES, MAX_TRIAL_SECONDS = 64, 4  # that the estimate of the time may cost
 OPTIMIZER_STATES = {"adamw": 2, "lars": 1, "sgd": 1}  # numbers per weight
 SHORT_RUN_SECONDS = 120  # for which a rough estimate is enough
@@ -49,7 +50,7 @@ def measure_bytes_per_view(encoder: Encoder, precision: Precision) -> int:
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast:
             h = encoder(x)  # referenced until the kept tensors are counted
-        assert h.requires_grad
+        assert len(h) == views
         return sum(kept_bytes.values())
 
     return (measure(6) - measure(4)) // 2  # without what does not grow with the images
@@ -82,6 +83,14 @@ def measure_seconds_per_image(model: SimCLR, settings: ResolvedSettings, side: i
     return seconds / count
 
 
+def measure_seconds_per_embedding(encoder: Encoder) -> float:
+    """Time the embedding of an image: the quickest of two small batches."""
+    size, device = encoder.spec.image_size, encoder.mean.device
+    x = torch.rand(EMBEDDED_IMAGES, 3, size, size, device=device)
+    with torch.inference_mode():
+        return measure_seconds_per_step(encoder(x).sum() for _ in range(2)) / EMBEDDED_IMAGES
+
+
 def measure_seconds_per_step(losses: Iterable[Tensor]) -> float:
     """Time the quickest of some steps, each of which is done when its loss is read.
 
@@ -110,6 +119,6 @@ def describe_disk_shortage(folder: Path, model: SimCLR, settings: ResolvedSettin
 def estimate_seconds(model: SimCLR, settings: ResolvedSettings, census: Census, steps: int, processes: int) -> float:
     """Estimate the time of the training from a trial of some steps on random images."""
     images = steps * settings.batch_size
-    side = stored_side(census, settings.image_size)
+    side = stored_side(census, settings.train_size)
     seconds = images * measure_seconds_per_image(model, settings, side, images) / processes
     return seconds * (1 + FORWARD_SHARE * max(0.0, 1 - settings.micro_batch * processes / settings.batch_size))

@@ -6,19 +6,25 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.events import Note, Report
-from simclr_cli.core.seeds import Purpose, create_torch_generator, seed_device
+from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator, seed_device
+from simclr_cli.engine.adaptation import distillation_loss
 from simclr_cli.engine.augment import TwoViews, ViewParameters, create_view_recipe
 from simclr_cli.engine.compile import Forward, compile_model
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
 from simclr_cli.train.losses import EpochLosses
+
+MAX_ANCHORS = 16_384  # images whose similarity is distilled: the queue of SEED is 65,536
+TEMPERATURE = 0.05  # of the distillation
 
 
 class Step:
@@ -40,6 +46,7 @@ class Step:
         *,
         losses: Sequence[float] = (),
         groups: Tensor | None = None,
+        targets: Tensor | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
         """Compile the encoder, if the settings say so.
@@ -47,11 +54,13 @@ class Step:
         Args:
             losses: of the steps that the epoch has done before.
             groups: (N,) one for every image of the census, on the CPU (see contrastive_loss).
+            targets: (N, width) embeddings of the census to distill, on the CPU (see distillation_loss).
         """
         self.device = model.encoder.mean.device
         self.model, self.optimizer, self.settings = model, optimizer, settings
         self.groups, self.process_group = groups, process_group or ProcessGroup()
-        self.views = TwoViews(settings.image_size, create_view_recipe(settings))
+        self.distillation = None if targets is None else Distillation(targets, settings.seed, self.device)
+        self.views = TwoViews(settings.train_size, create_view_recipe(settings))
         self.lock = threading.Lock()  # guards model, optimizer and losses as the last whole step left them
         self.losses = EpochLosses(losses)
         self._buffers: dict[Tensor, Tensor] = {}  # buffer changed since the last whole step -> its value then
@@ -60,7 +69,7 @@ class Step:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
         if settings.compile == "on":
-            views, size = 2 * (settings.micro_batch or settings.batch_size), settings.image_size
+            views, size = 2 * (settings.micro_batch or settings.batch_size), settings.train_size
             example = torch.rand(views, 3, size, size, device=self.device)
             self.encode, reason = compile_model(model.encoder, example, self._autocast())
             if reason:
@@ -88,7 +97,10 @@ class Step:
                 _restore(self.model.encoder, buffers)  # so that they see each image once
             h.append(self._encode(batch, last, views, graph=True))
             loss, gradients = self._contrast(h, batch)
-            h.pop().backward(gradients[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
+            if not h[-1].requires_grad:  # f is not trained
+                early = []
+            else:
+                h.pop().backward(gradients[:, last].flatten(0, 1))  # type: ignore[no-untyped-call]
             for part in early:
                 h_again = self._encode(batch, part, views, graph=True)
                 h_again.backward(gradients[:, part].flatten(0, 1))  # type: ignore[no-untyped-call]
@@ -137,18 +149,25 @@ class Step:
             return self.encode(x)
 
     def _contrast(self, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss over the batch and its gradient (2, N, width) with respect to h; also compute the head's."""
+        """Return the loss over the batch and its gradient (2, N, width) with respect to h; also compute the head's.
+
+        Both are whole in each process. Distillation needs no head.
+        """
         local_h = torch.cat(
             [part.detach().reshape(2, -1, part.shape[1]).transpose(0, 1) for part in h]
         )  # (n, 2, width)
         count = len(batch.rows)
         all_h = self.process_group.all_gather(local_h, count).transpose(0, 1).flatten(0, 1)  # (2N, width)
         all_h.requires_grad_()
-        self._seed(batch.step, count)
-        with self._autocast():
-            z = self.model.head(all_h)  # (2N, D)
-        groups = None if self.groups is None else self.groups[torch.from_numpy(batch.rows)]
-        loss = contrastive_loss(z, self.settings.temperature, self.settings.loss, groups, self.process_group)
+        if self.distillation is not None:
+            loss = self.distillation.compute_loss(all_h, batch.rows)
+        else:
+            assert self.settings.loss != "distill"
+            self._seed(batch.step, count)
+            with self._autocast():
+                z = self.model.head(all_h)  # (2N, D)
+            groups = None if self.groups is None else self.groups[torch.from_numpy(batch.rows)]
+            loss = contrastive_loss(z, self.settings.temperature, self.settings.loss, groups, self.process_group)
         loss.backward()  # type: ignore[no-untyped-call]
         assert all_h.grad is not None
         return loss.detach(), all_h.grad.view(2, count, -1)
@@ -168,6 +187,23 @@ class Step:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+
+class Distillation:
+    """The embeddings to distill, on the device, and the images that others are compared with."""
+
+    def __init__(self, targets: Tensor, seed: int, device: torch.device) -> None:
+        """Choose the anchors; targets: (N, width), rows of length 1."""
+        drawn = create_numpy_generator(seed, Purpose.ANCHORS).permutation(len(targets))[:MAX_ANCHORS]
+        self.targets, rows = targets, torch.from_numpy(np.sort(drawn))
+        self.anchors = targets[rows].to(device)
+        self.anchor_of_row = torch.full((len(targets),), -1).index_put((rows,), torch.arange(len(rows)))
+
+    def compute_loss(self, h: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Compute the loss of h (2N, width) of two views of the images in N rows."""
+        index = torch.from_numpy(rows).repeat(2)
+        targets, own = self.targets[index].to(h.device), self.anchor_of_row[index].to(h.device)
+        return distillation_loss(h, targets, self.anchors, own, TEMPERATURE)
 
 
 def _restore(module: torch.nn.Module, values: Mapping[Tensor, Tensor]) -> None:

@@ -32,7 +32,7 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.store.history import TIMING_KEYS
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
-from simclr_cli.train import plan as plan_module
+from simclr_cli.train import rules
 from simclr_cli.train import step as step_module
 
 Train = Callable[..., PretrainResult]
@@ -114,6 +114,9 @@ def test_config_holds_every_setting_resolved(trained: Any) -> None:
         "devices",
         "checkpoint_seconds",
         "tensorboard",
+        "hours",
+        "offline",
+        "accept_license",
     }
     assert set(config["settings"]) == wanted
     assert [name for name, value in config["settings"].items() if value is None] == ["preset"]  # a choice of kinds
@@ -137,7 +140,13 @@ def test_census_comes_before_the_plan_and_the_plan_before_training(trained: Any)
 def test_plan_gives_a_reason_for_each_choice(trained: Any) -> None:
     plan = trained.result.plan
     automatic = {field.name for field in dataclasses.fields(PretrainSettings) if field.default is None}
-    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {"images", "run", "cache_gb", "preset"}
+    assert {c.name.replace(" ", "_") for c in plan.choices} == automatic - {
+        "images",
+        "run",
+        "cache_gb",
+        "preset",
+        "hours",
+    }
     assert all(c.reason for c in plan.choices)
     assert plan.steps == 6 and plan.seconds > 0
     assert choice(plan, "epochs") == ("2", "as set")
@@ -328,7 +337,7 @@ def test_unknown_kind_of_weights_is_refused(images: Path, train: Train) -> None:
 def test_trained_weights_of_timm_are_where_training_starts(
     images: Path, train: Train, default_encoder: nn.Module
 ) -> None:
-    made = train(images, weights="trained", learning_rate=1e-12, weight_decay=0.0)
+    made = train(images, weights="trained", learning_rate=1e-12, weight_decay=0.0, loss="nt-xent")
     trained, state = load_file(RunFolder(Path(made.run)).weights_file), default_encoder.state_dict()
     assert all(torch.allclose(trained[name], state[name], atol=1e-6) for name in trained if "weight" in name)
     config = json.loads((RunFolder(Path(made.run)).encoder_folder / "config.json").read_text())
@@ -451,8 +460,8 @@ def test_held_out_images_are_given_up_visibly_where_they_were_not_asked_for(
     own: Any, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut(own.images, *(f"{kind}/0001.jpg" for kind in ("bricks", "dots")))
-    monkeypatch.setattr(plan_module, "MIN_IMAGES_TO_HOLD_OUT", 48)
-    monkeypatch.setattr(plan_module, "HELD_OUT_ONE_IN", 3)  # of 48: 16
+    monkeypatch.setattr(rules, "MIN_IMAGES_TO_HOLD_OUT", 48)
+    monkeypatch.setattr(rules, "HELD_OUT_ONE_IN", 3)  # of 48: 16
     notes: list[Event] = []
     made = train(own.images, batch_size=32, report=notes.append)
     info = read_run_info(RunFolder(Path(made.run)))

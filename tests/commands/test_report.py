@@ -95,7 +95,7 @@ def test_views_are_those_of_the_first_step_of_training(
         return views
 
     monkeypatch.setattr(TwoViews, "make", record)
-    monkeypatch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
+    monkeypatch.setattr("simclr_cli.train.prepare.measure_bytes_per_view", lambda *_: 1)
     monkeypatch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
     result = train(trained.images, seed=5)
     expected = recorded[0]  # (2 * 16, 3, 40, 40)

@@ -37,7 +37,7 @@ def test_values_of_purposes_are_part_of_the_run_format() -> None:
     assert {purpose.name: purpose.value for purpose in Purpose} == {
         "ENCODER": 1, "HEAD": 2, "ORDER": 3, "VIEWS": 4, "STEP": 5, "SPLIT": 6,
         "BOOTSTRAP": 7, "LABELS": 8, "HELD_OUT": 9, "VALIDATION": 10, "CLASSIFIER": 11, "AUGMENT": 12, "SIMILARITY": 13,
-        "CLUSTERS": 14,
+        "CLUSTERS": 14, "ANCHORS": 15,
     }  # fmt: skip
 
 

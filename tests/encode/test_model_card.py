@@ -84,9 +84,10 @@ def exported(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(place / "cache"))
-        patch.setattr("simclr_cli.commands.pretrain.estimate_seconds", lambda *_: 1.0)
-        patch.setattr("simclr_cli.commands.pretrain.measure_bytes_per_view", lambda *_: 1)
+        patch.setattr("simclr_cli.train.prepare.estimate_seconds", lambda *_: 1.0)
+        patch.setattr("simclr_cli.train.prepare.measure_bytes_per_view", lambda *_: 1)
         patch.setattr("simclr_cli.commands.pretrain.try_report", lambda *_, **__: None)
+        patch.setattr("simclr_cli.train.guard.choose", lambda *_, **__: ("adapted", "for this test"))
         for name, case in CASES.items():
             slug = name.replace(" ", "-")
             values = dict(case.settings)
@@ -138,8 +139,10 @@ def test_encoder_folder_describes_itself(exported: dict[str, Exported], name: st
     own_crop = timm.get_pretrained_cfg(settings["backbone"]).crop_pct
     assert config["pretrained_cfg"]["crop_pct"] == (own_crop if weights else 1.0 if size <= 32 else 0.875)
     assert ("not normalized" in card) is not weights
-    assert f"# {settings['backbone']}, trained by SimCLR" in card
-    assert f"trained without labels on 9 images at {size} px (epochs: 1)." in card
+    assert f"# {settings['backbone']}, trained by simclr" in card
+    origin = "trained weights; adapted ones are kept" if weights else "random weights"
+    loss = "distill" if weights else "nt-xent"
+    assert f"trained without labels on 9 images (epochs: 1; loss: {loss}; start: {origin})." in card
     assert ("local-dir:" in card) is not small_stem
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 

@@ -168,7 +168,8 @@ def test_metrics_tell_health_in_the_first_and_last_epoch_and_knn_at_the_end(trai
     rows = [json.loads(line) for line in trained.run.metrics_file.read_text().splitlines()]
     assert rows[0]["validation"] and rows[-1]["validation"] and rows[-1]["knn_accuracy"] is not None
     outcome = json.loads(trained.run.outcome_file.read_text())
-    assert outcome == {"state": trained.result.state, "words": trained.result.outcome}
+    expected = {"state": trained.result.state, "words": trained.result.outcome, "kept": None, "candidates": {}}
+    assert outcome == expected
 
 
 def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_batch(

@@ -54,7 +54,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
     settings, choices = plan(images, short_side, device)
     open_ = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None]
     # a choice between kinds, a name, what is tried out, what is the command's own
-    assert open_ == ["preset", "run", "micro_batch", "cache_gb"]
+    assert open_ == ["preset", "hours", "run", "micro_batch", "cache_gb"]
     assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")}
     assert all(choice.reason and choice.value for choice in choices.values())
     here = Circumstances(images, short_side, device)
@@ -64,7 +64,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
 
 def test_every_setting_that_may_be_automatic_has_a_rule() -> None:
     automatic = {f.name for f in dataclasses.fields(ResolvedSettings) if f.default is None}
-    assert automatic - {"images", "run", "cache_gb", "preset"} == {*RULES, "micro_batch", "compile"}
+    assert automatic - {"images", "run", "cache_gb", "preset", "hours"} == {*RULES, "micro_batch", "compile"}
 
 
 @pytest.mark.parametrize(

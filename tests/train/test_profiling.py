@@ -20,7 +20,8 @@ from simclr_cli.train.profiling import describe_disk_shortage
 def test_room_for_two_checkpoints_is_what_two_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
-    chosen = ResolvedSettings(images=tmp_path, backbone="test_resnet", image_size=32, optimizer=optimizer)
+    given = {"backbone": "test_resnet", "weights": "none", "train": "all", "freeze_batch_norm": False}
+    chosen = ResolvedSettings(images=tmp_path, image_size=32, optimizer=optimizer, **given)
     model = build_model(chosen)
     after = create_optimizer(model, optimizer, weight_decay=0.0)
     for parameter in model.parameters():

@@ -66,7 +66,7 @@ def undisturbed_lars(images: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """A run by LARS that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIMCLR_CACHE", str(tmp_path_factory.mktemp("lars-cache")))
-        patch.setattr(pretrain_module, "estimate_seconds", lambda *_: 1.0)
+        patch.setattr("simclr_cli.train.prepare.estimate_seconds", lambda *_: 1.0)
         patch.setattr(pretrain_module, "try_report", lambda *_, **__: None)
         runs = tmp_path_factory.mktemp("lars") / "runs"
         settings = {"backbone": "tiny_resnet", "image_size": 40, "batch_size": 16, "epochs": 2, "optimizer": "lars"}

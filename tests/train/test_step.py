@@ -228,7 +228,7 @@ def test_other_errors_are_no_want_of_memory(tmp_path: Path) -> None:
 
 def test_bytes_a_view_are_those_of_the_activations() -> None:
     """By a closed form: a convolution keeps its input, ReLU its output."""
-    chosen = dataclasses.replace(settings(), image_size=20)
+    chosen = dataclasses.replace(settings(), image_size=20, train_size=20)
     model = build_model(chosen)
     model.encoder.backbone = nn.Sequential(
         nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()

@@ -1,0 +1,46 @@
+"""The end of a training: outcome, projection head and encoder; and TensorBoard's files while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+from simclr_cli.core.events import EpochDone, Event, Note, Report
+from simclr_cli.core.files import write_json
+from simclr_cli.encode.create import create_initial_encoder
+from simclr_cli.encode.model_card import build_timm_config, render_model_card
+from simclr_cli.engine.encoder import create_encoder_from_weights
+from simclr_cli.engine.simclr import SimCLR
+from simclr_cli.store.history import TensorBoardWriter, read_epochs
+from simclr_cli.store.run import RunFolder
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.monitor import Outcome
+
+
+def write_event_files(run: RunFolder, report: Report, stack: contextlib.ExitStack) -> Report:
+    """Return a report that also writes every epoch to TensorBoard's event files."""
+    files = TensorBoardWriter(run.event_folder, lambda text: report(Note(text, warning=True)))
+    stack.callback(files.close)
+
+    def report_and_write(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            files.write(read_epochs(run))  # the training has just written them, with this one
+        report(event)
+
+    return report_and_write
+
+
+def export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
+    """Write outcome, projection head and encoder, which finishes the run; return the checksum of the encoder."""
+    write_json(job.run.outcome_file, dataclasses.asdict(outcome))
+    encoder = model.cpu().eval().encoder
+    if job.settings.weights != "none":  # at the size of its use, which may be larger than that of training
+        size = None if outcome.kept == "start" else job.settings.image_size
+        start = create_initial_encoder(job.settings.backbone, job.start_weights, size, job.settings.seed)
+        state = start.backbone.state_dict() if outcome.kept == "start" else encoder.backbone.state_dict()
+        encoder = create_encoder_from_weights(start.spec, state, "the trained encoder")
+    job.run.write_projection_head(model.head.state_dict())
+    origin = "random weights" if outcome.kept is None else f"trained weights; {outcome.kept} ones are kept"
+    epochs, loss = job.settings.epochs, job.settings.loss
+    card = render_model_card(encoder, images=len(job.batches.decoded), epochs=epochs, loss=loss, start=origin)
+    return job.run.write_encoder(encoder.backbone.state_dict(), build_timm_config(encoder), card)

@@ -1,0 +1,114 @@
+"""The preparation of a run before its images are decoded: census, start, plan, and a trial of the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from simclr_cli.api import PretrainSettings, ResolvedSettings
+from simclr_cli.core.distributed import ProcessGroup
+from simclr_cli.core.errors import InputError
+from simclr_cli.core.events import CensusTaken, Choice, Note, PlanMade, Report, progress
+from simclr_cli.core.hardware import get_free_memory
+from simclr_cli.engine.encoder import has_batch_norm
+from simclr_cli.engine.simclr import SimCLR
+from simclr_cli.images.cache import describe_cache_shortage
+from simclr_cli.images.census import Census
+from simclr_cli.images.scan import take_census
+from simclr_cli.images.threads import count_workers
+from simclr_cli.store.run import RunFolder
+from simclr_cli.store.run_info import RunInfo
+from simclr_cli.train.loop import build_model
+from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve
+from simclr_cli.train.profiling import (
+    describe_disk_shortage,
+    estimate_seconds,
+    measure_bytes_per_view,
+    measure_seconds_per_embedding,
+)
+from simclr_cli.train.resume import explain_more_epochs, open_run
+from simclr_cli.train.resume_images import check_unchanged_images
+from simclr_cli.train.rules import Circumstances
+from simclr_cli.train.start import NO_START, Start, choose_start, describe_alternative
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A run before its images are decoded; plan, model and previous run in the main process only."""
+
+    run: RunFolder
+    settings: ResolvedSettings
+    census: Census
+    plan: PlanMade | None = None
+    model: SimCLR | None = None
+    start: Start = NO_START  # its encoder in the main process only
+    previous: RunInfo | None = None  # of a run that is resumed
+
+
+def plan_run(settings: PretrainSettings, device: torch.device, processes: ProcessGroup, report: Report) -> Preparation:
+    """Scan the images and resolve every setting; whatever cannot work fails here, before any long work."""
+    run, requested, previous = open_run(settings, restarted=processes.was_restarted)
+    start = choose_start(requested, run, device, report)
+    workers = count_workers(requested.workers, processes.local_world_size)
+    census = take_census(requested.images, workers=workers, progress=progress(report, "reading headers"))
+    if previous is not None:
+        check_unchanged_images(run, previous.settings.images, census, requested, report)
+    if requested.loss == "supcon" and not census.classes:
+        raise InputError(
+            f"--loss supcon needs a folder per class, and the folders in {census.root} do not look like classes.",
+            "Sort the images into at least two folders of at least two images, or use another --loss.",
+        )
+    summary = census.summary()
+    report(CensusTaken(summary))
+
+    memory = get_free_memory(device) // (processes.local_world_size if device.type == "cpu" else 1)
+    short_side = summary["short_side"]["median"]
+    here = Circumstances(len(census.images), short_side, device, processes.world_size, memory, start=start.initial)
+    resolved, choices, model, seconds = _measure(requested, here, run, census, start)
+    if requested.hours is not None and previous is None:
+        other_seconds = _estimate_targets(resolved, census, start)
+        fitted, reason = fit_to_hours(resolved, requested, seconds / resolved.epochs, other_seconds)
+        resolved, choices, model, seconds = _measure(fitted, here, run, census, start)
+        names = ("epochs", "train size") if requested.train_size is None else ("epochs",)
+        choices = tuple(dataclasses.replace(c, reason=reason) if c.name in names else c for c in choices)
+    if previous is not None:
+        choices = explain_more_epochs(previous, resolved, choices)
+    seconds += _estimate_targets(resolved, census, start)
+    steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
+    resolved, compiling = choose_compile(resolved, here, seconds)
+    plan = PlanMade(str(run.path), (*choices, compiling), steps, seconds)
+    report(plan)
+    cache_shortage = describe_cache_shortage(census, resolved.train_size, get_cache_budget(resolved))
+    for shortage in filter(None, (cache_shortage, describe_disk_shortage(run.path, model, resolved))):
+        report(Note(shortage, warning=True))
+    if start.encoder is not None and previous is None:
+        report(Note(describe_alternative(start, resolved)))
+    return Preparation(run, resolved, census, plan, model, start, previous)
+
+
+def _measure(
+    requested: ResolvedSettings, here: Circumstances, run: RunFolder, census: Census, start: Start
+) -> tuple[ResolvedSettings, tuple[Choice, ...], SimCLR, float]:
+    """Resolve every setting, build the model, and estimate the seconds of its training by a trial."""
+    resolved, choices = resolve(dataclasses.replace(requested, hours=None), here)
+    resolved = dataclasses.replace(resolved, run=run.path.name)
+    model = build_model(resolved, start.source).to(here.device)
+    bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
+    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
+    steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
+    seconds = estimate_seconds(model, resolved, census, steps, here.processes)
+    return resolved, (*choices, micro_batch), model, seconds
+
+
+def _estimate_targets(settings: ResolvedSettings, census: Census, start: Start) -> float:
+    """Estimate the seconds for embedding the images by the start, which distillation needs."""
+    if settings.loss != "distill" or start.encoder is None:
+        return 0.0
+    return len(census.images) * measure_seconds_per_embedding(start.encoder)
+
+
+def get_cache_budget(settings: PretrainSettings) -> int | None:
+    """Return the bytes that the cache may take; None: automatic."""
+    return None if settings.cache_gb is None else int(settings.cache_gb * 1e9)
