@@ -58,6 +58,8 @@ class DuplicatesSettings(SearchSettings):
             raise SettingsError(
                 "--min-similarity applies to near-duplicates, and --kind is exact.", "Remove one of them."
             )
+        if self.kind == "exact" and self.encoder is not None:
+            raise SettingsError("--kind exact compares files, without an encoder.", "Remove --encoder.")
         if self.restore is not None and (self.move_to or self.out or self.open):
             raise SettingsError("--restore only moves files back.", "Remove --move-to, --out and --open.")
         if self.restore_to is not None and self.restore is None:

@@ -116,7 +116,8 @@ PAGE_SUFFIXES = (".html", ".htm")
 MAX_IMAGE_SIZE = 4_096  # px: a config.json with more is not from a run, and would exhaust the memory
 ENCODER_HELP = (
     "A run, a timm name for its trained weights, hf-hub:ID, local-dir:FOLDER, FILE.safetensors next to a config.json, "
-    "NAME=FILE.safetensors, or random:NAME. Auto: the newest run, or without one a default of trained weights."
+    "NAME=FILE.safetensors, or random:NAME. Auto: the newest run (in a search: of the folder), or without one "
+    "a default of trained weights."
 )
 OFFLINE_HELP = "Download nothing, as with HF_HUB_OFFLINE=1."
 ACCEPT_LICENSE_HELP = "Download weights also under a license that is not permissive."

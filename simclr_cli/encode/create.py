@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ REMEDIES = {  # of an EncoderError, by its argument
     "image_size": "Use another --image-size (many transformers require a multiple of 14, 16 or 32) or encoder.",
     "state": "Use NAME=FILE with the architecture of these weights.",
 }
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 RANDOM_IMAGE_SIZE = 224  # px, of random:NAME
 
 
@@ -89,9 +91,11 @@ def create_named_encoder(name: str, image_size: int | None, seed: int, downloads
     if kind == "random":
         return create_encoder(create_scratch_spec(rest, image_size or RANDOM_IMAGE_SIZE), seed=seed)
     if kind == "hf-hub":
+        if not REPOSITORY.fullmatch(rest):
+            raise SettingsError(f"{name!r} names no repository.", "Use hf-hub:OWNER/NAME, with @REVISION if needed.")
         fetch = partial(fetch_file, rest, title=rest, license=None, downloads=downloads)
         return _create_encoder_from_file(None, Path(fetch(WEIGHTS_FILE)), image_size, Path(fetch(CONFIG_FILE)))
-    if kind == "local-dir" or (Path(name) / WEIGHTS_FILE).is_file():
+    if (kind == "local-dir" and rest) or (Path(name) / WEIGHTS_FILE).is_file():
         return _create_encoder_from_file(None, Path(rest or name) / WEIGHTS_FILE, image_size)
     if name.endswith(".safetensors"):
         architecture, equals, file = name.partition("=")

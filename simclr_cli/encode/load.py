@@ -178,7 +178,10 @@ def load_named_encoder(name: str, settings: EncoderSettings, device: torch.devic
         SettingsError: there is neither a run nor a timm model of that name, or the weights do not fit.
         MachineError: weights are not on this machine, and cannot be downloaded.
     """
-    run = next((run for run in (RunFolder(settings.runs / name), RunFolder(Path(name))) if run.is_started), None)
+    try:
+        run = next((run for run in (RunFolder(settings.runs / name), RunFolder(Path(name))) if run.is_started), None)
+    except OSError as error:
+        raise SettingsError(f"{name[:60]!r} cannot be a name ({error.strerror}).", "Use another --encoder.") from None
     if run is not None and not (run.path / WEIGHTS_FILE).is_file():
         return _load_run(find_run(name, settings.runs), settings.image_size, device)
     if settings.run == name:

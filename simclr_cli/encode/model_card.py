@@ -131,7 +131,7 @@ def parse_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
         check_architecture(spec.architecture)
         if unknown := [name for name, value in spec.model_args.items() if not _is_harmless(name, value, spec)]:
             raise ValueError(f"arguments {unknown}")
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, SettingsError) as error:
         raise RunError(f"{path} does not describe an encoder ({error}).", "Restore it, or train again.") from None
     return spec
 

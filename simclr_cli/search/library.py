@@ -86,7 +86,7 @@ def list_files(settings: IndexSettings, report: Report) -> Index:
     Raises:
         RunError: neither a folder nor a run is named, and there is no run.
     """
-    images = settings.images or read_run_info(find_run(settings.run or settings.encoder, settings.runs)).settings.images
+    images = settings.images or read_run_info(find_run(settings.run, settings.runs)).settings.images
     workers = count_workers(settings.workers)
     census = take_census(images, workers=workers, progress=progress(report, "reading headers"))
     counts = Counter(image.bytes for image in census.images)

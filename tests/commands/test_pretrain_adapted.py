@@ -160,7 +160,9 @@ def candidate(agreement: float, uniformity: float, gain: tuple[float, float, flo
     (candidate(29, -2), candidate(30, -2), True, "start"),  # the start finds 30 %
     (candidate(40, -2, (-4, -6, -2)), candidate(40, -2, (-3, -5, -1)), True, "start"),  # labels decide
     (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (1, -1, 3)), True, "adapted"),
-    (candidate(20, -2, (1, -1, 3)), candidate(20, -2, (3, 1, 5)), True, "interpolated"),
+    (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (3, 1, 5)), True, "interpolated"),
+    (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (3, 1, 5)), False, "adapted"),
+    (candidate(20, -2, (1, -1, 3)), candidate(20, -2, (3, 1, 5)), False, "interpolated"),
     (candidate(40, -2, (-1, -3, 1)), candidate(35, -2, (0, -2, 2)), True, "interpolated"),  # undecided by labels
     (candidate(90, -2.6), candidate(95, -2.5), False, "adapted"),
     (candidate(10, -3.5), candidate(60, -2.5), False, "interpolated"),

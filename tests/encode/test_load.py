@@ -202,3 +202,9 @@ def test_weights_that_are_nowhere_are_an_error(hub: Hub) -> None:
     hub.add("timm/tiny_resnet.r160_in1k", model_safetensors=save({"x": torch.zeros(1)}))
     with pytest.raises(SettingsError, match="does not hold the weights of tiny_resnet"):
         load("tiny_resnet")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:bad id", "hf-hub:a/b/c", "local-dir:", "x" * 300, "random:", ""])
+def test_impossible_names_are_errors_of_the_settings(name: str, hub: Hub) -> None:
+    with pytest.raises((SettingsError, RunError)):
+        load(name)
