@@ -192,8 +192,11 @@ def test_exact_duplicates_are_read_only_if_their_sizes_are_equal(
 
 
 def test_exact_duplicates_of_a_run_are_searched_in_its_images(planted: Any, tmp_path: Path) -> None:
-    by_run, by_encoder = find(planted, kind="exact"), find(planted, kind="exact", encoder=planted.name)
-    assert by_run == by_encoder and names(by_run, planted) == [SCENE[:3], BRICKS]
+    by_run, by_folder = (
+        find(planted, kind="exact", run=planted.name),
+        find(planted, kind="exact", images=planted.images),
+    )
+    assert by_run == by_folder and names(by_run, planted) == [SCENE[:3], BRICKS]
     assert (by_run.folder, by_run.encoder) == (str(planted.images), None)
     assert not planted.run.vectors_folder.exists()
     moved = find(planted, kind="exact", move_to=tmp_path / "moved")
