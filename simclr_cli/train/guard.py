@@ -16,6 +16,7 @@ from simclr_cli.train.monitor import Monitor, Outcome
 
 Kept = Literal["adapted", "interpolated", "start"]
 SHARES: dict[Kept, float] = {"adapted": 1.0, "interpolated": 0.5, "start": 0.0}
+MIN_AGREEMENT_GAIN = 1.4  # points, from the sweep in docs/decisions/0036
 MAX_UNIFORMITY_CHANGE = 0.75  # of h, beyond which SimCLR made most encoders worse (docs/which-encoder.md)
 
 
@@ -85,7 +86,7 @@ def choose(candidates: dict[Kept, Candidate], *, distilled: bool) -> tuple[Kept,
         return "start", "kNN accuracy by the folders' classes fell"
     if distilled:
         change = f"{start.agreement:.0f} % to {candidates['interpolated'].agreement:.0f} %"
-        if candidates["interpolated"].agreement > start.agreement:
+        if candidates["interpolated"].agreement > start.agreement + MIN_AGREEMENT_GAIN:
             return "interpolated", f"of the neighbors found at the weights' own size, {change} are found at this one"
         return "start", f"training lost neighbors that the weights find at their own size, {change}"
     for name in trained:

@@ -56,11 +56,14 @@ def choose_start(settings: ResolvedSettings, run: RunFolder, device: torch.devic
     downloads = Downloads(settings.offline, settings.accept_license, report)
     try:
         encoder = create_initial_encoder(name, source, size, settings.seed, downloads).eval()
-    except (MachineError, SettingsError):
+    except MachineError:
         if settings.weights is not None:
             raise
-        reason = f"random: trained ones of {name} are not on this machine"
-        return Start(InitialWeights("none", reason))
+        return Start(InitialWeights("none", f"random: trained ones of {name} are not on this machine"))
+    except SettingsError as error:  # timm has none, or under another license
+        if settings.weights is not None:
+            raise
+        return Start(InitialWeights("none", f"random: {error.problem.rstrip('.')}"))
     config = timm.get_pretrained_cfg(name)
     initial = InitialWeights(
         weights=settings.weights or "trained",
@@ -86,9 +89,10 @@ def describe_alternative(start: Start, settings: ResolvedSettings) -> str:
     assert start.encoder is not None
     name = settings.backbone if settings.weights == "trained" else f"{settings.backbone}={settings.weights}"
     gain = (
-        "distillation gained most at small sizes and on images unlike photos" if settings.loss == "distill"
+        "adaptation gained most at small sizes, a point or two at the weights' own, and nothing on gray surfaces"
+        if settings.loss == "distill"
         else "SimCLR gained where these weights were weak, and lost where they were strong"
-    )  # fmt: skip
+    )
     return (
         f"Trained weights alone may serve: simclr similar IMAGE --images {settings.images} --encoder {name} needs no "
         f"training. In our measurements, {gain}: docs/which-encoder.md."

@@ -30,7 +30,7 @@ for line in sys.stdin.read().splitlines():
     except SystemExit as ended:
         print(ended.code or 0, line.split("\\t")[0], flush=True)
 """
-TINY = "--backbone test_resnet --image-size 32 --batch-size 8 --epochs 1".split()
+TINY = "--backbone test_resnet --weights none --image-size 32 --batch-size 8 --epochs 1".split()
 COMMANDS: dict[str, list[str]] = {
     "preview": ["images", "--out", "views.html"],
     "pretrain": ["images", "--run", "r", *TINY],
