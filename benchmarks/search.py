@@ -32,7 +32,7 @@ from machine import describe_machine, summarize
 
 from simclr_cli.engine.nearest import find_nearest
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.search.library import find_changes, find_places_by_checksum
+from simclr_cli.search.update import find_changes, find_places_by_checksum
 from simclr_cli.store.index import IMAGE, Index, Rows
 from simclr_cli.store.index_files import append_rows, read_index, save_index
 from simclr_cli.store.models import read_config

@@ -21,7 +21,7 @@ from simclr_cli.core.events import Event, Note, Progress, silent
 from simclr_cli.core.text import unescape_name
 from simclr_cli.images.cache_location import locate_cache
 from simclr_cli.images.decode import TemporarilyUnusable
-from simclr_cli.search import library as library_module
+from simclr_cli.search import update as update_module
 from simclr_cli.search.near_duplicates import find_duplicates
 from simclr_cli.store.moves import JOURNAL
 
@@ -144,13 +144,13 @@ def test_a_folder_is_searched_with_the_default_encoder(planted: Any, tmp_path: P
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Return a list that records every file whose checksum is computed from now on."""
     paths: list[Path] = []
-    compute = library_module.checksum_image
+    compute = update_module.checksum_image
 
     def record(path: Path) -> str:
         paths.append(path)
         return compute(path)
 
-    monkeypatch.setattr(library_module, "checksum_image", record)
+    monkeypatch.setattr(update_module, "checksum_image", record)
     return paths
 
 
@@ -206,14 +206,14 @@ def test_exact_duplicates_of_a_run_are_searched_in_its_images(planted: Any, tmp_
 def test_an_unreadable_file_is_no_exact_duplicate_and_is_reported(
     planted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compute = library_module.checksum_image
+    compute = update_module.checksum_image
 
     def closed(path: Path) -> str:
         if path.name == "zzz.png":
             raise TemporarilyUnusable("permission denied")
         return compute(path)
 
-    monkeypatch.setattr(library_module, "checksum_image", closed)
+    monkeypatch.setattr(update_module, "checksum_image", closed)
     said: list[Event] = []
     result = find(planted, said.append, kind="exact")
     assert names(result, planted) == [SCENE[:3]] and result.searched == 52

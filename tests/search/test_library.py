@@ -26,6 +26,7 @@ from simclr_cli.core.files import WriteError, write_json
 from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
 from simclr_cli.images.cache_location import list_caches, locate_embeddings
 from simclr_cli.search import library as module
+from simclr_cli.search import update
 from simclr_cli.search.library import Library, open_index, open_library
 from simclr_cli.store.index import Index
 from simclr_cli.store.index_files import read_index
@@ -141,7 +142,7 @@ def test_an_interrupted_update_leaves_the_old_index_and_is_resumed(
     old = sorted(open_updated(own).names)
     for i in range(8):
         draw_at(own.images / f"new-{i}.png", i)
-    monkeypatch.setattr(module, "IMAGES_PER_SAVE", 2)
+    monkeypatch.setattr(update, "IMAGES_PER_SAVE", 2)
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "embedding" and len(embedded) == 48 + 6:
@@ -332,7 +333,7 @@ def test_a_folder_that_is_gone_is_searched_with_the_embeddings_in_the_cache(own:
 
 
 def test_an_incomplete_index_is_not_searched(own: Any, embedded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IMAGES_PER_SAVE", 20)
+    monkeypatch.setattr(update, "IMAGES_PER_SAVE", 20)
 
     def stop(event: Event) -> None:
         if isinstance(event, Progress) and event.stage == "embedding" and len(embedded) > 20:
