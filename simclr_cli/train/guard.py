@@ -88,7 +88,7 @@ def choose(candidates: dict[Kept, Candidate], *, distilled: bool) -> tuple[Kept,
         change = f"{start.agreement:.0f} % to {candidates['interpolated'].agreement:.0f} %"
         if candidates["interpolated"].agreement > start.agreement + MIN_AGREEMENT_GAIN:
             return "interpolated", f"of the neighbors found at the weights' own size, {change} are found at this one"
-        return "start", f"training lost neighbors that the weights find at their own size, {change}"
+        return "start", f"of the neighbors found at the weights' own size, hardly more are found than before, {change}"
     for name in trained:
         change_ = abs(candidates[name].uniformity - start.uniformity)
         if change_ <= MAX_UNIFORMITY_CHANGE:
