@@ -28,7 +28,7 @@ from simclr_cli.engine.encoder import (
     create_encoder_from_weights,
     create_scratch_spec,
     create_trained_spec,
-    resolve_model_args,
+    resize_spec,
 )
 from simclr_cli.store.models import read_config, read_weights
 
@@ -102,6 +102,8 @@ def create_named_encoder(name: str, image_size: int | None, seed: int, downloads
         return _create_encoder_from_file(architecture if equals else None, Path(file or name), image_size)
     try:
         return _create_trained_encoder(name, image_size, downloads)
+    except EncoderError:  # its remedy is that of name_options
+        raise
     except SettingsError as error:
         problem = error.problem.replace("timm has no backbone", "There is no run and no timm model", 1)
         raise SettingsError(problem, error.remedy) from error
@@ -129,10 +131,9 @@ def _create_encoder_from_file(
     state = read_weights(weights)
     if config_file.is_file():
         spec = parse_spec(config_file, read_config(config_file, "Restore it, or train again."))
-        name, size = architecture or spec.architecture, image_size or spec.image_size
+        name = architecture or spec.architecture
         check_architecture(name)
-        args = resolve_model_args(name, size)
-        spec = dataclasses.replace(spec, architecture=name, image_size=size, model_args={**spec.model_args, **args})
+        spec = resize_spec(dataclasses.replace(spec, architecture=name), image_size or spec.image_size)
     elif architecture is None:
         raise SettingsError(f"There is no config.json next to {weights}.", f"Use NAME={weights} with a name of timm's.")
     else:

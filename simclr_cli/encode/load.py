@@ -27,7 +27,7 @@ from simclr_cli.engine.encoder import (
     EncoderSpec,
     create_encoder,
     create_encoder_from_weights,
-    resolve_model_args,
+    resize_spec,
 )
 from simclr_cli.store.models import detach_tensors
 from simclr_cli.store.run import RunFolder, find_newest_run, find_run, list_runs
@@ -35,7 +35,7 @@ from simclr_cli.store.run_info import RunInfo, read_run_info
 
 # Where no encoder is named and no run fits: docs/which-encoder.md.
 DEFAULT_FOR_CPU = ("tf_efficientnet_lite0.in1k", 224, "light, for a CPU")
-DEFAULT_FOR_GPU = ("vit_small_patch14_dinov2.lvd142m", 224, "better, and quick enough on a GPU")
+DEFAULT_FOR_GPU = ("vit_small_patch14_dinov2.lvd142m", 224, "DINOv2, for a GPU")
 
 
 @dataclass(frozen=True)
@@ -212,8 +212,7 @@ def _load_run(run: RunFolder, image_size: int | None, device: torch.device) -> L
     config, state = run.read_encoder()
     spec, checksum, name = parse_spec(run.encoder_folder / CONFIG_FILE, config), config["simclr"]["model_checksum"], ""
     if image_size is not None and image_size != spec.image_size:
-        args = resolve_model_args(spec.architecture, image_size)
-        spec, name = dataclasses.replace(spec, image_size=image_size, model_args=args), f" at {image_size} px"
+        spec, name = resize_spec(spec, image_size), f" at {image_size} px"
         checksum = _identify(checksum, spec)
     try:
         encoder = create_encoder_from_weights(spec, state, str(run.weights_file))

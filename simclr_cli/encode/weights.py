@@ -12,7 +12,7 @@ import huggingface_hub
 import timm
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-from simclr_cli.core.errors import MachineError, SettingsError
+from simclr_cli.core.errors import Interrupted, MachineError, SettingsError, first_line
 from simclr_cli.core.events import Note, Progress, Report, silent
 
 T = TypeVar("T")
@@ -100,6 +100,8 @@ def fetch_file(repository: str, file: str, title: str, license: str | None, down
     try:
         progress_class = _make_progress_class(downloads.report)
         return huggingface_hub.hf_hub_download(name, file, revision=revision or None, tqdm_class=progress_class)
+    except Interrupted:  # raised by the report of progress
+        raise
     except Exception as error:
         raise _unavailable_error(repository, file, title, _summarize(error)) from error
 
@@ -148,7 +150,9 @@ def _summarize(error: BaseException) -> str:
     if isinstance(error, huggingface_hub.errors.GatedRepoError):
         return "its owner must allow it first, see its page"
     if isinstance(error, huggingface_hub.errors.HfHubHTTPError):
-        return str(error).splitlines()[0][:120].rstrip(".")
+        return first_line(error)
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
+        return first_line(error)  # such as a full disk
     return NO_NETWORK
 
 

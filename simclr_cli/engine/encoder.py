@@ -151,6 +151,12 @@ def create_trained_spec(name: str, image_size: int | None = None) -> EncoderSpec
     )  # fmt: skip
 
 
+def resize_spec(spec: EncoderSpec, image_size: int) -> EncoderSpec:
+    """Return the spec for another image size."""
+    args = {**spec.model_args, **resolve_model_args(spec.architecture, image_size)}
+    return replace(spec, image_size=image_size, model_args=args)
+
+
 def create_encoder(spec: EncoderSpec, *, seed: int = 0) -> Encoder:
     """Create f; random weights depend only on the seed.
 

@@ -37,8 +37,9 @@ def export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
     if job.settings.weights != "none":  # at the size of its use, which may be larger than that of training
         size = None if outcome.kept == "start" else job.settings.image_size
         start = create_initial_encoder(job.settings.backbone, job.start_weights, size, job.settings.seed)
-        state = start.backbone.state_dict() if outcome.kept == "start" else encoder.backbone.state_dict()
-        encoder = create_encoder_from_weights(start.spec, state, "the trained encoder")
+        if outcome.kept != "start":
+            start = create_encoder_from_weights(start.spec, encoder.backbone.state_dict(), "the trained encoder")
+        encoder = start
     job.run.write_projection_head(model.head.state_dict())
     origin = "random weights" if outcome.kept is None else f"trained weights; {outcome.kept} ones are kept"
     epochs, loss = job.settings.epochs, job.settings.loss

@@ -17,7 +17,7 @@ from simclr_cli.train.monitor import Monitor, Outcome
 Kept = Literal["adapted", "interpolated", "start"]
 SHARES: dict[Kept, float] = {"adapted": 1.0, "interpolated": 0.5, "start": 0.0}
 MIN_AGREEMENT_GAIN = 1.4  # points, from the sweep in docs/decisions/0036
-MAX_UNIFORMITY_CHANGE = 0.75  # of h, beyond which SimCLR made most encoders worse (docs/which-encoder.md)
+MAX_UNIFORMITY_CHANGE = 0.75  # of h, beyond which SimCLR made most encoders worse (docs/decisions/0036)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Guard:
         model.encoder.backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES[kept]))
         words = {"adapted": "Adapted", "interpolated": "Half-adapted", "start": "The start's"}[kept]
         figures: dict[str, Any] = {name: dataclasses.asdict(candidate) for name, candidate in candidates.items()}
-        return Outcome(outcome.state, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
+        state = "unchanged" if kept == "start" else outcome.state  # also if the trained weights have collapsed
+        return Outcome(state, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
 
     @torch.inference_mode()
     def _measure(self, model: SimCLR) -> Candidate:

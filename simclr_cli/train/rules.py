@@ -112,12 +112,12 @@ def _choose_loss(settings: ResolvedSettings, here: Circumstances) -> Chosen:
 
 
 def _choose_trained_part(_: ResolvedSettings, here: Circumstances) -> Chosen:
-    return "all", "gained most in our sweep" if here.start.own_size else "random weights must all be trained"
+    return "all", "the others are not measured" if here.start.own_size else "random weights must all be trained"
 
 
 def _choose_frozen_norms(_: ResolvedSettings, here: Circumstances) -> Chosen:
     if here.start.own_size:
-        return True, "a few hundred steps are too few to estimate statistics anew"
+        return True, "estimated anew, they cost 15 to 31 points of linear accuracy"
     return False, "the paper's"
 
 
@@ -187,8 +187,8 @@ def _choose_learning_rate_rule(settings: ResolvedSettings, _: Circumstances) -> 
 def _choose_learning_rate(settings: ResolvedSettings, here: Circumstances) -> Chosen:
     if here.start.own_size and settings.lr_rule == "none":
         kind = "transformer" if here.start.is_transformer else "distill" if settings.loss == "distill" else "nt-xent"
-        reason = "published rates for transformers; not measured by us" if here.start.is_transformer else "by our sweep"
-        return ADAPTATION_RATES[kind], f"for trained weights, {reason}"
+        reason = "as published; not measured by us" if here.start.is_transformer else "the rate that we have measured"
+        return ADAPTATION_RATES[kind], f"for trained weights: {reason}"
     base = LEARNING_RATE_BASES[settings.lr_rule]
     peak = peak_learning_rate(base, settings.lr_rule, settings.batch_size)
     return base, f"the base of the rule {settings.lr_rule}; the peak is {peak:.4g}"

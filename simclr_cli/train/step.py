@@ -18,6 +18,7 @@ from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_
 from simclr_cli.engine.adaptation import distillation_loss
 from simclr_cli.engine.augment import TwoViews, ViewParameters, create_view_recipe
 from simclr_cli.engine.compile import Forward, compile_model
+from simclr_cli.engine.image_ops import upload
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
@@ -202,7 +203,7 @@ class Distillation:
     def compute_loss(self, h: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Compute the loss of h (2N, width) of two views of the images in N rows."""
         index = torch.from_numpy(rows).repeat(2)
-        targets, own = self.targets[index].to(h.device), self.anchor_of_row[index].to(h.device)
+        targets, own = upload(self.targets[index], h.device), upload(self.anchor_of_row[index], h.device)
         return distillation_loss(h, targets, self.anchors, own, TEMPERATURE)
 
 

@@ -116,6 +116,13 @@ def test_a_file_without_a_config_needs_the_name_of_its_architecture(tmp_path: Pa
     assert load(f"tiny_resnet={tmp_path / 'w.safetensors'}").encoder.spec.has_normalization
 
 
+def test_an_image_size_that_a_named_model_cannot_take_names_its_option(hub: Hub) -> None:
+    hub.add("timm/test_vit.r160_in1k", model_safetensors=save(timm.create_model("test_vit").state_dict()))
+    with pytest.raises(SettingsError, match="test_vit") as caught:
+        load("test_vit", image_size=40)
+    assert "--image-size" in caught.value.remedy
+
+
 def test_random_weights_depend_on_the_seed_only() -> None:
     first, same, other = (load("random:tiny_resnet", image_size=40, seed=seed) for seed in (3, 3, 4))
     assert first.checksum == same.checksum != other.checksum

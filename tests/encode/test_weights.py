@@ -10,7 +10,7 @@ import pytest
 import timm
 from runs import Hub
 
-from simclr_cli.core.errors import MachineError, SettingsError
+from simclr_cli.core.errors import Interrupted, MachineError, SettingsError
 from simclr_cli.core.events import Note, Progress
 from simclr_cli.encode import weights
 from simclr_cli.encode.weights import (
@@ -94,8 +94,17 @@ def test_an_error_of_the_hub_is_told(online: list[str], monkeypatch: pytest.Monk
         raise OSError("disk is full\nmore")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(MachineError, match="The weights of a are not on this machine"):
+    with pytest.raises(MachineError, match=r"not on this machine, and could not be downloaded \(disk is full\)"):
         fetch_file("timm/a", FILE, "a", "mit", Downloads())
+
+
+def test_a_stop_during_a_download_is_a_stop(online: list[str]) -> None:
+    def report(event: Any) -> None:
+        if isinstance(event, Progress):
+            raise Interrupted("Stopped.", "")
+
+    with pytest.raises(Interrupted):
+        fetch_file("timm/a", FILE, "a", "mit", Downloads(report=report))
 
 
 def test_weights_of_timm_are_located_as_timm_locates_them() -> None:
