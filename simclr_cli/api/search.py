@@ -113,7 +113,11 @@ class SimilarSettings(SearchSettings):
     top: int = setting(10, "Number of neighbors per query.", panel=BASICS, at_least=1, short="n")
     within: str = setting("", WITHIN_HELP, panel=BASICS)
     min_similarity: float | None = setting(
-        None, "Minimum cosine similarity of a neighbor. Auto: no minimum.", panel=BASICS, at_least=-1, at_most=1
+        None,
+        "Minimum similarity of a neighbor: the cosine of centered embeddings. Auto: no minimum.",
+        panel=BASICS,
+        at_least=-1,
+        at_most=1,
     )
 
     def __post_init__(self) -> None:
@@ -148,7 +152,7 @@ class Neighbor:
 
     rank: int  # from 1
     path: str
-    similarity: float  # cosine, -1 to 1
+    similarity: float  # cosine, -1 to 1, after the mean embedding of the searched images is subtracted
     above_random: float  # percent of random pairs of the searched images that are less similar
     above_views: float  # percent of pairs of two views of one image that are less similar
 

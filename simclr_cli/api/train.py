@@ -123,8 +123,11 @@ class PretrainSettings(ViewSettings):
     weight_decay: float | None = setting(
         None, "Weight decay. Auto: 1e-6 for lars and sgd, 0.01 for adamw.", panel=OPTIMIZATION, at_least=0.0
     )
-    warmup_epochs: int | None = setting(
-        None, "Epochs of linear warmup. Auto: 10, but at most a tenth of all.", panel=OPTIMIZATION, at_least=0
+    warmup_epochs: float | None = setting(
+        None,
+        "Epochs of linear warmup. Auto: 10, but at most a tenth of all; from trained weights 0.3 of all.",
+        panel=OPTIMIZATION,
+        at_least=0,
     )
     head_layers: int = setting(
         2,
@@ -229,7 +232,8 @@ class PretrainSettings(ViewSettings):
             raise SettingsError("No folder of images was given.", "Run: simclr pretrain FOLDER")
         if self.warmup_epochs is not None and self.epochs is not None and self.warmup_epochs > self.epochs:
             raise SettingsError(
-                f"--warmup-epochs {self.warmup_epochs} is more than --epochs {self.epochs}.", "Set it to fewer epochs."
+                f"--warmup-epochs {self.warmup_epochs:g} is more than --epochs {self.epochs}.",
+                "Set it to fewer epochs.",
             )
 
 
@@ -253,7 +257,7 @@ class ResolvedSettings(ResolvedViews, PretrainSettings):
         learning_rate: float
         lr_rule: LearningRateRule
         weight_decay: float
-        warmup_epochs: int
+        warmup_epochs: float
         precision: Precision
         compile: Switch
         device: str

@@ -14,7 +14,7 @@ from simclr_cli.engine.nearest import find_nearest
 from simclr_cli.search.library import match_pattern, open_index, open_library
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.queries import Query, embed_queries, read_queries
-from simclr_cli.search.similarity_scale import SimilarityScale
+from simclr_cli.search.similarity_scale import SimilarityScale, read_scale
 from simclr_cli.store.index import Index
 
 SPARE_NEIGHBORS = 4  # searched in addition: the query's own file may be among them, under several names
@@ -30,8 +30,10 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     workers, root = library.workers, library.images
     queries, skipped = read_queries(settings.queries, root, workers, report)  # before long work
     out = prepare_output(settings, library.pages_folder, "similar")
-    index, scale = open_index(library, report)
-    queries, h, undecodable = embed_queries(queries, index, library, report)
+    index, _ = open_index(library, report)
+    scale = read_scale(index, centered=True)
+    assert scale is not None
+    queries, h, undecodable = embed_queries(queries, index, scale.mean, library, report)
     among = match_pattern(index, settings.within)
     neighbors = _find_neighbors(index, scale, queries, h, among, settings)
     result = SimilarResult(
@@ -44,7 +46,7 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     )
     if out is not None:
         groups = [_make_group(query, hits) for query, hits in zip(queries, neighbors, strict=True)]
-        by = f"the cosine similarity of h by {library.loaded.title}"
+        by = f"the cosine similarity of centered h by {library.loaded.title}"
         lead = f"Of {result.searched:,} images of {library.images}, by {by}."
         write_results(out, result, "Similar images", lead, groups, workers=workers, report=report)
     return result
@@ -73,7 +75,7 @@ def _find_neighbors(
     query_files = [{image.resolve() for image in query.images} for query in queries]
     count = settings.top + max(map(len, query_files)) + SPARE_NEIGHBORS
     while True:
-        similarities, places = find_nearest(index.h, h, count, among)
+        similarities, places = find_nearest(index.h, h, count, among, scale.mean)
         neighbors = []
         for excluded, row, row_places in zip(query_files, similarities.tolist(), places.tolist(), strict=True):
             hits = [(value, index.get_path(i)) for value, i in zip(row, row_places, strict=True) if value >= least]

@@ -23,6 +23,8 @@ PAIR_BLOCK_ROWS = 1_024  # a side of a block of similarities: 4 MB
 OUTLINE_DIMENSIONS = 63  # directions with most of the length, in which pairs are compared first
 OUTLINE_SAMPLE_ROWS = 8_192  # from which the directions are computed
 ROUNDING = 1e-5  # largest float32 error of a bound
+MIN_ROWS_TO_CENTER = 10  # the mean of fewer says little, and of one or two leaves nothing
+MIN_SQUARED_LENGTH = 1e-6  # of a centered row, below which it is rounding errors
 
 
 class Vectors(Protocol):
@@ -42,6 +44,21 @@ def normalize_rows(rows: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
+def compute_mean(vectors: Vectors) -> NDArray[np.float32]:
+    """Compute the mean (D,) to subtract; 0 of fewer than MIN_ROWS_TO_CENTER rows."""
+    count, width = vectors.shape
+    total = np.zeros(width)
+    if count >= MIN_ROWS_TO_CENTER:
+        for _, rows in iterate_blocks(vectors, FIRST_BLOCK_ROWS):
+            total += rows.sum(axis=0, dtype=np.float64)
+    return np.asarray(total / max(1, count), np.float32)
+
+
+def center_rows(rows: NDArray[np.floating], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Subtract a mean (D,) from (N, D) rows, and scale them to length 1."""
+    return normalize_rows(rows - mean)
+
+
 def iterate_blocks(vectors: Vectors, size: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield all rows in blocks of at most `size`: their slice and the rows."""
     for start in range(0, len(vectors), size):
@@ -50,7 +67,11 @@ def iterate_blocks(vectors: Vectors, size: int) -> Iterator[tuple[slice, NDArray
 
 
 def find_nearest(
-    vectors: Vectors, queries: NDArray[np.float32], top: int, among: NDArray[np.bool_] | None = None
+    vectors: Vectors,
+    queries: NDArray[np.float32],
+    top: int,
+    among: NDArray[np.bool_] | None = None,
+    mean: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Find the `top` most similar rows of each query, of equal ones the earlier.
 
@@ -58,6 +79,7 @@ def find_nearest(
         vectors: (N, D), rows of length 1.
         queries: (Q, D), rows of length 1.
         among: (N,) True for rows that may be found; None: all.
+        mean: (D,) to subtract from the vectors before they are compared; the queries are centered already.
 
     Returns:
         Similarities (Q, k) float32, -1 to 1, descending, and row numbers (Q, k) int64. k is the smaller of `top` and
@@ -70,12 +92,12 @@ def find_nearest(
     for start in range(0, len(queries), MAX_QUERIES_PER_PASS):
         part = slice(start, start + MAX_QUERIES_PER_PASS)
         batch = torch.from_numpy(np.ascontiguousarray(queries[part], np.float32))
-        similarities[part], rows[part] = _find_nearest(vectors, batch, top, among)
+        similarities[part], rows[part] = _find_nearest(vectors, batch, top, among, mean)
     return similarities, rows
 
 
 def _find_nearest(
-    vectors: Vectors, queries: Tensor, top: int, among: NDArray[np.bool_] | None
+    vectors: Vectors, queries: Tensor, top: int, among: NDArray[np.bool_] | None, mean: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     best = torch.full((len(queries), top), -torch.inf)
     best_rows = torch.full((len(queries), top), -1, dtype=torch.int64)
@@ -83,6 +105,8 @@ def _find_nearest(
     while start < len(vectors) and top:
         rows = torch.from_numpy(vectors[slice(start, start + block)])
         similarity = rows.mv(queries[0])[None] if len(queries) == 1 else queries @ rows.T
+        if mean is not None:
+            similarity = _center_similarity(similarity, queries, rows, torch.from_numpy(mean))
         if among is not None:
             similarity[:, ~torch.from_numpy(among[start : start + block])] = -torch.inf
         query, row = (similarity > best[:, -1:]).nonzero(as_tuple=True)
@@ -91,6 +115,13 @@ def _find_nearest(
         start += len(rows)
         block = min(2 * block, max(FIRST_BLOCK_ROWS, MAX_SIMILARITIES_PER_BLOCK // len(queries)))
     return best.numpy(), best_rows.numpy()
+
+
+def _center_similarity(similarity: Tensor, queries: Tensor, rows: Tensor, mean: Tensor) -> Tensor:
+    """Return the cosines of centered queries with rows - mean, from the inner products with the rows (n, D)."""
+    squared_lengths = 1 - 2 * rows.mv(mean) + mean.dot(mean)
+    lengths = squared_lengths.clamp(min=MIN_SQUARED_LENGTH).sqrt()
+    return ((similarity - queries.mv(mean)[:, None]) / lengths).clamp(-1, 1)
 
 
 def merge_candidates(

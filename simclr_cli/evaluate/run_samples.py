@@ -18,7 +18,7 @@ from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_
 from simclr_cli.encode.embed import embed_census
 from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.engine.augment import TwoViews, create_view_recipe
-from simclr_cli.engine.nearest import Vectors, find_nearest, normalize_rows
+from simclr_cli.engine.nearest import Vectors, center_rows, compute_mean, find_nearest, normalize_rows
 from simclr_cli.engine.simclr import ProjectionHead
 from simclr_cli.images.cache import defer_decoding
 from simclr_cli.images.census import Census
@@ -116,14 +116,16 @@ def sample_neighbors(
     h, names, root, scope = _load_embeddings(ready, run, census, generator, workers, report)
     if len(names) < 2:
         return "There are too few images to compare."
-    rows = []
+    rows, mean = [], compute_mean(h)
     for query in generator.permutation(len(names))[:NEIGHBOR_QUERIES].tolist():
-        (similarities,), (places,) = find_nearest(h, h[slice(query, query + 1)], NEIGHBORS + 1)
+        (similarities,), (places,) = find_nearest(
+            h, center_rows(h[slice(query, query + 1)], mean), NEIGHBORS + 1, mean=mean
+        )
         pairs = zip(similarities.tolist(), places.tolist(), strict=True)
         neighbors = [(similarity, i) for similarity, i in pairs if i != query][:NEIGHBORS]
         shown = [names[i] for i in (query, *(i for _, i in neighbors))]
         rows.append(tuple(_load_thumbnails(root, shown, workers, [None, *(s for s, _ in neighbors)])))
-    lead = f"Each row: an image, then its nearest neighbors by the cosine similarity of h, among {scope}."
+    lead = f"Each row: an image, then its nearest neighbors by the cosine similarity of centered h, among {scope}."
     return SampleNeighbors(lead, tuple(rows))
 
 

@@ -25,7 +25,7 @@ from simclr_cli.images.census import Census, SkippedImage
 from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
-from simclr_cli.search.similarity_scale import SimilarityScale, read_scale
+from simclr_cli.search.similarity_scale import SimilarityScale, has_scales, read_scale
 from simclr_cli.search.update import compute_checksums, find_changes, update_index
 from simclr_cli.store.index import IMAGE, Index, SkippedFile
 from simclr_cli.store.index_files import InvalidIndexError, read_index
@@ -138,7 +138,7 @@ def _read_stored_index(library: Library) -> tuple[Index | None, str]:
         return None, error.problem.rstrip(".")
     if index is None or index.width != library.loaded.encoder.width:
         return None, "There are no embeddings yet"
-    return index, "" if len(index) and read_scale(index) else "The embeddings are incomplete"
+    return index, "" if len(index) and has_scales(index) else "The embeddings are incomplete"
 
 
 def _take_census(library: Library, problem: str, report: Report) -> Census | None:

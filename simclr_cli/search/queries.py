@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Note, Report, progress
-from simclr_cli.engine.nearest import normalize_rows
+from simclr_cli.engine.nearest import center_rows, normalize_rows
 from simclr_cli.images.decode import UnusableImage, read_header
 from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.scan import take_census
@@ -112,9 +112,12 @@ def read_queries(words: Sequence[Path], root: Path, workers: int, report: Report
 
 
 def embed_queries(
-    queries: Sequence[Query], index: Index, library: Library, report: Report
+    queries: Sequence[Query], index: Index, mean: NDArray[np.float32], library: Library, report: Report
 ) -> tuple[list[Query], NDArray[np.float32], list[str]]:
     """Compute a row of length 1 for each query; embeddings in the index are reused.
+
+    Args:
+        mean: (D,) that is subtracted from each embedding.
 
     Returns:
         The queries that have images; their (Q, D) float32; and the images that cannot be decoded, with the reason.
@@ -124,6 +127,7 @@ def embed_queries(
     """
     paths = list(dict.fromkeys(image for query in queries for image in query.images))
     rows, skipped = _embed_images(paths, index, library, report)
+    rows = {path: center_rows(row[None], mean)[0] for path, row in rows.items()}
     answerable = []
     for query in queries:
         terms = tuple((sign, tuple(path for path in images if path in rows)) for sign, images in query.terms)

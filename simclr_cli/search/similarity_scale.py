@@ -15,6 +15,7 @@ from simclr_cli.core.events import Note, Report
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
 from simclr_cli.encode.embed import embed_views
 from simclr_cli.encode.load import LoadedEncoder
+from simclr_cli.engine.nearest import center_rows, compute_mean
 from simclr_cli.images.cache import defer_decoding
 from simclr_cli.images.census import Census
 from simclr_cli.store.index import Index
@@ -37,6 +38,7 @@ class SimilarityScale:
     views: NDArray[np.float64]  # (L,) at PERCENT_LEVELS, rising
     random_pairs: int
     view_pairs: int
+    mean: NDArray[np.float32]  # (D,) that was subtracted from the embeddings before; 0: they were not centered
 
     def above_random(self, similarity: float) -> float:
         """Return the percent of random pairs that are less similar."""
@@ -51,51 +53,77 @@ class SimilarityScale:
         return float(np.interp(percent, PERCENT_LEVELS, self.views))
 
 
-def read_scale(index: Index) -> SimilarityScale | None:
-    """Return the similarity scale stored in an index, or None if it has no valid one."""
+def read_scale(index: Index, *, centered: bool = False) -> SimilarityScale | None:
+    """Return a similarity scale stored in an index, or None if it has no valid one.
+
+    Args:
+        centered: the scale of cosines after the mean embedding is subtracted, as in a search by image; of an index of
+            an earlier version, the scale of cosines as they are.
+    """
     stored = index.similarity or {}
     try:
-        random, views = (np.array(stored[key], dtype=np.float64) for key in ("random", "views"))
-        scale = SimilarityScale(random, views, int(stored["random_pairs"]), int(stored["view_pairs"]))
+        is_centered = centered and "centered" in stored
+        values = stored["centered"] if is_centered else stored
+        random, views = (np.array(values[key], dtype=np.float64) for key in ("random", "views"))
+        mean = np.array(values["mean"] if is_centered else np.zeros(index.width), np.float32)
+        scale = SimilarityScale(random, views, int(stored["random_pairs"]), int(stored["view_pairs"]), mean)
         is_complete = type(stored["images"]) is int and random.shape == views.shape == PERCENT_LEVELS.shape
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return scale if is_complete and (np.diff(random) >= 0).all() and (np.diff(views) >= 0).all() else None
+    is_valid = is_complete and mean.shape == (index.width,) and bool(np.isfinite(mean).all())
+    return scale if is_valid and (np.diff(random) >= 0).all() and (np.diff(views) >= 0).all() else None
+
+
+def has_scales(index: Index) -> bool:
+    """Return whether an index has both scales, or one that serves as both."""
+    return None not in (read_scale(index), read_scale(index, centered=True))
 
 
 def refresh_scale(
     index: Index, census: Census, loaded: LoadedEncoder, *, workers: int, report: Report
 ) -> Mapping[str, Any]:
-    """Return the similarity scale to store in an index: the stored one if it still fits, else a new one."""
+    """Return the similarity scales to store in an index: the stored ones if they still fit, else new ones."""
     stored = index.similarity
-    if stored and read_scale(index) and abs(len(index) - stored["images"]) <= MAX_SIZE_CHANGE * stored["images"]:
+    if stored and has_scales(index) and abs(len(index) - stored["images"]) <= MAX_SIZE_CHANGE * stored["images"]:
         return stored
     order = create_numpy_generator(loaded.seed, Purpose.SIMILARITY).permutation(len(index))
     sample = index.h.take(np.sort(order[:MAX_RANDOM_IMAGES]))
     first, second = _embed_two_views(loaded, index, census, np.sort(order[:MAX_VIEWED_IMAGES]), workers, report)
-    scale = measure_scale(sample, first, second)
+    mean = compute_mean(sample)
+    plain = measure_scale(sample, first, second, np.zeros_like(mean))
+    sample, first, second = (center_rows(rows, mean) for rows in (sample, first, second))
+    centered = measure_scale(sample, first, second, mean)
     return {
         "images": len(index),
-        "random_pairs": scale.random_pairs,
-        "view_pairs": scale.view_pairs,
-        "random": scale.random.tolist(),
-        "views": scale.views.tolist(),
+        "random_pairs": plain.random_pairs,
+        "view_pairs": plain.view_pairs,
+        "random": plain.random.tolist(),
+        "views": plain.views.tolist(),
+        "centered": {
+            "mean": mean.tolist(),
+            "random": centered.random.tolist(),
+            "views": centered.views.tolist(),
+        },
     }
 
 
 def measure_scale(
-    sample: NDArray[np.float32], first: NDArray[np.float32], second: NDArray[np.float32]
+    sample: NDArray[np.float32],
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    mean: NDArray[np.float32],
 ) -> SimilarityScale:
     """Measure the similarity scale of some embeddings, rows of length 1.
 
     Args:
         sample: (R, D) of random images; all their pairs are used.
         first, second: (V, D) of two views of each of V images.
+        mean: (D,) that was subtracted from all of them before they were scaled; 0: none.
     """
     similarity = sample @ sample.T
     random = similarity[np.triu_indices(len(sample), 1)]
     views = np.einsum("vd,vd->v", first, second)
-    return SimilarityScale(_compute_quantiles(random), _compute_quantiles(views), len(random), len(views))
+    return SimilarityScale(_compute_quantiles(random), _compute_quantiles(views), len(random), len(views), mean)
 
 
 def _embed_two_views(

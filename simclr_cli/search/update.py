@@ -19,7 +19,7 @@ from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.groups import checksum_image
 from simclr_cli.images.scan import UNKNOWN_TIME
 from simclr_cli.images.threads import map_in_order
-from simclr_cli.search.similarity_scale import read_scale, refresh_scale
+from simclr_cli.search.similarity_scale import has_scales, refresh_scale
 from simclr_cli.store.index import IMAGE, Index, Rows, SkippedFile
 from simclr_cli.store.index_files import append_rows, save_index
 from simclr_cli.train.resume_images import compare_images
@@ -72,7 +72,7 @@ def update_index(index: Index, census: Census, library: Library, report: Report)
     """
     known = index.include_unfinished()
     changes = find_changes(known, census)
-    if not changes and not index.is_unfinished and read_scale(index):
+    if not changes and not index.is_unfinished and has_scales(index):
         return index
     if len(index):
         _report_changes(known, changes, report)

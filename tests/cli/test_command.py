@@ -59,6 +59,8 @@ def test_from_a_folder_of_images_to_a_found_image(
     header, *rows = (line.split("\t") for line in stdout.splitlines())
     assert code == 0 and header == ["rank", "similarity", "meaning", "path"]
     assert f"Searching {images} with simclr-runs/images." in talk
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     order = np.argsort(-(vectors @ vectors[11]), kind="stable")
     assert [Path(path) for *_, path in rows] == [images / names[i] for i in order if i != 11][:3]
 

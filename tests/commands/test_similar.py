@@ -32,12 +32,18 @@ def notes(said: list[Event]) -> str:
     return " ".join(event.text for event in said if isinstance(event, Note))
 
 
+def center(h: np.ndarray) -> np.ndarray:
+    """Scale rows to length 1, subtract their mean, and scale again, as the search does."""
+    h = h.astype(np.float64) / np.linalg.norm(h, axis=1, keepdims=True)
+    h -= h.mean(axis=0)
+    return np.asarray(h / np.linalg.norm(h, axis=1, keepdims=True))
+
+
 def test_neighbors_are_those_that_brute_force_finds(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy", raw=True))
-    h = np.load(made.out).astype(np.float64)
+    h = center(np.load(made.out))
     names = [path.relative_to(trained.images).as_posix() for path in trained.images.rglob("*.*")]
     names = sorted(names, key=os.fsencode)
-    h /= np.linalg.norm(h, axis=1, keepdims=True)
     for row in (0, 20, 47):
         expected = [i for i in np.argsort(-(h @ h[row]), kind="stable") if i != row][:7]
         result = find(trained, trained.images / names[row], top=7)
@@ -133,7 +139,7 @@ def test_a_truncated_query_is_an_error(trained: Any, tmp_path: Path) -> None:
 
 def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
-    h, names = np.load(made.out), json.loads(Path(made.rows_file).read_text())["rows"]
+    h, names = center(np.load(made.out)), json.loads(Path(made.rows_file).read_text())["rows"]
     a, b, c = (Path(name) for name in ("dots/0000.png", "bricks/0000.png", "zigzag/0000.png"))
     total = h[names.index(str(a))] + h[names.index(str(b))] - h[names.index(str(c))]
     own = {names.index(str(path)) for path in (a, b, c)}
@@ -148,7 +154,7 @@ def test_a_sum_is_the_nearest_to_the_sum_of_unit_vectors(trained: Any, tmp_path:
 
 def test_a_folder_in_a_sum_counts_as_its_mean(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
-    h, names = np.load(made.out), json.loads(Path(made.rows_file).read_text())["rows"]
+    h, names = center(np.load(made.out)), json.loads(Path(made.rows_file).read_text())["rows"]
     folder = [i for i, name in enumerate(names) if name.startswith("bricks/")]
     one = names.index("dots/0000.png")
     total = h[folder].mean(axis=0) + h[one]
@@ -214,7 +220,7 @@ def test_results_are_written_to_a_file(trained: Any, tmp_path: Path) -> None:
     assert [float(row["above_random"]) for row in rows[1:4]] == [hit.above_random for hit in hits]
     page = (tmp_path / "found.html").read_text()
     assert page.count("<img") == 4 * len(result.queries) and "more similar than" in page
-    assert f"Of 48 images of {trained.images}, by the cosine similarity of h by {trained.name}." in page
+    assert f"Of 48 images of {trained.images}, by the cosine similarity of centered h by {trained.name}." in page
 
 
 # The similarity scale
@@ -222,7 +228,7 @@ def test_results_are_written_to_a_file(trained: Any, tmp_path: Path) -> None:
 
 def test_every_neighbor_has_its_percentile_of_random_pairs(trained: Any, tmp_path: Path) -> None:
     made = embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"))
-    h = np.load(made.out)
+    h = center(np.load(made.out))
     random = (h @ h.T)[np.triu_indices(48, 1)]  # of so few images all pairs are taken
     for hit in find(trained, trained.images / "dots" / "0000.png", top=47).queries[0].neighbors:
         assert hit.above_random == pytest.approx(
@@ -307,7 +313,7 @@ def test_a_folder_is_searched_with_the_default_encoder(
 ) -> None:
     """A search needs no run: the neighbors are those of the embeddings that `embed` writes for the same folder."""
     made = embed(EmbedSettings(images=images, runs=tmp_path / "none", out=tmp_path / "v.npy"))
-    h, names = np.load(made.out).astype(np.float64), json.loads(Path(made.rows_file).read_text())["rows"]
+    h, names = center(np.load(made.out)), json.loads(Path(made.rows_file).read_text())["rows"]
     before, row = checksum(images), names.index("dots/0000.png")
     result = find_in_folder(images, tmp_path, images / "dots" / "0000.png", top=5)
     assert (result.folder, result.encoder, result.searched) == (str(images), "tiny_resnet.r160_in1k", 48)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.engine import nearest as search
-from simclr_cli.engine.nearest import find_nearest, find_similar_pairs
+from simclr_cli.engine.nearest import center_rows, find_nearest, find_similar_pairs
 
 
 def unit(rows: int, width: int = 8, seed: int = 0) -> NDArray[np.float32]:
@@ -44,6 +44,27 @@ def test_only_selected_rows_are_found(block: int) -> None:
     np.testing.assert_array_equal(places, np.argsort(-full, axis=1, kind="stable")[:, :5])
     assert find_nearest(vectors, queries, 500, among)[1].shape == (3, among.sum())
     assert find_nearest(vectors, queries, 5, np.zeros(300, bool))[1].shape == (3, 0)
+
+
+@pytest.mark.parametrize("queries", [1, 5, 20])
+def test_the_nearest_of_centered_rows_are_those_of_a_full_sort(block: int, queries: int) -> None:
+    """All rows near one direction, as embeddings are: their mean is most of each."""
+    base = np.float32(2) * unit(1, seed=3) + unit(420)
+    rows = base / np.linalg.norm(base, axis=1, keepdims=True)
+    vectors, mean = rows[:400], rows[:400].mean(axis=0)
+    centered = rows.astype(np.float64) - mean
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    similarities, places = find_nearest(vectors, center_rows(rows[400 : 400 + queries], mean), 10, mean=mean)
+    full = centered[400 : 400 + queries] @ centered[:400].T
+    order = np.argsort(-full, axis=1)[:, :10]
+    np.testing.assert_array_equal(places, order)
+    np.testing.assert_allclose(similarities, np.take_along_axis(full, order, axis=1), atol=1e-5)
+
+
+def test_a_row_equal_to_the_mean_has_no_direction(block: int) -> None:
+    vectors = np.repeat(unit(1), 30, axis=0)
+    similarities, _ = find_nearest(vectors, unit(1, seed=1), 5, mean=vectors[0])
+    assert np.isfinite(similarities).all() and (np.abs(similarities) < 0.01).all()
 
 
 def test_of_equal_rows_the_earlier_comes_first(block: int) -> None:

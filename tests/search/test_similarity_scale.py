@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from simclr_cli.engine.augment import ViewRecipe, create_view_recipe
 from simclr_cli.images.cache import defer_decoding
 from simclr_cli.images.scan import take_census
 from simclr_cli.search.library import open_index, open_library
-from simclr_cli.search.similarity_scale import PERCENT_LEVELS, measure_scale
+from simclr_cli.search.similarity_scale import PERCENT_LEVELS, measure_scale, read_scale
 from simclr_cli.store.run_info import read_run_info
+
+NO_MEAN = np.zeros(16, np.float32)
 
 
 def unit(rows: int, seed: int) -> np.ndarray:
@@ -37,7 +40,7 @@ def test_percentages_equal_counting() -> None:
     sample, first = unit(400, 0), unit(200, 1)
     second = first + 0.3 * unit(200, 2)
     second /= np.linalg.norm(second, axis=1, keepdims=True)
-    scale = measure_scale(sample, first, second)
+    scale = measure_scale(sample, first, second, NO_MEAN)
     random = (sample @ sample.T)[np.triu_indices(400, 1)]
     views = (first * second).sum(axis=1)
     assert (scale.random_pairs, scale.view_pairs) == (len(random), 200)
@@ -52,21 +55,21 @@ def test_percentages_equal_counting() -> None:
 
 def test_equal_pairs_are_not_below_each_other() -> None:
     equal = np.repeat(unit(1, 0), 30, axis=0)
-    scale = measure_scale(equal, equal, equal)
+    scale = measure_scale(equal, equal, equal, NO_MEAN)
     value = float(scale.random[0])
     assert scale.above_random(value) == 0 and scale.above_views(value) == 0
     assert scale.above_random(value + 0.01) == 100 and scale.above_random(value - 0.01) == 0
 
 
 def test_without_pairs_nothing_counts_as_similar() -> None:
-    scale = measure_scale(unit(1, 0), unit(0, 0), unit(0, 0))
+    scale = measure_scale(unit(1, 0), unit(0, 0), unit(0, 0), NO_MEAN)
     assert scale.above_random(1.0) == 0 and scale.above_views(1.0) == 0 and scale.view_quantile(50) > 1
 
 
 def test_percentages_of_few_pairs_are_limited_by_their_number() -> None:
     sample = unit(5, 3)  # ten pairs
     similarity = sample @ sample.T
-    scale = measure_scale(sample, sample, sample)
+    scale = measure_scale(sample, sample, sample, NO_MEAN)
     highest = float(similarity[np.triu_indices(5, 1)].max())
     assert scale.above_random(highest) == pytest.approx(90) and scale.above_random(highest - 5e-7) == pytest.approx(90)
     assert scale.above_random(highest - 1e-3) <= 90 and scale.above_random(highest + 1e-3) == 100
@@ -94,3 +97,26 @@ def test_views_are_those_of_the_run_or_else_the_papers_at_the_size_of_the_encode
         expected = np.quantile(measure_views(library.loaded, own.images, recipe, size, seed), PERCENT_LEVELS / 100)
         np.testing.assert_allclose(scale.views, expected, atol=1e-5)
         assert scale.view_pairs == 48
+
+
+@pytest.mark.parametrize("encoder", ["random:tiny_resnet"])
+def test_the_centered_scale_is_that_of_centered_embeddings(own: Any, encoder: str) -> None:
+    library = open_library(OutliersSettings(images=own.images, runs=own.runs, encoder=encoder, image_size=32), silent)
+    index = open_index(library, silent)[0]
+    scale, h = read_scale(index, centered=True), index.h[0 : len(index)].astype(np.float64)
+    assert scale is not None
+    np.testing.assert_allclose(scale.mean, h.mean(axis=0), atol=1e-6)
+    h -= h.mean(axis=0)
+    h /= np.linalg.norm(h, axis=1, keepdims=True)
+    random = (h @ h.T)[np.triu_indices(len(h), 1)]
+    np.testing.assert_allclose(scale.random, np.quantile(random, PERCENT_LEVELS / 100), atol=1e-5)
+
+
+def test_few_images_are_not_centered(own: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    shutil.copytree(own.images / "dots", folder)
+    for path in sorted(folder.iterdir())[9:]:
+        path.unlink()
+    library = open_library(OutliersSettings(images=folder, runs=own.runs, run=own.name), silent)
+    scale = read_scale(open_index(library, silent)[0], centered=True)
+    assert scale is not None and not scale.mean.any()
