@@ -3,8 +3,8 @@
     python benchmarks/adapted.py TRAIN --test TEST [--start NAME=FILE] [--size 64 ...] [--seed 0] [-- further options]
 
 TRAIN and TEST are folders of class folders. Runs `simclr pretrain TRAIN` as a process, then measures the run's encoder
-and its start/ at the size of the encoder and at each --size: kNN with 20 neighbors, the nearest neighbor, precision at
-10, and a linear probe with l2 chosen on a fifth of TRAIN. Prints one JSON object per line; the first has the seconds.
+and its start/ at the same size, at its own, and at each --size: kNN with 20 neighbors, the nearest neighbor, precision
+at 10, and a linear probe with l2 chosen on a fifth of TRAIN. Prints a JSON object per line; the first has the seconds.
 """
 
 from __future__ import annotations
@@ -94,10 +94,13 @@ def main() -> None:
         os.environ["SIMCLR_CACHE"] = f"{work}/cache"
         run = pretrain(args, work)
         train, test = (take_census(folder, workers=2) for folder in (args.train, args.test))
-        for size in (None, *args.size):
-            for name in ("start", "encoder"):
-                row = measure(str(run / name), size, train, test)
-                print(json.dumps({"encoder": name, **row}), flush=True)
+        adapted = measure(str(run / "encoder"), None, train, test)
+        print(json.dumps({"encoder": "encoder", **adapted}), flush=True)
+        sizes = [None, *args.size]
+        if json.loads((run / "outcome.json").read_text())["kept"] != "start":
+            sizes.insert(0, int(adapted["size"]))
+        for size in dict.fromkeys(sizes):
+            print(json.dumps({"encoder": "start", **measure(str(run / "start"), size, train, test)}), flush=True)
 
 
 if __name__ == "__main__":

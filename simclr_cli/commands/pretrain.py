@@ -76,7 +76,7 @@ def pretrain(
             report = write_event_files(job.run, report, stack)
         model = prepared.model or build_model(job.settings, job.start_weights).to(device)
         monitor = Monitor(job.batches.decoded, job.batches.held_out, job.settings, job.targets)
-        guard = Guard(model, monitor) if job.settings.weights != "none" and processes.is_main else None
+        guard = Guard(model, job, monitor, report) if job.settings.weights != "none" and processes.is_main else None
         training = Training(model, job, report, stop, monitor)
         with training.stop.saving(training):
             metrics = training.run()

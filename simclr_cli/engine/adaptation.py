@@ -5,6 +5,7 @@ Sources: SEED (2101.04731) on distillation, FixRes (1906.06423) on image sizes, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -17,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from simclr_cli.engine.encoder import Encoder
 
 TrainedPart = Literal["all", "norms", "last", "head"]
+PERPLEXITY_ROWS = 512
+TEMPERATURES = (0.005, 1.0)  # that are searched
 MASKED = -1e4  # a logit whose probability is 0; -inf would give inf * 0 in the divergence
 NORMS = (BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -55,23 +58,43 @@ FINDERS: dict[TrainedPart, Callable[[nn.Module], set[str]]] = {
 }
 
 
-def distillation_loss(h: Tensor, targets: Tensor, anchors: Tensor, own_anchors: Tensor, temperature: float) -> Tensor:
-    """Compute how far the similarities of h to other images are from those of the teacher's embeddings.
+def distillation_loss(
+    h: Tensor, anchors: Tensor, targets: Tensor, target_anchors: Tensor, own_anchors: Tensor, temperature: float
+) -> Tensor:
+    """Compute how far the similarities of h to other images are from those that a teacher finds.
 
-    The mean over rows of the KL divergence from softmax(targets anchors^T / tau) to softmax(h anchors^T / tau), as SEED
-    (Fang et al., 2101.04731). The teacher is the start itself at a larger image size, so h stays in its space.
+    The mean over rows of the KL divergence from softmax(targets target_anchors^T / tau) to softmax(h anchors^T / tau),
+    as SEED (Fang et al., 2101.04731), where each side has its own embeddings of the anchors.
 
     Args:
         h: (M, width), not normalized.
-        targets: (M, width) embeddings of the same images by the teacher, rows of length 1.
-        anchors: (A, width) embeddings of the images to compare with, by the teacher, rows of length 1.
+        anchors: (A, width) embeddings of the images to compare with, in the space of h; rows of length 1.
+        targets: (M, D) embeddings of the images of h by the teacher, rows of length 1.
+        target_anchors: (A, D) embeddings of the anchors by the teacher, rows of length 1.
         own_anchors: (M,) the row of `anchors` that is of the same image, or -1; it is excluded.
         temperature: tau.
     """
     is_own = own_anchors[:, None] == torch.arange(len(anchors), device=anchors.device)
-    logits = [F.normalize(rows.float(), dim=1) @ anchors.T / temperature for rows in (h, targets)]
-    similar, wanted = (values.masked_fill(is_own, MASKED) for values in logits)
+    logits = (F.normalize(h.float(), dim=1) @ anchors.T, targets @ target_anchors.T)
+    similar, wanted = ((values / temperature).masked_fill(is_own, MASKED) for values in logits)
     return F.kl_div(similar.log_softmax(dim=1), wanted.softmax(dim=1), reduction="batchmean")
+
+
+def find_temperature(rows: Tensor, perplexity: float) -> float:
+    """Find tau at which softmax(rows rows^T / tau), without a row itself, has a median perplexity, as t-SNE does.
+
+    Args:
+        rows: (A, width), of length 1; the median is over the first PERPLEXITY_ROWS.
+        perplexity: below A - 1.
+    """
+    similarity = rows[:PERPLEXITY_ROWS] @ rows.T
+    similarity.fill_diagonal_(MASKED)
+    low, high = TEMPERATURES
+    for _ in range(30):
+        middle = math.sqrt(low * high)
+        entropy = torch.special.entr((similarity / middle).softmax(dim=1)).sum(dim=1)
+        low, high = (middle, high) if float(entropy.exp().median()) < perplexity else (low, middle)
+    return high
 
 
 def interpolate_weights(start: Mapping[str, Tensor], end: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

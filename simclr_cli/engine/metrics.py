@@ -49,6 +49,20 @@ def compute_gain(first: Tensor, second: Tensor, seed: int = 0) -> tuple[float, f
     return (100 * float(difference.double().mean()), *bootstrap_interval(difference, seed))
 
 
+def compute_mean_gain(first: Tensor, second: Tensor) -> tuple[float, float, float]:
+    """Compute the gain in a mean over another representation on the same images, in points.
+
+    Args:
+        first, second: (M,) a share of each image, 0 to 1.
+
+    Returns:
+        The gain, and the low and high end of its paired 95 % interval, by the normal distribution.
+    """
+    difference = 100 * (first.double() - second.double())
+    mean, half = float(difference.mean()), 1.96 * float(difference.std() / len(difference) ** 0.5)
+    return mean, mean - half, mean + half
+
+
 def bootstrap_interval(outcomes: Tensor, seed: int) -> tuple[float, float]:
     """Compute the 95 % percentile bootstrap interval of the mean, in percent.
 

@@ -7,12 +7,11 @@ import dataclasses
 
 from simclr_cli.core.events import EpochDone, Event, Note, Report
 from simclr_cli.core.files import write_json
-from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.encode.model_card import build_timm_config, render_model_card
-from simclr_cli.engine.encoder import create_encoder_from_weights
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.store.history import TensorBoardWriter, read_epochs
 from simclr_cli.store.run import RunFolder
+from simclr_cli.train.guard import create_encoder_for_use, create_start
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.monitor import Outcome
 
@@ -34,12 +33,10 @@ def export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
     """Write outcome, projection head and encoder, which finishes the run; return the checksum of the encoder."""
     write_json(job.run.outcome_file, dataclasses.asdict(outcome))
     encoder = model.cpu().eval().encoder
-    if job.settings.weights != "none":  # at the size of its use, which may be larger than that of training
-        size = None if outcome.kept == "start" else job.settings.image_size
-        start = create_initial_encoder(job.settings.backbone, job.start_weights, size, job.settings.seed)
-        if outcome.kept != "start":
-            start = create_encoder_from_weights(start.spec, encoder.backbone.state_dict(), "the trained encoder")
-        encoder = start
+    if outcome.kept == "start":
+        encoder = create_start(job)
+    elif job.settings.weights != "none":
+        encoder = create_encoder_for_use(job, encoder.backbone.state_dict())
     job.run.write_projection_head(model.head.state_dict())
     origin = "random weights" if outcome.kept is None else f"trained weights; {outcome.kept} ones are kept"
     epochs, loss = job.settings.epochs, job.settings.loss

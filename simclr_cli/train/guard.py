@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from simclr_cli.core.events import Report
+from simclr_cli.encode.create import create_initial_encoder
+from simclr_cli.encode.embed import embed_files
+from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.engine.adaptation import interpolate_weights
-from simclr_cli.engine.metrics import compute_gain, compute_percentage, uniformity
+from simclr_cli.engine.encoder import Encoder, create_encoder_from_weights, resize_spec
+from simclr_cli.engine.metrics import compute_mean_gain, uniformity
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.store.models import detach_tensors
-from simclr_cli.train.monitor import Monitor, Outcome
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.monitor import Monitor, Outcome, find_neighbors
 
 Kept = Literal["adapted", "interpolated", "start"]
 SHARES: dict[Kept, float] = {"adapted": 1.0, "interpolated": 0.5, "start": 0.0}
 MIN_AGREEMENT_GAIN = 1.4  # points, from the sweep in docs/decisions/0036
 MAX_UNIFORMITY_CHANGE = 0.75  # of h, beyond which SimCLR made most encoders worse (docs/decisions/0036)
+BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -26,72 +36,129 @@ class Candidate:
 
     agreement: float  # percent of the nearest neighbors that the start finds, at its own size if it is larger
     uniformity: float  # of h (see ValidationMetrics)
-    knn_accuracy: float | None  # percent, on held-out images of a sample, where the folders are classes
-    gain: tuple[float, float, float] | None = None  # in kNN accuracy over the start, and its 95 % interval, points
+    precision: float | None  # at 10, percent, at the size of use (the start's own), where the folders are classes
+    gain: tuple[float, float, float] | None = None  # in precision over the start, and its 95 % interval, points
 
 
 class Guard:
     """The start of a training, to compare its end with."""
 
-    def __init__(self, model: SimCLR, monitor: Monitor) -> None:
+    def __init__(self, model: SimCLR, job: TrainingJob, monitor: Monitor, report: Report) -> None:
         """Keep the weights of the model, which has not been trained yet, and measure them."""
-        self.monitor = monitor
+        self.job, self.monitor, self.report = job, monitor, report
         state = detach_tensors(model.encoder.backbone.state_dict())
         self.weights = {name: value.clone() for name, value in state.items()}
         self.neighbors = monitor.find_neighbors(model) if monitor.neighbors is None else monitor.neighbors
-        self.correct = monitor.classify(model)
-        self.start = self._measure(model)
+        self.start_precision = self._measure_precision(create_start(job), monitor.targets)
+        self.start = self._measure(model, self.weights)
 
     def choose_weights(self, model: SimCLR, outcome: Outcome) -> Outcome:
         """Load the best of adapted weights, half-way ones and the start into the model; explain it in the outcome."""
-        adapted = detach_tensors(model.encoder.backbone.state_dict())
-        candidates: dict[Kept, Candidate] = {"adapted": self._measure(model)}
-        model.encoder.backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES["interpolated"]))
-        candidates["interpolated"] = self._measure(model)
-        candidates["start"] = self.start
-        kept, reason = choose(candidates, distilled=self.monitor.targets is not None)
-        model.encoder.backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES[kept]))
+        backbone = model.encoder.backbone
+        candidates: dict[Kept, Candidate] = {"start": self.start}
+        trained: tuple[Kept, ...] = ("adapted", "interpolated")
+        adapted = {name: value.clone() for name, value in detach_tensors(backbone.state_dict()).items()}
+        for name in trained:
+            weights = interpolate_weights(self.weights, adapted, SHARES[name])
+            backbone.load_state_dict(weights)
+            candidates[name] = self._measure(model, weights)
+        settings = self.job.settings
+        kept, reason = choose(
+            candidates,
+            distilled=self.monitor.targets is not None,
+            is_used_larger=settings.image_size > settings.train_size,
+            is_smaller=settings.image_size < create_start(self.job).spec.image_size,
+        )
+        backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES[kept]))
         words = {"adapted": "Adapted", "interpolated": "Half-adapted", "start": "The start's"}[kept]
         figures: dict[str, Any] = {name: dataclasses.asdict(candidate) for name, candidate in candidates.items()}
-        state = "unchanged" if kept == "start" else outcome.state  # also if the trained weights have collapsed
-        return Outcome(state, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
+        state_word = "unchanged" if kept == "start" else outcome.state  # also if the trained weights have collapsed
+        return Outcome(state_word, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
 
     @torch.inference_mode()
-    def _measure(self, model: SimCLR) -> Candidate:
+    def _measure(self, model: SimCLR, weights: Mapping[str, Tensor]) -> Candidate:
         model.eval()
         h = self.monitor.embed_crops(model, self.monitor.rows)
-        correct = self.monitor.classify(model)
-        has_classes = correct is not None and self.correct is not None
+        precision = (
+            self.start_precision
+            if weights is self.weights
+            else self._measure_precision(create_encoder_for_use(self.job, weights))
+        )
+        has_classes = precision is not None and self.start_precision is not None
         return Candidate(
             agreement=self.monitor.measure_agreement(h, self.neighbors),
             uniformity=uniformity(torch.nn.functional.normalize(h, dim=1)),
-            knn_accuracy=None if correct is None else compute_percentage(correct),
-            gain=compute_gain(correct, self.correct) if has_classes else None,  # type: ignore[arg-type]
+            precision=None if precision is None else 100 * float(precision.mean()),
+            gain=compute_mean_gain(precision, self.start_precision) if has_classes else None,  # type: ignore[arg-type]
         )
 
+    def _measure_precision(self, encoder: Encoder, known: Tensor | None = None) -> Tensor | None:
+        """Return the precision at 10 (M,) of each labeled image among the others, at the encoder's size.
 
-def choose(candidates: dict[Kept, Candidate], *, distilled: bool) -> tuple[Kept, str]:
+        None without classes, or if an image can no longer be decoded.
+
+        Args:
+            known: (N, width) embeddings of the census by this encoder, if there are any.
+        """
+        rows, census = self.monitor.labeled_rows, self.monitor.images.census
+        if not len(rows):
+            return None
+        if known is not None:
+            h = known[torch.from_numpy(rows)]
+        else:
+            device = torch.device(self.job.settings.device)
+            loaded = LoadedEncoder(encoder.eval().to(device), device, name="", checksum="")
+            paths, workers = [census.path(census.images[row]) for row in rows], self.job.settings.workers
+            found, unusable = embed_files(
+                loaded, paths, batch_size=BATCH_SIZE, workers=workers, report=self.report, stage="comparing"
+            )
+            if unusable:
+                return None
+            h = torch.from_numpy(found)
+        labels = torch.from_numpy(np.unique(census.labels, return_inverse=True)[1][rows])
+        return (labels[find_neighbors(h)] == labels[:, None]).double().mean(dim=1)
+
+
+def create_start(job: TrainingJob) -> Encoder:
+    """Create the start, at its own size."""
+    return create_initial_encoder(job.settings.backbone, job.start_weights, None, job.settings.seed)
+
+
+def create_encoder_for_use(job: TrainingJob, weights: Mapping[str, Tensor]) -> Encoder:
+    """Create the encoder at the size of its use, which may be larger than that of training."""
+    spec = resize_spec(create_start(job).spec, job.settings.image_size)
+    return create_encoder_from_weights(spec, weights, "the trained encoder")
+
+
+def choose(
+    candidates: dict[Kept, Candidate], *, distilled: bool, is_used_larger: bool, is_smaller: bool
+) -> tuple[Kept, str]:
     """Choose among candidates, and return the reason.
 
     Args:
         distilled: trained by distillation, whose agreement is with the start at its own size.
+        is_used_larger: the images of use are larger than those of training.
+        is_smaller: the images of use are smaller than the start's own, so adapted weights are faster.
     """
     start = candidates["start"]
     trained: tuple[Kept, ...] = ("adapted", "interpolated")
-    if distilled:  # half-way weights are better at the size of use, which is larger than that of training
-        trained = ("interpolated", "adapted")
+    if gains := {name: gain for name in trained if (gain := candidates[name].gain)}:
+        best = max(gains, key=lambda name: gains[name][0])
+        change, low, high = gains[best]
+        words = f"precision at 10 by the folders' classes changes by {change:+.1f} points"
+        if low > 0:
+            return best, words
+        if is_smaller and change >= 0:
+            return best, f"{words}, which may be chance, and they are faster"
+        return "start", f"{words} at best, 95 % interval {low:+.1f} to {high:+.1f}"
+    if distilled:  # half-way weights are better at a larger size than that of training, and adapted ones at the same
+        name: Kept = "interpolated" if is_used_larger else "adapted"
+        found = f"{start.agreement:.0f} % to {candidates[name].agreement:.0f} %"
+        if candidates[name].agreement > start.agreement + MIN_AGREEMENT_GAIN:
+            return name, f"of the neighbors found at the weights' own size, {found} are found at a smaller one"
+        return "start", f"of the neighbors found at the weights' own size, hardly more are found than before, {found}"
     for name in trained:
-        if (gain := candidates[name].gain) and gain[1] > 0:
-            return name, f"kNN accuracy by the folders' classes rose by {gain[0]:.1f} points"
-    if all((candidates[name].gain or (0, 0, 0))[2] < 0 for name in trained):
-        return "start", "kNN accuracy by the folders' classes fell"
-    if distilled:
-        change = f"{start.agreement:.0f} % to {candidates['interpolated'].agreement:.0f} %"
-        if candidates["interpolated"].agreement > start.agreement + MIN_AGREEMENT_GAIN:
-            return "interpolated", f"of the neighbors found at the weights' own size, {change} are found at this one"
-        return "start", f"of the neighbors found at the weights' own size, hardly more are found than before, {change}"
-    for name in trained:
-        change_ = abs(candidates[name].uniformity - start.uniformity)
-        if change_ <= MAX_UNIFORMITY_CHANGE:
-            return name, f"the uniformity of embeddings changed by {change_:.2f}, at most {MAX_UNIFORMITY_CHANGE}"
+        difference = abs(candidates[name].uniformity - start.uniformity)
+        if difference <= MAX_UNIFORMITY_CHANGE:
+            return name, f"the uniformity of embeddings changed by {difference:.2f}, at most {MAX_UNIFORMITY_CHANGE}"
     return "start", f"the uniformity of embeddings changed by more than {MAX_UNIFORMITY_CHANGE}, a sign of forgetting"

@@ -26,9 +26,10 @@ from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import write_epochs
+from simclr_cli.train.distillation import Distillation, draw_anchors
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.losses import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
-from simclr_cli.train.monitor import Monitor
+from simclr_cli.train.monitor import Monitor, embed_crops
 from simclr_cli.train.step import Step
 
 
@@ -70,9 +71,10 @@ class Training:
         self.steps_per_epoch = self.batches.steps_per_epoch
         if not self.processes.is_single and self.batches.device.type == "cuda":
             synchronize_norms(model.encoder)
+        distillation = self._prepare_distillation()
         self.optimizer = create_optimizer(model, self.settings.optimizer, weight_decay=self.settings.weight_decay)
         peak = peak_learning_rate(self.settings.learning_rate, self.settings.lr_rule, self.settings.batch_size)
-        warmup_steps = self.settings.warmup_epochs * self.steps_per_epoch
+        warmup_steps = round(self.settings.warmup_epochs * self.steps_per_epoch)
         self.learning_rate = Schedule(peak, job.total_steps, warmup_steps)
         self.metrics: list[dict[str, Any]] = []  # a row for every finished epoch
         self._restarts_epoch = False  # the images have changed, so its steps had other batches
@@ -90,10 +92,19 @@ class Training:
         self.model.train()
         self.step = Step(
             model, self.optimizer, self.settings, report,
-            losses=losses, groups=job.groups, targets=job.targets, process_group=self.processes,
+            losses=losses, groups=job.groups, distillation=distillation, process_group=self.processes,
         )  # fmt: skip
         self.losses = self.step.losses
         self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read
+
+    def _prepare_distillation(self) -> Distillation | None:
+        """Embed the anchors with the start, which the model is before a checkpoint is loaded."""
+        if self.job.targets is None:
+            return None
+        rows = draw_anchors(len(self.job.targets), self.settings.seed)
+        with torch.inference_mode():
+            anchors = embed_crops(self.model.eval(), self.batches.decoded, rows, self.settings.train_size)
+        return Distillation(self.job.targets, rows, anchors.clone())
 
     def _load_checkpoint(self) -> list[float]:
         """Continue from the newest checkpoint, and return the losses of the steps that its epoch has done."""

@@ -128,14 +128,7 @@ class Monitor:
 
     def embed_crops(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
         """Compute (M, width) h of the center crops of some images."""
-        sizes = torch.from_numpy(self.images.sizes[rows])
-        crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
-        batches = []
-        for start in range(0, len(rows), IMAGES_PER_BATCH):
-            part = slice(start, start + IMAGES_PER_BATCH)
-            pixels = torch.from_numpy(self.images.read(rows[part])).to(model.encoder.mean.device)
-            batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], self.settings.train_size)).float())
-        return torch.cat(batches)
+        return embed_crops(model, self.images, rows, self.settings.train_size)
 
     def find_neighbors(self, model: SimCLR) -> Tensor:
         """Return (n, K) the nearest neighbors of each measured image among the others, by the model as it is."""
@@ -149,16 +142,6 @@ class Monitor:
 
     def measure_knn_accuracy(self, model: SimCLR) -> float:
         """Measure kNN accuracy in percent: a fifth of a sample is classified by its neighbors in the rest."""
-        correct = self.classify(model)
-        assert correct is not None
-        return compute_percentage(correct)
-
-    @torch.inference_mode()
-    def classify(self, model: SimCLR) -> Tensor | None:
-        """Return (M,) whether each held-out image of a labeled sample is classified correctly; None without classes."""
-        if not len(self.labeled_rows):
-            return None
-        model.eval()
         labels = np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
         h = self.embed_crops(model, self.labeled_rows)
         classes = torch.from_numpy(labels).to(h.device)
@@ -167,7 +150,19 @@ class Monitor:
             h[~is_test], classes[~is_test], h[is_test],
             neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(classes.max()) + 1,
         )  # fmt: skip
-        return (votes.argmax(dim=1) == classes[is_test]).cpu()
+        return compute_percentage(votes.argmax(dim=1) == classes[is_test])
+
+
+def embed_crops(model: SimCLR, images: DecodedImages, rows: NDArray[np.int64], size: int) -> Tensor:
+    """Compute (M, width) h of the center crops of some images, at an image size."""
+    sizes = torch.from_numpy(images.sizes[rows])
+    crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
+    batches = []
+    for start in range(0, len(rows), IMAGES_PER_BATCH):
+        part = slice(start, start + IMAGES_PER_BATCH)
+        pixels = torch.from_numpy(images.read(rows[part])).to(model.encoder.mean.device)
+        batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], size)).float())
+    return torch.cat(batches)
 
 
 def find_neighbors(h: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
 from simclr_cli.train.loop import build_model
+from simclr_cli.train.monitor import MAX_KNN_IMAGES
 from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve
 from simclr_cli.train.profiling import (
     describe_disk_shortage,
@@ -68,14 +69,14 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
     here = Circumstances(len(census.images), short_side, device, processes.world_size, memory, start=start.initial)
     resolved, choices, model, seconds = _measure(requested, here, run, census, start)
     if requested.hours is not None and previous is None:
-        other_seconds = _estimate_targets(resolved, census, start)
+        other_seconds = _estimate_embedding(resolved, census, start)
         fitted, reason = fit_to_hours(resolved, requested, seconds / resolved.epochs, other_seconds)
         resolved, choices, model, seconds = _measure(fitted, here, run, census, start)
         names = ("epochs", "train size") if requested.train_size is None else ("epochs",)
         choices = tuple(dataclasses.replace(c, reason=reason) if c.name in names else c for c in choices)
     if previous is not None:
         choices = explain_more_epochs(previous, resolved, choices)
-    seconds += _estimate_targets(resolved, census, start)
+    seconds += _estimate_embedding(resolved, census, start)
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
     resolved, compiling = choose_compile(resolved, here, seconds)
     plan = PlanMade(str(run.path), (*choices, compiling), steps, seconds)
@@ -102,11 +103,13 @@ def _measure(
     return resolved, (*choices, micro_batch), model, seconds
 
 
-def _estimate_targets(settings: ResolvedSettings, census: Census, start: Start) -> float:
-    """Estimate the seconds for embedding the images by the start, which distillation needs."""
-    if settings.loss != "distill" or start.encoder is None:
+def _estimate_embedding(settings: ResolvedSettings, census: Census, start: Start) -> float:
+    """Estimate the seconds for embedding besides the training: the targets of distillation, and the guard's images."""
+    if start.encoder is None:
         return 0.0
-    return len(census.images) * measure_seconds_per_embedding(start.encoder)
+    targets = len(census.images) if settings.loss == "distill" else 0
+    compared = 2 * min(MAX_KNN_IMAGES, len(census.images)) if census.classes else 0
+    return (targets + compared) * measure_seconds_per_embedding(start.encoder)
 
 
 def get_cache_budget(settings: PretrainSettings) -> int | None:

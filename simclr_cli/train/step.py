@@ -6,26 +6,20 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.events import Note, Report
-from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator, seed_device
-from simclr_cli.engine.adaptation import distillation_loss
+from simclr_cli.core.seeds import Purpose, create_torch_generator, seed_device
 from simclr_cli.engine.augment import TwoViews, ViewParameters, create_view_recipe
 from simclr_cli.engine.compile import Forward, compile_model
-from simclr_cli.engine.image_ops import upload
 from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
+from simclr_cli.train.distillation import Distillation
 from simclr_cli.train.losses import EpochLosses
-
-MAX_ANCHORS = 16_384  # images whose similarity is distilled: the queue of SEED is 65,536
-TEMPERATURE = 0.05  # of the distillation
 
 
 class Step:
@@ -47,7 +41,7 @@ class Step:
         *,
         losses: Sequence[float] = (),
         groups: Tensor | None = None,
-        targets: Tensor | None = None,
+        distillation: Distillation | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
         """Compile the encoder, if the settings say so.
@@ -55,12 +49,12 @@ class Step:
         Args:
             losses: of the steps that the epoch has done before.
             groups: (N,) one for every image of the census, on the CPU (see contrastive_loss).
-            targets: (N, width) embeddings of the census to distill, on the CPU (see distillation_loss).
+            distillation: replaces head and contrastive loss.
         """
         self.device = model.encoder.mean.device
         self.model, self.optimizer, self.settings = model, optimizer, settings
         self.groups, self.process_group = groups, process_group or ProcessGroup()
-        self.distillation = None if targets is None else Distillation(targets, settings.seed, self.device)
+        self.distillation = distillation
         self.views = TwoViews(settings.train_size, create_view_recipe(settings))
         self.lock = threading.Lock()  # guards model, optimizer and losses as the last whole step left them
         self.losses = EpochLosses(losses)
@@ -188,23 +182,6 @@ class Step:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
-
-
-class Distillation:
-    """The embeddings to distill, on the device, and the images that others are compared with."""
-
-    def __init__(self, targets: Tensor, seed: int, device: torch.device) -> None:
-        """Choose the anchors; targets: (N, width), rows of length 1."""
-        drawn = create_numpy_generator(seed, Purpose.ANCHORS).permutation(len(targets))[:MAX_ANCHORS]
-        self.targets, rows = targets, torch.from_numpy(np.sort(drawn))
-        self.anchors = targets[rows].to(device)
-        self.anchor_of_row = torch.full((len(targets),), -1).index_put((rows,), torch.arange(len(rows)))
-
-    def compute_loss(self, h: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Compute the loss of h (2N, width) of two views of the images in N rows."""
-        index = torch.from_numpy(rows).repeat(2)
-        targets, own = upload(self.targets[index], h.device), upload(self.anchor_of_row[index], h.device)
-        return distillation_loss(h, targets, self.anchors, own, TEMPERATURE)
 
 
 def _restore(module: torch.nn.Module, values: Mapping[Tensor, Tensor]) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from runs import Hub
@@ -13,11 +14,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from simclr_cli.api import EmbedSettings, PretrainResult, ProbeSettings, SimilarSettings
+from simclr_cli.commands.embed import embed
 from simclr_cli.commands.probe import probe
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import Interrupted, MachineError, SettingsError
 from simclr_cli.core.events import EpochDone, Event, Note, PlanMade, StepDone
 from simclr_cli.encode.load import load_named_encoder
+from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train import guard
 from simclr_cli.train.guard import Candidate, choose
@@ -117,7 +120,7 @@ def test_simclr_from_trained_weights_at_their_own_size(folder: Path, default_enc
 def test_a_part_is_trained_and_the_rest_stays(
     folder: Path, default_encoder: nn.Module, train: Train, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "choose", lambda candidates, distilled: ("adapted", "for this test"))
+    monkeypatch.setattr(guard, "choose", lambda candidates, **_: ("adapted", "for this test"))
     run = RunFolder(Path(train(folder, **{**ADAPTED, "image_size": 40}, train=part).run))
     start, end = load_file(run.start_folder / "model.safetensors"), load_file(run.weights_file)
     changed = {name for name in start if not torch.equal(start[name], end[name])}
@@ -132,7 +135,7 @@ def test_a_part_is_trained_and_the_rest_stays(
 def test_the_start_is_exported_at_its_own_size_if_adaptation_is_worse(
     folder: Path, default_encoder: nn.Module, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "choose", lambda candidates, distilled: ("start", "for this test"))
+    monkeypatch.setattr(guard, "choose", lambda candidates, **_: ("start", "for this test"))
     result = train(folder, **ADAPTED)
     run = RunFolder(Path(result.run))
     start, end = load_file(run.start_folder / "model.safetensors"), load_file(run.weights_file)
@@ -154,24 +157,46 @@ def candidate(agreement: float, uniformity: float, gain: tuple[float, float, flo
     return Candidate(agreement, uniformity, None if gain is None else 50.0, gain)
 
 
-@pytest.mark.parametrize(("adapted", "interpolated", "distilled", "kept"), [
-    (candidate(40, -2), candidate(35, -2), True, "interpolated"),
-    (candidate(35, -2), candidate(40, -2), True, "interpolated"),
-    (candidate(29, -2), candidate(30, -2), True, "start"),  # the start finds 30 %
-    (candidate(40, -2, (-4, -6, -2)), candidate(40, -2, (-3, -5, -1)), True, "start"),  # labels decide
-    (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (1, -1, 3)), True, "adapted"),
-    (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (3, 1, 5)), True, "interpolated"),
-    (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (3, 1, 5)), False, "adapted"),
-    (candidate(20, -2, (1, -1, 3)), candidate(20, -2, (3, 1, 5)), False, "interpolated"),
-    (candidate(40, -2, (-1, -3, 1)), candidate(35, -2, (0, -2, 2)), True, "interpolated"),  # undecided by labels
-    (candidate(90, -2.6), candidate(95, -2.5), False, "adapted"),
-    (candidate(10, -3.5), candidate(60, -2.5), False, "interpolated"),
-    (candidate(10, -0.1), candidate(60, -3.3), False, "start"),
+@pytest.mark.parametrize(("adapted", "interpolated", "distilled", "sizes", "kept"), [
+    (candidate(40, -2), candidate(35, -2), True, "larger", "interpolated"),
+    (candidate(40, -2), candidate(35, -2), True, "smaller", "adapted"),
+    (candidate(40, -2), candidate(31, -2), True, "larger", "start"),  # the start finds 30 %
+    (candidate(31, -2), candidate(40, -2), True, "smaller", "start"),
+    (candidate(40, -2, (-4, -6, -2)), candidate(40, -2, (-3, -5, -1)), True, "smaller", "start"),  # labels decide
+    (candidate(40, -2, (1, -1, 3)), candidate(40, -2, (2, -1, 5)), True, "larger", "start"),  # a gain may be chance
+    (candidate(20, -2, (1, -1, 3)), candidate(20, -2, (2, -1, 5)), True, "smaller", "interpolated"),  # but is faster
+    (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (1, -1, 3)), True, "larger", "adapted"),
+    (candidate(20, -2, (3, 1, 5)), candidate(20, -2, (4, 2, 6)), False, "own", "interpolated"),
+    (candidate(90, -2.6), candidate(95, -2.5), False, "own", "adapted"),
+    (candidate(10, -3.5), candidate(60, -2.5), False, "own", "interpolated"),
+    (candidate(10, -0.1), candidate(60, -3.3), False, "own", "start"),
 ])  # fmt: skip
-def test_guard(adapted: Candidate, interpolated: Candidate, distilled: bool, kept: str) -> None:
+def test_guard(adapted: Candidate, interpolated: Candidate, distilled: bool, sizes: str, kept: str) -> None:
     start = candidate(30, -2.5)
-    found, reason = choose({"adapted": adapted, "interpolated": interpolated, "start": start}, distilled=distilled)
+    candidates = {"adapted": adapted, "interpolated": interpolated, "start": start}
+    found, reason = choose(
+        candidates, distilled=distilled, is_used_larger=sizes == "larger", is_smaller=sizes == "smaller"
+    )
     assert found == kept and reason
+
+
+def test_the_guard_measures_labeled_images_at_the_size_of_use(
+    folder: Path, default_encoder: nn.Module, train: Train, tmp_path: Path
+) -> None:
+    """Precision at 10 of the start and of the adapted weights, anew from what `embed` writes."""
+    result = train(folder, **{**ADAPTED, "image_size": 40}, train_size=32)
+    run = RunFolder(Path(result.run))
+    outcome = json.loads(run.outcome_file.read_text())
+    settings = EmbedSettings(images=folder, encoder=str(run.start_folder), out=tmp_path / "start.npy")
+    embed(settings)
+    h = torch.nn.functional.normalize(torch.from_numpy(np.load(tmp_path / "start.npy")), dim=1)
+    labels = take_census(folder, workers=1).labels
+    shares = []
+    for i in range(len(h)):
+        nearest = sorted((j for j in range(len(h)) if j != i), key=lambda j: -float(h[i] @ h[j]))[:10]
+        shares.append(sum(labels[j] == labels[i] for j in nearest) / 10)
+    assert outcome["candidates"]["start"]["precision"] == pytest.approx(100 * np.mean(shares), abs=0.5)
+    assert outcome["candidates"]["start"]["gain"][0] == 0 and outcome["candidates"]["adapted"]["gain"] is not None
 
 
 def test_hours_plan_epochs_and_size_and_say_so(folder: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:

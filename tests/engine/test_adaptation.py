@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from simclr_cli.engine.adaptation import distillation_loss, interpolate_weights, select_trained_part
+from simclr_cli.engine.adaptation import distillation_loss, find_temperature, interpolate_weights, select_trained_part
 from simclr_cli.engine.encoder import create_encoder, create_scratch_spec
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 
@@ -19,39 +19,53 @@ def unit_rows(count: int, seed: int) -> torch.Tensor:
 
 def test_distillation_is_the_divergence_by_nested_loops() -> None:
     """SEED, equations 2 to 4: a softmax over the anchors for each row, without the row's own image."""
-    h, targets, anchors, own = 3 * unit_rows(4, 0), unit_rows(4, 1), unit_rows(6, 2), [0, -1, 5, 2]
+    h, anchors, own = 3 * unit_rows(4, 0), unit_rows(6, 2), [0, -1, 5, 2]
+    targets, target_anchors = unit_rows(4, 1), unit_rows(6, 3)
     total = 0.0
     for row in range(4):
         others = [a for a in range(6) if a != own[row]]
-        teacher = [math.exp(float(targets[row] @ anchors[a]) / 0.1) for a in others]
+        teacher = [math.exp(float(targets[row] @ target_anchors[a]) / 0.1) for a in others]
         student = [math.exp(float(h[row] / h[row].norm() @ anchors[a]) / 0.1) for a in others]
         for t, s in zip(teacher, student, strict=True):
             p, q = t / sum(teacher), s / sum(student)
             total += p * math.log(p / q) / 4
-    assert float(distillation_loss(h, targets, anchors, torch.tensor(own), 0.1)) == pytest.approx(total, rel=1e-5)
+    loss = distillation_loss(h, anchors, targets, target_anchors, torch.tensor(own), 0.1)
+    assert float(loss) == pytest.approx(total, rel=1e-5)
 
 
-def test_distillation_is_zero_for_the_teachers_own_embeddings_of_any_length() -> None:
-    targets, anchors = unit_rows(5, 0), unit_rows(9, 1)
-    own = torch.full((5,), -1)
-    assert float(distillation_loss(7 * targets, targets, anchors, own, 0.05)) == pytest.approx(0, abs=1e-6)
-    assert float(distillation_loss(-targets, targets, anchors, own, 0.05)) > 0.1
+def test_distillation_is_zero_for_the_teachers_similarities_at_any_length_and_rotation() -> None:
+    targets, anchors, own = unit_rows(5, 0), unit_rows(9, 1), torch.full((5,), -1)
+    rotation = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(2)))[0]
+    rotated = (7 * targets @ rotation, anchors @ rotation)
+    assert float(distillation_loss(*rotated, targets, anchors, own, 0.05)) == pytest.approx(0, abs=1e-6)
+    assert float(distillation_loss(-targets, anchors, targets, anchors, own, 0.05)) > 0.1
 
 
 def test_distillation_has_the_gradient_of_its_definition() -> None:
     h, targets, anchors = (unit_rows(count, seed).double() for count, seed in ((3, 0), (3, 1), (5, 2)))
     h.requires_grad_()
     # The function computes in float32, so differences are taken with a large step.
-    loss = distillation_loss(h, targets, anchors.float(), torch.tensor([0, 1, -1]), 0.5)
-    loss.backward()
+    fixed = (anchors.float(), targets, anchors, torch.tensor([0, 1, -1]), 0.5)
+    distillation_loss(h, *fixed).backward()
     step = 1e-2
     for i, j in ((0, 0), (1, 3), (2, 7)):
         ends = []
         for sign in (1, -1):
             moved = h.detach().clone()
             moved[i, j] += sign * step
-            ends.append(float(distillation_loss(moved, targets, anchors.float(), torch.tensor([0, 1, -1]), 0.5)))
+            ends.append(float(distillation_loss(moved, *fixed)))
         assert float(h.grad[i, j]) == pytest.approx((ends[0] - ends[1]) / (2 * step), abs=2e-3)
+
+
+def test_temperature_has_the_wanted_perplexity_by_nested_loops() -> None:
+    rows = unit_rows(40, 0)
+    temperature = find_temperature(rows, 7.0)
+    perplexities = []
+    for i in range(40):
+        weights = [math.exp(float(rows[i] @ rows[j]) / temperature) for j in range(40) if j != i]
+        shares = [weight / sum(weights) for weight in weights]
+        perplexities.append(math.exp(-sum(share * math.log(share) for share in shares)))
+    assert sorted(perplexities)[19] == pytest.approx(7, rel=1e-3)  # torch takes the lower one of two middle values
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext"])

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
 from torch import Tensor
 
-from simclr_cli.engine.metrics import bootstrap_interval, compute_accuracy, compute_gain, compute_percentage
+from simclr_cli.engine.metrics import (
+    bootstrap_interval,
+    compute_accuracy,
+    compute_gain,
+    compute_mean_gain,
+    compute_percentage,
+)
 
 
 def draw_scores(classes: int, count: int = 300, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -74,3 +81,13 @@ def test_equal_outcomes_have_no_gain_and_all_correct_is_certain() -> None:
 def test_intervals_follow_from_the_seed() -> None:
     outcomes = torch.tensor([1, 0, 1, 1, 0, -1, 1, 0, 1, 1] * 9)
     assert bootstrap_interval(outcomes, 3) == bootstrap_interval(outcomes, 3)
+
+
+def test_mean_gain_and_its_interval() -> None:
+    """Against scipy's paired t interval, which is as wide for many images."""
+    draw = np.random.default_rng(0)
+    first, second = draw.random(2000), draw.random(2000)
+    gain, low, high = compute_mean_gain(torch.from_numpy(first), torch.from_numpy(second))
+    interval = scipy.stats.ttest_rel(first, second).confidence_interval()
+    assert gain == pytest.approx(100 * (first - second).mean())
+    assert (low, high) == pytest.approx((100 * interval.low, 100 * interval.high), abs=0.01)
