@@ -83,9 +83,10 @@ class Arm:
     form: str = "cosine"  # or relation: similarities to all train images
     weight: float = 1.0  # of the distillation
     sharpness: float = 0.05  # temperature of the relation
-    teacher: str = "plain"  # of the relation: plain, centered, own, renewed or anchored (see Targets)
+    teacher: str = "plain"  # of the relation: plain, centered, own, fixed, renewed or anchored (see Targets)
     perplexity: float = 0.0  # of the relation's targets, which then sets the sharpness
     batch: int = 64
+    drawn: int = 1  # views of each image in a step without SimCLR
     steps: int = 150
     decay: str = "constant"  # of the rate after the warm-up; or cosine
     at: str = "50,150"  # checkpoints
@@ -249,6 +250,7 @@ class Targets:
     centered  The mean target is subtracted from targets, bank and student.
     own       It is subtracted from targets only; the bank are the student's embeddings (plain cosines, as in use), at
               first the start's, each renewed when its image is seen.
+    fixed     As own, but the bank stays as it is: the recipe of simclr_cli.
     renewed   As own, but the bank are at first the targets (not centered).
     anchored  As renewed, but the bank stays as it is.
     """
@@ -264,6 +266,7 @@ class Targets:
         self.teacher = self.rows if arm.teacher == "plain" else F.normalize(frozen - mean, dim=1)
         self.bank = {
             "own": F.normalize(images.frozen("train", arm.size), dim=1),
+            "fixed": F.normalize(images.frozen("train", arm.size), dim=1),
             "renewed": self.rows,
             "anchored": self.rows,
         }.get(arm.teacher, self.teacher)
@@ -332,6 +335,7 @@ def train(arm: Arm, images: ImageSet, weights: Path) -> Iterator[tuple[int, Enco
             views = transform.make(pixels[rows], sizes[rows], transform.draw(sizes[rows], draw))
             rows = rows.repeat(2)
         else:
+            rows = rows.repeat(arm.drawn)
             parameters = draw_parameters(sizes[rows], VIEWS[arm.views], draw)
             views = make_view(pixels[rows], sizes[rows], parameters, arm.size)
         model.train()

@@ -185,6 +185,8 @@ class Outcome:
 def judge_distillation(rows: Sequence[Mapping[str, Any]]) -> Outcome:
     """Judge a training by distillation, whose loss has no value of a model that knows nothing."""
     first, last = rows[0]["loss"], rows[-1]["loss"]
+    if len(rows) == 1:
+        return Outcome("learning", f"The mean loss of the distillation was {last:.3f}.")
     return Outcome("learning", f"The loss of the distillation went from {first:.3f} to {last:.3f}.")
 
 

@@ -109,7 +109,8 @@ def _estimate_embedding(settings: ResolvedSettings, census: Census, start: Start
         return 0.0
     targets = len(census.images) if settings.loss == "distill" else 0
     compared = 2 * min(MAX_KNN_IMAGES, len(census.images)) if census.classes else 0
-    return (targets + compared) * measure_seconds_per_embedding(start.encoder)
+    pixels = (settings.image_size / start.encoder.spec.image_size) ** 2  # of those compared, over those of targets
+    return (targets + pixels * compared) * measure_seconds_per_embedding(start.encoder)
 
 
 def get_cache_budget(settings: PretrainSettings) -> int | None:

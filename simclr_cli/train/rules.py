@@ -23,7 +23,7 @@ from simclr_cli.images.threads import count_workers
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
 LEARNING_RATE_BASES = {"linear": 0.3, "sqrt": 0.075, "none": 0.002}
 MIN_IMAGES_TO_HOLD_OUT, HELD_OUT_ONE_IN, MAX_HELD_OUT = 640, 25, 256  # images
-ADAPTED_SIZE_ON_CPU = 128  # px, three times as fast as 224, where adapted weights are about as good as trained ones
+ADAPTED_SIZE_ON_CPU = 128  # px, three times as fast as 224: figures in docs/which-encoder.md
 ADAPTATION_STEPS = 50  # of two views each; three times as many gained little more
 ADAPTATION_RATES = {"distill": 5e-4, "nt-xent": 1e-4, "transformer": 3e-5}
 ADAPTATION_VIEWS = {"crop_min": 0.4, "color_strength": 0.0, "grayscale": 0.0, "blur": 0.0}  # for distillation
@@ -75,8 +75,8 @@ def _choose_view_setting(name: str, settings: ResolvedViews, here: Circumstances
     if name == "workers":
         return count_workers(), "one per core"
     if name == "image_size" and here.start.own_size > ADAPTED_SIZE_ON_CPU and not here.is_gpu:
-        reason = f"once adapted, {ADAPTED_SIZE_ON_CPU} px serve about as well as the weights' own {here.start.own_size}"
-        return ADAPTED_SIZE_ON_CPU, f"{reason}, and {here.kind} is faster"
+        own = f"the weights' own {here.start.own_size} px"
+        return ADAPTED_SIZE_ON_CPU, f"once adapted, precision at 10 is about that of {own}, in less time on {here.kind}"
     if name == "image_size" and here.start.own_size:
         return here.start.own_size, "the trained weights' own"
     if name == "image_size":
@@ -205,6 +205,8 @@ def _choose_weight_decay(settings: ResolvedSettings, _: Circumstances) -> Chosen
 def _choose_precision(_: ResolvedSettings, here: Circumstances) -> Chosen:
     if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16", "this GPU computes it faster; the loss stays in float32"
+    if here.device.type == "cpu":
+        return "float32", "training in bfloat16 was no faster on our CPU"
     return "float32", f"the safe choice on {here.kind} without fast bfloat16"
 
 

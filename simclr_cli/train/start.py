@@ -89,7 +89,7 @@ def describe_alternative(start: Start, settings: ResolvedSettings) -> str:
     assert start.encoder is not None
     name = settings.backbone if settings.weights == "trained" else f"{settings.backbone}={settings.weights}"
     gain = (
-        "adaptation gained most at small sizes, a point or two at the weights' own, and nothing on gray surfaces"
+        "adaptation gained 2 to 5 points at 128 px, where precision at 10 is then about that of their own size"
         if settings.loss == "distill"
         else "SimCLR gained where these weights were weak, and lost where they were strong"
     )
