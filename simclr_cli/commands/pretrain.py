@@ -17,7 +17,7 @@ from torch import Tensor
 from simclr_cli.api import IndexSettings, PretrainResult, PretrainSettings, ResolvedSettings
 from simclr_cli.commands.report import try_report
 from simclr_cli.core.distributed import ProcessGroup, join_process_group
-from simclr_cli.core.errors import CollapseError, InputError, MachineError, require_extra
+from simclr_cli.core.errors import CollapseError, InputError, Interrupted, MachineError, require_extra
 from simclr_cli.core.events import (
     Choice,
     Note,
@@ -85,7 +85,10 @@ def pretrain(
             else:
                 outcome = judge_distillation(metrics)
             if guard is not None:
-                outcome = guard.choose_weights(model, outcome)
+                try:
+                    outcome = guard.choose_weights(model, outcome)
+                except Interrupted as request:
+                    raise training.save_and_interrupt(type(request)) from None
             checksum = export(model, job, outcome) if processes.is_main else None
         if training.stop.request is not None:  # while the encoder was written: the run is finished, but has no report
             raise training.stop.request

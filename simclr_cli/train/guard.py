@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +49,7 @@ class Guard:
         self.weights = {name: value.clone() for name, value in state.items()}
         self.neighbors = monitor.find_neighbors(model) if monitor.neighbors is None else monitor.neighbors
         self.start_precision = self._measure_precision(create_start(job), monitor.targets)
-        self.start = self._measure(model, self.weights)
+        self.start = self._measure(model, self.start_precision)
 
     def choose_weights(self, model: SimCLR, outcome: Outcome) -> Outcome:
         """Load the best of adapted weights, half-way ones and the start into the model; explain it in the outcome."""
@@ -61,7 +60,7 @@ class Guard:
         for name in trained:
             weights = interpolate_weights(self.weights, adapted, SHARES[name])
             backbone.load_state_dict(weights)
-            candidates[name] = self._measure(model, weights)
+            candidates[name] = self._measure(model, self._measure_precision(create_encoder_for_use(self.job, weights)))
         settings = self.job.settings
         kept, reason = choose(
             candidates,
@@ -76,14 +75,8 @@ class Guard:
         return Outcome(state_word, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
 
     @torch.inference_mode()
-    def _measure(self, model: SimCLR, weights: Mapping[str, Tensor]) -> Candidate:
-        model.eval()
-        h = self.monitor.embed_crops(model, self.monitor.rows)
-        precision = (
-            self.start_precision
-            if weights is self.weights
-            else self._measure_precision(create_encoder_for_use(self.job, weights))
-        )
+    def _measure(self, model: SimCLR, precision: Tensor | None) -> Candidate:
+        h = self.monitor.embed_crops(model.eval(), self.monitor.rows)
         has_classes = precision is not None and self.start_precision is not None
         return Candidate(
             agreement=self.monitor.measure_agreement(h, self.neighbors),
@@ -115,7 +108,7 @@ class Guard:
             if unusable:
                 return None
             h = torch.from_numpy(found)
-        labels = torch.from_numpy(np.unique(census.labels, return_inverse=True)[1][rows])
+        labels = torch.from_numpy(self.monitor.labels)
         return (labels[find_neighbors(h)] == labels[:, None]).double().mean(dim=1)
 
 

@@ -16,7 +16,7 @@ import torch
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
-from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
+from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController, progress
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.engine.adaptation import select_trained_part
@@ -103,7 +103,10 @@ class Training:
             return None
         rows = draw_anchors(len(self.job.targets), self.settings.seed)
         with torch.inference_mode():
-            anchors = embed_crops(self.model.eval(), self.batches.decoded, rows, self.settings.train_size)
+            anchors = embed_crops(
+                self.model.eval(), self.batches.decoded, rows, self.settings.train_size,
+                progress(self.report, "embedding at the training size"),
+            )  # fmt: skip
         return Distillation(self.job.targets, rows, anchors.clone())
 
     def _load_checkpoint(self) -> list[float]:

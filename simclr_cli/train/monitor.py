@@ -7,8 +7,9 @@ views, and a backward pass of twice the forward's cost).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -140,9 +141,14 @@ class Monitor:
         """Measure the percentage of (n, K) nearest neighbors that are also the nearest by h (n, width)."""
         return compute_percentage((find_neighbors(h)[:, :, None] == neighbors[:, None]).any(dim=2))
 
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class number of each labeled row."""
+        return np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
+
     def measure_knn_accuracy(self, model: SimCLR) -> float:
         """Measure kNN accuracy in percent: a fifth of a sample is classified by its neighbors in the rest."""
-        labels = np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
+        labels = self.labels
         h = self.embed_crops(model, self.labeled_rows)
         classes = torch.from_numpy(labels).to(h.device)
         is_test = torch.from_numpy(split_stratified(labels, KNN_TEST_SHARE, self.settings.seed)).to(h.device)
@@ -153,7 +159,13 @@ class Monitor:
         return compute_percentage(votes.argmax(dim=1) == classes[is_test])
 
 
-def embed_crops(model: SimCLR, images: DecodedImages, rows: NDArray[np.int64], size: int) -> Tensor:
+def embed_crops(
+    model: SimCLR,
+    images: DecodedImages,
+    rows: NDArray[np.int64],
+    size: int,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Tensor:
     """Compute (M, width) h of the center crops of some images, at an image size."""
     sizes = torch.from_numpy(images.sizes[rows])
     crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
@@ -162,6 +174,7 @@ def embed_crops(model: SimCLR, images: DecodedImages, rows: NDArray[np.int64], s
         part = slice(start, start + IMAGES_PER_BATCH)
         pixels = torch.from_numpy(images.read(rows[part])).to(model.encoder.mean.device)
         batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], size)).float())
+        progress(min(part.stop, len(rows)), len(rows))
     return torch.cat(batches)
 
 

@@ -20,6 +20,7 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
+from simclr_cli.train.distillation import MAX_ANCHORS
 from simclr_cli.train.loop import build_model
 from simclr_cli.train.monitor import MAX_KNN_IMAGES
 from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve
@@ -104,13 +105,16 @@ def _measure(
 
 
 def _estimate_embedding(settings: ResolvedSettings, census: Census, start: Start) -> float:
-    """Estimate the seconds for embedding besides the training: the targets of distillation, and the guard's images."""
+    """Estimate the seconds for embedding besides the training: the targets, the anchors and the guard's images."""
     if start.encoder is None:
         return 0.0
-    targets = len(census.images) if settings.loss == "distill" else 0
-    compared = 2 * min(MAX_KNN_IMAGES, len(census.images)) if census.classes else 0
-    pixels = (settings.image_size / start.encoder.spec.image_size) ** 2  # of those compared, over those of targets
-    return (targets + pixels * compared) * measure_seconds_per_embedding(start.encoder)
+    count, own_size = len(census.images), start.encoder.spec.image_size
+    images = 0.0  # as many at the start's own size: the time is in proportion to the pixels
+    if settings.loss == "distill":
+        images += count + min(MAX_ANCHORS, count) * (settings.train_size / own_size) ** 2
+    if census.classes:
+        images += 2 * min(MAX_KNN_IMAGES, count) * (settings.image_size / own_size) ** 2
+    return images * measure_seconds_per_embedding(start.encoder)
 
 
 def get_cache_budget(settings: PretrainSettings) -> int | None:

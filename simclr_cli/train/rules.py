@@ -76,7 +76,7 @@ def _choose_view_setting(name: str, settings: ResolvedViews, here: Circumstances
         return count_workers(), "one per core"
     if name == "image_size" and here.start.own_size > ADAPTED_SIZE_ON_CPU and not here.is_gpu:
         own = f"the weights' own {here.start.own_size} px"
-        return ADAPTED_SIZE_ON_CPU, f"once adapted, precision at 10 is about that of {own}, in less time on {here.kind}"
+        return ADAPTED_SIZE_ON_CPU, f"smaller than {own}: {here.kind} trains and embeds it in less time"
     if name == "image_size" and here.start.own_size:
         return here.start.own_size, "the trained weights' own"
     if name == "image_size":
@@ -206,7 +206,7 @@ def _choose_precision(_: ResolvedSettings, here: Circumstances) -> Chosen:
     if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16", "this GPU computes it faster; the loss stays in float32"
     if here.device.type == "cpu":
-        return "float32", "training in bfloat16 was no faster on our CPU"
+        return "float32", "training in bfloat16 was hardly faster on our CPU"
     return "float32", f"the safe choice on {here.kind} without fast bfloat16"
 
 

@@ -18,7 +18,7 @@ from simclr_cli.commands.embed import embed
 from simclr_cli.commands.probe import probe
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import Interrupted, MachineError, SettingsError
-from simclr_cli.core.events import EpochDone, Event, Note, PlanMade, StepDone
+from simclr_cli.core.events import EpochDone, Event, Note, PlanMade, Progress, StepDone
 from simclr_cli.encode.load import load_named_encoder
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
@@ -93,6 +93,22 @@ def test_an_interrupted_adaptation_resumes_bit_for_bit_without_the_hub(
     assert resumed.model_checksum == whole.model_checksum
     outcomes = [json.loads(RunFolder(Path(result.run)).outcome_file.read_text()) for result in (whole, resumed)]
     assert outcomes[0] == outcomes[1]
+
+
+def test_an_adaptation_stopped_while_it_compares_resumes(
+    folder: Path, default_encoder: nn.Module, train: Train
+) -> None:
+    whole = train(folder, **ADAPTED, run="whole")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "comparing":
+            raise Interrupted("Stopped.", "")
+
+    with pytest.raises(Interrupted, match="Stopped after step 9 of 9; all of it is saved") as caught:
+        train(folder, **ADAPTED, run="parts", report=stop)
+    assert "--resume" in caught.value.remedy
+    resumed = train(folder, run="parts", resume=True, **dict.fromkeys(ADAPTED))
+    assert resumed.model_checksum == whole.model_checksum
 
 
 def test_without_weights_training_starts_at_random_and_says_why(folder: Path, hub: Hub, train: Train) -> None:
