@@ -14,7 +14,8 @@ An arm is `set:size` and settings that differ from the defaults of Arm, such as
     clothing:128:contrast=0:distill=cross:form=relation:views=crop  the embeddings at 224 px as targets, no SimCLR
 
 `table` prints every line against the frozen encoder of the same set and size. `guard` chooses thresholds of
-label-free monitors on clothing and tiles (validation images), and counts wrong decisions on all sets (test images).
+label-free monitors on clothing and tiles (validation images), and counts wrong decisions on all sets (test images),
+as it does for the command's rule by labels (train images), against the start at its own size and at that of use.
 """
 
 from __future__ import annotations
@@ -45,17 +46,26 @@ from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_
 from simclr_cli.engine.augment import TwoViews, ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.encoder import Encoder, create_encoder_from_weights, create_trained_spec
 from simclr_cli.engine.loss import contrastive_loss
-from simclr_cli.engine.metrics import alignment, effective_rank, normalize_views, uniformity, view_retrieval_accuracy
+from simclr_cli.engine.metrics import (
+    alignment,
+    compute_mean_gain,
+    effective_rank,
+    normalize_views,
+    uniformity,
+    view_retrieval_accuracy,
+)
 from simclr_cli.engine.optim import create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import create_regression, fit_logistic, knn_votes
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.decode import decode_evaluation_crop, decode_squashed, read_header
 from simclr_cli.images.threads import map_in_order
+from simclr_cli.train.guard import Candidate, Kept, choose
 
 ARCHITECTURE, NATIVE_SIZE = "tf_efficientnet_lite0", 224
 CROP = 0.875
 NEIGHBORS = 10  # of precision and of neighbor agreement
 HELD_OUT = 256  # validation images that the monitors see
+LABELED = 1000  # train images whose classes the guard may use, as in the command
 L2_GRID = (1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 1.0)  # strongest first
 NORM_IMAGES = 1024  # for re-estimated norm statistics
 VIEWS = {
@@ -396,6 +406,8 @@ def measure(h: dict[str, Tensor], images: ImageSet, size: int) -> dict[str, Any]
             "p10": percent(labels[nearest] == true[:, None]),
             "linear": percent(linear[split] == true),
         }
+    found["gain_native"] = compare_precision(rows["train"], images, NATIVE_SIZE)
+    found["gain_start"] = compare_precision(rows["train"], images, size)
     found["agreement_start"] = compare_neighbors(rows, images, size)
     found["agreement_native"] = compare_neighbors(rows, images, NATIVE_SIZE)
     native = F.normalize(images.frozen("validation", NATIVE_SIZE), dim=1)
@@ -438,6 +450,21 @@ def compare_neighbors(rows: dict[str, Tensor], images: ImageSet, size: int) -> f
         (found["validation"] @ found["train"].T).topk(NEIGHBORS, dim=1).indices for found in (start, rows)
     ]  # fmt: skip
     return percent((nearest[0][:, :, None] == nearest[1][:, None]).any(dim=2))
+
+
+def compare_precision(rows: Tensor, images: ImageSet, size: int) -> list[float]:
+    """Return the gain in precision at 10 over the start at a size, with its interval, as the command's guard does.
+
+    Args:
+        rows: (N, width) normalized embeddings of the train images; some of them are compared, each among the others.
+    """
+    order = torch.from_numpy(create_numpy_generator(0, Purpose.LABELS).permutation(len(rows))[:LABELED])
+    labels = images.labels["train"][order]
+    shares = []
+    for some in (rows[order], F.normalize(images.frozen("train", size), dim=1)[order]):
+        nearest = (some @ some.T).fill_diagonal_(-torch.inf).topk(NEIGHBORS, dim=1).indices
+        shares.append((labels[nearest] == labels[:, None]).double().mean(dim=1))
+    return list(compute_mean_gain(*shares))
 
 
 def measure_views(encoder: Encoder, images: ImageSet, size: int) -> dict[str, Any]:
@@ -616,8 +643,55 @@ def find_threshold(changes: list[dict[str, Any]], name: str, split: str) -> tupl
     return best
 
 
+def decide_by_labels(work: Path, reference: str) -> list[tuple[str, str, dict[str, float]]]:
+    """Let the command's rule by labels decide at each checkpoint and size of use.
+
+    Args:
+        reference: what it compares with: native, the start at its own size, or start, at the size of use.
+
+    Returns:
+        For each decision, the images, the weights that are kept, and the changes on test images of the best weights
+        that were trained: in precision at 10, and in its mean with linear accuracy.
+    """
+    rows = [row for row in read_log(work / "log.jsonl") if "test" in row and not row["estimated"]]
+    starts = {(row["images"], row["size"]): row["test"] for row in rows if row["step"] == 0}
+    names: dict[float, Kept] = {0.5: "interpolated", 1.0: "adapted"}
+    groups: dict[tuple[Any, ...], dict[Kept, dict[str, Any]]] = {}
+    for row in rows:
+        if row["step"] and row["alpha"] in names and "gain_native" in row:
+            group = groups.setdefault((row["images"], row["arm"], row["step"], row["size_used"]), {})
+            group[names[row["alpha"]]] = row
+    decisions: list[tuple[str, str, dict[str, float]]] = []
+    for (images, _, _, size), group in groups.items():
+        gains = {name: tuple(row[f"gain_{reference}"]) for name, row in group.items()}
+        candidates = {name: Candidate(0.0, 0.0, 0.0, gain) for name, gain in gains.items()}
+        candidates["start"] = Candidate(0.0, 0.0, 0.0)
+        is_smaller = reference == "native" and size < NATIVE_SIZE
+        kept, _ = choose(candidates, distilled=True, is_used_larger=False, is_smaller=is_smaller)
+        best = group[max(gains, key=lambda name: gains[name][0])]["test"]
+        start = starts[images, NATIVE_SIZE if reference == "native" else size]
+        changes = {name: best[name] - start[name] for name in ("p10", "linear")}
+        decisions.append((images, kept, {"p10": changes["p10"], "mean": float(np.mean(list(changes.values())))}))
+    return decisions
+
+
+def count_label_errors(work: Path) -> None:
+    """Print how often the rule by labels keeps what is worse on test images, or rejects what is better."""
+    for reference in ("native", "start"):
+        decisions = decide_by_labels(work, reference)
+        for measure in ("p10", "mean"):
+            wrong = [((kept != "start") != (changes[measure] > 0), changes[measure]) for _, kept, changes in decisions]
+            clear = [is_wrong for is_wrong, change in wrong if abs(change) > 1]
+            helped = sum(change > 0 for _, change in wrong)
+            print(
+                f"labels, against the start {reference}, {measure}: {sum(is_wrong for is_wrong, _ in wrong)} of "
+                f"{len(wrong)} wrong ({helped} helped); beyond 1 point {sum(clear)} of {len(clear)}"
+            )
+
+
 def guard(args: argparse.Namespace) -> None:
     """Print, for each monitor, the best threshold on clothing and tiles (validation), and its errors everywhere."""
+    count_label_errors(args.work)
     changes = collect_changes(args.work)
     chosen_on = [change for change in changes if change["images"] in ("clothing", "tiles")]
     print(f"{len(changes)} lines, helped on test: {sum(change['test'] > 0 for change in changes)}")

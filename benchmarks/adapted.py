@@ -1,10 +1,10 @@
 """Figures of `pretrain` from trained weights, all automatic, against the frozen start.
 
-    python benchmarks/adapted.py TRAIN --test TEST [--start NAME=FILE] [--size 64 ...] [--seed 0] [-- further options]
+    python benchmarks/adapted.py TRAIN --test TEST [--start NAME=FILE] [--size 64 ...] [--seed 0 ...] [-- OPTION ...]
 
-TRAIN and TEST are folders of class folders. Runs `simclr pretrain TRAIN` as a process, then measures the run's encoder
-and its start/ at the same size, at its own, and at each --size: kNN with 20 neighbors, the nearest neighbor, precision
-at 10, and a linear probe with l2 chosen on a fifth of TRAIN. Prints a JSON object per line; the first has the seconds.
+TRAIN and TEST are folders of class folders. For each seed, runs `simclr pretrain TRAIN` as a process and measures the
+run's encoder; then its start/ at the same sizes, at its own, and at each --size: kNN with 20 neighbors, the nearest
+neighbor, precision at 10, and a linear probe with l2 chosen on a fifth of TRAIN. Prints a JSON object per line.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from simclr_cli.images.scan import take_census
 NEIGHBORS = 10  # of precision
 
 
-def pretrain(args: argparse.Namespace, work: str) -> Path:
+def pretrain(args: argparse.Namespace, work: str, seed: int) -> Path:
     """Train as a user does, print plan, outcome and seconds, and return the run."""
-    options = ["--runs", f"{work}/runs", "--seed", str(args.seed), *args.further]
+    options = ["--runs", f"{work}/runs", "--seed", str(seed), *args.further]
     if args.start:
         name, _, file = args.start.partition("=")
         options += ["--backbone", name, "--weights", file]
@@ -50,7 +50,7 @@ def pretrain(args: argparse.Namespace, work: str) -> Path:
     cpu_s = used.children_user + used.children_system - cpu.children_user - cpu.children_system
     plan = {choice["name"]: choice["value"] for choice in result["plan"]["choices"]}
     kept = {name: plan[name] for name in ("weights", "backbone", "image size", "train size", "loss", "epochs")}
-    seconds = {"wall_s": round(time.perf_counter() - start), "cpu_s": round(cpu_s), "seed": args.seed}
+    seconds = {"wall_s": round(time.perf_counter() - start), "cpu_s": round(cpu_s), "seed": seed}
     print(json.dumps({**describe_machine(), **seconds, "plan": kept, "outcome": result["outcome"]}), flush=True)
     return Path(result["run"])
 
@@ -81,25 +81,26 @@ def measure(encoder: str, size: int | None, train: Census, test: Census) -> dict
 
 
 def main() -> None:
-    """Train, and measure the run's encoder and its start."""
+    """Train, and measure the encoders of the runs and their start."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--start")
     parser.add_argument("--size", type=int, nargs="*", default=[])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, nargs="*", default=[0])
     parser.add_argument("further", nargs="*")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         os.environ["SIMCLR_CACHE"] = f"{work}/cache"
-        run = pretrain(args, work)
         train, test = (take_census(folder, workers=2) for folder in (args.train, args.test))
-        adapted = measure(str(run / "encoder"), None, train, test)
-        print(json.dumps({"encoder": "encoder", **adapted}), flush=True)
-        sizes = [None, *args.size]
-        if json.loads((run / "outcome.json").read_text())["kept"] != "start":
-            sizes.insert(0, int(adapted["size"]))
-        for size in dict.fromkeys(sizes):
+        sizes: list[int | None] = []
+        for seed in args.seed:
+            run = pretrain(args, work, seed)
+            adapted = measure(str(run / "encoder"), None, train, test)
+            print(json.dumps({"encoder": "encoder", "seed": seed, **adapted}), flush=True)
+            if json.loads((run / "outcome.json").read_text())["kept"] != "start":
+                sizes.append(int(adapted["size"]))
+        for size in dict.fromkeys([*sizes, None, *args.size]):
             print(json.dumps({"encoder": "start", **measure(str(run / "start"), size, train, test)}), flush=True)
 
 

@@ -123,6 +123,14 @@ class PretrainSettings(ViewSettings):
     weight_decay: float | None = setting(
         None, "Weight decay. Auto: 1e-6 for lars and sgd, 0.01 for adamw.", panel=OPTIMIZATION, at_least=0.0
     )
+    layer_decay: float | None = setting(
+        None,
+        "Factor of the learning rate from each layer of the encoder to the one before. Auto: 0.75 for trained "
+        "transformers, else 1.",
+        panel=OPTIMIZATION,
+        above=0.0,
+        at_most=1.0,
+    )
     warmup_epochs: float | None = setting(
         None,
         "Epochs of linear warmup. Auto: 10, but at most a tenth of all; from trained weights 0.3 of all.",
@@ -249,6 +257,7 @@ class ResolvedSettings(ResolvedViews, PretrainSettings):
         train_size: int
         train: TrainedPart
         freeze_batch_norm: bool
+        layer_decay: float
         batch_size: int
         held_out: int
         epochs: int

@@ -145,7 +145,7 @@ class ResolvedViews(ViewSettings):
 class PreviewSettings(ViewSettings):
     """Settings of `simclr preview`."""
 
-    about = "Show the views that training would use."
+    about = "Show the views that training from random weights would use."
     examples = ("simclr preview ./images", "simclr preview ./images --preset microscopy --out views.html --open")
 
     out: Path = setting(

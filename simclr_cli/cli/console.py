@@ -130,7 +130,7 @@ class Reporter:
         classes = summary["classes"]
         if classes:
             names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            self.print(f"  folders look like {len(classes)} classes (not used for training): {names}")
+            self.print(f"  folders look like {len(classes)} classes (used to evaluate, not to train): {names}")
         if summary["skipped"]:
             self.print(f"  {format_count(summary['skipped'], 'file')} skipped:", "yellow")
             for reason, files in list(summary["skipped_because"].items())[:8]:

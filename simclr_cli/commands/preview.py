@@ -1,4 +1,4 @@
-"""The preview command: the views that training would draw of some images, with advice, before any training."""
+"""The preview command: the views that training from random weights would draw of some images, with advice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MIN_BRIGHTNESS_STD = 0.02  # of 1; a view below it is blank
 
 
 def preview(settings: PreviewSettings, *, report: Report = silent) -> PreviewResult:
-    """Make views of some images exactly as `pretrain` does, and write them as a contact sheet or a page.
+    """Make views of some images exactly as `pretrain --weights none` does, and write them as a contact sheet or a page.
 
     Raises:
         InputError: no image, or none that can be decoded.

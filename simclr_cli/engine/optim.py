@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # it lacks __all__
 from torch import Tensor, nn
 
 OptimizerName = Literal["lars", "sgd", "adamw"]
@@ -40,12 +41,14 @@ class Schedule:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of all parameter groups."""
+    """Set the rate of all parameter groups; of those with an lr_scale, scaled by it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
-def create_optimizer(model: nn.Module, name: OptimizerName, *, weight_decay: float) -> torch.optim.Optimizer:
+def create_optimizer(
+    model: nn.Module, name: OptimizerName, *, weight_decay: float, layer_decay: float = 1.0
+) -> torch.optim.Optimizer:
     """Create LARS, SGD or AdamW with two parameter groups; the rate is set every step.
 
     Weights decay. Gains of norms and biases, the parameters with at most one dimension, do not, and LARS does not
@@ -53,16 +56,28 @@ def create_optimizer(model: nn.Module, name: OptimizerName, *, weight_decay: flo
 
     Each step needs few kernels: torch's fused ones if it has them for the device, and torch's _foreach functions in
     LARS.
+
+    Args:
+        layer_decay: factor of the rate from each layer of `model.encoder.backbone` to the one before it (BEiT,
+            2106.08254); then the layers have groups of their own.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
+    scaled: list[dict[str, Any]] = []
+    if layer_decay < 1:
+        backbone = model.get_submodule("encoder.backbone")
+        undecayed: Any = getattr(backbone, "no_weight_decay", set)
+        scaled = param_groups_layer_decay(backbone, weight_decay, undecayed(), layer_decay=layer_decay)
+    in_scaled = {p for group in scaled for p in group["params"]}
+    trained = [p for p in model.parameters() if p.requires_grad and p not in in_scaled]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        *scaled,
     ]
-    fused = all(p.device.type in ("cpu", "cuda") for p in trained)
+    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
     optimizer: torch.optim.Optimizer
     if name == "lars":
-        groups[1]["adapt"] = False
+        for group in groups:
+            group["adapt"] = all(p.ndim > 1 for p in group["params"])
         optimizer = Lars(groups)
     elif name == "sgd":
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=fused)

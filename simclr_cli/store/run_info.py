@@ -61,6 +61,7 @@ OLD_RUN_DEFAULTS = {
     "rotate": 0.0,
     "train": "all",
     "freeze_batch_norm": False,
+    "layer_decay": 1.0,
 }  # of runs that are older than these settings
 
 

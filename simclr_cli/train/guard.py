@@ -14,11 +14,13 @@ from simclr_cli.core.events import Report
 from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.encode.embed import embed_files
 from simclr_cli.encode.load import LoadedEncoder
+from simclr_cli.encode.model_card import parse_spec
+from simclr_cli.encode.weights import CONFIG_FILE
 from simclr_cli.engine.adaptation import interpolate_weights
-from simclr_cli.engine.encoder import Encoder, create_encoder_from_weights, resize_spec
+from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder_from_weights, resize_spec
 from simclr_cli.engine.metrics import compute_mean_gain, uniformity
 from simclr_cli.engine.simclr import SimCLR
-from simclr_cli.store.models import detach_tensors
+from simclr_cli.store.models import detach_tensors, read_config
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.monitor import Monitor, Outcome, find_neighbors
 
@@ -66,7 +68,7 @@ class Guard:
             candidates,
             distilled=self.monitor.targets is not None,
             is_used_larger=settings.image_size > settings.train_size,
-            is_smaller=settings.image_size < create_start(self.job).spec.image_size,
+            is_smaller=settings.image_size < read_start_spec(self.job).image_size,
         )
         backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES[kept]))
         words = {"adapted": "Adapted", "interpolated": "Half-adapted", "start": "The start's"}[kept]
@@ -119,8 +121,14 @@ def create_start(job: TrainingJob) -> Encoder:
 
 def create_encoder_for_use(job: TrainingJob, weights: Mapping[str, Tensor]) -> Encoder:
     """Create the encoder at the size of its use, which may be larger than that of training."""
-    spec = resize_spec(create_start(job).spec, job.settings.image_size)
+    spec = resize_spec(read_start_spec(job), job.settings.image_size)
     return create_encoder_from_weights(spec, weights, "the trained encoder")
+
+
+def read_start_spec(job: TrainingJob) -> EncoderSpec:
+    """Read the specification of the start, at its own size, from the run."""
+    file = job.run.start_folder / CONFIG_FILE
+    return parse_spec(file, read_config(file, "Restore it, or train again."))
 
 
 def choose(

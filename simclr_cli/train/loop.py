@@ -72,7 +72,12 @@ class Training:
         if not self.processes.is_single and self.batches.device.type == "cuda":
             synchronize_norms(model.encoder)
         distillation = self._prepare_distillation()
-        self.optimizer = create_optimizer(model, self.settings.optimizer, weight_decay=self.settings.weight_decay)
+        self.optimizer = create_optimizer(
+            model,
+            self.settings.optimizer,
+            weight_decay=self.settings.weight_decay,
+            layer_decay=self.settings.layer_decay,
+        )
         peak = peak_learning_rate(self.settings.learning_rate, self.settings.lr_rule, self.settings.batch_size)
         warmup_steps = round(self.settings.warmup_epochs * self.steps_per_epoch)
         self.learning_rate = Schedule(peak, job.total_steps, warmup_steps)

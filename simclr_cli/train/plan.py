@@ -142,7 +142,8 @@ def _apply_rules(
 
 
 def _describe(name: str, value: Any, reason: str) -> Choice:
-    return Choice(name.replace("_", " "), f"{value}{UNITS.get(name, '')}", reason)
+    shown = ("on" if value else "off") if isinstance(value, bool) else value
+    return Choice(name.replace("_", " "), f"{shown}{UNITS.get(name, '')}", reason)
 
 
 def choose_micro_batch(

@@ -26,6 +26,7 @@ MIN_IMAGES_TO_HOLD_OUT, HELD_OUT_ONE_IN, MAX_HELD_OUT = 640, 25, 256  # images
 ADAPTED_SIZE_ON_CPU = 128  # px, three times as fast as 224: figures in docs/which-encoder.md
 ADAPTATION_STEPS = 50  # of two views each; three times as many gained little more
 ADAPTATION_RATES = {"distill": 5e-4, "nt-xent": 1e-4, "transformer": 3e-5}
+TRANSFORMER_LAYER_DECAY = 0.75  # of BEiT and MAE
 ADAPTATION_VIEWS = {"crop_min": 0.4, "color_strength": 0.0, "grayscale": 0.0, "blur": 0.0}  # for distillation
 PAPER_SMALL = f"the paper's at {SMALL_IMAGE_SIZE} px and below (CIFAR-10)"
 PAPER_LARGE = f"the paper's above {SMALL_IMAGE_SIZE} px (ImageNet)"
@@ -118,6 +119,8 @@ def _choose_trained_part(_: ResolvedSettings, here: Circumstances) -> Chosen:
 
 
 def _choose_frozen_norms(_: ResolvedSettings, here: Circumstances) -> Chosen:
+    if here.start.is_transformer:
+        return True, "transformers have none"
     if here.start.own_size:
         return True, "estimated anew, they cost 15 to 31 points of linear accuracy"
     return False, "the paper's"
@@ -202,6 +205,12 @@ def _choose_weight_decay(settings: ResolvedSettings, _: Circumstances) -> Chosen
     return (0.01, "torch's for adamw") if settings.optimizer == "adamw" else (1e-6, "the paper's")
 
 
+def _choose_layer_decay(_: ResolvedSettings, here: Circumstances) -> Chosen:
+    if here.start.is_transformer:
+        return TRANSFORMER_LAYER_DECAY, "as published for trained transformers; not measured by us"
+    return 1.0, "the whole encoder learns at one rate"
+
+
 def _choose_precision(_: ResolvedSettings, here: Circumstances) -> Chosen:
     if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16", "this GPU computes it faster; the loss stays in float32"
@@ -233,6 +242,7 @@ RULES: dict[str, Callable[[Any, Circumstances], Chosen]] = {
     "lr_rule": _choose_learning_rate_rule,
     "learning_rate": _choose_learning_rate,
     "weight_decay": _choose_weight_decay,
+    "layer_decay": _choose_layer_decay,
     "precision": _choose_precision,
     **VIEW_RULES,
 }

@@ -131,7 +131,7 @@ def test_census_in_words(log: tuple[Reporter, io.StringIO]) -> None:
     reporter.report(CensusTaken(census(classes=classes, skipped=3, skipped_because={"damaged": 3}, other_files=1234)))
     assert stream.getvalue().splitlines() == [
         "pics: 1,200 images (1,190 JPEG, 10 PNG), short side 20 to 40 px",
-        "  folders look like 15 classes (not used for training): " + ", ".join(classes[:12]) + ", ...",
+        "  folders look like 15 classes (used to evaluate, not to train): " + ", ".join(classes[:12]) + ", ...",
         "  3 files skipped:",
         "    3 x damaged",
         "  1,234 other files ignored",

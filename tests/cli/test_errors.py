@@ -89,6 +89,7 @@ CATALOG = {
         "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take images of 40", "--image-size",
     ),
     "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
+    "weights with a name": (f"{PRETRAIN} --weights resnet18=a.safetensors", 2, "with a name.", "--backbone resnet18"),
     "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Use none, trained, or"),
     "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no weights file", "Check"),
     "weights file broken": (f"{PRETRAIN} --weights weights.safetensors", 4, "not a complete .safetensors file", "Use"),

@@ -45,7 +45,7 @@ def test_trained_weights_at_hand_are_adapted_by_default(folder: Path, default_en
     plan = lines(result)
     assert plan["weights"] == ("trained", "timm's, whose own image size is 40 px")
     assert plan["backbone"][0] == "tiny_resnet.r160_in1k" and plan["loss"][0] == "distill"
-    assert plan["freeze batch norm"][0] == "True" and plan["learning rate"][0] == "0.0005"
+    assert plan["freeze batch norm"][0] == "on" and plan["learning rate"][0] == "0.0005"
     note = next(one.text for one in said if isinstance(one, Note) and "may serve" in one.text)
     assert f"simclr similar IMAGE --images {folder} --encoder tiny_resnet.r160_in1k needs no training" in note
     run = RunFolder(Path(result.run))
@@ -77,17 +77,18 @@ def test_the_start_in_the_run_is_an_encoder_and_its_library_is_in_the_cache(
     assert not any(isinstance(one, Note) and "embedding" in one.text for one in said)  # kept from the training
 
 
+@pytest.mark.parametrize("layer_decay", [None, 0.5])
 def test_an_interrupted_adaptation_resumes_bit_for_bit_without_the_hub(
-    folder: Path, default_encoder: nn.Module, hub: Hub, train: Train
+    folder: Path, default_encoder: nn.Module, hub: Hub, train: Train, layer_decay: float | None
 ) -> None:
-    whole = train(folder, **ADAPTED, run="whole")
+    whole = train(folder, **ADAPTED, run="whole", layer_decay=layer_decay)
 
     def stop(event: Event) -> None:
         if isinstance(event, StepDone) and (event.epoch, event.step) == (2, 1):
             raise Interrupted("Stopped.", "")
 
     with pytest.raises(Interrupted):
-        train(folder, **ADAPTED, run="parts", report=stop)
+        train(folder, **ADAPTED, run="parts", report=stop, layer_decay=layer_decay)
     shutil.rmtree(hub.folder)
     resumed = train(folder, run="parts", resume=True, **dict.fromkeys(ADAPTED))
     assert resumed.model_checksum == whole.model_checksum
@@ -114,7 +115,7 @@ def test_an_adaptation_stopped_while_it_compares_resumes(
 def test_without_weights_training_starts_at_random_and_says_why(folder: Path, hub: Hub, train: Train) -> None:
     plan = lines(train(folder, image_size=32))
     assert plan["weights"] == ("none", "random: trained ones of tiny_resnet are not on this machine")
-    assert plan["loss"] == ("nt-xent", "the paper's") and plan["freeze batch norm"][0] == "False"
+    assert plan["loss"] == ("nt-xent", "the paper's") and plan["freeze batch norm"][0] == "off"
     with pytest.raises(MachineError, match="The weights of tiny_resnet are not on this machine"):
         train(folder, weights="trained", run="other")
 

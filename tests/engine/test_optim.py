@@ -87,6 +87,29 @@ def test_norms_and_biases_are_excluded_from_decay_and_adaptation() -> None:
     assert plain["weight_decay"] == 0 and not plain["adapt"]
 
 
+def test_layer_decay_scales_the_rate_of_each_layer_by_its_distance_from_the_last() -> None:
+    encoder = create_encoder(create_scratch_spec("test_vit", 64))
+    model = SimCLR(encoder, ProjectionHead(encoder.width, layers=2, dimensions=16))
+    optimizer = create_optimizer(model, "adamw", weight_decay=0.1, layer_decay=0.5)
+    set_learning_rate(optimizer, 0.01)
+    groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == sum(len(group["params"]) for group in optimizer.param_groups)
+    depth = len(encoder.backbone.blocks)
+    assert set(groups) == {p for p in model.parameters() if p.requires_grad}
+    for name, parameter in model.named_parameters():
+        part = name.removeprefix("encoder.backbone.")
+        if not parameter.requires_grad:
+            continue
+        layers_after = 0
+        if part.startswith("blocks."):
+            layers_after = depth - 1 - int(part.split(".")[1])
+        elif part.startswith(("patch_embed", "pos_embed", "cls_token", "reg_token")):
+            layers_after = depth
+        assert groups[parameter]["lr"] == pytest.approx(0.01 * 0.5**layers_after), name
+        decays = parameter.ndim > 1 and not part.startswith(("pos_embed", "cls_token", "reg_token"))
+        assert groups[parameter]["weight_decay"] == (0.1 if decays else 0), name
+
+
 class Weights(nn.Module):
     """Model of a weight that LARS adapts and a gain that it does not."""
 

@@ -21,7 +21,7 @@ INFO = RunInfo(
         rotate=0.0,
         blur=0.5, workers=2, run="r", backbone="resnet18", batch_size=16, micro_batch=16, held_out=3, epochs=2,
         temperature=0.1, weights="none", loss="nt-xent", train="all", freeze_batch_norm=False, train_size=40,
-        optimizer="adamw", learning_rate=0.002, lr_rule="none", weight_decay=0.01, warmup_epochs=0,
+        optimizer="adamw", learning_rate=0.002, lr_rule="none", weight_decay=0.01, layer_decay=1.0, warmup_epochs=0,
         precision="float32", compile="off", device="cpu",
     ),
     census={"images": 48, "classes": ["a", "b"]},
