@@ -170,13 +170,18 @@ def _decode(
     groups = group_negatives(images, resolved, processes, report)
     held_out = draw_held_out(len(images), resolved.held_out, resolved.seed)
     batches = BatchLoader(images, resolved.batch_size, resolved.seed, device, processes, held_out)
-    targets = _embed_targets(prepared.run, resolved, images.census, processes, report)
+    targets = _embed_targets(prepared.run, resolved, images.census, device, processes, report)
     job = TrainingJob(prepared.run, resolved, batches, groups, info, targets)
     return job, dataclasses.replace(prepared, settings=resolved, census=images.census, plan=plan)
 
 
 def _embed_targets(
-    run: RunFolder, settings: ResolvedSettings, census: Census, processes: ProcessGroup, report: Report
+    run: RunFolder,
+    settings: ResolvedSettings,
+    census: Census,
+    device: torch.device,
+    processes: ProcessGroup,
+    report: Report,
 ) -> Tensor | None:
     """Return the embeddings of the images by the start at its own size, for distillation; the user's cache keeps them.
 
@@ -187,7 +192,7 @@ def _embed_targets(
         return None
     with processes.main_first():
         library = IndexSettings(
-            images=census.root, encoder=str(run.start_folder), device=settings.device, workers=settings.workers
+            images=census.root, encoder=str(run.start_folder), device=str(device), workers=settings.workers
         )
         index, _ = open_index(open_library(library, report), report, "Embedding")
         places = [index.places_by_name.get(image.name) for image in census.images]

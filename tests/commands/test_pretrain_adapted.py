@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from simclr_cli.api import EmbedSettings, PretrainResult, ProbeSettings, SimilarSettings
+from simclr_cli.commands import pretrain
 from simclr_cli.commands.embed import embed
 from simclr_cli.commands.probe import probe
 from simclr_cli.commands.similar import similar
@@ -24,6 +25,7 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train import guard
 from simclr_cli.train.guard import Candidate, choose
+from simclr_cli.train.monitor import Outcome
 
 Train = Callable[..., PretrainResult]
 ADAPTED = {"backbone": None, "image_size": 32, "batch_size": 16, "epochs": 3}  # own size 40 px
@@ -153,12 +155,14 @@ def test_the_start_is_exported_at_its_own_size_if_adaptation_is_worse(
     folder: Path, default_encoder: nn.Module, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard, "choose", lambda candidates, **_: ("start", "for this test"))
+    monkeypatch.setattr(pretrain, "judge_distillation", lambda _: Outcome("collapsed", "It has collapsed. Train anew."))
     result = train(folder, **ADAPTED)
     run = RunFolder(Path(result.run))
     start, end = load_file(run.start_folder / "model.safetensors"), load_file(run.weights_file)
     assert all(torch.equal(start[name], end[name]) for name in start)
     assert json.loads((run.encoder_folder / "config.json").read_text())["pretrained_cfg"]["input_size"] == [3, 40, 40]
     assert result.outcome is not None and result.outcome.startswith("The start's weights are kept: for this test.")
+    assert result.state == "unchanged"  # what has collapsed is not exported
 
 
 def test_probe_shows_the_start_and_not_twice_what_is_the_same(
