@@ -59,7 +59,7 @@ from simclr_cli.engine.probes import create_regression, fit_logistic, knn_votes
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.decode import decode_evaluation_crop, decode_squashed, read_header
 from simclr_cli.images.threads import map_in_order
-from simclr_cli.train.guard import Candidate, Kept, choose
+from simclr_cli.train.guard import MAX_LOSS, Candidate, Kept, choose, score_images
 
 ARCHITECTURE, NATIVE_SIZE = "tf_efficientnet_lite0", 224
 CROP = 0.875
@@ -406,8 +406,8 @@ def measure(h: dict[str, Tensor], images: ImageSet, size: int) -> dict[str, Any]
             "p10": percent(labels[nearest] == true[:, None]),
             "linear": percent(linear[split] == true),
         }
-    found["gain_native"] = compare_precision(rows["train"], images, NATIVE_SIZE)
-    found["gain_start"] = compare_precision(rows["train"], images, size)
+    found["gain_native"] = compare_scores(h["train"], images, NATIVE_SIZE)
+    found["gain_start"] = compare_scores(h["train"], images, size)
     found["agreement_start"] = compare_neighbors(rows, images, size)
     found["agreement_native"] = compare_neighbors(rows, images, NATIVE_SIZE)
     native = F.normalize(images.frozen("validation", NATIVE_SIZE), dim=1)
@@ -452,19 +452,15 @@ def compare_neighbors(rows: dict[str, Tensor], images: ImageSet, size: int) -> f
     return percent((nearest[0][:, :, None] == nearest[1][:, None]).any(dim=2))
 
 
-def compare_precision(rows: Tensor, images: ImageSet, size: int) -> list[float]:
-    """Return the gain in precision at 10 over the start at a size, with its interval, as the command's guard does.
+def compare_scores(h: Tensor, images: ImageSet, size: int) -> list[float]:
+    """Return the gain by labels over the start at a size, with its interval, as the command's guard measures it.
 
     Args:
-        rows: (N, width) normalized embeddings of the train images; some of them are compared, each among the others.
+        h: (N, width) embeddings of the train images, of which some are compared.
     """
-    order = torch.from_numpy(create_numpy_generator(0, Purpose.LABELS).permutation(len(rows))[:LABELED])
+    order = torch.from_numpy(create_numpy_generator(0, Purpose.LABELS).permutation(len(h))[:LABELED])
     labels = images.labels["train"][order]
-    shares = []
-    for some in (rows[order], F.normalize(images.frozen("train", size), dim=1)[order]):
-        nearest = (some @ some.T).fill_diagonal_(-torch.inf).topk(NEIGHBORS, dim=1).indices
-        shares.append((labels[nearest] == labels[:, None]).double().mean(dim=1))
-    return list(compute_mean_gain(*shares))
+    return list(compute_mean_gain(*(score_images(x[order], labels) for x in (h, images.frozen("train", size)))))
 
 
 def measure_views(encoder: Encoder, images: ImageSet, size: int) -> dict[str, Any]:
@@ -643,15 +639,15 @@ def find_threshold(changes: list[dict[str, Any]], name: str, split: str) -> tupl
     return best
 
 
-def decide_by_labels(work: Path, reference: str) -> list[tuple[str, str, dict[str, float]]]:
+def decide_by_labels(work: Path, reference: str) -> list[tuple[bool, float, float]]:
     """Let the command's rule by labels decide at each checkpoint and size of use.
 
     Args:
         reference: what it compares with: native, the start at its own size, or start, at the size of use.
 
     Returns:
-        For each decision, the images, the weights that are kept, and the changes on test images of the best weights
-        that were trained: in precision at 10, and in its mean with linear accuracy.
+        For each decision, whether trained weights are kept, and the change on test images of the best of these in the
+        mean of precision at 10 and linear accuracy, and from which change on they should be kept.
     """
     rows = [row for row in read_log(work / "log.jsonl") if "test" in row and not row["estimated"]]
     starts = {(row["images"], row["size"]): row["test"] for row in rows if row["step"] == 0}
@@ -661,7 +657,7 @@ def decide_by_labels(work: Path, reference: str) -> list[tuple[str, str, dict[st
         if row["step"] and row["alpha"] in names and "gain_native" in row:
             group = groups.setdefault((row["images"], row["arm"], row["step"], row["size_used"]), {})
             group[names[row["alpha"]]] = row
-    decisions: list[tuple[str, str, dict[str, float]]] = []
+    decisions = []
     for (images, _, _, size), group in groups.items():
         gains = {name: tuple(row[f"gain_{reference}"]) for name, row in group.items()}
         candidates = {name: Candidate(0.0, 0.0, 0.0, gain) for name, gain in gains.items()}
@@ -670,8 +666,8 @@ def decide_by_labels(work: Path, reference: str) -> list[tuple[str, str, dict[st
         kept, _ = choose(candidates, distilled=True, is_used_larger=False, is_smaller=is_smaller)
         best = group[max(gains, key=lambda name: gains[name][0])]["test"]
         start = starts[images, NATIVE_SIZE if reference == "native" else size]
-        changes = {name: best[name] - start[name] for name in ("p10", "linear")}
-        decisions.append((images, kept, {"p10": changes["p10"], "mean": float(np.mean(list(changes.values())))}))
+        change = float(np.mean([best[name] - start[name] for name in ("p10", "linear")]))
+        decisions.append((kept != "start", change, -MAX_LOSS if is_smaller else 0.0))
     return decisions
 
 
@@ -679,14 +675,13 @@ def count_label_errors(work: Path) -> None:
     """Print how often the rule by labels keeps what is worse on test images, or rejects what is better."""
     for reference in ("native", "start"):
         decisions = decide_by_labels(work, reference)
-        for measure in ("p10", "mean"):
-            wrong = [((kept != "start") != (changes[measure] > 0), changes[measure]) for _, kept, changes in decisions]
-            clear = [is_wrong for is_wrong, change in wrong if abs(change) > 1]
-            helped = sum(change > 0 for _, change in wrong)
-            print(
-                f"labels, against the start {reference}, {measure}: {sum(is_wrong for is_wrong, _ in wrong)} of "
-                f"{len(wrong)} wrong ({helped} helped); beyond 1 point {sum(clear)} of {len(clear)}"
-            )
+        wrong = [is_kept != (change > least) for is_kept, change, least in decisions]
+        clear = [one for one, (_, change, least) in zip(wrong, decisions, strict=True) if abs(change - least) > 1]
+        good = sum(change > least for _, change, least in decisions)
+        print(
+            f"labels, against the start ({reference}): {sum(wrong)} of {len(wrong)} wrong, {good} should be kept; "
+            f"beyond 1 point {sum(clear)} of {len(clear)}"
+        )
 
 
 def guard(args: argparse.Namespace) -> None:

@@ -19,7 +19,9 @@ from simclr_cli.encode.weights import CONFIG_FILE
 from simclr_cli.engine.adaptation import interpolate_weights
 from simclr_cli.engine.encoder import Encoder, EncoderSpec, create_encoder_from_weights, resize_spec
 from simclr_cli.engine.metrics import compute_mean_gain, uniformity
+from simclr_cli.engine.probes import fit_probe
 from simclr_cli.engine.simclr import SimCLR
+from simclr_cli.images.labels import split_stratified
 from simclr_cli.store.models import detach_tensors, read_config
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.monitor import Monitor, Outcome, find_neighbors
@@ -28,6 +30,8 @@ Kept = Literal["adapted", "interpolated", "start"]
 SHARES: dict[Kept, float] = {"adapted": 1.0, "interpolated": 0.5, "start": 0.0}
 MIN_AGREEMENT_GAIN = 1.4  # points, from the sweep in docs/decisions/0036
 MAX_UNIFORMITY_CHANGE = 0.75  # of h, beyond which SimCLR made most encoders worse (docs/decisions/0036)
+MAX_LOSS = 1.0  # points by labels that a smaller image size, and so a faster use, may cost
+LINEAR_L2 = 100.0  # of the linear probe on half of the labeled images
 BATCH_SIZE = 64
 
 
@@ -37,8 +41,8 @@ class Candidate:
 
     agreement: float  # percent of the nearest neighbors that the start finds, at its own size if it is larger
     uniformity: float  # of h (see ValidationMetrics)
-    precision: float | None  # at 10, percent, at the size of use (the start's own), where the folders are classes
-    gain: tuple[float, float, float] | None = None  # in precision over the start, and its 95 % interval, points
+    score: float | None  # percent, at the size of use (the start's own), where the folders are classes (score_images)
+    gain: tuple[float, float, float] | None = None  # in score over the start, and its 95 % interval, points
 
 
 class Guard:
@@ -50,8 +54,8 @@ class Guard:
         state = detach_tensors(model.encoder.backbone.state_dict())
         self.weights = {name: value.clone() for name, value in state.items()}
         self.neighbors = monitor.find_neighbors(model) if monitor.neighbors is None else monitor.neighbors
-        self.start_precision = self._measure_precision(create_start(job), monitor.targets)
-        self.start = self._measure(model, self.start_precision)
+        self.start_scores = self._score(create_start(job), monitor.targets)
+        self.start = self._measure(model, self.start_scores)
 
     def choose_weights(self, model: SimCLR, outcome: Outcome) -> Outcome:
         """Load the best of adapted weights, half-way ones and the start into the model; explain it in the outcome."""
@@ -62,7 +66,7 @@ class Guard:
         for name in trained:
             weights = interpolate_weights(self.weights, adapted, SHARES[name])
             backbone.load_state_dict(weights)
-            candidates[name] = self._measure(model, self._measure_precision(create_encoder_for_use(self.job, weights)))
+            candidates[name] = self._measure(model, self._score(create_encoder_for_use(self.job, weights)))
         settings = self.job.settings
         kept, reason = choose(
             candidates,
@@ -77,18 +81,18 @@ class Guard:
         return Outcome(state_word, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
 
     @torch.inference_mode()
-    def _measure(self, model: SimCLR, precision: Tensor | None) -> Candidate:
+    def _measure(self, model: SimCLR, scores: Tensor | None) -> Candidate:
         h = self.monitor.embed_crops(model.eval(), self.monitor.rows)
-        has_classes = precision is not None and self.start_precision is not None
+        has_classes = scores is not None and self.start_scores is not None
         return Candidate(
             agreement=self.monitor.measure_agreement(h, self.neighbors),
             uniformity=uniformity(torch.nn.functional.normalize(h, dim=1)),
-            precision=None if precision is None else 100 * float(precision.mean()),
-            gain=compute_mean_gain(precision, self.start_precision) if has_classes else None,  # type: ignore[arg-type]
+            score=None if scores is None else 100 * float(scores.mean()),
+            gain=compute_mean_gain(scores, self.start_scores) if has_classes else None,  # type: ignore[arg-type]
         )
 
-    def _measure_precision(self, encoder: Encoder, known: Tensor | None = None) -> Tensor | None:
-        """Return the precision at 10 (M,) of each labeled image among the others, at the encoder's size.
+    def _score(self, encoder: Encoder, known: Tensor | None = None) -> Tensor | None:
+        """Return the scores (M,) of the labeled images at the encoder's size (see score_images).
 
         None without classes, or if an image can no longer be decoded.
 
@@ -110,8 +114,23 @@ class Guard:
             if unusable:
                 return None
             h = torch.from_numpy(found)
-        labels = torch.from_numpy(self.monitor.labels)
-        return (labels[find_neighbors(h)] == labels[:, None]).double().mean(dim=1)
+        return score_images(h, torch.from_numpy(self.monitor.labels))
+
+
+def score_images(h: Tensor, labels: Tensor) -> Tensor:
+    """Score each labeled image, in [0, 1]: the mean of its precision at 10 and of a right linear prediction.
+
+    Args:
+        h: (M, width); each image is compared with the others, and predicted by a linear probe of the other half.
+        labels: (M,) int64.
+    """
+    precision = (labels[find_neighbors(h)] == labels[:, None]).double().mean(dim=1)
+    is_first = torch.from_numpy(split_stratified(labels.numpy(), 0.5, 0))
+    is_right = torch.zeros_like(precision)
+    for half in (is_first, ~is_first) if is_first.any() else ():
+        probe = fit_probe(h[~half], labels[~half], classes=int(labels.max()) + 1, l2=LINEAR_L2)
+        is_right[half] = (probe.compute_logits(h[half]).argmax(dim=1) == labels[half]).double()
+    return (precision + is_right) / 2
 
 
 def create_start(job: TrainingJob) -> Encoder:
@@ -146,12 +165,14 @@ def choose(
     if gains := {name: gain for name in trained if (gain := candidates[name].gain)}:
         best = max(gains, key=lambda name: gains[name][0])
         change, low, high = gains[best]
-        words = f"precision at 10 by the folders' classes changes by {change:+.1f} points"
+        words = (
+            f"by the folders' classes, precision at 10 and linear accuracy change by {change:+.1f} points in the mean"
+        )
         if low > 0:
             return best, words
-        if is_smaller and change >= 0:
-            return best, f"{words}, which may be chance, and they are faster"
-        return "start", f"{words} at best, 95 % interval {low:+.1f} to {high:+.1f}"
+        if is_smaller and change >= -MAX_LOSS:
+            return best, f"{words}, and they are faster"
+        return "start", f"{words} at best; 95 % interval {low:+.1f} to {high:+.1f}"
     if distilled:  # half-way weights are better at a larger size than that of training, and adapted ones at the same
         name: Kept = "interpolated" if is_used_larger else "adapted"
         found = f"{start.agreement:.0f} % to {candidates[name].agreement:.0f} %"

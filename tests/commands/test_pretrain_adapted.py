@@ -11,6 +11,9 @@ import pytest
 import torch
 from runs import Hub
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from simclr_cli.api import EmbedSettings, PretrainResult, ProbeSettings, SimilarSettings
@@ -21,6 +24,7 @@ from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import Interrupted, MachineError, SettingsError
 from simclr_cli.core.events import EpochDone, Event, Note, PlanMade, Progress, StepDone
 from simclr_cli.encode.load import load_named_encoder
+from simclr_cli.images.labels import split_stratified
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train import guard
@@ -186,6 +190,8 @@ def candidate(agreement: float, uniformity: float, gain: tuple[float, float, flo
     (candidate(40, -2, (-4, -6, -2)), candidate(40, -2, (-3, -5, -1)), True, "smaller", "start"),  # labels decide
     (candidate(40, -2, (1, -1, 3)), candidate(40, -2, (2, -1, 5)), True, "larger", "start"),  # a gain may be chance
     (candidate(20, -2, (1, -1, 3)), candidate(20, -2, (2, -1, 5)), True, "smaller", "interpolated"),  # but is faster
+    (candidate(20, -2, (-0.5, -3, 2)), candidate(20, -2, (-0.8, -3, 1)), True, "smaller", "adapted"),
+    (candidate(20, -2, (-1.5, -4, 1)), candidate(20, -2, (-1.1, -3, 1)), True, "smaller", "start"),
     (candidate(20, -2, (4, 2, 6)), candidate(20, -2, (1, -1, 3)), True, "larger", "adapted"),
     (candidate(20, -2, (3, 1, 5)), candidate(20, -2, (4, 2, 6)), False, "own", "interpolated"),
     (candidate(90, -2.6), candidate(95, -2.5), False, "own", "adapted"),
@@ -204,19 +210,25 @@ def test_guard(adapted: Candidate, interpolated: Candidate, distilled: bool, siz
 def test_the_guard_measures_labeled_images_at_the_size_of_use(
     folder: Path, default_encoder: nn.Module, train: Train, tmp_path: Path
 ) -> None:
-    """Precision at 10 of the start and of the adapted weights, anew from what `embed` writes."""
+    """Precision at 10 and linear accuracy of the start, anew from what `embed` writes."""
     result = train(folder, **{**ADAPTED, "image_size": 40}, train_size=32)
     run = RunFolder(Path(result.run))
     outcome = json.loads(run.outcome_file.read_text())
     settings = EmbedSettings(images=folder, encoder=str(run.start_folder), out=tmp_path / "start.npy")
     embed(settings)
     h = torch.nn.functional.normalize(torch.from_numpy(np.load(tmp_path / "start.npy")), dim=1)
-    labels = take_census(folder, workers=1).labels
-    shares = []
+    labels = np.array(take_census(folder, workers=1).labels)
+    precision = []
     for i in range(len(h)):
         nearest = sorted((j for j in range(len(h)) if j != i), key=lambda j: -float(h[i] @ h[j]))[:10]
-        shares.append(sum(labels[j] == labels[i] for j in nearest) / 10)
-    assert outcome["candidates"]["start"]["precision"] == pytest.approx(100 * np.mean(shares), abs=0.5)
+        precision.append(sum(labels[j] == labels[i] for j in nearest) / 10)
+    x, right = np.load(tmp_path / "start.npy"), np.zeros(len(h))
+    first = split_stratified(np.unique(labels, return_inverse=True)[1], 0.5, 0)
+    for half in (first, ~first):
+        linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, tol=1e-6, max_iter=1000))
+        right[half] = linear.fit(x[~half], labels[~half]).predict(x[half]) == labels[half]
+    score = 100 * (np.mean(precision) + np.mean(right)) / 2
+    assert outcome["candidates"]["start"]["score"] == pytest.approx(score, abs=1.5)  # one linear prediction may differ
     assert outcome["candidates"]["start"]["gain"][0] == 0 and outcome["candidates"]["adapted"]["gain"] is not None
 
 
