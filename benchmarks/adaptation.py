@@ -639,54 +639,72 @@ def find_threshold(changes: list[dict[str, Any]], name: str, split: str) -> tupl
     return best
 
 
-def decide_by_labels(work: Path, reference: str) -> list[tuple[bool, float, float]]:
-    """Let the command's rule by labels decide at each checkpoint and size of use.
+def decide(work: Path, reference: str) -> list[tuple[str, bool, float, float]]:
+    """Let the command's rule decide at each checkpoint and size of use.
 
     Args:
-        reference: what it compares with: native, the start at its own size, or start, at the size of use.
+        reference: what the rule by labels compares with: native, the start at its own size, or start, at the size of
+            use; none: the rule without labels.
 
     Returns:
-        For each decision, whether trained weights are kept, and the change on test images of the best of these in the
-        mean of precision at 10 and linear accuracy, and from which change on they should be kept.
+        For each decision, the images, whether trained weights are kept, the change on test images of these (or of
+        those that were rejected) in the mean of precision at 10 and linear accuracy, and from which change on they
+        should be kept.
     """
     rows = [row for row in read_log(work / "log.jsonl") if "test" in row and not row["estimated"]]
-    starts = {(row["images"], row["size"]): row["test"] for row in rows if row["step"] == 0}
+    starts = {(row["images"], row["size"]): row for row in rows if row["step"] == 0}
     names: dict[float, Kept] = {0.5: "interpolated", 1.0: "adapted"}
     groups: dict[tuple[Any, ...], dict[Kept, dict[str, Any]]] = {}
     for row in rows:
         if row["step"] and row["alpha"] in names and "gain_native" in row:
-            group = groups.setdefault((row["images"], row["arm"], row["step"], row["size_used"]), {})
+            group = groups.setdefault((row["arm"], row["step"], row["size_used"]), {})
             group[names[row["alpha"]]] = row
     decisions = []
-    for (images, _, _, size), group in groups.items():
-        gains = {name: tuple(row[f"gain_{reference}"]) for name, row in group.items()}
-        candidates = {name: Candidate(0.0, 0.0, 0.0, gain) for name, gain in gains.items()}
-        candidates["start"] = Candidate(0.0, 0.0, 0.0)
+    for (arm, step, size), group in groups.items():
+        if len(group) < len(names):  # an arm that is running
+            continue
+        trained, images = Arm.parse(arm), group["adapted"]["images"]
+        at_train_size = groups[arm, step, trained.size]
         is_smaller = reference == "native" and size < NATIVE_SIZE
-        kept, _ = choose(candidates, distilled=True, is_used_larger=False, is_smaller=is_smaller)
-        best = group[max(gains, key=lambda name: gains[name][0])]["test"]
-        start = starts[images, NATIVE_SIZE if reference == "native" else size]
-        change = float(np.mean([best[name] - start[name] for name in ("p10", "linear")]))
-        decisions.append((kept != "start", change, -MAX_LOSS if is_smaller else 0.0))
+        candidates: dict[Kept, Candidate] = {"start": describe_candidate(starts[images, trained.size], None)}
+        for name, row in group.items():
+            gain = None if reference == "none" else tuple(row[f"gain_{reference}"])
+            candidates[name] = describe_candidate(at_train_size[name], gain)
+        is_larger, is_distilled = size > trained.size, trained.distill != "none"
+        kept, _ = choose(candidates, distilled=is_distilled, is_used_larger=is_larger, is_smaller=is_smaller)
+        best: Kept = kept
+        if kept == "start" and reference == "none":
+            best = "adapted" if is_distilled and not is_larger else "interpolated"
+        elif kept == "start":
+            best = max(group, key=lambda name: group[name][f"gain_{reference}"][0])
+        start = starts[images, NATIVE_SIZE if reference == "native" else size]["test"]
+        change = float(np.mean([group[best]["test"][name] - start[name] for name in ("p10", "linear")]))
+        decisions.append((images, kept != "start", change, -MAX_LOSS if is_smaller else 0.0))
     return decisions
 
 
-def count_label_errors(work: Path) -> None:
-    """Print how often the rule by labels keeps what is worse on test images, or rejects what is better."""
-    for reference in ("native", "start"):
-        decisions = decide_by_labels(work, reference)
-        wrong = [is_kept != (change > least) for is_kept, change, least in decisions]
-        clear = [one for one, (_, change, least) in zip(wrong, decisions, strict=True) if abs(change - least) > 1]
-        good = sum(change > least for _, change, least in decisions)
-        print(
-            f"labels, against the start ({reference}): {sum(wrong)} of {len(wrong)} wrong, {good} should be kept; "
-            f"beyond 1 point {sum(clear)} of {len(clear)}"
-        )
+def describe_candidate(row: dict[str, Any], gain: Any) -> Candidate:
+    """Return what the command's guard knows of the weights of a line."""
+    return Candidate(row["agreement_native"], row["uniformity"], None, gain)
+
+
+def count_errors(work: Path) -> None:
+    """Print how often the command's rules keep what is worse on test images, or reject what is better."""
+    words = {"native": "by labels, against the start at its own size", "none": "without labels"}
+    for reference, title in (*words.items(), ("start", "by labels, against the start at the size of use")):
+        decisions = decide(work, reference)
+        for images in ("", *sorted({decision[0] for decision in decisions})):
+            some = [decision[1:] for decision in decisions if decision[0].startswith(images)]
+            wrong = [is_kept != (change > least) for is_kept, change, least in some]
+            clear = [one for one, (_, change, least) in zip(wrong, some, strict=True) if abs(change - least) > 1]
+            good = sum(change > least for _, change, least in some)
+            counts = f"{sum(wrong)} of {len(wrong)} wrong, {good} should be kept"
+            print(f"{title}, {images or 'all'}: {counts}; beyond 1 point {sum(clear)} of {len(clear)}")
 
 
 def guard(args: argparse.Namespace) -> None:
     """Print, for each monitor, the best threshold on clothing and tiles (validation), and its errors everywhere."""
-    count_label_errors(args.work)
+    count_errors(args.work)
     changes = collect_changes(args.work)
     chosen_on = [change for change in changes if change["images"] in ("clothing", "tiles")]
     print(f"{len(changes)} lines, helped on test: {sum(change['test'] > 0 for change in changes)}")

@@ -188,7 +188,8 @@ def candidate(agreement: float, uniformity: float, gain: tuple[float, float, flo
     (candidate(40, -2), candidate(31, -2), True, "larger", "start"),  # the start finds 30 %
     (candidate(31, -2), candidate(40, -2), True, "smaller", "start"),
     (candidate(40, -2, (-4, -6, -2)), candidate(40, -2, (-3, -5, -1)), True, "smaller", "start"),  # labels decide
-    (candidate(40, -2, (1, -1, 3)), candidate(40, -2, (2, -1, 5)), True, "larger", "start"),  # a gain may be chance
+    (candidate(40, -2, (1, -3, 5)), candidate(40, -2, (2, -2, 6)), True, "larger", "start"),  # a gain may be chance
+    (candidate(40, -2, (1, -0.9, 3)), candidate(40, -2, (0, -1, 1)), True, "larger", "adapted"),
     (candidate(20, -2, (1, -1, 3)), candidate(20, -2, (2, -1, 5)), True, "smaller", "interpolated"),  # but is faster
     (candidate(20, -2, (-0.5, -3, 2)), candidate(20, -2, (-0.8, -3, 1)), True, "smaller", "adapted"),
     (candidate(20, -2, (-1.5, -4, 1)), candidate(20, -2, (-1.1, -3, 1)), True, "smaller", "start"),
