@@ -59,7 +59,7 @@ from simclr_cli.engine.probes import create_regression, fit_logistic, knn_votes
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.decode import decode_evaluation_crop, decode_squashed, read_header
 from simclr_cli.images.threads import map_in_order
-from simclr_cli.train.guard import MAX_LOSS, Candidate, Kept, choose, score_images
+from simclr_cli.train.guard import MAX_DECLINE, Candidate, Kept, choose, score_images
 
 ARCHITECTURE, NATIVE_SIZE = "tf_efficientnet_lite0", 224
 CROP = 0.875
@@ -679,7 +679,7 @@ def decide(work: Path, reference: str) -> list[tuple[str, bool, float, float]]:
             best = max(group, key=lambda name: group[name][f"gain_{reference}"][0])
         start = starts[images, NATIVE_SIZE if reference == "native" else size]["test"]
         change = float(np.mean([group[best]["test"][name] - start[name] for name in ("p10", "linear")]))
-        decisions.append((images, kept != "start", change, -MAX_LOSS if is_smaller else 0.0))
+        decisions.append((images, kept != "start", change, -MAX_DECLINE if is_smaller else 0.0))
     return decisions
 
 

@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--start")
     parser.add_argument("--size", type=int, nargs="*", default=[])
-    parser.add_argument("--seed", type=int, nargs="*", default=[0])
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
     parser.add_argument("further", nargs="*")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

@@ -8,9 +8,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from simclr_cli.core.events import Report, progress
 from simclr_cli.core.seeds import Purpose, create_numpy_generator
 from simclr_cli.engine.adaptation import distillation_loss, find_temperature
 from simclr_cli.engine.image_ops import upload
+from simclr_cli.engine.simclr import SimCLR
+from simclr_cli.train.job import TrainingJob
+from simclr_cli.train.monitor import embed_crops
 
 MAX_ANCHORS = 4_096  # images to compare with; each is embedded once more, at the size of the views
 PERPLEXITY = 30.0  # about as many anchors count as similar
@@ -19,6 +23,19 @@ PERPLEXITY = 30.0  # about as many anchors count as similar
 def draw_anchors(count: int, seed: int) -> NDArray[np.int64]:
     """Draw the rows of the images that others are compared with, sorted: a function of the seed."""
     return np.sort(create_numpy_generator(seed, Purpose.ANCHORS).permutation(count)[:MAX_ANCHORS])
+
+
+def prepare_distillation(model: SimCLR, job: TrainingJob, report: Report) -> Distillation | None:
+    """Embed the anchors by the start, which the model must still be; None if the job distills nothing."""
+    if job.targets is None:
+        return None
+    rows = draw_anchors(len(job.targets), job.settings.seed)
+    with torch.inference_mode():
+        anchors = embed_crops(
+            model.eval(), job.batches.decoded, rows, job.settings.train_size,
+            progress(report, "embedding at the training size"),
+        )  # fmt: skip
+    return Distillation(job.targets, rows, anchors.clone())
 
 
 class Distillation:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,7 @@ Kept = Literal["adapted", "interpolated", "start"]
 SHARES: dict[Kept, float] = {"adapted": 1.0, "interpolated": 0.5, "start": 0.0}
 MIN_AGREEMENT_GAIN = 1.4  # points, from the sweep in docs/decisions/0036
 MAX_UNIFORMITY_CHANGE = 0.75  # of h, beyond which SimCLR made most encoders worse (docs/decisions/0036)
-MAX_LOSS = 1.0  # points by labels: what a gain may be by chance, and what a smaller image size, so faster, may cost
+MAX_DECLINE = 1.0  # points by labels that chance, or a smaller image size and so a faster use, may cost
 LINEAR_L2 = 100.0  # of the linear probe on half of the labeled images
 BATCH_SIZE = 64
 
@@ -54,7 +55,7 @@ class Guard:
         state = detach_tensors(model.encoder.backbone.state_dict())
         self.weights = {name: value.clone() for name, value in state.items()}
         self.neighbors = monitor.find_neighbors(model) if monitor.neighbors is None else monitor.neighbors
-        self.start_scores = self._score(create_start(job), monitor.targets)
+        self.start_scores = self._score(partial(create_start, job), monitor.targets)
         self.start = self._measure(model, self.start_scores)
 
     def choose_weights(self, model: SimCLR, outcome: Outcome) -> Outcome:
@@ -66,7 +67,7 @@ class Guard:
         for name in trained:
             weights = interpolate_weights(self.weights, adapted, SHARES[name])
             backbone.load_state_dict(weights)
-            candidates[name] = self._measure(model, self._score(create_encoder_for_use(self.job, weights)))
+            candidates[name] = self._measure(model, self._score(partial(create_encoder_for_use, self.job, weights)))
         settings = self.job.settings
         kept, reason = choose(
             candidates,
@@ -91,12 +92,13 @@ class Guard:
             gain=compute_mean_gain(scores, self.start_scores) if has_classes else None,  # type: ignore[arg-type]
         )
 
-    def _score(self, encoder: Encoder, known: Tensor | None = None) -> Tensor | None:
+    def _score(self, create: Callable[[], Encoder], known: Tensor | None = None) -> Tensor | None:
         """Return the scores (M,) of the labeled images at the encoder's size (see score_images).
 
         None without classes, or if an image can no longer be decoded.
 
         Args:
+            create: creates the encoder, where it is needed.
             known: (N, width) embeddings of the census by this encoder, if there are any.
         """
         rows, census = self.monitor.labeled_rows, self.monitor.images.census
@@ -106,7 +108,7 @@ class Guard:
             h = known[torch.from_numpy(rows)]
         else:
             device = torch.device(self.job.settings.device)
-            loaded = LoadedEncoder(encoder.eval().to(device), device, name="", checksum="")
+            loaded = LoadedEncoder(create().eval().to(device), device, name="", checksum="")
             paths, workers = [census.path(census.images[row]) for row in rows], self.job.settings.workers
             found, unusable = embed_files(
                 loaded, paths, batch_size=BATCH_SIZE, workers=workers, report=self.report, stage="comparing"
@@ -168,9 +170,9 @@ def choose(
         words = (
             f"by the folders' classes, precision at 10 and linear accuracy change by {change:+.1f} points in the mean"
         )
-        if change > 0 and low > -MAX_LOSS:
+        if change > 0 and low > -MAX_DECLINE:
             return best, words
-        if is_smaller and change >= -MAX_LOSS:
+        if is_smaller and change >= -MAX_DECLINE:
             return best, f"{words}, and they are faster"
         return "start", f"{words} at best; 95 % interval {low:+.1f} to {high:+.1f}"
     if distilled:  # half-way weights are better at a larger size than that of training, and adapted ones at the same

@@ -16,7 +16,7 @@ import torch
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
-from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController, progress
+from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.engine.adaptation import select_trained_part
@@ -26,10 +26,10 @@ from simclr_cli.engine.simclr import ProjectionHead, SimCLR
 from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import write_epochs
-from simclr_cli.train.distillation import Distillation, draw_anchors
+from simclr_cli.train.distillation import prepare_distillation
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.losses import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
-from simclr_cli.train.monitor import Monitor, embed_crops
+from simclr_cli.train.monitor import Monitor
 from simclr_cli.train.step import Step
 
 
@@ -71,7 +71,7 @@ class Training:
         self.steps_per_epoch = self.batches.steps_per_epoch
         if not self.processes.is_single and self.batches.device.type == "cuda":
             synchronize_norms(model.encoder)
-        distillation = self._prepare_distillation()
+        distillation = prepare_distillation(model, job, report)
         self.optimizer = create_optimizer(
             model,
             self.settings.optimizer,
@@ -101,18 +101,6 @@ class Training:
         )  # fmt: skip
         self.losses = self.step.losses
         self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read
-
-    def _prepare_distillation(self) -> Distillation | None:
-        """Embed the anchors with the start, which the model is before a checkpoint is loaded."""
-        if self.job.targets is None:
-            return None
-        rows = draw_anchors(len(self.job.targets), self.settings.seed)
-        with torch.inference_mode():
-            anchors = embed_crops(
-                self.model.eval(), self.batches.decoded, rows, self.settings.train_size,
-                progress(self.report, "embedding at the training size"),
-            )  # fmt: skip
-        return Distillation(self.job.targets, rows, anchors.clone())
 
     def _load_checkpoint(self) -> list[float]:
         """Continue from the newest checkpoint, and return the losses of the steps that its epoch has done."""
