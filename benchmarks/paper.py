@@ -44,7 +44,8 @@ from simclr_cli.engine.loss import contrastive_loss
 from simclr_cli.engine.optim import Schedule, create_optimizer, set_learning_rate
 from simclr_cli.engine.probes import fit_probe, knn_votes
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
-from simclr_cli.images.decode import UnusableImage, decode_evaluation_crop, decode_squashed
+from simclr_cli.images.decode import decode_evaluation_crop, decode_squashed
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers, map_in_order
 

@@ -33,7 +33,8 @@ from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.encode.load import load_run_encoder
-from simclr_cli.images.decode import UnusableImage, decode
+from simclr_cli.images.decode import decode
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.synthetic import draw_images
 from simclr_cli.search.similarity_scale import read_scale

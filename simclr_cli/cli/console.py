@@ -131,6 +131,8 @@ class Reporter:
         if classes:
             names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
             self.print(f"  folders look like {len(classes)} classes (used to evaluate, not to train): {names}")
+        if bits := summary.get("bits"):
+            self.print(f"  images of 16 bits use {bits} of them: values from 0 to {2**bits - 1:,}, black to white")
         if summary["skipped"]:
             self.print(f"  {format_count(summary['skipped'], 'file')} skipped:", "yellow")
             for reason, files in list(summary["skipped_because"].items())[:8]:

@@ -141,6 +141,7 @@ def _split_images(settings: FinetuneSettings, source: LoadedEncoder, root: Path,
         rows, labels = rows[~is_test], labels[~is_test]
         if not settings.scratch and source.was_trained_on(root):
             report(Note("The held-out images were also used for pretraining, without their labels."))
+    source.encoder.spec = dataclasses.replace(source.encoder.spec, bits=images.census.bits)
     used = draw_labels(labels, float(settings.labels_fraction), settings.seed, draw=0)
     return LabeledSplit(images, decoded, rows[used], torch.from_numpy(labels[used]), classes, len(rows), held_out)
 

@@ -39,7 +39,13 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     images, skipped = collect_images(settings.queries, workers, report, strict=False)
     paths = list(chain(*images))
     h, unusable = embed_files(
-        ready, paths, batch_size=settings.batch_size, workers=workers, report=report, stage="predicting"
+        ready,
+        paths,
+        ready.encoder.spec.bits,
+        batch_size=settings.batch_size,
+        workers=workers,
+        report=report,
+        stage="predicting",
     )
     skipped += [f"{paths[i]}: {unusable.reason}" for i, unusable in unusable.items()]
     if not len(h):

@@ -21,8 +21,9 @@ from simclr_cli.engine.augment import ViewRecipe, create_view_recipe, draw_param
 from simclr_cli.engine.image_ops import to_grayscale
 from simclr_cli.images.cache import stored_side
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.decode import Pixels, UnusableImage, decode_squashed, decode_thumbnail
+from simclr_cli.images.decode import Pixels, decode_squashed, decode_thumbnail
 from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.pages.preview import PreviewRow, draw_contact_sheet, render_preview
@@ -109,7 +110,7 @@ def _sample_images(census: Census, resolved: ResolvedPreview, side: int) -> list
             image = census.images[i]
             try:
                 path = census.path(image)
-                return image, make_thumbnail(path, IMAGE_SIDE, IMAGE_SIDE), squash(path, side)
+                return image, make_thumbnail(path, IMAGE_SIDE, IMAGE_SIDE, census.bits), squash(path, side, census.bits)
             except UnusableImage as error:
                 unusable = error
         raise unusable

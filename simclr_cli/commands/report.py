@@ -17,8 +17,9 @@ from simclr_cli.core.safe_read import read_json
 from simclr_cli.encode.load import load_run_encoder, resolve_device
 from simclr_cli.evaluate.run_samples import sample_neighbors, sample_views
 from simclr_cli.images.census import Census, SkippedImage
-from simclr_cli.images.decode import UnusableImage, decode_thumbnail
+from simclr_cli.images.decode import decode_thumbnail
 from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.pages.images import as_data_uri

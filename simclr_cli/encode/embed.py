@@ -19,8 +19,9 @@ from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.image_ops import upload
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census, SkippedImage
-from simclr_cli.images.decode import UnusableImage, decode_evaluation_crop
+from simclr_cli.images.decode import decode_evaluation_crop
 from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.threads import map_in_order
 
 MIN_IMAGES_TO_FOLD = 256  # for fewer, folding (1 s for ResNet-18) takes longer than it saves
@@ -40,27 +41,44 @@ def embed_census(
     Returns:
         (N, D) float32, not normalized, in the order of the census; and the census without the other images.
     """
-    paths = [census.path(image) for image in census.images]
-    h, unusable = embed_files(loaded, paths, batch_size=batch_size, workers=workers, report=report, stage=stage)
+    paths, bits = [census.path(image) for image in census.images], loaded.choose_bits(census.bits)
+    h, unusable = embed_files(loaded, paths, bits, batch_size=batch_size, workers=workers, report=report, stage=stage)
     return h, census.without([SkippedImage(census.images[i].name, image.reason) for i, image in unusable.items()])
 
 
 def embed_files(
-    loaded: LoadedEncoder, paths: Sequence[Path], *, batch_size: int, workers: int, report: Report, stage: str
+    loaded: LoadedEncoder,
+    paths: Sequence[Path],
+    bits: int | None,
+    *,
+    batch_size: int,
+    workers: int,
+    report: Report,
+    stage: str,
 ) -> tuple[NDArray[np.float32], dict[int, UnusableImage]]:
     """Compute h of every file that can be decoded.
+
+    Args:
+        bits: that images of 16 bits use: see convert_to_rgb.
 
     Returns:
         (N, D) float32, not normalized, in order; and the unusable files by their index in `paths`.
     """
     (h,), unusable = embed_with_encoders(
-        [loaded], paths, batch_size=batch_size, workers=workers, report=report, stage=stage
+        [loaded], paths, bits, batch_size=batch_size, workers=workers, report=report, stage=stage
     )
     return h, unusable
 
 
 def embed_with_encoders(
-    loaded: Sequence[LoadedEncoder], paths: Sequence[Path], *, batch_size: int, workers: int, report: Report, stage: str
+    loaded: Sequence[LoadedEncoder],
+    paths: Sequence[Path],
+    bits: int | None,
+    *,
+    batch_size: int,
+    workers: int,
+    report: Report,
+    stage: str,
 ) -> tuple[list[NDArray[np.float32]], dict[int, UnusableImage]]:
     """Compute h as `embed_files` does, for several encoders of one crop and device; decode every file once."""
     spec, device = loaded[0].encoder.spec, loaded[0].device
@@ -68,7 +86,7 @@ def embed_with_encoders(
     if len(paths) >= MIN_IMAGES_TO_FOLD:
         encoders = [fold_batch_norm(encoder) for encoder in encoders]
     crop = isolate(decode_evaluation_crop, workers)
-    decoded = map_in_order(lambda path: crop(path, spec.image_size, spec.crop_fraction), paths, workers)
+    decoded = map_in_order(lambda path: crop(path, spec.image_size, spec.crop_fraction, bits), paths, workers)
     report_progress = progress(report, stage)
     unusable: dict[int, UnusableImage] = {}
     batch: list[NDArray[np.uint8]] = []

@@ -74,6 +74,10 @@ class LoadedEncoder:
         """Distribution of the views of the run, or else the paper's."""
         return create_view_recipe(self.info.settings) if self.run else ViewRecipe()
 
+    def choose_bits(self, bits: int | None) -> int | None:
+        """Return how many bits images of 16 bits use: as in training, or else those of their folder."""
+        return self.encoder.spec.bits or bits
+
     @property
     def images_folder(self) -> Path:
         """Folder of images that the run was trained on, which may no longer exist.

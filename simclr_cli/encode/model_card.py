@@ -100,7 +100,12 @@ def build_timm_config(encoder: Encoder) -> dict[str, Any]:
             "mean": list(spec.mean),
             "std": list(spec.std),
         },
-        "simclr": {"format_version": FORMAT_VERSION, "architecture": architecture, "small_stem": spec.small_stem},
+        "simclr": {
+            "format_version": FORMAT_VERSION,
+            "architecture": architecture,
+            "small_stem": spec.small_stem,
+            "bits": spec.bits,
+        },
     }
 
 
@@ -123,7 +128,10 @@ def parse_spec(path: Path, config: dict[str, Any]) -> EncoderSpec:
             small_stem=bool(own.get("small_stem", False)),
             model_args=_read_arguments(config.get("model_args", {})),
             crop=float(preprocessing["crop_pct"]),
+            bits=own.get("bits"),
         )
+        if spec.bits not in (None, *range(1, 17)):
+            raise ValueError("invalid bits")
         if not 0 < spec.image_size <= MAX_IMAGE_SIZE or len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError("invalid input_size, mean or std")
         if not 0 < spec.crop_fraction <= 1:

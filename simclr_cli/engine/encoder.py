@@ -42,6 +42,7 @@ class EncoderSpec:
     small_stem: bool = False  # 3x3 stride-1 convolution without pooling instead of timm's stem
     model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)  # more arguments of timm.create_model
     crop: float | None = None  # fraction of the short side that evaluation crops to; None: the paper's
+    bits: int | None = None  # that the images of 16 bits in training used; None: there were none
 
     @property
     def has_normalization(self) -> bool:

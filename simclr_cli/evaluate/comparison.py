@@ -170,7 +170,8 @@ def _embed_census(
     Encoders with the same crop share its decoding.
     """
     specs = {name: ready.encoder.spec for name, ready in encoders.items()}
-    crops = {name: (spec.image_size, spec.crop_fraction) for name, spec in specs.items()}
+    bits = images.census.bits or census.bits
+    crops = {name: (spec.image_size, spec.crop_fraction, spec.bits or bits) for name, spec in specs.items()}
     paths = [census.path(image) for image in census.images]
     class_numbers = {name: number for number, name in enumerate(images.classes)}
     labels = torch.tensor([class_numbers[images.labels[image.name]] for image in census.images])
@@ -180,6 +181,7 @@ def _embed_census(
         arrays, unusable = embed_with_encoders(
             [encoders[name] for name in names],
             paths,
+            crop[2],
             batch_size=settings.batch_size,
             workers=count_workers(settings.workers),
             report=report,

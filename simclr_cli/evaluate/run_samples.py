@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,7 +146,7 @@ def _load_embeddings(
     if index is not None:
         return index.h, index.names, Path(index.root), f"all {len(index.names):,} images"
     drawn = np.sort(generator.permutation(len(census.images))[:MAX_EMBEDDED_IMAGES])
-    sample = Census(census.root, tuple(census.images[i] for i in drawn), (), 0)
+    sample = dataclasses.replace(census, images=tuple(census.images[i] for i in drawn), skipped=())
     h, sample = embed_census(
         ready, sample, batch_size=EMBEDDING_BATCH, workers=workers, report=report,
         stage="embedding a sample for report.html",

@@ -15,8 +15,9 @@ from simclr_cli.core.files import get_free_bytes, prepare_folder
 from simclr_cli.core.text import format_gigabytes
 from simclr_cli.images.cache_location import cache_root, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
-from simclr_cli.images.decode import Pixels, TemporarilyUnusable, UnusableImage, decode_squashed
+from simclr_cli.images.decode import Pixels, decode_squashed
 from simclr_cli.images.decode_pool import isolate_batch
+from simclr_cli.images.formats import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.pixel_store import NOT_STORED, DecodeResult, PixelStore, read_rows
 from simclr_cli.images.scan import UNKNOWN_TIME
 from simclr_cli.images.threads import chunk_by_size, map_in_order
@@ -103,7 +104,7 @@ def decode_images(
         InputError: not one image could be decoded.
     """
     side = stored_side(census, image_size)
-    store = PixelStore(locate_cache(census.root) / str(side), side)
+    store = PixelStore(locate_cache(census.root) / str(side), side, census.bits)
     prepare_folder(store.folder)
     try:
         _decode_missing(store, census, workers, progress, budget)
@@ -125,7 +126,7 @@ def decode_images(
 def describe_cache_shortage(census: Census, image_size: int, budget: int | None) -> str | None:
     """Return a sentence about it, if not all images can be stored within the budget (see decode_images)."""
     side = stored_side(census, image_size)
-    store = PixelStore(locate_cache(census.root) / str(side), side)
+    store = PixelStore(locate_cache(census.root) / str(side), side, census.bits)
     max_rows = _max_rows(store, budget)
     unknown, unstored, stored = map(len, store.split(census.images))
     excess = unknown + unstored - max(0, max_rows - stored)
@@ -188,7 +189,7 @@ def _decode_unchanged(
 
     def decode_chunk(chunk: Sequence[ImageFile]) -> list[Pixels | UnusableImage]:
         paths = [census.path(image) for image in chunk]
-        return list(map(_check_unchanged, decode([(path, side) for path in paths]), paths, chunk))
+        return list(map(_check_unchanged, decode([(path, side, census.bits) for path in paths]), paths, chunk))
 
     max_files = min(MAX_FILES_PER_REQUEST, len(images) // (2 * max(1, workers)))
     chunks = chunk_by_size(images, lambda image: image.bytes, max_files, MAX_BYTES_PER_REQUEST)

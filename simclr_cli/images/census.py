@@ -24,6 +24,7 @@ class ImageFile:
     width: int
     bytes: int
     modified_ns: int
+    bits: int = 0  # that samples of 16 bits use, 1 to 16; 0 for other images
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Census:
     images: tuple[ImageFile, ...]
     skipped: tuple[SkippedImage, ...]
     other_files: int  # count of files that neither are images nor claim to be
+    bits: int | None = None  # that all images of 16 bits use, the scale of their values; None: there are none
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -94,14 +96,14 @@ class Census:
         """Return the census as JSON values."""
         images = [list(vars(image).values()) for image in self.images]
         skipped = [list(vars(entry).values()) for entry in self.skipped]
-        return [str(self.root), images, skipped, self.other_files]
+        return [str(self.root), images, skipped, self.other_files, self.bits]
 
     @staticmethod
     def from_json(values: list[Any]) -> Census:
         """Return the census of the values of `to_json`."""
-        root, images, skipped, other_files = values
+        root, images, skipped, other_files, bits = values
         image_files, skipped_images = (ImageFile(*v) for v in images), (SkippedImage(*v) for v in skipped)
-        return Census(Path(root), tuple(image_files), tuple(skipped_images), other_files)
+        return Census(Path(root), tuple(image_files), tuple(skipped_images), other_files, bits)
 
     def summary(self) -> dict[str, Any]:
         """Return the census in numbers, for the plan, the run folder and --json."""
@@ -115,6 +117,7 @@ class Census:
             "bytes": sum(image.bytes for image in self.images),
             "formats": dict(formats.most_common()),
             "short_side": {"least": short_sides[0], "median": median, "most": short_sides[-1]},
+            "bits": self.bits,
             "classes": list(self.classes),
             "skipped": len(self.skipped),
             "skipped_because": dict(reasons.most_common()),

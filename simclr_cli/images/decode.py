@@ -5,75 +5,33 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (  # loading these keeps Pillow from importing the plugins of all its formats
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from simclr_cli.core.errors import raise_if_unreachable
-from simclr_cli.core.hardware import get_total_memory
+from simclr_cli.images.colors import Samples, convert_to_rgb, convert_to_srgb, set_upright
+from simclr_cli.images.formats import (
+    FORMATS,
+    MAX_PIXELS,
+    TemporarilyUnusable,
+    UnusableImage,
+    check_file_size,
+    check_pixels,
+    detect_format,
+)
+from simclr_cli.images.jpeg import open_jpeg, read_orientation
+from simclr_cli.images.png import open_png
+from simclr_cli.images.tiff import open_tiff
 
 Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 
-FORMATS = {
-    "JPEG": JpegImagePlugin, "PNG": PngImagePlugin, "WEBP": WebPImagePlugin, "AVIF": AvifImagePlugin,
-    "GIF": GifImagePlugin, "BMP": BmpImagePlugin, "TIFF": TiffImagePlugin, "PPM": PpmImagePlugin,
-}  # fmt: skip
-
-SIGNATURES = {  # first bytes of each format, those that are not allowed included
-    "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8[79]a", "BMP": rb"BM",
-    "TIFF": rb"II[*+]\0|MM\0[*+]", "WEBP": rb"RIFF.{4}WEBP", "PPM": rb"P[1-6fF]\s",
-    "AVIF": rb".{4}ftyp(.{8,})?avi[fs]", "HEIC": rb".{4}ftyp(hei[cx]|hevc|mif1|msf1)",
-}  # fmt: skip
-
-BYTES_PER_PIXEL = 32  # peak memory of decoding: RGBA from WebP; tests/images/test_bombs.py measures it
-MEMORY_SHARE = 1 / 2  # of the machine's memory, for one image
-# Two and a half times a 70-megapixel camera; Pillow's own limit for an error.
-MAX_PIXELS_ANYWHERE = 178_956_970
-
-
-def compute_max_pixels() -> int:
-    """Return the most pixels that fit in this machine's total memory; larger images count as decompression bombs."""
-    return min(MAX_PIXELS_ANYWHERE, int(get_total_memory() * MEMORY_SHARE / BYTES_PER_PIXEL) // 2 * 2)
-
-
-MAX_PIXELS = compute_max_pixels()
-# Pillow warns above this and fails above twice as many, for frames, tiles and resized images too.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
-
 REDUCING_GAP = 2  # images are first reduced quickly to no less than this times the final side: Pillow's own choice
-
-# An UnusableImage carries what matters; Pillow's other warnings (metadata, half of MAX_PIXELS) are noise.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-class UnusableImage(Exception):
-    """A file that cannot be used; the message is the reason, in a few words."""
-
-    @property
-    def reason(self) -> str:
-        return str(self)
-
-
-class TemporarilyUnusable(UnusableImage):
-    """A file that may be usable next time although it has not changed; it is not remembered."""
+STATED_BITS = 16  # of a PGM: Pillow scales it by the range that it states
 
 
 class Header(NamedTuple):
@@ -82,98 +40,81 @@ class Header(NamedTuple):
     format: str
     height: int
     width: int
+    bits: int = 0  # that samples of 16 bits use, 1 to 16; 0 for other images
 
 
-def detect_format(start: bytes) -> str | None:
-    """Return the format, allowed or not, claimed by a file's first 32 bytes; None if it is not an image."""
-    return next((name for name, signature in SIGNATURES.items() if re.match(signature, start, re.DOTALL)), None)
+class Source(Protocol):
+    """An opened file, of which nothing is decoded yet."""
+
+    @property
+    def width(self) -> int: ...  # px, as stored
+    @property
+    def height(self) -> int: ...
+    @property
+    def orientation(self) -> int: ...  # 1 to 8, of EXIF
+    @property
+    def is_deep(self) -> bool: ...  # samples do not fit in 8 bits
+    @property
+    def profile(self) -> bytes: ...  # ICC
+    def load(self, min_side: int | None) -> Image.Image | Samples: ...  # upright
+
+
+OPENERS: dict[str, Callable[[IO[bytes]], Source]] = {"JPEG": open_jpeg, "PNG": open_png, "TIFF": open_tiff}
 
 
 def read_header(path: Path) -> Header:
-    """Read format and upright size, without decoding a pixel.
+    """Read format and upright size; only images of 16 bits are decoded, since none states how many bits it uses.
 
     Raises:
         UnusableImage: no permission to read it, not an image, or more than MAX_PIXELS.
         MachineError: the disk or the network share fails.
     """
     with _translate_errors(path), path.open("rb") as stream:
-        image = _open(stream)
-        width, height = image.size
-        # The base class's method: PNG's own decodes the whole image to find an EXIF chunk behind it.
-        is_sideways = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        if is_sideways and image.format != "TIFF":  # Pillow has already swapped the sides of a TIFF
-            width, height = height, width
-        # MPO is a JPEG with further images behind it.
-        return Header("JPEG" if image.format == "MPO" else image.format or "?", height, width)
+        format, source = _open(stream)
+        size = (source.height, source.width)
+        decoded = source.load(None) if source.is_deep else None
+        bits = decoded.count_bits() if isinstance(decoded, Samples) else 0
+        return Header(format, *(size if source.orientation < 5 else size[::-1]), bits)
 
 
-def decode(path: Path, *, min_side: int | None = None) -> Image.Image:
-    """Decode a whole file to its upright RGB image; of an animation, the first frame.
+def decode(path: Path, *, min_side: int | None = None, bits: int | None = None) -> Image.Image:
+    """Decode a whole file to its upright sRGB image; of an animation, the first frame.
 
-    EXIF orientation is applied, alpha composited over white, 16-bit and float grayscale scaled to 0..255.
+    EXIF orientation and color profile are applied, alpha composited over white, other ranges scaled to 0..255.
 
     Args:
-        min_side: px; a JPEG may be scaled by 1/2, 1/4 or 1/8 while it is decoded, to no less than this on either side.
-            That is several times faster, and differs in the last bits from an image scaled afterwards.
+        min_side: px; a JPEG may be scaled down while it is decoded, to no less than this on either side. That is
+            several times faster, and differs in the last bits from an image scaled afterwards.
+        bits: see convert_to_rgb.
 
     Raises:
         UnusableImage: as read_header, and truncated or corrupt content.
     """
+    return convert_to_srgb(_decode(path, min_side, bits))
+
+
+def _decode(path: Path, min_side: int | None, bits: int | None) -> Image.Image:
+    """Decode to upright RGB with its color profile, which is applied once the image is smaller."""
     with _translate_errors(path), path.open("rb") as stream:
-        image = _open(stream)
-        if image.format == "PNG":  # Pillow decodes past damaged chunks unless their checksums are verified
-            image.verify()
-            image = _open(stream)
-        if min_side is not None:
-            image.draft(None, (min_side, min_side))
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return convert_to_rgb(image)
+        _, source = _open(stream)
+        return convert_to_rgb(source.load(min_side), source.profile, bits)
 
 
-def convert_to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB: alpha over white, 16-bit grayscale by its range, other deep grayscale from darkest to brightest.
-
-    Floats within 0..1 keep their scale; values that are not finite count as 0.
-    """
-    if image.mode == "I" or image.mode == "F" or image.mode.startswith("I;16"):
-        return _gray_to_rgb(image.mode, np.asarray(image).astype(np.float64))
-    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _gray_to_rgb(mode: str, values: NDArray[np.float64]) -> Image.Image:
-    """Convert (H, W) values of more than 8 bits to RGB, in place, since they take most of the memory."""
-    if mode == "F":
-        np.nan_to_num(values, copy=False, posinf=0, neginf=0)
-    low, high = values.min(), values.max()
-    if mode.startswith("I;16") or (mode == "I" and low >= 0 and high <= 65535):  # Pillow before 11 opened 16 bits as I
-        values /= 65535
-    elif mode == "I" or low < 0 or high > 1:  # without a known range, from darkest to brightest
-        values -= low
-        values /= (high - low) or 1
-    values *= 255
-    return Image.fromarray(np.round(values, out=values).astype(np.uint8)).convert("RGB")
-
-
-def decode_squashed(path: Path, side: int) -> Pixels:
+def decode_squashed(path: Path, side: int, bits: int | None = None) -> Pixels:
     """Decode an image squashed to a square, (side, side, 3), for training; the crop in true coordinates undoes it."""
-    image = decode(path, min_side=REDUCING_GAP * side)
+    image = _decode(path, REDUCING_GAP * side, bits)
     if image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
-    return np.asarray(image)
+    return np.asarray(convert_to_srgb(image))
 
 
-def decode_evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
+def decode_evaluation_crop(path: Path, size: int, crop: float, bits: int | None = None) -> Pixels:
     """Decode an image for evaluation, (size, size, 3): short side resized (bicubic), center crop.
 
     The same pixels as timm's evaluation transform for (size, crop): short side to floor(size / crop), long side
     rounded down, center crop.
     """
-    image = decode(path)
+    image = _decode(path, None, bits)
     width, height = image.size
     if max(image.size) > 16 * min(image.size):  # a banner of 1 x 9,999 would become huge
         image = ImageOps.fit(image, (min(width, 16 * height), min(height, 16 * width)))
@@ -183,28 +124,60 @@ def decode_evaluation_crop(path: Path, size: int, crop: float) -> Pixels:
     if image.size != scaled:
         image = image.resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size) / 2), round((scaled[1] - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    return np.asarray(convert_to_srgb(image.crop((left, top, left + size, top + size))))
 
 
-def decode_thumbnail(path: Path, side: int, min_side: int) -> Pixels:
+def decode_thumbnail(path: Path, side: int, min_side: int, bits: int | None = None) -> Pixels:
     """Decode an image to fit a square of `side` px, aspect ratio kept, never enlarged. `min_side`: see decode."""
-    image = decode(path, min_side=min_side)
+    image = _decode(path, min_side, bits)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+    return np.asarray(convert_to_srgb(image))
 
 
-def decode_center_square(path: Path, side: int) -> Pixels:
+def decode_center_square(path: Path, side: int, bits: int | None = None) -> Pixels:
     """Decode the center square of an image: (side, side, 3)."""
-    image = decode(path, min_side=REDUCING_GAP * side)
-    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+    image = _decode(path, REDUCING_GAP * side, bits)
+    return np.asarray(convert_to_srgb(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)))
 
 
-def _open(stream: IO[bytes]) -> Image.Image:
+class _PillowImage(NamedTuple):
+    """An image of the formats that need no care of ours."""
+
+    image: Image.Image
+
+    @property
+    def width(self) -> int:
+        return self.image.width
+
+    @property
+    def height(self) -> int:
+        return self.image.height
+
+    @property
+    def orientation(self) -> int:
+        return read_orientation(self.image.info.get("exif", b"")) or 1
+
+    @property
+    def is_deep(self) -> bool:
+        return False
+
+    @property
+    def profile(self) -> bytes:
+        return self.image.info.get("icc_profile") or b""
+
+    def load(self, min_side: int | None) -> Image.Image | Samples:
+        self.image.load()
+        if self.image.mode in ("I", "F"):  # of a PGM or PFM, which states its range
+            stated = STATED_BITS if self.image.mode == "I" else None
+            return Samples(np.asarray(self.image)[:, :, None], bits=stated)
+        return set_upright(self.image, self.orientation)
+
+
+def _open(stream: IO[bytes]) -> tuple[str, Source]:
     """Open an image by its first bytes.
 
     By name, Pillow would load other plugins, and map the file: if that were truncated meanwhile, it would crash.
     """
-    stream.seek(0)
     start = stream.read(32)
     if not start:
         raise UnusableImage("empty file (0 bytes)")
@@ -213,10 +186,13 @@ def _open(stream: IO[bytes]) -> Image.Image:
         raise UnusableImage("not an image in a supported format")
     if claimed_format not in FORMATS:
         raise UnusableImage(f"{claimed_format} is not supported (convert it to JPEG or PNG)")
+    if claimed_format in OPENERS:
+        return claimed_format, OPENERS[claimed_format](stream)
+    check_file_size(stream)
+    stream.seek(0)
     image = Image.open(stream, formats=[claimed_format])
-    if image.width * image.height > MAX_PIXELS:
-        raise UnusableImage(f"{image.width} x {image.height} pixels: over the limit of {MAX_PIXELS:,}")
-    return image
+    check_pixels(*image.size)
+    return claimed_format, _PillowImage(image)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
-import math
 import os
 import signal
 import stat
@@ -21,15 +20,18 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from simclr_cli.core.errors import MachineError
-from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage, decode_thumbnail
+from simclr_cli.images.decode import decode_thumbnail
 from simclr_cli.images.decode_worker import FUNCTIONS
+from simclr_cli.images.formats import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.threads import catch_unusable
 
-SECONDS_PER_CALL = 25  # for an image, and one more for every MiB of its file; work continues within 30
+PROCESSOR_SECONDS = 30  # for the images of a request; then each is tried alone
+WALL_SECONDS = 4 * PROCESSOR_SECONDS  # on a busy machine, or where the system does not limit the processor's time
 START_SECONDS = 60  # for a decoder to start, on a busy machine
 MAX_STARTS = 3  # tries, where the system kills a starting decoder
 GRACE_SECONDS = 1  # from the end of a decoder's answers to its exit, so that its own exit code is seen
 MAX_ANSWER_BYTES = 2**20  # of one line: 32 headers or 8 fingerprints
+OUT_OF_TIME = getattr(signal, "SIGXCPU", None) or 0  # Windows has none
 IDLE_SECONDS = 30  # until an unused decoder ends
 # The paths of this process only, so that no module of the working directory is loaded.
 PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images.decode_worker import main; main()"
@@ -72,6 +74,10 @@ class _DecoderEnded(Exception):
     """The end of a decoder; the message is the reason, in a few words."""
 
 
+class _TooSlow(_DecoderEnded):
+    """The end of a decoder that took too much of the processor's time, as it would again."""
+
+
 class _Decoder:
     """A process that runs images/decode_worker.py, busy with a request or idle.
 
@@ -103,10 +109,10 @@ class _Decoder:
             MachineError: the disk or the network share fails.
         """
         paths = [str(path.absolute()) for path, *_ in calls]  # the decoder may have another working directory
-        self.seconds = allowed = SECONDS_PER_CALL + math.ceil(sum(map(_file_size, paths)) / 2**20)
+        self.seconds = WALL_SECONDS
         request = [[path, *arguments] for path, (_, *arguments) in zip(paths, calls, strict=True)]
         try:
-            self.requests.write(json.dumps([function.__name__, request]).encode() + b"\n")
+            self.requests.write(json.dumps([function.__name__, PROCESSOR_SECONDS, request]).encode() + b"\n")
             self.requests.flush()
             answers = json.loads(self.answers.readline(MAX_ANSWER_BYTES))
             results = [self._result(function, call, answer) for call, answer in zip(calls, answers, strict=True)]
@@ -115,7 +121,11 @@ class _Decoder:
             raise
         except Exception:  # it ended; or, compromised by what it decoded, it may answer anything
             code = self.end(GRACE_SECONDS)
-            raise _DecoderEnded(f"decoding it took over {allowed} s" if self.seconds < 0 else _cause(code)) from None
+            if OUT_OF_TIME and code == -OUT_OF_TIME:
+                raise _TooSlow(f"decoding it took over {PROCESSOR_SECONDS} s of the processor's time") from None
+            raise _DecoderEnded(
+                f"decoding it took over {WALL_SECONDS} s" if self.seconds < 0 else _cause(code)
+            ) from None
         self.seconds = IDLE_SECONDS
         self.is_busy = False
         return results
@@ -171,12 +181,16 @@ def _ask_decoder(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -
     """Return the results of the calls by a decoder; once more, one by one, by a new one if that ends."""
     try:
         return _acquire_decoder().ask(function, calls)
-    except _DecoderEnded:
+    except _DecoderEnded as ended:
         if len(calls) > 1:
             return [result for call in calls for result in _ask_decoder(function, [call])]
+        if isinstance(ended, _TooSlow):
+            return [UnusableImage(str(ended))]
     _wait_for_file(calls[0][0])
     try:
         return _start_decoder().ask(function, calls)
+    except _TooSlow as ended:
+        return [UnusableImage(str(ended))]
     except _DecoderEnded as ended:
         return [TemporarilyUnusable(str(ended))]
 
@@ -195,7 +209,7 @@ def _acquire_decoder() -> _Decoder:
     with _lock:
         for decoder in _decoders:
             if not decoder.is_busy:
-                decoder.is_busy, decoder.seconds = True, SECONDS_PER_CALL
+                decoder.is_busy, decoder.seconds = True, WALL_SECONDS
                 return decoder
     return _start_decoder()
 
@@ -239,9 +253,3 @@ def _count_seconds() -> None:
 def _end_all() -> None:
     while _decoders:
         _decoders[-1].end()
-
-
-def _file_size(path: str) -> int:
-    with contextlib.suppress(OSError):
-        return Path(path).stat().st_size
-    return 0

@@ -1,13 +1,14 @@
 """Program that decodes untrusted files in a process of its own, so that only this process ends on a harmful file.
 
-Each request is a line of JSON on stdin, `[function, [[path, ...], ...]]`. The answer is a line of JSON with a result
-for every call, then the bytes of all pixels that they announce. It imports no torch, so that it starts at once.
+Each request is a line of JSON on stdin, `[function, seconds, [[path, ...], ...]]`. The answer is a line of JSON with a
+result for every call, then the bytes of all pixels that they announce. It imports no torch, so that it starts at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 import threading
@@ -20,11 +21,7 @@ import numpy as np
 
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images.decode import (
-    BYTES_PER_PIXEL,
-    MAX_PIXELS,
     Header,
-    TemporarilyUnusable,
-    UnusableImage,
     decode_center_square,
     decode_evaluation_crop,
     decode_squashed,
@@ -32,13 +29,14 @@ from simclr_cli.images.decode import (
     read_header,
 )
 from simclr_cli.images.fingerprints import COLOR_SIDE, Fingerprint, compute_fingerprint
+from simclr_cli.images.formats import BYTES_PER_PIXEL, MAX_PIXELS, TemporarilyUnusable, UnusableImage
 
 FUNCTIONS: dict[Callable[..., Any], Callable[[Any], Any] | None] = {  # with the parser of an answer; None: pixels
     decode_squashed: None,
     decode_evaluation_crop: None,
     decode_thumbnail: None,
     decode_center_square: None,
-    read_header: lambda value: Header(str(value[0]), int(value[1]), int(value[2])),
+    read_header: lambda value: Header(str(value[0]), *map(int, value[1:4])),
     compute_fingerprint: lambda value: Fingerprint(
         int(value[0]), np.array(value[1], np.uint8).reshape(3 * COLOR_SIDE**2), float(value[2])
     ),
@@ -56,7 +54,8 @@ def main() -> None:
     answers.write(b"ready\n")
     answers.flush()
     for line in sys.stdin.buffer:
-        name, calls = json.loads(line)
+        name, seconds, calls = json.loads(line)
+        _limit_processor_time(seconds)
         results = [_run_call(BY_NAME[name], *call) for call in calls]
         answers.write(json.dumps([answer for answer, _ in results]).encode() + b"\n")
         for _, pixels in results:
@@ -64,7 +63,7 @@ def main() -> None:
         answers.flush()
 
 
-def _run_call(function: Callable[..., Any], path: str, *arguments: float) -> tuple[dict[str, Any], Any]:
+def _run_call(function: Callable[..., Any], path: str, *arguments: float | None) -> tuple[dict[str, Any], Any]:
     """Return the answer to a call, for JSON, and the bytes of its pixels."""
     try:
         result = function(Path(path), *arguments)
@@ -87,6 +86,16 @@ def _limit_memory() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         limit = used + MAX_PIXELS * BYTES_PER_PIXEL + OVERHEAD_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _limit_processor_time(seconds: int) -> None:
+    """Have the system end this process once it has used so much more of the processor's time."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _end_with_parent(parent: int) -> None:

@@ -14,7 +14,7 @@ from simclr_cli.api import DuplicatesRule
 from simclr_cli.core.errors import raise_if_unreachable
 from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.images.census import Census
-from simclr_cli.images.decode import TemporarilyUnusable
+from simclr_cli.images.formats import TemporarilyUnusable
 from simclr_cli.images.threads import map_in_order
 
 

@@ -24,8 +24,8 @@ from simclr_cli.core.errors import Interrupted, MachineError
 from simclr_cli.core.files import try_remove_files, write_file, write_json
 from simclr_cli.images.cache_location import INDEX, PIXELS
 from simclr_cli.images.census import ImageFile
+from simclr_cli.images.formats import DECODING_VERSION
 
-VERSION = 3  # of the format, and of whatever changes a decoded pixel
 NOT_STORED = -1
 MAX_FILES = 32  # before they are merged into one
 COMMIT_SECONDS = 300  # of decoding between two saves, lost in a crash
@@ -49,10 +49,11 @@ class Entry:
 class PixelStore:
     """The stored images of one size. Rows are counted through all files in order."""
 
-    def __init__(self, folder: Path, side: int) -> None:
-        """Open what is there and intact; anything else counts as missing."""
+    def __init__(self, folder: Path, side: int, bits: int | None = None) -> None:
+        """Open what is there, intact and decoded with the same `bits`; anything else counts as missing."""
         self.folder = folder
         self.side = side
+        self.bits = bits  # that images of 16 bits use: see Census
         self.row_bytes = 3 * side * side
         self.files: list[tuple[str, int]] = []  # names, and their numbers of rows
         self.entries: dict[str, Entry] = {}  # by the images' names
@@ -177,7 +178,7 @@ class PixelStore:
 
     def _save(self, files: list[tuple[str, int]], entries: dict[str, Entry]) -> None:
         self.files, self.entries = [(name, rows) for name, rows in files if rows], entries
-        index = {"version": VERSION, "side": self.side, "files": self.files,
+        index = {"version": DECODING_VERSION, "side": self.side, "bits": self.bits, "files": self.files,
                  "images": [[name, *vars(entry).values()] for name, entry in entries.items()]}  # fmt: skip
         write_json(self.folder / INDEX, index)
         # A process that has another file mapped keeps it: on POSIX it stays until it is unmapped.
@@ -186,7 +187,7 @@ class PixelStore:
 
     def _read_index(self) -> None:
         index = json.loads((self.folder / INDEX).read_bytes())
-        if (index["version"], index["side"]) != (VERSION, self.side):
+        if (index["version"], index["side"], index["bits"]) != (DECODING_VERSION, self.side, self.bits):
             return
         files = [(Path(name).name, int(rows)) for name, rows in index["files"]]
         if any((self.folder / name).stat().st_size != rows * self.row_bytes or rows < 1 for name, rows in files):

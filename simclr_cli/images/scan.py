@@ -14,20 +14,21 @@ from simclr_cli.core.errors import InputError, MachineError, raise_if_unreachabl
 from simclr_cli.core.files import write_json
 from simclr_cli.images.cache_location import HEADERS, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
-from simclr_cli.images.decode import FORMATS, MAX_PIXELS, Header, UnusableImage, detect_format, read_header
+from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.decode_pool import isolate_batch
+from simclr_cli.images.formats import CAMERA_RAW, FORMATS, MAX_PIXELS, UnusableImage, detect_format
 from simclr_cli.images.threads import count_workers, map_in_order
 
 UNKNOWN_TIME = -1  # a modification time that no file has, so that the next scan reads the file again
 FILES_PER_REQUEST = 32  # whose headers a decoder reads together
-VERSION = 1  # of the cached headers
+VERSION = 2  # of the cached headers
 
 # Of image files: one without an image is listed as skipped; a file of another name is only counted.
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .jfif .png .webp .avif .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .pfm .heic .heif".split()
 )
 # TIFF inside, in which Pillow finds only the camera's thumbnail.
-CAMERA_RAW = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .pef .srw .raf".split())
+CAMERA_RAW_EXTENSIONS = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .pef .srw .raf".split())
 
 
 def take_census(
@@ -60,7 +61,8 @@ def take_census(
     skipped = tuple(
         SkippedImage(name, result.reason) for name, result in results.items() if isinstance(result, UnusableImage)
     )
-    census = Census(root, images, skipped, len(results) - len(images) - len(skipped))
+    bits = max((image.bits for image in images), default=0) or None
+    census = Census(root, images, skipped, len(results) - len(images) - len(skipped), bits)
     if not images:
         raise InputError(f"There is no image in {root}: {_describe_files(census)}.", "Use a folder of images.")
     if tuple(cached.values()) != images:
@@ -119,9 +121,14 @@ def _read_cached_headers(root: Path) -> dict[str, ImageFile]:
 
 
 def _is_valid(image: ImageFile) -> bool:
-    numbers = (image.height, image.width, image.bytes, image.modified_ns)
+    numbers = (image.height, image.width, image.bytes, image.modified_ns, image.bits)
     has_names = isinstance(image.name, str) and image.format in FORMATS
-    return has_names and all(type(x) is int for x in numbers) and 0 < image.height * image.width <= MAX_PIXELS
+    return (
+        has_names
+        and all(type(x) is int for x in numbers)
+        and 0 < image.height * image.width <= MAX_PIXELS
+        and 0 <= image.bits <= 16
+    )
 
 
 def _write_cached_headers(census: Census) -> None:
@@ -153,8 +160,8 @@ def _walk(root: Path) -> Iterator[str]:
 
 def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_result | UnusableImage | None:
     """Return what is known of a file without its header; its status if the header decides; None if not an image."""
-    if path.suffix.lower() in CAMERA_RAW:
-        return UnusableImage("camera raw is not supported (export it as JPEG or TIFF)")
+    if path.suffix.lower() in CAMERA_RAW_EXTENSIONS:
+        return UnusableImage(CAMERA_RAW)
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -182,8 +189,9 @@ def _image_from_header(
 ) -> ImageFile | UnusableImage | None:
     """Return the image, the reason why it is unusable, or None if neither the content nor the name is an image's."""
     if isinstance(header, UnusableImage):
-        return header if Path(name).suffix.lower() in EXTENSIONS else None  # a text that begins with "BM"
-    return ImageFile(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns)
+        is_known = Path(name).suffix.lower() in EXTENSIONS or header.reason == CAMERA_RAW
+        return header if is_known else None  # a text that begins with "BM"
+    return ImageFile(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns, header.bits)
 
 
 def _describe_files(census: Census) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from simclr_cli.core.hardware import count_cores
-from simclr_cli.images.decode import UnusableImage
+from simclr_cli.images.formats import UnusableImage
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from simclr_cli.core.files import write_file
-from simclr_cli.images.decode import Pixels, UnusableImage, decode_center_square, decode_thumbnail
+from simclr_cli.images.decode import Pixels, decode_center_square, decode_thumbnail
 from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.threads import map_in_order
 
 MAX_SHEET_SIDE = 8_192  # px: the projector's limit

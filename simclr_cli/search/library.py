@@ -22,7 +22,7 @@ from simclr_cli.encode.embed import embed_files
 from simclr_cli.encode.load import LoadedEncoder, resolve_encoder
 from simclr_cli.images.cache_location import PAGES_FOLDER, locate_embeddings
 from simclr_cli.images.census import Census, SkippedImage
-from simclr_cli.images.decode import UnusableImage
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.search.similarity_scale import SimilarityScale, has_scales, read_scale
@@ -52,11 +52,15 @@ class Library:
         return run.pages_folder if run and self.folder == run.vectors_folder else self.folder / PAGES_FOLDER
 
     def embed(
-        self, paths: Sequence[Path], report: Report, stage: str
+        self, paths: Sequence[Path], bits: int | None, report: Report, stage: str
     ) -> tuple[NDArray[np.float32], dict[int, UnusableImage]]:
-        """Return h of every file that can be decoded, and why not for the others, by their place in `paths`."""
+        """Return h of every file that can be decoded, and why not for the others, by their place in `paths`.
+
+        Args:
+            bits: that images of 16 bits use.
+        """
         size, workers = self.settings.batch_size, self.workers
-        return embed_files(self.loaded, paths, batch_size=size, workers=workers, report=report, stage=stage)
+        return embed_files(self.loaded, paths, bits, batch_size=size, workers=workers, report=report, stage=stage)
 
 
 def open_library(settings: IndexSettings, report: Report) -> Library:
@@ -120,7 +124,7 @@ def open_index(library: Library, report: Report, task: str = "Searching") -> tup
     report(Note(f"{task} {library.images} with {library.loaded.name}."))
     index, problem = _read_stored_index(library)
     census = _take_census(library, problem, report)
-    if census is not None and (index is None or problem or find_changes(index, census)):
+    if census is not None and (index is None or problem or find_changes(index, census, library.loaded)):
         index = _lock_and_update(library, None if problem else index, census, report)
     assert index is not None
     skipped: list[SkippedImage | SkippedFile] = [*(census.skipped if census else ()), *index.skipped]

@@ -19,7 +19,6 @@ from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.engine.nearest import find_similar_pairs
 from simclr_cli.images.cache import DecodedImages
-from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.fingerprints import (
     COLOR_SIDE,
@@ -30,6 +29,7 @@ from simclr_cli.images.fingerprints import (
     perceptual_hash,
     standardize,
 )
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.groups import group_images, join_equal, join_pairs
 from simclr_cli.images.threads import map_in_order
 from simclr_cli.store.index import Embeddings, Index

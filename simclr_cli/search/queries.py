@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.engine.nearest import center_rows, normalize_rows
-from simclr_cli.images.decode import UnusableImage, read_header
+from simclr_cli.images.decode import read_header
 from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.search.library import Library
 from simclr_cli.store.index import Index
@@ -146,7 +147,7 @@ def _embed_images(
     places = {path: place for path in paths if (place := find_in_index(path, index, lookup)) is not None}
     rows = dict(zip(places, index.h.take(np.array(list(places.values()), np.int64)), strict=True))
     new = [path for path in paths if path not in places]
-    h, unusable = library.embed(new, report, "embedding queries")
+    h, unusable = library.embed(new, index.bits, report, "embedding queries")
     rows |= zip((path for i, path in enumerate(new) if i not in unusable), normalize_rows(h), strict=True)
     return rows, [f"{new[i]}: {error.reason}" for i, error in unusable.items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -132,7 +133,8 @@ def _embed_two_views(
     """Return (2, V, D): h, of length 1, of two views of each image as in training; V is 0 if one is missing."""
     images = {image.name: image for image in census.images}
     names = [index.get_name(int(place)) for place in places]
-    sample = Census(census.root, tuple(images[name] for name in names if name in images), (), 0)
+    shown = tuple(images[name] for name in names if name in images)
+    sample = dataclasses.replace(census, images=shown, skipped=(), bits=index.bits)
     decoded = defer_decoding(sample, loaded.encoder.spec.image_size, workers)
     generator = create_torch_generator(loaded.seed, Purpose.SIMILARITY)
     try:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from simclr_cli.core.events import Note, Report
 from simclr_cli.core.text import format_count
 from simclr_cli.encode.embed import undecodable_error
+from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.engine.nearest import normalize_rows
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage
+from simclr_cli.images.formats import DECODING_VERSION, TemporarilyUnusable, UnusableImage
 from simclr_cli.images.groups import checksum_image
 from simclr_cli.images.scan import UNKNOWN_TIME
 from simclr_cli.images.threads import map_in_order
@@ -43,8 +44,13 @@ class IndexChanges:
         return bool(len(self.removed) or self.new or self.is_outdated)
 
 
-def find_changes(index: Index, census: Census) -> IndexChanges:
-    """Compare an index with the images as they are now, by names, sizes in bytes and modification times."""
+def find_changes(index: Index, census: Census, loaded: LoadedEncoder) -> IndexChanges:
+    """Compare an index with the images as they are now, by names, sizes in bytes and modification times.
+
+    If images are decoded in another way now, all of them count as new.
+    """
+    if not is_decoded_alike(index, census, loaded):
+        return IndexChanges(np.arange(len(index)), census.images, (), True)
     files = dict(zip(index.names, index.images[["bytes", "modified_ns"]].tolist(), strict=True))
     names_are_unique = len(files) == len(index)
     files.update((file.name, (file.bytes, file.modified_ns)) for file in index.skipped)
@@ -61,6 +67,11 @@ def find_changes(index: Index, census: Census) -> IndexChanges:
     return IndexChanges(np.flatnonzero(~is_current), new_images, skipped, is_outdated)
 
 
+def is_decoded_alike(index: Index, census: Census, loaded: LoadedEncoder) -> bool:
+    """Return whether the images of an index would be decoded to the same pixels now."""
+    return (index.decoding, index.bits) == (DECODING_VERSION, loaded.choose_bits(census.bits))
+
+
 def update_index(index: Index, census: Census, library: Library, report: Report) -> Index:
     """Update an index to the images as they are now; content that it knows already is not embedded again.
 
@@ -71,11 +82,17 @@ def update_index(index: Index, census: Census, library: Library, report: Report)
         MachineError: no right to write, or no space.
     """
     known = index.include_unfinished()
-    changes = find_changes(known, census)
+    changes = find_changes(known, census, library.loaded)
     if not changes and not index.is_unfinished and has_scales(index):
         return index
     if len(index):
         _report_changes(known, changes, report)
+    if not is_decoded_alike(index, census, library.loaded):
+        bits = library.loaded.choose_bits(census.bits)
+        known = index = Index(
+            index.folder, index.root, index.model_checksum, index.width, bits=bits, decoding=DECODING_VERSION
+        )
+        changes = find_changes(index, census, library.loaded)
     skipped = list(changes.skipped)
     places = find_places_by_checksum(known) if changes.new else {}
     for start in range(0, len(changes.new), IMAGES_PER_SAVE):
@@ -119,7 +136,7 @@ def _make_rows(
     checksums, unusable = compute_checksums(paths, library.workers)
     copied = {i: places[checksum] for i, checksum in checksums.items() if checksum in places}
     new = [i for i in checksums if i not in copied]
-    h_of_new, undecodable = library.embed([paths[i] for i in new], report, "embedding")
+    h_of_new, undecodable = library.embed([paths[i] for i in new], known.bits, report, "embedding")
     unusable |= {new[i]: error for i, error in undecodable.items()}
 
     usable = [i for i in checksums if i not in unusable]

@@ -99,6 +99,8 @@ class Index:
     removed_rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # ascending
     skipped: tuple[SkippedFile, ...] = ()
     similarity: Mapping[str, Any] | None = None  # the similarity scale (search/similarity_scale.py)
+    bits: int | None = None  # that images of 16 bits used when they were decoded
+    decoding: int = 0  # version of the decoding of all images
     _rows: NDArray[np.float32] = field(init=False)  # (M, D), mapped at once: another process may remove the files
     _images: NDArray[np.void] = field(init=False)  # (M,)
     _names: NDArray[np.uint8] = field(init=False)  # (B,)

@@ -62,7 +62,7 @@ def save_index(index: Index) -> Index:
         "model_checksum": index.model_checksum, "width": index.width,
         "parts": {kind: asdict(part) for kind, part in index.parts.items()}, "searched": index.finished_rows,
         "gone": index.removed_rows.tolist(), "skipped": [astuple(file) for file in index.skipped],
-        "similarity": index.similarity,
+        "similarity": index.similarity, "bits": index.bits, "decoding": index.decoding,
     }  # fmt: skip
     write_json(index.folder / INDEX_FILE, content)
     named = {part.file for part in index.parts.values()}
@@ -136,7 +136,8 @@ def _parse_index(folder: Path, data: bytes, model_checksum: str) -> Index:
         skipped = tuple(SkippedFile(str(name), str(reason), int(size), int(time))
                         for name, reason, size, time in content["skipped"])  # fmt: skip
         index = Index(folder, content["root"], index_model, content["width"], parts, content["searched"],
-                      np.array(content["gone"], np.int64), skipped, content["similarity"])  # fmt: skip
+                      np.array(content["gone"], np.int64), skipped, content["similarity"],
+                      content.get("bits"), content.get("decoding", 0))  # fmt: skip
         index.check()
     except FileNotFoundError as error:
         raise InvalidIndexError(f"There is no {error.filename}.", REMEDY) from None

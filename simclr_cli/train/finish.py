@@ -37,6 +37,7 @@ def export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
         encoder = create_start(job)
     elif job.settings.weights != "none":
         encoder = create_encoder_for_use(job, encoder.backbone.state_dict())
+    encoder.spec = dataclasses.replace(encoder.spec, bits=job.batches.decoded.census.bits)
     job.run.write_projection_head(model.head.state_dict())
     origin = "random weights" if outcome.kept is None else f"trained weights; {outcome.kept} ones are kept"
     epochs, loss = job.settings.epochs, job.settings.loss

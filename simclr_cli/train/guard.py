@@ -111,7 +111,13 @@ class Guard:
             loaded = LoadedEncoder(create().eval().to(device), device, name="", checksum="")
             paths, workers = [census.path(census.images[row]) for row in rows], self.job.settings.workers
             found, unusable = embed_files(
-                loaded, paths, batch_size=BATCH_SIZE, workers=workers, report=self.report, stage="comparing"
+                loaded,
+                paths,
+                census.bits,
+                batch_size=BATCH_SIZE,
+                workers=workers,
+                report=self.report,
+                stage="comparing",
             )
             if unusable:
                 return None

@@ -17,7 +17,7 @@ from simclr_cli.core import events
 from simclr_cli.diagnose.machine import TorchFacts
 from simclr_cli.store.history import TIMING_KEYS
 
-CENSUS = {"folder", "images", "bytes", "formats", "short_side", "classes", "skipped", "skipped_because",
+CENSUS = {"folder", "images", "bytes", "formats", "short_side", "bits", "classes", "skipped", "skipped_because",
           "other_files", "fingerprint"}  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from simclr_cli.core.errors import InputError, Interrupted, SettingsError
 from simclr_cli.core.events import Event, Note, Progress, silent
 from simclr_cli.core.text import unescape_name
 from simclr_cli.images.cache_location import locate_cache
-from simclr_cli.images.decode import TemporarilyUnusable
+from simclr_cli.images.formats import TemporarilyUnusable
 from simclr_cli.search import update as update_module
 from simclr_cli.search.near_duplicates import find_duplicates
 from simclr_cli.store.moves import JOURNAL

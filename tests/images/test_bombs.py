@@ -17,8 +17,9 @@ import pytest
 from PIL import Image, features
 
 from simclr_cli.core import hardware as machine
-from simclr_cli.images import decode as module
-from simclr_cli.images.decode import BYTES_PER_PIXEL, UnusableImage, compute_max_pixels, decode_squashed, read_header
+from simclr_cli.images import formats as module
+from simclr_cli.images.decode import decode_squashed, read_header
+from simclr_cli.images.formats import BYTES_PER_PIXEL, UnusableImage, compute_max_pixels
 
 MANY = 30_000
 GIF_COMMENT = b"!\xfe" + (b"\xff" + b"a" * 255) * 10_000 + b"\0"
@@ -103,7 +104,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 MEASURE = """
 import json, resource, sys, time
 from pathlib import Path
-from simclr_cli.images.decode import UnusableImage, read_header, decode_squashed
+from simclr_cli.images.decode import read_header, decode_squashed
+from simclr_cli.images.formats import UnusableImage
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024

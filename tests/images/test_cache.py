@@ -23,7 +23,7 @@ from PIL import Image
 
 from simclr_cli.core.errors import InputError, Interrupted, MachineError, Terminated
 from simclr_cli.core.files import TEMPORARY_PREFIX
-from simclr_cli.images import cache
+from simclr_cli.images import cache, formats
 from simclr_cli.images import pixel_store as pixels
 from simclr_cli.images.cache import DecodedImages, decode_images, describe_cache_shortage, stored_side
 from simclr_cli.images.cache_location import cache_root, locate_cache
@@ -60,7 +60,7 @@ class Decoding:
         self.folder = folder
         self.names: list[str] = []
 
-    def __call__(self, path: Path, side: int) -> NDArray[np.uint8]:
+    def __call__(self, path: Path, side: int, bits: int | None = None) -> NDArray[np.uint8]:
         self.names.append(path.relative_to(self.folder).as_posix())
         return decode_squashed(path, side)
 
@@ -345,7 +345,7 @@ def test_image_that_cannot_be_decoded_is_skipped_and_remembered(folder: Path, de
         left = [image.name for image in result.census.images]
         assert left == ["0/0.png", "0/2.png", "0/3.jpg", "0/4.png", "1/1.png", "1/3.png"]
         assert [entry.name for entry in result.census.skipped] == ["0/1.jpg"]
-        assert "truncated" in result.census.skipped[0].reason
+        assert "damaged" in result.census.skipped[0].reason
         assert_right(result, folder)
     assert decoding.since() == []
 
@@ -431,7 +431,7 @@ HARMS: dict[str, Callable[[Path], object]] = {
     "index not text": lambda folder: (folder / "index.json").write_bytes(b"\xff\xfe\x00"),
     "index a list": lambda folder: (folder / "index.json").write_text("[1, 2]"),
     "index a null": lambda folder: (folder / "index.json").write_text("null"),
-    "other version": lambda folder: rewrite(folder, lambda index: index.update(version=pixels.VERSION + 1)),
+    "other version": lambda folder: rewrite(folder, lambda index: index.update(version=formats.DECODING_VERSION + 1)),
     "other side": lambda folder: rewrite(folder, lambda index: index.update(side=13)),
     "no files": lambda folder: rewrite(folder, lambda index: index.update(files=[])),
     "files of a strange kind": lambda folder: rewrite(folder, lambda index: index.update(files=3)),
@@ -895,7 +895,7 @@ def test_another_that_merges_first_leads_to_an_error_or_to_right_pixels(
         draw(folder / name, 90 + i)
     real = pixels.PixelStore
 
-    def opened_by_both(path: Path, side: int) -> pixels.PixelStore:
+    def opened_by_both(path: Path, side: int, bits: int | None) -> pixels.PixelStore:
         mine = real(path, side)
         real(path, side).mark_used(take_census(folder).images, 99)
         return mine

@@ -20,7 +20,6 @@ from simclr_cli.core.errors import MachineError
 from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.decode import (
-    UnusableImage,
     decode_center_square,
     decode_evaluation_crop,
     decode_squashed,
@@ -29,6 +28,7 @@ from simclr_cli.images.decode import (
 )
 from simclr_cli.images.decode_pool import isolate, isolate_batch
 from simclr_cli.images.fingerprints import compute_fingerprint
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import map_in_order
 
@@ -36,7 +36,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and process 
 
 # A decoder that fails on files by their names.
 FAULTS = """
-import os, signal, sys
+import os, signal, sys, time
 sys.path[:] = sys.argv[2:]
 from simclr_cli.images import decode_worker as decoder
 
@@ -57,6 +57,10 @@ def outcome(function, path, *arguments):
             os.abort()
         if "killed" in name:
             os.kill(os.getpid(), signal.SIGKILL)
+        while "busy" in name:
+            pass
+        if "asleep" in name:
+            time.sleep(2)
         if "exit" in name:
             os._exit(3)
         for nonsense, (told, more) in NONSENSE.items():
@@ -178,6 +182,34 @@ def test_header_that_ends_a_decoder_is_skipped_and_those_read_with_it_are_not(fa
     census = take_census(tmp_path, workers=1)
     assert {entry.name: entry.reason for entry in census.skipped} == {"abort.png": REASONS["abort.png"]}
     assert [image.name for image in census.images] == [f"{i}.png" for i in range(5)]
+
+
+@posix_only
+def test_an_image_that_takes_too_much_of_the_processor_is_skipped_until_it_changes(
+    faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "asleep.png", "busy.png", "z.png"):
+        draw(tmp_path / name)
+    monkeypatch.setattr(decoders, "PROCESSOR_SECONDS", 1)
+    census = take_census(tmp_path, workers=0)
+    for _ in range(2):  # the second time it is known
+        start = time.monotonic()
+        decoded = decode_images(census, 8, workers=1, progress=lambda *_: None)
+        reasons = [(entry.name, entry.reason) for entry in decoded.census.skipped]
+        assert reasons == [("busy.png", "decoding it took over 1 s of the processor's time")]
+    assert time.monotonic() - start < 1
+
+
+def test_a_sparse_file_is_skipped_at_once(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "a.webp", "a.bmp"):
+        draw(tmp_path / name)
+        try:
+            os.truncate(tmp_path / name, 2**40)
+        except OSError:
+            pytest.skip("this file system has no such large files")
+        start = time.monotonic()
+        assert "its file is over the limit" in reason(tmp_path / name)
+        assert time.monotonic() - start < 10
 
 
 def test_a_decoder_that_answers_nonsense_once_costs_nothing(

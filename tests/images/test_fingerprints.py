@@ -9,8 +9,8 @@ import pytest
 from imagehash import phash
 from PIL import Image, ImageFilter
 
-from simclr_cli.images.decode import UnusableImage
 from simclr_cli.images.fingerprints import compute_fingerprint, correlation, perceptual_hash, sharpness
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.synthetic import draw_images
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from simclr_cli.images.decode import FORMATS, UnusableImage, decode_squashed, read_header
+from simclr_cli.images.decode import decode_squashed, read_header
+from simclr_cli.images.formats import FORMATS, UnusableImage
 
 NAMES = ("a.jpg", "a.png", "a")
 # First bytes of the formats that Pillow reads and does not write, as its plugins expect them.

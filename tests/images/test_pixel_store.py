@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simclr_cli.core.errors import Interrupted, MachineError
+from simclr_cli.images import formats
 from simclr_cli.images import pixel_store as module
 from simclr_cli.images.census import ImageFile
 from simclr_cli.images.pixel_store import (
@@ -599,7 +600,7 @@ def test_index_of_another_side_is_not_trusted(folder_of_three: Path) -> None:
     assert PixelStore(folder_of_three, SIDE).entries == {}
 
 
-@pytest.mark.parametrize("version", [1, module.VERSION + 1, "2", None])
+@pytest.mark.parametrize("version", [1, formats.DECODING_VERSION + 1, "2", None])
 def test_index_of_another_version_is_not_trusted(folder_of_three: Path, version: Any) -> None:
     rewrite(folder_of_three, version=version)
     assert PixelStore(folder_of_three, SIDE).entries == {}

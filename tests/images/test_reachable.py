@@ -17,8 +17,9 @@ from simclr_cli.core.errors import MachineError
 from simclr_cli.images import decode_pool as decoders
 from simclr_cli.images import scan as census_room
 from simclr_cli.images.cache import DecodedImages, decode_images
-from simclr_cli.images.decode import TemporarilyUnusable, UnusableImage, decode_squashed
+from simclr_cli.images.decode import decode_squashed
 from simclr_cli.images.decode_pool import isolate
+from simclr_cli.images.formats import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.groups import checksum_image
 from simclr_cli.images.scan import take_census
 

@@ -17,9 +17,10 @@ from simclr_cli.core.errors import InputError
 from simclr_cli.images import scan as module
 from simclr_cli.images.cache_location import cache_root, locate_cache
 from simclr_cli.images.census import Census
-from simclr_cli.images.decode import Header, UnusableImage, read_header
+from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.decode_pool import isolate_batch
-from simclr_cli.images.scan import CAMERA_RAW, take_census
+from simclr_cli.images.formats import UnusableImage
+from simclr_cli.images.scan import CAMERA_RAW_EXTENSIONS, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
 posix_only = pytest.mark.skipif(os.name != "posix", reason="on Windows links need a privilege")
@@ -178,7 +179,7 @@ def test_summary_of_names_that_are_not_utf8_is_json(tmp_path: Path) -> None:
     assert [os.fsencode(name) for name in census.classes] == [b"na\xefve", b"plain"]
 
 
-@pytest.mark.parametrize("extension", sorted(CAMERA_RAW))
+@pytest.mark.parametrize("extension", sorted(CAMERA_RAW_EXTENSIONS))
 def test_camera_raw_is_skipped_and_not_taken_by_its_thumbnail(tmp_path: Path, extension: str) -> None:
     draw(tmp_path / "a.png")
     draw(tmp_path / f"photo{extension.upper()}", format="TIFF")
@@ -305,6 +306,7 @@ def test_summary_counts(tmp_path: Path) -> None:
         "bytes": sum(path.stat().st_size for path in tmp_path.iterdir()),
         "formats": {"PNG": 3, "JPEG": 1},
         "short_side": {"least": 5, "median": 9, "most": 11},
+        "bits": None,
         "classes": [],
         "skipped": 1,
         "skipped_because": {"empty file (0 bytes)": 1},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simclr_cli.images.decode import UnusableImage
+from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.threads import chunk_by_size, count_workers, map_in_order
 
 

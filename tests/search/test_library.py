@@ -42,9 +42,9 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     real = module.embed_files
 
-    def record(loaded: Any, paths: Any, **values: Any) -> Any:
+    def record(loaded: Any, paths: Any, bits: Any, **values: Any) -> Any:
         names.extend("/".join(path.parts[-2:]) for path in paths)
-        return real(loaded, paths, **values)
+        return real(loaded, paths, bits, **values)
 
     monkeypatch.setattr(module, "embed_files", record)
     return names

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image, features
 
 from simclr_cli.images import decode_pool as decoders
-from simclr_cli.images.decode import FORMATS, Header, UnusableImage, decode_squashed, read_header
+from simclr_cli.images.decode import Header, decode_squashed, read_header
 from simclr_cli.images.decode_pool import isolate_batch
+from simclr_cli.images.formats import FORMATS, UnusableImage
 from simclr_cli.images.threads import map_in_order
 
 pytestmark = pytest.mark.long
