@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 ROWS_PER_BLOCK = 256  # converted at once, to bound memory
-INT8_RANGE = (-128, 127)
+RANGES = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -134,8 +134,8 @@ def _find_range(samples: Samples, bits: int | None) -> tuple[float, float]:
     values = samples.values
     if samples.bits is not None:
         return 0, 2**samples.bits - 1
-    if values.dtype == np.int8:
-        return INT8_RANGE
+    if values.dtype in RANGES:
+        return RANGES[values.dtype]
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if values.dtype.kind == "f":

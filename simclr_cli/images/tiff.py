@@ -52,9 +52,11 @@ class Tiff(NamedTuple):
             UnusableImage: of an unsupported kind.
         """
         del min_side  # cannot be scaled while it is decoded
-        if self.sample_format not in (1, 2, 3, 4):
+        is_misread = self.is_planar and (self.is_deep or bool(self.extra))  # by Pillow
+        is_simple = self.color in GRAY_OR_RGB
+        if self.sample_format not in (1, 2, 3, 4) or (is_misread and not is_simple):
             raise self._unsupported()
-        if not self.is_deep or self.color not in GRAY_OR_RGB:
+        if not is_simple or not (self.is_deep or is_misread):
             return self._load_with_pillow()
         samples = self._split_alpha(self._read_samples())
         return set_upright(samples, self.orientation)
@@ -81,7 +83,7 @@ class Tiff(NamedTuple):
                 values: NDArray[Any] = page.asarray(maxworkers=1)
         except (ValueError, NotImplementedError, ImportError, KeyError) as error:
             if self.compression == 1 and max(self.bits) % 8 == 0:
-                raise UnusableImage(f"damaged: {error}") from None
+                raise UnusableImage("damaged: its pixels cannot be read") from error
             return self._read_samples_with_pillow()
         if len(self.bits) > 1 and self.is_planar:
             return np.moveaxis(values, 0, -1)
@@ -89,7 +91,8 @@ class Tiff(NamedTuple):
 
     def _read_samples_with_pillow(self) -> NDArray[Any]:
         image = self._load_with_pillow(as_stored=True)
-        if image.mode in ("RGB", "RGBA") and not self.is_planar:  # the high byte of each sample
+        is_plain = not self.is_planar and self.extra[:1] != (SHARED_ALPHA,)  # which Pillow divides by
+        if image.mode in ("RGB", "RGBA") and is_plain:  # the high byte of each sample
             high, low = np.asarray(image), np.asarray(self._load_with_pillow(as_stored=True, low_bytes=True))
             both: NDArray[np.uint16] = high.astype(np.uint16) << 8 | low
             return both
@@ -149,6 +152,8 @@ def open_tiff(stream: IO[bytes]) -> Tiff:
     if _read(tags, 254, 0) & 1 or 50706 in tags or _read(tags, 262, 1) in SENSOR_DATA or start[8:10] == b"CR":
         raise UnusableImage(CAMERA_RAW)  # the first image is the camera's thumbnail
     width, height, bands = _read(tags, 256, 0), _read(tags, 257, 0), _read(tags, 277, 1)
+    if not width or not height:
+        raise UnusableImage("damaged: its header cannot be read")
     check_pixels(width, height)
     color = _read(tags, 262, 1)
     tiff = Tiff(

@@ -188,6 +188,16 @@ def test_alpha_of_a_deep_tiff_is_laid_over_white(tmp_path: Path, dtype: Any) -> 
             assert_equal(read(tmp_path, data), over_white(values, ALPHA), 2)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_of_8_bits_with_alpha_are_laid_over_white(tmp_path: Path, compression: str | None) -> None:
+    for values in (GRAY, RGB):
+        for kind, color in [("unassalpha", values), ("assocalpha", np.round(values * (ALPHA / 255)[..., None]))]:
+            planes = np.moveaxis(np.dstack([color, ALPHA]), 2, 0).astype(np.uint8)
+            photometric = "rgb" if values.shape[2] == 3 else "minisblack"
+            how = {"photometric": photometric, "extrasamples": [kind], "planarconfig": "separate"}
+            assert_equal(read(tmp_path, tiff(planes, compression=compression, **how)), over_white(values, ALPHA), 2)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_deep_images_are_set_upright(tmp_path: Path, orientation: int) -> None:
     stored = {1: lambda a: a, 2: np.fliplr, 3: lambda a: a[::-1, ::-1], 4: np.flipud,
@@ -226,6 +236,8 @@ UNSUPPORTED = {
     "three bands of gray": bands(3), "complex": tiff(np.zeros((H, W), np.complex64)),
     "WebP": with_tag(tiff(RGB), 259, 50001), "JPEG 2000": with_tag(tiff(RGB), 259, 34712),
     "unknown compression": with_tag(tiff(in_bits(GRAY[..., 0], 16)), 259, 60_000),
+    "planes of CMYK of 16 bits": tiff(np.zeros((4, H, W), np.uint16), photometric="separated",
+                                      planarconfig="separate"),
     "Lab of 16 bits": with_tag(tiff(in_bits(RGB, 16)), 262, 8),
 }  # fmt: skip
 
