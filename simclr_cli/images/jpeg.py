@@ -21,6 +21,7 @@ SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
 # What the decoder needs: frames, tables of quantization and coding, restarts, and Adobe's kind of color.
 NEEDED = START_OF_FRAME | {0xC4, 0xCC, 0xDB, 0xDD, 0xEE}
 END = b"\xff\xd9"
+MAX_SCANS = 256  # progressive files have about ten; each takes time by the size of the image, not of the file
 
 
 class Jpeg(NamedTuple):
@@ -54,6 +55,8 @@ class Jpeg(NamedTuple):
             if not self.has_one_scan:
                 raise UnusableImage("damaged: its end is missing")
             data += END  # all pixels may be there all the same
+        if data.count(b"\xff\xda") > MAX_SCANS:
+            raise UnusableImage(f"damaged: more than {MAX_SCANS} scans")
         mode = {1: "L", 3: "RGB", 4: "CMYK"}[self.channels]
         options: dict[str, Any] = {"colorspace": "GRAY" if mode == "L" else mode}
         if min_side is not None:

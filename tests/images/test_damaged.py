@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,15 @@ def test_jpeg_cut_between_the_scans_of_its_details_is_skipped(tmp_path: Path) ->
     data = encode("JPEG", progressive=True)
     assert data.count(b"\xff\xda") > 2
     assert read(tmp_path, data[: data.rindex(b"\xff\xc4")]) == "damaged: its end is missing"
+
+
+def test_jpeg_of_many_scans_is_skipped_at_once(tmp_path: Path) -> None:
+    """Half a megabyte of empty scans over 100 megapixels took minutes."""
+    data = encode("JPEG", Image.new("L", (10_000, 10_000)), progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    start = time.monotonic()
+    assert read(tmp_path, data[:-2] + last * (500_000 // len(last)) + END) == "damaged: more than 256 scans"
+    assert time.monotonic() - start < 10
 
 
 # Pixels are whole
