@@ -18,8 +18,8 @@ START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # Huffman or arithmetic coding,
 SEQUENTIAL = {0xC0, 0xC1, 0xC9}
 OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}  # lossless or hierarchical
 SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
-# What the decoder needs: frames, tables of quantization and coding, restarts, and Adobe's kind of color.
-NEEDED = START_OF_FRAME | {0xC4, 0xCC, 0xDB, 0xDD, 0xEE}
+# What the decoder needs: frames, tables of quantization and coding, restarts, and the kind of color (JFIF, Adobe).
+NEEDED = START_OF_FRAME | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
 END = b"\xff\xd9"
 MAX_SCANS = 256  # progressive files have about ten; each takes time by the size of the image, not of the file
 
