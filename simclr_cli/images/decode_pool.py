@@ -26,7 +26,7 @@ from simclr_cli.images.formats import TemporarilyUnusable, UnusableImage
 from simclr_cli.images.threads import catch_unusable
 
 PROCESSOR_SECONDS = 30  # for the images of a request; then each is tried alone
-WALL_SECONDS = 4 * PROCESSOR_SECONDS  # on a busy machine, or where the system does not limit the processor's time
+WALL_SECONDS = 2 * PROCESSOR_SECONDS  # on a busy machine, or where the system does not limit the processor's time
 START_SECONDS = 60  # for a decoder to start, on a busy machine
 MAX_STARTS = 3  # tries, where the system kills a starting decoder
 GRACE_SECONDS = 1  # from the end of a decoder's answers to its exit, so that its own exit code is seen
