@@ -217,6 +217,7 @@ class DoctorResult:
     machine: tuple[str, ...]  # facts about the machine and the installation
     checks: int  # kinds of faults checked
     diagnoses: tuple[Diagnosis, ...]  # the worst first
+    other_files: tuple[str, ...] = ()  # names of files that are no images, and of system folders, at most 10,000
 
     @property
     def exit_code(self) -> int:

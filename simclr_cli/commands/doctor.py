@@ -41,6 +41,8 @@ def run_checks(machine: machine_checks.MachineFacts, folders: folder_checks.Fold
         ", ".join(machine.torch.gpus) or "no GPU that torch can use",
     ]
     if folders.image_count:
-        facts.append(f"{folders.images}: {format_count(folders.image_count, 'image')}")
+        skipped = f", {len(folders.skipped):,} skipped" if folders.skipped else ""
+        other = f", {folders.other}" if folders.other else ""
+        facts.append(f"{folders.images}: {format_count(folders.image_count, 'image')}{skipped}{other}")
     diagnoses.sort(key=lambda diagnosis: diagnosis.grade != "fault")
-    return DoctorResult(tuple(facts), len(FAULTS), tuple(diagnoses))
+    return DoctorResult(tuple(facts), len(FAULTS), tuple(diagnoses), folders.other_names)
