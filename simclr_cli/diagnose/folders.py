@@ -47,7 +47,7 @@ class FolderFacts:
     image_count: int = 0
     skipped: tuple[tuple[str, str], ...] = ()  # name, reason
     other: str = ""  # files, in figures
-    other_names: tuple[str, ...] = ()  # of the first of them
+    unused: tuple[tuple[str, str], ...] = ()  # name and reason of the skipped and the first other files
     no_images: str = ""  # the reason for none
     newer_runs: tuple[str, ...] = ()  # the errors of reading them
 
@@ -65,7 +65,6 @@ def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report
         return facts
     facts = replace(facts, images=str(images))
     try:
-        from simclr_cli.images.census import MAX_UNUSED
         from simclr_cli.images.scan import take_census
 
         census = take_census(images, progress=progress(report, "reading headers"))
@@ -75,8 +74,8 @@ def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report
         return replace(facts, no_images=error.problem)
     skipped = tuple((file.name, file.reason) for file in census.skipped)
     other = describe_other_files(census.other_files, census.other_kinds) if census.other_files else ""
-    names = census.other_names[:MAX_UNUSED]
-    return replace(facts, image_count=len(census.images), skipped=skipped, other=other, other_names=names)
+    unused = tuple(census.list_unused())
+    return replace(facts, image_count=len(census.images), skipped=skipped, other=other, unused=unused)
 
 
 def _inspect_folder(path: Path) -> OutputFolder:

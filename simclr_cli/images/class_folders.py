@@ -28,6 +28,7 @@ class ClassFolders:
 
     labels: tuple[str | None, ...]  # (N,) class of each image, or None
     reason: str = ""  # for images without a class; "" if there are no two folders at all
+    splits: tuple[str, ...] = ()  # folders that are splits, not classes
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -50,8 +51,8 @@ class _Level:
 
 
 def normalize_class(name: str) -> str:
-    """Return the name of a class without spaces around it, and in one form of Unicode (macOS writes another one)."""
-    return unicodedata.normalize("NFC", name).strip()
+    """Return the name of a class in one form of Unicode: macOS writes another one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def find_class_folders(names: Sequence[str]) -> ClassFolders:
@@ -74,6 +75,9 @@ def find_class_folders(names: Sequence[str]) -> ClassFolders:
     labels: list[str | None] = [None] * len(names)
     if not level.folders:
         return ClassFolders(tuple(labels))
+    if are_splits(level.folders):
+        splits = tuple(sorted(level.folders))
+        return ClassFolders(tuple(labels), f"{join_first(splits)} are splits, not classes", splits)
     if problem := _find_problem(names, level, stray, len(unlabeled)):
         return ClassFolders(tuple(labels), problem)
     for folder, members in level.folders.items():
@@ -91,8 +95,6 @@ def find_class_folders(names: Sequence[str]) -> ClassFolders:
 
 def _find_problem(names: Sequence[str], level: _Level, stray: Sequence[int], unlabeled: int) -> str:
     """Return why two or more folders do not look like classes; "" if they do."""
-    if are_splits(level.folders):
-        return f"{join_first(sorted(level.folders))} are splits, not classes"
     if len(stray) > max(1, MAX_STRAY_SHARE * len(names)):
         number = f"{len(stray):,} of {format_count(len(names), 'image')}"
         return f"{number} lie outside of the class folders, such as {names[stray[0]]}"

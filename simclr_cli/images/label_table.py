@@ -122,7 +122,7 @@ def _read_rows(stream: TextIO, table: Path) -> Iterator[tuple[int, str, str]]:
     for row in reader:
         if any(cell.strip() for cell in row):
             cells = [*row, *[""] * len(columns)]
-            yield reader.line_num, cells[path], normalize_class(_decode_ansi(cells[label]))
+            yield reader.line_num, cells[path], normalize_class(_decode_ansi(cells[label]).strip())
 
 
 def _list_forms(path: str, folder: Path, bases: Sequence[str]) -> Iterator[str]:

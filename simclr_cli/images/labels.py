@@ -13,11 +13,11 @@ from simclr_cli.api.probe import LabeledSettings
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.seeds import Purpose, create_numpy_generator
-from simclr_cli.core.text import describe_other_files, format_count, join_first
+from simclr_cli.core.text import format_count, join_first
 from simclr_cli.images.census import Census
 from simclr_cli.images.class_folders import match_class_folders
 from simclr_cli.images.label_table import match_labels, report_similar_labels
-from simclr_cli.images.scan import take_census
+from simclr_cli.images.scan import describe_unused_files, take_census
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,22 @@ class LabeledImages:
 
 def read_labeled_images(root: Path, settings: LabeledSettings, workers: int, report: Report) -> LabeledImages:
     """Read the images of a folder and their labels, and the held-out images if they lie elsewhere."""
-    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
-    if census.other_files:
-        report(Note(f"Ignored in {root}: {describe_other_files(census.other_files, census.other_kinds)}."))
+    census = _take_census(root, workers, report)
     census, labels = label_images(census, settings.labels, report)
     if settings.test is None:
         split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
         return LabeledImages(census, labels, None, split)
     test_census, test_labels = label_held_out_images(
-        take_census(settings.test, workers=workers), frozenset(labels.values()), report
+        _take_census(settings.test, workers, report), frozenset(labels.values()), report
     )
     return LabeledImages(census, {**labels, **test_labels}, test_census, f"held out in {settings.test}")
+
+
+def _take_census(root: Path, workers: int, report: Report) -> Census:
+    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    if census.skipped or census.other_files:
+        report(Note(f"Not used in {root}: {describe_unused_files(census)}.", warning=bool(census.skipped)))
+    return census
 
 
 def label_images(
@@ -67,8 +72,10 @@ def label_images(
         problem = census.class_folders.describe(census.root)
         raise InputError(
             f"{problem[0].upper()}{problem[1:]}.",
-            "Sort the images into a folder per class, with two or more classes of two or more images each (with train "
-            "and test: use train, and set --test), or set --labels FILE.csv.",
+            "Use the folder of one split, and set --test to that of another, or set --labels FILE.csv."
+            if census.class_folders.splits
+            else "Sort the images into a folder per class, with two or more classes of two or more images each, or set "
+            "--labels FILE.csv.",
         )
     else:
         labels = {name: label for name, label in zip(names, census.labels, strict=True) if label is not None}

@@ -66,7 +66,7 @@ def take_census(
     other_names = tuple(name for name, result in results.items() if result is None)
     census = Census(root, images, skipped, len(other_names), other_names)
     if not images:
-        raise InputError(f"There is no image in {root}: {_describe_files(census)}.", "Use a folder of images.")
+        raise InputError(f"There is no image in {root}: {describe_unused_files(census)}.", "Use a folder of images.")
     if tuple(cached.values()) != images:
         _write_cached_headers(census)
     return census
@@ -210,7 +210,8 @@ def _describe_unsupported(path: Path, start: bytes) -> UnusableImage | None:
     return UnusableImage(f"{name} is not supported (convert it to JPEG or PNG)") if name else None
 
 
-def _describe_files(census: Census) -> str:
+def describe_unused_files(census: Census) -> str:
+    """Return the other and the skipped files in figures; "it is empty" if there are none."""
     parts = [describe_other_files(census.other_files, census.other_kinds)] if census.other_files else []
     if census.skipped:
         reason, count = Counter(entry.reason for entry in census.skipped).most_common(1)[0]

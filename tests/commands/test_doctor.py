@@ -167,7 +167,9 @@ def test_a_real_folder_of_images(images: Path, tmp_path: Path, monkeypatch: pyte
     assert found["HEIC images"].files == ("a.heic",) and found["camera raw images"].files == ("b.nef",)
     assert str(run / "config.json") in found["newer run"].what and "version 999" in found["newer run"].what
     assert f"{folder}: 2 images, 2 skipped, 2 other files (1 @eaDir/, 1 .txt)" in result.machine
-    assert result.other_files == ("@eaDir/", "notes.txt")
+    unused = {file.name: file.reason for file in result.unused}
+    assert list(unused) == ["a.heic", "b.nef", "@eaDir/", "notes.txt"]
+    assert "HEIC" in unused["a.heic"] and unused["notes.txt"] == "not an image"
 
 
 def test_a_folder_without_images_is_a_fault_and_not_an_error(tmp_path: Path) -> None:

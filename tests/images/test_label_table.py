@@ -52,8 +52,10 @@ def test_separators_encodings_and_index_columns(tmp_path: Path, separator: str, 
     assert match(file, tmp_path, *PLAIN) == (PLAIN, [])
 
 
-def test_separator_that_excel_names_itself(tmp_path: Path) -> None:
-    assert read_labels(table(tmp_path, "sep=|\r\npath|label\r\na.png|x\r\n")) == {"a.png": "x"}
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_separator_that_excel_names_itself(tmp_path: Path, encoding: str) -> None:
+    content = "sep=|\r\npath|label\r\na.png|x\r\n".encode(encoding)
+    assert read_labels(table(tmp_path, content)) == {"a.png": "x"}
 
 
 @pytest.mark.parametrize(
