@@ -91,8 +91,10 @@ def label_held_out_images(
     """Return the held-out images of the classes and their classes by name, by folders, which may hold a single image.
 
     Raises:
-        InputError: no more than half of the images are in folders of the classes.
+        InputError: several splits, or no more than half of the images are in folders of the classes.
     """
+    if census.class_folders.splits:  # one of them may be that of the training images
+        raise InputError(f"In {census.root}, {census.class_folders.reason}.", "Set --test to the folder of one split.")
     names = [image.name for image in census.images]
     labels = match_class_folders(names, classes)
     if unknown := [name for name in names if name not in labels]:

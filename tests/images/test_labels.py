@@ -84,6 +84,13 @@ def test_images_without_a_class_folder_are_excluded_and_named() -> None:
     assert isinstance(events[0], Note) and events[0].warning and "(stray.png)" in events[0].text
 
 
+def test_held_out_folder_with_several_splits_is_an_input_error() -> None:
+    names = [f"{split}/{label}/1.png" for split in ("train", "test") for label in ("cat", "dog")]
+    with pytest.raises(InputError, match="test, train are splits") as caught:
+        label_held_out_images(census_of(*names), frozenset({"cat", "dog"}))
+    assert "--test" in caught.value.remedy
+
+
 @pytest.mark.parametrize("names", [("cat/1.png", "bird/1.png"), ("cat/1.png", "2.png"), ("cat",)])
 def test_held_out_images_of_no_known_class_are_an_input_error(names: tuple[str, ...]) -> None:
     with pytest.raises(InputError, match="None of the classes cat, dog fits"):
