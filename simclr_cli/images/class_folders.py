@@ -16,8 +16,10 @@ SPLITS = {
     "train": "train|training|trainval",
     "test": "val|valid|validation|test|testing|eval|evaluation|dev|holdout|pred",
     "unlabeled": "unlabell?ed",
+    "fold": "fold|split",
 }
-PLAIN_WORDS = frozenset("set data dataset images imgs split".split())
+PLAIN_WORDS = frozenset("set data dataset images imgs".split())
+MAX_WRAPPING_FOLDERS = 8  # in each other
 MAX_STRAY_SHARE = 0.1  # of the images, outside of the class folders; one is always allowed
 MIN_LABELED_SHARE = 0.5  # of the images, in classes of at least two
 
@@ -69,11 +71,11 @@ def find_class_folders(names: Sequence[str]) -> ClassFolders:
     while True:
         level = _sort_into_folders(names, rows, depth)
         stray, unlabeled = stray + level.stray, unlabeled + level.unlabeled
-        if len(level.folders) != 1:
+        if len(level.folders) != 1 or depth == MAX_WRAPPING_FOLDERS:
             break
         stray, (rows,), depth = stray + level.single, level.folders.values(), depth + 1
     labels: list[str | None] = [None] * len(names)
-    if not level.folders:
+    if len(level.folders) < 2:
         return ClassFolders(tuple(labels))
     if are_splits(level.folders):
         splits = tuple(sorted(level.folders))
@@ -108,7 +110,7 @@ def match_class_folders(names: Sequence[str], classes: Collection[str]) -> Mappi
 
     It is the level at which most images are in a class.
     """
-    parts = [[normalize_class(part) for part in name.split("/")[:-1]] for name in names]
+    parts = [[normalize_class(part) for part in name.split("/")[:-1][: MAX_WRAPPING_FOLDERS + 1]] for name in names]
     best: dict[str, str] = {}
     for depth in range(max(map(len, parts), default=0)):
         folders = ((name, part[depth]) for name, part in zip(names, parts, strict=True) if len(part) > depth)
@@ -138,7 +140,7 @@ def _find_split(folder: str) -> tuple[str | None, bool]:
 def _sort_into_folders(names: Sequence[str], rows: Sequence[int], depth: int) -> _Level:
     level, folders = _Level(), dict[str, list[int]]()
     for row in rows:
-        parts = names[row].split("/")
+        parts = names[row].split("/", depth + 1)
         if len(parts) - 1 > depth:
             folders.setdefault(normalize_class(parts[depth]), []).append(row)
         else:

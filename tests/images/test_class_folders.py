@@ -29,6 +29,8 @@ def of(*folders: str, images: int = 2) -> tuple[str, ...]:
         (of("dataset/train/cat", "dataset/train/dog"), ("cat", "dog")),
         (of("train/cat", "train/dog", "unlabeled"), ("cat", "dog")),
         (of("dataset"), ()),
+        (of("a/b/c/d/e/f/g/h/cat", "a/b/c/d/e/f/g/h/dog"), ("cat", "dog")),
+        (of("a/b/c/d/e/f/g/h/i/cat", "a/b/c/d/e/f/g/h/i/dog"), ()),
     ],
 )
 def test_folders_look_like_classes(given: tuple[str, ...], classes: tuple[str, ...]) -> None:
@@ -41,6 +43,7 @@ def test_folders_look_like_classes(given: tuple[str, ...], classes: tuple[str, .
         ("train", "test"), ("Train", "VAL", "test"), ("training_set", "test_set"), ("train2017", "val2017"),
         ("train", "val", "unlabeled"), ("trainset", "testset"), ("TrainingData", "TestData"), ("train-images", "test"),
         ("seg_train", "seg_test", "seg_pred"), ("train", "test", "extra"), ("validation", "test"),
+        ("fold1", "fold2"), ("test_split", "train_split"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("inside", ["", "/cat"])
