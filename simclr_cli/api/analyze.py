@@ -132,7 +132,10 @@ class MapSettings(IndexSettings):
         panel=BASICS,
     )
     labels: Path | None = setting(
-        None, "CSV with the columns path,label, for the colors. Auto: by folder.", panel=BASICS, exists=True
+        None,
+        "Table (CSV) with the columns path and label, for the colors. Auto: by folder.",
+        panel=BASICS,
+        exists=True,
     )
     clusters: int | None = setting(
         None, "Color by this many clusters too. Auto: no clusters.", panel=BASICS, at_least=2

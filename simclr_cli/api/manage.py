@@ -211,12 +211,21 @@ def diagnose(name: str, what: str, command: str, files: tuple[str, ...] = ()) ->
 
 
 @dataclass(frozen=True)
+class UnusedFile:
+    """A file that no command uses, or a system folder, whose name ends with "/"."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class DoctorResult:
     """Result of `simclr doctor`; its exit code is 5 if there is a fault, else 0."""
 
     machine: tuple[str, ...]  # facts about the machine and the installation
     checks: int  # kinds of faults checked
     diagnoses: tuple[Diagnosis, ...]  # the worst first
+    unused: tuple[UnusedFile, ...] = ()  # of the folder of images; at most 10,000 of those that are no images
 
     @property
     def exit_code(self) -> int:

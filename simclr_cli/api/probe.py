@@ -19,7 +19,7 @@ class LabeledSettings(EncoderSettings):
 
     images: Path | None = setting(None, "Folder of labeled images. Auto: the run's own.", argument=True, exists=True)
     labels: Path | None = setting(
-        None, "CSV with the columns path,label. Auto: the class folders.", panel=LABELS, exists=True
+        None, "Table (CSV) with the columns path and label. Auto: the class folders.", panel=LABELS, exists=True
     )
     test: Path | None = setting(
         None, "Folder of held-out images of the same classes. Auto: a stratified split by --seed.",

@@ -18,11 +18,12 @@ from simclr_cli.api.manage import Diagnosis
 from simclr_cli.core import events
 from simclr_cli.core.errors import SimclrError
 from simclr_cli.core.events import StopController
-from simclr_cli.core.text import escape_unprintable, format_count, format_duration
+from simclr_cli.core.text import describe_other_files, escape_unprintable, format_count, format_duration
 
 if TYPE_CHECKING:  # imported for the first progress bar, since it delays errors
     from rich.progress import Progress, TaskID
 
+MAX_REASONS = 8  # for skipped files, in the census
 
 # Columns of tables that are aligned left, as the first one is; the others have numbers.
 TEXT_COLUMNS = frozenset(
@@ -133,12 +134,17 @@ class Reporter:
             self.print(f"  folders look like {len(classes)} classes (used to evaluate, not to train): {names}")
         if bits := summary.get("bits"):
             self.print(f"  images of 16 bits use {bits} of them: values from 0 to {2**bits - 1:,}, black to white")
+        if summary["unlabeled_because"]:
+            self.print(f"  {'without a class' if classes else 'no classes'}: {summary['unlabeled_because']}")
         if summary["skipped"]:
             self.print(f"  {format_count(summary['skipped'], 'file')} skipped:", "yellow")
-            for reason, files in list(summary["skipped_because"].items())[:8]:
+            reasons = list(summary["skipped_because"].items())
+            for reason, files in reasons[:MAX_REASONS]:
                 self.print(f"    {files:,} x {reason}", "yellow")
+            if more := sum(files for _, files in reasons[MAX_REASONS:]):
+                self.print(f"    {more:,} for other reasons", "yellow")
         if summary["other_files"]:
-            self.print(f"  {format_count(summary['other_files'], 'other file')} ignored")
+            self.print(f"  {describe_other_files(summary['other_files'], summary['other_kinds'])} ignored")
 
     def _print_plan(self, plan: events.PlanMade) -> None:
         table = Table(title=f"Plan for {escape_unprintable(plan.run)}", title_justify="left", box=None, pad_edge=False)

@@ -23,7 +23,7 @@ from simclr_cli.engine.clustering import (
     sample_rows,
     score_cluster_counts,
 )
-from simclr_cli.images.census import find_classes
+from simclr_cli.images.class_folders import find_class_folders
 from simclr_cli.search.library import open_index, open_library
 from simclr_cli.search.output import ResultGroup, ResultImage, prepare_output, write_results
 from simclr_cli.store.index import Index
@@ -52,7 +52,7 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     out = prepare_output(settings, library.pages_folder, "clusters")  # before long work
     index, _ = open_index(library, report)
     clustering = cluster_images(index, settings, report)
-    folders = [name.split("/")[0] for name in index.names] if find_classes(index.names) else None
+    folders = find_class_folders(index.names).labels
     members = [_sort_members(clustering, label) for label in range(int(clustering.labels.max(initial=-1)) + 1)]
     unclustered = np.flatnonzero(clustering.labels < 0)
     information, rand = _measure_agreement(clustering.labels, folders)
@@ -119,16 +119,16 @@ def _sort_members(clustering: Clustering, label: int) -> NDArray[np.int64]:
 
 
 def make_cluster(
-    index: Index, clustering: Clustering, places: NDArray[np.int64], folders: Sequence[str] | None, top: int
+    index: Index, clustering: Clustering, places: NDArray[np.int64], folders: Sequence[str | None], top: int
 ) -> Cluster:
     """Return a cluster in plain values.
 
     Args:
         places: of its images, the nearest to the center first.
-        folders: (N,) of each image; None if they do not look like classes.
+        folders: (N,) class folder of each image, or None.
         top: the number of representatives, each with different content.
     """
-    shares = Counter(folders[place] for place in places.tolist()).most_common(MAX_FOLDERS) if folders else []
+    shares = Counter(folder for place in places.tolist() if (folder := folders[place])).most_common(MAX_FOLDERS)
     _, first = np.unique(index.get_checksums(places), return_index=True)
     return Cluster(
         number=int(clustering.labels[places[0]]) + 1,
@@ -144,13 +144,15 @@ def _make_member(index: Index, clustering: Clustering, place: int) -> Member:
     return Member(path, None, None) if label < 0 else Member(path, label + 1, float(clustering.similarity[place]))
 
 
-def _measure_agreement(labels: NDArray[np.int64], folders: Sequence[str] | None) -> tuple[float | None, float | None]:
+def _measure_agreement(labels: NDArray[np.int64], folders: Sequence[str | None]) -> tuple[float | None, float | None]:
     """Return normalized mutual information and adjusted Rand index with the folders; unclustered images are a part."""
-    if folders is None:
+    labeled = [place for place, folder in enumerate(folders) if folder is not None]
+    if not labeled:
         return None, None
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-    return float(normalized_mutual_info_score(folders, labels)), float(adjusted_rand_score(folders, labels))
+    truth, found = [folders[place] for place in labeled], labels[labeled]
+    return float(normalized_mutual_info_score(truth, found)), float(adjusted_rand_score(truth, found))
 
 
 def describe_agreement(result: ClustersResult) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import simclr_cli
 from simclr_cli.api import DoctorSettings
-from simclr_cli.api.manage import FAULTS, DoctorResult
+from simclr_cli.api.manage import FAULTS, DoctorResult, UnusedFile
 from simclr_cli.core.events import Report, silent
 from simclr_cli.core.text import format_count, format_gigabytes
 from simclr_cli.diagnose import folders as folder_checks
@@ -41,6 +41,10 @@ def run_checks(machine: machine_checks.MachineFacts, folders: folder_checks.Fold
         ", ".join(machine.torch.gpus) or "no GPU that torch can use",
     ]
     if folders.image_count:
-        facts.append(f"{folders.images}: {format_count(folders.image_count, 'image')}")
+        skipped = f", {len(folders.skipped):,} skipped" if folders.skipped else ""
+        other = f", {folders.other}" if folders.other else ""
+        facts.append(f"{folders.images}: {format_count(folders.image_count, 'image')}{skipped}{other}")
     diagnoses.sort(key=lambda diagnosis: diagnosis.grade != "fault")
-    return DoctorResult(tuple(facts), len(FAULTS), tuple(diagnoses))
+    return DoctorResult(
+        tuple(facts), len(FAULTS), tuple(diagnoses), tuple(UnusedFile(*file) for file in folders.unused)
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from simclr_cli.api import MapResult, MapSettings
-from simclr_cli.core.errors import InputError, require_extra
+from simclr_cli.core.errors import require_extra
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.files import prepare_folder, write_bytes
 from simclr_cli.core.seeds import Purpose, create_numpy_generator
@@ -17,7 +17,7 @@ from simclr_cli.core.text import format_count
 from simclr_cli.engine.clustering import k_means
 from simclr_cli.engine.layout import compute_principal_components, compute_tsne, count_tsne_neighbors, order_along_curve
 from simclr_cli.engine.nearest import find_neighbors
-from simclr_cli.images.labels import read_labels
+from simclr_cli.images.label_table import match_labels, read_labels, report_similar_labels
 from simclr_cli.images.thumbnails import make_thumbnails
 from simclr_cli.pages.images import choose_thumbnail_side, choose_thumbnail_step, pack_sprites
 from simclr_cli.pages.map import NEIGHBORS_PER_IMAGE, ImageMap, render_map
@@ -37,11 +37,12 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     started = time.monotonic()
     if settings.layout == "tsne":  # before long work, as the labels
         require_extra("openTSNE", "map", "--layout tsne")
-    labels = None if settings.labels is None else read_labels(settings.labels)
+    if settings.labels is not None:
+        read_labels(settings.labels)
     prepare_folder(settings.out.absolute().parent)
     library = open_library(settings, report)
     index, _ = open_index(library, report)
-    image_map, explained = lay_out(index, settings, collect_groupings(index, labels, settings), report)
+    image_map, explained = lay_out(index, settings, collect_groupings(index, settings, report), report)
     side, step = choose_thumbnail_side(len(image_map.names)), choose_thumbnail_step(len(image_map.names))
     paths = [image_map.root / name for name in image_map.names[::step]]
     on_progress = progress(report, "making thumbnails")
@@ -100,20 +101,17 @@ def lay_out(
     return image_map, explained
 
 
-def collect_groupings(index: Index, labels: Mapping[str, str] | None, settings: MapSettings) -> dict[str, list[str]]:
+def collect_groupings(index: Index, settings: MapSettings, report: Report = silent) -> dict[str, list[str]]:
     """Return the choices of colors: a label for each place in the index.
 
     Raises:
-        InputError: a table without any image of the index.
+        InputError: a table that cannot be used, or of other images.
     """
     groupings: dict[str, list[str]] = {}
-    if labels is not None:
+    if settings.labels is not None:
+        labels = match_labels(settings.labels, Path(index.root), index.names, report)
+        report_similar_labels(labels, report)
         groupings["label"] = [labels.get(name, NO_LABEL) for name in index.names]
-        if all(label == NO_LABEL for label in groupings["label"]):
-            raise InputError(
-                f"{settings.labels} names no image of {index.root}.",
-                f"Use paths relative to that folder, such as {index.get_name(0)}.",
-            )
     folders = _find_folders(index.names)
     if len(set(folders)) > 1:
         groupings["folder"] = folders

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 UNSAFE_CHARACTERS = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 FORMULA_STARTS = tuple("=+-@")  # a spreadsheet computes cells that begin with one of these
@@ -64,6 +65,24 @@ def format_duration(seconds: float) -> str:
 def format_count(number: int, noun: str, plural: str = "") -> str:
     """Return 1 file, 2,000 files; `plural` is `noun` with an s by default."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or noun + 's'}"
+
+
+def join_first(names: Sequence[str], most: int = 3) -> str:
+    """Return a, b, c and 7 more."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def describe_other_files(total: int, kinds: Mapping[str, int], most: int = 4) -> str:
+    """Return 316 other files (300 .xml, 11 .txt and 5 more).
+
+    Args:
+        kinds: the number of each, the most frequent first; perhaps without rare ones.
+    """
+    shown = dict(list(kinds.items())[:most])
+    more = total - sum(shown.values())
+    text = ", ".join(f"{count:,} {kind}" for kind, count in shown.items()) + (f" and {more:,} more" if more else "")
+    return f"{format_count(total, 'other file')} ({text})" if shown else format_count(total, "other file")
 
 
 def format_gigabytes(byte_count: int) -> str:

@@ -15,7 +15,7 @@ from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.core.files import get_free_bytes
 from simclr_cli.core.safe_read import UPGRADE
-from simclr_cli.core.text import format_count, format_gigabytes
+from simclr_cli.core.text import describe_other_files, format_count, format_gigabytes
 from simclr_cli.images.cache_location import cache_root
 
 MIN_FREE_BYTES = 500_000_000
@@ -46,6 +46,8 @@ class FolderFacts:
     images: str = ""  # the folder; "": none
     image_count: int = 0
     skipped: tuple[tuple[str, str], ...] = ()  # name, reason
+    other: str = ""  # files, in figures
+    unused: tuple[tuple[str, str], ...] = ()  # name and reason of the skipped and the first other files
     no_images: str = ""  # the reason for none
     newer_runs: tuple[str, ...] = ()  # the errors of reading them
 
@@ -71,7 +73,9 @@ def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report
     except InputError as error:
         return replace(facts, no_images=error.problem)
     skipped = tuple((file.name, file.reason) for file in census.skipped)
-    return replace(facts, image_count=len(census.images), skipped=skipped)
+    other = describe_other_files(census.other_files, census.other_kinds) if census.other_files else ""
+    unused = tuple(census.list_unused())
+    return replace(facts, image_count=len(census.images), skipped=skipped, other=other, unused=unused)
 
 
 def _inspect_folder(path: Path) -> OutputFolder:

@@ -11,7 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-SPLITS = frozenset("train training val valid validation test testing eval".split())
+from simclr_cli.images.class_folders import ClassFolders, find_class_folders
+
+MAX_OTHER_NAMES, MAX_OTHER_KINDS = 100, 20  # of other files in the summary
+MAX_UNUSED = 10_000  # other files in the list of a run
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,6 @@ class SkippedImage:
     reason: str
 
 
-def find_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the sorted names of class folders; none if the folders do not look like classes.
-
-    They do if every image is in a subfolder, there are at least two of these at the first level, and each holds at
-    least two images. Folders that are all named train, test and so on are not classes.
-
-    Args:
-        names: relative paths, with "/".
-    """
-    counts = Counter(name.split("/")[0] if "/" in name else "" for name in names)
-    if "" in counts or len(counts) < 2 or min(counts.values()) < 2:
-        return ()
-    return () if SPLITS.issuperset(name.lower() for name in counts) else tuple(sorted(counts))
-
-
 @dataclass(frozen=True)
 class Census:
     """Files of a folder, sorted by relative path."""
@@ -57,18 +45,29 @@ class Census:
     root: Path
     images: tuple[ImageFile, ...]
     skipped: tuple[SkippedImage, ...]
-    other_files: int  # count of files that neither are images nor claim to be
+    other_files: int  # count of files that neither are images nor claim to be, and of system folders
+    other_names: tuple[str, ...] = ()  # theirs; that of a folder ends with "/"
     bits: int | None = None  # that all images of 16 bits use, the scale of their values; None: there are none
 
     @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, sorted; none if the folders do not look like classes."""
-        return find_classes([image.name for image in self.images])
+    def class_folders(self) -> ClassFolders:
+        """The class of each image by its folder."""
+        return find_class_folders([image.name for image in self.images])
 
     @property
-    def labels(self) -> list[str]:
-        """Class of each image; only where there are classes."""
-        return [image.name.split("/")[0] for image in self.images]
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted; none if the folders do not look like classes."""
+        return self.class_folders.classes
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Class of each image, or None."""
+        return self.class_folders.labels
+
+    @property
+    def other_kinds(self) -> dict[str, int]:
+        """Number of other files by extension, and of system folders by name, the most frequent first."""
+        return dict(Counter(map(_name_kind, self.other_names)).most_common(MAX_OTHER_KINDS))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,18 +91,26 @@ class Census:
             skipped=tuple(sorted((*self.skipped, *skipped), key=lambda entry: os.fsencode(entry.name))),
         )
 
+    def list_unused(self) -> list[tuple[str, str]]:
+        """Return name and reason of every skipped file, then of the first other files."""
+        other = [
+            (name, "system folder (thumbnails, trash)" if name.endswith("/") else "not an image")
+            for name in self.other_names[:MAX_UNUSED]
+        ]
+        return [*((entry.name, entry.reason) for entry in self.skipped), *other]
+
     def to_json(self) -> list[Any]:
         """Return the census as JSON values."""
         images = [list(vars(image).values()) for image in self.images]
         skipped = [list(vars(entry).values()) for entry in self.skipped]
-        return [str(self.root), images, skipped, self.other_files, self.bits]
+        return [str(self.root), images, skipped, self.other_files, self.other_names, self.bits]
 
     @staticmethod
     def from_json(values: list[Any]) -> Census:
         """Return the census of the values of `to_json`."""
-        root, images, skipped, other_files, bits = values
+        root, images, skipped, other_files, other_names, bits = values
         image_files, skipped_images = (ImageFile(*v) for v in images), (SkippedImage(*v) for v in skipped)
-        return Census(Path(root), tuple(image_files), tuple(skipped_images), other_files, bits)
+        return Census(Path(root), tuple(image_files), tuple(skipped_images), other_files, tuple(other_names), bits)
 
     def summary(self) -> dict[str, Any]:
         """Return the census in numbers, for the plan, the run folder and --json."""
@@ -119,8 +126,19 @@ class Census:
             "short_side": {"least": short_sides[0], "median": median, "most": short_sides[-1]},
             "bits": self.bits,
             "classes": list(self.classes),
+            "unlabeled": sum(label is None for label in self.labels) if self.classes else 0,
+            "unlabeled_because": self.class_folders.reason,
             "skipped": len(self.skipped),
             "skipped_because": dict(reasons.most_common()),
             "other_files": self.other_files,
+            "other_kinds": self.other_kinds,
+            "other_names": list(self.other_names[:MAX_OTHER_NAMES]),
             "fingerprint": self.fingerprint,
         }
+
+
+def _name_kind(name: str) -> str:
+    """Return the extension of a file, or the name of a folder with its "/"."""
+    if name.endswith("/"):
+        return name.rstrip("/").rpartition("/")[2] + "/"
+    return Path(name).suffix.lower() or "without extension"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from numpy.typing import NDArray
 
 from simclr_cli.api.probe import LabeledSettings
 from simclr_cli.core.errors import InputError
-from simclr_cli.core.events import Report, progress
-from simclr_cli.core.safe_read import check_regular_file
+from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.seeds import Purpose, create_numpy_generator
-from simclr_cli.core.text import escape_name_for_csv
+from simclr_cli.core.text import format_count, join_first
 from simclr_cli.images.census import Census
-from simclr_cli.images.scan import take_census
+from simclr_cli.images.class_folders import match_class_folders
+from simclr_cli.images.label_table import match_labels, report_similar_labels
+from simclr_cli.images.scan import describe_unused_files, take_census
 
 
 @dataclass(frozen=True)
@@ -37,90 +37,78 @@ class LabeledImages:
 
 def read_labeled_images(root: Path, settings: LabeledSettings, workers: int, report: Report) -> LabeledImages:
     """Read the images of a folder and their labels, and the held-out images if they lie elsewhere."""
-    census, labels = label_images(
-        take_census(root, workers=workers, progress=progress(report, "reading headers")), settings.labels
-    )
+    census = _take_census(root, workers, report)
+    census, labels = label_images(census, settings.labels, report)
     if settings.test is None:
         split = f"stratified, {settings.test_fraction:.0%} held out by seed {settings.seed}"
         return LabeledImages(census, labels, None, split)
-    test_census = take_census(settings.test, workers=workers)
-    labels = {**labels, **label_held_out_images(test_census, frozenset(labels.values()))}
-    return LabeledImages(census, labels, test_census, f"held out in {settings.test}")
+    test_census, test_labels = label_held_out_images(
+        _take_census(settings.test, workers, report), frozenset(labels.values()), report
+    )
+    return LabeledImages(census, {**labels, **test_labels}, test_census, f"held out in {settings.test}")
 
 
-def label_images(census: Census, table: Path | None = None) -> tuple[Census, Mapping[str, str]]:
+def _take_census(root: Path, workers: int, report: Report) -> Census:
+    census = take_census(root, workers=workers, progress=progress(report, "reading headers"))
+    if census.skipped or census.other_files:
+        report(Note(f"Not used in {root}: {describe_unused_files(census)}.", warning=bool(census.skipped)))
+    return census
+
+
+def label_images(
+    census: Census, table: Path | None = None, report: Report = silent
+) -> tuple[Census, Mapping[str, str]]:
     """Return the labeled images of a census and their classes by name: by the table, if any, else by the folders.
 
     Raises:
         InputError: no labels, or fewer than two classes.
     """
-    if table is None:
-        if not census.classes:
-            raise InputError(
-                f"The folders in {census.root} do not look like classes: every image must be in the folder of its "
-                "class, with two or more classes of two or more images each.",
-                "Sort the images so (with train and test: use train, and set --test), or set --labels FILE.csv.",
-            )
-        return census, dict(zip((image.name for image in census.images), census.labels, strict=True))
-    label_of = read_labels(table)
-    labels = {}
-    for image in census.images:
-        if label := label_of.get(image.name) or label_of.get(escape_name_for_csv(image.name)):
-            labels[image.name] = label
-    if not labels:
+    names = [image.name for image in census.images]
+    if table is not None:
+        labels = match_labels(table, census.root, names, report)
+        if len(set(labels.values())) < 2:
+            raise InputError(f"{table} gives all images one class.", "Add labels of a second class.")
+    elif not census.classes:
+        problem = census.class_folders.describe(census.root)
         raise InputError(
-            f"{table} names no image of {census.root}.",
-            f"Use paths relative to that folder, such as {census.images[0].name}.",
+            f"{problem[0].upper()}{problem[1:]}.",
+            "Use the folder of one split, and set --test to that of another, or set --labels FILE.csv."
+            if census.class_folders.splits
+            else "Sort the images into a folder per class, with two or more classes of two or more images each, or set "
+            "--labels FILE.csv.",
         )
-    if len(set(labels.values())) < 2:
-        raise InputError(f"{table} gives all images one class.", "Add labels of a second class.")
-    return replace(census, images=tuple(image for image in census.images if image.name in labels)), labels
+    else:
+        labels = {name: label for name, label in zip(names, census.labels, strict=True) if label is not None}
+        if census.class_folders.reason:
+            report(Note(f"Images without a class are not used: {census.class_folders.reason}.", warning=True))
+    report_similar_labels(labels, report)
+    return _select_images(census, labels), labels
 
 
-def label_held_out_images(census: Census, classes: frozenset[str]) -> Mapping[str, str]:
-    """Return the classes of held-out images by name, by their folders, which may hold a single image here.
-
-    Raises:
-        InputError: an image outside a class folder, or of a class that is not among `classes`.
-    """
-    for image in census.images:
-        if image.name.split("/")[0] not in classes or "/" not in image.name:
-            raise InputError(
-                f"{image.name} in {census.root} lies in none of the classes {', '.join(sorted(classes)[:8])}.",
-                "Sort the held-out images into folders with the names of the classes.",
-            )
-    return dict(zip((image.name for image in census.images), census.labels, strict=True))
-
-
-def read_labels(table: Path) -> dict[str, str]:
-    """Read a CSV with the columns path and label; return label by path.
+def label_held_out_images(
+    census: Census, classes: frozenset[str], report: Report = silent
+) -> tuple[Census, Mapping[str, str]]:
+    """Return the held-out images of the classes and their classes by name, by folders, which may hold a single image.
 
     Raises:
-        InputError: it cannot be read, lacks a column or a value, or gives a path two labels.
+        InputError: several splits, or no more than half of the images are in folders of the classes.
     """
-    labels: dict[str, str] = {}
-    try:
-        check_regular_file(table)
-        with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
-            if "path" not in columns or "label" not in columns:
-                raise InputError(
-                    f"{table} has the columns {', '.join(columns) or 'none'}.", "Name two of them path and label."
-                )
-            for row in reader:
-                path, label = row["path"], row["label"]
-                if not path or not label:
-                    raise InputError(
-                        f"{table} lacks a path or a label in line {reader.line_num}.", "Add it, or remove the line."
-                    )
-                if labels.setdefault(path, label) != label:
-                    raise InputError(
-                        f"{table} gives {path} two labels, {labels[path]} and {label}.", "Remove one of them."
-                    )
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{table} cannot be read ({error}).", "Use a CSV with the columns path and label.") from None
-    return labels
+    if census.class_folders.splits:  # one of them may be that of the training images
+        raise InputError(f"In {census.root}, {census.class_folders.reason}.", "Set --test to the folder of one split.")
+    names = [image.name for image in census.images]
+    labels = match_class_folders(names, classes)
+    if unknown := [name for name in names if name not in labels]:
+        known = join_first(sorted(classes), most=8)
+        number = f"{len(unknown):,} of {format_count(len(names), 'image')}"
+        what = f"None of the classes {known} fits {number} in {census.root}: {join_first(unknown)}."
+        if 2 * len(labels) <= len(names):
+            raise InputError(what, "Sort the held-out images into folders with the names of the classes.")
+        report(Note(f"{what} Those are not used.", warning=True))
+    return _select_images(census, labels), labels
+
+
+def _select_images(census: Census, labels: Mapping[str, str]) -> Census:
+    return replace(census, images=tuple(image for image in census.images if image.name in labels))
 
 
 def split_stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:

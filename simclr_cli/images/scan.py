@@ -12,12 +12,14 @@ from pathlib import Path
 
 from simclr_cli.core.errors import InputError, MachineError, raise_if_unreachable
 from simclr_cli.core.files import write_json
+from simclr_cli.core.text import describe_other_files
 from simclr_cli.images.cache_location import HEADERS, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.decode_pool import isolate_batch
 from simclr_cli.images.formats import CAMERA_RAW, FORMATS, MAX_PIXELS, UnusableImage, detect_format
 from simclr_cli.images.threads import count_workers, map_in_order
+from simclr_cli.images.unsupported import START_BYTES, find_unsupported_format, is_system_folder
 
 UNKNOWN_TIME = -1  # a modification time that no file has, so that the next scan reads the file again
 FILES_PER_REQUEST = 32  # whose headers a decoder reads together
@@ -39,8 +41,9 @@ def take_census(
     Headers are cached in the user's cache folder and not read again while a file's size and modification time are the
     same: then a census costs one status call for each file.
 
-    Hidden files and folders are ignored. Links to files are followed, links to folders are not, so that no loop is
-    possible. The order is that of the relative paths' bytes.
+    Hidden files and folders are ignored, and so is the content of system folders, such as thumbnails and trash. Links
+    to files are followed, links to folders are not, so that no loop is possible. The order is that of the relative
+    paths' bytes.
 
     Args:
         progress: called with (files scanned, files in total).
@@ -61,10 +64,11 @@ def take_census(
     skipped = tuple(
         SkippedImage(name, result.reason) for name, result in results.items() if isinstance(result, UnusableImage)
     )
+    other_names = tuple(name for name, result in results.items() if result is None)
     bits = max((image.bits for image in images), default=0) or None
-    census = Census(root, images, skipped, len(results) - len(images) - len(skipped), bits)
+    census = Census(root, images, skipped, len(other_names), other_names, bits)
     if not images:
-        raise InputError(f"There is no image in {root}: {_describe_files(census)}.", "Use a folder of images.")
+        raise InputError(f"There is no image in {root}: {describe_unused_files(census)}.", "Use a folder of images.")
     if tuple(cached.values()) != images:
         _write_cached_headers(census)
     return census
@@ -91,11 +95,11 @@ def _scan_files(
     read_headers = isolate_batch(read_header, workers)
 
     def scan_part(part: Sequence[str]) -> list[ImageFile | UnusableImage | None]:
-        checked = [(name, _check_file(root / name, cached.get(name))) for name in part]
+        checked = [(name, None if name.endswith("/") else _check_file(root / name, cached.get(name))) for name in part]
         paths = [(root / name,) for name, result in checked if isinstance(result, os.stat_result)]
         headers = iter(read_headers(paths))
         return [
-            _image_from_header(name, result, next(headers)) if isinstance(result, os.stat_result) else result
+            _image_from_header(root, name, result, next(headers)) if isinstance(result, os.stat_result) else result
             for name, result in checked
         ]
 
@@ -139,7 +143,10 @@ def _write_cached_headers(census: Census) -> None:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Yield the relative names of all files but hidden ones; of an unreadable folder, its own."""
+    """Yield the relative names of all files but hidden ones.
+
+    Of an unreadable folder it is its own, of a system folder its own with a "/".
+    """
     folders = [""]
     while folders:
         prefix = folders.pop()
@@ -153,7 +160,11 @@ def _walk(root: Path) -> Iterator[str]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                folders.append(f"{prefix}{entry.name}/")
+                name = f"{prefix}{entry.name}/"
+                if is_system_folder(entry.name):
+                    yield name
+                else:
+                    folders.append(name)
             else:
                 yield prefix + entry.name
 
@@ -174,8 +185,8 @@ def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_res
         if cached and (cached.bytes, cached.modified_ns) == (status.st_size, status.st_mtime_ns):
             return cached
         if path.suffix.lower() not in EXTENSIONS:
-            with path.open("rb") as stream:
-                return status if detect_format(stream.read(32)) else None
+            start = _read_start(path)
+            return status if detect_format(start[:32]) else _describe_unsupported(path, start)
     except FileNotFoundError:
         return UnusableImage("a broken link")
     except OSError as error:  # no permission to read it, a loop of links, ...
@@ -185,17 +196,31 @@ def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_res
 
 
 def _image_from_header(
-    name: str, status: os.stat_result, header: Header | UnusableImage
+    root: Path, name: str, status: os.stat_result, header: Header | UnusableImage
 ) -> ImageFile | UnusableImage | None:
     """Return the image, the reason why it is unusable, or None if neither the content nor the name is an image's."""
     if isinstance(header, UnusableImage):
+        with contextlib.suppress(OSError):
+            if unsupported := _describe_unsupported(root / name, _read_start(root / name)):
+                return unsupported
         is_known = Path(name).suffix.lower() in EXTENSIONS or header.reason == CAMERA_RAW
         return header if is_known else None  # a text that begins with "BM"
     return ImageFile(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns, header.bits)
 
 
-def _describe_files(census: Census) -> str:
-    parts = [f"{census.other_files} other files"] if census.other_files else []
+def _read_start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(START_BYTES)
+
+
+def _describe_unsupported(path: Path, start: bytes) -> UnusableImage | None:
+    name = find_unsupported_format(path.name, start)
+    return UnusableImage(f"{name} is not supported (convert it to JPEG or PNG)") if name else None
+
+
+def describe_unused_files(census: Census) -> str:
+    """Return the other and the skipped files in figures; "it is empty" if there are none."""
+    parts = [describe_other_files(census.other_files, census.other_kinds)] if census.other_files else []
     if census.skipped:
         reason, count = Counter(entry.reason for entry in census.skipped).most_common(1)[0]
         parts.append(f"{len(census.skipped)} skipped (most often: {reason}, {count} times)")

@@ -218,7 +218,10 @@ def group_negatives(
 ) -> Tensor | None:
     """Return (N,) the class of each image for supcon, else the group in which images are excluded as negatives."""
     if settings.loss == "supcon":
-        return torch.from_numpy(np.unique(images.census.labels, return_inverse=True)[1])
+        labels = images.census.labels
+        classes = np.arange(len(labels))  # an image without a class is one of its own
+        join_equal(classes, ((row, label) for row, label in enumerate(labels) if label is not None))
+        return torch.from_numpy(classes)
     groups = None
     if processes.is_main:
         ids = group_images(images.census, settings.group_by, settings.duplicates, images.workers)

@@ -82,7 +82,8 @@ class Monitor:
         trained = count - len(held_out)
         self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))  # epochs
         self.neighbors = None if targets is None else find_neighbors(targets[self.rows])
-        self.labeled_rows = np.sort(order[:MAX_KNN_IMAGES]) if images.census.classes else order[:0]
+        has_label = np.array([label is not None for label in images.census.labels], dtype=bool)
+        self.labeled_rows = np.sort(order[has_label[order]][:MAX_KNN_IMAGES])
         self.knn_every = max(1, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
 
     def measure(self, model: SimCLR, epoch: int) -> tuple[ValidationMetrics | None, float | None]:
@@ -144,7 +145,8 @@ class Monitor:
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """Class number of each labeled row."""
-        return np.unique(self.images.census.labels, return_inverse=True)[1][self.labeled_rows]
+        labels = self.images.census.labels
+        return np.unique([str(labels[row]) for row in self.labeled_rows], return_inverse=True)[1]
 
     def measure_knn_accuracy(self, model: SimCLR) -> float:
         """Measure kNN accuracy in percent: a fifth of a sample is classified by its neighbors in the rest."""

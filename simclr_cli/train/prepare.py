@@ -59,7 +59,7 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
         check_unchanged_images(run, previous.settings.images, census, requested, report)
     if requested.loss == "supcon" and not census.classes:
         raise InputError(
-            f"--loss supcon needs a folder per class, and the folders in {census.root} do not look like classes.",
+            f"--loss supcon needs a folder per class, and {census.class_folders.describe(census.root)}.",
             "Sort the images into at least two folders of at least two images, or use another --loss.",
         )
     summary = census.summary()

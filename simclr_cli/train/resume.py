@@ -131,7 +131,7 @@ def record_run(
     census: Census,
     previous: RunInfo | None,
 ) -> RunInfo:
-    """Write what describes the run into its folder: settings, versions, census, and every skipped file.
+    """Write what describes the run into its folder: settings, versions, census, and every file that is not used.
 
     A finished run that gets more epochs keeps its encoder in another folder.
 
@@ -168,7 +168,7 @@ def record_run(
         extended=extended,
         image_changes=changes,
     )
-    run.write_skipped([(entry.name, entry.reason) for entry in decoded.skipped])
+    run.write_skipped(decoded.list_unused())
     run.write_config(info.to_config())
     return info
 

@@ -64,7 +64,8 @@ def stdout(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
 def census(**values: Any) -> dict[str, Any]:
     return {
         "folder": "pics", "images": 1200, "formats": {"JPEG": 1190, "PNG": 10}, "classes": [], "skipped": 0,
-        "short_side": {"least": 20, "median": 30, "most": 40}, "skipped_because": {}, "other_files": 0, **values,
+        "short_side": {"least": 20, "median": 30, "most": 40}, "skipped_because": {}, "unlabeled_because": "",
+        "other_files": 0, "other_kinds": {}, **values,
     }  # fmt: skip
 
 
@@ -128,13 +129,29 @@ def test_no_event_lets_a_raw_character_through_to_a_terminal(terminal: tuple[Rep
 def test_census_in_words(log: tuple[Reporter, io.StringIO]) -> None:
     reporter, stream = log
     classes = [f"c{i}" for i in range(15)]
-    reporter.report(CensusTaken(census(classes=classes, skipped=3, skipped_because={"damaged": 3}, other_files=1234)))
+    reasons = {"damaged": 3, **{f"reason {i}": 1 for i in range(9)}}
+    kinds = {".xml": 1000, ".txt": 200, "@eaDir/": 20, ".pdf": 8, ".json": 4}
+    reporter.report(
+        CensusTaken(
+            census(
+                classes=classes,
+                unlabeled_because="1 image alone in a folder (bird/1.png)",
+                skipped=12,
+                skipped_because=reasons,
+                other_files=1234,
+                other_kinds=kinds,
+            )
+        )
+    )
     assert stream.getvalue().splitlines() == [
         "pics: 1,200 images (1,190 JPEG, 10 PNG), short side 20 to 40 px",
         "  folders look like 15 classes (used to evaluate, not to train): " + ", ".join(classes[:12]) + ", ...",
-        "  3 files skipped:",
+        "  without a class: 1 image alone in a folder (bird/1.png)",
+        "  12 files skipped:",
         "    3 x damaged",
-        "  1,234 other files ignored",
+        *(f"    1 x reason {i}" for i in range(7)),
+        "    2 for other reasons",
+        "  1,234 other files (1,000 .xml, 200 .txt, 20 @eaDir/, 8 .pdf and 6 more) ignored",
     ]
 
 

@@ -35,7 +35,7 @@ def plain(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Pa
     Image.new("RGB", (40, 40), "red").save(tmp_path / "one" / "a.png")
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "weights.safetensors").write_text("nothing of the kind")
-    (tmp_path / "folders.csv").write_text("name,class\na,b\n")
+    (tmp_path / "folders.csv").write_text("id,kind\na,b\n")
     return tmp_path
 
 
@@ -64,7 +64,7 @@ CATALOG = {
     "a file for a folder": ("pretrain file", 3, "file is a file, not a folder.", "Use the folder"),
     "an empty folder": ("pretrain empty", 3, "There is no image in empty: it is empty.", "Use a folder of"),
     "only text": (
-        "pretrain text", 3, "There is no image in text: 1 other files and 1 skipped (most often: not an image",
+        "pretrain text", 3, "There is no image in text: 1 other file (1 .txt) and 1 skipped (most often: not an image",
         "Use a folder of images.",
     ),
     "one image": ("pretrain one", 3, "There are fewer than two images", "Use a folder of at least 2"),
@@ -133,7 +133,7 @@ CATALOG = {
     ),
     "embed of nothing": ("embed empty --runs runs", 3, "There is no image in empty", "Use a folder"),
     "no classes": ("probe one --runs runs", 3, "do not look like classes", "--labels FILE.csv"),
-    "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns name, class", ""),
+    "labels without columns": ("probe photos --labels folders.csv --runs runs", 3, "has the columns id, kind", ""),
     "labels missing": ("probe photos --labels no.csv", 3, "There is no no.csv.", "Check the path."),
     "shares that are none": (
         "probe photos --labels-fraction 0.1,2", 2, "--labels-fraction is '0.1,2'.", "Use fractions between 0 and 1",
@@ -158,7 +158,7 @@ CATALOG = {
         "map photos --runs new --offline", 5, "The weights of tf_efficientnet_lite0.in1k are not on this machine",
         "random:NAME",
     ),
-    "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns name, class", ""),
+    "map with a table that is none": ("map --runs runs --labels folders.csv", 3, "has the columns id, kind", ""),
     "report of no run": ("report nothing --runs runs", 4, "There is no run", ""),
     "folder of images to search that is missing": (
         "similar photos --images no", 3, "There is no no.", "Check the path.",
@@ -267,7 +267,7 @@ def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Calla
     code, stdout, stderr = simclr(*PRETRAIN.split(), "--batch-size", 8)
     assert (code, stdout) == (0, "new/photos\n")
     assert "  3 files skipped:\n" in stderr and "    1 x empty file (0 bytes)\n" in stderr
-    assert "  1 other file ignored" in stderr
+    assert "  1 other file (1 .txt) ignored" in stderr
     assert "Skipped 3 files; see new/photos/skipped.json." in stderr
 
 

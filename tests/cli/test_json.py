@@ -17,8 +17,8 @@ from simclr_cli.core import events
 from simclr_cli.diagnose.machine import TorchFacts
 from simclr_cli.store.history import TIMING_KEYS
 
-CENSUS = {"folder", "images", "bytes", "formats", "short_side", "bits", "classes", "skipped", "skipped_because",
-          "other_files", "fingerprint"}  # fmt: skip
+CENSUS = {"folder", "images", "bytes", "formats", "short_side", "bits", "classes", "unlabeled", "unlabeled_because",
+          "skipped", "skipped_because", "other_files", "other_kinds", "other_names", "fingerprint"}  # fmt: skip
 
 
 def fields(kind: type[Any]) -> list[str]:

@@ -159,12 +159,17 @@ def test_a_real_folder_of_images(images: Path, tmp_path: Path, monkeypatch: pyte
         (folder / source.name).write_bytes(source.read_bytes())
     (folder / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 32)
     (folder / "b.nef").write_bytes(b"II*\0")
+    (folder / "notes.txt").touch()
+    (folder / "@eaDir").mkdir()
     (run / "config.json").write_text(json.dumps({"format_version": 999}))
     result = doctor(DoctorSettings(images=folder, runs=tmp_path / "runs"))
     found = {one.name: one for one in result.diagnoses}
     assert found["HEIC images"].files == ("a.heic",) and found["camera raw images"].files == ("b.nef",)
     assert str(run / "config.json") in found["newer run"].what and "version 999" in found["newer run"].what
-    assert f"{folder}: 2 images" in result.machine
+    assert f"{folder}: 2 images, 2 skipped, 2 other files (1 @eaDir/, 1 .txt)" in result.machine
+    unused = {file.name: file.reason for file in result.unused}
+    assert list(unused) == ["a.heic", "b.nef", "@eaDir/", "notes.txt"]
+    assert "HEIC" in unused["a.heic"] and unused["notes.txt"] == "not an image"
 
 
 def test_a_folder_without_images_is_a_fault_and_not_an_error(tmp_path: Path) -> None:

@@ -159,14 +159,14 @@ def small(folder: Path, names: Sequence[str]) -> Index:
 def test_folders_are_those_of_the_first_level_at_which_they_differ(
     tmp_path: Path, names: list[str], folders: list[str] | None
 ) -> None:
-    assert collect_groupings(small(tmp_path / "v", names), None, MapSettings()) == (
+    assert collect_groupings(small(tmp_path / "v", names), MapSettings()) == (
         {} if folders is None else {"folder": folders}
     )
 
 
 def test_clusters_are_those_of_k_means_the_largest_first(tmp_path: Path) -> None:
     index = small(tmp_path / "v", [f"{i}.png" for i in range(60)])
-    (labels,) = collect_groupings(index, None, MapSettings(clusters=4, seed=3)).values()
+    (labels,) = collect_groupings(index, MapSettings(clusters=4, seed=3)).values()
     expected = k_means(index.h, 4, create_numpy_generator(3, Purpose.CLUSTERS, 4))
     assert [int(label) - 1 for label in labels] == expected.tolist()
     counts = [labels.count(str(number)) for number in (1, 2, 3, 4)]

@@ -22,7 +22,7 @@ from simclr_cli.encode.load import load_encoder
 from simclr_cli.encode.model_card import build_classifier_config
 from simclr_cli.engine.classifier import join_classifier
 from simclr_cli.images.decode import decode_evaluation_crop
-from simclr_cli.images.labels import read_labels
+from simclr_cli.images.label_table import read_labels
 from simclr_cli.store.models import write_model
 
 LABELS = ("ant", "bee", "c,at", 'd"og', "-el\nk", "frög")

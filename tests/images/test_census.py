@@ -1,9 +1,8 @@
 """Census of a folder: classes by folders, and images that decoding skips."""
 
+import json
 import os
 from pathlib import Path
-
-import pytest
 
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 
@@ -17,28 +16,18 @@ def census_of(*given: str) -> Census:
     return Census(Path("/images"), images, (), 0)
 
 
-@pytest.mark.parametrize(
-    ("given", "classes"),
-    [
-        (("cat/1", "cat/2", "dog/1", "dog/2"), ("cat", "dog")),
-        (("cat/1", "cat/x/y/2", "dog/1", "dog/x/2"), ("cat", "dog")),  # of the first level, whatever lies below
-        (("Zebra/1", "Zebra/2", "ant/1", "ant/2"), ("Zebra", "ant")),
-        (("1.png", "cat/1", "cat/2", "dog/1", "dog/2"), ()),  # one lies outside
-        (("cat/1", "cat/2"), ()),  # one folder only
-        (("cat/1", "cat/2", "dog/1"), ()),  # a single image in one
-        (("1", "2", "3"), ()),
-        (("train/1", "train/2", "test/1", "test/2"), ()),  # these are splits
-        (("Train/1", "Train/2", "VAL/1", "VAL/2", "test/1", "test/2"), ()),
-        (("train/1", "train/2", "bus/1", "bus/2"), ("bus", "train")),  # here a train is a vehicle
-        (("é/1", "é/2", "\udcff/1", "\udcff/2"), ("é", "\udcff")),
-    ],
-)
-def test_folders_look_like_classes(given: tuple[str, ...], classes: tuple[str, ...]) -> None:
-    assert census_of(*given).classes == classes
-
-
 def test_labels_stand_in_the_order_of_the_images() -> None:
-    assert census_of("dog/1", "cat/2", "cat/1", "dog/0").labels == ["cat", "cat", "dog", "dog"]
+    assert census_of("dog/1", "cat/2", "cat/1", "dog/0").labels == ("cat", "cat", "dog", "dog")
+
+
+def test_unused_files_are_listed_with_their_reasons_up_to_a_bound() -> None:
+    other = ("a/@eaDir/", *(f"{i}.xml" for i in range(20_000)))
+    census = Census(Path("/images"), (), (SkippedImage("b", "damaged"),), len(other), other)
+    listed = census.list_unused()
+    assert len(listed) == 10_001 and listed[0] == ("b", "damaged") and listed[2] == ("0.xml", "not an image")
+    assert listed[1][0] == "a/@eaDir/" and "system folder" in listed[1][1]
+    assert census.other_kinds == {".xml": 20_000, "@eaDir/": 1}
+    assert Census.from_json(json.loads(json.dumps(census.to_json()))) == census
 
 
 def test_without_moves_images_to_the_skipped() -> None:

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 
 from simclr_cli.core.errors import InputError
+from simclr_cli.core.events import Event, Note
 from simclr_cli.images.census import Census, ImageFile
-from simclr_cli.images.labels import label_held_out_images, label_images, read_labels
+from simclr_cli.images.labels import label_held_out_images, label_images
 
 
 def census_of(*names: str) -> Census:
     images = tuple(ImageFile(name, "PNG", 4, 6, 100, 1) for name in sorted(names, key=os.fsencode))
     return Census(Path("/images"), images, (), 0)
+
+
+def labeled_names(census: Census) -> list[str]:
+    return [image.name for image in census.images]
 
 
 CLASSES = census_of("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png")
@@ -58,65 +63,35 @@ def test_table_of_one_class_is_an_input_error(tmp_path: Path) -> None:
         label_images(FLAT, table(tmp_path, "path,label\na.png,x\nb.png,x\nelsewhere.png,y\n"))
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("path,label\na.png,x\n", {"a.png": "x"}),
-        ("\ufeffpath,label\na.png,x\n", {"a.png": "x"}),  # as Excel saves it
-        ("path,label\r\na.png,x\r\n", {"a.png": "x"}),
-        ('path,label\n"a, b.png","say ""hi"""\n', {"a, b.png": 'say "hi"'}),
-        ('path,label\n"new\nline.png",x\n', {"new\nline.png": "x"}),
-        ("label,split,path\nx,train,a.png\n", {"a.png": "x"}),
-        ("path,label\n\na.png,x\n\n", {"a.png": "x"}),
-        ("path,label\na.png,x\na.png,x\n", {"a.png": "x"}),  # twice the same is no contradiction
-        ("path,label\né.png,größe\n", {"é.png": "größe"}),
-        ("path,label\n", {}),
-    ],
-)
-def test_tables_as_they_come(tmp_path: Path, content: str, expected: dict[str, str]) -> None:
-    assert read_labels(table(tmp_path, content)) == expected
-
-
-def test_table_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
-    assert read_labels(table(tmp_path, b"path,label\ncaf\xe9.png,x\n")) == {"caf\udce9.png": "x"}
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        ("", "columns none"),
-        ("path\na.png\n", "has the columns path"),
-        ("file,class\na.png,x\n", "has the columns file, class"),
-        ("path;label\na.png;x\n", "has the columns path;label"),
-        ("path,label\na.png,\n", "lacks a path or a label in line 2"),
-        ("path,label\na.png,x\n,y\n", "in line 3"),
-        ("path,label\na.png\n", "lacks a path or a label"),
-        ("path,label\na.png,x\nb.png,x\na.png,y\n", "gives a.png two labels, x and y"),
-        (b"\xff\xfep\0a\0t\0h\0", "has the columns"),  # UTF-16
-    ],
-)
-def test_unusable_tables_are_input_errors_with_the_reason(tmp_path: Path, content: str | bytes, told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
-        read_labels(table(tmp_path, content))
-    assert caught.value.exit_code == 3
-
-
-def test_missing_table_and_folder_as_table_are_input_errors(tmp_path: Path) -> None:
-    for path in (tmp_path / "nowhere.csv", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
-            read_labels(path)
-
-
-def test_field_without_an_end_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        read_labels(table(tmp_path, 'path,label\n"' + "a" * 200_000))
-
-
 def test_held_out_folder_may_hold_a_single_image() -> None:
-    assert label_held_out_images(census_of("cat/9.png"), frozenset({"cat", "dog"})) == {"cat/9.png": "cat"}
+    census = census_of("cat/9.png")
+    assert label_held_out_images(census, frozenset({"cat", "dog"})) == (census, {"cat/9.png": "cat"})
+
+
+def test_few_held_out_images_of_no_known_class_are_excluded_and_named() -> None:
+    events: list[Event] = []
+    census, labels = label_held_out_images(
+        census_of("cat/1.png", "dog/1.png", "bird/1.png"), frozenset({"cat", "dog"}), events.append
+    )
+    assert [image.name for image in census.images] == list(labels) == ["cat/1.png", "dog/1.png"]
+    assert isinstance(events[0], Note) and "1 of 3 images" in events[0].text and "bird/1.png" in events[0].text
+
+
+def test_images_without_a_class_folder_are_excluded_and_named() -> None:
+    events: list[Event] = []
+    census, labels = label_images(census_of("stray.png", *labeled_names(CLASSES)), None, events.append)
+    assert [image.name for image in census.images] == list(labels) == labeled_names(CLASSES)
+    assert isinstance(events[0], Note) and events[0].warning and "(stray.png)" in events[0].text
+
+
+def test_held_out_folder_with_several_splits_is_an_input_error() -> None:
+    names = [f"{split}/{label}/1.png" for split in ("train", "test") for label in ("cat", "dog")]
+    with pytest.raises(InputError, match="test, train are splits") as caught:
+        label_held_out_images(census_of(*names), frozenset({"cat", "dog"}))
+    assert "--test" in caught.value.remedy
 
 
 @pytest.mark.parametrize("names", [("cat/1.png", "bird/1.png"), ("cat/1.png", "2.png"), ("cat",)])
-def test_held_out_image_of_no_known_class_is_an_input_error(names: tuple[str, ...]) -> None:
-    with pytest.raises(InputError, match="lies in none of the classes cat, dog"):
+def test_held_out_images_of_no_known_class_are_an_input_error(names: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="None of the classes cat, dog fits"):
         label_held_out_images(census_of(*names), frozenset({"cat", "dog"}))

@@ -196,6 +196,63 @@ def test_files_that_claim_nothing_are_counted_as_other(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     census = take_census(tmp_path)
     assert (names(census), census.skipped, census.other_files) == (["a.png"], (), 4)
+    assert census.other_names == ("bm.txt", "empty", "notes.txt", "pm")
+    assert census.other_kinds == {".txt": 2, "without extension": 2}
+
+
+@pytest.mark.parametrize(
+    "folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "__MACOSX", "System Volume Information", "@Recycle"]
+)
+def test_system_folders_are_not_entered_and_are_named(tmp_path: Path, folder: str) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+        draw(tmp_path / name)
+    for i in range(2):
+        draw(tmp_path / folder / f"{i}.png")
+        draw(tmp_path / "cat" / folder / f"{i}.png")
+    census = take_census(tmp_path)
+    assert census.classes == ("cat", "dog") and len(census.images) == 4 and census.skipped == ()
+    assert set(census.other_names) == {f"{folder}/", f"cat/{folder}/"} and census.other_files == 2
+    assert census.other_kinds == {f"{folder}/": 2}
+
+
+UNSUPPORTED = [  # format, start of a file, extension
+    ("JPEG XL", b"\xff\x0a\xfa\x7f", "jxl"), ("JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n", "jxl"),
+    ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n", "jp2"), ("JPEG 2000", b"\xff\x4f\xff\x51\0", "j2k"),
+    ("JPEG XR", b"II\xbc\x01", "jxr"), ("PSD", b"8BPS\0\1", "psd"), ("XCF", b"gimp xcf v011", "xcf"),
+    ("DDS", b"DDS \x7c\0\0\0", "dds"), ("OpenEXR", b"\x76\x2f\x31\x01\2", "exr"), ("QOI", b"qoif", "qoi"),
+    ("Radiance HDR", b"#?RADIANCE\n", None), ("DICOM", bytes(128) + b"DICM", "dcm"), ("ICNS", b"icns\0\0\0\1", "icns"),
+    ("NIfTI", bytes(344) + b"n+1\0", "nii"), ("FITS", b"SIMPLE  =                    T", "fits"),
+    ("SVG", b"\xef\xbb\xbf<svg xmlns=", "svg"), ("SVG", b"<?xml version='1.0'?>\n<!-- a -->\n<svg>", "svg"),
+    ("TGA", None, "tga"), ("ICO", None, "ico"), ("PCX", None, "pcx"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "start", "extension"), UNSUPPORTED)
+def test_formats_that_are_not_supported_are_skipped_by_signature_and_extension(
+    tmp_path: Path, format: str, start: bytes | None, extension: str | None
+) -> None:
+    draw(tmp_path / "a.png")
+    given = []
+    if start is not None:
+        given += ["bare", "wrong.jpg", "wrong.txt"]
+        for name in given:
+            (tmp_path / name).write_bytes(start + bytes(100))
+    if extension is not None:
+        given.append(f"empty.{extension.upper()}")
+        (tmp_path / given[-1]).touch()
+    census = take_census(tmp_path)
+    assert reasons(census) == dict.fromkeys(given, f"{format} is not supported (convert it to JPEG or PNG)")
+    assert (names(census), census.other_files) == (["a.png"], 0)
+
+
+def test_text_about_a_format_is_none_of_it(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png")
+    draw(tmp_path / "b.tga")  # a PNG by its content
+    (tmp_path / "label.xml").write_text("<annotation><svg></annotation>")
+    (tmp_path / "page.html").write_text("<html><svg></svg></html>")
+    (tmp_path / "notes").write_text("JXL and DICM")
+    census = take_census(tmp_path)
+    assert (names(census), census.skipped, census.other_files) == (["a.png", "b.tga"], (), 3)
 
 
 def test_files_that_claim_to_be_images_are_skipped_by_name(tmp_path: Path) -> None:
@@ -251,7 +308,9 @@ def test_folder_without_an_image_says_what_it_holds(tmp_path: Path) -> None:
     for i in range(2):
         (tmp_path / f"{i}.jpg").touch()
     (tmp_path / "a.png").write_text("x")
-    with pytest.raises(InputError, match=r"3 other files and 3 skipped \(most often: empty file \(0 bytes\), 2 times"):
+    with pytest.raises(
+        InputError, match=r"3 other files \(3 .txt\) and 3 skipped \(most often: empty file \(0 bytes\), 2 times"
+    ):
         take_census(tmp_path)
 
 
@@ -308,9 +367,13 @@ def test_summary_counts(tmp_path: Path) -> None:
         "short_side": {"least": 5, "median": 9, "most": 11},
         "bits": None,
         "classes": [],
+        "unlabeled": 0,
+        "unlabeled_because": "",
         "skipped": 1,
         "skipped_because": {"empty file (0 bytes)": 1},
         "other_files": 1,
+        "other_kinds": {".txt": 1},
+        "other_names": ["notes.txt"],
         "fingerprint": census.fingerprint,
     }
 

@@ -25,7 +25,7 @@ from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.core.text import escape_name_for_csv, unescape_name
 from simclr_cli.encode.model_card import parse_class_names, parse_spec
 from simclr_cli.images.cache_location import list_caches
-from simclr_cli.images.labels import read_labels
+from simclr_cli.images.label_table import read_labels
 from simclr_cli.images.pixel_store import PixelStore
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.synthetic import draw_images
