@@ -128,7 +128,7 @@ def test_a_stuck_decoder_skips_one_image_within_its_time_limit(
     seconds = time.monotonic() - start
     ((lost, reason),) = [(entry.name, entry.reason) for entry in decoded.census.skipped]
     assert lost == f"{name}.png" and reason.startswith("decoding it took over ") and len(decoded) == 39
-    assert seconds < 2 * (allowed + 5) + 30  # tried alone once more; the machine may be busy
+    assert seconds < 3 * (allowed + 5) + 30  # tried alone once more; the machine may be busy
     figure(f"decoders: seconds until a folder with one image that makes them {name} is decoded", round(seconds, 1))
 
 
