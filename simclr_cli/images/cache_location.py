@@ -20,8 +20,9 @@ from pathlib import Path
 
 from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
+from simclr_cli.core.events import silent
 from simclr_cli.core.files import TEMPORARY_PREFIX
-from simclr_cli.core.locks import LOCK_FILE
+from simclr_cli.core.locks import LOCK_FILE, lock_folder
 
 HEADERS, INDEX, PIXELS = "headers.json", "index.json", "pixels-*.u8"
 EMBEDDINGS_PREFIX, PAGES_FOLDER = "embeddings-", "pages"
@@ -68,8 +69,12 @@ def clear_cache(cache: Path) -> None:
     """Delete a cache: the files that simclr writes, by their names, and the folders that are then empty.
 
     Raises:
-        MachineError: the system did not allow it.
+        MachineError: the system did not allow it, or another process updates embeddings there.
     """
+    for folder in _embeddings_folders(cache):
+        if (folder / LOCK_FILE).exists():
+            with lock_folder(folder, silent):  # removes the lock file of a killed process
+                pass
     try:
         for path in _files(cache):
             path.unlink(missing_ok=True)
@@ -95,7 +100,7 @@ def _files(cache: Path) -> Iterator[Path]:
         for pattern in (INDEX, PIXELS, f"{TEMPORARY_PREFIX}*"):
             yield from folder.glob(pattern)
     for folder in _embeddings_folders(cache):
-        for pattern in (INDEX, "*.bin", LOCK_FILE, f"{TEMPORARY_PREFIX}*", f"{PAGES_FOLDER}/*.html"):
+        for pattern in (INDEX, "*.bin", f"{TEMPORARY_PREFIX}*", f"{PAGES_FOLDER}/*.html"):
             yield from folder.glob(pattern)
     for pattern in (f"{PAGES_FOLDER}/*.html", f"{TEMPORARY_PREFIX}*", HEADERS):
         yield from cache.glob(pattern)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
+from simclr_cli.core.events import silent
 from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
 from simclr_cli.images import cache_location as caches
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.cache_location import cache_root, clear_cache, list_caches, locate_cache, locate_embeddings
@@ -262,6 +264,21 @@ def test_open_cache_stays_readable_when_it_is_cleared(tmp_path: Path) -> None:
     before = decoded.read(np.arange(3)).copy()
     clear_cache(locate_cache(folder))
     assert (decoded.read(np.arange(3)) == before).all()
+
+
+def test_embeddings_that_are_being_updated_are_not_cleared(tmp_path: Path) -> None:
+    folder = images(tmp_path / "a")
+    use(folder, 8)
+    embeddings = locate_embeddings(folder, "a" * 64)
+    with lock_folder(embeddings, silent):
+        (embeddings / "index.json").write_text("{}")
+        before = below(cache_root())
+        with pytest.raises(FolderLockedError):
+            clear_cache(locate_cache(folder))
+        assert below(cache_root()) == before
+    (embeddings / LOCK_FILE).touch()  # left by a killed process
+    clear_cache(locate_cache(folder))
+    assert below(cache_root()) == []
 
 
 def refusing(*_: Any, **__: Any) -> None:
