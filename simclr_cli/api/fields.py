@@ -113,7 +113,7 @@ def _find_unmet_bound(value: Any, bounds: Mapping[str, Any]) -> str | None:
 
 RUNS_FOLDER = Path("simclr-runs")
 PAGE_SUFFIXES = (".html", ".htm")
-MAX_IMAGE_SIZE = 4_096  # px: a config.json with more is not from a run, and would exhaust the memory
+MAX_IMAGE_SIZE = 2_048  # px; timm's largest is 1,024. More in a stranger's config.json would exhaust the memory
 ENCODER_HELP = (
     "A run, a timm name for its trained weights, hf-hub:ID, local-dir:FOLDER, FILE.safetensors next to a config.json, "
     "NAME=FILE.safetensors, or random:NAME. Auto: the newest run (in a search: of the folder), or without one "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from simclr_cli.core.errors import InputError, MachineError, raise_if_unreachable
 from simclr_cli.core.files import write_json
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
 from simclr_cli.images.cache_location import HEADERS, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 from simclr_cli.images.decode import FORMATS, MAX_PIXELS, Header, UnusableImage, detect_format, read_header
@@ -107,7 +107,7 @@ def _read_cached_headers(root: Path) -> dict[str, ImageFile]:
     """Return the images of the last census by name; none if that is missing or damaged."""
     file = locate_cache(root) / HEADERS
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file, MAX_LIST_BYTES)
         images = [ImageFile(*fields) for fields in content["images"]]
         if content["version"] != VERSION or not all(_is_valid(image) for image in images):
             return {}
@@ -167,6 +167,8 @@ def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_res
         if cached and (cached.bytes, cached.modified_ns) == (status.st_size, status.st_mtime_ns):
             return cached
         if path.suffix.lower() not in EXTENSIONS:
+            if not status.st_size:
+                return None  # also /proc/kmsg, which never ends
             with path.open("rb") as stream:
                 return status if detect_format(stream.read(32)) else None
     except FileNotFoundError:

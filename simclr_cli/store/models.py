@@ -14,7 +14,13 @@ from torch import Tensor
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import choose_temporary_path, rename, write_bytes, write_json
-from simclr_cli.core.safe_read import check_safetensors_header, check_version, checksum_file, read_json
+from simclr_cli.core.safe_read import (
+    MAX_WEIGHTS_HEADER_BYTES,
+    check_safetensors_header,
+    check_version,
+    checksum_file,
+    read_json,
+)
 
 FORMAT_VERSION = 1
 
@@ -90,15 +96,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file.
 
     Raises:
-        RunError: missing, or not a .safetensors file.
+        RunError: missing, not a .safetensors file, or with values that are not finite.
     """
     try:
-        check_safetensors_header(path)
-        return load_file(path)
+        check_safetensors_header(path, MAX_WEIGHTS_HEADER_BYTES)
+        state = load_file(path)
     except FileNotFoundError:
         raise RunError(f"There is no weights file {path}.", "Check the path.") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is not a complete .safetensors file ({error}).", "Use another file.") from None
+    for name, tensor in state.items():
+        if not tensor.float().isfinite().all():
+            raise RunError(f"{path} is unusable: {name} has values that are not finite.", "Use another file.")
+    return state
 
 
 def detach_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,6 +56,16 @@ def test_images_of_the_newest_run_become_rows_of_length_one(run_embed: Any, trai
     )
 
 
+def test_weights_that_overflow_are_an_error(trained: Any, tmp_path: Path) -> None:
+    weights = {name: value * 1e30 if value.is_floating_point() else value
+               for name, value in timm.create_model("test_resnet").state_dict().items()}  # fmt: skip
+    save_file(weights, tmp_path / "w.safetensors")
+    encoder = f"test_resnet={tmp_path / 'w.safetensors'}"
+    with pytest.raises(RunError, match="not finite"):
+        embed(EmbedSettings(images=trained.images, encoder=encoder, image_size=40, out=tmp_path / "v.npy"))
+    assert not (tmp_path / "v.npy").exists()
+
+
 def test_order_is_that_of_the_relative_paths_bytes(run_embed: Any, trained: Any) -> None:
     names = run_embed()[2]["rows"]
     files = [path.relative_to(trained.images) for path in trained.images.rglob("*.*")]
