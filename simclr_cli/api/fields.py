@@ -175,15 +175,17 @@ class EncoderSettings(Settings):
 
 
 def check_output_path(path: Path | None, *suffixes: str) -> None:
-    """Check that a file to write has one of these suffixes.
+    """Check that a file to write has one of these suffixes, and that its folder exists.
 
     Raises:
-        SettingsError: it has another suffix, or is a folder.
+        SettingsError: it has another suffix, is a folder, or is to be in a folder that does not exist.
     """
     if path is None:
         return
     if path.is_dir():
         raise SettingsError(f"--out is {path}, which is a folder.", "Set --out to the path of a file.")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"--out is {path}, and there is no folder {path.parent}.", "Create it, or change --out.")
     if path.suffix.lower() not in suffixes:
         *most, last = [suffix for suffix in suffixes if suffix != ".htm"]  # .html by another name
         allowed = f"{', '.join(most)} or {last}" if most else last

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
@@ -30,6 +33,9 @@ TEXT_COLUMNS = frozenset(
 )
 
 
+LOG_SECONDS = 30  # without a line, after which a log gets one
+
+
 class Reporter:
     """Messages on stderr. `report` shows events, and raises `Interrupted` once a stop was requested."""
 
@@ -39,6 +45,7 @@ class Reporter:
         self.quiet = False  # True in all but the main process; errors are shown nevertheless
         self._bars: Progress | None = None
         self._stage: tuple[str, TaskID] | None = None
+        self._activity, self._last_line = "Still running", time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +81,32 @@ class Reporter:
             case events.PlanMade():
                 self._print_plan(event)
 
+    @contextlib.contextmanager
+    def keep_logging(self, first_line: str) -> Iterator[None]:
+        """Within, print the progress to a log: a line at once, and one whenever LOG_SECONDS passed without."""
+        if self.console.is_terminal or self.quiet:  # a terminal shows bars
+            yield
+            return
+        if first_line:
+            self.print(first_line)
+        start, ended = time.monotonic(), threading.Event()
+
+        def log() -> None:
+            while not ended.wait(max(0.0, self._last_line + LOG_SECONDS - time.monotonic())):
+                if time.monotonic() >= self._last_line + LOG_SECONDS:
+                    self.print(f"{self._activity} ({format_duration(time.monotonic() - start)})")
+
+        thread = threading.Thread(target=log, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
     def print(self, text: str, style: str = "") -> None:
         """Print a line, wrapped between words on a terminal and not in a log."""
+        self._last_line = time.monotonic()
         self.console.print(Text(escape_unprintable(text), style=style), soft_wrap=not self.console.is_terminal)
 
     def print_error(self, error: SimclrError) -> None:
@@ -98,6 +129,7 @@ class Reporter:
     def _advance(self, stage: str, description: str, done: int, total: int) -> None:
         """Advance the progress bar of a stage."""
         if not self.console.is_terminal:
+            self._activity = f"{description}: {done:,} of {total:,}" if done < total else "Still running"
             return
         if self._stage is None or self._stage[0] != stage:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -48,7 +48,7 @@ def take_census(
         InputError: no such folder, not a folder, no permission to read it, or no image in it.
         MachineError: the disk or the network share fails.
     """
-    _check_folder(root)
+    check_folder(root)
     names = sorted(_walk(root), key=os.fsencode)
     cached = _read_cached_headers(root)
     results: dict[str, ImageFile | UnusableImage | None] = {}
@@ -68,7 +68,13 @@ def take_census(
     return census
 
 
-def _check_folder(root: Path) -> None:
+def check_folder(root: Path) -> None:
+    """Check that a folder of images can be read.
+
+    Raises:
+        InputError: no such folder, not a folder, or no permission to read it.
+        MachineError: the disk or the network share fails.
+    """
     remedy = "Change its permissions, or use another folder."
     try:
         if not stat.S_ISDIR(root.stat().st_mode):

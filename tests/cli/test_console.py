@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ from simclr_cli.api import (
     Score,
     SimilarResult,
 )
+from simclr_cli.cli import console
 from simclr_cli.cli.console import Output, Reporter
 from simclr_cli.cli.show_results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.core.errors import InputError, Interrupted
@@ -357,3 +359,25 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     kept = (FolderCache("/c/1", "p" * 100, (48,), 1, 10**6, "2026-01-02T03:04:05+00:00"),)
     show_cache(CacheResult("/c", False, 10**6, kept), Reporter(io.StringIO()), Output())
     assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()
+
+
+def test_a_log_has_a_line_at_once_and_one_after_every_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LOG_SECONDS", 0.05)
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+
+    def wait_for(text: str) -> None:
+        while text not in stream.getvalue():
+            time.sleep(0.01)
+
+    with reporter.keep_logging("Loading ..."):
+        assert stream.getvalue() == "Loading ...\n"
+        wait_for("Still running (0 s)")
+        reporter.report(Progress("embedding", 1200, 5000))
+        wait_for("Embedding: 1,200 of 5,000 (")
+        stream.truncate(0)
+        reporter.report(Progress("embedding", 5000, 5000))
+        wait_for("Still running (")
+    ended = stream.getvalue()
+    time.sleep(0.15)
+    assert stream.getvalue() == ended
