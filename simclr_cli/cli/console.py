@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -29,10 +32,10 @@ if TYPE_CHECKING:  # imported for the first progress bar, since it delays errors
 
 # Columns of tables that are aligned left, as the first one is; the others have numbers.
 TEXT_COLUMNS = frozenset(
-    ("path", "meaning", "nearest neighbor is", "mostly from", "representation", "label", "next classes", "last used")
+    "path,query,meaning,nearest neighbor is,mostly from,representation,label,next classes,last used".split(",")
 )
-
-
+MAX_COLUMNS = 100_000  # of a table with paths
+TRAILING_SPACES = re.compile(r" +((?:\x1b\[0m)?\n)")  # which a terminal would wrap
 LOG_SECONDS = 30  # without a line, after which a log gets one
 
 
@@ -105,9 +108,12 @@ class Reporter:
             thread.join()
 
     def print(self, text: str, style: str = "") -> None:
-        """Print a line, wrapped between words on a terminal and not in a log."""
+        """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log."""
         self._last_line = time.monotonic()
-        self.console.print(Text(escape_unprintable(text), style=style), soft_wrap=not self.console.is_terminal)
+        text = escape_unprintable(text)
+        if self.console.is_terminal:
+            text = textwrap.fill(text, self.console.width, break_long_words=False, break_on_hyphens=False)
+        self.console.print(Text(text, style=style), soft_wrap=True)
 
     def print_error(self, error: SimclrError) -> None:
         """Print an error: what happened and why, then what to do."""
@@ -216,8 +222,10 @@ class Output:
     ) -> None:
         """Print a table on a terminal, else lines with tabs between the cells.
 
+        Paths stay whole: a table that has some may be wider than the terminal.
+
         Args:
-            images: the image file of each row, for its thumbnail.
+            images: the image file of each row, for its thumbnail and for a link from its path.
         """
         if not self.console.is_terminal:
             for row in [columns, *rows]:
@@ -236,8 +244,17 @@ class Output:
             side: Literal["left", "right"] = "left" if index == 0 or column in TEXT_COLUMNS else "right"
             table.add_column(column, justify=side, overflow="fold", vertical="middle" if thumbnails else "top")
         for index, row in enumerate(rows):
-            table.add_row(*thumbnails[index : index + 1], *(Text(escape_unprintable(cell)) for cell in row))
-        self.console.print(table)
+            cells = [Text(escape_unprintable(cell)) for cell in row]
+            if images and not self.console.no_color:
+                cells[columns.index("path")].stylize(Style(link=Path(images[index]).absolute().as_uri()))
+            table.add_row(*thumbnails[index : index + 1], *cells)
+        if "path" not in columns:
+            self.console.print(table)
+            return
+        table.width = self.console.measure(table, options=self.console.options.update(width=MAX_COLUMNS)).maximum
+        with self.console.capture() as printed:
+            self.console.print(table, soft_wrap=True)
+        self.console.file.write(TRAILING_SPACES.sub(r"\1", printed.get()))
 
     def print_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
         """Print each fault, its consequence, and the command that fixes it on a line of its own."""
