@@ -18,7 +18,7 @@ from simclr_cli.core.errors import RunError
 MAX_BYTES = 16 << 20  # of a description, and of the header of a .safetensors file
 MAX_LIST_BYTES = 1 << 30  # of a file that lists every image
 MAX_WEIGHTS_HEADER_BYTES = 2 << 20  # that of timm's largest models has 0.3 MB
-MAX_DIGITS = 20  # of an integer: those of 64 bits
+MAX_DIGITS = 20  # of an integer, its sign included: those of 64 bits have no more
 
 UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
 
@@ -51,7 +51,7 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
-    """Parse JSON in UTF-8; raise ValueError for duplicate keys, too deep nesting, or integers of more than 64 bits.
+    """Parse JSON in UTF-8; raise ValueError for duplicate keys, too deep nesting, or integers of more than MAX_DIGITS.
 
     Args:
         finite: reject NaN and infinity.
