@@ -49,8 +49,8 @@ def _find_root() -> tuple[Path, str]:
     """Return the folder of all caches without $SIMCLR_CACHE, and if it is temporary the reason."""
     folder = _locate_platform_cache()
     if folder is not None:
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if os.access(existing, os.W_OK | os.X_OK):
+        known = (path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
+        if os.access(next(known, folder), os.W_OK | os.X_OK):  # the folder itself, or what it is to be created in
             return folder, ""
     try:
         temporary = Path(tempfile.gettempdir()) / f"simclr-{_user()}"
