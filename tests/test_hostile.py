@@ -376,6 +376,7 @@ def replace_first_name(name: bytes) -> Harm:
 
 INDEXES: dict[str, Harm] = {
     **json_harms("index.json"),
+    "longer than its images explain": replace_content("index.json", lambda old: b" " * 5_000_000 + old),
     "newer": change_index(format_version=2),
     "rows of elsewhere": change_part("embeddings", file="/etc/passwd"),
     "rows above": change_part("embeddings", file="../encoder/model.safetensors"),
@@ -403,7 +404,7 @@ INDEXES: dict[str, Harm] = {
     "gone rows of -1": change_index(gone=[-1]),
     "gone rows in disorder": change_index(gone=[1, 0]),
     "gone rows twice": change_index(gone=[1, 1]),
-    "10^6 gone rows": change_index(gone=[0] * 10**6 * 2),
+    "2 million gone rows": change_index(gone=[0] * 2 * 10**6),
     "gone rows that are text": change_index(gone=["x"]),
     "10^12 rows": change_part("embeddings", bytes=512 * 10**12),
     "10^12 images": change_part("images", bytes=56 * 10**12),
