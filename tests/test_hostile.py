@@ -480,6 +480,7 @@ def format_npy_header(shape: str, kind: str = "'<f4'") -> str:
 
 VECTORS: dict[str, Harm] = {
     **json_harms("v.rows.json"),
+    "names longer than the rows explain": replace_content("v.rows.json", lambda old: b" " * 17_000_000 + old),
     "newer": change_json("v.rows.json", lambda content: content.update(format_version=2)),
     "a name that is absolute": replace_names("/etc/passwd", "b.png"),
     "a name that leads up": replace_names("a.png", "../b.png"),
