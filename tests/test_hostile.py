@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from simclr_cli.api import PretrainSettings, SimilarSettings
 from simclr_cli.commands.predict import load_classifier
@@ -180,6 +181,7 @@ def write_long_header(name: str) -> Harm:
     return harm
 
 
+EMPTY = encode_header({f"{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(250_000)})
 HUGE = encode_header({"w": {"dtype": "F32", "shape": [10**12, 128], "data_offsets": [0, 512 * 10**12]}})
 
 
@@ -207,6 +209,13 @@ def change_encoder(**changes: Any) -> Harm:
 
 def change_settings(**changes: Any) -> Harm:
     return change_json("config.json", lambda content: content["settings"].update(changes))
+
+
+def fill_weights(run: Path) -> None:
+    """Replace one weight by NaN."""
+    state = load_file(run / WEIGHTS)
+    max(state.values(), key=torch.Tensor.numel).view(-1)[0] = float("nan")
+    save_file(state, run / WEIGHTS, metadata={"format": "pt"})
 
 
 class CreatesFolder:
@@ -256,6 +265,7 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "a setting that is none": (change_settings(run_code="import os"), read_settings),
     "a run named ..": (change_settings(run="../../x"), read_settings),
     "images of 10^9 px": (change_encoder(input_size=[3, 10**9, 10**9]), load_encoder),
+    "images of 4096 px": (change_encoder(input_size=[3, 4096, 4096]), load_encoder),
     "images of -40 px": (change_encoder(input_size=[3, -40, -40]), load_encoder),
     "images of no scale": (change_encoder(std=[0, 0, 0]), load_encoder),
     "a mean of 100,000 channels": (change_encoder(mean=[0] * 100_000), load_encoder),
@@ -271,6 +281,8 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
         with_valid_checksum(write_long_header(WEIGHTS)), load_encoder,
     ),
     "weights with a header of 2^63": (with_valid_checksum(replace_content(WEIGHTS, b"\xff" * 8 + b"{}")), load_encoder),
+    "250,000 weights of no values": (with_valid_checksum(replace_content(WEIGHTS, EMPTY)), load_encoder),
+    "weights that are not finite": (with_valid_checksum(fill_weights), load_encoder),
     "weights pickled": (with_valid_checksum(replace_content(WEIGHTS, pickle.dumps(CreatesFolder()))), load_encoder),
     "weights changed": (replace_content(WEIGHTS, lambda old: old[:-1] + b"\x77"), load_encoder),
     "weights a pipe": (replace_by_pipe(WEIGHTS), load_encoder),
@@ -365,6 +377,7 @@ def replace_first_name(name: bytes) -> Harm:
 
 INDEXES: dict[str, Harm] = {
     **json_harms("index.json"),
+    "longer than its images explain": replace_content("index.json", lambda old: b" " * 5_000_000 + old),
     "newer": change_index(format_version=2),
     "rows of elsewhere": change_part("embeddings", file="/etc/passwd"),
     "rows above": change_part("embeddings", file="../encoder/model.safetensors"),
@@ -391,10 +404,14 @@ INDEXES: dict[str, Harm] = {
     "gone rows of 10^30": change_index(gone=[10**30]),
     "gone rows of -1": change_index(gone=[-1]),
     "gone rows in disorder": change_index(gone=[1, 0]),
+    "gone rows twice": change_index(gone=[1, 1]),
+    "2 million gone rows": change_index(gone=[0] * 2 * 10**6),
     "gone rows that are text": change_index(gone=["x"]),
     "10^12 rows": change_part("embeddings", bytes=512 * 10**12),
     "10^12 images": change_part("images", bytes=56 * 10**12),
     "10^12 rows searched": change_index(searched=10**12),
+    "10^400 rows searched": change_index(searched=10**400),
+    "a similarity scale of 10^400 images": change_index(similarity={"images": 10**400}),
     "-1 bytes": change_part("names", bytes=-1),
     "a checksum of text": change_part("names", crc32="x"),
     "a width of 10^12": change_index(width=10**12),
@@ -406,6 +423,7 @@ INDEXES: dict[str, Harm] = {
     "parts that are no object": change_index(parts=7),
     "a part that is null": change_index(parts={"embeddings": None}),
     "skipped files that are numbers": change_index(skipped=[[1]]),
+    "a skipped file twice": change_index(skipped=[["a.png", "damaged", 1, 1]] * 2),
     "a model that is a list": change_index(model_checksum=["a"]),
 }
 
@@ -414,7 +432,6 @@ SIMILARITIES: tuple[Any, ...] = (
     None, 7, [], {}, "x", {"images": 3}, {"images": 3, "random": [0], "views": [0], "view_pairs": 1},
     {"images": 48, "random": [[0]], "views": ["x"], "random_pairs": 1, "view_pairs": 1},
     {"images": 48, "random": [*range(550), 0], "views": [0] * 551, "random_pairs": 1, "view_pairs": 1},
-    {"images": 48, "random": [0] * 551, "views": [10**400] * 551, "random_pairs": 1, "view_pairs": 1},
 )  # fmt: skip
 
 
@@ -464,6 +481,7 @@ def format_npy_header(shape: str, kind: str = "'<f4'") -> str:
 
 VECTORS: dict[str, Harm] = {
     **json_harms("v.rows.json"),
+    "names longer than the rows explain": replace_content("v.rows.json", lambda old: b" " * 17_000_000 + old),
     "newer": change_json("v.rows.json", lambda content: content.update(format_version=2)),
     "a name that is absolute": replace_names("/etc/passwd", "b.png"),
     "a name that leads up": replace_names("a.png", "../b.png"),
@@ -658,6 +676,9 @@ IMAGES: dict[str, Harm] = {
     "a pipe": replace_by_pipe("x.png"),
     "a link to a device": replace_by_link("x.png", "/dev/zero"),
     "a link to noise": replace_by_link("x.png", "/dev/urandom"),
+    "a link to the memory of the process": replace_by_link("x.png", "/proc/self/mem"),
+    "a link to its memory, by another name": replace_by_link("x", "/proc/self/mem"),
+    "a link to messages of the kernel": replace_by_link("x", "/proc/kmsg"),
     "a link to the terminal": replace_by_link("x.png", "/dev/tty"),
     "a socket": create_socket,
     "a link to itself": replace_by_link("x.png", "x.png"),

@@ -113,7 +113,7 @@ def _find_unmet_bound(value: Any, bounds: Mapping[str, Any]) -> str | None:
 
 RUNS_FOLDER = Path("simclr-runs")
 PAGE_SUFFIXES = (".html", ".htm")
-MAX_IMAGE_SIZE = 4_096  # px: a config.json with more is not from a run, and would exhaust the memory
+MAX_IMAGE_SIZE = 2_048  # px; timm's largest is 1,024. More in a stranger's config.json would exhaust the memory
 ENCODER_HELP = (
     "A run, a timm name for its trained weights, hf-hub:ID, local-dir:FOLDER, FILE.safetensors next to a config.json, "
     "NAME=FILE.safetensors, or random:NAME. Auto: the newest run (in a search: of the folder), or without one "
@@ -175,15 +175,17 @@ class EncoderSettings(Settings):
 
 
 def check_output_path(path: Path | None, *suffixes: str) -> None:
-    """Check that a file to write has one of these suffixes.
+    """Check that a file to write has one of these suffixes, and that its folder exists.
 
     Raises:
-        SettingsError: it has another suffix, or is a folder.
+        SettingsError: it has another suffix, is a folder, or is to be in a folder that does not exist.
     """
     if path is None:
         return
     if path.is_dir():
         raise SettingsError(f"--out is {path}, which is a folder.", "Set --out to the path of a file.")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"--out is {path}, and there is no folder {path.parent}.", "Create it, or change --out.")
     if path.suffix.lower() not in suffixes:
         *most, last = [suffix for suffix in suffixes if suffix != ".htm"]  # .html by another name
         allowed = f"{', '.join(most)} or {last}" if most else last

@@ -56,12 +56,11 @@ class EmbedSettings(EncoderSettings):
             raise SettingsError(
                 f"--out is {self.out}, and must end in {suffixes}.", f"Try --out {self.out.with_suffix('.npy')}"
             )
+        check_output_path(self.out, self.out.suffix)
         if self.shards is not None and self.out.suffix != ".npy":
             raise SettingsError(
                 f"--shards requires .npy, and --out is {self.out}.", "Remove --shards, or use a .npy file."
             )
-        if self.out.is_dir():
-            raise SettingsError(f"--out is {self.out}, which is a folder.", "Set --out to the path of a file.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ from simclr_cli.core.world import PeerLostError, World
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
     from simclr_cli.cli.console import Output, Reporter
 
+QUICK_COMMANDS = ("cache", "check", "doctor")  # which import no torch
+LOADING = "Loading torch and timm ..."
 PEER_SECONDS = 1  # a process waits for others, which may have failed before it, to report their errors
 
 app = typer.Typer(
@@ -84,6 +86,8 @@ def run_command(
         try:
             settings = settings_class(**values)  # raises for wrong settings before torch is imported
             world = World.from_environment()
+            if world.world_size == 1:  # of several processes, those that start later would find the files of the first
+                _check_before_torch(name, settings, reporter)
             if world.world_size == 1 and getattr(settings, "devices", 1) > 1:
                 arguments = (name, settings_class, values, as_json, debug)
                 return launch_processes(settings.devices, settings.device, run_command, arguments, reporter.report)
@@ -101,6 +105,19 @@ def run_command(
             return _show_error(error, values, reporter, debug=debug)
 
 
+def _check_before_torch(name: str, settings: Any, reporter: Reporter) -> None:
+    """Raise the errors that need no torch, which takes seconds to import; report a cache in a temporary folder."""
+    from simclr_cli.images.cache_location import cache_root, explain_temporary_cache
+
+    if (reason := explain_temporary_cache()) is not None:
+        os.environ.setdefault("HF_HOME", str(cache_root() / "huggingface"))
+        reporter.print(reason, "yellow")
+    if name not in QUICK_COMMANDS:
+        from simclr_cli.diagnose.inputs import check_inputs
+
+        check_inputs(settings)
+
+
 def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool, launched: bool) -> int:
     """Run a command, show its result, and return its exit code."""
     from simclr_cli.cli import show_results
@@ -110,7 +127,8 @@ def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool
     output = Output()
     if getattr(settings, "thumbnails", False) and not as_json and not reporter.quiet:
         output.thumbnails = _can_show_thumbnails(output, reporter)
-    with stop_on_signal(reporter, launched=launched):
+    is_loaded = name in QUICK_COMMANDS or f"simclr_cli.commands.{name}" in sys.modules
+    with stop_on_signal(reporter, launched=launched), reporter.keep_logging("" if is_loaded else LOADING):
         function = _import_function(name)
         stop = {"stop": reporter.stop} if "stop" in inspect.signature(function).parameters else {}
         result = function(settings, report=reporter.report, **stop)
@@ -170,6 +188,9 @@ def _can_show_thumbnails(output: Output, reporter: Reporter) -> bool:
 def main() -> None:
     """Run the command `simclr`."""
     limit_openmp_spinning()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # closed, as by >&-
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for names that the stream's encoding lacks

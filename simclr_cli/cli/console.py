@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import re
 import sys
-from collections.abc import Sequence
+import textwrap
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TextIO
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -27,8 +33,11 @@ MAX_REASONS = 8  # for skipped files, in the census
 
 # Columns of tables that are aligned left, as the first one is; the others have numbers.
 TEXT_COLUMNS = frozenset(
-    ("path", "meaning", "nearest neighbor is", "mostly from", "representation", "label", "next classes", "last used")
+    "path,query,meaning,nearest neighbor is,mostly from,representation,label,next classes,last used".split(",")
 )
+MAX_COLUMNS = 100_000  # of a table with paths
+TRAILING_SPACES = re.compile(r" +((?:\x1b\[0m)?\n)")  # which a terminal would wrap
+LOG_SECONDS = 30  # without a line, after which a log gets one
 
 
 class Reporter:
@@ -40,6 +49,7 @@ class Reporter:
         self.quiet = False  # True in all but the main process; errors are shown nevertheless
         self._bars: Progress | None = None
         self._stage: tuple[str, TaskID] | None = None
+        self._activity, self._last_line = "Still running", time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -75,9 +85,36 @@ class Reporter:
             case events.PlanMade():
                 self._print_plan(event)
 
+    @contextlib.contextmanager
+    def keep_logging(self, first_line: str) -> Iterator[None]:
+        """Within, print the progress to a log: a line at once, and one whenever LOG_SECONDS passed without."""
+        if self.console.is_terminal or self.quiet:  # a terminal shows bars
+            yield
+            return
+        if first_line:
+            self.print(first_line)
+        start, ended = time.monotonic(), threading.Event()
+
+        def log() -> None:
+            while not ended.wait(max(0.0, self._last_line + LOG_SECONDS - time.monotonic())):
+                if time.monotonic() >= self._last_line + LOG_SECONDS:
+                    self.print(f"{self._activity} ({format_duration(time.monotonic() - start)})")
+
+        thread = threading.Thread(target=log, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
     def print(self, text: str, style: str = "") -> None:
-        """Print a line, wrapped between words on a terminal and not in a log."""
-        self.console.print(Text(escape_unprintable(text), style=style), soft_wrap=not self.console.is_terminal)
+        """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log."""
+        self._last_line = time.monotonic()
+        text = escape_unprintable(text)
+        if self.console.is_terminal:
+            text = textwrap.fill(text, self.console.width, break_long_words=False, break_on_hyphens=False)
+        self.console.print(Text(text, style=style), soft_wrap=True)
 
     def print_error(self, error: SimclrError) -> None:
         """Print an error: what happened and why, then what to do."""
@@ -99,6 +136,7 @@ class Reporter:
     def _advance(self, stage: str, description: str, done: int, total: int) -> None:
         """Advance the progress bar of a stage."""
         if not self.console.is_terminal:
+            self._activity = f"{description}: {done:,} of {total:,}" if done < total else "Still running"
             return
         if self._stage is None or self._stage[0] != stage:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -192,8 +230,10 @@ class Output:
     ) -> None:
         """Print a table on a terminal, else lines with tabs between the cells.
 
+        Paths stay whole: a table that has some may be wider than the terminal.
+
         Args:
-            images: the image file of each row, for its thumbnail.
+            images: the image file of each row, for its thumbnail and for a link from its path.
         """
         if not self.console.is_terminal:
             for row in [columns, *rows]:
@@ -212,8 +252,17 @@ class Output:
             side: Literal["left", "right"] = "left" if index == 0 or column in TEXT_COLUMNS else "right"
             table.add_column(column, justify=side, overflow="fold", vertical="middle" if thumbnails else "top")
         for index, row in enumerate(rows):
-            table.add_row(*thumbnails[index : index + 1], *(Text(escape_unprintable(cell)) for cell in row))
-        self.console.print(table)
+            cells = [Text(escape_unprintable(cell)) for cell in row]
+            if images and not self.console.no_color:
+                cells[columns.index("path")].stylize(Style(link=Path(images[index]).absolute().as_uri()))
+            table.add_row(*thumbnails[index : index + 1], *cells)
+        if "path" not in columns:
+            self.console.print(table)
+            return
+        table.width = self.console.measure(table, options=self.console.options.update(width=MAX_COLUMNS)).maximum
+        with self.console.capture() as printed:
+            self.console.print(table, soft_wrap=True)
+        self.console.file.write(TRAILING_SPACES.sub(r"\1", printed.get()))
 
     def print_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
         """Print each fault, its consequence, and the command that fixes it on a line of its own."""

@@ -183,7 +183,7 @@ def show_doctor(result: api.DoctorResult, reporter: Reporter, output: Output) ->
 def show_demo(result: api.DemoResult, reporter: Reporter, output: Output) -> None:
     """Print the neighbors of one image, and the comparison with the baselines."""
     output.print_line(f"Most similar to {result.query.query}:")
-    show_neighbors(result.query, output)
+    show_neighbors(result.query, result.folder, reporter, output)
     reporter.print(f"kNN classification of {len(result.classes)} classes, a fifth of the images held out:")
     rows = [_format_scores(score)[:3] for score in result.scores]
     output.print_table(["representation", "kNN k=20 %", "kNN k=200 %"], rows)

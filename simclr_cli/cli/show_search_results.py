@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from simclr_cli import api
 from simclr_cli.cli.console import Output, Reporter
 from simclr_cli.core.text import describe_similarity, format_count
 
+NEIGHBOR_COLUMNS = ["rank", "similarity", "meaning", "path"]
+
 
 def show_similar(result: api.SimilarResult, reporter: Reporter, output: Output) -> None:
-    """Print a table per query, or the file written."""
+    """Print a row per neighbor, with its query if there are several, or the file written."""
     if result.out is not None:
         reporter.print(
             f"{format_count(len(result.queries), 'query', 'queries')} among {format_count(result.searched, 'image')}."
         )
         output.print_line(result.out)
     else:
-        for query in result.queries:
-            if len(result.queries) > 1 or output.console.is_terminal:
-                output.print_line(f"Most similar to {query.query}:")
-            show_neighbors(query, output)
-            if not query.neighbors:
-                reporter.print("No image is similar enough. Try a lower --min-similarity.", "yellow")
+        is_one = len(result.queries) == 1
+        if is_one and output.console.is_terminal:
+            output.print_line(f"Most similar to {result.queries[0].query}:")
+        rows = [row if is_one else [query.query, *row] for query in result.queries for row in _format_neighbors(query)]
+        columns = NEIGHBOR_COLUMNS if is_one else ["query", *NEIGHBOR_COLUMNS]
+        _print_images(result.folder, columns, rows, reporter, output)
+        if without := sum(not query.neighbors for query in result.queries):
+            queries = "" if is_one else f" to {without:,} of {len(result.queries):,} queries"
+            reporter.print(f"No image is similar enough{queries}. Try a lower --min-similarity.", "yellow")
     for reason in result.skipped:
         reporter.print(f"Skipped: {reason}", "yellow")
 
 
-def show_neighbors(query: api.QueryResult, output: Output) -> None:
+def show_neighbors(query: api.QueryResult, folder: str, reporter: Reporter, output: Output) -> None:
     """Print the neighbors of one query as a table."""
-    rows = [[str(neighbor.rank), f"{neighbor.similarity:.4f}", _describe(neighbor), neighbor.path]
+    _print_images(folder, NEIGHBOR_COLUMNS, _format_neighbors(query), reporter, output)
+
+
+def _format_neighbors(query: api.QueryResult) -> list[list[str]]:
+    return [[str(neighbor.rank), f"{neighbor.similarity:.4f}", _describe(neighbor), neighbor.path]
             for neighbor in query.neighbors]  # fmt: skip
-    images = [neighbor.path for neighbor in query.neighbors]
-    output.print_table(["rank", "similarity", "meaning", "path"], rows, images=images)
+
+
+def _print_images(
+    folder: str, columns: list[str], rows: Sequence[list[str]], reporter: Reporter, output: Output
+) -> None:
+    """Print a table whose last column has the paths of images, relative to the folder that is searched."""
+    root, images = Path(folder).resolve(), [row[-1] for row in rows]
+    is_below = [Path(image).is_relative_to(root) for image in images]
+    names = [str(Path(image).relative_to(root)) if below else image
+             for image, below in zip(images, is_below, strict=True)]  # fmt: skip
+    rows = [[*row[:-1], name] for row, name in zip(rows, names, strict=True)]
+    output.print_table(columns, rows, images=images)
+    if any(is_below):
+        reporter.print(f"Paths are relative to {folder}.")
 
 
 def show_outliers(result: api.OutliersResult, reporter: Reporter, output: Output) -> None:
@@ -46,7 +70,7 @@ def show_outliers(result: api.OutliersResult, reporter: Reporter, output: Output
         z = "-" if image.z is None else f"{image.z:.1f}"
         rows.append([str(image.rank), f"{image.score:.4f}", z, _describe(image), image.path])
     columns = ["rank", "score", "robust z", "nearest neighbor is", "path"]
-    output.print_table(columns, rows, images=[image.path for image in result.images])
+    _print_images(result.folder, columns, rows, reporter, output)
 
 
 def _describe(image: api.Neighbor | api.Outlier) -> str:
@@ -67,8 +91,8 @@ def show_clusters(result: api.ClustersResult, reporter: Reporter, output: Output
         return
     has_folders = any(cluster.folders for cluster in result.clusters)
     columns = ["cluster", "images", "cohesion", *(["mostly from"] if has_folders else []), "path"]
-    images = [cluster.representatives[0] for cluster in result.clusters]
-    output.print_table(columns, [_format_cluster(cluster, has_folders) for cluster in result.clusters], images=images)
+    rows = [_format_cluster(cluster, has_folders) for cluster in result.clusters]
+    _print_images(result.folder, columns, rows, reporter, output)
 
 
 def _format_cluster(cluster: api.Cluster, has_folders: bool) -> list[str]:
@@ -84,7 +108,7 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
     elif result.out is not None:
         output.print_line(result.out)
     else:
-        _print_groups(result, output)
+        _print_groups(result, result.folder, reporter, output)
     for reason in result.skipped:
         reporter.print(f"Skipped: {reason}", "yellow")
     if result.folder is not None:
@@ -100,7 +124,7 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
         reporter.print(f"  simclr duplicates --restore {result.moved_to}")
 
 
-def _print_groups(result: api.DuplicatesResult, output: Output) -> None:
+def _print_groups(result: api.DuplicatesResult, folder: str, reporter: Reporter, output: Output) -> None:
     """Print the groups of duplicates as a table."""
     rows = [
         [
@@ -113,8 +137,8 @@ def _print_groups(result: api.DuplicatesResult, output: Output) -> None:
         for image in group.images
     ]  # fmt: skip
     if rows:
-        images = [image.path for group in result.groups for image in group.images]
-        output.print_table(["group", "similarity", "hash distance", "size", "kB", "path"], rows, images=images)
+        columns = ["group", "similarity", "hash distance", "size", "kB", "path"]
+        _print_images(folder, columns, rows, reporter, output)
 
 
 def show_map(result: api.MapResult, reporter: Reporter, output: Output) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from simclr_cli.api import FinetuneResult, FinetuneSettings
-from simclr_cli.core.errors import InputError, Interrupted, RunError
+from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import Choice, Note, PlanMade, Report, progress, silent
 from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.hardware import get_free_memory
@@ -29,7 +28,7 @@ from simclr_cli.images.census import Census
 from simclr_cli.images.labels import LabeledImages, draw_labels, hold_out, read_labeled_images
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.models import write_model
-from simclr_cli.store.run import RunFolder, name_classifier_folder
+from simclr_cli.store.run import RunFolder, choose_classifier_folder
 from simclr_cli.train.plan import MEMORY_SHARE, PEAK_OVER_KEPT
 from simclr_cli.train.profiling import measure_bytes_per_view
 from simclr_cli.train.supervised import (
@@ -98,10 +97,7 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
 
 def _prepare_out(settings: FinetuneSettings, run: RunFolder | None) -> Path:
     """Return the folder of the classifier, which must not exist, and make its parent."""
-    parent = run.path if run else Path()
-    out = settings.out or name_classifier_folder(parent, settings.labels_fraction, scratch=settings.scratch)
-    if os.path.lexists(out):
-        raise RunError(f"{out} already exists, and a classifier is never overwritten.", "Set another --out FOLDER.")
+    out = choose_classifier_folder(settings.out, run, settings.labels_fraction, scratch=settings.scratch)
     prepare_folder(out.absolute().parent)  # fails before long work if it is not writable
     return out
 

@@ -63,7 +63,7 @@ def _make_group(query: Query, neighbors: Sequence[Neighbor]) -> ResultGroup:
         for hit in neighbors
     )
     sample = ResultImage(str(query.images[0]), "the query") if len(query.images) == 1 else None
-    return ResultGroup(f"Most similar to {query.text}", images, sample=sample)
+    return ResultGroup(f"Most similar to {query.text}", images, sample=sample, name=query.text)
 
 
 def _find_neighbors(

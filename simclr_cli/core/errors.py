@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,6 +96,7 @@ UNREACHABLE_ERRNOS = frozenset(
     for name in "EIO ESTALE ETIMEDOUT ENOTCONN EHOSTDOWN EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENODEV".split()
     if hasattr(errno, name)
 )
+KERNEL_FOLDERS = ("/proc/", "/sys/")
 TOO_MANY_FILES_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE))
 PERMISSION_OR_SPACE_ERRNOS = frozenset((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT))
 
@@ -165,6 +167,8 @@ def require_extra(library: str, extra: str, what: str) -> None:
 
 
 def _explain_unreachable(error: OSError, file: Path | None = None) -> MachineError | None:
+    if os.path.realpath(error.filename or file or "").startswith(KERNEL_FOLDERS):
+        return None  # not of a disk: a link to /proc/self/mem is unusable, and no reason to stop
     if error.errno in UNREACHABLE_ERRNOS:
         return MachineError(
             f"{_name_file(error, file)} cannot be reached: {error.strerror}.",

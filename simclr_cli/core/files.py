@@ -25,6 +25,7 @@ from simclr_cli.core.errors import MachineError
 
 TEMPORARY_PREFIX = ".simclr-tmp-"
 ABANDONED_SECONDS = 86_400  # without a change; a process that was suspended overnight may still continue
+_private_folders: set[Path] = set()
 DISK_FULL_ERRNOS, FORBIDDEN_ERRNOS = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -91,8 +92,10 @@ def write_file(
         ensure_folder(target.parent)
         temporary = choose_temporary_path(target)
         try:
-            # Not mkstemp, whose mode 0600 would lock out colleagues: this way the umask sets the permissions.
+            # Not mkstemp, whose mode 0600 would lock out colleagues.
             with temporary.open("xb") as stream:
+                if _is_private(temporary):
+                    temporary.chmod(0o600)
                 write(stream)
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -124,6 +127,8 @@ def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
     with _translate_os_error(target, len(data)):
         ensure_folder(target.parent)
         with target.open("xb" if start == 0 else "r+b") as stream:
+            if start == 0 and _is_private(target):
+                target.chmod(0o600)
             stream.seek(*(0, os.SEEK_END) if start is None else (start,))
             stream.truncate()
             stream.write(data)
@@ -193,8 +198,20 @@ def ensure_folder(folder: Path) -> None:
     """Create a folder and its parents, durably, unless they exist."""
     if not folder.is_dir():
         ensure_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(0o700 if _is_private(folder) else 0o777, exist_ok=True)
         sync_folder(folder.parent)
+
+
+def keep_private(folder: Path) -> None:
+    """From now on, create this folder and all that is in it for this user only; restrict the folder if it exists."""
+    _private_folders.add(folder.absolute())
+    with contextlib.suppress(OSError):  # it does not exist, or is another user's
+        if folder.lstat().st_mode & 0o077:
+            folder.chmod(0o700)
+
+
+def _is_private(path: Path) -> bool:
+    return not _private_folders.isdisjoint((path.absolute(), *path.absolute().parents))
 
 
 def rename_without_overwrite(temporary: Path, target: Path) -> None:

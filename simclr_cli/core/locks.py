@@ -23,11 +23,11 @@ class FolderLockedError(MachineError):
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path, report: Report, *, wait: float = 0) -> Iterator[None]:
+def lock_folder(folder: Path, report: Report, *, wait: float | None = 0) -> Iterator[None]:
     """Create a folder and hold its lock within the block.
 
     Args:
-        wait: seconds to wait for another process.
+        wait: seconds to wait for another process. None: until it ends, after a note.
 
     Raises:
         FolderLockedError: another process has the lock.
@@ -36,9 +36,15 @@ def lock_folder(folder: Path, report: Report, *, wait: float = 0) -> Iterator[No
 
     prepare_folder(folder)
     file = folder / LOCK_FILE
-    lock = FileLock(file, timeout=wait, poll_interval=POLL_SECONDS, fallback_to_soft=False)
+    lock = FileLock(file, timeout=wait or 0, poll_interval=POLL_SECONDS, fallback_to_soft=False)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except Timeout:
+            if wait is not None:
+                raise
+            report(Note(f"Another process writes in {folder}: waiting until it ends."))
+            lock.acquire(timeout=-1)
     except Timeout:
         raise FolderLockedError(f"Another process writes in {folder}.", "Wait until it ends, or stop it.") from None
     except OSError as error:

@@ -17,6 +17,8 @@ from simclr_cli.core.errors import RunError
 
 MAX_BYTES = 16 << 20  # of a description, and of the header of a .safetensors file
 MAX_LIST_BYTES = 1 << 30  # of a file that lists every image
+MAX_WEIGHTS_HEADER_BYTES = 2 << 20  # that of timm's largest models has 0.3 MB
+MAX_DIGITS = 20  # of an integer, its sign included: those of 64 bits have no more
 
 UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
 
@@ -49,7 +51,7 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
 
 
 def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
-    """Parse JSON in UTF-8; raise ValueError for duplicate keys or too deep nesting.
+    """Parse JSON in UTF-8; raise ValueError for duplicate keys, too deep nesting, or integers of more than MAX_DIGITS.
 
     Args:
         finite: reject NaN and infinity.
@@ -58,6 +60,7 @@ def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
         return json.loads(
             text.decode("utf-8") if isinstance(text, bytes) else text,
             object_pairs_hook=_build_object,
+            parse_int=_parse_integer,
             parse_float=_parse_finite if finite else None,
             parse_constant=_parse_finite if finite else None,
         )
@@ -70,6 +73,12 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(content) < len(pairs):
         raise ValueError("it has a duplicate key")
     return content
+
+
+def _parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"it has a number of {len(text):,} digits")
+    return int(text)
 
 
 def _parse_finite(text: str) -> float:
@@ -93,15 +102,15 @@ def check_version(content: Any, supported: int, path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], content)
 
 
-def check_safetensors_header(path: Path) -> None:
-    """Check that the header of a .safetensors file is within the file and at most MAX_BYTES.
+def check_safetensors_header(path: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Check that the header of a .safetensors file is within the file and at most `max_bytes`.
 
     The library itself checks the sizes of tensors before it reads any, but accepts a header of any size.
     """
     size = check_regular_file(path)
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-    if length > min(MAX_BYTES, size - 8):
+    if length > min(max_bytes, size - 8):
         raise ValueError(f"its header claims {length:,} bytes")
 
 

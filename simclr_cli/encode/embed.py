@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from simclr_cli.core.errors import InputError
+from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.engine.augment import TwoViews, ViewRecipe
@@ -80,7 +80,11 @@ def embed_with_encoders(
     report: Report,
     stage: str,
 ) -> tuple[list[NDArray[np.float32]], dict[int, UnusableImage]]:
-    """Compute h as `embed_files` does, for several encoders of one crop and device; decode every file once."""
+    """Compute h as `embed_files` does, for several encoders of one crop and device; decode every file once.
+
+    Raises:
+        RunError: an embedding is not finite.
+    """
     spec, device = loaded[0].encoder.spec, loaded[0].device
     encoders = [item.encoder for item in loaded]
     if len(paths) >= MIN_IMAGES_TO_FOLD:
@@ -109,7 +113,11 @@ def embed_with_encoders(
             pending, batch = h, []
         report_progress(i + 1, len(paths))
     collect()
-    return [np.concatenate(parts) for parts in rows], unusable
+    results = [np.concatenate(parts) for parts in rows]
+    for item, h_of_item in zip(loaded, results, strict=True):
+        if not np.isfinite(h_of_item).all():
+            raise RunError(f"{item.name} computes embeddings that are not finite.", "Use another encoder.")
+    return results, unusable
 
 
 def embed_views(

@@ -20,7 +20,7 @@ from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.world import SINGLE_PROCESS, World
 from simclr_cli.encode.create import REMEDIES, create_named_encoder
 from simclr_cli.encode.model_card import parse_spec
-from simclr_cli.encode.weights import CONFIG_FILE, WEIGHTS_FILE, Downloads, find_timm_weights
+from simclr_cli.encode.weights import CONFIG_FILE, Downloads, find_timm_weights
 from simclr_cli.engine.augment import ViewRecipe, create_view_recipe
 from simclr_cli.engine.encoder import (
     Encoder,
@@ -30,7 +30,7 @@ from simclr_cli.engine.encoder import (
     resize_spec,
 )
 from simclr_cli.store.models import detach_tensors
-from simclr_cli.store.run import RunFolder, find_newest_run, find_run, list_runs
+from simclr_cli.store.run import RunFolder, find_named_run, find_newest_run, find_run, list_runs
 from simclr_cli.store.run_info import RunInfo, read_run_info
 
 # Where no encoder is named and no run fits: docs/which-encoder.md.
@@ -182,14 +182,8 @@ def load_named_encoder(name: str, settings: EncoderSettings, device: torch.devic
         SettingsError: there is neither a run nor a timm model of that name, or the weights do not fit.
         MachineError: weights are not on this machine, and cannot be downloaded.
     """
-    try:
-        run = next((run for run in (RunFolder(settings.runs / name), RunFolder(Path(name))) if run.is_started), None)
-    except OSError as error:
-        raise SettingsError(f"{name[:60]!r} cannot be a name ({error.strerror}).", "Use another --encoder.") from None
-    if run is not None and not (run.path / WEIGHTS_FILE).is_file():
-        return _load_run(find_run(name, settings.runs), settings.image_size, device)
-    if settings.run == name:
-        find_run(name, settings.runs)  # fails, and says which runs there are
+    if run := find_named_run(name, settings.runs, is_run=settings.run == name):
+        return _load_run(run, settings.image_size, device)
     downloads = Downloads(settings.offline, settings.accept_license, report)
     encoder = create_named_encoder(name, settings.image_size, settings.seed, downloads)
     weights = hashlib.sha256(to_safetensors(detach_tensors(encoder.backbone.state_dict()))).hexdigest()

@@ -8,7 +8,6 @@ and modification time are.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import time
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from simclr_cli.core.errors import Interrupted, MachineError
 from simclr_cli.core.files import try_remove_files, write_file, write_json
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
 from simclr_cli.images.cache_location import INDEX, PIXELS
 from simclr_cli.images.census import ImageFile
 from simclr_cli.images.formats import DECODING_VERSION
@@ -186,7 +186,7 @@ class PixelStore:
         try_remove_files(*(path for path in self.folder.glob(PIXELS) if path.name not in indexed))
 
     def _read_index(self) -> None:
-        index = json.loads((self.folder / INDEX).read_bytes())
+        index = read_json(self.folder / INDEX, MAX_LIST_BYTES)
         if (index["version"], index["side"], index["bits"]) != (DECODING_VERSION, self.side, self.bits):
             return
         files = [(Path(name).name, int(rows)) for name, rows in index["files"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from simclr_cli.core.errors import InputError, MachineError, raise_if_unreachable
 from simclr_cli.core.files import write_json
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
 from simclr_cli.core.text import describe_other_files
 from simclr_cli.images.cache_location import HEADERS, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
@@ -52,7 +52,7 @@ def take_census(
         InputError: no such folder, not a folder, no permission to read it, or no image in it.
         MachineError: the disk or the network share fails.
     """
-    _check_folder(root)
+    check_folder(root)
     names = sorted(_walk(root), key=os.fsencode)
     cached = _read_cached_headers(root)
     results: dict[str, ImageFile | UnusableImage | None] = {}
@@ -74,7 +74,13 @@ def take_census(
     return census
 
 
-def _check_folder(root: Path) -> None:
+def check_folder(root: Path) -> None:
+    """Check that a folder of images can be read.
+
+    Raises:
+        InputError: no such folder, not a folder, or no permission to read it.
+        MachineError: the disk or the network share fails.
+    """
     remedy = "Change its permissions, or use another folder."
     try:
         if not stat.S_ISDIR(root.stat().st_mode):
@@ -113,7 +119,7 @@ def _read_cached_headers(root: Path) -> dict[str, ImageFile]:
     """Return the images of the last census by name; none if that is missing or damaged."""
     file = locate_cache(root) / HEADERS
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file, MAX_LIST_BYTES)
         images = [ImageFile(*fields) for fields in content["images"]]
         if content["version"] != VERSION or not all(_is_valid(image) for image in images):
             return {}
@@ -185,7 +191,8 @@ def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_res
         if cached and (cached.bytes, cached.modified_ns) == (status.st_size, status.st_mtime_ns):
             return cached
         if path.suffix.lower() not in EXTENSIONS:
-            start = _read_start(path)
+            # An empty file may also be /proc/kmsg, which never ends.
+            start = _read_start(path) if status.st_size else b""
             return status if detect_format(start[:32]) else _describe_unsupported(path, start)
     except FileNotFoundError:
         return UnusableImage("a broken link")

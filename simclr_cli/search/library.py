@@ -32,7 +32,7 @@ from simclr_cli.store.index_files import InvalidIndexError, read_index
 from simclr_cli.store.run import find_run
 from simclr_cli.store.run_info import read_run_info
 
-WAIT_SECONDS = 5  # for another process that updates the same index
+WAIT_SECONDS = 5  # for another process that updates an index which can be searched as it is
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,13 @@ def _take_census(library: Library, problem: str, report: Report) -> Census | Non
 
 
 def _lock_and_update(library: Library, fallback: Index | None, census: Census, report: Report) -> Index:
-    """Update the index under its lock; if it is locked or read-only, return the fallback, if there is one."""
+    """Update the index under its lock; if it is locked or read-only, return the fallback, if there is one.
+
+    Without a fallback, wait for the process that has the lock: it is computing what this one needs.
+    """
     folder, loaded = library.folder, library.loaded
     try:
-        with lock_folder(folder, report, wait=WAIT_SECONDS):
+        with lock_folder(folder, report, wait=None if fallback is None else WAIT_SECONDS):
             remove_abandoned_files(folder, 0)
             index, problem = _read_stored_index(library)  # again: another process may have updated it
             if problem:

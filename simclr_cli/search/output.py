@@ -45,6 +45,7 @@ class ResultGroup:
     images: tuple[ResultImage, ...]  # in order, without the sample
     lead: str = ""
     sample: ResultImage | None = None  # the query or the best image of the group, shown first and marked
+    name: str = ""  # in a table: the path of the query; by default the heading
 
     @property
     def all_images(self) -> tuple[ResultImage, ...]:
@@ -100,9 +101,10 @@ def _write_table(out: Path, groups: Sequence[ResultGroup]) -> None:
     columns = list(dict.fromkeys(name for group in groups for image in group.all_images for name in image.values))
     rows = []
     for group in groups:
+        name = escape_name_for_csv(group.name) if group.name else escape_value_for_csv(group.heading)
         for image in group.all_images:
-            values = [escape_value_for_csv(image.values.get(name)) for name in columns]
-            rows.append([escape_value_for_csv(group.heading), escape_name_for_csv(image.path), *values])
+            values = [escape_value_for_csv(image.values.get(column)) for column in columns]
+            rows.append([name, escape_name_for_csv(image.path), *values])
     write_csv(out, ["group", "path", *columns], rows)
 
 

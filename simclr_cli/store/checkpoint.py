@@ -7,17 +7,17 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import prepare_folder, try_remove_files, write_bytes
 from simclr_cli.core.safe_read import check_safetensors_header, check_version, parse_json
-from simclr_cli.store.models import detach_tensors
+from simclr_cli.store.models import encode_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 2
 BLANK_CHECKSUM = "0" * 64  # in the file while its checksum is computed; safetensors itself has no checksum
@@ -39,6 +39,8 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, then remove the older ones."""
+    from torch import Tensor
+
     prepare_folder(folder)
     tensors = {f"model.{name}": tensor for name, tensor in checkpoint.model.items()}
     numbers: dict[str, dict[str, Any]] = {}
@@ -57,9 +59,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "optimizer_numbers": numbers,
         "optimizer_groups": checkpoint.optimizer["param_groups"],
     }
-    data = to_safetensors(
-        detach_tensors(tensors), metadata={"simclr": json.dumps(description), "checksum": BLANK_CHECKSUM}
-    )
+    data = encode_tensors(tensors, {"simclr": json.dumps(description), "checksum": BLANK_CHECKSUM})
     target = folder / f"step-{checkpoint.step:09d}.safetensors"
     write_bytes(target, _set_checksum(data, hashlib.sha256(data).hexdigest()))
     try_remove_files(*(older for older in folder.glob("step-*.safetensors") if older != target))
@@ -96,13 +96,15 @@ def is_intact_checkpoint(path: Path) -> bool:
 
 
 def _read_checkpoint(path: Path) -> Checkpoint:
+    from safetensors.torch import load
+
     check_safetensors_header(path)
     data = path.read_bytes()
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
     description = check_version(parse_json(header["__metadata__"]["simclr"], finite=False), FORMAT_VERSION, path)
     if header["__metadata__"]["checksum"] != hashlib.sha256(_set_checksum(data, BLANK_CHECKSUM)).hexdigest():
         raise ValueError(f"{path} is damaged")
-    tensors = from_safetensors(data)
+    tensors = load(data)
     state: dict[int, dict[str, Any]] = {}
     for index, numbers in description["optimizer_numbers"].items():
         state.setdefault(int(index), {}).update(numbers)

@@ -211,6 +211,8 @@ class Index:
         removed = self.removed_rows
         if removed.ndim != 1 or not (np.diff(removed, prepend=-1, append=self.finished_rows) > 0).all():
             raise ValueError("the removed rows are not among its rows")
+        if len({file.name for file in self.skipped}) < len(self.skipped):
+            raise ValueError("it lists a skipped file twice")
         if not (Path(self.root).is_absolute() and "\0" not in self.root):
             raise ValueError("the folder of the images is not an absolute path")
         if self._has_name_outside():

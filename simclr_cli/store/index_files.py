@@ -25,12 +25,14 @@ import numpy as np
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import append_bytes, try_remove_files, write_json
 from simclr_cli.core.safe_read import MAX_LIST_BYTES, check_regular_file, check_version, parse_json, read_bytes
-from simclr_cli.store.index import FLOAT, PART_KINDS, Index, Part, Rows, SkippedFile, create_parts
+from simclr_cli.store.index import FLOAT, IMAGE, PART_KINDS, Index, Part, Rows, SkippedFile, create_parts
 
 FORMAT_VERSION = 1
 INDEX_FILE = "index.json"
 ROWS_PER_COPY = 16_384
 BYTES_PER_READ = 1 << 22
+MAX_INDEX_BYTES = 1 << 22  # of index.json, enough for 20,000 skipped images
+MAX_INDEX_BYTES_PER_ROW = 256  # in addition
 REMEDY = "Run the command again without --no-update to embed the images again."
 
 
@@ -107,7 +109,7 @@ def read_index(folder: Path, *, model_checksum: str) -> Index | None:
     """
     while True:
         try:
-            content = read_bytes(folder / INDEX_FILE, MAX_LIST_BYTES)
+            content = _read_index_file(folder)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -116,9 +118,15 @@ def read_index(folder: Path, *, model_checksum: str) -> Index | None:
             return _parse_index(folder, content, model_checksum)
         except InvalidIndexError:
             with contextlib.suppress(OSError, ValueError):
-                if read_bytes(folder / INDEX_FILE, MAX_LIST_BYTES) != content:
+                if _read_index_file(folder) != content:
                     continue  # another process has replaced it, and may have removed the files that it named
             raise
+
+
+def _read_index_file(folder: Path) -> bytes:
+    """Return index.json; raise ValueError if it is longer than the number of images can explain."""
+    rows = sum(file.stat().st_size for file in folder.glob("images-*.bin")) // IMAGE.itemsize
+    return read_bytes(folder / INDEX_FILE, min(MAX_LIST_BYTES, MAX_INDEX_BYTES + MAX_INDEX_BYTES_PER_ROW * rows))
 
 
 def _parse_index(folder: Path, data: bytes, model_checksum: str) -> Index:

@@ -1,20 +1,29 @@
-"""Model folders in timm's `local-dir:` layout: config.json, model.safetensors and a model card."""
+"""Model folders in timm's `local-dir:` layout: config.json, model.safetensors and a model card.
+
+Torch is imported where tensors are read or written only: a command finds its run before it.
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import choose_temporary_path, rename, write_bytes, write_json
-from simclr_cli.core.safe_read import check_safetensors_header, check_version, checksum_file, read_json
+from simclr_cli.core.safe_read import (
+    MAX_WEIGHTS_HEADER_BYTES,
+    check_safetensors_header,
+    check_version,
+    checksum_file,
+    read_json,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 
@@ -37,7 +46,7 @@ def write_model(
     """
     temporary = choose_temporary_path(folder)
     try:
-        write_bytes(temporary / "model.safetensors", to_safetensors(detach_tensors(state), metadata={"format": "pt"}))
+        write_bytes(temporary / "model.safetensors", encode_tensors(state, {"format": "pt"}))
         checksum = checksum_file(temporary / "model.safetensors")
         write_json(temporary / "config.json", {**config, "simclr": {**config["simclr"], "model_checksum": checksum}})
         write_bytes(temporary / "README.md", card.encode("utf-8"))
@@ -90,15 +99,33 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a .safetensors file.
 
     Raises:
-        RunError: missing, or not a .safetensors file.
+        RunError: missing, not a .safetensors file, or with values that are not finite.
     """
+    from safetensors.torch import load_file
+
+    check_weights_file(path)
     try:
-        check_safetensors_header(path)
-        return load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"There is no weights file {path}.", "Check the path.") from None
+        check_safetensors_header(path, MAX_WEIGHTS_HEADER_BYTES)
+        state = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path} is not a complete .safetensors file ({error}).", "Use another file.") from None
+    for name, tensor in state.items():
+        if not tensor.float().isfinite().all():
+            raise RunError(f"{path} is unusable: {name} has values that are not finite.", "Use another file.")
+    return state
+
+
+def check_weights_file(path: Path) -> None:
+    """Raise RunError if there is no file of weights at `path`."""
+    if not path.exists():
+        raise RunError(f"There is no weights file {path}.", "Check the path.")
+
+
+def encode_tensors(state: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """Return the content of a .safetensors file."""
+    from safetensors.torch import save
+
+    return save(detach_tensors(state), metadata)
 
 
 def detach_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

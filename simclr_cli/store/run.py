@@ -6,20 +6,21 @@ A run is finished when it has `encoder/`, which appears complete, by one rename,
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from simclr_cli.api import RUNS_FOLDER
-from simclr_cli.core.errors import RunError
+from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.files import prepare_folder, remove_file, rename, write_bytes, write_json
 from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
 from simclr_cli.store.manifest import MANIFEST, write_manifest
-from simclr_cli.store.models import FORMAT_VERSION, detach_tensors, read_model, write_model
+from simclr_cli.store.models import FORMAT_VERSION, encode_tensors, read_model, write_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASSIFIER_PREFIX = "classifier"  # of a folder name
 SCRATCH_SUFFIX = "-scratch"
@@ -110,13 +111,12 @@ class RunFolder:
     def write_last_good(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         """Write last-good/, which --weights accepts like the encoder/ of a run."""
         prepare_folder(self.last_good_folder)
-        weights = to_safetensors(detach_tensors(state), metadata={"format": "pt"})
-        write_bytes(self.last_good_folder / "model.safetensors", weights)
+        write_bytes(self.last_good_folder / "model.safetensors", encode_tensors(state, {"format": "pt"}))
         write_json(self.last_good_folder / "config.json", config)
 
     def write_projection_head(self, state: Mapping[str, Tensor]) -> None:
         """Write the projection head g, for further training."""
-        write_bytes(self.projection_head_file, to_safetensors(detach_tensors(state)))
+        write_bytes(self.projection_head_file, encode_tensors(state))
 
     def write_encoder(self, state: Mapping[str, Tensor], config: Mapping[str, Any], card: str) -> str:
         """Write the manifest and encoder/, in timm's `local-dir:` layout; this finishes the run.
@@ -172,6 +172,26 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
     return find_newest_run([run for run in list_runs(runs) if run.is_finished], runs)
 
 
+def find_named_run(name: str, runs: Path, *, is_run: bool) -> RunFolder | None:
+    """Return the finished run of a name or path; None if it is the name of another encoder.
+
+    Args:
+        is_run: whether a name that is no run's is an error.
+
+    Raises:
+        RunError: the run is not finished; or, with `is_run`, there is none.
+        SettingsError: no file can have this name.
+    """
+    try:
+        run = next((run for run in (RunFolder(runs / name), RunFolder(Path(name))) if run.is_started), None)
+    except OSError as error:
+        raise SettingsError(f"{name[:60]!r} cannot be a name ({error.strerror}).", "Use another --encoder.") from None
+    is_model_folder = run is not None and (run.path / "model.safetensors").is_file()
+    if (run is not None and not is_model_folder) or (run is None and is_run):
+        return find_run(name, runs)
+    return None
+
+
 def find_newest_run(finished_runs: Sequence[RunFolder], runs: Path) -> RunFolder:
     """Return the run that finished last.
 
@@ -224,6 +244,18 @@ def name_classifier_folder(parent: Path, labels_fraction: float, *, scratch: boo
     """Return the default folder: classifier, classifier-10-percent, classifier-1-percent-scratch ..."""
     share = "" if labels_fraction == 1 else f"-{100 * labels_fraction:g}-percent"
     return parent / f"{CLASSIFIER_PREFIX}{share}{SCRATCH_SUFFIX if scratch else ''}"
+
+
+def choose_classifier_folder(out: Path | None, run: RunFolder | None, labels_fraction: float, *, scratch: bool) -> Path:
+    """Return the folder of a new classifier: `out`, or else one in the run.
+
+    Raises:
+        RunError: it exists.
+    """
+    out = out or name_classifier_folder(run.path if run else Path(), labels_fraction, scratch=scratch)
+    if os.path.lexists(out):
+        raise RunError(f"{out} already exists, and a classifier is never overwritten.", "Set another --out FOLDER.")
+    return out
 
 
 def find_classifier(run: str | None, runs: Path) -> Path:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import try_remove_files, write_file, write_json
 from simclr_cli.core.safe_read import (
+    MAX_BYTES,
     MAX_LIST_BYTES,
     check_regular_file,
     check_version,
@@ -28,6 +29,7 @@ from simclr_cli.core.safe_read import (
 )
 
 FORMAT_VERSION = 1
+NAME_BYTES_PER_ROW_BYTE = 64  # of a description: 256 for a row of one number, and more for longer rows
 REMEDY = "Embed the images again."
 SELF_DESCRIBING_FORMATS = (".npz", ".parquet", ".safetensors")  # with the names and the description in the file
 KEY_TYPES = {
@@ -155,7 +157,9 @@ def read_vectors(out: Path, *, model_checksum: str) -> Vectors:
 def _read_description(out: Path) -> dict[str, Any]:
     path = name_rows_file(out)
     try:
-        description = check_version(read_json(path, MAX_LIST_BYTES), FORMAT_VERSION, path)
+        row_bytes = out.stat().st_size if out.exists() else 0
+        max_bytes = min(MAX_LIST_BYTES, MAX_BYTES + NAME_BYTES_PER_ROW_BYTE * row_bytes)
+        description = check_version(read_json(path, max_bytes), FORMAT_VERSION, path)
         if isinstance(description.get("before"), dict) and not _matches_file(description, out):
             description = description["before"]  # the vectors file of the newer description was never put in place
         if any(not isinstance(description.get(key), kind) for key, kind in KEY_TYPES.items()):

@@ -65,9 +65,9 @@ def test_json_holds_the_results(simclr: Callable[..., Any], runs: Path, photos: 
     assert len(told["predictions"]) == 24
     assert all(list(one) == fields(results.Prediction) for one in told["predictions"])
     assert all(list(each) == fields(results.ClassProbability) for one in told["predictions"] for each in one["classes"])
-    code, stdout, _ = simclr("predict", photos, "--runs", runs, "--out", tmp_path / "deep" / "out.csv")
-    assert (code, stdout) == (0, f"{tmp_path / 'deep' / 'out.csv'}\n")
-    assert (tmp_path / "deep" / "out.csv").read_text().startswith("path,label,probability,label_2,probability_2\n")
+    code, stdout, _ = simclr("predict", photos, "--runs", runs, "--out", tmp_path / "out.csv")
+    assert (code, stdout) == (0, f"{tmp_path / 'out.csv'}\n")
+    assert (tmp_path / "out.csv").read_text().startswith("path,label,probability,label_2,probability_2\n")
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +28,7 @@ from simclr_cli.api import (
     Score,
     SimilarResult,
 )
+from simclr_cli.cli import console
 from simclr_cli.cli.console import Output, Reporter
 from simclr_cli.cli.show_results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
 from simclr_cli.core.errors import InputError, Interrupted
@@ -243,12 +247,24 @@ def test_table_is_lines_with_tabs_where_stdout_is_no_terminal(stdout: Callable[[
     assert "\x1b" not in text
 
 
-def test_table_on_a_terminal_keeps_every_character_of_a_long_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_on_a_terminal_keeps_long_paths_whole_and_links_them(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stdout", stream)
-    Output().print_table(["rank", "path"], [["1", "p" * 100]])
-    assert stream.getvalue().count("p") >= 100
+    images = ["/pics/" + "p " * 100 + "p.png", "/pics/q.png"]
+    Output().print_table(["meaning", "path"], [["m" * 50, images[0][6:]], ["short", "q.png"]], images=images)
+    _, first, second = stream.getvalue().splitlines()
+    assert "m" * 50 in first and images[0][6:] in first and f";{Path(images[0]).as_uri()}\x1b" in first
+    assert re.sub(r"\x1b\].*?\x1b\\", "", second) == "short" + " " * 47 + "q.png"  # and no spaces that would wrap
+
+
+def test_a_line_on_a_terminal_keeps_words_whole() -> None:
+    stream = Terminal()
+    reporter = Reporter(stream)
+    reporter.console.width = 20
+    reporter.print(f"Searching {'p' * 50} with a run.")
+    assert "p" * 50 in stream.getvalue() and all(len(line) <= 50 for line in stream.getvalue().splitlines())
 
 
 def test_json_is_one_line_of_ascii_that_preserves_every_name(stdout: Callable[[], str]) -> None:
@@ -314,7 +330,9 @@ def test_probe_prints_a_row_a_representation_and_the_verdict(
     assert "It helped." in log[1].getvalue()
 
 
-def test_similar_prints_a_table_a_query(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
+def test_similar_prints_one_table_with_paths_relative_to_the_folder(
+    log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]
+) -> None:
     one = QueryResult("q.png", NEIGHBORS)
     show_similar(SimilarResult("pics", "runs/a", 9, (one,)), log[0], Output())
     assert stdout().splitlines() == [
@@ -322,9 +340,20 @@ def test_similar_prints_a_table_a_query(log: tuple[Reporter, io.StringIO], stdou
         "1\t0.9877\tas similar as two views of one image\ta.png",
         "2\t-0.5000\tmore similar than 99.98 % of random pairs\tb.png",
     ]
-    show_similar(SimilarResult("pics", "runs/a", 9, (one, one), ("x.png: empty file",)), log[0], Output())
-    assert stdout().count("Most similar to q.png:") == 2
-    assert log[1].getvalue() == "Skipped: x.png: empty file\n"
+    below = Neighbor(1, str(Path("pics/a/b.png").resolve()), 0.5, 99.0, 1.0)
+    queries = (one, QueryResult("b/c.png", (below,)), QueryResult("none.png", ()))
+    show_similar(SimilarResult("pics", "runs/a", 9, queries, ("x.png: empty file",)), log[0], Output())
+    assert stdout().splitlines() == [
+        "query\trank\tsimilarity\tmeaning\tpath",
+        "q.png\t1\t0.9877\tas similar as two views of one image\ta.png",
+        "q.png\t2\t-0.5000\tmore similar than 99.98 % of random pairs\tb.png",
+        "b/c.png\t1\t0.5000\tmore similar than 99 % of random pairs\ta/b.png",
+    ]
+    assert log[1].getvalue().splitlines() == [
+        "Paths are relative to pics.",
+        "No image is similar enough to 1 of 3 queries. Try a lower --min-similarity.",
+        "Skipped: x.png: empty file",
+    ]
 
 
 def test_demo_shows_neighbors_and_comparison(log: tuple[Reporter, io.StringIO], stdout: Callable[[], str]) -> None:
@@ -374,3 +403,25 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     kept = (FolderCache("/c/1", "p" * 100, (48,), 1, 10**6, "2026-01-02T03:04:05+00:00"),)
     show_cache(CacheResult("/c", False, 10**6, kept), Reporter(io.StringIO()), Output())
     assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()
+
+
+def test_a_log_has_a_line_at_once_and_one_after_every_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LOG_SECONDS", 0.05)
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+
+    def wait_for(text: str) -> None:
+        while text not in stream.getvalue():
+            time.sleep(0.01)
+
+    with reporter.keep_logging("Loading ..."):
+        assert stream.getvalue() == "Loading ...\n"
+        wait_for("Still running (0 s)")
+        reporter.report(Progress("embedding", 1200, 5000))
+        wait_for("Embedding: 1,200 of 5,000 (")
+        stream.truncate(0)
+        reporter.report(Progress("embedding", 5000, 5000))
+        wait_for("Still running (")
+    ended = stream.getvalue()
+    time.sleep(0.15)
+    assert stream.getvalue() == ended

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli import COMMAND_NAMES
-from simclr_cli.api import SimilarSettings
+from simclr_cli.api import CacheSettings
 from simclr_cli.cli.app import run_command
 from simclr_cli.core import errors
 from simclr_cli.images.cache_location import locate_cache
@@ -108,7 +108,9 @@ CATALOG = {
     "damaged run": ("embed --runs broken", 4, "config.json cannot be read", "Train"),
     "out of no known form": ("embed --out vecs.txt", 2, "--out is vecs.txt, and must end in .npy, ", "vecs.npy"),
     "shards of a table": ("embed --out v.csv --shards 2", 2, "--shards requires .npy, and --out is v.csv.", "a .npy"),
-    "out that cannot be written": ("embed --runs runs --out file/v.npy", 5, "Cannot write ", "Choose a folder"),
+    "out in no folder": (
+        "embed --runs runs --out no/v.npy", 2, "--out is no/v.npy, and there is no folder no.", "Create it",
+    ),
     "two encoders": ("embed --run a --encoder resnet18", 2, "--run and --encoder name two encoders.", "Remove one"),
     "encoder of no known name": (
         "embed photos --encoder resnet81", 2, "There is no run and no timm model named 'resnet81'.", "resnet18",
@@ -363,15 +365,15 @@ def test_names_that_the_terminals_encoding_lacks_are_escaped() -> None:
     assert result.returncode == 0 and b"gr\\xfcn.png" in result.stdout
 
 
-def test_perform_returns_the_exit_code_of_each_kind(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_perform_returns_the_exit_code_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:
     for kind in errors.ERROR_TYPES:
 
         def verb(*_: object, kind: type[errors.SimclrError] = kind, **__: object) -> None:
             raise kind("What.", "Next.")
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("simclr_cli.commands.similar.similar", verb)
-            code = run_command("similar", SimilarSettings, {"queries": (tmp_path,)}, False, False)
+            patch.setattr("simclr_cli.commands.cache.cache", verb)
+            code = run_command("cache", CacheSettings, {}, False, False)
         assert code == kind.exit_code
         assert capsys.readouterr().err == "Error: What.\nNext.\n"
 

@@ -28,6 +28,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     page = tmp_path / "a b" / "report.html"
     result = ReportResult(str(page.parent), str(page), True, 400_000)
     monkeypatch.setattr("simclr_cli.commands.report.report", lambda *_, **__: result)
+    monkeypatch.setattr("simclr_cli.diagnose.inputs.check_inputs", lambda _: None)
     return page
 
 

@@ -11,7 +11,7 @@ def test_outliers_are_a_row_each(simclr: Callable[..., Any], trained: Path) -> N
     code, stdout, stderr = simclr("outliers", "--runs", trained, "--top", 4)
     header, *rows = [line.split("\t") for line in stdout.splitlines()]
     assert code == 0 and header == ["rank", "score", "robust z", "nearest neighbor is", "path"]
-    assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(Path(row[-1]).is_file() for row in rows)
+    assert [row[0] for row in rows] == ["1", "2", "3", "4"] and all(len(row[-1].split("/")) == 2 for row in rows)
     assert "24 images, each compared with its 10 nearest neighbors" in stderr
 
 

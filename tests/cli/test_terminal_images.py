@@ -127,7 +127,7 @@ def test_command_prints_once_why_there_are_none(
 
     found = tuple(QueryResult(f"{i}.png", (Neighbor(1, "a.png", 0.5, 99.0, 1.0),)) for i in range(3))
     monkeypatch.setattr(similar, "similar", lambda settings, report: SimilarResult("pics", "r", 9, found))
-    answer = simclr("similar", tmp_path, *arguments)
+    answer = simclr("similar", tmp_path, "--images", tmp_path, *arguments)
     assert answer.code == 0 and "▀" not in answer.stdout
     said = "No thumbnails: stdout is no terminal.\n"
     assert answer.stderr == (said if arguments == ["--thumbnails"] else "")

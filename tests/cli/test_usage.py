@@ -1,8 +1,11 @@
-"""Usage errors show wrong input with unprintable characters escaped, errors of Typer too."""
+"""Usage errors come before torch is imported, and show wrong input with unprintable characters escaped."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,3 +34,39 @@ def test_unprintable_input_is_escaped(typed: list[str], colors: dict[str, str]) 
 
 def test_printable_input_is_unchanged(simclr: Callable[..., Any]) -> None:
     assert "größe [x]" in simclr("pretrain", "--größe [x]").stderr
+
+
+WRONG = {
+    "similar x --runs none": 4, "similar nope.png --images here": 3, "similar x --encoder no.safetensors": 4,
+    "embed --run none": 4, "embed here --encoder a=no.safetensors": 4, "embed here --out no/v.npy": 2, "embed no": 3,
+    "clusters here --run none": 4, "outliers a.txt": 3, "map here --out no/m.html": 2, "map here --labels no.csv": 3,
+    "duplicates here --out no/d.csv": 2, "duplicates --kind exact --runs none": 4, "probe here --labels no.csv": 3,
+    "finetune here --out here": 4, "predict a.txt --runs none": 4, "predict no.png": 3, "report no": 4,
+    "pretrain no": 3, "pretrain a.txt": 3, "pretrain --resume": 4, "preview here --out no/p.png": 2,
+}  # fmt: skip
+RUN_ALL = """
+import sys, shlex
+from typer.testing import CliRunner
+from simclr_cli.cli.app import app
+for line in sys.argv[1:]:
+    result = CliRunner().invoke(app, shlex.split(line), prog_name="simclr")
+    print(result.exit_code, "torch" in sys.modules, result.stderr.replace("\\n", " "))
+"""
+
+
+def test_usage_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "a.txt").touch()
+    typed = [sys.executable, "-c", RUN_ALL, *WRONG]
+    lines = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    for (line, code), said in zip(WRONG.items(), lines, strict=True):
+        assert said.startswith(f"{code} False "), (line, said)
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("here", "a.txt")] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="only POSIX shells close streams")
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(installed_command: str, closed: str) -> None:
+    for arguments in ("--version", "cache", "cache --json"):
+        done = subprocess.run(["sh", "-c", f"{installed_command} {arguments} {closed}"], capture_output=True, text=True)
+        assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (0, "", False)

@@ -56,6 +56,16 @@ def test_images_of_the_newest_run_become_rows_of_length_one(run_embed: Any, trai
     )
 
 
+def test_weights_that_overflow_are_an_error(trained: Any, tmp_path: Path) -> None:
+    weights = {name: value * 1e30 if value.is_floating_point() else value
+               for name, value in timm.create_model("test_resnet").state_dict().items()}  # fmt: skip
+    save_file(weights, tmp_path / "w.safetensors")
+    encoder = f"test_resnet={tmp_path / 'w.safetensors'}"
+    with pytest.raises(RunError, match="not finite"):
+        embed(EmbedSettings(images=trained.images, encoder=encoder, image_size=40, out=tmp_path / "v.npy"))
+    assert not (tmp_path / "v.npy").exists()
+
+
 def test_order_is_that_of_the_relative_paths_bytes(run_embed: Any, trained: Any) -> None:
     names = run_embed()[2]["rows"]
     files = [path.relative_to(trained.images) for path in trained.images.rglob("*.*")]
@@ -147,17 +157,20 @@ def test_only_the_two_files_are_written(
     assert (checksum(trained.images), checksum(trained.run.path)) == before
 
 
-def test_out_may_be_in_a_new_folder(run_embed: Any, tmp_path: Path) -> None:
-    assert run_embed(out=tmp_path / "new" / "deep" / "v.npy")[0].rows == 48
+@pytest.mark.parametrize("parent", ["new", "new/deep", "file"])
+def test_out_must_be_in_a_folder(tmp_path: Path, parent: str) -> None:
+    """As numpy's own save has it: no folder comes into being by a typing error."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="there is no folder"):
+        EmbedSettings(out=tmp_path / parent / "v.npy")
+    assert not (tmp_path / "new").exists()
 
 
-def test_out_that_cannot_be_written_fails_first(
-    run_embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_out_that_cannot_be_written_fails_first(run_embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simclr_cli.encode.embed.embed_files", lambda *_, **__: pytest.fail("embedding began"))
     with pytest.raises(MachineError, match="Cannot write"):
-        run_embed(out=tmp_path / "file" / "v.npy")
+        run_embed(out=Path("/proc/v.npy"))
 
 
 def test_run_is_named_by_name_or_path_and_reported(trained: Any, tmp_path: Path, run_embed: Any) -> None:

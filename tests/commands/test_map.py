@@ -31,7 +31,7 @@ from simclr_cli.store.index_files import append_rows, read_index
 def mapped(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[MapResult, list[Event], Index]:
     """Return a map of the trained run, the events, and its index."""
     events: list[Event] = []
-    out = tmp_path_factory.mktemp("map") / "deep" / "map.html"
+    out = tmp_path_factory.mktemp("map") / "map.html"
     result = draw_map(MapSettings(runs=trained.runs, out=out), report=events.append)
     index = read_index(trained.run.vectors_folder, model_checksum=load_run_encoder(trained.run, "cpu").checksum)
     assert index is not None

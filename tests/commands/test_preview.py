@@ -112,7 +112,7 @@ def test_damaged_images_are_passed_over(show: Callable[..., Any], draw: Any, tmp
 
 @pytest.mark.parametrize("suffix", [".png", ".html", ".HTM"])
 def test_format_follows_from_the_suffix(images: Path, tmp_path: Path, suffix: str) -> None:
-    out = tmp_path / "new" / f"sheet{suffix}"
+    out = tmp_path / f"sheet{suffix}"
     result = preview(PreviewSettings(images=images, out=out, count=2, views=2))
     assert result.out == str(out)
     if suffix == ".png":

@@ -1,10 +1,12 @@
 """Atomic and durable writes."""
 
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -13,15 +15,19 @@ import pytest
 
 from simclr_cli.core import files
 from simclr_cli.core.errors import MachineError
+from simclr_cli.core.events import silent
 from simclr_cli.core.files import (
     TEMPORARY_PREFIX,
     WriteError,
+    append_bytes,
     get_free_bytes,
     prepare_folder,
+    rename,
     write_bytes,
     write_file,
     write_json,
 )
+from simclr_cli.core.locks import lock_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -231,3 +237,32 @@ def test_before_rename_sees_the_complete_new_file_and_may_stop_the_write(tmp_pat
     with pytest.raises(ValueError):
         write_file(tmp_path / "a", lambda stream: stream.write(b"new"), before_rename=refuse)
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are those of POSIX")
+@pytest.mark.xdist_group("clock")
+@pytest.mark.parametrize("attack", ["a lock", "a long table", "no table", "a pipe"])
+def test_files_of_a_stranger_in_a_folder_above_govern_no_write(tmp_path: Path, attack: str) -> None:
+    """As the table of checksums did, which versions before 0.1 looked for in every folder above."""
+    run = tmp_path / "shared" / "run"
+    run.mkdir(parents=True)
+    table = tmp_path / "shared" / "digests.json"
+    with contextlib.ExitStack() as stack:
+        if attack == "a lock":
+            stack.enter_context(lock_folder(table.parent, silent))
+            (table.parent / ".digests.json.lock").touch()
+        elif attack == "a long table":
+            table.write_text(json.dumps({"files": {f"run/{i}": "0" * 64 for i in range(10**5)}}))
+        elif attack == "no table":
+            table.write_text('{"format_version": 99')
+        else:
+            os.mkfifo(table)
+        start = time.monotonic()
+        write_bytes(run / "a.bin", b"a")
+        write_json(run / "a.json", 1)
+        append_bytes(run / "b.bin", b"b", 0)
+        rename(run / "a.bin", run / "c.bin")
+        with lock_folder(run, silent):
+            pass
+        assert time.monotonic() - start < 1
+    assert sorted(path.name for path in run.iterdir()) == ["a.json", "b.bin", "c.bin"]

@@ -12,7 +12,9 @@ from PIL import Image
 
 from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
-from simclr_cli.core.files import TEMPORARY_PREFIX
+from simclr_cli.core.events import silent
+from simclr_cli.core.files import TEMPORARY_PREFIX, append_bytes, write_json
+from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
 from simclr_cli.images import cache_location as caches
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.cache_location import cache_root, clear_cache, list_caches, locate_cache, locate_embeddings
@@ -61,20 +63,73 @@ def used(folder: Path, when: float) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
-def test_cache_root_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_root_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(caches.sys, "platform", "linux")
     assert cache_root() == Path(os.environ["SIMCLR_CACHE"])
     monkeypatch.delenv("SIMCLR_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert cache_root() == Path("/somewhere/simclr")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "somewhere"))
+    assert cache_root() == tmp_path / "somewhere/simclr"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", "/home/x")
-    assert cache_root() == Path("/home/x/.cache/simclr")
+    monkeypatch.setenv("HOME", str(tmp_path / "x"))
+    assert cache_root() == tmp_path / "x/.cache/simclr"
     monkeypatch.setattr(caches.sys, "platform", "darwin")
-    assert cache_root() == Path("/home/x/Library/Caches/simclr")
+    assert cache_root() == tmp_path / "x/Library/Caches/simclr"
     monkeypatch.setattr(caches.sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", "/local")
-    assert cache_root() == Path("/local/simclr")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert cache_root() == tmp_path / "local/simclr"
+    assert caches.explain_temporary_cache() is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the names are those of POSIX")
+@pytest.mark.parametrize("home", ["", "/", "none", "closed"])
+def test_without_a_home_folder_the_cache_is_temporary(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str
+) -> None:
+    """HOME is empty or / in containers, or the user is unknown, or may not write there."""
+    for name in ("SIMCLR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(caches.sys, "platform", "linux")
+    monkeypatch.setattr(caches.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path) if home == "closed" else home)
+    if home == "none":
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    if home == "closed":
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cache_root().parent == tmp_path and cache_root().name.startswith("simclr-")
+    assert "SIMCLR_CACHE" in (caches.explain_temporary_cache() or "")
+    cache_root().symlink_to(tmp_path / "x")
+    monkeypatch.setattr(caches, "_is_own", lambda _: False)  # a stranger was there first
+    with pytest.raises(MachineError) as caught:
+        cache_root()
+    assert "SIMCLR_CACHE" in caught.value.remedy
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the modes are those of POSIX")
+def test_caches_are_for_this_user_only(tmp_path: Path) -> None:
+    """Those of an earlier version too; a folder or file outside is as the umask says."""
+    folder = images(tmp_path / "a")
+    locate_cache(folder).mkdir(parents=True)
+    use(folder, 8)
+    embeddings = locate_embeddings(folder, "a" * 64)
+    append_bytes(embeddings / "embeddings-1.bin", b"x", 0)
+    paths = [locate_cache(folder), *locate_cache(folder).rglob("*")]
+    assert {path.name for path in paths} >= {"12", "headers.json", "embeddings-1.bin"}
+    assert {path.stat().st_mode & 0o777 for path in paths if path.is_dir()} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in paths if path.is_file()} == {0o600}
+    (tmp_path / "sample").touch()
+    write_json(tmp_path / "vectors.json", 1)
+    assert (tmp_path / "vectors.json").stat().st_mode == (tmp_path / "sample").stat().st_mode
+
+
+def test_the_cache_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = images(tmp_path / "a")
+    use(folder)
+    (strangers,) = cache_root().iterdir()
+    before = (strangers / "headers.json").stat()
+    monkeypatch.setattr(caches, "_is_own", lambda path: path != strangers)
+    use(folder)
+    assert locate_cache(folder) != strangers and (locate_cache(folder) / "headers.json").is_file()
+    assert (strangers / "headers.json").stat() == before
 
 
 def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +229,18 @@ def test_damaged_headers_hide_their_cache_and_no_other_until_the_next_census(tmp
     assert len(list_caches()) == 2
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes are those of POSIX")
+def test_a_pipe_among_the_files_of_a_cache_is_replaced(tmp_path: Path) -> None:
+    folder = images(tmp_path / "a")
+    use(folder)
+    headers = locate_cache(folder) / "headers.json"
+    headers.unlink()
+    os.mkfifo(headers)
+    assert list_caches() == []
+    use(folder)
+    assert headers.is_file() and len(list_caches()) == 1
+
+
 def test_what_is_no_cache_is_not_listed(tmp_path: Path) -> None:
     (cache_root() / "other").mkdir(parents=True)
     (cache_root() / "other/notes.txt").write_text("mine")
@@ -262,6 +329,21 @@ def test_open_cache_stays_readable_when_it_is_cleared(tmp_path: Path) -> None:
     before = decoded.read(np.arange(3)).copy()
     clear_cache(locate_cache(folder))
     assert (decoded.read(np.arange(3)) == before).all()
+
+
+def test_embeddings_that_are_being_updated_are_not_cleared(tmp_path: Path) -> None:
+    folder = images(tmp_path / "a")
+    use(folder, 8)
+    embeddings = locate_embeddings(folder, "a" * 64)
+    with lock_folder(embeddings, silent):
+        (embeddings / "index.json").write_text("{}")
+        before = below(cache_root())
+        with pytest.raises(FolderLockedError):
+            clear_cache(locate_cache(folder))
+        assert below(cache_root()) == before
+    (embeddings / LOCK_FILE).touch()  # left by a killed process
+    clear_cache(locate_cache(folder))
+    assert below(cache_root()) == []
 
 
 def refusing(*_: Any, **__: Any) -> None:

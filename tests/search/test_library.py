@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ from simclr_cli.core import files
 from simclr_cli.core.errors import InputError, Interrupted, RunError
 from simclr_cli.core.events import Event, Note, Progress, silent
 from simclr_cli.core.files import WriteError, write_json
-from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
+from simclr_cli.core.locks import LOCK_FILE, lock_folder
 from simclr_cli.images.cache_location import list_caches, locate_embeddings
 from simclr_cli.search import library as module
 from simclr_cli.search import update
@@ -401,9 +402,6 @@ def test_while_another_process_updates_the_stored_embeddings_are_searched(
     own: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.2)
-    with lock_folder(own.run.vectors_folder, lambda _: None):
-        with pytest.raises(FolderLockedError):
-            open_updated(own)  # there are none
     old = open_updated(own)
     draw_at(own.images / "bricks" / "new.png")
     with lock_folder(own.run.vectors_folder, lambda _: None):
@@ -412,11 +410,30 @@ def test_while_another_process_updates_the_stored_embeddings_are_searched(
     check(own, open_updated(own), tmp_path)
 
 
-def test_concurrent_updates_make_one_index(own: Any, tmp_path: Path) -> None:
-    """The second waits for the first, and has nothing left to do."""
-    with ThreadPoolExecutor(2) as threads:
-        one, other = threads.map(lambda _: open_updated(own), range(2))
-    assert one.names == other.names
+def test_concurrent_first_searches_wait_for_one_update(
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedded: list[str]
+) -> None:
+    """However long it takes, and with a word; then nothing is left to embed."""
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0)
+    texts: list[str] = []
+    waiting, finished = threading.Barrier(4), threading.Event()
+    real = module.update_index
+
+    def update_slowly(*arguments: Any) -> Index:
+        if not finished.is_set():
+            waiting.wait(60)  # until the other three are waiting
+        finished.set()
+        return real(*arguments)
+
+    def record(event: Event) -> None:
+        texts.append(str(event))
+        if "waiting until it ends" in str(event):
+            waiting.wait(60)
+
+    monkeypatch.setattr(module, "update_index", update_slowly)
+    with ThreadPoolExecutor(4) as threads:
+        one, *others = threads.map(lambda _: open_updated(own, record), range(4))
+    assert all(other.names == one.names for other in others) and len(embedded) == 48
     check(own, open_updated(own), tmp_path)
     assert (
         len(list(own.run.vectors_folder.glob("embeddings-*"))) == 1
