@@ -276,3 +276,15 @@ def test_results_are_written(planted: Any, tmp_path: Path, ending: str) -> None:
     else:
         page = out.read_text(encoding="utf-8")
         assert page.count("data:image") >= 6 and "53 images, 2 groups, 4 duplicates" in page
+
+
+def test_a_hard_link_frees_nothing_and_is_never_moved(planted: Any, tmp_path: Path) -> None:
+    """The small image has a second name, so it stays although it is not the best; the folder is shown as typed."""
+    small = planted.images / "dots" / "a-small-one.png"
+    (planted.images / "linked.png").hardlink_to(small)
+    result = find(planted, min_similarity=0.8, move_to=tmp_path / "moved")
+    assert [len(group.images) for group in result.groups] == [4, 2] and result.folder == str(planted.images)
+    assert result.groups[0].bytes == sum(image.bytes for image in result.groups[0].images[1:] if image.width == 96)
+    assert result.moved == 3 and small.exists() and (planted.images / "linked.png").exists()
+    (line,) = result.not_moved
+    assert "other names (links)" in line
