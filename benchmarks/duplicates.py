@@ -2,12 +2,15 @@
 
     python benchmarks/duplicates.py vectors [--rows 100000] [--rounds 3]
     python benchmarks/duplicates.py photos RUN IMAGES [--originals 200]
+    python benchmarks/duplicates.py blocks IMAGES [--originals 60]
 
 vectors    rows of 512 numbers with the structure of h (clusters, a falling spectrum, no negative numbers), 2 % of them
            near-duplicates: seconds to find all pairs with a similarity of at least 0.95, and the peak memory
 photos     some of IMAGES are copied exactly, at half the size, at JPEG quality 40, cropped by 4 %, and 10 % brighter,
            next to the originals in a new folder. RUN's encoder computes the vectors. For several thresholds of
            similarity, hash and color: recall of each kind of duplicate, and the pairs of unrelated images
+blocks     the pairs of IMAGES with similar hashes and colors, and those of them that also match block by block; and for
+           some images, changed in memory, the percent of each change that is found by both
 
 Prints one JSON object.
 """
@@ -18,6 +21,7 @@ from machine import describe_machine, summarize  # before torch
 
 # isort: split
 import argparse
+import io
 import itertools
 import json
 import os
@@ -32,13 +36,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from simclr_cli.api import DuplicatesSettings
 from simclr_cli.core.events import silent
 from simclr_cli.engine.nearest import find_similar_pairs
-from simclr_cli.images.fingerprints import compute_fingerprint, correlation
+from simclr_cli.images.fingerprints import (
+    compute_fingerprint,
+    correlation,
+    downscale_colors,
+    perceptual_hash,
+    standardize,
+)
+from simclr_cli.images.scan import take_census
 from simclr_cli.search.library import open_index, open_library
+from simclr_cli.search.local_comparison import SIDE, Squares
+from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MIN_CORRELATION, have_similar_fingerprints
 
 WIDTH, THRESHOLD, PLANTED = 512, 0.95, 0.02
 KINDS = ("half", "quality", "cut", "bright")
@@ -154,6 +167,73 @@ def measure_photos(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {"images": len(index), "originals": len(planted), "rows": rows}
 
 
+def change_image(image: Image.Image) -> dict[str, Image.Image]:
+    """Return the image changed in several ways."""
+    width, height = image.size
+
+    def scale(factor: float) -> Image.Image:
+        return image.resize((max(1, round(factor * width)), max(1, round(factor * height))), Image.Resampling.LANCZOS)
+
+    def compress(changed: Image.Image, quality: int) -> Image.Image:
+        stream = io.BytesIO()
+        changed.save(stream, "JPEG", quality=quality)
+        return Image.open(stream).convert("RGB")
+
+    def mark(alpha: float) -> Image.Image:
+        text, font = Image.new("L", image.size), ImageFont.load_default(max(10, width // 7))
+        ImageDraw.Draw(text).text((0.12 * width, 0.42 * height), "(c) SAMPLE", round(255 * alpha), font)
+        return Image.composite(Image.new("RGB", image.size, "white"), image, text)
+
+    brightness, contrast = ImageEnhance.Brightness(image).enhance, ImageEnhance.Contrast(image).enhance
+    return {
+        "quality 30": compress(image, 30), "quality 60": compress(image, 60), "quality 95": compress(image, 95),
+        "x0.3": scale(0.3), "x0.3, quality 40": compress(scale(0.3), 40), "x0.5": scale(0.5), "x2": scale(2),
+        "brighter 15 %": brightness(1.15), "darker 15 %": brightness(0.85), "contrast +20 %": contrast(1.2),
+        "contrast -20 %": contrast(0.8), "blur 1 px": image.filter(ImageFilter.GaussianBlur(1)),
+        "blur 2 px": image.filter(ImageFilter.GaussianBlur(2)), "watermark 30 %": compress(mark(0.3), 80),
+        "watermark 50 %": mark(0.5), "watermark 100 %": mark(1),
+    }  # fmt: skip
+
+
+def measure_blocks(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the pairs of different images, and the recall of changed ones, before and after the blocks are compared.
+
+    Without embeddings, which only propose pairs.
+    """
+    census = take_census(args.images)
+    images = [Image.open(census.path(image)).convert("RGB") for image in census.images]
+    for image in images:
+        image.load()
+    originals = len(images)
+    chosen = random.Random(7).sample(range(originals), min(args.originals, originals))
+    planted: dict[str, list[tuple[int, int]]] = {}
+    for i in chosen:
+        for kind, changed in change_image(images[i]).items():
+            planted.setdefault(kind, []).append((i, len(images)))
+            images.append(changed)
+    hashes = np.array([perceptual_hash(image) for image in images], np.uint64)
+    colors = np.array([downscale_colors(image) for image in images])
+    resized = (np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=3)) for image in images)
+    squares = dict(enumerate(resized))
+    sides = np.array([min(image.size) for image in images])
+    compared = Squares(lambda rows: [squares[row] for row in rows], sides)
+
+    def count(i: NDArray[np.int64], j: NDArray[np.int64]) -> tuple[int, int]:
+        near = have_similar_fingerprints(hashes, colors, i, j)
+        return int(near.sum()), int((compared.match(i[near], j[near]) != 0).sum())
+
+    blocks = find_similar_pairs(standardize(colors[:originals]), NEAR_DUPLICATE_MIN_CORRELATION)
+    before, seconds = np.zeros(2, int), time.perf_counter()
+    for i, j, _ in blocks:
+        before += count(i, j)
+    seconds = time.perf_counter() - seconds
+    recall = {
+        kind: [round(100 * n / len(pairs), 1) for n in count(*np.array(pairs).T)] for kind, pairs in planted.items()
+    }
+    return {"images": originals, "originals": len(chosen), "seconds": round(seconds, 1),
+            "pairs_by_fingerprints_and_by_blocks": before.tolist(), "recall": recall}  # fmt: skip
+
+
 def find_within(
     measures: tuple[NDArray[Any], ...], least_similarity: float, most_bits: int, least_correlation: float
 ) -> NDArray[np.bool_]:
@@ -175,7 +255,13 @@ def main() -> None:
     photos.add_argument("run", type=Path)
     photos.add_argument("images", type=Path)
     photos.add_argument("--originals", type=int, default=200)
+    blocks = kinds.add_parser("blocks")
+    blocks.add_argument("images", type=Path)
+    blocks.add_argument("--originals", type=int, default=60)
     args = parser.parse_args()
+    if args.what == "blocks":
+        json.dump({"machine": describe_machine(), **measure_blocks(args)}, sys.stdout, indent=1)
+        return
     with tempfile.TemporaryDirectory() as folder:
         figures = measure_vectors(args) if args.what == "vectors" else measure_photos(args, Path(folder))
     json.dump({"machine": describe_machine(), **figures}, sys.stdout, indent=1)

@@ -26,7 +26,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from simclr_cli.api import PretrainSettings, SimilarSettings
+from simclr_cli.api import DuplicatesSettings, PretrainSettings, SimilarSettings
+from simclr_cli.commands.duplicates import duplicates
 from simclr_cli.commands.predict import load_classifier
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.report import read_probe
@@ -557,26 +558,18 @@ def replace_folder_by_link(side: str) -> Harm:
     return harm
 
 
-def change_root_and_one_inode(folder: Path) -> None:
-    """Change the root, as an attacker who knows the path, but not all inodes."""
-    change_journal(root=str(folder.parent / "outside"), inodes=[folder.stat().st_ino, 2])(folder)
-
-
 JOURNALS: dict[str, Harm] = {
     **json_harms(JOURNAL),
     "newer": change_journal(format_version=2),
-    "a root elsewhere": lambda folder: change_journal(root=str(folder.parent / "outside"))(folder),
-    "a root elsewhere, said well": change_root_and_one_inode,
-    "a root that is /": change_journal(root="/"),
     "a root that is relative": change_journal(root="outside"),
     "a root with NUL": change_journal(root="/a\0"),
-    "a root that is a file": lambda folder: change_journal(root=str(folder.parent / "outside/secret.txt"))(folder),
     "a root that is a number": change_journal(root=7),
-    "not written there": change_journal(inodes=[1, 2]),
-    "not said where written": change_journal(inodes=None),
     "a name that is absolute": change_journal_file(name="/etc/cron.d/x"),
     "a name that leads up": change_journal_file(name="../outside/x.png"),
     "a name with NUL": change_journal_file(name="a\0.png"),
+    "a name that is hidden": change_journal_file(name=".bash_aliases"),
+    "a name in a hidden folder": change_journal_file(name=".config/autostart/a.desktop"),
+    "open to others": lambda folder: (folder / JOURNAL).chmod(0o666),
     "a name that is nothing": change_journal_file(name=""),
     "a checksum that is a path": change_journal_file(checksum="../../outside/x"),
     "a checksum that is a number": change_journal_file(checksum=7),
@@ -610,7 +603,7 @@ def test_hostile_journals(moved: Path, case: str) -> None:
     JOURNALS[case](moved)
     before = describe_tree(moved.parent)
     with pytest.raises((InputError, RunError)) as caught:
-        restore_files(moved, lambda *_: None)
+        restore_files(moved, moved.parent / "home", lambda *_: None)
     assert caught.value.remedy and describe_tree(moved.parent) == before
 
 
@@ -618,19 +611,26 @@ def test_hostile_journals(moved: Path, case: str) -> None:
 @pytest.mark.parametrize("case", MOVED_FILES)
 def test_hostile_files_are_not_restored(moved: Path, case: str) -> None:
     MOVED_FILES[case](moved)
-    home, _, not_restored = restore_files(moved, lambda *_: None)
+    home = moved.parent / "home"
+    _, not_restored = restore_files(moved, home, lambda *_: None)
     assert not_restored and "secret" not in {path.name for path in home.rglob("*")}
     assert not (moved.parent / "outside/a.png").exists()
 
 
-def test_a_copied_journal_needs_the_folder_of_the_user(moved: Path, tmp_path: Path) -> None:
-    copied = Path(shutil.copytree(moved, tmp_path / "copied"))
-    with pytest.raises(InputError, match="was not written there") as caught:
-        restore_files(copied, lambda *_: None)
-    assert "--restore-to" in caught.value.remedy
-    (tmp_path / "given").mkdir()
-    assert restore_files(copied, lambda *_: None, tmp_path / "given")[1:] == (1, ())
-    assert (tmp_path / "given/deep/a.png").read_bytes() == b"content"
+ROOTS = ["outside", "outside/secret.txt", "/"]
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("root", ROOTS)
+def test_a_journal_does_not_choose_the_folder(moved: Path, root: str) -> None:
+    """Without a folder on the command line, nothing moves; with one, the files move there."""
+    change_journal(root=str(moved.parent / root))(moved)
+    before = describe_tree(moved.parent)
+    with pytest.raises(InputError, match="only into a folder that you name"):
+        duplicates(DuplicatesSettings(restore=moved))
+    assert describe_tree(moved.parent) == before
+    assert duplicates(DuplicatesSettings(restore=moved, images=moved.parent / "home")).moved == 1
+    assert (moved.parent / "home/deep/a.png").read_bytes() == b"content"
 
 
 def encode_chunk(kind: bytes, data: bytes) -> bytes:

@@ -24,8 +24,8 @@ class DuplicatesSettings(SearchSettings):
 
     kind: DuplicateKind = setting(
         "all",
-        "exact: files of equal content. near: images with similar embeddings and perceptual hashes, one of each "
-        "content. all: both.",
+        "exact: files of equal content. near: images with similar embeddings that show the same, block by block, one "
+        "of each content. all: both.",
         panel=BASICS,
     )
     min_similarity: float | None = setting(
@@ -42,14 +42,8 @@ class DuplicatesSettings(SearchSettings):
     )
     restore: Path | None = setting(
         None,
-        "Move the files in this folder back, and do nothing else. Auto: find duplicates.",
+        "Move the files in this folder back to IMAGES, and do nothing else. Auto: find duplicates.",
         panel=BASICS,
-    )
-    restore_to: Path | None = setting(
-        None,
-        "Folder that --restore moves the files to. Auto: their origin, if neither folder was moved or copied.",
-        panel=BASICS,
-        exists=True,
     )
 
     def __post_init__(self) -> None:
@@ -60,10 +54,10 @@ class DuplicatesSettings(SearchSettings):
             )
         if self.kind == "exact" and self.encoder is not None:
             raise SettingsError("--kind exact compares files, without an encoder.", "Remove --encoder.")
+        if self.kind == "exact" and self.no_update:
+            raise SettingsError("--kind exact compares files, without saved embeddings.", "Remove --no-update.")
         if self.restore is not None and (self.move_to or self.out or self.open):
             raise SettingsError("--restore only moves files back.", "Remove --move-to, --out and --open.")
-        if self.restore_to is not None and self.restore is None:
-            raise SettingsError("--restore-to belongs to --restore.", "Use both, or neither.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +153,7 @@ class DuplicateImage:
     width: int  # upright, px
     height: int
     bytes: int
-    sharpness: float | None  # of its edges, divided by its contrast; null if not computed
+    sharpness: float | None  # energy of its highest frequencies over that of the others; null if not computed
 
 
 @dataclass(frozen=True)
@@ -167,7 +161,7 @@ class DuplicateGroup:
     """Images that are duplicates of each other."""
 
     images: tuple[DuplicateImage, ...]  # the best one first
-    bytes: int  # of all but the best
+    bytes: int  # of all but the best, and of files with other names (links), which would remain
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
         reporter.print(f"Not moved: {reason}", "yellow")
     if result.folder is not None and result.moved_to is not None and result.moved:
         reporter.print(f"{format_count(result.moved, 'file')} moved to {result.moved_to}. To move them back:")
-        reporter.print(f"  simclr duplicates --restore {result.moved_to}")
+        reporter.print(f"  simclr duplicates {result.folder} --restore {result.moved_to}")
 
 
 def _print_groups(result: api.DuplicatesResult, folder: str, reporter: Reporter, output: Output) -> None:

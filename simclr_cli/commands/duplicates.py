@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simclr_cli.api import DuplicateGroup, DuplicateImage, DuplicatesResult, DuplicatesSettings
-from simclr_cli.core.errors import Interrupted
-from simclr_cli.core.events import Report, progress, silent
+from simclr_cli.core.errors import InputError, Interrupted
+from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.locks import lock_folder
 from simclr_cli.core.text import format_count
 from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
 from simclr_cli.images.threads import count_workers
+from simclr_cli.search.duplicate_groups import Duplicates, find_duplicates
 from simclr_cli.search.library import list_files, open_index, open_library
-from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS, Duplicates, find_duplicates, is_near_duplicate
+from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
 from simclr_cli.store.index import Index
@@ -42,7 +43,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         SimclrError: one of its subclasses, with what to do next.
     """
     if settings.restore is not None:
-        return _restore(settings.restore, settings.restore_to, report)
+        return _restore(settings.restore, settings.images, report)
     if settings.move_to is not None:
         check_unused(settings.move_to)  # before long work
     encoder, threshold, workers = None, None, count_workers(settings.workers)
@@ -58,9 +59,12 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         check_destination(settings.move_to, Path(index.root))
     on_progress = progress(report, "comparing images")
     found = find_duplicates(index, settings.kind, threshold or 0, workers=workers, progress=on_progress)
+    if found.linked:
+        files = format_count(len(found.linked), "file")
+        report(Note(f"{files} with several names (links): one name is listed, and the file is never moved."))
     groups = tuple(describe_group(group, index, found) for group in found.groups)
     result = DuplicatesResult(
-        folder=index.root,
+        folder=str(settings.images or index.root),
         encoder=encoder,
         searched=len(index),
         threshold=threshold,
@@ -81,12 +85,15 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
 
 
 def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResult:
-    read_journal(folder)  # fails if no files were moved there
+    origin = read_journal(folder).root  # fails if no files were moved there
+    if root is None:
+        raise InputError(
+            f"The files in {folder} came from {origin}. They are moved only into a folder that you name.",
+            f"If that is right: simclr duplicates {origin} --restore {folder}",
+        )
     with lock_folder(folder, report):
-        restored_to, restored, not_moved = restore_files(folder, progress(report, "restoring"), root)
-    return DuplicatesResult(
-        None, None, 0, None, (), 0, 0, moved=restored, moved_to=str(restored_to), not_moved=not_moved
-    )
+        restored, not_moved = restore_files(folder, root, progress(report, "restoring"))
+    return DuplicatesResult(None, None, 0, None, (), 0, 0, moved=restored, moved_to=str(root), not_moved=not_moved)
 
 
 def resolve_threshold(settings: DuplicatesSettings, scale: SimilarityScale) -> float:
@@ -113,10 +120,11 @@ def describe_group(group: NDArray[np.int64], index: Index, found: Duplicates) ->
                 width=int(image["size"][1]),
                 height=int(image["size"][0]),
                 bytes=int(image["bytes"]),
-                sharpness=fingerprint.sharpness if fingerprint else None,
+                sharpness=(fingerprint.sharpness or None) if fingerprint else None,
             )
         )
-    return DuplicateGroup(tuple(images), sum(image.bytes for image in images[1:]))
+    freed = (int(index.images[place]["bytes"]) for place in group.tolist()[1:] if place not in found.linked)
+    return DuplicateGroup(tuple(images), sum(freed))
 
 
 def summarize(result: DuplicatesResult) -> str:
@@ -155,25 +163,26 @@ def _move_duplicates(
     """Move the direct duplicates of each best image that is unchanged, and list the others as not moved."""
     files: list[MovedFile] = []
     not_moved: list[str] = []
-    for group in found.groups:
+    for group, described in zip(found.groups, result.groups, strict=True):
         checksums = (checksum.tobytes().hex() for checksum in index.images["checksum"][group])
         best, *others = map(MovedFile, map(index.get_name, group.tolist()), checksums)
-        best_fingerprint, *fingerprints = map(found.fingerprints.get, group.tolist())
         best_is_unchanged = matches_checksum(Path(index.root) / best.name, best.checksum)
-        for file, fingerprint in zip(others, fingerprints, strict=True):
-            path = Path(index.root) / file.name
+        for file, place, image in zip(others, group.tolist()[1:], described.images[1:], strict=True):
             if not best_is_unchanged:
-                not_moved.append(f"{path}: its best image {best.name} is missing or has changed")
-            elif file.checksum == best.checksum or is_near_duplicate(fingerprint, best_fingerprint):
+                not_moved.append(f"{image.path}: its best image {best.name} is missing or has changed")
+            elif place in found.linked:
+                not_moved.append(f"{image.path}: the file has other names (links), which would remain")
+            elif image.exact or (image.similarity >= (result.threshold or 0) and found.is_near(place, int(group[0]))):
                 files.append(file)
             else:
-                not_moved.append(f"{path}: a duplicate of other duplicates of {best.name}, not of that image")
+                not_moved.append(f"{image.path}: a duplicate of other duplicates of {best.name}, not of that image")
     if not files:
         return dataclasses.replace(result, not_moved=tuple(not_moved))
     try:
         moved, more = move_files(Path(index.root), folder, files, progress(report, "moving"))
     except Interrupted as stop:
         raise type(stop)(
-            "Interrupted while files were moved.", f"Restore them with: simclr duplicates --restore {folder}"
+            "Interrupted while files were moved.",
+            f"Restore them with: simclr duplicates {result.folder} --restore {folder}",
         ) from None
     return dataclasses.replace(result, moved=moved, moved_to=str(folder), not_moved=(*not_moved, *more))

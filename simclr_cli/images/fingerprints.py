@@ -15,7 +15,8 @@ from simclr_cli.images.decode import decode
 HASH_INPUT_SIDE = 32  # px of the square that is transformed
 HASH_SIDE = 8  # lowest frequencies in each direction: 64 bits
 COLOR_SIDE = 16  # px of the square whose colors are compared
-SHARPNESS_SIDE = 256  # px of the square whose sharpness is measured, whatever size the image has
+MIN_DECODED_SIDE = 512  # px, where the sharpness is not needed
+MAX_SHARPNESS_SIDE = 1_024  # px of the center whose sharpness is measured, in the image's own pixels
 
 
 class Fingerprint(NamedTuple):
@@ -23,13 +24,17 @@ class Fingerprint(NamedTuple):
 
     hash: int  # 64 bits
     colors: NDArray[np.uint8]  # (768,) the pixels of a square of 16 px
-    sharpness: float  # 0 and more
+    sharpness: float  # 0 and more; 0 where it was not measured
 
 
-def compute_fingerprint(path: Path) -> Fingerprint:
-    """Decode a file once and compute its fingerprint; raises UnusableImage as `decode` does."""
-    image = decode(path, min_side=2 * SHARPNESS_SIDE)
-    return Fingerprint(perceptual_hash(image), downscale_colors(image), sharpness(image))
+def compute_fingerprint(path: Path, with_sharpness: bool = True) -> Fingerprint:
+    """Decode a file once and compute its fingerprint; raises UnusableImage as `decode` does.
+
+    Args:
+        with_sharpness: decode a large JPEG in full, which takes several times as long.
+    """
+    image = decode(path, min_side=None if with_sharpness else MIN_DECODED_SIDE)
+    return Fingerprint(perceptual_hash(image), downscale_colors(image), sharpness(image) if with_sharpness else 0.0)
 
 
 def downscale_colors(image: Image.Image) -> NDArray[np.uint8]:
@@ -85,12 +90,18 @@ def standardize(colors: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def sharpness(image: Image.Image) -> float:
-    """Return the variance of the Laplacian over that of the grayscale image, in one size for all images.
+    """Return the energy of the upper half of an image's spatial frequencies over that of the lower half.
 
-    Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy (2000): blurred images have weaker edges.
-    Unlike there, over the image's own variance: a brighter version of an image is not sharper.
+    In the image's own pixels: an upscaled or a blurred image has little in its upper half, whatever its size. Over its
+    own energy: a brighter version of an image is not sharper.
     """
-    resized = image.convert("L").resize((SHARPNESS_SIDE, SHARPNESS_SIDE), Image.Resampling.BILINEAR)
-    gray = np.asarray(resized, np.float32)
-    edges = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * gray[1:-1, 1:-1]
-    return float(edges.var() / max(float(gray.var()), 1e-6))
+    gray = np.asarray(image.convert("L"), np.float32)
+    (top, height), (left, width) = (
+        (max(0, n - MAX_SHARPNESS_SIDE) // 2, min(n, MAX_SHARPNESS_SIDE)) for n in gray.shape
+    )
+    gray = gray[top : top + height, left : left + width]
+    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]  # its edges are no detail
+    power = np.abs(np.fft.fft2((gray - gray.mean()) * window)) ** 2
+    frequencies = 2 * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))  # 1: the highest of a row
+    upper, lower = (power[(frequencies > a) & (frequencies <= b)].sum() for a, b in ((0.5, 1), (0.05, 0.5)))
+    return float(upper / lower) if lower > 1e-3 else 0.0

@@ -1,11 +1,9 @@
-"""Exact duplicates and near-duplicates: of an index by its embeddings, or of decoded images before training."""
+"""The definition of near-duplicates, and those among decoded images, which have no embeddings yet."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,42 +12,47 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from simclr_cli.api import DuplicateKind, ResolvedSettings
+from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.engine.nearest import find_similar_pairs
 from simclr_cli.images.cache import DecodedImages
-from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.fingerprints import (
     COLOR_SIDE,
-    Fingerprint,
-    compute_fingerprint,
     correlation,
     downscale_colors,
     perceptual_hash,
     standardize,
 )
-from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.groups import group_images, join_equal, join_pairs
-from simclr_cli.images.threads import map_in_order
-from simclr_cli.store.index import Embeddings, Index
+from simclr_cli.search.local_comparison import SIDE, Match, Squares
 
 # Chosen on photos with known duplicates among many of one layout: docs/benchmarks.md.
 NEAR_DUPLICATE_MAX_BITS = 8  # of the 64 of the perceptual hashes of near-duplicates that may differ
 NEAR_DUPLICATE_MIN_CORRELATION = 0.96  # of the downscaled colors of near-duplicates
-MIN_RELATIVE_SHARPNESS = 0.75  # of the sharpest: JPEG's block edges make a recompressed image up to 1.21 times as sharp
 PAIRS_PER_BLOCK = 2_048  # compared at once by their colors
+PAIRS_PER_JOIN = 128  # compared in full at once: those that they join need no comparison
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Duplicates:
-    """Groups of duplicates in an index."""
+class ComparedImages:
+    """Images as they are compared: their fingerprints, and their squares where those are similar."""
 
-    groups: tuple[NDArray[np.int64], ...]  # places in the index, the best image first; the largest group first
-    fingerprints: Mapping[int, Fingerprint]  # by place, of the images that were compared
-    skipped: tuple[str, ...]  # images that can no longer be decoded, with the reason
+    hashes: NDArray[np.uint64]  # (N,), see `Fingerprint`
+    colors: NDArray[np.uint8]  # (N, 768)
+    squares: Squares
+
+    def match(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Return (n,) the `Match` of each pair: the only definition of near-duplicates, visually.
+
+        `duplicates` also requires similar embeddings; `pretrain --duplicates near` has none yet.
+        """
+        matches = np.zeros(len(i), np.int8)
+        similar = np.flatnonzero(have_similar_fingerprints(self.hashes, self.colors, i, j))
+        matches[similar] = self.squares.match(i[similar], j[similar])
+        return matches
 
 
 @dataclass(frozen=True)
@@ -67,41 +70,6 @@ class LazyRows:
         return self.read(rows)
 
 
-def find_duplicates(
-    index: Index, kind: DuplicateKind, threshold: float, *, workers: int, progress: Progress = lambda *_: None
-) -> Duplicates:
-    """Find groups of two images or more; near-duplicates of near-duplicates share a group.
-
-    Of files with the same content only one is compared. Only images whose embedding is similar to another one are
-    decoded. No list of pairs is kept: a folder of nothing but near-duplicates would need too much memory.
-
-    Args:
-        threshold: the least cosine similarity of near-duplicates.
-        progress: called with (images compared, images to compare).
-    """
-    first = np.arange(len(index))  # the first place with the same content
-    join_equal(first, enumerate(map(bytes, index.images["checksum"])))
-    ids = first.copy()
-    fingerprints: dict[int, Fingerprint] = {}
-    skipped: list[str] = []
-    if kind != "exact":
-        distinct = np.unique(first)
-        candidates = distinct[_find_rows_in_pairs(index.h.select(distinct), threshold)]
-        fingerprints, skipped = _compute_fingerprints(index, candidates, workers, progress)
-        decoded = np.array(list(fingerprints), np.int64)
-        hashes = np.array([fingerprint.hash for fingerprint in fingerprints.values()], np.uint64)
-        colors = np.array([fingerprint.colors for fingerprint in fingerprints.values()], np.uint8)
-        pairs = find_similar_pairs(index.h.select(decoded), threshold)
-        _join_matching_pairs(ids, decoded, hashes, colors, pairs)
-        fingerprints |= {place: fingerprints[i] for place, i in enumerate(first.tolist()) if i in fingerprints}
-    places = np.unique(first) if kind == "near" else np.arange(len(ids))
-    order = places[np.argsort(ids[places], kind="stable")]
-    parts = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
-    groups = [_sort_best_first(part, index, fingerprints) for part in parts if len(part) > 1]
-    groups.sort(key=lambda group: (-len(group), os.fsencode(index.get_name(int(group[0])))))
-    return Duplicates(tuple(groups), fingerprints, tuple(skipped))
-
-
 def join_near_duplicates(ids: NDArray[np.int64], images: DecodedImages, progress: Progress = lambda *_: None) -> None:
     """Join the groups of near-duplicates among decoded images, which have no embeddings yet.
 
@@ -110,21 +78,27 @@ def join_near_duplicates(ids: NDArray[np.int64], images: DecodedImages, progress
     """
     hashes = np.empty(len(images), np.uint64)
     colors = np.empty((len(images), 3 * COLOR_SIDE**2), np.uint8)
+
+    def read(row: int) -> Image.Image:
+        return Image.fromarray(images.read(np.array([row]))[0].transpose(1, 2, 0))
+
+    def decode(rows: Sequence[int]) -> list[NDArray[np.uint8]]:
+        return [np.asarray(read(row).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for row in rows]
+
     for i in range(len(images)):
-        image = Image.fromarray(images.read(np.array([i]))[0].transpose(1, 2, 0))
+        image = read(i)
         hashes[i], colors[i] = perceptual_hash(image), downscale_colors(image)
         progress(i + 1, len(images))
     rows = LazyRows(lambda part: standardize(colors[part]), colors.shape)
     pairs = find_similar_pairs(rows, NEAR_DUPLICATE_MIN_CORRELATION)
-    _join_matching_pairs(ids, np.arange(len(ids)), hashes, colors, pairs)
+    squares = Squares(decode, np.minimum(images.sizes.min(axis=1), images.side))
+    join_matching_pairs(ids, np.arange(len(ids)), ComparedImages(hashes, colors, squares), pairs)
 
 
-def are_near_duplicates(
+def have_similar_fingerprints(
     hashes: NDArray[np.uint64], colors: NDArray[np.uint8], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return (n,) which pairs of images are near-duplicates visually: the only definition of it.
-
-    `duplicates` also requires similar embeddings; `pretrain --duplicates near` has none yet.
+    """Return (n,) which pairs of images are similar as a whole, as different pages of one template may be too.
 
     Args:
         hashes, colors: (N,) and (N, 768), see `Fingerprint`.
@@ -135,82 +109,37 @@ def are_near_duplicates(
     return near
 
 
-def is_near_duplicate(first: Fingerprint | None, second: Fingerprint | None) -> bool:
-    """Return whether two images are near-duplicates directly, not only by way of others; None: not compared."""
-    if first is None or second is None:
-        return False
-    hashes, colors = np.array([first.hash, second.hash], np.uint64), np.array([first.colors, second.colors])
-    return bool(are_near_duplicates(hashes, colors, np.array([0]), np.array([1]))[0])
-
-
-def _find_rows_in_pairs(embeddings: Embeddings, threshold: float) -> NDArray[np.bool_]:
-    """Return (N,) for each row whether another one is at least so similar."""
-    is_in_pair = np.zeros(len(embeddings), bool)
-    for i, j, _ in find_similar_pairs(embeddings, threshold):
-        is_in_pair[i] = is_in_pair[j] = True
-    return is_in_pair
-
-
-def _compute_fingerprints(
-    index: Index, places: NDArray[np.int64], workers: int, progress: Progress
-) -> tuple[dict[int, Fingerprint], list[str]]:
-    """Return the fingerprints by place, and the images that cannot be decoded, with the reason."""
-    fingerprints: dict[int, Fingerprint] = {}
-    skipped: list[str] = []
-    paths = [index.get_path(place) for place in places.tolist()]
-    with closing(map_in_order(isolate(compute_fingerprint, workers), paths, workers)) as results:
-        for done, (place, path, result) in enumerate(zip(places.tolist(), paths, results, strict=True), start=1):
-            if isinstance(result, UnusableImage):
-                skipped.append(f"{path}: {result.reason}")
-            else:
-                fingerprints[place] = result
-            progress(done, len(places))
-    return fingerprints, skipped
-
-
-def _join_matching_pairs(
+def join_matching_pairs(
     ids: NDArray[np.int64],
     places: NDArray[np.int64],
-    hashes: NDArray[np.uint64],
-    colors: NDArray[np.uint8],
+    images: ComparedImages,
     pairs: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
 ) -> None:
-    """Join the groups of those pairs whose fingerprints are near-duplicates.
+    """Join the groups of those pairs that are near-duplicates.
 
     Args:
         ids: (N,) the group of each image, changed in place.
-        places: (n,) in `ids`, of the fingerprints.
-        hashes, colors: (n,) and (n, 768), see `Fingerprint`.
-        pairs: i and j in these three, and their similarity, block by block.
+        places: (n,) in `ids`, of the images.
+        pairs: i and j in `images`, and their similarity, block by block.
     """
     for i, j, _ in pairs:
         for start in range(0, len(i), PAIRS_PER_BLOCK):
-            a, b = i[start : start + PAIRS_PER_BLOCK], j[start : start + PAIRS_PER_BLOCK]
-            are_apart = ids[places[a]] != ids[places[b]]
-            a, b = a[are_apart], b[are_apart]
-            near = are_near_duplicates(hashes, colors, a, b)
-            if near.any():  # joining passes over all ids
-                join_pairs(ids, places[a[near]], places[b[near]])
+            a, b = _select_apart(ids, places, i[start : start + PAIRS_PER_BLOCK], j[start : start + PAIRS_PER_BLOCK])
+            similar = have_similar_fingerprints(images.hashes, images.colors, a, b)
+            a, b = a[similar], b[similar]
+            for first in range(0, len(a), PAIRS_PER_JOIN):
+                c, d = _select_apart(ids, places, a[first : first + PAIRS_PER_JOIN], b[first : first + PAIRS_PER_JOIN])
+                near = images.squares.match(c, d) != Match.DIFFERENT
+                if near.any():  # joining passes over all ids
+                    join_pairs(ids, places[c[near]], places[d[near]])
 
 
-def _sort_best_first(
-    group: NDArray[np.int64], index: Index, fingerprints: Mapping[int, Fingerprint]
-) -> NDArray[np.int64]:
-    """Sort by most pixels, sharpness, most bytes; of equal files the oldest first, a link after its file."""
-    images = {place: index.images[place] for place in group.tolist()}
-    pixels = {place: int(image["size"].prod(dtype=np.int64)) for place, image in images.items()}
-    sharpness = {place: fingerprints[place].sharpness if place in fingerprints else 0.0 for place in pixels}
-    sharpest: dict[int, float] = {}  # of each size
-    for place, size in pixels.items():
-        sharpest[size] = max(sharpest.get(size, 0.0), sharpness[place])
-
-    def sort_key(place: int) -> tuple[int, bool, int, bool, int, bytes]:
-        is_blurred = sharpness[place] < MIN_RELATIVE_SHARPNESS * sharpest[pixels[place]]
-        size, age = images[place][["bytes", "modified_ns"]].item()
-        is_link, name = index.get_path(place).is_symlink(), os.fsencode(index.get_name(place))
-        return -pixels[place], is_blurred, -size, is_link, age, name
-
-    return np.array(sorted(group.tolist(), key=sort_key), np.int64)
+def _select_apart(
+    ids: NDArray[np.int64], places: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs that are not in one group yet."""
+    are_apart = ids[places[i]] != ids[places[j]]
+    return i[are_apart], j[are_apart]
 
 
 def group_negatives(

@@ -50,7 +50,6 @@ class Journal(NamedTuple):
 
     root: Path  # the original folder
     files: tuple[MovedFile, ...]
-    inodes: Any  # of the destination and of the root, which only a journal written here knows
 
 
 def check_destination(folder: Path, root: Path) -> None:
@@ -74,7 +73,7 @@ def check_unused(folder: Path) -> None:
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
             f"Files were moved to {folder} before and are not restored.",
-            f"Use another folder, or restore them: simclr duplicates --restore {folder}",
+            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {folder}",
         )
 
 
@@ -92,8 +91,8 @@ def move_files(root: Path, folder: Path, files: Sequence[MovedFile], progress: P
         SettingsError: another process moves files there.
     """
     check_unused(folder)  # once more: another process may have started meanwhile
-    header = {"format_version": FORMAT_VERSION, "root": str(root.resolve()), "inodes": _get_inodes(folder, root)}
-    write_bytes(folder / JOURNAL, _encode_line(header))
+    write_bytes(folder / JOURNAL, _encode_line({"format_version": FORMAT_VERSION, "root": str(root.resolve())}))
+    (folder / JOURNAL).chmod(0o600)
     moved, not_moved = 0, []
     for done, file in enumerate(files, start=1):
         line = _encode_line({"name": file.name, "checksum": file.checksum})
@@ -106,34 +105,21 @@ def move_files(root: Path, folder: Path, files: Sequence[MovedFile], progress: P
     return moved, tuple(not_moved)
 
 
-def restore_files(folder: Path, progress: Progress, target: Path | None = None) -> tuple[Path, int, tuple[str, ...]]:
-    """Move all files back to their original folder, never over another file; keep the journal if one fails.
-
-    A journal that was not written here may be anyone's, and must not decide where files go.
+def restore_files(folder: Path, root: Path, progress: Progress) -> tuple[int, tuple[str, ...]]:
+    """Move all files back, never over another file; keep the journal if one fails.
 
     Args:
-        target: used instead of the original folder.
+        root: the folder that the user named; the one in the journal is only a hint.
 
     Returns:
-        The folder of the restored files, their number, and a line with the reason for each other file.
+        The number of restored files, and a line with the reason for each other file.
 
     Raises:
-        InputError: no journal, or it is damaged or was not written here, or the folder of the files does not exist.
+        InputError: no journal, or it is damaged or from another user, or the root does not exist.
     """
     journal = read_journal(folder)
-    root = target or journal.root
-    command = f"simclr duplicates --restore {folder} --restore-to FOLDER"
     if not root.is_dir():
-        raise InputError(
-            f"The folder to restore the files to, {root}, does not exist.",
-            f"Make it available again, or use another folder: {command}",
-        )
-    if target is None and journal.inodes != _get_inodes(folder, root):
-        raise InputError(
-            f"The {JOURNAL} in {folder} was not written there for {root}. One of the folders was moved or copied, or "
-            "the file is from someone else.",
-            f"Inspect it, and set the folder for the files: {command}",
-        )
+        raise InputError(f"The folder to restore the files to, {root}, does not exist.", "Make it available again.")
     restored, not_restored = 0, []
     for done, file in enumerate(journal.files, start=1):
         moved, original = folder / file.name, root / file.name
@@ -150,30 +136,47 @@ def restore_files(folder: Path, progress: Progress, target: Path | None = None) 
         progress(done, len(journal.files))
     if not not_restored:
         remove_file(folder / JOURNAL)
-    return root, restored, tuple(not_restored)
+    return restored, tuple(not_restored)
 
 
 def read_journal(folder: Path) -> Journal:
     """Read the journal of a folder; ignore an incomplete last line, whose file has not moved.
 
     Raises:
-        InputError: no journal, or it is damaged.
+        InputError: no journal, or it is damaged, or another user may have written it.
     """
     path = folder / JOURNAL
     try:
+        _check_owner(path)
         header, *lines = map(parse_json, read_bytes(path, MAX_LIST_BYTES).split(b"\n")[:-1])
         check_version(header, FORMAT_VERSION, path)
         root, files = Path(header["root"]), tuple(MovedFile(str(line["name"]), str(line["checksum"])) for line in lines)
-        is_valid = all(is_safe_path(name) and re.fullmatch("[0-9a-f]{64}", checksum) for name, checksum in files)
+        is_valid = all(_is_image_path(name) and re.fullmatch("[0-9a-f]{64}", checksum) for name, checksum in files)
         if not (is_valid and root.is_absolute() and "\0" not in str(root)):
-            raise ValueError("it names files outside of the folder")
+            raise ValueError("it names files outside of the folder, or hidden ones")
     except FileNotFoundError:
         raise InputError(
             f"There is no {JOURNAL} in {folder}: nothing was moved there.", "Use the folder of the earlier --move-to."
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}).", "Move the files back by hand.") from None
-    return Journal(root, files, header.get("inodes"))
+        raise InputError(f"{path} cannot be used ({error}).", "Move the files back by hand.") from None
+    return Journal(root, files)
+
+
+def _check_owner(path: Path) -> None:
+    """Raise ValueError if another user may have written a journal."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is a link, or not a regular file")
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise ValueError("another user owns it")
+    if hasattr(os, "geteuid") and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ValueError("other users may write to it")
+
+
+def _is_image_path(name: str) -> bool:
+    """Return whether a relative path stays inside of its folder and is not hidden, as an image's is."""
+    return is_safe_path(name) and not any(part.startswith(".") for part in Path(name).parts)
 
 
 def matches_checksum(path: Path, checksum: str) -> bool:
@@ -186,10 +189,6 @@ def matches_checksum(path: Path, checksum: str) -> bool:
 
 def _encode_line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode("ascii") + b"\n"
-
-
-def _get_inodes(folder: Path, root: Path) -> list[int]:
-    return [folder.stat().st_ino, root.stat().st_ino]
 
 
 def _is_below(folder: Path, name: str) -> bool:

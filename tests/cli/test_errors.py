@@ -191,6 +191,9 @@ CATALOG = {
     ),
     "move and restore at once": ("duplicates --restore a --move-to b", 2, "--restore only moves files back.", "Remove"),
     "duplicates of no run": ("duplicates --runs new", 4, "no finished run under new.", "simclr pretrain FOLDER"),
+    "saved embeddings of exact duplicates": (
+        "duplicates --kind exact --no-update", 2, "without saved embeddings", "Remove --no-update",
+    ),
     "similarity of exact duplicates": (
         "duplicates --kind exact --min-similarity 0.9", 2, "--min-similarity applies to near-duplicates", "Remove",
     ),

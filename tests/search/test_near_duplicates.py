@@ -11,24 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from networkx import Graph, connected_components
 from numpy.typing import NDArray
 from PIL import Image
 
 from simclr_cli.images.cache import decode_images
-from simclr_cli.images.fingerprints import (
-    Fingerprint,
-    compute_fingerprint,
-    correlation,
-)
+from simclr_cli.images.decode import decode_squashed
+from simclr_cli.images.fingerprints import Fingerprint, compute_fingerprint, correlation
 from simclr_cli.images.scan import take_census
-from simclr_cli.search import near_duplicates as module
+from simclr_cli.search import duplicate_groups as module
+from simclr_cli.search.duplicate_groups import MIN_RELATIVE_SHARPNESS, find_duplicates
+from simclr_cli.search.local_comparison import SIDE, Match, match_squares
 from simclr_cli.search.near_duplicates import (
-    MIN_RELATIVE_SHARPNESS,
     NEAR_DUPLICATE_MAX_BITS,
     NEAR_DUPLICATE_MIN_CORRELATION,
-    are_near_duplicates,
-    find_duplicates,
+    have_similar_fingerprints,
     join_near_duplicates,
 )
 from simclr_cli.store.index import IMAGE, Index, Rows
@@ -74,8 +72,14 @@ def scenes(tmp_path: Path, draw: Callable[..., Any]) -> Index:
     return index_of(tmp_path / "index", root, names, np.array(rows), checksums, sizes)
 
 
+def read_square(path: Path) -> torch.Tensor:
+    luma = decode_squashed(path, SIDE) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return torch.from_numpy(luma.round())[None]
+
+
 def find_by_loops(index: Index, kind: str, threshold: float) -> set[frozenset[int]]:
-    fingerprints = [compute_fingerprint(index.get_path(place)) for place in range(len(index))]
+    fingerprints = [compute_fingerprint(index.get_path(place), False) for place in range(len(index))]
+    squares = [read_square(index.get_path(place)) for place in range(len(index))]
     h = index.h[slice(0, len(index))].astype(np.float64)
     groups, same = Graph(), {}
     groups.add_nodes_from(range(len(index)))
@@ -86,6 +90,9 @@ def find_by_loops(index: Index, kind: str, threshold: float) -> set[frozenset[in
         colors = correlation(fingerprints[i].colors[None], fingerprints[j].colors[None])[0]
         bits = (fingerprints[i].hash ^ fingerprints[j].hash).bit_count()
         near = h[i] @ h[j] >= threshold and bits <= NEAR_DUPLICATE_MAX_BITS and colors >= NEAR_DUPLICATE_MIN_CORRELATION
+        if near:
+            side = index.images["size"][[i, j]].min(keepdims=True).reshape(1)
+            near = match_squares(squares[i], squares[j], side)[0] != Match.DIFFERENT
         if (exact and kind != "near") or (near and not exact and kind != "exact"):
             groups.add_edge(i, j)
     distinct = {places[0] for places in same.values()} if kind == "near" else set(range(len(index)))
@@ -107,24 +114,37 @@ def test_the_best_image_is_first(scenes: Index) -> None:
     """The whole image of a scene comes first, although the smaller and the cut one would come first by name."""
     result = find_duplicates(scenes, "all", 0.9, workers=2)
     for group in result.groups:
-        pixels = scenes.images["size"][group].prod(axis=1).tolist()
-        assert pixels == sorted(pixels, reverse=True)
+        sharpest = max((result.fingerprints[place].sharpness for place in group.tolist()), default=0)
+        details = []
+        for place in group.tolist():
+            relative = result.fingerprints[place].sharpness / sharpest if sharpest else 1
+            details.append(
+                scenes.images["size"][place].prod() * (1 if relative >= MIN_RELATIVE_SHARPNESS else relative**1.5)
+            )
+        assert details == sorted(details, reverse=True)
         for a, b in zip(group[:-1].tolist(), group[1:].tolist(), strict=True):
-            if scenes.images["size"][a].prod() == scenes.images["size"][b].prod():
-                assert result.fingerprints[a].sharpness >= MIN_RELATIVE_SHARPNESS * result.fingerprints[b].sharpness
             if (scenes.images["checksum"][a] == scenes.images["checksum"][b]).all():
                 assert scenes.images["bytes"][a] > scenes.images["bytes"][b]
 
 
-def test_a_link_is_never_the_best_of_its_file(tmp_path: Path, draw: Callable[..., Any]) -> None:
-    draw(tmp_path / "pics" / "z.png")
-    (tmp_path / "pics" / "a.png").symlink_to("z.png")
-    checksum = hashlib.sha256((tmp_path / "pics" / "z.png").read_bytes()).digest()
-    index = index_of(
-        tmp_path / "i", tmp_path / "pics", ["a.png", "z.png"], np.ones((2, 9)), [checksum] * 2, [(48, 48)] * 2
-    )
-    object.__setattr__(index, "bytes", np.array([7, 7]))
-    assert find_duplicates(index, "exact", 0, workers=1).groups[0].tolist() == [1, 0]
+@pytest.mark.parametrize("kind", ["hard", "symbolic"])
+def test_the_names_of_one_file_count_once(tmp_path: Path, draw: Callable[..., Any], kind: str) -> None:
+    folder = tmp_path / "pics"
+    draw(folder / "z.png")
+    if kind == "hard":
+        (folder / "a.png").hardlink_to(folder / "z.png")
+    else:
+        (folder / "a.png").symlink_to("z.png")
+    names, checksum = ["a.png", "z.png"], hashlib.sha256((folder / "z.png").read_bytes()).digest()
+    index = index_of(tmp_path / "i", folder, names, np.ones((2, 9)), [checksum] * 2, [(48, 48)] * 2)
+    found = find_duplicates(index, "exact", 0, workers=1)
+    kept = 0 if kind == "hard" else 1  # the file, not its symbolic link
+    assert found.groups == () and found.linked == {kept}
+    (folder / "copy.png").write_bytes((folder / "z.png").read_bytes())
+    names.append("copy.png")
+    index = index_of(tmp_path / "j", folder, names, np.ones((3, 9)), [checksum] * 3, [(48, 48)] * 3)
+    found = find_duplicates(index, "exact", 0, workers=1)
+    assert [set(group.tolist()) for group in found.groups] == [{kept, 2}] and found.linked == {kept}
 
 
 def test_a_missing_image_is_reported_and_the_others_are_compared(scenes: Index) -> None:
@@ -154,13 +174,13 @@ def test_without_embeddings_near_duplicates_are_those_of_all_pairs(scenes: Index
         assert f"{scene:02}other.png" not in joined
 
 
-def test_near_duplicates_have_similar_hashes_and_colors() -> None:
+def test_similar_fingerprints_have_similar_hashes_and_colors() -> None:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 128, 768, dtype=np.uint8)
     colors = np.array([base, base + 60, base // 2, base[::-1], np.zeros(768, np.uint8)])
     hashes = np.array([0, 2**8 - 1, 2**9 - 1, 0, 0], np.uint64)
     pairs = np.array(list(combinations(range(5), 2)))
-    near = are_near_duplicates(hashes, colors, *pairs.T)
+    near = have_similar_fingerprints(hashes, colors, *pairs.T)
     assert [tuple(pair) for pair in pairs[near].tolist()] == [(0, 1), (1, 2)]
 
 
@@ -172,13 +192,18 @@ def test_thousands_of_duplicates(tmp_path: Path, kind: str, monkeypatch: pytest.
     h = np.ones((count, 8)) + (1e-4 * rng.standard_normal((count, 8)) if kind == "near-duplicates" else 0)
     checksums = [hashlib.sha256(str(0 if kind == "the same file" else i).encode()).digest() for i in range(count)]
     seen: list[Path] = []
+    square = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
-    def fake_fingerprint(path: Path) -> Fingerprint:
+    def fake_decoder(path: Path, argument: int | bool) -> Any:
+        if argument == SIDE:
+            return square
+        if argument:  # with the sharpness
+            return Fingerprint(5, colors, 1.0)
         seen.append(path)
         hash_ = int(rng.integers(2**63)) if kind == "one embedding for all" else 5
         return Fingerprint(hash_, colors, 1.0)
 
-    monkeypatch.setattr(module, "isolate", lambda *_: fake_fingerprint)
+    monkeypatch.setattr(module, "isolate", lambda *_: fake_decoder)
     names = [f"{i:05}.png" for i in range(count)]
     index = index_of(tmp_path / "i", tmp_path, names, h, checksums, np.full((count, 2), 32))
     result = find_duplicates(index, "all", 0.9, workers=1)

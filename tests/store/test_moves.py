@@ -84,7 +84,7 @@ def test_names_of_any_bytes_are_moved_and_restored(root: Path, tmp_path: Path) -
     }
     first, *entries = map(json.loads, (folder / JOURNAL).read_bytes().splitlines())
     assert first["root"] == str(root) and [os.fsencode(entry["name"]) for entry in entries] == HOSTILE
-    assert restore_files(folder, silent) == (root, len(HOSTILE), ())
+    assert restore_files(folder, root, silent) == (len(HOSTILE), ())
     assert tree(root) == before and list(folder.iterdir()) == []
 
 
@@ -104,7 +104,7 @@ def test_each_file_is_listed_before_it_moves_and_an_incomplete_line_is_ignored(
     with (folder / JOURNAL).open("ab") as stream:
         stream.write(b'{"name": "line')
     assert read_journal(folder).files == tuple(list_files([b"a.png", b"b/c.png"]))
-    assert restore_files(folder, silent)[1:] == (2, ()) and not list(folder.iterdir())
+    assert restore_files(folder, root, silent) == (2, ()) and not list(folder.iterdir())
 
 
 KILLS = ["os.link", "os.fsync", "Path.unlink", "shutil.copystat", "Path.rename", "checksum_file"]
@@ -148,9 +148,9 @@ def test_after_a_kill_at_any_moment_all_can_be_restored(
     here, there = tree(root), tree(folder)
     assert all(before[name] in (here.get(name), there.get(name)) for name in before)  # nothing is lost
     if JOURNAL.encode() in there:
-        run_until_killed(lambda: restore_files(folder, silent))
+        run_until_killed(lambda: restore_files(folder, root, silent))
     if (folder / JOURNAL).exists():
-        assert restore_files(folder, silent)[2] == ()
+        assert restore_files(folder, root, silent)[1] == ()
     assert tree(root) == before
     assert [path for path in folder.rglob("*") if path.is_file() and path.name != JOURNAL] == []
 
@@ -165,7 +165,7 @@ def test_a_copy_left_by_a_kill_while_restoring_is_removed(root: Path, tmp_path: 
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / name, root / name)
         shutil.copy2(folder / name, (root / name).with_name(f"{TEMPORARY_PREFIX}{checksum[:16]}"))
-    assert restore_files(folder, silent)[2] == () and tree(root) == before
+    assert restore_files(folder, root, silent)[1] == () and tree(root) == before
 
 
 def test_changed_files_stay_and_are_named(root: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_files_that_cannot_be_restored_stay_in_the_journal(root: Path, tmp_path:
     (root / "a.png").write_bytes(b"another one")
     (folder / "b" / "c.png").write_bytes(b"edited")
     (folder / "-rf").unlink()
-    _, restored, not_moved = restore_files(folder, silent)
+    restored, not_moved = restore_files(folder, root, silent)
     assert restored == 1 and [line.split(": ", 1)[1] for line in not_moved] == [
         f"{root / 'a.png'} exists already", "changed since it was moved", "no such file or directory",
     ]  # fmt: skip
@@ -204,7 +204,7 @@ def test_files_that_cannot_be_restored_stay_in_the_journal(root: Path, tmp_path:
     assert [file.name for file in read_journal(folder).files] == ["a.png", "b/c.png", " .png", "-rf"]
     (root / "a.png").unlink()
     (folder / "b" / "c.png").write_bytes(b"content of b/c.png")
-    assert restore_files(folder, silent)[1:] == (2, (f"{folder / '-rf'}: no such file or directory",))
+    assert restore_files(folder, root, silent) == (2, (f"{folder / '-rf'}: no such file or directory",))
 
 
 def test_invalid_destinations(root: Path, tmp_path: Path) -> None:
@@ -220,25 +220,51 @@ def test_invalid_destinations(root: Path, tmp_path: Path) -> None:
     assert f"--restore {folder}" in caught.value.remedy
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../b"])
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../x", "a/../../b", ".bash_aliases", ".ssh/a.png"])
 def test_a_journal_names_nothing_outside(root: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "copies").mkdir()
-    lines = [{"format_version": 1, "root": str(root), "inodes": []}, {"name": name, "checksum": compute_sha256(b"")}]
+    lines = [{"format_version": 1, "root": str(root)}, {"name": name, "checksum": compute_sha256(b"")}]
     (tmp_path / "copies" / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(InputError, match="outside of the folder"):
-        restore_files(tmp_path / "copies", silent)
+        restore_files(tmp_path / "copies", root, silent)
 
 
 @pytest.mark.parametrize("text", ["", "{\n", "[]\n", '{"root": "/x"}\n', '{"format_version": 1, "root": "/x"}\n{}\n'])
 def test_an_invalid_journal(tmp_path: Path, text: str) -> None:
     (tmp_path / JOURNAL).write_text(text)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be used"):
         read_journal(tmp_path)
 
 
 def test_a_folder_without_a_journal(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing was moved there"):
-        restore_files(tmp_path, silent)
+        restore_files(tmp_path, tmp_path, silent)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner there")
+@pytest.mark.parametrize("attack", ["another owner", "writable by others", "a link"])
+def test_a_journal_that_another_user_may_have_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    folder, before = tmp_path / "copies", tree(root)
+    check_destination(folder, root)
+    move_files(root, folder, list_files([b"a.png"]), silent)
+    assert (folder / JOURNAL).stat().st_mode & 0o777 == 0o600  # whatever the umask
+    with monkeypatch.context() as patch:
+        if attack == "another owner":
+            patch.setattr(os, "geteuid", lambda: (folder / JOURNAL).stat().st_uid + 1)
+        elif attack == "writable by others":
+            (folder / JOURNAL).chmod(0o622)
+        else:
+            (folder / JOURNAL).rename(tmp_path / "journal")
+            (folder / JOURNAL).symlink_to(tmp_path / "journal")
+        with pytest.raises(InputError, match=r"owns it|other users may write|a link"):
+            restore_files(folder, root, silent)
+    assert not (root / "a.png").exists()
+    if attack == "writable by others":
+        (folder / JOURNAL).chmod(0o600)
+    if attack != "a link":
+        assert restore_files(folder, root, silent) == (1, ()) and tree(root) == before
 
 
 def test_files_of_a_removed_folder_are_not_restored_elsewhere(root: Path, tmp_path: Path) -> None:
@@ -248,10 +274,10 @@ def test_files_of_a_removed_folder_are_not_restored_elsewhere(root: Path, tmp_pa
     move_files(root, tmp_path / "away", files, silent)
     root.rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="does not exist"):
-        restore_files(tmp_path / "away", silent)
+        restore_files(tmp_path / "away", root, silent)
     assert not root.exists() and (tmp_path / "away" / "a.png").exists()
     (tmp_path / "elsewhere").rename(root)
-    assert restore_files(tmp_path / "away", silent)[1] == 1 and (root / "a.png").exists()
+    assert restore_files(tmp_path / "away", root, silent)[0] == 1 and (root / "a.png").exists()
 
 
 def test_files_moved_by_another_process_are_not_lost(root: Path, tmp_path: Path) -> None:
@@ -288,4 +314,4 @@ def test_after_a_failed_sync_all_can_be_restored(
         patch.setattr(moves, "sync_folder", failing)
         moved, not_moved = move_files(root, folder, list_files(), silent)
     assert moved + len(not_moved) == len(HOSTILE) and len(not_moved) == (at % 2 == 0)
-    assert restore_files(folder, silent)[2] == () and tree(root) == before
+    assert restore_files(folder, root, silent)[1] == () and tree(root) == before

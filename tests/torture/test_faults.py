@@ -48,7 +48,7 @@ COMMANDS: dict[str, Command] = {
     "resume": Command(("pretrain", "--resume", "--run", "stopped"), ("simclr-runs/stopped/encoder/config.json",)),
     "similar": Command(("similar", "more/dark/00.png", *ON, "--out", "out/similar.json"), ("out/similar.json",)),
     "move": Command(("duplicates", *ON, "--kind", "exact", "--move-to", "moved"), (f"moved/{JOURNAL}",)),
-    "restore": Command(("duplicates", "--restore", "away")),
+    "restore": Command(("duplicates", "pics", "--restore", "away")),
     "outliers": Command(("outliers", *ON, "--out", "out/outliers.html"), ("out/outliers.html",)),
     "library": Command(("outliers", "more", *RANDOM, "--out", "out/library.csv"), ("out/library.csv",)),
     "clusters": Command(("clusters", *ON, "--out", "out/clusters.csv"), ("out/clusters.csv",)),
@@ -173,7 +173,7 @@ def try_one(forks: Callable[..., dict[str, Any]], furnish: Callable[[], Path]) -
         if name == "pretrain" and (work / "simclr-runs/new/config.json").exists():
             arguments = ("pretrain", "--resume", "--run", "new")
         if name == "move" and (work / "moved" / JOURNAL).exists():
-            arguments = ("duplicates", "--restore", "moved")
+            arguments = ("duplicates", "pics", "--restore", "moved")
         if name in ("pretrain", "resume", "finetune") and (work / COMMANDS[name].outputs[0]).exists():
             return []  # only the last sync failed
         answer = forks(arguments, work)

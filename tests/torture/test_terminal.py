@@ -98,7 +98,7 @@ def test_no_command_prints_a_name_unescaped_or_changes_an_image(
         ["embed", "images", "--out", f"{odd}.csv"], ["similar", *paths[:12]],
         ["similar", paths[3], "--out", "s.html"],
         ["similar", paths[0], "+", paths[5], "--json"], ["duplicates"], ["duplicates", "--move-to", f"away {odd}"],
-        ["duplicates", "--restore", f"away {odd}"], ["outliers"], ["clusters"], ["map"], ["report"],
+        ["duplicates", "images", "--restore", f"away {odd}"], ["outliers"], ["clusters"], ["map"], ["report"],
         ["check"], ["doctor", "images"], ["probe", "images"],
         ["finetune", "images", "--epochs", "1"], ["predict", *paths[:12], "images"],
         ["predict", *paths[:3], "--json"], ["cache"], ["cache", "--clear"],

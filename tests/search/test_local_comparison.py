@@ -1,0 +1,129 @@
+"""Comparison by blocks: copies of an image match, pages of one template do not, and a watermark is seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
+
+from simclr_cli.api import DuplicatesSettings
+from simclr_cli.commands.duplicates import duplicates
+from simclr_cli.images.fingerprints import compute_fingerprint
+from simclr_cli.search.local_comparison import SIDE, Match, Squares, match_squares
+from simclr_cli.search.near_duplicates import have_similar_fingerprints
+
+
+def draw_page(seed: int, *, same_lines: int = 0) -> Image.Image:
+    """Return a page of a template with a header and 10 lines of text, of which the first ones are the same on all."""
+    page = Image.new("RGB", (600, 840), "white")
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((0, 0, 600, 90), fill=(20, 60, 140))
+    draw.text((40, 30), "SOME FIRM - INVOICE", fill="white", font=ImageFont.load_default(34))
+    for line in range(10):
+        letters = np.random.default_rng([line, 0 if line < same_lines else seed]).integers(97, 123, 24)
+        draw.text((40, 140 + 50 * line), bytes(letters.astype(np.uint8)).decode(), "black", ImageFont.load_default(24))
+    draw.rectangle((0, 760, 600, 840), fill=(20, 60, 140))
+    return page
+
+
+def draw_scene(seed: int, side: int = 400) -> Image.Image:
+    """Return an image with structure at all scales, as a photo has."""
+    rng, total = np.random.default_rng(seed), np.zeros((side, side, 3))
+    for cells in (3, 6, 12, 25, 50, 100, 200, 400):
+        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        total += (np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), float) - 128) * cells**-0.25
+    return Image.fromarray((128 + 0.3 * total).clip(0, 255).astype(np.uint8))
+
+
+def compress(image: Image.Image, quality: int) -> Image.Image:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.open(stream).convert("RGB")
+
+
+def scale(image: Image.Image, factor: float) -> Image.Image:
+    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.LANCZOS)
+
+
+def add_watermark(image: Image.Image) -> Image.Image:
+    text = Image.new("L", image.size)
+    ImageDraw.Draw(text).text((30, 180), "SAMPLE", fill=110, font=ImageFont.load_default(80))
+    return Image.composite(Image.new("RGB", image.size, "white"), image, text)
+
+
+def compare(first: Image.Image, second: Image.Image) -> int:
+    squares = [
+        np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in (first, second)
+    ]
+    side = np.array([min(*first.size, *second.size)])
+    return int(match_squares(*(torch.tensor(square[None]).float() for square in squares), side)[0])
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "recompressed": lambda image: compress(image, 30),
+    "smaller": lambda image: scale(image, 0.3),
+    "larger": lambda image: scale(image, 2),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.15),
+    "more contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.2),
+    "blurred": lambda image: image.filter(ImageFilter.GaussianBlur(1)),
+}
+
+
+@pytest.mark.parametrize("kind", COPIES)
+def test_copies_match_and_others_do_not(kind: str) -> None:
+    images = [draw_scene(0), draw_scene(1), draw_page(0)]
+    for i, image in enumerate(images):
+        for j, other in enumerate(images):
+            assert compare(image, COPIES[kind](other)) == (Match.SAME if i == j else Match.DIFFERENT)
+
+
+@pytest.mark.parametrize("same_lines", [0, 5, 9])
+def test_pages_of_one_template_do_not_match(same_lines: int, tmp_path: Path) -> None:
+    """Not even if one line of ten differs, although they are similar as a whole; copies of them match."""
+    pages = [draw_page(seed, same_lines=same_lines) for seed in range(1, 5)]
+    for number, page in enumerate(pages):
+        page.save(tmp_path / f"{number}.png")
+        for other in pages[:number]:
+            assert compare(page, other) == Match.DIFFERENT
+            assert compare(compress(page, 50), other) == Match.DIFFERENT
+    fingerprints = [compute_fingerprint(path, False) for path in sorted(tmp_path.iterdir())]
+    hashes = np.array([fingerprint.hash for fingerprint in fingerprints], np.uint64)
+    colors = np.array([fingerprint.colors for fingerprint in fingerprints])
+    i, j = np.triu_indices(4, 1)
+    assert have_similar_fingerprints(hashes, colors, i, j).any()
+    compress(pages[2], 60).save(tmp_path / "2-again.jpg")
+    result = duplicates(DuplicatesSettings(images=tmp_path, encoder="random:test_resnet", min_similarity=-1))
+    assert [{Path(image.path).name for image in group.images} for group in result.groups] == [{"2.png", "2-again.jpg"}]
+
+
+def test_a_watermark_is_on_the_marked_image() -> None:
+    for seed in range(4):
+        image = draw_scene(seed)
+        marked = add_watermark(image)
+        assert compare(image, marked) == compare(image, compress(marked, 80)) == Match.OVERLAY_ON_SECOND
+        assert compare(marked, image) == Match.OVERLAY_ON_FIRST
+
+
+def test_an_unusable_image_matches_none() -> None:
+    pixels = np.asarray(draw_scene(0, SIDE))
+    squares = Squares(lambda rows: [pixels if row else None for row in rows], np.array([SIDE] * 3))
+    assert squares.match(np.array([0, 1, 0]), np.array([1, 2, 0])).tolist() == [0, Match.SAME, 0]
+
+
+def test_the_best_is_neither_upscaled_nor_marked_nor_blurred(tmp_path: Path) -> None:
+    for seed in range(3):
+        image = draw_scene(seed)
+        for kind, copy in {
+            "upscaled": scale(image, 2), "marked": add_watermark(image), "small": scale(image, 0.5),
+            "blurred": image.filter(ImageFilter.GaussianBlur(1.5)), "original": image,
+        }.items():  # fmt: skip
+            copy.save(tmp_path / f"{seed}-{kind}.png")
+    result = duplicates(DuplicatesSettings(images=tmp_path, encoder="random:test_resnet", min_similarity=-1))
+    best = sorted(Path(group.images[0].path).name for group in result.groups)
+    assert best == [f"{seed}-original.png" for seed in range(3)]
+    assert [len(group.images) for group in result.groups] == [5, 5, 5]
