@@ -74,6 +74,8 @@ class Monitor:
         order = create_numpy_generator(settings.seed, Purpose.VALIDATION).permutation(count)
         sample = np.sort(order[: max(MIN_IMAGES, min(MAX_IMAGES, count // 25))])
         self.rows = held_out[:MAX_IMAGES] if self.has_held_out else sample
+        # Once at each end of the training, more are measured: their gain has a narrower interval.
+        self.judged_rows = self.rows if self.has_held_out else np.sort(order[:MAX_IMAGES])
         trained = count - len(held_out)
         self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))  # epochs
         self.neighbors = None if targets is None else find_neighbors(targets[self.rows])
@@ -98,7 +100,7 @@ class Monitor:
 
         Then the training fails by its loss, not by its monitor.
         """
-        h = self.embed_views(model)
+        h = self.embed_views(model, self.rows)
         z = h if self.neighbors is not None else model.head(h)  # distillation trains no head
         if not (h.isfinite().all() and z.isfinite().all()):
             return None
@@ -120,20 +122,20 @@ class Monitor:
         )
 
     def score(self, model: SimCLR) -> Scores:
-        """Score each measured image by the model as it is, to compare the end of a training with its start."""
+        """Score each judged image by the model as it is, to compare the end of a training with its start."""
         with torch.inference_mode():
-            is_found = retrieve_views(*normalize_views(self.embed_views(model.eval())))
-            scores = Scores(is_found.double().view(2, -1).mean(dim=0).cpu(), chance_of_retrieval(len(self.rows)))
+            is_found = retrieve_views(*normalize_views(self.embed_views(model.eval(), self.judged_rows)))
+            scores = Scores(is_found.double().view(2, -1).mean(dim=0).cpu(), chance_of_retrieval(len(self.judged_rows)))
             if not len(self.labeled_rows):
                 return scores
             is_right, chance = self.classify(model)
             return dataclasses.replace(scores, knn=is_right.double().cpu(), knn_chance=chance)
 
-    def embed_views(self, model: SimCLR) -> Tensor:
-        """Compute (2N, width) h of two views of each measured image, the same ones every time."""
+    def embed_views(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
+        """Compute (2N, width) h of two views of each image, the same ones every time."""
         draw = create_torch_generator(self.settings.seed, Purpose.VALIDATION)
         recipe = create_view_recipe(self.settings)
-        return embed_views(model.encoder, recipe, self.images, self.rows, draw).flatten(0, 1)
+        return embed_views(model.encoder, recipe, self.images, rows, draw).flatten(0, 1)
 
     def embed_crops(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
         """Compute (M, width) h of the center crops of some images."""
