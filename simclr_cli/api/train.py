@@ -302,6 +302,6 @@ class PretrainResult:
     model_checksum: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)
-    state: str | None = None  # learning, improving (train longer) or unchanged
+    state: str | None = None  # learning, improving (train longer) or unchanged (no clear gain over its start)
     outcome: str | None = None  # the state as a sentence
     report: str | None = None  # the page of the run, report.html

@@ -94,7 +94,7 @@ class ViewSettings(Settings):
     preset: Preset | None = setting(
         None,
         "Views for a kind of image: photo, small, microscopy, aerial or grayscale. The options below override it. "
-        "See docs/presets.md. Auto: the paper's, by image size.",
+        "See docs/presets.md. Auto: grayscale if all sampled images are gray, else the paper's by image size.",
         panel=VIEWS,
     )
     crop_min: float | None = setting(

@@ -42,7 +42,7 @@ def show_pretrain(result: api.PretrainResult, reporter: Reporter, output: Output
 def show_preview(result: api.PreviewResult, reporter: Reporter, output: Output) -> None:
     """Print each setting with its reason, and the sheet."""
     for choice in result.choices:
-        reporter.print(f"  {choice.name:<15} {choice.value:<8} {choice.reason}")
+        reporter.print(f"  {choice.name:<15} {choice.value:<9} {choice.reason}")
     output.print_line(result.out)
     preset = [f"--preset {result.preset}"] if result.preset else []
     options = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices

@@ -29,6 +29,7 @@ from simclr_cli.core.events import (
 from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.world import World
 from simclr_cli.encode.load import resolve_device
+from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages, decode_images
 from simclr_cli.images.census import Census
 from simclr_cli.images.loader import BatchLoader
@@ -40,7 +41,8 @@ from simclr_cli.train.finish import export, write_event_files
 from simclr_cli.train.guard import Guard
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.loop import Training, build_model
-from simclr_cli.train.monitor import Monitor, draw_held_out, judge_distillation, judge_training
+from simclr_cli.train.monitor import Monitor, draw_held_out
+from simclr_cli.train.outcome import Outcome, Scores, compare, judge_distillation, judge_training
 from simclr_cli.train.plan import fit_to_decoded_images
 from simclr_cli.train.prepare import Preparation, get_cache_budget, plan_run
 from simclr_cli.train.resume import lock_run, record_run
@@ -76,14 +78,12 @@ def pretrain(
             report = write_event_files(job.run, report, stack)
         model = prepared.model or build_model(job.settings, job.start_weights).to(device)
         monitor = Monitor(job.batches.decoded, job.batches.held_out, job.settings, job.targets)
+        start = monitor.score(model) if processes.is_main and job.targets is None else None
         guard = Guard(model, job, monitor, report) if job.settings.weights != "none" and processes.is_main else None
         training = Training(model, job, report, stop, monitor)
         with training.stop.saving(training):
             metrics = training.run()
-            if job.targets is None:
-                outcome = judge_training(metrics, job.settings.batch_size, job.total_steps)
-            else:
-                outcome = judge_distillation(metrics)
+            outcome = judge_distillation(metrics) if start is None else _judge(metrics, start, model, monitor, job)
             if guard is not None:
                 try:
                     outcome = guard.choose_weights(model, outcome)
@@ -107,6 +107,13 @@ def pretrain(
             outcome=outcome.words,
             report=page,
         )
+
+
+def _judge(
+    metrics: Sequence[Mapping[str, Any]], start: Scores, model: SimCLR, monitor: Monitor, job: TrainingJob
+) -> Outcome:
+    gains, is_untrained = compare(start, monitor.score(model)), job.settings.weights == "none"
+    return judge_training(metrics, gains, job.settings.batch_size, job.total_steps, of_untrained=is_untrained)
 
 
 def _describe_result(

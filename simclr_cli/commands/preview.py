@@ -21,20 +21,20 @@ from simclr_cli.engine.augment import ViewRecipe, create_view_recipe, draw_param
 from simclr_cli.engine.image_ops import to_grayscale
 from simclr_cli.images.cache import stored_side
 from simclr_cli.images.census import Census, ImageFile
+from simclr_cli.images.colors import Colors, sample_colors
 from simclr_cli.images.decode import Pixels, decode_squashed, decode_thumbnail
 from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.pages.preview import PreviewRow, draw_contact_sheet, render_preview
-from simclr_cli.train.plan import resolve_views
+from simclr_cli.train.plan import resolve_views, warn_of_views
 from simclr_cli.train.rules import Circumstances
 
 IMAGE_SIDE = 512  # px; the longer side of an image on the page
 MAX_TRIES = 8  # images of a part of the folder that are tried until one can be decoded
 MIN_COUNTED_CROPS = 4096  # drawn to measure the share of enlarged crops
 MAX_ENLARGED_SHARE = 0.1  # of the crops; beyond it the advice names a remedy
-MAX_GRAYSCALE_RANGE = 3  # of 255, between the channels of a grayscale image: JPEG rounds
 MIN_BRIGHTNESS_STD = 0.02  # of 1; a view below it is blank
 
 
@@ -53,7 +53,8 @@ def preview(settings: PreviewSettings, *, report: Report = silent) -> PreviewRes
         raise SettingsError(f"--out is {settings.out}, which is one of the images.", "Use another name.")
     summary = census.summary()
     report(CensusTaken(summary))
-    here = Circumstances(len(census.images), summary["short_side"]["median"], resolve_device(None))
+    colors = sample_colors(census, workers)
+    here = Circumstances(len(census.images), summary["short_side"]["median"], resolve_device(None), colors=colors)
     resolved, choices = resolve_views(settings, here)
 
     recipe, side = create_view_recipe(resolved), stored_side(census, resolved.image_size)
@@ -69,7 +70,7 @@ def preview(settings: PreviewSettings, *, report: Report = silent) -> PreviewRes
 
     enlarged = measure_enlarged_share(_sample_sizes(census), recipe, side, size, resolved.seed)
     flat = views.flatten(0, 1)
-    advice = advise(resolved, enlarged, are_all_grayscale(pixels), count_blank_views(flat), len(flat))
+    advice = advise(resolved, enlarged, colors, count_blank_views(flat), len(flat))
     for sentence in advice:
         report(Note(sentence))
     crops = (torch.stack([drawn.crop for drawn in parameters], dim=1) / sizes.repeat(1, 2)[:, None]).numpy()
@@ -165,26 +166,27 @@ def measure_enlarged_share(sizes: Tensor, recipe: ViewRecipe, stored: int, size:
     return float((pixels.prod(dim=1).sqrt() < size / 2).double().mean())
 
 
-def are_all_grayscale(pixels: Tensor) -> bool:
-    """Return whether all of (P, 3, H, W) uint8 images are without color."""
-    wide = pixels.short()
-    return int((wide.amax(dim=1) - wide.amin(dim=1)).max()) <= MAX_GRAYSCALE_RANGE
-
-
 def count_blank_views(views: Tensor) -> int:
     """Return how many of (V, 3, S, S) views in [0, 1] have nearly constant brightness."""
     return int((to_grayscale(views).flatten(1).std(dim=1, correction=0) < MIN_BRIGHTNESS_STD).sum())
 
 
-def advise(resolved: ResolvedViews, enlarged: float, is_grayscale: bool, blank: int, views: int) -> tuple[str, ...]:
+def advise(resolved: ResolvedViews, enlarged: float, colors: Colors, blank: int, views: int) -> tuple[str, ...]:
     """Return sentences about the views.
 
     Args:
         enlarged: see measure_enlarged_share.
-        is_grayscale: whether all sampled images are.
+        colors: of the images.
         blank: the number of blank ones among the `views`.
     """
-    advice = [_advise_on_crops(resolved, enlarged), _advise_on_color(resolved, is_grayscale)]
+    advice = [_advise_on_crops(resolved, enlarged)]
+    if not colors.are_gray:
+        advice.append(_advise_on_color(resolved))
+    elif not resolved.color_strength:
+        advice.append("All sampled images are gray, and nothing changes their brightness and contrast.")
+    elif not resolved.grayscale:
+        advice.append("All sampled images are gray, so color jitter only changes brightness and contrast.")
+    advice += warn_of_views(resolved, colors)
     if blank:
         verb = "is" if blank == 1 else "are"
         advice.append(
@@ -203,13 +205,8 @@ def _advise_on_crops(resolved: ResolvedViews, enlarged: float) -> str:
     return f"{share} of the crops are blurred: {reason}.{remedy if enlarged > MAX_ENLARGED_SHARE else ''}"
 
 
-def _advise_on_color(resolved: ResolvedViews, is_grayscale: bool) -> str:
+def _advise_on_color(resolved: ResolvedViews) -> str:
     strength = resolved.color_strength
-    if is_grayscale and not strength:
-        return "All sampled images are grayscale, and nothing changes their brightness and contrast."
-    if is_grayscale:
-        hint = "" if resolved.preset == "grayscale" else " Try --preset grayscale."
-        return f"All sampled images are grayscale, so color jitter only changes brightness and contrast.{hint}"
     if not strength and not resolved.grayscale:
         return (
             "Nothing changes colors here. The encoder may match views of one image by their colors only, "

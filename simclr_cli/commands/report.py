@@ -144,9 +144,10 @@ def _parse(kind: Any, value: Any) -> Any:
     return value
 
 
-def _read_outcome(file: Path) -> dict[str, str] | None:
+def _read_outcome(file: Path) -> dict[str, Any] | None:
     try:
         outcome = read_json(file)
-        return {"state": str(outcome["state"]), "words": str(outcome["words"])}
-    except (OSError, ValueError, KeyError, TypeError):  # usually missing
+        gains = [{"metric": str(gain["metric"]), "chance": float(gain["chance"])} for gain in outcome.get("gains", ())]
+        return {"state": str(outcome["state"]), "words": str(outcome["words"]), "gains": gains}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # usually missing
         return None

@@ -129,10 +129,20 @@ def view_retrieval_accuracy(h_a: Tensor, h_b: Tensor) -> float:
     Args:
         h_a, h_b: (N, D), normalized; row i of both is of image i.
     """
+    return compute_percentage(retrieve_views(h_a, h_b))
+
+
+def retrieve_views(h_a: Tensor, h_b: Tensor) -> Tensor:
+    """Return (2N,) bool: whether the nearest other view of each, first views first, is of the same image."""
     views, count = torch.cat([h_a, h_b]), len(h_a)
     similarity = (views @ views.T).fill_diagonal_(-torch.inf)
     other_view = torch.arange(2 * count, device=views.device).roll(count)
-    return 100 * float((similarity.argmax(dim=1) == other_view).double().mean())
+    return similarity.argmax(dim=1) == other_view
+
+
+def chance_of_retrieval(count: int) -> float:
+    """Return the view retrieval accuracy of chance on N images, in percent."""
+    return 100 / (2 * count - 1)
 
 
 def mean_similarities(z_a: Tensor, z_b: Tensor) -> tuple[float, float]:

@@ -1,148 +1,73 @@
-"""Conversion of decoded pixels to RGB: alpha over white, samples of more than 8 bits, color profiles to sRGB."""
+"""Colors of a folder's images, by the pixels of a sample: whether they are gray, or have two colors."""
 
 from __future__ import annotations
 
-import io
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
 
-ROWS_PER_BLOCK = 256  # converted at once, to bound memory
-RANGES = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}
-TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # by EXIF orientation
+from simclr_cli.images.census import Census
+from simclr_cli.images.decode import Pixels
+from simclr_cli.images.thumbnails import make_thumbnails
+
+SAMPLED_IMAGES, SIDE = 24, 256  # px
+MAX_GRAY_RANGE = 3  # of 255, between the channels of a gray image: JPEG rounds
+SAME_COLOR, OTHER_COLOR = 24, 96  # of 255, in the channel of the largest difference
+MIN_TWO_COLOR_PIXELS, MIN_SECOND_COLOR = 0.85, 0.01  # shares; strokes have soft edges
+MIN_TWO_COLOR_IMAGES = 0.9  # share of the sample
 
 
-class Samples(NamedTuple):
-    """Samples that do not fit in 8 bits."""
+@dataclass(frozen=True)
+class Colors:
+    """The colors of a folder's images."""
 
-    values: NDArray[Any]  # (H, W, C), gray or RGB: integers, or floats
-    alpha: NDArray[Any] | None = None  # (H, W), 0 to 1
-    is_premultiplied: bool = False  # by alpha
-    white_is_zero: bool = False
-    bits: int | None = None  # the range that the file states; None: as many as its values use
-
-    def count_bits(self) -> int:
-        """Return how many bits unsigned values of 16 bits use, at least 1; 0 for other values, and a stated range."""
-        if self.bits is not None or self.values.dtype != np.uint16:
-            return 0
-        return max(1, int(self.values.max()).bit_length())
+    sampled: int = 0  # images; 0: unknown
+    are_gray: bool = False  # all sampled ones
+    have_two: bool = False  # most of them: characters, line drawings, masks
 
 
-def convert_to_rgb(decoded: Image.Image | Samples, profile: bytes = b"", bits: int | None = None) -> Image.Image:
-    """Convert to RGB of 8 bits, with alpha over white; the color profile stays with it, but for that of CMYK.
-
-    Unsigned integers are scaled by the bits that they use, floats within 0..1 keep their scale, and other values are
-    scaled from darkest to brightest. Values that are not finite count as 0.
-
-    Args:
-        bits: that unsigned values of 16 bits use in all images; None: in this one.
-    """
-    if isinstance(decoded, Samples):
-        image = _scale_to_rgb(decoded, bits)
-    elif decoded.mode == "CMYK" and (transform := _create_transform(profile, "CMYK")):
-        return _apply(transform, decoded)
-    else:
-        image = _lay_over_white(decoded).convert("RGB")
-    image.info = {"icc_profile": profile} if profile else {}
-    return image
+UNKNOWN_COLORS = Colors()
 
 
-def _lay_over_white(image: Image.Image) -> Image.Image:
-    """Return RGBA over white; an image without alpha as it is."""
-    if image.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in image.info:
-        return image
-    is_unused = image.format == "BMP" and image.getextrema()[-1] == (0, 0)
-    image = image.convert("RGBA")
-    return image if is_unused else Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+def sample_colors(census: Census, workers: int) -> Colors:
+    """Decode a few images, evenly spaced in the census, and describe their colors."""
+    places = np.linspace(0, len(census.images) - 1, min(SAMPLED_IMAGES, len(census.images))).round().astype(int)
+    paths = [census.path(census.images[place]) for place in places.tolist()]
+    return describe_colors([pixels for pixels in make_thumbnails(paths, SIDE, workers) if pixels is not None])
 
 
-def convert_to_srgb(image: Image.Image) -> Image.Image:
-    """Convert an RGB image by its embedded color profile, if it has one that is not sRGB already."""
-    profile = image.info.get("icc_profile", b"")
-    mode = "L" if profile[16:20] == b"GRAY" else "RGB"
-    transform = _create_transform(profile, mode) if profile else None
-    return _apply(transform, image.convert(mode)) if transform else image
+def describe_colors(images: Sequence[Pixels]) -> Colors:
+    """Describe the colors of (H, W, 3) uint8 images of any size."""
+    if not images:
+        return UNKNOWN_COLORS
+    two = np.mean([has_two_colors(pixels) for pixels in images])
+    return Colors(len(images), all(map(is_gray, images)), bool(two >= MIN_TWO_COLOR_IMAGES))
 
 
-def set_upright(decoded: Image.Image | Samples, orientation: int) -> Image.Image | Samples:
-    """Rotate and mirror an image as its EXIF orientation, 1 to 8, says."""
-    if isinstance(decoded, Image.Image):
-        return decoded.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else decoded
-    alpha = None if decoded.alpha is None else _set_array_upright(decoded.alpha, orientation)
-    return decoded._replace(values=_set_array_upright(decoded.values, orientation), alpha=alpha)
+def is_gray(pixels: Pixels) -> bool:
+    """Return whether (H, W, 3) uint8 pixels are without color."""
+    wide = pixels.astype(np.int16)
+    return int((wide.max(axis=2) - wide.min(axis=2)).max()) <= MAX_GRAY_RANGE
 
 
-def _set_array_upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Rotate and mirror (H, W) or (H, W, C)."""
-    array = array.swapaxes(0, 1) if orientation >= 5 else array
-    array = array[::-1] if orientation in (3, 4, 7, 8) else array
-    return array[:, ::-1] if orientation in (2, 3, 6, 7) else array
+def has_two_colors(pixels: Pixels) -> bool:
+    """Return whether nearly all of (H, W, 3) uint8 pixels have one of two colors that differ clearly."""
+    values = pixels.reshape(-1, 3).astype(np.int16)
+    first = _find_commonest(values)
+    is_first = np.abs(values - first).max(axis=1) <= SAME_COLOR
+    rest = values[~is_first]
+    if len(rest) < MIN_SECOND_COLOR * len(values):
+        return False
+    second = _find_commonest(rest)
+    is_second = np.abs(values - second).max(axis=1) <= SAME_COLOR
+    differs = int(np.abs(first - second).max()) >= OTHER_COLOR
+    return differs and float((is_first | is_second).mean()) >= MIN_TWO_COLOR_PIXELS
 
 
-def _apply(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
-    converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # it is not done in place
-    converted.info = {}
-    return converted
-
-
-@lru_cache(maxsize=16)
-def _create_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Return the conversion from a profile to sRGB; None if it changes nothing, does not fit, or is damaged."""
-    try:
-        source = ImageCms.getOpenProfile(io.BytesIO(profile))
-        if ImageCms.getProfileDescription(source).startswith("sRGB"):
-            return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-
-
-def _scale_to_rgb(samples: Samples, bits: int | None) -> Image.Image:
-    """Scale samples to 0..255, block by block, since floats take much memory."""
-    low, high = _find_range(samples, bits)
-    height, width, channels = samples.values.shape
-    pixels = np.empty((height, width, channels), np.uint8)
-    for start in range(0, height, ROWS_PER_BLOCK):
-        rows = slice(start, start + ROWS_PER_BLOCK)
-        values = samples.values[rows].astype(np.float64)
-        if samples.values.dtype.kind == "f":
-            np.nan_to_num(values, copy=False, posinf=0, neginf=0)
-        values = np.clip((values - low) / ((high - low) or 1), 0, 1)
-        if samples.white_is_zero:
-            values = 1 - values
-        if samples.alpha is not None:  # over white
-            alpha = samples.alpha[rows][:, :, None]
-            values = (values if samples.is_premultiplied else values * alpha) + 1 - alpha
-        pixels[rows] = np.round(255 * np.clip(values, 0, 1))
-    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).convert("RGB")
-
-
-def _find_range(samples: Samples, bits: int | None) -> tuple[float, float]:
-    """Return the values that become black and white."""
-    values = samples.values
-    if samples.bits is not None:
-        return 0, 2**samples.bits - 1
-    if values.dtype in RANGES:
-        return RANGES[values.dtype]
-    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    if values.dtype.kind == "f":
-        low, high = min(low, 0.0) if finite.size < values.size else low, high  # what is not finite counts as 0
-        return (0, 1) if low >= 0 and high <= 1 else (low, high)
-    if low < 0:
-        return low, high
-    if values.dtype == np.uint16 and bits is not None:
-        return 0, 2**bits - 1
-    return 0, 2 ** max(1, int(high).bit_length()) - 1
+def _find_commonest(values: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the median of the most frequent of 4,096 equal cubes of colors (M, 3)."""
+    cubes = (values >> 4) @ np.array([256, 16, 1], np.int16)
+    median: NDArray[np.float64] = np.median(values[cubes == np.bincount(cubes).argmax()], axis=0)
+    return median.astype(np.int16)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from simclr_cli.core.errors import raise_if_unreachable
-from simclr_cli.images.colors import Samples, convert_to_rgb, convert_to_srgb, set_upright
+from simclr_cli.images.convert import Samples, convert_to_rgb, convert_to_srgb, set_upright
 from simclr_cli.images.formats import (
     FORMATS,
     MAX_PIXELS,

@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image
 
-from simclr_cli.images.colors import Samples, set_upright
+from simclr_cli.images.convert import Samples, set_upright
 from simclr_cli.images.formats import UnusableImage, check_file_size, check_pixels
 
 EXIF, XMP, ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"  # starts of APP segments

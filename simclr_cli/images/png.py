@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.images.colors import Samples, set_upright
+from simclr_cli.images.convert import Samples, set_upright
 from simclr_cli.images.formats import UnusableImage, check_file_size, check_pixels
 from simclr_cli.images.jpeg import read_orientation
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from simclr_cli.images.colors import TRANSPOSES, Samples, set_upright
+from simclr_cli.images.convert import TRANSPOSES, Samples, set_upright
 from simclr_cli.images.formats import CAMERA_RAW, UnusableImage, check_pixels
 
 CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}  # by the tag of color

@@ -64,14 +64,14 @@ class ReportContent:
     neighbors: SampleNeighbors | str
     probe: ProbeResult | str
     confusion: str | None = None  # the image of the confusion matrix, as a data: URI
-    outcome: Mapping[str, str] | None = None  # state and words
+    outcome: Mapping[str, Any] | None = None  # outcome.json: state, words and gains
 
 
 def render_report(run: ReportContent) -> str:
     """Return the report as HTML."""
     sections = [
         _summary_section(run),
-        _curves_section(run.epochs),
+        _curves_section(run.epochs, run.outcome),
         _views_section(run.views),
         _neighbors_section(run.neighbors),
         _probe_section(run.probe, run.confusion),
@@ -106,13 +106,27 @@ def _training_figures(run: ReportContent) -> list[tuple[str, str, str]]:
         ("Loss", _format_loss(epochs[-1].get("loss")), f"from {_format_loss(epochs[0].get('loss'))}"),
     ]
     if (retrieval := _last_value(epochs, "view_retrieval_accuracy")) is not None:
-        figures.append(("View retrieval", f"{retrieval:.1f} %", "views matched to their pair"))
+        figures.append(("View retrieval", f"{retrieval:.1f} %", _describe_retrieval(epochs)))
     if (knn := _last_value(epochs, "knn_accuracy")) is not None:
-        figures.append(("kNN accuracy", f"{knn:.1f} %", "k = 20, held-out images"))
+        figures.append(("kNN accuracy", f"{knn:.1f} %", f"k = 20{_describe_knn_chance(run.outcome)}"))
     if speeds := [epoch["images_per_second"] for epoch in epochs if epoch.get("images_per_second") is not None]:
         figures.append(("Speed", f"{np.median(speeds):,.0f}", "images/s, median"))
     seconds = sum(epoch.get("seconds") or 0 for epoch in epochs)
     return [*figures, ("Training", format_duration(seconds), "epochs only")]
+
+
+def _describe_retrieval(epochs: Sequence[Mapping[str, Any]]) -> str:
+    """Return which images the validation metrics are of, and the view retrieval accuracy of chance."""
+    count = _last_value(epochs, "images")
+    kind = "held-out" if _last_value(epochs, "held_out") else "training"
+    return f"of {count:,} {kind} images; chance {100 / (2 * count - 1):.1f} %"
+
+
+def _describe_knn_chance(outcome: Mapping[str, Any] | None) -> str:
+    """Return the kNN accuracy of chance, which the outcome holds."""
+    gains = (outcome or {}).get("gains", ())
+    chance = next((gain["chance"] for gain in gains if gain["metric"] == "kNN accuracy"), None)
+    return "" if chance is None else f"; chance {chance:.1f} %, always the largest class"
 
 
 def _probe_figures(probe: ProbeResult | str) -> list[tuple[str, str, str]]:
@@ -122,20 +136,27 @@ def _probe_figures(probe: ProbeResult | str) -> list[tuple[str, str, str]]:
     return [("Probe", f"{score.deciding.top_1:.1f} %", "linear" if score.linear else "kNN, k = 20")]
 
 
-def _curves_section(epochs: Sequence[Mapping[str, Any]]) -> Section:
+def _curves_section(epochs: Sequence[Mapping[str, Any]], outcome: Mapping[str, Any] | None) -> Section:
     if not epochs:
         return Section("Training curves", "No epoch is complete yet.")
     numbers = [int(epoch["epoch"]) for epoch in epochs]
 
+    measured_once: list[str] = []
+
     def draw(title: str, note: str, *keys: tuple[str, str], unit: str = "", from_zero: bool = False) -> Markup:
         curves = {name: [_value(epoch, key) for epoch in epochs] for key, name in keys}
+        if max(sum(value is not None for value in values) for values in curves.values()) == 1:  # no curve
+            measured_once.append(title)
+            return Markup("")
         return draw_line_chart(title, numbers, curves, note=note, unit=unit, from_zero=from_zero)
 
+    is_monitored = any(epoch.get("validation") for epoch in epochs)
+    retrieval = _describe_retrieval(epochs) if is_monitored else ""
     charts = [
         draw("Loss", "Mean over the steps of the epoch", ("loss", "loss")),
-        draw("kNN accuracy", "Of held-out images, by the classes of their 20 nearest neighbors",
-             ("knn_accuracy", "kNN"), unit=" %"),
-        draw("View retrieval accuracy", "Views whose nearest other view is of the same image",
+        draw("kNN accuracy", "Of a fifth of a sample, by the classes of their 20 nearest neighbors in the rest"
+             f"{_describe_knn_chance(outcome)}; no image's label was trained on", ("knn_accuracy", "kNN"), unit=" %"),
+        draw("View retrieval accuracy", f"Views whose nearest other view is of the same image, {retrieval}",
              ("view_retrieval_accuracy", "accuracy"), unit=" %"),
         draw("Cosine similarity", "Of two views of the same image, and of different images; a wide gap is good",
              ("positive_similarity", "same image"), ("negative_similarity", "different images")),
@@ -146,9 +167,12 @@ def _curves_section(epochs: Sequence[Mapping[str, Any]]) -> Section:
         draw("Speed", "Images/s", ("images_per_second", "images/s"), from_zero=True),
     ]  # fmt: skip
     body = Markup('<div class="charts">\n{}</div>').format(Markup("").join(charts))
-    is_monitored = any(epoch.get("validation") for epoch in epochs)
-    missing = "" if is_monitored else " Validation metrics were not measured in this run."
-    return Section("Training curves", f"One point per epoch. Hover over a point to see its value.{missing}", body)
+    lead = ["One point per epoch. Hover over a point to see its value."]
+    if measured_once:
+        lead.append(f"Without a curve, as they have one point only: {', '.join(measured_once)}.")
+    if not is_monitored:
+        lead.append("Validation metrics were not measured in this run.")
+    return Section("Training curves", " ".join(lead), body)
 
 
 def _views_section(views: SampleViews | str) -> Section:

@@ -13,7 +13,7 @@ from simclr_cli.store.history import TensorBoardWriter, read_epochs
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train.guard import create_encoder_for_use, create_start
 from simclr_cli.train.job import TrainingJob
-from simclr_cli.train.monitor import Outcome
+from simclr_cli.train.outcome import Outcome
 
 
 def write_event_files(run: RunFolder, report: Report, stack: contextlib.ExitStack) -> Report:

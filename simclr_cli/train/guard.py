@@ -25,7 +25,8 @@ from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.labels import split_stratified
 from simclr_cli.store.models import detach_tensors, read_config
 from simclr_cli.train.job import TrainingJob
-from simclr_cli.train.monitor import Monitor, Outcome, find_neighbors
+from simclr_cli.train.monitor import Monitor, find_neighbors
+from simclr_cli.train.outcome import Outcome, State
 
 Kept = Literal["adapted", "interpolated", "start"]
 SHARES: dict[Kept, float] = {"adapted": 1.0, "interpolated": 0.5, "start": 0.0}
@@ -78,8 +79,11 @@ class Guard:
         backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES[kept]))
         words = {"adapted": "Adapted", "interpolated": "Half-adapted", "start": "The start's"}[kept]
         figures: dict[str, Any] = {name: dataclasses.asdict(candidate) for name, candidate in candidates.items()}
-        state_word = "unchanged" if kept == "start" else outcome.state  # also if the trained weights have collapsed
-        return Outcome(state_word, f"{words} weights are kept: {reason}. {outcome.words}".strip(), kept, figures)
+        state_word: State = (
+            "unchanged" if kept == "start" else outcome.state
+        )  # also if the trained weights have collapsed
+        words = f"{words} weights are kept: {reason}. {outcome.words}".strip()
+        return dataclasses.replace(outcome, state=state_word, words=words, kept=kept, candidates=figures)
 
     @torch.inference_mode()
     def _measure(self, model: SimCLR, scores: Tensor | None) -> Candidate:

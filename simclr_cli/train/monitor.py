@@ -1,4 +1,4 @@
-"""Metrics measured while a run trains: without labels on held-out images, kNN accuracy, and the outcome in words.
+"""Metrics measured while a run trains: without labels on held-out images, and kNN accuracy.
 
 All of it takes under 2 % of the training's time, by counting: a training step costs 6 forward views per image (two
 views, and a backward pass of twice the forward's cost).
@@ -6,11 +6,10 @@ views, and a backward pass of twice the forward's cost).
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,10 +23,12 @@ from simclr_cli.encode.embed import embed_views
 from simclr_cli.engine.augment import create_center_crop, create_view_recipe, make_view
 from simclr_cli.engine.metrics import (
     alignment,
+    chance_of_retrieval,
     compute_percentage,
     effective_rank,
     mean_similarities,
     normalize_views,
+    retrieve_views,
     uniformity,
     view_retrieval_accuracy,
 )
@@ -35,6 +36,7 @@ from simclr_cli.engine.probes import knn_votes
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.labels import split_stratified
+from simclr_cli.train.outcome import Scores
 
 MIN_IMAGES, MAX_IMAGES = 32, 256  # that the metrics without labels are measured on
 VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
@@ -43,13 +45,6 @@ KNN_TEST_SHARE = 0.2  # of them
 NEIGHBORS, TEMPERATURE = 20, 0.07
 AGREEMENT_NEIGHBORS = 10
 IMAGES_PER_BATCH = 128
-
-COLLAPSED_SIMILARITY = 0.98  # mean cosine of the z of different images from which on they count as equal
-COLLAPSED_RANK = 1.5  # effective rank of h below which all images lie on a line
-UNTRAINED_SHARE = 0.98  # of log(2N - 1), the loss of a model that tells no images apart
-IMPROVING_SHARE = 0.05  # of the whole decrease of the loss, within the last quarter: still improving
-MIN_STEPS_TO_JUDGE = 50  # any model sees all images as about equal before
-MIN_EPOCHS_TO_JUDGE = 8  # a quarter of fewer says little
 
 
 def draw_held_out(count: int, held_out: int, seed: int) -> NDArray[np.int64]:
@@ -79,6 +74,8 @@ class Monitor:
         order = create_numpy_generator(settings.seed, Purpose.VALIDATION).permutation(count)
         sample = np.sort(order[: max(MIN_IMAGES, min(MAX_IMAGES, count // 25))])
         self.rows = held_out[:MAX_IMAGES] if self.has_held_out else sample
+        # Once at each end of the training, more are measured: their gain has a narrower interval.
+        self.judged_rows = self.rows if self.has_held_out else np.sort(order[:MAX_IMAGES])
         trained = count - len(held_out)
         self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))  # epochs
         self.neighbors = None if targets is None else find_neighbors(targets[self.rows])
@@ -104,10 +101,7 @@ class Monitor:
 
         Then the training fails by its loss, not by its monitor.
         """
-        draw = create_torch_generator(self.settings.seed, Purpose.VALIDATION)
-        h = embed_views(model.encoder, create_view_recipe(self.settings), self.images, self.rows, draw).flatten(
-            0, 1
-        )  # (2N, width)
+        h = self.embed_views(model, self.rows)
         z = h if self.neighbors is not None else model.head(h)  # distillation trains no head
         if not (h.isfinite().all() and z.isfinite().all()):
             return None
@@ -127,6 +121,22 @@ class Monitor:
             if self.neighbors is None
             else self.measure_agreement(self.embed_crops(model, self.rows), self.neighbors),
         )
+
+    def score(self, model: SimCLR) -> Scores:
+        """Score each judged image by the model as it is, to compare the end of a training with its start."""
+        with torch.inference_mode():
+            is_found = retrieve_views(*normalize_views(self.embed_views(model.eval(), self.judged_rows)))
+            scores = Scores(is_found.double().view(2, -1).mean(dim=0).cpu(), chance_of_retrieval(len(self.judged_rows)))
+            if not len(self.labeled_rows):
+                return scores
+            is_right, chance = self.classify(model)
+            return dataclasses.replace(scores, knn=is_right.double().cpu(), knn_chance=chance)
+
+    def embed_views(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
+        """Compute (2N, width) h of two views of each image, the same ones every time."""
+        draw = create_torch_generator(self.settings.seed, Purpose.VALIDATION)
+        recipe = create_view_recipe(self.settings)
+        return embed_views(model.encoder, recipe, self.images, rows, draw).flatten(0, 1)
 
     def embed_crops(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
         """Compute (M, width) h of the center crops of some images."""
@@ -150,6 +160,14 @@ class Monitor:
 
     def measure_knn_accuracy(self, model: SimCLR) -> float:
         """Measure kNN accuracy in percent: a fifth of a sample is classified by its neighbors in the rest."""
+        return compute_percentage(self.classify(model)[0])
+
+    def classify(self, model: SimCLR) -> tuple[Tensor, float]:
+        """Classify a fifth of a sample by its neighbors in the rest.
+
+        Returns:
+            (M,) bool, which are right; and the accuracy of always predicting the largest class of the rest, percent.
+        """
         labels = self.labels
         h = self.embed_crops(model, self.labeled_rows)
         classes = torch.from_numpy(labels).to(h.device)
@@ -158,7 +176,8 @@ class Monitor:
             h[~is_test], classes[~is_test], h[is_test],
             neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(classes.max()) + 1,
         )  # fmt: skip
-        return compute_percentage(votes.argmax(dim=1) == classes[is_test])
+        largest = classes[~is_test].bincount().argmax()
+        return votes.argmax(dim=1) == classes[is_test], compute_percentage(classes[is_test] == largest)
 
 
 def embed_crops(
@@ -185,73 +204,3 @@ def find_neighbors(h: Tensor) -> Tensor:
     rows = torch.nn.functional.normalize(h.float().cpu(), dim=1)
     similarity = (rows @ rows.T).fill_diagonal_(-2)
     return similarity.topk(min(AGREEMENT_NEIGHBORS, len(rows) - 1), dim=1).indices
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a training: a word for scripts, and sentences with what to do next, if anything."""
-
-    state: Literal["learning", "improving", "unchanged", "collapsed"]
-    words: str
-    kept: Literal["adapted", "interpolated", "start"] | None = None  # weights, of a training from trained ones
-    candidates: Mapping[str, Any] = field(default_factory=dict)  # measures of each
-
-
-def judge_distillation(rows: Sequence[Mapping[str, Any]]) -> Outcome:
-    """Judge a training by distillation, whose loss has no value of a model that knows nothing."""
-    first, last = rows[0]["loss"], rows[-1]["loss"]
-    if len(rows) == 1:
-        return Outcome("learning", f"The mean loss of the distillation was {last:.3f}.")
-    return Outcome("learning", f"The loss of the distillation went from {first:.3f} to {last:.3f}.")
-
-
-def judge_training(rows: Sequence[Mapping[str, Any]], batch_size: int, steps: int) -> Outcome:
-    """Judge a training by a row per epoch (see EpochDone).
-
-    Args:
-        batch_size: N; a model that tells no images apart has the loss log(2N - 1).
-        steps: of all epochs.
-    """
-    measured = [row for row in rows if row.get("validation")]
-    losses = [row["loss"] for row in rows]
-    validation = ValidationMetrics(**measured[-1]["validation"]) if measured else None
-    untrained_loss = math.log(2 * batch_size - 1)
-    is_untrained = losses[-1] > UNTRAINED_SHARE * untrained_loss
-    if validation is not None and is_untrained and steps >= MIN_STEPS_TO_JUDGE and _is_collapsed(validation):
-        return Outcome(
-            "collapsed",
-            "The encoder has collapsed: the z of different images have a mean cosine of "
-            f"{validation.negative_similarity:.2f}, and h spreads over {validation.rank_h:.1f} dimensions. "
-            "Train under another --run with a lower --learning-rate, or a larger batch or temperature.",
-        )
-    figures = _describe_validation(validation)
-    if is_untrained:
-        return Outcome(
-            "unchanged",
-            f"The encoder learned little{figures}: the loss is {losses[-1]:.2f}, and {untrained_loss:.2f} for a model "
-            "that tells no images apart. Train longer, or with another --learning-rate.",
-        )
-    if len(losses) < MIN_EPOCHS_TO_JUDGE:
-        return Outcome("learning", f"The encoder has learned{figures}; too few epochs to tell whether it plateaued.")
-    start = max(losses[0], untrained_loss)  # before the decrease, which the mean of the first epoch hides
-    late_share = (losses[-1 - len(losses) // 4] - losses[-1]) / (start - losses[-1])
-    if late_share > IMPROVING_SHARE:
-        return Outcome(
-            "improving",
-            f"The encoder has learned{figures}, and was still improving: {100 * late_share:.0f} % of the decrease of "
-            f"the loss came in the last quarter of the epochs. Train longer: --epochs {2 * len(losses)}.",
-        )
-    return Outcome("learning", f"The encoder has learned{figures}, and had plateaued by the end.")
-
-
-def _is_collapsed(validation: ValidationMetrics) -> bool:
-    return validation.negative_similarity > COLLAPSED_SIMILARITY or validation.rank_h < COLLAPSED_RANK
-
-
-def _describe_validation(validation: ValidationMetrics | None) -> str:
-    if validation is None:
-        return ""
-    kind = "held-out" if validation.held_out else "training"
-    chance = 100 / (2 * validation.images - 1)
-    accuracy = f"view retrieval accuracy {validation.view_retrieval_accuracy:.0f} %, chance {chance:.1f} %"
-    return f" (on {validation.images:,} {kind} images: {accuracy}; h spreads over {validation.rank_h:.0f} dimensions)"

@@ -11,6 +11,7 @@ from simclr_cli.api.views import ResolvedPreview, ResolvedViews
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import Choice
 from simclr_cli.core.text import format_gigabytes
+from simclr_cli.images.colors import Colors
 from simclr_cli.train.rules import IMAGE_SIZES, RULES, VIEW_RULES, Chosen, Circumstances
 
 MEMORY_SHARE = 0.6  # of the free memory, that the images of a micro-batch may take
@@ -19,6 +20,7 @@ MIN_SECONDS_TO_COMPILE = 600  # of training: its minute pays from there on, at a
 HOURS_SHARE = 0.85  # of --hours that is planned: the pace of a machine varies
 MIN_EPOCHS, MAX_EPOCHS = 10, 1_000  # that --hours plans from random weights, with smaller images rather than fewer
 MIN_ADAPTED_EPOCHS = 2
+MIN_CROP_OF_DRAWINGS = 0.4  # of the area; not measured by us
 UNITS = {"image_size": " px", "train_size": " px", "batch_size": " images", "held_out": " images"}
 
 V = TypeVar("V", bound=ResolvedViews)
@@ -126,6 +128,30 @@ def resolve_views(settings: PreviewSettings, here: Circumstances) -> tuple[Resol
     return _apply_rules(ResolvedPreview(**vars(settings)), VIEW_RULES, here)
 
 
+def warn_of_views(settings: ResolvedViews, colors: Colors) -> list[str]:
+    """Return sentences about views that destroy what distinguishes such images."""
+    sentences = []
+    if colors.are_gray and settings.grayscale > 0:
+        sentences.append(
+            "All sampled images are gray: color jitter changes only their brightness and contrast, and grayscale views "
+            "nothing. Use --preset grayscale."
+        )
+    harms = {
+        "--flip 0": f"a flip (probability {settings.flip:g}) makes another character" if settings.flip else "",
+        "--rotate 0": f"so does a rotation (probability {settings.rotate:g})" if settings.rotate else "",
+        f"--crop-min {MIN_CROP_OF_DRAWINGS:g}": f"a crop of {100 * settings.crop_min:.0f} % shows one stroke"
+        if settings.crop_min < MIN_CROP_OF_DRAWINGS
+        else "",
+    }
+    harms = {option: harm for option, harm in harms.items() if harm}
+    if colors.have_two and harms:
+        sentences.append(
+            f"The sampled images have two colors, as characters and drawings have: {', and '.join(harms.values())}. "
+            f"If yours are such images, add {' '.join(harms)}."
+        )
+    return sentences
+
+
 def _apply_rules(
     settings: V, rules: Mapping[str, Callable[[Any, Circumstances], Chosen]], here: Circumstances
 ) -> tuple[V, tuple[Choice, ...]]:
@@ -136,6 +162,8 @@ def _apply_rules(
         value, reason = rule(settings, here) if value is None else (value, "as set")
         if name == "batch_size" and value > here.images:
             value, reason = here.images, f"reduced from {value}: there are no more images"
+        if value is None:  # no preset
+            continue
         settings = dataclasses.replace(settings, **{name: value})
         choices.append(_describe(name, value, reason))
     return settings, tuple(choices)

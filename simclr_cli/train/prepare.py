@@ -16,6 +16,7 @@ from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import describe_cache_shortage
 from simclr_cli.images.census import Census
+from simclr_cli.images.colors import UNKNOWN_COLORS, sample_colors
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
 from simclr_cli.store.run import RunFolder
@@ -23,7 +24,7 @@ from simclr_cli.store.run_info import RunInfo
 from simclr_cli.train.distillation import MAX_ANCHORS
 from simclr_cli.train.loop import build_model
 from simclr_cli.train.monitor import MAX_KNN_IMAGES
-from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve
+from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve, warn_of_views
 from simclr_cli.train.profiling import (
     describe_disk_shortage,
     estimate_seconds,
@@ -67,7 +68,10 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
 
     memory = get_free_memory(device) // (processes.local_world_size if device.type == "cpu" else 1)
     short_side = summary["short_side"]["median"]
-    here = Circumstances(len(census.images), short_side, device, processes.world_size, memory, start=start.initial)
+    colors = sample_colors(census, workers) if previous is None else UNKNOWN_COLORS
+    here = Circumstances(
+        len(census.images), short_side, device, processes.world_size, memory, start=start.initial, colors=colors
+    )
     resolved, choices, model, seconds = _measure(requested, here, run, census, start)
     if requested.hours is not None and previous is None:
         other_seconds = _estimate_embedding(resolved, census, start)
@@ -82,6 +86,8 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
     resolved, compiling = choose_compile(resolved, here, seconds)
     plan = PlanMade(str(run.path), (*choices, compiling), steps, seconds)
     report(plan)
+    for warning in warn_of_views(resolved, colors):
+        report(Note(warning, warning=True))
     cache_shortage = describe_cache_shortage(census, resolved.train_size, get_cache_budget(resolved))
     for shortage in filter(None, (cache_shortage, describe_disk_shortage(run.path, model, resolved))):
         report(Note(shortage, warning=True))

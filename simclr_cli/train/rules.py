@@ -18,6 +18,7 @@ from simclr_cli.api import ResolvedSettings
 from simclr_cli.api.views import MAX_AUTO_SIZE_ON_CPU, MAX_AUTO_SIZE_ON_GPU, PRESETS, ResolvedViews
 from simclr_cli.engine.encoder import SMALL_IMAGE_SIZE
 from simclr_cli.engine.optim import peak_learning_rate
+from simclr_cli.images.colors import UNKNOWN_COLORS, Colors
 from simclr_cli.images.threads import count_workers
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 224)  # px
@@ -56,6 +57,7 @@ class Circumstances:
     processes: int = 1  # of the training
     memory: int = sys.maxsize  # free bytes for each of them
     start: InitialWeights = RANDOM
+    colors: Colors = UNKNOWN_COLORS  # of a run that is resumed, too
 
     @property
     def is_gpu(self) -> bool:
@@ -99,6 +101,13 @@ def _choose_view_setting(name: str, settings: ResolvedViews, here: Circumstances
     if name not in ("color_strength", "blur"):  # the same at every size
         return value, "the paper's (appendix A)"
     return value, PAPER_SMALL if is_small else PAPER_LARGE
+
+
+def _choose_preset(settings: ResolvedViews, here: Circumstances) -> Chosen:
+    """Choose the preset: grayscale for gray images, unless the views of distillation are chosen; else none."""
+    if not here.colors.are_gray or getattr(settings, "loss", None) == "distill":
+        return None, ""
+    return "grayscale", f"all {here.colors.sampled} sampled images are gray"
 
 
 def _choose_train_size(settings: ResolvedSettings, here: Circumstances) -> Chosen:
@@ -221,8 +230,12 @@ def _choose_precision(_: ResolvedSettings, here: Circumstances) -> Chosen:
 
 # The settings that have a rule, in order: a rule sees what was chosen before it.
 VIEW_RULES: dict[str, Callable[[Any, Circumstances], Chosen]] = {
-    name: functools.partial(_choose_view_setting, name)
-    for name in ("image_size", "crop_min", "color_strength", "grayscale", "flip", "rotate", "blur", "workers")
+    "image_size": functools.partial(_choose_view_setting, "image_size"),
+    "preset": _choose_preset,
+    **{
+        name: functools.partial(_choose_view_setting, name)
+        for name in ("crop_min", "color_strength", "grayscale", "flip", "rotate", "blur", "workers")
+    },
 }
 RULES: dict[str, Callable[[Any, Circumstances], Chosen]] = {
     "device": _choose_device,

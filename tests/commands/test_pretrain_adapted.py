@@ -29,7 +29,7 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.train import guard
 from simclr_cli.train.guard import Candidate, choose
-from simclr_cli.train.monitor import Outcome
+from simclr_cli.train.outcome import Outcome
 
 Train = Callable[..., PretrainResult]
 ADAPTED = {"backbone": None, "image_size": 32, "batch_size": 16, "epochs": 3}  # own size 40 px

@@ -140,7 +140,9 @@ def test_grayscale_images_are_detected(show: Callable[..., Any], tmp_path: Path)
     for i in range(3):
         noise = np.random.default_rng(i).integers(0, 256, (40, 40), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "grayscale" / f"{i}.png")
-    assert "--preset grayscale" in show(tmp_path / "grayscale")[0].advice[1]
+    result, _ = show(tmp_path / "grayscale")
+    assert result.preset == "grayscale" and "All sampled images are gray" in result.advice[1]
+    assert "Use --preset grayscale" in show(tmp_path / "grayscale", preset="photo")[0].advice[1]
 
 
 def test_nothing_of_the_users_is_changed_and_no_image_is_overwritten(

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from simclr_cli.api.views import ResolvedViews
-from simclr_cli.commands.preview import advise, are_all_grayscale, count_blank_views, measure_enlarged_share
+from simclr_cli.commands.preview import advise, count_blank_views, measure_enlarged_share
 from simclr_cli.core.seeds import Purpose, create_torch_generator
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters
+from simclr_cli.images.colors import Colors
 
+COLORED = Colors(24)
 WHOLE = ViewRecipe(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0))
 
 
@@ -41,15 +43,6 @@ def test_share_of_enlarged_crops_equals_counting_them() -> None:
     assert measure_enlarged_share(sizes, ViewRecipe(), 96, 64, seed=7) == pytest.approx(count / 300)
 
 
-def test_grayscale_is_what_has_no_color_but_for_rounding() -> None:
-    grayscale = torch.randint(0, 250, (2, 1, 8, 8), dtype=torch.uint8).expand(-1, 3, -1, -1).clone()
-    assert are_all_grayscale(grayscale)
-    grayscale[0, 1, 3, 3] += 3
-    assert are_all_grayscale(grayscale)
-    grayscale[0, 1, 3, 3] += 2
-    assert not are_all_grayscale(grayscale)
-
-
 def test_blank_views_are_counted() -> None:
     views = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     views[1], views[3] = 1.0, 0.4
@@ -61,20 +54,19 @@ def test_blank_views_are_counted() -> None:
     [(0.0, "No crop is", False), (0.004, "Less than 1 %", False), (0.1, "10 %", False), (0.11, "11 %", True)],
 )
 def test_many_enlarged_crops_come_with_a_remedy(enlarged: float, words: str, remedy: bool) -> None:
-    sentence = advise(resolved(), enlarged, False, 0, 48)[0]
+    sentence = advise(resolved(), enlarged, COLORED, 0, 48)[0]
     assert sentence.startswith(words) and "64 px" in sentence
     assert ("--crop-min" in sentence) == remedy
 
 
 def test_color_advice_follows_the_settings() -> None:
-    def color_advice(is_grayscale: bool = False, **given: Any) -> str:
-        return advise(resolved(**given), 0.0, is_grayscale, 0, 48)[1]
+    def color_advice(is_gray: bool = False, **given: Any) -> str:
+        return " ".join(advise(resolved(**given), 0.0, Colors(24, are_gray=is_gray), 0, 48)[1:])
 
     assert "80 %" in color_advice() and "72 degrees" in color_advice()  # 0.8 s, and 0.2 s of the circle
     assert "40 %" in color_advice(color_strength=0.5) and "36 degrees" in color_advice(color_strength=0.5)
-    assert "--preset grayscale" in color_advice(True) and "--preset grayscale" not in color_advice(
-        True, preset="grayscale"
-    )
+    assert "--preset grayscale" in color_advice(True)
+    assert "--preset grayscale" not in color_advice(True, grayscale=0.0)
     assert "nothing changes" in color_advice(True, color_strength=0.0)
     assert "shortcut" in color_advice(color_strength=0.0, grayscale=0.0)
     assert "20 %" in color_advice(color_strength=0.0) and "shortcut" not in color_advice(color_strength=0.0)
@@ -84,6 +76,6 @@ def test_color_advice_follows_the_settings() -> None:
     ("blank", "words"), [(0, None), (1, "1 of these 48 views is"), (2, "2 of these 48 views are ")]
 )
 def test_blank_views_are_mentioned_if_there_are_any(blank: int, words: str | None) -> None:
-    sentences = advise(resolved(), 0.0, False, blank, 48)
+    sentences = advise(resolved(), 0.0, COLORED, blank, 48)
     assert len(sentences) == (2 if words is None else 3)
     assert words is None or sentences[2].startswith(words)

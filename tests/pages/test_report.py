@@ -184,3 +184,23 @@ def test_probe_figures_are_shown() -> None:
     assert "61.2 (59.7 to 62.7)" in html and "+17.2 (+12.0 to +22.4)" in html and "66.1 (64.6 to 67.6)" in html
     assert "1,234" in html and "77,777" not in html  # correct predictions are no confusion
     assert "33.0" in html and "4.1" in html
+
+
+def test_nothing_is_called_held_out_that_was_trained_on_and_chance_is_named() -> None:
+    epochs = make_epochs(12)
+    outcome = {"state": "learning", "words": "", "gains": [{"metric": "kNN accuracy", "chance": 37.5}]}
+    for held_out in (True, False):
+        told = [{**epoch, "validation": epoch["validation"] and {**epoch["validation"], "held_out": held_out}}
+                for epoch in epochs]  # fmt: skip
+        page = render_report(make_content(epochs=told, outcome=outcome, probe="Not run yet."))
+        assert ("held-out" in page) == held_out and ("training images" in page) == (not held_out)
+        count = next(epoch["validation"]["images"] for epoch in told if epoch["validation"])
+        assert f"chance {100 / (2 * count - 1):.1f} %" in page and "chance 37.5 %, always the largest class" in page
+
+
+def test_one_point_is_no_curve() -> None:
+    epochs = [{**epoch, "knn_accuracy": 41.0 if epoch["epoch"] == 5 else None} for epoch in make_epochs(5)]
+    page = render_report(make_content(epochs=epochs))
+    assert "as they have one point only: kNN accuracy." in page and 'aria-label="kNN accuracy' not in page
+    assert 'aria-label="Loss' in page and "41.0 %" in page
+    assert 'aria-label="Loss' not in render_report(make_content(epochs=make_epochs(1)))

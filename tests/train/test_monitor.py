@@ -24,6 +24,7 @@ from simclr_cli.images.scan import take_census
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.train import monitor as monitor_module
+from simclr_cli.train import outcome as outcome_module
 from simclr_cli.train import step as step_module
 from simclr_cli.train.loop import build_model
 from simclr_cli.train.monitor import Monitor, draw_held_out
@@ -168,8 +169,10 @@ def test_metrics_tell_health_in_the_first_and_last_epoch_and_knn_at_the_end(trai
     rows = [json.loads(line) for line in trained.run.metrics_file.read_text().splitlines()]
     assert rows[0]["validation"] and rows[-1]["validation"] and rows[-1]["knn_accuracy"] is not None
     outcome = json.loads(trained.run.outcome_file.read_text())
-    expected = {"state": trained.result.state, "words": trained.result.outcome, "kept": None, "candidates": {}}
-    assert outcome == expected
+    assert (outcome["state"], outcome["words"]) == (trained.result.state, trained.result.outcome)
+    ends = {gain["metric"]: gain["end"] for gain in outcome["gains"]}
+    assert outcome["gains"][0]["images"] == 48  # all, where validation has fewer
+    assert ends["kNN accuracy"] == pytest.approx(rows[-1]["knn_accuracy"])
 
 
 def test_a_loss_that_is_not_finite_keeps_the_weights_before_it_and_names_the_batch(
@@ -213,10 +216,20 @@ def test_a_collapse_ends_with_an_exit_code_of_its_own_and_the_run_can_be_looked_
         "measure_validation",
         lambda self, m: dataclasses.replace(validation(self, m), negative_similarity=0.999),
     )
-    monkeypatch.setattr(monitor_module, "MIN_STEPS_TO_JUDGE", 1)
+    monkeypatch.setattr(outcome_module, "MIN_STEPS_TO_JUDGE", 1)
     with pytest.raises(CollapseError, match="The encoder has collapsed") as caught:
         train(images, run="flat")
     assert caught.value.exit_code == 7 and caught.value.remedy.startswith("Train under another --run")
     assert caught.value.problem.endswith("dimensions.") and caught.value.remedy.endswith(".")
     run = RunFolder(tmp_path / "runs" / "flat")
     assert run.is_finished and json.loads(run.outcome_file.read_text())["state"] == "collapsed"
+
+
+def test_the_start_of_a_resumed_run_is_that_of_the_whole_run(trained: Any, monitor: Monitor) -> None:
+    """The gains compare with the random weights before the first step, however often the run was resumed."""
+    outcome = json.loads(trained.run.outcome_file.read_text())
+    scores = monitor.score(build_model(chosen_of(trained)))
+    assert outcome["gains"][0]["start"] == pytest.approx(100 * float(scores.retrieval.mean()))
+    assert scores.knn is not None and outcome["gains"][1]["start"] == pytest.approx(100 * float(scores.knn.mean()))
+    classes = [name.split("/")[0] for name in (image.name for image in monitor.images.census.images)]
+    assert scores.knn_chance == pytest.approx(100 / len(set(classes)), abs=5)

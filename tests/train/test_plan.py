@@ -10,6 +10,7 @@ import torch
 from simclr_cli.api import PreviewSettings, ResolvedSettings
 from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.engine.augment import create_view_recipe
+from simclr_cli.images.colors import Colors
 from simclr_cli.train.plan import (
     MEMORY_SHARE,
     MIN_SECONDS_TO_COMPILE,
@@ -22,7 +23,9 @@ from simclr_cli.train.plan import (
     fit_to_decoded_images,
     resolve,
     resolve_views,
+    warn_of_views,
 )
+from simclr_cli.train.rules import InitialWeights
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -55,7 +58,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
     open_ = [f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None]
     # a choice between kinds, a name, what is tried out, what is the command's own
     assert open_ == ["preset", "hours", "run", "micro_batch", "cache_gb"]
-    assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")}
+    assert set(choices) == {name.replace("_", " ") for name in (*RULES, "compile")} - {"preset"}
     assert all(choice.reason and choice.value for choice in choices.values())
     here = Circumstances(images, short_side, device)
     again, _ = resolve(settings, here)
@@ -64,7 +67,7 @@ def test_nothing_stays_automatic_and_each_choice_has_a_reason(
 
 def test_every_setting_that_may_be_automatic_has_a_rule() -> None:
     automatic = {f.name for f in dataclasses.fields(ResolvedSettings) if f.default is None}
-    assert automatic - {"images", "run", "cache_gb", "preset", "hours"} == {*RULES, "micro_batch", "compile"}
+    assert automatic - {"images", "run", "cache_gb", "hours"} == {*RULES, "micro_batch", "compile"}
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,7 @@ def test_without_a_preset_a_preview_is_planned_as_a_run_is(image_size: int) -> N
     settings, choices = plan(image_size=image_size)
     resolved, few = resolve_views(PreviewSettings(images=Path(), image_size=image_size), Circumstances(1000, 256, CPU))
     assert create_view_recipe(resolved) == create_view_recipe(settings) and resolved.image_size == image_size
-    assert [choice.name for choice in few] == [name.replace("_", " ") for name in VIEW_RULES]
+    assert [choice.name for choice in few] == [name.replace("_", " ") for name in VIEW_RULES if name != "preset"]
     assert all(choice == choices[choice.name] for choice in few)
 
 
@@ -305,3 +308,37 @@ def test_there_cannot_be_more_processes_than_images_in_a_batch() -> None:
     with pytest.raises(SettingsError, match="5 processes"):
         resolve(ResolvedSettings(images=Path(), batch_size=4), Circumstances(100, 64, CPU, 5))
     resolve(ResolvedSettings(images=Path(), batch_size=5), Circumstances(100, 64, CPU, 5))
+
+
+GRAY, TWO = Colors(24, are_gray=True), Colors(24, are_gray=True, have_two=True)
+
+
+def test_gray_images_take_the_preset_for_them() -> None:
+    here = Circumstances(1000, 256, CPU, colors=GRAY)
+    settings, choices = resolve(ResolvedSettings(images=Path()), here)
+    reasons = {choice.name: choice for choice in choices}
+    assert settings.preset == "grayscale" and settings.grayscale == 0
+    assert reasons["preset"].reason == "all 24 sampled images are gray"
+    assert reasons["blur"].reason.startswith("the preset grayscale: ")
+    explicit, _ = resolve(ResolvedSettings(images=Path(), preset="photo", blur=0.1), here)
+    assert (explicit.preset, explicit.grayscale, explicit.blur) == ("photo", 0.2, 0.1)
+
+
+def test_views_of_distillation_stay_for_gray_images() -> None:
+    start = InitialWeights("trained", "for this test", "resnet18", own_size=224)
+    here = Circumstances(1000, 256, CPU, start=start, colors=GRAY)
+    settings, _ = resolve(ResolvedSettings(images=Path()), here)
+    assert (settings.loss, settings.preset, settings.color_strength) == ("distill", None, 0.0)
+
+
+def test_views_that_destroy_what_matters_are_warned_of() -> None:
+    def warn(colors: Colors, **given: Any) -> str:
+        settings = resolve(ResolvedSettings(images=Path(), **given), Circumstances(1000, 105, CPU, colors=colors))[0]
+        return " ".join(warn_of_views(settings, colors))
+
+    assert warn(Colors(24)) == warn(GRAY) == ""
+    assert "Use --preset grayscale" in warn(GRAY, preset="photo")
+    words = warn(TWO)
+    assert "a crop of 8 % shows one stroke" in words and words.endswith("add --flip 0 --crop-min 0.4.")
+    assert "--flip 0 --rotate 0 --crop-min 0.4" in warn(TWO, rotate=1.0)
+    assert warn(TWO, flip=0.0, crop_min=0.4) == ""
