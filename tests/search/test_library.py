@@ -380,7 +380,8 @@ def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def warnings_of(own: Any, **values: Any) -> tuple[Index, list[str]]:
     said: list[Event] = []
     index = open_updated(own, said.append, **values)
-    return index, [event.text for event in said if isinstance(event, Note) and event.warning]
+    texts = [event.text for event in said if isinstance(event, Note) and event.warning]
+    return index, [text for text in texts if "Results may mean little" not in text]  # the run of the tests is short
 
 
 def test_a_read_only_run_is_searched_with_its_stored_embeddings(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
