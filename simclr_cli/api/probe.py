@@ -188,5 +188,6 @@ class ProbeResult:
     per_class: tuple[ClassScore, ...] = ()
     confusion: tuple[Confusion, ...] = ()
     label_errors: tuple[LabelError, ...] = ()  # the most likely first
+    label_errors_note: str = ""  # the reason for none, if the probe is mostly wrong itself
     few_labels: tuple[FewLabels, ...] = ()
     folder: str | None = None  # of probe.json and the image of the confusion matrix

@@ -65,7 +65,8 @@ class PretrainSettings(ViewSettings):
     )
     epochs: int | None = setting(
         None,
-        "Passes through the images. With --resume: the new total, whose learning rate schedule applies from then on. "
+        "Passes through the images. With --resume: the new total, whose learning rate schedule applies from then on; "
+        "the number that is done ends the run at once. "
         "Auto: by the number of images and the device.",
         panel=BASICS,
         at_least=1,
@@ -298,7 +299,7 @@ class PretrainResult:
     first_loss: float | None  # mean of the first epoch
     last_loss: float | None
     images_per_second: float | None  # median over the epochs
-    seconds: float
+    seconds: float  # of the whole run; of a resumed one with the epochs before
     model_checksum: str | None  # SHA-256 of encoder/model.safetensors
     plan: PlanMade | None = None
     census: dict[str, Any] = field(default_factory=dict)

@@ -192,7 +192,8 @@ class Reporter:
             table.add_row(choice.name, Text(escape_unprintable(choice.value)), Text(escape_unprintable(choice.reason)))
         self.console.print(table)
         duration = f", about {format_duration(plan.seconds)}" if plan.seconds is not None else ""
-        self.print(f"{format_count(plan.steps, 'step')}{duration}")
+        done = f", {plan.steps_done:,} of them done" if plan.steps_done else ""
+        self.print(f"{format_count(plan.steps, 'step')}{done}{duration}")
 
 
 def _format_epoch(epoch: events.EpochDone) -> str:

@@ -102,6 +102,8 @@ def _print_classes(result: api.ProbeResult, reporter: Reporter) -> None:
     if result.label_errors:
         errors = ", ".join(f"{error.path} (predicted: {error.predicted})" for error in result.label_errors[:3])
         reporter.print(f"Likely label errors, the most likely first: {errors}")
+    if result.label_errors_note:
+        reporter.print(result.label_errors_note)
 
 
 def show_finetune(result: api.FinetuneResult, reporter: Reporter, output: Output) -> None:

@@ -72,7 +72,7 @@ def clusters(settings: ClustersSettings, *, report: Report = silent) -> Clusters
     if out is not None:
         groups = make_gallery_groups(result) if out.suffix.lower() == ".html" else make_table_groups(result)
         images = f"{format_count(len(index), 'image')} of {index.root}"
-        lead = f"{images}. {clustering.reason}. {describe_agreement(result)}".strip()
+        lead = f"{images}. {clustering.reason}. {describe_agreement(result)} {library.caution}".strip()
         write_results(out, result, "Clusters", lead, groups, workers=library.workers, report=report)
     return result
 

@@ -46,7 +46,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         return _restore(settings.restore, settings.images, report)
     if settings.move_to is not None:
         check_unused(settings.move_to)  # before long work
-    encoder, threshold, workers = None, None, count_workers(settings.workers)
+    encoder, threshold, caution, workers = None, None, "", count_workers(settings.workers)
     if settings.kind == "exact":
         index = list_files(settings, report)
         out = prepare_output(settings, locate_cache(Path(index.root)) / PAGES_FOLDER, "duplicates")
@@ -54,7 +54,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         library = open_library(settings, report)
         out = prepare_output(settings, library.pages_folder, "duplicates")
         index, scale = open_index(library, report)
-        encoder, threshold = library.loaded.name, resolve_threshold(settings, scale)
+        encoder, threshold, caution = library.loaded.name, resolve_threshold(settings, scale), library.caution
     if settings.move_to is not None:
         check_destination(settings.move_to, Path(index.root))
     on_progress = progress(report, "comparing images")
@@ -76,7 +76,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     )
     if out is not None:  # before anything moves: the gallery shows the images where they are
         result_groups = make_result_groups(groups, is_table=out.suffix.lower() != ".html")
-        lead = summarize(result)
+        lead = f"{summarize(result)} {caution}".strip()
         write_results(out, result, "Duplicates", lead, result_groups, workers=workers, report=report)
     if settings.move_to is None:
         return result

@@ -138,6 +138,11 @@ def _split_images(settings: FinetuneSettings, source: LoadedEncoder, root: Path,
         if not settings.scratch and source.was_trained_on(root):
             report(Note("The held-out images were also used for pretraining, without their labels."))
     source.encoder.spec = dataclasses.replace(source.encoder.spec, bits=images.census.bits)
+    if lost := {images.labels[image.name] for image in held_out.images}.difference(classes):
+        raise InputError(
+            f"No image of {sorted(lost)[0]} in {root} can be decoded, and {settings.test} has images of it.",
+            f"Add whole images of it, or remove it from {settings.test}.",
+        )
     used = draw_labels(labels, float(settings.labels_fraction), settings.seed, draw=0)
     return LabeledSplit(images, decoded, rows[used], torch.from_numpy(labels[used]), classes, len(rows), held_out)
 

@@ -51,6 +51,7 @@ def map(settings: MapSettings, *, report: Report = silent) -> MapResult:
     if missing := sum(int((sheet.shapes[:, 0] == 0).sum()) for sheet in sheets):
         report(Note(f"No thumbnail of {format_count(missing, 'image')}, which cannot be decoded now.", warning=True))
     lead = f"{format_count(len(image_map.names), 'image')}. {_describe_layout(settings, explained)}"
+    lead = f"{lead} {library.caution}".strip()
     page = render_map(f"Map of {library.images.resolve().name}", lead, image_map, sheets, side, step).encode("utf-8")
     write_bytes(settings.out, page)
     return MapResult(

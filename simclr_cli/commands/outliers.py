@@ -45,7 +45,7 @@ def outliers(settings: OutliersSettings, *, report: Report = silent) -> Outliers
     )
     if out is not None:
         compared = f"each compared with its {scores.neighbors} nearest neighbors"
-        lead = f"{format_count(result.searched, 'image')} of {index.root}, {compared}."
+        lead = f"{format_count(result.searched, 'image')} of {index.root}, {compared}. {library.caution}".strip()
         images = tuple(ResultImage(image.path, describe_score(image), collect_cells(image)) for image in result.images)
         group = ResultGroup("The least similar first", images, describe_outlier_count(result))
         write_results(out, result, "Outliers", lead, [group], workers=library.workers, report=report)

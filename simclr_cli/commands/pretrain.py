@@ -81,6 +81,7 @@ def pretrain(
         start = monitor.score(model) if processes.is_main and job.targets is None else None
         guard = Guard(model, job, monitor, report) if job.settings.weights != "none" and processes.is_main else None
         training = Training(model, job, report, stop, monitor)
+        start_time -= sum(row.get("seconds") or 0 for row in training.metrics)  # of the epochs before a resume
         with training.stop.saving(training):
             metrics = training.run()
             outcome = judge_distillation(metrics) if start is None else _judge(metrics, start, model, monitor, job)

@@ -39,6 +39,7 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         encoders = {name_representation(ready): ready, **encoders}
     comparison = compare_encoders(encoders, images, settings, linear=True, report=report)
     scores, first = comparison.compute_scores(settings.seed), comparison.first
+    label_errors, label_errors_note = list_label_errors(comparison, settings.seed)
     folder = settings.out or (ready.run.probe_folder if ready.run else None)
     result = ProbeResult(
         encoder=ready.name,
@@ -55,7 +56,8 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         verdict=write_verdict(scores, len(first.test.labels)),
         per_class=score_classes(first, comparison.classes),
         confusion=count_confusions(first, comparison.classes),
-        label_errors=list_label_errors(comparison, settings.seed),
+        label_errors=label_errors,
+        label_errors_note=label_errors_note,
         few_labels=probe_few_labels(comparison, settings, report),
         folder=str(folder) if folder else None,
     )

@@ -47,7 +47,7 @@ def similar(settings: SimilarSettings, *, report: Report = silent) -> SimilarRes
     if out is not None:
         groups = [_make_group(query, hits) for query, hits in zip(queries, neighbors, strict=True)]
         by = f"the cosine similarity of centered h by {library.loaded.title}"
-        lead = f"Of {result.searched:,} images of {library.images}, by {by}."
+        lead = f"Of {result.searched:,} images of {library.images}, by {by}. {library.caution}".strip()
         write_results(out, result, "Similar images", lead, groups, workers=workers, report=report)
     return result
 

@@ -50,7 +50,8 @@ class PlanMade:
     run: str
     choices: tuple[Choice, ...]
     steps: int
-    seconds: float | None  # estimated; None where it is unknown
+    seconds: float | None  # estimated, for the steps that are left; None where it is unknown
+    steps_done: int = 0  # before, of a run that is resumed
 
 
 @dataclass(frozen=True)

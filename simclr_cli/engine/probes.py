@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 L2_VALUES = tuple(10.0 ** (-6 + 11 * i / 44) for i in range(45))  # 45, log-spaced (appendix B.8.1)
 L2_PATIENCE = 10  # weaker values below the best accuracy, before the search ends: the rest fit slowly and overfit
+FEW_ROWS, COARSE_STEP = 50, 4  # validation rows below which the search takes every fourth value: accuracy is as coarse
 DEFAULT_L2 = 1.0  # scikit-learn's, without a validation split
 FIT_STEPS, SEARCH_STEPS = 100, 50  # of L-BFGS; in the search, each fit continues from the last one
 TOLERANCE = 1e-6  # of the largest entry of the gradient, divided by the number of rows
@@ -91,7 +92,8 @@ def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> fl
     best_l2: float = L2_VALUES[-1]
     best_accuracy, worse_fits = -math.inf, 0
     model = create_regression(SEARCH_STEPS)
-    for l2 in reversed(L2_VALUES):  # from the strongest: each fit is a good start of the next
+    values = L2_VALUES[::-1] if int(validation.sum()) >= FEW_ROWS else L2_VALUES[::-COARSE_STEP]
+    for l2 in values:  # from the strongest: each fit is a good start of the next
         weights = fit_logistic(model, x[train], labels[train], l2=l2, classes=classes)
         predicted = _compute_logits(weights, x[validation]).argmax(dim=1)
         accuracy = float((predicted == labels[validation]).float().mean())
@@ -99,7 +101,7 @@ def choose_l2(x: Tensor, labels: Tensor, validation: Tensor, classes: int) -> fl
             best_l2, best_accuracy, worse_fits = l2, accuracy, 0
         elif accuracy < best_accuracy:  # ties do not count: the strongest values all predict the largest class
             worse_fits += 1
-        if worse_fits == L2_PATIENCE:
+        if worse_fits == L2_PATIENCE or best_accuracy == 1:
             break
     return best_l2
 

@@ -19,6 +19,7 @@ NAMES = {"trained": "the run", "untrained": "untrained encoder"}  # in the verdi
 FLOORS = ("untrained", "raw pixels")  # that an encoder must be better than
 FOLDS = 5
 MAX_LABEL_ERRORS = 100
+MIN_ACCURACY_FOR_LABEL_ERRORS = 50.0  # percent, of the probes that judge the labels
 MIN_LABELS_TO_VALIDATE = 5  # of the rarest class; with fewer, l2 is not chosen on a validation split
 
 
@@ -45,19 +46,30 @@ def count_confusions(evaluation: EncoderEvaluation, classes: tuple[str, ...]) ->
     )
 
 
-def list_label_errors(comparison: Comparison, seed: int) -> tuple[LabelError, ...]:
-    """Return the images, held-out ones included, whose label is likely wrong by probes that were not fitted on them."""
+def list_label_errors(comparison: Comparison, seed: int) -> tuple[tuple[LabelError, ...], str]:
+    """List the images, held-out ones included, whose label is likely wrong by probes that were not fitted on them.
+
+    Returns:
+        The images, and the reason for listing none, or "": probes that are mostly wrong themselves tell nothing.
+    """
     first, classes = comparison.first, comparison.classes
     if first.linear is None:
-        return ()
+        return (), ""
     names = (*first.train.names, *first.test.names)
     h, labels = torch.cat([first.train.h, first.test.h]), torch.cat([first.train.labels, first.test.labels])
     probabilities = predict_out_of_fold(h, labels, first.l2, len(classes), seed)
     predicted = probabilities.argmax(dim=1)
-    return tuple(
+    accuracy = compute_percentage(predicted == labels)
+    if accuracy < MIN_ACCURACY_FOR_LABEL_ERRORS:
+        return (), (
+            f"No label is listed as likely wrong: the linear probe itself is right about {accuracy:.0f} % of the "
+            "images only."
+        )
+    errors = tuple(
         LabelError(names[row], classes[labels[row]], classes[predicted[row]], float(probabilities[row, labels[row]]))
         for row in find_label_errors(probabilities, labels)[:MAX_LABEL_ERRORS].tolist()
     )
+    return errors, ""
 
 
 def predict_out_of_fold(h: Tensor, labels: Tensor, l2: float | None, classes: int, seed: int) -> Tensor:

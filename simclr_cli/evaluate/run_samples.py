@@ -55,8 +55,9 @@ def draw_first_views(
         InputError: an image can no longer be decoded.
     """
     decoded = defer_decoding(census, settings.train_size, workers)
-    held_out = draw_held_out(len(decoded), settings.held_out, settings.seed)
-    batch_size = min(settings.batch_size, len(decoded))
+    count = min(settings.held_out, len(decoded) - 1)  # the folder may have fewer images than it had
+    held_out = draw_held_out(len(decoded), count, settings.seed)
+    batch_size = min(settings.batch_size, len(decoded) - count)
     batches = BatchLoader(decoded, batch_size, settings.seed, torch.device("cpu"), held_out=held_out)
     rows = batches.batch_rows(0)
     two_views = TwoViews(settings.train_size, create_view_recipe(settings))

@@ -31,6 +31,7 @@ from simclr_cli.store.index import IMAGE, Index, SkippedFile
 from simclr_cli.store.index_files import InvalidIndexError, read_index
 from simclr_cli.store.run import find_run
 from simclr_cli.store.run_info import read_run_info
+from simclr_cli.train.outcome import describe_caution
 
 WAIT_SECONDS = 5  # for another process that updates an index which can be searched as it is
 
@@ -50,6 +51,11 @@ class Library:
         """Folder for pages that --open shows."""
         run = self.loaded.run
         return run.pages_folder if run and self.folder == run.vectors_folder else self.folder / PAGES_FOLDER
+
+    @property
+    def caution(self) -> str:
+        """A sentence to show with results if the encoder is of a run that has learned little, else ""."""
+        return describe_caution(self.loaded.run)
 
     def embed(
         self, paths: Sequence[Path], bits: int | None, report: Report, stage: str
@@ -131,6 +137,8 @@ def open_index(library: Library, report: Report, task: str = "Searching") -> tup
     _report_skipped([f"{file.name} ({file.reason})" for file in skipped], report)
     scale = read_scale(index)
     assert scale is not None
+    if library.caution:
+        report(Note(library.caution, warning=True))
     return index, scale
 
 

@@ -82,6 +82,12 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def find_last_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint by its name, 0 if there is none."""
+    numbers = [file.stem.removeprefix("step-") for file in folder.glob("step-*.safetensors")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 def is_intact_checkpoint(path: Path) -> bool:
     """Return whether a file is a checkpoint with a valid checksum.
 

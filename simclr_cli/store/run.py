@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from simclr_cli.api import RUNS_FOLDER
 from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.files import prepare_folder, remove_file, rename, write_bytes, write_json
-from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_bytes, read_json
 from simclr_cli.store.manifest import MANIFEST, write_manifest
 from simclr_cli.store.models import FORMAT_VERSION, encode_tensors, read_model, write_model
 
@@ -76,6 +76,15 @@ class RunFolder:
         """The command that resumes the run."""
         runs = f" --runs {self.path.parent}" if self.path.parent != RUNS_FOLDER else ""
         return f"simclr pretrain --resume --run {self.path.name}{runs}"
+
+    def explain_unfinished(self) -> RunError:
+        """Return the error for a use of this run before it is finished, with the commands that finish it."""
+        try:
+            done = len(read_bytes(self.metrics_file).splitlines())
+        except (OSError, ValueError):  # usually missing: no epoch is done
+            done = 0
+        now = f"; or end it now, and use it: {self.resume_command} --epochs {done}" if done else ""
+        return RunError(f"The run {self.path} is not finished.", f"Resume it: {self.resume_command}{now}")
 
     def check_links(self) -> RunFolder:
         """Return the run; raise RunError if a link in it leads to a folder outside, which must not be written to."""
@@ -154,7 +163,7 @@ class RunFolder:
             RunError: not finished, damaged, or of a newer version.
         """
         if not self.is_finished:
-            raise RunError(f"The run {self.path} is not finished.", f"Resume it: {self.resume_command}")
+            raise self.explain_unfinished()
         return read_model(self.encoder_folder, "Train the run again.")
 
 
@@ -167,7 +176,7 @@ def find_run(name: str | None, runs: Path) -> RunFolder:
     if name is not None:
         run = _resolve_run(name, runs)
         if not run.is_finished:
-            raise RunError(f"The run {run.path} is not finished.", f"Resume it: {run.resume_command}")
+            raise run.explain_unfinished()
         return run.check_links()
     return find_newest_run([run for run in list_runs(runs) if run.is_finished], runs)
 
@@ -199,10 +208,10 @@ def find_newest_run(finished_runs: Sequence[RunFolder], runs: Path) -> RunFolder
         RunError: there is none.
     """
     if not finished_runs:
-        raise RunError(
-            f"There is no finished run under {runs}.",
-            "Train one with simclr pretrain FOLDER, or add the folder of images.",
-        )
+        started = list_runs(runs)
+        remedy = "Train one with simclr pretrain FOLDER, or add the folder of images."
+        remedy = started[0].explain_unfinished().remedy if started else remedy
+        raise RunError(f"There is no finished run under {runs}.", remedy)
     return max(finished_runs, key=lambda run: run.weights_file.stat().st_mtime_ns).check_links()
 
 

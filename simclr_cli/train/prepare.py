@@ -19,6 +19,7 @@ from simclr_cli.images.census import Census
 from simclr_cli.images.colors import UNKNOWN_COLORS, sample_colors
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import count_workers
+from simclr_cli.store.checkpoint import find_last_step
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import RunInfo
 from simclr_cli.train.distillation import MAX_ANCHORS
@@ -80,11 +81,12 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
         names = ("epochs", "train size") if requested.train_size is None else ("epochs",)
         choices = tuple(dataclasses.replace(c, reason=reason) if c.name in names else c for c in choices)
     if previous is not None:
-        choices = explain_more_epochs(previous, resolved, choices)
-    seconds += _estimate_embedding(resolved, census, start)
+        choices = explain_more_epochs(run, previous, resolved, choices)
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
+    done = 0 if previous is None else min(steps, find_last_step(run.checkpoint_folder))
+    seconds = seconds * (steps - done) / max(1, steps) + _estimate_embedding(resolved, census, start)
     resolved, compiling = choose_compile(resolved, here, seconds)
-    plan = PlanMade(str(run.path), (*choices, compiling), steps, seconds)
+    plan = PlanMade(str(run.path), (*choices, compiling), steps, seconds, done)
     report(plan)
     for warning in warn_of_views(resolved, colors):
         report(Note(warning, warning=True))

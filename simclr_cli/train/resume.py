@@ -31,14 +31,15 @@ def open_run(
 ) -> tuple[RunFolder, ResolvedSettings, RunInfo | None]:
     """Choose the run folder; return it, the settings, and the description of a run that is resumed.
 
-    The automatic settings of a new run are still open. A resumed run may get more epochs, also when it is finished.
+    The automatic settings of a new run are still open. A resumed run may get more epochs, also when it is finished; an
+    unfinished one ends at once with as many as it has done.
 
     Args:
         restarted: the same command was run before and failed, so that its run is resumed.
 
     Raises:
         RunError: nothing to resume, a name that is taken, or images that are not found.
-        SettingsError: a resumed run with other settings than its own, or no more epochs than it has done.
+        SettingsError: a resumed run with other settings than its own, or fewer epochs than it has done.
     """
     if settings.resume:
         return _resume_run(settings)
@@ -65,12 +66,15 @@ def _resume_run(settings: PretrainSettings) -> tuple[RunFolder, ResolvedSettings
     images = find_image_folder(run, previous.settings.images, settings.images)
     resolved = dataclasses.replace(previous.settings, **command, **machine, images=images)
     if settings.epochs is not None and (run.is_finished or settings.epochs != resolved.epochs):
-        if settings.epochs <= (done := len(read_epochs(run))):
+        done = len(read_epochs(run))
+        if settings.epochs < done or (settings.epochs == done and run.is_finished):
+            as_it_is = "" if run.is_finished else f", or {done} to finish the run as it is"
             raise SettingsError(
                 f"The run {run.path} has done {format_count(done, 'epoch')}; --epochs {settings.epochs} is not more.",
-                "Set a larger number.",
+                f"Set a larger number{as_it_is}.",
             )
-        resolved = dataclasses.replace(resolved, epochs=settings.epochs)
+        warmup = min(resolved.warmup_epochs, settings.epochs)
+        resolved = dataclasses.replace(resolved, epochs=settings.epochs, warmup_epochs=warmup)
     for field in dataclasses.fields(PretrainSettings):
         value = getattr(settings, field.name)
         if field.name not in RESUME_SETTINGS and value not in (field.default, getattr(resolved, field.name)):
@@ -115,11 +119,16 @@ def _find_interrupted_run(settings: PretrainSettings) -> RunFolder:
     raise RunError(f"There is no interrupted run{of} under {settings.runs}.", "Remove --resume to start one.")
 
 
-def explain_more_epochs(previous: RunInfo, settings: ResolvedSettings, choices: Sequence[Choice]) -> tuple[Choice, ...]:
+def explain_more_epochs(
+    run: RunFolder, previous: RunInfo, settings: ResolvedSettings, choices: Sequence[Choice]
+) -> tuple[Choice, ...]:
     """Return the choices of a resumed run, with the consequence of another number of epochs than before."""
     if (epochs := previous.settings.epochs) == settings.epochs:
         return tuple(choices)
-    reason = f"it had {epochs}; every further step has the learning rate of a run of {settings.epochs}"
+    if settings.epochs <= len(read_epochs(run)):
+        reason = f"it had {epochs}, of which these are done: the run ends as it is"
+    else:
+        reason = f"it had {epochs}; every further step has the learning rate of a run of {settings.epochs}"
     return tuple(dataclasses.replace(c, reason=reason) if c.name == "epochs" else c for c in choices)
 
 

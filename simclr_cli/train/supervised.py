@@ -46,6 +46,9 @@ LINEAR = ClassifierRecipe(frozen=True, learning_rate=0.1, epochs=90)
 FINE_TUNING = ClassifierRecipe(frozen=False, learning_rate=0.05, epochs=30)
 
 
+PROBE_REMEDY = "Use --protocol quick, or another --device."  # a frozen f: `probe` sets neither rate nor batch
+
+
 def choose_batch_size(images: int, device: torch.device) -> int:
     """Return B: a power of two, at most a quarter of the labeled images, and at most 256 on a CPU, 1,024 on a GPU.
 
@@ -97,7 +100,8 @@ def train_classifier(
         peak_learning_rate(recipe.learning_rate, "linear", batch_size), recipe.epochs * steps_per_epoch
     )
     train_step = ClassifierStep(encoder, classes, recipe, seed)
-    reporter = EpochReporter(recipe.epochs, steps_per_epoch, encoder.mean.device, report)
+    remedy = PROBE_REMEDY if recipe.frozen else "Try a lower --learning-rate."
+    reporter = EpochReporter(recipe.epochs, steps_per_epoch, encoder.mean.device, report, remedy)
     try:
         with closing(_load_batches(decoded, rows, starts, recipe.epochs, seed)) as batches:
             for step, (places, pixels) in enumerate(batches):
@@ -112,8 +116,9 @@ def train_classifier(
 class EpochReporter:
     """A reader of losses that reports every step, on a GPU at most once in LOSS_READ_SECONDS, and every epoch."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, device: torch.device, report: Report) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, device: torch.device, report: Report, remedy: str) -> None:
         self.epochs, self.steps_per_epoch, self.device, self.report = epochs, steps_per_epoch, device, report
+        self.remedy = remedy  # for a loss that is not finite
         self.losses = EpochLosses()
         self.images = 0
         self.epoch_start = self.last_read = time.monotonic()
@@ -131,8 +136,7 @@ class EpochReporter:
         if self.device.type != "cpu" and not is_last and time.monotonic() - self.last_read < LOSS_READ_SECONDS:
             return
         total = self.epochs * self.steps_per_epoch
-        remedy = "Try a lower --learning-rate."
-        self.losses.mark_read(read_losses(self.losses.unread, step, total, epoch - 1, remedy=remedy))
+        self.losses.mark_read(read_losses(self.losses.unread, step, total, epoch - 1, remedy=self.remedy))
         self.last_read = time.monotonic()
         seconds = self.last_read - self.epoch_start
         speed = self.images / max(seconds, 1e-9)
@@ -173,9 +177,10 @@ class ClassifierStep:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            smaller = f"Use a smaller batch, such as --batch-size {max(1, len(pixels) // 2)}."
             raise MachineError(
                 f"The memory is too small to train on {len(pixels)} images at a time.",
-                f"Use a smaller batch, such as --batch-size {max(1, len(pixels) // 2)}.",
+                PROBE_REMEDY if self.frozen else smaller,
             ) from None
         self.optimizer.step()
         return loss.detach()

@@ -228,6 +228,17 @@ def test_held_out_folder(own: Any, tmp_path: Path, draw: Callable[..., Any]) -> 
         tuned(own, test=tmp_path / "test", out=tmp_path / "other")
 
 
+def test_a_held_out_class_whose_training_images_are_all_broken_is_an_error(
+    own: Any, tmp_path: Path, draw: Callable[..., Any]
+) -> None:
+    draw(tmp_path / "test" / "dots" / "1.png")
+    for path in (own.images / "dots").iterdir():
+        path.write_bytes(path.read_bytes()[:60])  # the header is whole
+    with pytest.raises(InputError, match=f"No image of dots in {own.images} can be decoded, and") as caught:
+        tuned(own, test=tmp_path / "test", epochs=1)
+    assert caught.value.remedy == f"Add whole images of it, or remove it from {tmp_path / 'test'}."
+
+
 def test_classifier_is_never_overwritten(own: Any, checksum: Callable[[Path], Any]) -> None:
     out = Path(tuned(own).out)
     before = checksum(out)

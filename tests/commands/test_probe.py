@@ -365,7 +365,7 @@ def test_the_papers_protocol_evaluates_networks_on_the_same_split(
     assert len(seen) == 2 and seen[0] == seen[1] and len(seen[0]) == paper.train_images
     assert [score.linear is not None for score in paper.scores] == [True, True, False, False]
     assert [score.knn_20 for score in paper.scores] == [score.knn_20 for score in quick.scores]
-    assert paper.protocol == "paper" and paper.label_errors  # by a quick probe of the same h
+    assert paper.protocol == "paper" and paper.label_errors_note  # by a quick probe of the same h
 
 
 def test_raw_pixels_and_color_histogram_equal_numpys() -> None:

@@ -188,6 +188,19 @@ def test_a_neighbor_whose_file_is_gone_stands_there_by_name(own: Any) -> None:
     assert "cannot be read" in page and "The folder has changed since" in page
 
 
+@pytest.mark.parametrize("left", [1, 2, 9, 20])
+def test_a_folder_that_has_fewer_images_than_a_batch_by_now_is_shown(own: Any, left: int) -> None:
+    info = read_run_info(own.run)
+    settings = dataclasses.replace(info.settings, held_out=8)
+    own.run.write_config(dataclasses.replace(info, settings=settings).to_config())
+    for path in sorted(own.images.rglob("*.*"))[left:]:
+        path.unlink()
+    names, views = draw_first_views(take_census(own.images), settings, workers=1)
+    assert settings.batch_size == 16 and len(names) == len(set(names)) == min(8, max(1, left - 8))
+    assert len(views) == 2 * len(names)
+    assert "The folder has changed since" in make(own.run)[1]
+
+
 def test_an_unfinished_run_has_a_page_too(own: Any) -> None:
     shutil.rmtree(own.run.encoder_folder)
     result, page = make(own.run)

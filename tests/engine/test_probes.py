@@ -168,6 +168,20 @@ def test_the_45_l2_values_are_log_spaced_from_1e_6_to_1e5() -> None:
     np.testing.assert_allclose(L2_VALUES, np.logspace(-6, 5, 45), rtol=1e-9)
 
 
+@pytest.mark.parametrize(("rows", "apart", "most"), [(49, 4.0, 12), (50, 4.0, 45), (50, 0.1, 44)])
+def test_few_validation_rows_or_none_that_is_wrong_need_fewer_fits(
+    monkeypatch: pytest.MonkeyPatch, rows: int, apart: float, most: int
+) -> None:
+    """Below 50 rows, accuracy is too coarse for 45 values; and no value is better than one that is always right."""
+    tried: list[float] = []
+    fit = probes.fit_logistic
+    monkeypatch.setattr(probes, "fit_logistic", lambda *a, l2, **k: (tried.append(l2), fit(*a, l2=l2, **k))[1])
+    train, labels = clusters(150, apart)
+    probe = fit_probe(train, labels, validation=torch.arange(150) < rows, classes=CLASSES)
+    assert tried[:-1] == list(L2_VALUES[:: -4 if rows < 50 else -1][: len(tried) - 1]) and probe.l2 in tried
+    assert len(tried) - 1 <= most
+
+
 def test_separable_classes_are_all_predicted() -> None:
     train, labels = clusters(60, 0.1)
     test, truth = clusters(45, 0.1, seed=1)
@@ -190,6 +204,7 @@ def test_l2_and_predictions_equal_the_same_protocol_in_scikit_learn(monkeypatch:
     """Standardize, choose on the validation rows (the strongest of equals), refit on all rows, predict."""
     values = (1e-2, 1.0, 30.0, 1e3)
     monkeypatch.setattr(probes, "L2_VALUES", values)
+    monkeypatch.setattr(probes, "COARSE_STEP", 1)
     train, labels = clusters(90, 4.0, dimensions=20)
     test, _ = clusters(60, 4.0, seed=1, dimensions=20)
     validation = torch.arange(90) % 4 == 0

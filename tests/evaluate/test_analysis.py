@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from simclr_cli.engine.probes import fit_probe
-from simclr_cli.evaluate.analysis import FOLDS, find_label_errors, predict_out_of_fold
+from simclr_cli.evaluate.analysis import FOLDS, find_label_errors, list_label_errors, predict_out_of_fold
+from simclr_cli.evaluate.comparison import Comparison, EncoderEvaluation, LabeledEmbeddings
 from simclr_cli.images.labels import assign_folds
 
 
@@ -43,3 +45,21 @@ def test_a_class_of_one_row_and_fewer_rows_than_folds_have_probabilities_too() -
         probabilities = predict_out_of_fold(h[part], labels[part], 1.0, 3, 0)
         torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
     assert probabilities.isfinite().all()
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_labels_are_not_doubted_by_a_probe_that_is_mostly_wrong(is_random: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4).repeat(30)
+    centers = 0.0 if is_random else 8 * torch.eye(4, 6)[labels]
+    h = centers + torch.randn(len(labels), 6, generator=generator)
+    labels[7] = 0  # wrong: it was 3
+    rows = LabeledEmbeddings(h, labels, tuple(f"{i}.png" for i in range(len(h))))
+    votes = torch.zeros(len(h), 4)
+    halves = rows.select(torch.arange(len(h)) < 60), rows.select(torch.arange(len(h)) >= 60)
+    evaluation = EncoderEvaluation("trained", *halves, votes, votes, linear=votes, l2=1.0)
+    errors, note = list_label_errors(Comparison(("a", "b", "c", "d"), (evaluation,), 0), 0)
+    if is_random:
+        assert errors == () and "the linear probe itself is right about" in note
+    else:
+        assert [error.path for error in errors] == ["7.png"] and note == ""

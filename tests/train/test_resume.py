@@ -257,6 +257,40 @@ def test_a_stopped_run_goes_on_to_more_epochs_as_the_finished_one_does(
     assert read_run_info(run).extended == (2,) and not list(run.path.glob("encoder-*"))
 
 
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_stopped_run_ends_where_it_is_with_the_epochs_that_are_done(
+    images: Path, train: Train, tmp_path: Path, steps: int
+) -> None:
+    """Of 4 epochs of 3 steps, after the first whole one, and within the second."""
+    with pytest.raises(Interrupted):
+        train(images, epochs=4, warmup_epochs=2, report=stop_at(StepDone, steps))
+    (run,) = list_runs(tmp_path / "runs")
+    checkpoint = load_checkpoint(run.checkpoint_folder)
+    assert checkpoint is not None and checkpoint.step == steps
+    with pytest.raises(RunError, match="There is no finished run") as caught:
+        find_run(None, tmp_path / "runs")
+    command = f"simclr pretrain --resume --run {run.path.name} --runs {tmp_path / 'runs'} --epochs 1"
+    assert caught.value.remedy.endswith(f"; or end it now, and use it: {command}")
+    events: list[Event] = []
+    result = resume(tmp_path / "runs", epochs=1, report=events.append)
+    assert not any(isinstance(event, StepDone) for event in events)
+    assert result.finished and (result.epochs, result.state) == (1, json.loads(run.outcome_file.read_text())["state"])
+    assert result.plan and (result.plan.steps, result.plan.steps_done, result.plan.seconds) == (3, 3, 0)
+    _, weights = run.read_encoder()
+    assert all(torch.equal(checkpoint.model[f"encoder.backbone.{name}"], value) for name, value in weights.items())
+    assert resume(tmp_path / "runs", epochs=4).finished  # and goes on
+
+
+def test_a_resumed_run_tells_what_is_left_and_in_the_end_of_the_whole(stopped: Path) -> None:
+    file = RunFolder(stopped).path / "checkpoint"
+    seconds = load_checkpoint(file).metrics[0]["seconds"]  # type: ignore[union-attr]
+    result = resume(stopped.parent)
+    assert result.plan and (result.plan.steps, result.plan.steps_done) == (6, 5)
+    assert result.plan.seconds == pytest.approx(1 / 6)  # the whole is estimated to take a second
+    rows = read_epochs(RunFolder(stopped))
+    assert result.seconds > seconds + rows[1]["seconds"] and result.first_loss == rows[0]["loss"]
+
+
 def test_a_dry_run_to_more_epochs_changes_nothing(own: Any, checksum: Callable[..., Any]) -> None:
     before = checksum(own.run.path)
     resume(own.runs, epochs=3, dry_run=True)

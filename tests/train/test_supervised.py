@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from simclr_cli.api import FinetuneSettings, ProbeSettings
 from simclr_cli.core.errors import Interrupted, TrainingError
 from simclr_cli.core.events import EpochDone, Event, StepDone, silent
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
@@ -212,14 +214,25 @@ def test_stop_ends_at_that_step(decoded: DecodedImages, encoder: Encoder, recipe
     assert len(events) == 5 and not encoder.training
 
 
-def test_loss_that_is_not_finite_names_its_step(decoded: DecodedImages, encoder: Encoder) -> None:
+def name_options(remedy: str, settings: type) -> list[bool]:
+    """Return for each option in a message whether the command has it."""
+    names = {field.name for field in dataclasses.fields(settings)}
+    return [option.replace("-", "_") in names for option in re.findall(r"--([a-z-]+)", remedy)]
+
+
+@pytest.mark.parametrize(("recipe", "settings"), [(LINEAR, ProbeSettings), (FINE_TUNING, FinetuneSettings)])
+def test_loss_that_is_not_finite_names_its_step_and_options_of_its_command(
+    decoded: DecodedImages, encoder: Encoder, recipe: ClassifierRecipe, settings: type
+) -> None:
     with pytest.raises(TrainingError, match=r"became (nan|inf) in step [2-9] of 9 \(epoch [123]\)") as caught:
-        run(encoder, decoded, short(LINEAR, 3, learning_rate=1e38))
-    assert "--learning-rate" in caught.value.remedy
+        run(encoder, decoded, short(recipe, 3, learning_rate=1e38))
+    options = name_options(caught.value.remedy, settings)
+    assert options and all(options)
 
 
+@pytest.mark.parametrize(("recipe", "settings"), [(LINEAR, ProbeSettings), (FINE_TUNING, FinetuneSettings)])
 def test_too_little_memory_is_an_error(
-    decoded: DecodedImages, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+    decoded: DecodedImages, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, recipe: ClassifierRecipe, settings: type
 ) -> None:
     from simclr_cli.core.errors import MachineError
 
@@ -228,8 +241,9 @@ def test_too_little_memory_is_an_error(
 
     monkeypatch.setattr(module, "make_view", full)
     with pytest.raises(MachineError, match="on 16 images at a time") as caught:
-        run(encoder, decoded, short(FINE_TUNING, 1))
-    assert "--batch-size 8" in caught.value.remedy
+        run(encoder, decoded, short(recipe, 1))
+    options = name_options(caught.value.remedy, settings)
+    assert options and all(options)
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 32, 33, 47, 48, 49])
