@@ -3,6 +3,7 @@
     python benchmarks/duplicates.py vectors [--rows 100000] [--rounds 3]
     python benchmarks/duplicates.py photos RUN IMAGES [--originals 200]
     python benchmarks/duplicates.py blocks IMAGES [--originals 60]
+    python benchmarks/duplicates.py transformed IMAGES ENCODER [--originals 60]
 
 vectors    rows of 512 numbers with the structure of h (clusters, a falling spectrum, no negative numbers), 2 % of them
            near-duplicates: seconds to find all pairs with a similarity of at least 0.95, and the peak memory
@@ -11,6 +12,9 @@ photos     some of IMAGES are copied exactly, at half the size, at JPEG quality 
            similarity, hash and color: recall of each kind of duplicate, and the pairs of unrelated images
 blocks     the pairs of IMAGES with similar hashes and colors, and those of them that also match block by block; and for
            some images, changed in memory, the percent of each change that is found by both
+transformed    the groups among IMAGES and the seconds to find them, without and with --transformed; and for some
+           images and mirrored, rotated and cropped duplicates of them, in a folder of their own, how many of each kind
+           are in the group of their original, and how many are also called by their name
 
 Prints one JSON object.
 """
@@ -38,7 +42,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
-from simclr_cli.api import DuplicatesSettings
+from simclr_cli.api import DuplicatesResult, DuplicatesSettings
+from simclr_cli.commands.duplicates import duplicates as find_groups
 from simclr_cli.core.events import silent
 from simclr_cli.engine.nearest import find_similar_pairs
 from simclr_cli.images.fingerprints import (
@@ -133,8 +138,8 @@ def measure_photos(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     hashes = np.array([fingerprint.hash for fingerprint in fingerprints], np.uint64)
     colors = np.array([fingerprint.colors for fingerprint in fingerprints])
     family = np.arange(len(index))
-    for name, duplicates in planted.items():
-        family[[row_of[duplicate] for duplicate in duplicates.values()]] = row_of[name]
+    for name, variants in planted.items():
+        family[[row_of[duplicate] for duplicate in variants.values()]] = row_of[name]
 
     def measure_pairs(i: NDArray[np.int64], j: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         correlations = np.concatenate(
@@ -234,6 +239,60 @@ def measure_blocks(args: argparse.Namespace) -> dict[str, Any]:
             "pairs_by_fingerprints_and_by_blocks": before.tolist(), "recall": recall}  # fmt: skip
 
 
+def transform_image(image: Image.Image) -> dict[str, tuple[Image.Image, str]]:
+    """Return the image transformed in several ways, and what each should be called."""
+    methods = {"mirrored": "FLIP_LEFT_RIGHT", "rotated by 90 degrees": "ROTATE_270",
+               "rotated by 180 degrees": "ROTATE_180", "rotated by 270 degrees": "ROTATE_90"}  # fmt: skip
+    transformed = {name: (image.transpose(Image.Transpose[method]), name) for name, method in methods.items()}
+    for percent, (place, (x, y)) in itertools.product((2.5, 5, 10, 20), {"": (0.5, 0.5), ", off": (0.1, 0.8)}.items()):
+        width, height = (round(side * (1 - percent / 100)) for side in image.size)
+        left, top = round((image.width - width) * x), round((image.height - height) * y)
+        crop = image.crop((left, top, left + width, top + height))
+        transformed[f"{percent} % of the sides removed{place}"] = (crop, "cropped")
+    return transformed
+
+
+def measure_transformed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure the groups among unchanged images, and the recall of transformed images."""
+
+    def find(images: Path, transformed: bool) -> tuple[DuplicatesResult, float]:
+        start = time.perf_counter()
+        settings = DuplicatesSettings(images=images, encoder=args.encoder, transformed=transformed)
+        return find_groups(settings), round(time.perf_counter() - start, 1)
+
+    find(args.images, False)  # embeds the images
+    without, with_option = find(args.images, False), find(args.images, True)
+    census = take_census(args.images)
+    expected: dict[Path, tuple[Path, str, str]] = {}
+    for number, i in enumerate(random.Random(7).sample(census.images, min(args.originals, len(census.images)))):
+        original = folder / f"{number:03}.jpg"
+        with Image.open(census.path(i)) as image:
+            image.convert("RGB").save(original, quality=95)  # the best of its group, with the most bytes
+            for kind, (changed, name) in transform_image(image.convert("RGB")).items():
+                changed.save(folder / f"{number:03} {kind}.jpg", quality=80)
+                expected[folder / f"{number:03} {kind}.jpg"] = (original, kind, name)
+    result, seconds = find(folder, True)
+    recall: dict[str, list[int]] = {kind: [0, 0] for _, kind, _ in expected.values()}
+    wrong, missed = 0, set(expected)
+    for group in result.groups:
+        numbers = {Path(image.path).name[:3] for image in group.images}
+        wrong += len(numbers) > 1
+        for image in group.images:
+            original, kind, name = expected.get(Path(image.path), (None, "", ""))
+            if str(original) in {other.path for other in group.images}:
+                recall[kind][0] += 1
+                missed.discard(Path(image.path))
+                recall[kind][1] += str(original) == group.images[0].path and image.transform == name
+    return {"images": without[0].searched, "threshold": without[0].threshold,
+            "groups_without_and_with": [
+                [[Path(image.path).name for image in group.images] for group in found.groups]
+                for found, _ in (without, with_option)
+            ],
+            "seconds_without_and_with": [without[1], with_option[1]], "transformed": len(expected),
+            "seconds_of_transformed": seconds, "groups_of_several_originals": wrong,
+            "missed": sorted(path.name for path in missed), "found_and_named": recall}  # fmt: skip
+
+
 def find_within(
     measures: tuple[NDArray[Any], ...], least_similarity: float, most_bits: int, least_correlation: float
 ) -> NDArray[np.bool_]:
@@ -258,12 +317,19 @@ def main() -> None:
     blocks = kinds.add_parser("blocks")
     blocks.add_argument("images", type=Path)
     blocks.add_argument("--originals", type=int, default=60)
+    transformed = kinds.add_parser("transformed")
+    transformed.add_argument("images", type=Path)
+    transformed.add_argument("encoder")
+    transformed.add_argument("--originals", type=int, default=60)
     args = parser.parse_args()
     if args.what == "blocks":
         json.dump({"machine": describe_machine(), **measure_blocks(args)}, sys.stdout, indent=1)
         return
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure_vectors(args) if args.what == "vectors" else measure_photos(args, Path(folder))
+        if args.what == "vectors":
+            figures = measure_vectors(args)
+        else:
+            figures = (measure_photos if args.what == "photos" else measure_transformed)(args, Path(folder))
     json.dump({"machine": describe_machine(), **figures}, sys.stdout, indent=1)
 
 

@@ -35,6 +35,12 @@ class DuplicatesSettings(SearchSettings):
         at_least=-1,
         at_most=1,
     )
+    transformed: bool = setting(
+        False,
+        "Also find duplicates that are mirrored, rotated by 90, 180 or 270 degrees, or cropped by 5 % of the area to "
+        "20 % of each side. Then all images are decoded.",
+        panel=BASICS,
+    )
     move_to: Path | None = setting(
         None,
         "Move all but the best of each group to this folder, with a list for --restore. Auto: move nothing.",
@@ -52,6 +58,8 @@ class DuplicatesSettings(SearchSettings):
             raise SettingsError(
                 "--min-similarity applies to near-duplicates, and --kind is exact.", "Remove one of them."
             )
+        if self.kind == "exact" and self.transformed:
+            raise SettingsError("--transformed finds near-duplicates, and --kind is exact.", "Remove one of them.")
         if self.kind == "exact" and self.encoder is not None:
             raise SettingsError("--kind exact compares files, without an encoder.", "Remove --encoder.")
         if self.kind == "exact" and self.no_update:
@@ -154,6 +162,7 @@ class DuplicateImage:
     height: int
     bytes: int
     sharpness: float | None  # energy of its highest frequencies over that of the others; null if not computed
+    transform: str | None = None  # from the best one, with --transformed: such as "mirrored" or "cropped"
 
 
 @dataclass(frozen=True)

@@ -126,18 +126,27 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
 
 def _print_groups(result: api.DuplicatesResult, folder: str, reporter: Reporter, output: Output) -> None:
     """Print the groups of duplicates as a table."""
+    has_transforms = any(image.transform for group in result.groups for image in group.images)
     rows = [
         [
             str(number),
             "best" if image is group.images[0] else "same file" if image.exact else f"{image.similarity:.4f}",
             "" if image.hash_distance is None else str(image.hash_distance), f"{image.width} x {image.height}",
-            f"{image.bytes / 1e3:,.1f}", image.path,
+            f"{image.bytes / 1e3:,.1f}", *([image.transform or ""] if has_transforms else []), image.path,
         ]
         for number, group in enumerate(result.groups, start=1)
         for image in group.images
     ]  # fmt: skip
     if rows:
-        columns = ["group", "similarity", "hash distance", "size", "kB", "path"]
+        columns = [
+            "group",
+            "similarity",
+            "hash distance",
+            "size",
+            "kB",
+            *(["transform"] if has_transforms else []),
+            "path",
+        ]
         _print_images(folder, columns, rows, reporter, output)
 
 

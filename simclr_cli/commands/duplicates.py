@@ -21,6 +21,7 @@ from simclr_cli.search.library import list_files, open_index, open_library
 from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
+from simclr_cli.search.transformed import UNCROPPED
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import (
     MovedFile,
@@ -58,7 +59,9 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     if settings.move_to is not None:
         check_destination(settings.move_to, Path(index.root))
     on_progress = progress(report, "comparing images")
-    found = find_duplicates(index, settings.kind, threshold or 0, workers=workers, progress=on_progress)
+    found = find_duplicates(
+        index, settings.kind, threshold or 0, settings.transformed, workers=workers, progress=on_progress
+    )
     if found.linked:
         files = format_count(len(found.linked), "file")
         report(Note(f"{files} with several names (links): one name is listed, and the file is never moved."))
@@ -121,6 +124,7 @@ def describe_group(group: NDArray[np.int64], index: Index, found: Duplicates) ->
                 height=int(image["size"][0]),
                 bytes=int(image["bytes"]),
                 sharpness=(fingerprint.sharpness or None) if fingerprint else None,
+                transform=None if exact else found.describe_transform(int(group[0]), place),
             )
         )
     freed = (int(index.images[place]["bytes"]) for place in group.tolist()[1:] if place not in found.linked)
@@ -135,6 +139,8 @@ def summarize(result: DuplicatesResult) -> str:
         else " A group holds near-duplicates of any of its images: a similarity of at least"
         f" {result.threshold:.3f} and a hash distance of at most {NEAR_DUPLICATE_MAX_BITS} of 64 bits."
     )  # fmt: skip
+    if any(image.transform for group in result.groups for image in group.images):
+        near += " A mirrored, rotated or cropped duplicate was compared with that undone."
     return f"{result.searched:,} images, {counts}, {result.bytes / 1e6:,.1f} MB. The best image is first.{near}"
 
 
@@ -153,6 +159,7 @@ def make_result_groups(groups: Sequence[DuplicateGroup], *, is_table: bool = Fal
 
 def _make_result_image(image: DuplicateImage, *, best: bool) -> ResultImage:
     kind = "best image" if best else "the same file" if image.exact else f"{image.similarity:.3f} similar"
+    kind = f"{image.transform}, {kind}" if image.transform else kind
     caption = f"{kind}, {image.width} x {image.height}, {image.bytes / 1e3:,.0f} kB"
     return ResultImage(image.path, caption, {"best": best, **collect_cells(image)})
 
@@ -172,7 +179,13 @@ def _move_duplicates(
                 not_moved.append(f"{image.path}: its best image {best.name} is missing or has changed")
             elif place in found.linked:
                 not_moved.append(f"{image.path}: the file has other names (links), which would remain")
-            elif image.exact or (image.similarity >= (result.threshold or 0) and found.is_near(place, int(group[0]))):
+            elif image.transform == UNCROPPED:
+                not_moved.append(f"{image.path}: it shows more than its best image {best.name}")
+            elif (
+                image.exact
+                or image.transform
+                or (image.similarity >= (result.threshold or 0) and found.is_near(place, int(group[0])))
+            ):
                 files.append(file)
             else:
                 not_moved.append(f"{image.path}: a duplicate of other duplicates of {best.name}, not of that image")

@@ -21,6 +21,7 @@ from simclr_cli.images.groups import join_equal
 from simclr_cli.images.threads import map_in_order
 from simclr_cli.search.local_comparison import SIDE, Match, Squares
 from simclr_cli.search.near_duplicates import ComparedImages, join_matching_pairs
+from simclr_cli.search.transformed import TransformedImages
 from simclr_cli.store.index import Embeddings, Index
 
 MIN_RELATIVE_SHARPNESS = 0.6  # of the sharpest of a group; below, an image was upscaled or blurred
@@ -39,6 +40,7 @@ class Duplicates:
     linked: frozenset[int] = frozenset()  # places of files that have another name; only one of these is in a group
     images: ComparedImages | None = None
     rows: Mapping[int, int] = field(default_factory=dict)  # by place, in `images`
+    transformed: TransformedImages | None = None
 
     def is_near(self, first: int, second: int) -> bool:
         """Return whether two images are near-duplicates visually, directly and not only by way of others."""
@@ -46,9 +48,21 @@ class Duplicates:
             return False
         return bool(self.images.match(np.array([self.rows[first]]), np.array([self.rows[second]]))[0])
 
+    def describe_transform(self, best: int, other: int) -> str | None:
+        """Return how an image was mirrored, rotated or cropped to get another one; None: not, or not looked for."""
+        if self.transformed is None or self.is_near(best, other) or best not in self.rows or other not in self.rows:
+            return None
+        return self.transformed.describe(self.rows[best], self.rows[other])
+
 
 def find_duplicates(
-    index: Index, kind: DuplicateKind, threshold: float, *, workers: int, progress: Progress = lambda *_: None
+    index: Index,
+    kind: DuplicateKind,
+    threshold: float,
+    transformed: bool = False,
+    *,
+    workers: int,
+    progress: Progress = lambda *_: None,
 ) -> Duplicates:
     """Find groups of two images or more; near-duplicates of near-duplicates share a group.
 
@@ -57,6 +71,7 @@ def find_duplicates(
 
     Args:
         threshold: the least cosine similarity of near-duplicates.
+        transformed: also look for mirrored, rotated and cropped duplicates; then all images are decoded.
         progress: called with (images compared, images to compare).
     """
     first = np.arange(len(index))  # the first place with the same content
@@ -64,14 +79,20 @@ def find_duplicates(
     ids = first.copy()
     fingerprints: dict[int, Fingerprint] = {}
     skipped: list[str] = []
-    images, rows = None, {}
+    images, rows, transformed_images = None, {}, None
     if kind != "exact":
         distinct = np.unique(first)
-        candidates = distinct[_find_rows_in_pairs(index.h.select(distinct), threshold)]
+        candidates = distinct
+        if not transformed:
+            candidates = distinct[_find_rows_in_pairs(index.h.select(distinct), threshold)]
         fingerprints, skipped = _compute_fingerprints(index, candidates, workers, progress)
         decoded = np.array(list(fingerprints), np.int64)
         images = _prepare_comparison(index, decoded, fingerprints, workers)
         join_matching_pairs(ids, decoded, images, find_similar_pairs(index.h.select(decoded), threshold))
+        if transformed:
+            height, width = index.images["size"][decoded].T
+            transformed_images = TransformedImages(images, width / height)
+            transformed_images.join(ids, decoded, index.h.select(decoded), threshold)
         row_by_place = {place: row for row, place in enumerate(fingerprints)}
         rows = {place: row_by_place[i] for place, i in enumerate(first.tolist()) if i in row_by_place}
     places = np.unique(first) if kind == "near" else np.arange(len(ids))
@@ -85,7 +106,7 @@ def find_duplicates(
         fingerprints |= {place: fingerprints[i] for place, i in enumerate(first.tolist()) if i in fingerprints}
     groups = [_sort_best_first(part, index, fingerprints, images, rows) for part in parts]
     groups.sort(key=lambda group: (-len(group), os.fsencode(index.get_name(int(group[0])))))
-    return Duplicates(tuple(groups), fingerprints, tuple(skipped), linked, images, rows)
+    return Duplicates(tuple(groups), fingerprints, tuple(skipped), linked, images, rows, transformed_images)
 
 
 def _find_rows_in_pairs(embeddings: Embeddings, threshold: float) -> NDArray[np.bool_]:

@@ -51,12 +51,15 @@ class Squares:
         matches = np.zeros(len(i), np.int8)
         for start in range(0, len(i), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
-            rows, places = np.unique(np.stack([i[part], j[part]]), return_inverse=True)
-            squares = torch.from_numpy(self._read(rows.tolist()))
-            first, second = torch.from_numpy(places.reshape(2, -1))
-            sides = np.minimum(self.sides[i[part]], self.sides[j[part]])
-            matches[part] = match_squares(squares[first], squares[second], sides)
+            matches[part] = match_squares(*self.read_pairs(i[part], j[part]))
         return matches
+
+    def read_pairs(self, i: NDArray[np.int64], j: NDArray[np.int64]) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+        """Return the squares of pairs of images and the sides of the smaller ones, as `match_squares` takes them."""
+        rows, places = np.unique(np.stack([i, j]), return_inverse=True)
+        squares = torch.from_numpy(self._read(rows.tolist()))
+        first, second = torch.from_numpy(places.reshape(2, -1))
+        return squares[first], squares[second], np.minimum(self.sides[i], self.sides[j])
 
     def _read(self, rows: Sequence[int]) -> NDArray[np.float32]:
         """Return (n, 256, 256); NaN for unusable images, which match none."""

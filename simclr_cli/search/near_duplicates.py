@@ -124,17 +124,17 @@ def join_matching_pairs(
     """
     for i, j, _ in pairs:
         for start in range(0, len(i), PAIRS_PER_BLOCK):
-            a, b = _select_apart(ids, places, i[start : start + PAIRS_PER_BLOCK], j[start : start + PAIRS_PER_BLOCK])
+            a, b = select_apart(ids, places, i[start : start + PAIRS_PER_BLOCK], j[start : start + PAIRS_PER_BLOCK])
             similar = have_similar_fingerprints(images.hashes, images.colors, a, b)
             a, b = a[similar], b[similar]
             for first in range(0, len(a), PAIRS_PER_JOIN):
-                c, d = _select_apart(ids, places, a[first : first + PAIRS_PER_JOIN], b[first : first + PAIRS_PER_JOIN])
+                c, d = select_apart(ids, places, a[first : first + PAIRS_PER_JOIN], b[first : first + PAIRS_PER_JOIN])
                 near = images.squares.match(c, d) != Match.DIFFERENT
                 if near.any():  # joining passes over all ids
                     join_pairs(ids, places[c[near]], places[d[near]])
 
 
-def _select_apart(
+def select_apart(
     ids: NDArray[np.int64], places: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs that are not in one group yet."""

@@ -140,6 +140,7 @@ IMPOSSIBLE: list[tuple[type[Any], dict[str, Any]]] = [
     (DuplicatesSettings, {"kind": "same"}),
     (DuplicatesSettings, {"min_similarity": 1.01}),
     (DuplicatesSettings, {"min_similarity": 0.9, "kind": "exact"}),
+    (DuplicatesSettings, {"transformed": True, "kind": "exact"}),
     (DuplicatesSettings, {"out": Path("copies.txt")}),
     (DuplicatesSettings, {"open": True, "out": Path("copies.csv")}),
     (DuplicatesSettings, {"restore": HERE, "move_to": HERE}),
