@@ -26,6 +26,7 @@ from simclr_cli.store.index import Embeddings, Index
 
 MIN_RELATIVE_SHARPNESS = 0.6  # of the sharpest of a group; below, an image was upscaled or blurred
 MAX_COMPARED_MEMBERS = 16  # of a group, with each of which all its images are compared for overlays
+MAX_OVERLAY_COMPARISONS = 2_048  # of a group: fewer members of a large one
 
 Progress = Callable[[int, int], None]
 
@@ -200,6 +201,7 @@ def _count_overlays(images: ComparedImages | None, rows: NDArray[np.int64]) -> C
     """Return on how many of the images of a group each has an overlay, such as a watermark, by its row."""
     if images is None or len(rows) < 2:
         return Counter()
-    i, j = np.repeat(rows, min(len(rows), MAX_COMPARED_MEMBERS)), np.tile(rows[:MAX_COMPARED_MEMBERS], len(rows))
+    members = rows[: max(1, min(MAX_COMPARED_MEMBERS, MAX_OVERLAY_COMPARISONS // len(rows)))]
+    i, j = np.repeat(rows, len(members)), np.tile(members, len(rows))
     i, j = i[i != j], j[i != j]
     return Counter(i[images.match(i, j) == Match.OVERLAY_ON_FIRST].tolist())

@@ -60,7 +60,7 @@ def outcome(function, path, *arguments):
         while "busy" in name:
             pass
         if "asleep" in name:
-            time.sleep(2)
+            time.sleep(1.2)
         if "exit" in name:
             os._exit(3)
         for nonsense, (told, more) in NONSENSE.items():
