@@ -186,8 +186,8 @@ def test_similar_fingerprints_have_similar_hashes_and_colors() -> None:
 
 @pytest.mark.parametrize("kind", ["the same file", "near-duplicates", "one embedding for all"])
 def test_thousands_of_duplicates(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 million pairs, none of which is listed."""
-    count, rng = 4_000, np.random.default_rng(0)
+    """Millions of pairs, none of which is listed."""
+    count, rng = 2_000 if kind == "near-duplicates" else 4_000, np.random.default_rng(0)
     colors = rng.integers(0, 256, 768, dtype=np.uint8)
     h = np.ones((count, 8)) + (1e-4 * rng.standard_normal((count, 8)) if kind == "near-duplicates" else 0)
     checksums = [hashlib.sha256(str(0 if kind == "the same file" else i).encode()).digest() for i in range(count)]
@@ -212,4 +212,4 @@ def test_thousands_of_duplicates(tmp_path: Path, kind: str, monkeypatch: pytest.
     else:
         assert [len(group) for group in result.groups] == [count]
         assert len(seen) == (0 if kind == "the same file" else count)
-        assert os.fspath(index.get_path(int(result.groups[0][0]))).endswith("03999.png")  # the most bytes
+        assert os.fspath(index.get_path(int(result.groups[0][0]))).endswith(names[-1])  # the most bytes
