@@ -185,6 +185,7 @@ def test_header_that_ends_a_decoder_is_skipped_and_those_read_with_it_are_not(fa
 
 
 @posix_only
+@pytest.mark.long  # waits for the limit
 def test_an_image_that_takes_too_much_of_the_processor_is_skipped_until_it_changes(
     faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
