@@ -138,15 +138,8 @@ def _print_groups(result: api.DuplicatesResult, folder: str, reporter: Reporter,
         for image in group.images
     ]  # fmt: skip
     if rows:
-        columns = [
-            "group",
-            "similarity",
-            "hash distance",
-            "size",
-            "kB",
-            *(["transform"] if has_transforms else []),
-            "path",
-        ]
+        transform = ["transform"] if has_transforms else []
+        columns = ["group", "similarity", "hash distance", "size", "kB", *transform, "path"]
         _print_images(folder, columns, rows, reporter, output)
 
 

@@ -65,6 +65,7 @@ def _finetune(settings: FinetuneSettings, report: Report) -> FinetuneResult:
     root = settings.images or source.images
     report(Note(f"Fine-tuning {ready.name} on {root}."))
     split = _split_images(settings, source, root, report)
+    ready.encoder.spec = dataclasses.replace(ready.encoder.spec, bits=split.images.census.bits)
     recipe, batch_size, plan = _plan(settings, ready, split, out)
     report(plan)
     linear = train_classifier(
@@ -137,7 +138,6 @@ def _split_images(settings: FinetuneSettings, source: LoadedEncoder, root: Path,
         rows, labels = rows[~is_test], labels[~is_test]
         if not settings.scratch and source.was_trained_on(root):
             report(Note("The held-out images were also used for pretraining, without their labels."))
-    source.encoder.spec = dataclasses.replace(source.encoder.spec, bits=images.census.bits)
     if lost := {images.labels[image.name] for image in held_out.images}.difference(classes):
         raise InputError(
             f"No image of {sorted(lost)[0]} in {root} can be decoded, and {settings.test} has images of it.",

@@ -39,14 +39,9 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     images, skipped = collect_images(settings.queries, workers, report, strict=False)
     paths = list(chain(*images))
     h, unusable = embed_files(
-        ready,
-        paths,
-        ready.encoder.spec.bits,
-        batch_size=settings.batch_size,
-        workers=workers,
-        report=report,
-        stage="predicting",
-    )
+        ready, paths, ready.encoder.spec.bits,
+        batch_size=settings.batch_size, workers=workers, report=report, stage="predicting",
+    )  # fmt: skip
     skipped += [f"{paths[i]}: {unusable.reason}" for i, unusable in unusable.items()]
     if not len(h):
         raise InputError(f"No image could be decoded ({skipped[0]}).", "Use images that open in an image viewer.")

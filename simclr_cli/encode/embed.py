@@ -47,15 +47,9 @@ def embed_census(
 
 
 def embed_files(
-    loaded: LoadedEncoder,
-    paths: Sequence[Path],
-    bits: int | None,
-    *,
-    batch_size: int,
-    workers: int,
-    report: Report,
-    stage: str,
-) -> tuple[NDArray[np.float32], dict[int, UnusableImage]]:
+    loaded: LoadedEncoder, paths: Sequence[Path], bits: int | None, *,
+    batch_size: int, workers: int, report: Report, stage: str,
+) -> tuple[NDArray[np.float32], dict[int, UnusableImage]]:  # fmt: skip
     """Compute h of every file that can be decoded.
 
     Args:
@@ -71,15 +65,9 @@ def embed_files(
 
 
 def embed_with_encoders(
-    loaded: Sequence[LoadedEncoder],
-    paths: Sequence[Path],
-    bits: int | None,
-    *,
-    batch_size: int,
-    workers: int,
-    report: Report,
-    stage: str,
-) -> tuple[list[NDArray[np.float32]], dict[int, UnusableImage]]:
+    loaded: Sequence[LoadedEncoder], paths: Sequence[Path], bits: int | None, *,
+    batch_size: int, workers: int, report: Report, stage: str,
+) -> tuple[list[NDArray[np.float32]], dict[int, UnusableImage]]:  # fmt: skip
     """Compute h as `embed_files` does, for several encoders of one crop and device; decode every file once.
 
     Raises:

@@ -60,7 +60,7 @@ print(names[int(probabilities.argmax())], float(probabilities.max()))
 """
 
 PREPROCESSING = """
-Images are upright RGB in [0, 1], {normalization}.
+Images are upright RGB in [0, 1], {normalization}. Embedded color profiles are converted to sRGB first{deep}.
 The short side is resized to {resized} px (bicubic), then a center crop of {size} px is taken.
 """
 
@@ -201,6 +201,7 @@ def render_model_card(encoder: Encoder, classes: int = 0, **figures: object) -> 
         "resized": int(spec.image_size / spec.crop_fraction),
         "width": encoder.width,
         "normalization": normalization,
+        "deep": f", and values of 16-bit images are divided by {2**spec.bits - 1:,}" if spec.bits else "",
         **figures,
     }
     load = LOAD

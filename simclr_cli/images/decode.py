@@ -167,7 +167,7 @@ class _PillowImage(NamedTuple):
 
     def load(self, min_side: int | None) -> Image.Image | Samples:
         self.image.load()
-        if self.image.mode in ("I", "F"):  # of a PGM or PFM, which states its range
+        if self.image.mode in ("I", "F"):  # PGM and PFM; the first states its range
             stated = STATED_BITS if self.image.mode == "I" else None
             return Samples(np.asarray(self.image)[:, :, None], bits=stated)
         return set_upright(self.image, self.orientation)

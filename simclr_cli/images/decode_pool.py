@@ -22,7 +22,7 @@ import numpy as np
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images.decode import decode_thumbnail
 from simclr_cli.images.decode_worker import FUNCTIONS
-from simclr_cli.images.formats import TemporarilyUnusable, UnusableImage
+from simclr_cli.images.formats import MAX_FILE_BYTES, TemporarilyUnusable, UnusableImage
 from simclr_cli.images.threads import catch_unusable
 
 PROCESSOR_SECONDS = 30  # for the images of a request; then each is tried alone
@@ -199,8 +199,8 @@ def _wait_for_file(path: Path) -> None:
     """Read a file, however long a stalled disk or share takes, so that the next time limit counts decoding only."""
     with contextlib.suppress(OSError):  # the next decoder reports it
         if stat.S_ISREG(path.stat().st_mode):
-            with path.open("rb") as stream:
-                while stream.read(2**20):
+            with path.open("rb") as stream:  # a sparse one may have no end
+                while stream.tell() < MAX_FILE_BYTES and stream.read(2**20):
                     pass
 
 

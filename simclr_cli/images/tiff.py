@@ -81,7 +81,7 @@ class Tiff(NamedTuple):
             with TiffFile(self.stream) as file:
                 page = file.pages[0]
                 values: NDArray[Any] = page.asarray(maxworkers=1)
-        except (ValueError, NotImplementedError, ImportError, KeyError) as error:
+        except (ValueError, RuntimeError, ImportError, KeyError) as error:
             if self.compression == 1 and max(self.bits) % 8 == 0:
                 raise UnusableImage("damaged: its pixels cannot be read") from error
             return self._read_samples_with_pillow()

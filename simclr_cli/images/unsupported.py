@@ -1,6 +1,6 @@
 """Image formats that cannot be read, by signature or extension, and folders of systems, which hold no images of theirs.
 
-HEIC and the formats that can be read are in `decode`, camera raw in `scan`.
+HEIC and the formats that can be read are in `formats`, camera raw in `scan` and `tiff`.
 """
 
 from __future__ import annotations

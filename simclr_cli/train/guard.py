@@ -79,11 +79,10 @@ class Guard:
         backbone.load_state_dict(interpolate_weights(self.weights, adapted, SHARES[kept]))
         words = {"adapted": "Adapted", "interpolated": "Half-adapted", "start": "The start's"}[kept]
         figures: dict[str, Any] = {name: dataclasses.asdict(candidate) for name, candidate in candidates.items()}
-        state_word: State = (
-            "unchanged" if kept == "start" else outcome.state
-        )  # also if the trained weights have collapsed
+        # Also if the trained weights have collapsed.
+        state: State = "unchanged" if kept == "start" else outcome.state
         words = f"{words} weights are kept: {reason}. {outcome.words}".strip()
-        return dataclasses.replace(outcome, state=state_word, words=words, kept=kept, candidates=figures)
+        return dataclasses.replace(outcome, state=state, words=words, kept=kept, candidates=figures)
 
     @torch.inference_mode()
     def _measure(self, model: SimCLR, scores: Tensor | None) -> Candidate:
@@ -115,14 +114,9 @@ class Guard:
             loaded = LoadedEncoder(create().eval().to(device), device, name="", checksum="")
             paths, workers = [census.path(census.images[row]) for row in rows], self.job.settings.workers
             found, unusable = embed_files(
-                loaded,
-                paths,
-                census.bits,
-                batch_size=BATCH_SIZE,
-                workers=workers,
-                report=self.report,
+                loaded, paths, census.bits, batch_size=BATCH_SIZE, workers=workers, report=self.report,
                 stage="comparing",
-            )
+            )  # fmt: skip
             if unusable:
                 return None
             h = torch.from_numpy(found)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simclr_cli.api import EmbedSettings, PretrainResult, SimilarSettings
+from simclr_cli.api import EmbedSettings, FinetuneSettings, PretrainResult, SimilarSettings
 from simclr_cli.commands.embed import embed
+from simclr_cli.commands.finetune import finetune
+from simclr_cli.commands.predict import load_classifier
 from simclr_cli.core.events import CensusTaken, silent
 from simclr_cli.encode.load import load_run_encoder, resolve_device
 from simclr_cli.search.library import open_index, open_library
@@ -86,3 +88,18 @@ def test_run_keeps_its_scale_and_brings_it_to_other_folders(
     plain = embeddings(dark, tmp_path / "plain.npy", str(run.path))
     for name, h in own.items():
         assert float(h @ plain[name]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("scratch", [False, True])
+def test_classifier_keeps_the_scale_of_its_images(tmp_path: Path, no_trial: None, trained: Any, scratch: bool) -> None:
+    for name in ("a", "b"):
+        draw(tmp_path / "pics" / name, 4, 12)
+    made = finetune(
+        FinetuneSettings(
+            images=tmp_path / "pics", encoder=str(trained.run.path), epochs=1, batch_size=4, workers=0,
+            out=tmp_path / "classifier", scratch=scratch,
+        )
+    )  # fmt: skip
+    classifier, _, _ = load_classifier(Path(made.out), resolve_device("cpu"))
+    assert classifier.encoder.spec.bits == 12
+    assert "divided by 4,095" in (tmp_path / "classifier" / "README.md").read_text()
