@@ -212,7 +212,7 @@ def diagnose(name: str, what: str, command: str, files: tuple[str, ...] = ()) ->
 
 @dataclass(frozen=True)
 class UnusedFile:
-    """A file that no command uses, or a system folder, whose name ends with "/"."""
+    """A file that no command uses, a system folder, whose name ends with "/", or an image that is used although odd."""
 
     name: str
     reason: str
@@ -225,7 +225,7 @@ class DoctorResult:
     machine: tuple[str, ...]  # facts about the machine and the installation
     checks: int  # kinds of faults checked
     diagnoses: tuple[Diagnosis, ...]  # the worst first
-    unused: tuple[UnusedFile, ...] = ()  # of the folder of images; at most 10,000 of those that are no images
+    unused: tuple[UnusedFile, ...] = ()  # and odd files of the folder of images; at most 10,000 that are no images
 
     @property
     def exit_code(self) -> int:

@@ -16,7 +16,7 @@ from simclr_cli.core.files import write_bytes
 from simclr_cli.core.safe_read import read_json
 from simclr_cli.encode.load import load_run_encoder, resolve_device
 from simclr_cli.evaluate.run_samples import sample_neighbors, sample_views
-from simclr_cli.images.census import Census, SkippedImage
+from simclr_cli.images.census import USED, Census, SkippedImage
 from simclr_cli.images.decode import decode_thumbnail
 from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.formats import UnusableImage
@@ -109,7 +109,7 @@ def _sample_images(
     try:
         if census is None:
             census = take_census(info.settings.images, workers=workers)
-            census = census.without([SkippedImage(*entry) for entry in skipped])
+            census = census.without([SkippedImage(*entry) for entry in skipped if not entry[1].startswith(USED)])
             if census.fingerprint != info.census.get("fingerprint"):
                 lead = "The folder has changed since training. Each image is in it now, with two views."
         ready = load_run_encoder(run, device) if run.is_finished else None

@@ -47,7 +47,7 @@ class FolderFacts:
     image_count: int = 0
     skipped: tuple[tuple[str, str], ...] = ()  # name, reason
     other: str = ""  # files, in figures
-    unused: tuple[tuple[str, str], ...] = ()  # name and reason of the skipped and the first other files
+    unused: tuple[tuple[str, str], ...] = ()  # name and reason of the skipped, the odd and the first other files
     no_images: str = ""  # the reason for none
     newer_runs: tuple[str, ...] = ()  # the errors of reading them
 
@@ -74,7 +74,7 @@ def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report
         return replace(facts, no_images=error.problem)
     skipped = tuple((file.name, file.reason) for file in census.skipped)
     other = describe_other_files(census.other_files, census.other_kinds) if census.other_files else ""
-    unused = tuple(census.list_unused())
+    unused = tuple(census.list_skipped_and_odd())
     return replace(facts, image_count=len(census.images), skipped=skipped, other=other, unused=unused)
 
 

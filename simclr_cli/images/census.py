@@ -15,6 +15,7 @@ from simclr_cli.images.class_folders import ClassFolders, find_class_folders
 
 MAX_OTHER_NAMES, MAX_OTHER_KINDS = 100, 20  # of other files in the summary
 MAX_UNUSED = 10_000  # other files in the list of a run
+USED = "used, but "  # start of the reason why an image is in that list all the same
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ImageFile:
     bytes: int
     modified_ns: int
     bits: int = 0  # that samples of 16 bits use, 1 to 16; 0 for other images
+    note: str = ""  # damage that its pixels do not have
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,14 @@ class Census:
             skipped=tuple(sorted((*self.skipped, *skipped), key=lambda entry: os.fsencode(entry.name))),
         )
 
-    def list_unused(self) -> list[tuple[str, str]]:
-        """Return name and reason of every skipped file, then of the first other files."""
+    def list_skipped_and_odd(self) -> list[tuple[str, str]]:
+        """Return name and reason of every skipped file, of images with a note, then of the first other files."""
+        odd = [(image.name, f"{USED}{image.note}") for image in self.images if image.note]
         other = [
             (name, "system folder (thumbnails, trash)" if name.endswith("/") else "not an image")
             for name in self.other_names[:MAX_UNUSED]
         ]
-        return [*((entry.name, entry.reason) for entry in self.skipped), *other]
+        return [*((entry.name, entry.reason) for entry in self.skipped), *odd, *other]
 
     def to_json(self) -> list[Any]:
         """Return the census as JSON values."""
@@ -116,6 +119,7 @@ class Census:
         """Return the census in numbers, for the plan, the run folder and --json."""
         formats = Counter(image.format for image in self.images)
         reasons = Counter(entry.reason for entry in self.skipped)
+        notes = Counter(image.note for image in self.images if image.note)
         short_sides = sorted(min(image.height, image.width) for image in self.images)
         median = short_sides[len(short_sides) // 2]
         return {
@@ -130,6 +134,7 @@ class Census:
             "unlabeled_because": self.class_folders.reason,
             "skipped": len(self.skipped),
             "skipped_because": dict(reasons.most_common()),
+            "used_but": dict(notes.most_common()),
             "other_files": self.other_files,
             "other_kinds": self.other_kinds,
             "other_names": list(self.other_names[:MAX_OTHER_NAMES]),

@@ -41,6 +41,7 @@ class Header(NamedTuple):
     height: int
     width: int
     bits: int = 0  # that samples of 16 bits use, 1 to 16; 0 for other images
+    note: str = ""  # damage that its pixels do not have
 
 
 class Source(Protocol):
@@ -56,6 +57,8 @@ class Source(Protocol):
     def is_deep(self) -> bool: ...  # samples do not fit in 8 bits
     @property
     def profile(self) -> bytes: ...  # ICC
+    @property
+    def note(self) -> str: ...  # of damage outside of the pixels; "": none
     def load(self, min_side: int | None) -> Image.Image | Samples: ...  # upright
 
 
@@ -74,7 +77,7 @@ def read_header(path: Path) -> Header:
         size = (source.height, source.width)
         decoded = source.load(None) if source.is_deep else None
         bits = decoded.count_bits() if isinstance(decoded, Samples) else 0
-        return Header(format, *(size if source.orientation < 5 else size[::-1]), bits)
+        return Header(format, *(size if source.orientation < 5 else size[::-1]), bits, source.note)
 
 
 def decode(path: Path, *, min_side: int | None = None, bits: int | None = None) -> Image.Image:
@@ -164,6 +167,10 @@ class _PillowImage(NamedTuple):
     @property
     def profile(self) -> bytes:
         return self.image.info.get("icc_profile") or b""
+
+    @property
+    def note(self) -> str:
+        return ""
 
     def load(self, min_side: int | None) -> Image.Image | Samples:
         self.image.load()

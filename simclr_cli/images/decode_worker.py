@@ -36,7 +36,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Any], Any] | None] = {  # with the
     decode_evaluation_crop: None,
     decode_thumbnail: None,
     decode_center_square: None,
-    read_header: lambda value: Header(str(value[0]), *map(int, value[1:4])),
+    read_header: lambda value: Header(str(value[0]), int(value[1]), int(value[2]), int(value[3]), str(value[4])),
     compute_fingerprint: lambda value: Fingerprint(
         int(value[0]), np.array(value[1], np.uint8).reshape(3 * COLOR_SIDE**2), float(value[2])
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from typing import IO, Any, NamedTuple
 
@@ -34,12 +35,24 @@ class Jpeg(NamedTuple):
     profile: bytes  # ICC; empty if there is none
     tables: bytes  # segments that the decoder needs
     has_one_scan: bool  # that holds all pixels
+    has_stray_bytes: bool  # between the segments in front of its pixels
     stream: IO[bytes]  # at the first scan's marker
 
     @property
     def is_deep(self) -> bool:
         """False: samples have 8 bits."""
         return False
+
+    @property
+    def note(self) -> str:
+        """Damage outside of the pixels; empty if there is none."""
+        start = self.stream.tell()
+        self.stream.seek(-len(END), os.SEEK_END)
+        has_end = self.stream.read() == END  # most often
+        self.stream.seek(start)
+        if not has_end and END not in self.stream.read():
+            return "its end is missing"
+        return "bytes outside of its pixels are damaged" if self.has_stray_bytes else ""
 
     def load(self, min_side: int | None) -> Image.Image | Samples:
         """Decode all pixels, set upright: L, RGB, or CMYK as Pillow has it.
@@ -84,7 +97,12 @@ def open_jpeg(stream: IO[bytes]) -> Jpeg:
     stream.seek(2)
     tables, kind, frame, orientation = [b"\xff\xd8"], 0, b"", 0
     profile: dict[bytes, bytes] = {}
-    while (marker := _find_marker(stream)) != SCAN:
+    has_stray_bytes = False
+    while True:
+        marker, is_after_others = _find_marker(stream)
+        has_stray_bytes |= is_after_others
+        if marker == SCAN:
+            break
         if marker in OTHER_FRAMES:
             raise UnusableImage("unsupported JPEG (lossless or hierarchical)")
         segment = stream.read(max(0, int.from_bytes(stream.read(2)) - 2))
@@ -108,17 +126,19 @@ def open_jpeg(stream: IO[bytes]) -> Jpeg:
         raise UnusableImage(f"unsupported JPEG ({channels} channels)")
     icc = b"".join(part for _, part in sorted(profile.items()))
     has_one_scan = kind in SEQUENTIAL and scan[2] == channels
-    return Jpeg(width, height, channels, orientation or 1, icc, b"".join(tables), has_one_scan, stream)
+    return Jpeg(width, height, channels, orientation or 1, icc, b"".join(tables), has_one_scan, has_stray_bytes, stream)
 
 
-def _find_marker(stream: IO[bytes]) -> int:
-    """Return the next marker; bytes in front of it are skipped."""
+def _find_marker(stream: IO[bytes]) -> tuple[int, bool]:
+    """Return the next marker, and whether bytes in front of it were skipped."""
+    is_after_others = False
     while byte := stream.read(1):
         if byte == b"\xff":
             while (byte := stream.read(1)) == b"\xff":
                 pass
             if byte not in (b"", b"\0"):
-                return byte[0]
+                return byte[0], is_after_others
+        is_after_others = True
     raise UnusableImage("damaged: it ends before its pixels")
 
 

@@ -17,7 +17,10 @@ from simclr_cli.images.jpeg import read_orientation
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE_BYTES = 2**22
 GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # types of color
-SMALL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf")  # that matter; pixels are in IDAT
+PIXELS, END = b"IDAT", b"IEND"
+NEEDED = (b"IHDR", b"PLTE", b"tRNS", PIXELS)  # for the pixels
+USED = (*NEEDED, b"iCCP", b"eXIf")
+MAX_CHUNK_BYTES = 2**24  # of chunks other than pixels; longer ones are skipped
 
 
 class Png(NamedTuple):
@@ -29,6 +32,7 @@ class Png(NamedTuple):
     color: int  # type
     chunks: dict[bytes, bytes]
     orientation: int  # 1 to 8, of EXIF
+    note: str  # damage outside of the pixels
     stream: IO[bytes]
 
     @property
@@ -53,7 +57,7 @@ class Png(NamedTuple):
         """
         del min_side  # cannot be scaled while it is decoded
         self.stream.seek(len(SIGNATURE))
-        pixels = [_pack(kind, data) for kind, data in _read_chunks(self.stream, {b"IDAT"}) if kind == b"IDAT"]
+        pixels = [_pack(kind, data) for kind, data in _read_chunks(self.stream, of_pixels=True)[0]]
         image = self._read_samples(pixels) if self.is_deep else _open(self.chunks, pixels)
         return set_upright(image, self.orientation)
 
@@ -86,37 +90,41 @@ def open_png(stream: IO[bytes]) -> Png:
     """
     check_file_size(stream)
     stream.seek(len(SIGNATURE))
-    chunks = dict(_read_chunks(stream, set(SMALL_CHUNKS)))
+    found, note = _read_chunks(stream, of_pixels=False)
+    chunks = dict(found)
     header = chunks.get(b"IHDR", b"")
     if len(header) != 13:
         raise UnusableImage("damaged: its header cannot be read")
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
     check_pixels(width, height)
     orientation = read_orientation(chunks.get(b"eXIf", b""))
-    return Png(width, height, header[8], header[9], chunks, orientation or 1, stream)
+    return Png(width, height, header[8], header[9], chunks, orientation or 1, note, stream)
 
 
-def _read_chunks(stream: IO[bytes], wanted: set[bytes]) -> list[tuple[bytes, bytes]]:
-    """Return the wanted chunks in order; damaged ones that do not matter are skipped.
+def _read_chunks(stream: IO[bytes], *, of_pixels: bool) -> tuple[list[tuple[bytes, bytes]], str]:
+    """Return the chunks of pixels, or the others that are used, in order; and a note of damage that does not matter.
 
     Raises:
         UnusableImage: a checksum of one that matters is wrong, or it is cut.
     """
-    chunks = []
+    chunks: list[tuple[bytes, bytes]] = []
+    note = ""
     while len(start := stream.read(8)) == 8:
         length, kind = int.from_bytes(start[:4]), start[4:]
-        if kind == b"IEND":
-            break
-        if kind not in wanted:
+        if kind == END:
+            return chunks, note
+        if (kind == PIXELS) != of_pixels or (length > MAX_CHUNK_BYTES and not of_pixels):
             stream.seek(length + 4, 1)
             continue
         data, checksum = stream.read(length), stream.read(4)
         is_cut = len(data) < length or len(checksum) < 4
         if not is_cut and zlib.crc32(data, zlib.crc32(kind)) == int.from_bytes(checksum):
-            chunks.append((kind, data))
-        elif kind[:1].isupper() or kind == b"tRNS":  # critical
+            chunks += [(kind, data)] if kind in USED else []
+        elif kind in NEEDED:
             raise UnusableImage("damaged: it is cut" if is_cut else "damaged: a checksum is wrong")
-    return chunks
+        else:
+            note = "bytes outside of its pixels are damaged"
+    return chunks, note or "its end is missing"
 
 
 def _open(chunks: dict[bytes, bytes], pixels: list[bytes], rawmode: str = "") -> Image.Image:

@@ -23,7 +23,7 @@ from simclr_cli.images.unsupported import START_BYTES, find_unsupported_format, 
 
 UNKNOWN_TIME = -1  # a modification time that no file has, so that the next scan reads the file again
 FILES_PER_REQUEST = 32  # whose headers a decoder reads together
-VERSION = 2  # of the cached headers
+VERSION = 3  # of the cached headers
 
 # Of image files: one without an image is listed as skipped; a file of another name is only counted.
 EXTENSIONS = frozenset(
@@ -132,7 +132,7 @@ def _read_cached_headers(root: Path) -> dict[str, ImageFile]:
 
 def _is_valid(image: ImageFile) -> bool:
     numbers = (image.height, image.width, image.bytes, image.modified_ns, image.bits)
-    has_names = isinstance(image.name, str) and image.format in FORMATS
+    has_names = isinstance(image.name, str) and image.format in FORMATS and isinstance(image.note, str)
     return (
         has_names
         and all(type(x) is int for x in numbers)
@@ -212,7 +212,8 @@ def _image_from_header(
                 return unsupported
         is_known = Path(name).suffix.lower() in EXTENSIONS or header.reason == CAMERA_RAW
         return header if is_known else None  # a text that begins with "BM"
-    return ImageFile(name, header.format, header.height, header.width, status.st_size, status.st_mtime_ns, header.bits)
+    size = (header.height, header.width)
+    return ImageFile(name, header.format, *size, status.st_size, status.st_mtime_ns, header.bits, header.note)
 
 
 def _read_start(path: Path) -> bytes:

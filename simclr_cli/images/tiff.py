@@ -45,6 +45,11 @@ class Tiff(NamedTuple):
         """True if samples do not fit in 8 unsigned bits."""
         return max(self.bits) > 8 or self.sample_format not in (1, 4)
 
+    @property
+    def note(self) -> str:
+        """Empty: no damage outside of the pixels is known."""
+        return ""
+
     def load(self, min_side: int | None) -> Image.Image | Samples:
         """Decode all pixels, set upright.
 

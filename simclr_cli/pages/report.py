@@ -238,7 +238,7 @@ def _skipped_section(skipped: Sequence[tuple[str, str]]) -> Section:
         files=skipped[:MAX_SKIPPED_FILES],
         more=len(skipped[MAX_SKIPPED_FILES:]),
     )
-    return Section("Skipped images", f"{format_count(len(skipped), 'unused file')}, with the reasons.", body)
+    return Section("Skipped images", f"{format_count(len(skipped), 'skipped or odd file')}, with the reasons.", body)
 
 
 def _value(epoch: Mapping[str, Any], key: str) -> Any:

@@ -102,11 +102,11 @@ class RunFolder:
         write_json(self.config_file, {"format_version": FORMAT_VERSION, **content})
 
     def write_skipped(self, skipped: Sequence[tuple[str, str]]) -> None:
-        """Write skipped.json: name and reason of every skipped file."""
+        """Write skipped.json: name and reason of every skipped or odd file."""
         write_json(self.skipped_file, [{"name": name, "reason": reason} for name, reason in skipped])
 
     def read_skipped(self) -> list[tuple[str, str]]:
-        """Return name and reason of every skipped file.
+        """Return name and reason of every skipped or odd file.
 
         Raises:
             RunError: missing or damaged.

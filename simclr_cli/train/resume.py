@@ -177,7 +177,7 @@ def record_run(
         extended=extended,
         image_changes=changes,
     )
-    run.write_skipped(decoded.list_unused())
+    run.write_skipped(decoded.list_skipped_and_odd())
     run.write_config(info.to_config())
     return info
 

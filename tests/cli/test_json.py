@@ -18,7 +18,8 @@ from simclr_cli.diagnose.machine import TorchFacts
 from simclr_cli.store.history import TIMING_KEYS
 
 CENSUS = {"folder", "images", "bytes", "formats", "short_side", "bits", "classes", "unlabeled", "unlabeled_because",
-          "skipped", "skipped_because", "other_files", "other_kinds", "other_names", "fingerprint"}  # fmt: skip
+          "skipped", "skipped_because", "used_but", "other_files", "other_kinds", "other_names",
+          "fingerprint"}  # fmt: skip
 
 
 def fields(kind: type[Any]) -> list[str]:

@@ -393,14 +393,18 @@ def test_loss_that_is_not_finite_ends_training(images: Path, train: Train) -> No
 def test_bad_files_are_skipped_counted_listed_and_never_trained_on(
     own: Any, train: Train, checksum: Callable[[Path], Any]
 ) -> None:
+    odd = own.images / "checks" / "0000.png"
+    odd.write_bytes(odd.read_bytes()[: -len("IEND") - 8])  # all its pixels are there
     clean = train(own.images, run="clean")
     reasons = add_bad_files(own.images, own.images / "bricks" / "0000.png")
     before = checksum(own.images)
     made = train(own.images, run="mixed")
     listed = {entry["name"]: entry["reason"] for entry in json.loads((Path(made.run) / "skipped.json").read_text())}
+    assert listed.pop("checks/0000.png") == "used, but its end is missing"
     assert set(listed) == set(reasons)
     assert all(word in listed[name] for name, word in reasons.items()), listed
     assert (made.skipped, made.images) == (len(reasons), 48)
+    assert made.census["used_but"] == {"its end is missing": 1}
     assert made.census["skipped"] == len(reasons) == sum(made.census["skipped_because"].values())
     # The proof that none was trained on: the weights are those of the folder without them, bit for bit.
     assert same_weights(clean.run, made.run)

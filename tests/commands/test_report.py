@@ -168,8 +168,10 @@ def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(
 
 def test_a_large_folder_is_sampled(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simclr_cli.evaluate.run_samples.MAX_EMBEDDED_IMAGES", 20)
+    own.run.write_skipped([("bricks/0000.png", "used, but its end is missing")])
     _, page = make(own.run)
     assert "among a sample of 20 images" in page
+    assert "its end is missing" in page and "The folder has changed since" not in page
 
 
 def test_images_that_are_gone_are_said_to_be_gone(own: Any, visit: Callable[..., Any]) -> None:

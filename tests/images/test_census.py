@@ -23,7 +23,7 @@ def test_labels_stand_in_the_order_of_the_images() -> None:
 def test_unused_files_are_listed_with_their_reasons_up_to_a_bound() -> None:
     other = ("a/@eaDir/", *(f"{i}.xml" for i in range(20_000)))
     census = Census(Path("/images"), (), (SkippedImage("b", "damaged"),), len(other), other)
-    listed = census.list_unused()
+    listed = census.list_skipped_and_odd()
     assert len(listed) == 10_001 and listed[0] == ("b", "damaged") and listed[2] == ("0.xml", "not an image")
     assert listed[1][0] == "a/@eaDir/" and "system folder" in listed[1][1]
     assert census.other_kinds == {".xml": 20_000, "@eaDir/": 1}
