@@ -209,7 +209,7 @@ def test_header_decodes_no_pixel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
     monkeypatch.setattr("simplejpeg.decode_jpeg", fail)
-    assert read_header(tmp_path / name)[1:] == (H, W, 0)
+    assert read_header(tmp_path / name)[1:] == (H, W, 0, "")
 
 
 # Scaled while it is decoded
