@@ -30,6 +30,8 @@ from simclr_cli.core.events import Event
 from simclr_cli.images.synthetic import draw_images
 from simclr_cli.store.manifest import write_manifest
 from simclr_cli.store.run import RunFolder
+from simclr_cli.train.monitor import Monitor
+from simclr_cli.train.outcome import Scores
 
 LIKE = timm.get_pretrained_cfg("test_resnet").to_dict()
 default_cfgs = generate_default_cfgs({
@@ -171,17 +173,32 @@ def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PAGE, lambda *_, **__: None)
 
 
+def score_nothing(monitor: Monitor, _: object) -> Scores:
+    """Return the scores of a model by which none of the judged images is recognized."""
+    return Scores(torch.zeros(len(monitor.judged_rows)), 0)
+
+
 @pytest.fixture
 def train(tmp_path: Path, no_trial: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PretrainResult]:
-    """`train(folder, setting=value, ...)`: a run of one small epoch in the test's own folder; a page if asked for."""
+    """`train(folder, setting=value, ...)`: a run of one small epoch in the test's own folder.
+
+    It is judged, and has a page, if that is asked for: each takes a quarter of the time.
+    """
 
     def run(
-        folder: Path, *, report: Callable[[Event], None] = lambda _: None, page: bool = False, **values: Any
+        folder: Path,
+        *,
+        report: Callable[[Event], None] = lambda _: None,
+        judged: bool = False,
+        page: bool = False,
+        **values: Any,
     ) -> PretrainResult:
         chosen = {**SMALL, "epochs": 1, "runs": tmp_path / "runs", **values}
         with monkeypatch.context() as patch:
             if not page:
                 patch.setattr(PAGE, lambda *_, **__: None)
+            if not judged:
+                patch.setattr(Monitor, "score", score_nothing)
             return pretrain(PretrainSettings(images=folder, **chosen), report=report)
 
     return run
@@ -203,7 +220,7 @@ def checksum() -> Callable[[Path], dict[str, tuple[int, str]]]:
     return look
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw() -> Callable[..., NDArray[np.uint8]]:
     """`draw(path, seed)`: save an image of chance blocks there; returns its pixels."""
 
