@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.images.convert import Samples, set_upright
+from simclr_cli.images.convert import Samples, scale_alpha, set_upright
 from simclr_cli.images.formats import UnusableImage, check_file_size, check_pixels
 from simclr_cli.images.jpeg import read_orientation
 
@@ -71,7 +71,7 @@ class Png(NamedTuple):
 
     def _split_alpha(self, values: NDArray[np.uint16]) -> Samples:
         if self.color in (GRAY_ALPHA, RGB_ALPHA):
-            return Samples(values[:, :, :-1], values[:, :, -1].astype(np.float32) / 65535)
+            return Samples(values[:, :, :-1], scale_alpha(values[:, :, -1], values[:, :, :-1]))
         if transparent := self.chunks.get(b"tRNS"):
             color = np.frombuffer(transparent, ">u2", values.shape[2])
             return Samples(values, (values != color).any(axis=2).astype(np.float32))
@@ -127,6 +127,8 @@ def _open(chunks: dict[bytes, bytes], pixels: list[bytes], rawmode: str = "") ->
     if rawmode:
         image.tile = [tile._replace(args=f"{image.mode};{rawmode}") for tile in image.tile]
     image.load()
+    if image.mode == "L" and "transparency" in image.info:  # of the values of fewer bits, Pillow scales all but this
+        image.info["transparency"] *= 255 // (2 ** chunks[b"IHDR"][8] - 1)
     return image
 
 

@@ -23,7 +23,7 @@ from simclr_cli.images.unsupported import START_BYTES, find_unsupported_format, 
 
 UNKNOWN_TIME = -1  # a modification time that no file has, so that the next scan reads the file again
 FILES_PER_REQUEST = 32  # whose headers a decoder reads together
-VERSION = 2  # of the cached headers
+VERSION = 3  # of the cached headers
 
 # Of image files: one without an image is listed as skipped; a file of another name is only counted.
 EXTENSIONS = frozenset(

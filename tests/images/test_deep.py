@@ -31,15 +31,16 @@ def in_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint16]:
     return np.round(values / 255 * (2**bits - 1)).astype(np.uint16)
 
 
-def png(values: NDArray[Any], color: int, *chunks: bytes) -> bytes:
-    """Return a PNG of 16 bits without filters."""
+def png(values: NDArray[Any], color: int, *chunks: bytes, bits: int = 16) -> bytes:
+    """Return a PNG without filters, of 4 or 16 bits."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))
+    stored = values.astype(">u2") if bits == 16 else (values[:, ::2] << 4 | values[:, 1::2]).astype(np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in stored)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(part[:4], part[4:]) for part in chunks) + pixels
 
@@ -103,6 +104,38 @@ def test_a_stated_range_is_the_scale(tmp_path: Path) -> None:
     data = b"P5 %d %d 4095\n" % (W, H) + values.astype(">u2").tobytes()
     assert_equal(read(tmp_path, data), np.round(values / 4095 * 255), 1)
     assert read_header(tmp_path / "a").bits == 0
+
+
+def test_the_widest_range_states_nothing(tmp_path: Path) -> None:
+    """OpenCV and Pillow write it in each PGM and PPM of 16 bits."""
+    for kind, values in [(b"P5", GRAY), (b"P6", RGB)]:
+        data = b"%b %d %d 65535\n" % (kind, W, H) + in_bits(values, 12).astype(">u2").tobytes()
+        assert_equal(read(tmp_path, data), values, 1)
+        assert read_header(tmp_path / "a").bits == 12
+        (tmp_path / "a").write_bytes(data[:-1])
+        with pytest.raises(UnusableImage, match="damaged: it is cut"):
+            decode(tmp_path / "a")
+
+
+def test_marked_pixels_are_white_and_darken_no_other(tmp_path: Path) -> None:
+    """Of a depth map they are those without a value; of an X-ray, letters."""
+    values = in_bits(GRAY, 12)
+    values[:4, :4] = 65535
+    expected = GRAY.copy()
+    expected[:4, :4] = 255
+    for data in (png(values, 0), tiff(values[..., 0])):
+        assert_equal(read(tmp_path, data), expected, 1)
+        assert read_header(tmp_path / "a").bits == 12
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_alpha_may_use_as_few_bits_as_its_colors(tmp_path: Path, bits: int) -> None:
+    for values, color in [(GRAY, 4), (RGB, 6)]:
+        whole = in_bits(np.dstack([values, ALPHA]), bits)
+        photometric = "rgb" if color == 6 else "minisblack"
+        how = {"photometric": photometric, "extrasamples": ["unassalpha"], "planarconfig": "contig"}
+        for data in (png(whole, color), tiff(whole, **how)):
+            assert_equal(read(tmp_path, data), over_white(values, ALPHA), 2)
 
 
 def test_folder_has_one_scale(tmp_path: Path) -> None:
@@ -188,6 +221,45 @@ def test_alpha_of_a_deep_tiff_is_laid_over_white(tmp_path: Path, dtype: Any) -> 
             assert_equal(read(tmp_path, data), over_white(values, ALPHA), 2)
 
 
+def test_gray_of_8_bits_multiplied_by_its_alpha_is_laid_over_white(tmp_path: Path) -> None:
+    whole = np.dstack([np.round(GRAY * (ALPHA / 255)[..., None]), ALPHA]).astype(np.uint8)
+    data = tiff(whole, photometric="minisblack", extrasamples=["assocalpha"], planarconfig="contig")
+    assert_equal(read(tmp_path, data), over_white(GRAY, ALPHA), 2)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_bigtiff_is_read_in_either_order_of_bytes(tmp_path: Path, compression: str | None) -> None:
+    for order in "<>":
+        for values in (GRAY[..., 0], RGB, in_bits(RGB, 16)):
+            data = tiff(values, bigtiff=True, byteorder=order, compression=compression)
+            expected = GRAY if values.ndim == 2 else RGB
+            assert_equal(read(tmp_path, data), expected)
+    reason = r"^unsupported TIFF \(8-bit CMYK, 4 bands\)$"
+    (tmp_path / "a").write_bytes(tiff(np.zeros((H, W, 4), np.uint8), bigtiff=True, byteorder=">", photometric=5))
+    with pytest.raises(UnusableImage, match=reason):
+        decode(tmp_path / "a")
+
+
+def test_a_palette_of_8_bits_is_read_against_the_specification(tmp_path: Path) -> None:
+    palette = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint16)
+    for factor in (1, 257):
+        data = tiff(GRAY[..., 0], photometric="palette", colormap=palette * np.uint16(factor))
+        assert_equal(read(tmp_path, data), palette.T[GRAY[..., 0]])
+
+
+def test_one_damaged_byte_of_a_deflated_tiff_is_noticed(tmp_path: Path) -> None:
+    whole = tiff(RGB, compression="zlib", predictor=True)
+    assert_equal(read(tmp_path, whole), RGB)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        start, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    for place in range(start + 2, start + length, 11):
+        data = bytearray(whole)
+        data[place] ^= 0x10
+        (tmp_path / "a").write_bytes(data)
+        with pytest.raises(UnusableImage, match="damaged"):
+            decode(tmp_path / "a")
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_planes_of_8_bits_with_alpha_are_laid_over_white(tmp_path: Path, compression: str | None) -> None:
     for values in (GRAY, RGB):
@@ -265,6 +337,21 @@ def test_transparent_color_of_a_deep_png_is_white(tmp_path: Path) -> None:
         expected = np.where(is_key, 255, np.round(values / 65535 * 255))
         assert is_key.any()
         assert_equal(read(tmp_path, png(values, color, b"tRNS" + key.astype(">u2").tobytes())), expected)
+
+
+def test_transparent_color_of_a_png_of_4_bits_is_white(tmp_path: Path) -> None:
+    values = in_bits(GRAY, 4)
+    for key in (3, 15, 300):
+        expected = np.where(values == key, 255, values * 17)
+        assert_equal(read(tmp_path, png(values, 0, struct.pack(">4sH", b"tRNS", key), bits=4)), expected)
+
+
+def test_other_masks_of_a_bmp_are_unsupported_and_not_damaged(tmp_path: Path) -> None:
+    masks = struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)
+    info = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0) + masks
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + info + bytes(4))
+    with pytest.raises(UnusableImage, match=r"^unsupported BMP bitfields layout$"):
+        decode(tmp_path / "a.bmp")
 
 
 def test_bmp_whose_alpha_is_all_zero_has_no_alpha(tmp_path: Path) -> None:
