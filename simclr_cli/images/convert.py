@@ -68,8 +68,16 @@ def convert_to_rgb(decoded: Image.Image | Samples, profile: bytes = b"", bits: i
         return _apply(transform, decoded)
     else:
         image = _lay_over_white(decoded).convert("RGB")
-    image.info = {"icc_profile": profile} if profile else {}
+    image.info = {"icc_profile": profile} if profile[16:20] in _list_spaces(decoded) else {}
     return image
+
+
+def _list_spaces(decoded: Image.Image | Samples) -> tuple[bytes, ...]:
+    """Return the color spaces of profiles that may belong to an image; others are ignored, as by other programs."""
+    if isinstance(decoded, Image.Image) and decoded.mode in ("CMYK", "LAB"):
+        return ()
+    is_gray = decoded.values.shape[2] == 1 if isinstance(decoded, Samples) else decoded.mode in ("1", "L", "LA", "La")
+    return (b"RGB ", b"GRAY") if is_gray else (b"RGB ",)
 
 
 def _lay_over_white(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from simclr_cli.images.jpeg import read_orientation
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_PROFILE_BYTES = 2**22
 GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # types of color
-SMALL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf")  # that matter; pixels are in IDAT
+SMALL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"eXIf", b"CgBI")  # that matter; pixels are in IDAT
 
 
 class Png(NamedTuple):
@@ -88,6 +88,8 @@ def open_png(stream: IO[bytes]) -> Png:
     stream.seek(len(SIGNATURE))
     chunks = dict(_read_chunks(stream, set(SMALL_CHUNKS)))
     header = chunks.get(b"IHDR", b"")
+    if b"CgBI" in chunks:
+        raise UnusableImage("unsupported PNG (changed by Apple for iOS)")
     if len(header) != 13:
         raise UnusableImage("damaged: its header cannot be read")
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])

@@ -366,21 +366,42 @@ def test_bmp_whose_alpha_is_all_zero_has_no_alpha(tmp_path: Path) -> None:
 # Color profiles
 
 
-def gray_profile(gamma: float) -> bytes:
-    """Return an ICC profile of gray with a gamma."""
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    white = b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
-    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"Gray\0" + bytes(78)
-    parts = {b"desc": text, b"wtpt": white, b"kTRC": curve}
+def profile(space: bytes, parts: dict[bytes, bytes]) -> bytes:
+    """Return an ICC profile of a color space."""
+    white = struct.pack(">iii", 63190, 65536, 54061)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"Test\0" + bytes(78)
+    parts = {b"desc": text, b"wtpt": b"XYZ " + bytes(4) + white} | parts
     tags, data, place = b"", b"", 132 + 12 * len(parts)
     for name, part in parts.items():
         part += bytes(-len(part) % 4)
         tags += name + struct.pack(">II", place + len(data), len(part))
         data += part
     body = struct.pack(">I", len(parts)) + tags + data
-    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(body), bytes(4), 0x02100000, b"mntr", b"GRAY", b"XYZ ",
+    kind, connection = (b"prtr", b"Lab ") if space == b"CMYK" else (b"mntr", b"XYZ ")
+    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(body), bytes(4), 0x02100000, kind, space, connection,
                          bytes(12), b"acsp")  # fmt: skip
-    return header + bytes(28) + struct.pack(">iii", 63190, 65536, 54061) + bytes(48) + body
+    return header + bytes(28) + white + bytes(48) + body
+
+
+def gray_profile(gamma: float) -> bytes:
+    return profile(b"GRAY", {b"kTRC": b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)})
+
+
+def rgb_profile() -> bytes:
+    """Return a profile of RGB whose primaries are swapped, so that any use of it shows."""
+    colors = [(14627, 3979, 47161 - 500), (39989, 42000, 4000), (9377, 19500, 2000)]
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, 256) + bytes(2)
+    xyz = {name: b"XYZ " + bytes(4) + struct.pack(">iii", *color)
+           for name, color in zip([b"rXYZ", b"gXYZ", b"bXYZ"], colors, strict=True)}  # fmt: skip
+    return profile(b"RGB ", xyz | dict.fromkeys([b"rTRC", b"gTRC", b"bTRC"], curve))
+
+
+def black_profile() -> bytes:
+    """Return a profile of CMYK in which only black ink is visible."""
+    unit = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    curve = bytes(range(256))
+    table = bytes([255, 128, 128, 0, 128, 128]) * 8  # Lab; black ink is the last to change
+    return profile(b"CMYK", {b"A2B0": b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + 4 * curve + table + 3 * curve})
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
@@ -400,3 +421,25 @@ def test_srgb_and_damaged_profiles_change_nothing(tmp_path: Path) -> None:
     for profile in (srgb, b"nonsense" * 30, srgb[:200], gray_profile(2.0)[:140]):
         Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=profile)
         assert (np.asarray(decode(tmp_path / "a.png")) == RGB).all()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_profile_of_cmyk_is_converted_to_srgb(tmp_path: Path, format: str) -> None:
+    """Cyan, magenta and yellow, which this profile does not show, leave no trace."""
+    black = np.where(X < 20, 0, 255).astype(np.uint8)
+    image = (
+        Image.fromarray(np.dstack([RGB, black]), "CMYK")
+        if format == "TIFF"
+        else Image.new("CMYK", (W, H), (0, 200, 200, 0))
+    )
+    image.save(tmp_path / "a", format, icc_profile=black_profile())
+    expected = 255 if format == "JPEG" else 255 - black[..., None]
+    assert np.abs(np.asarray(decode(tmp_path / "a")).astype(int) - expected).max() <= 2
+
+
+def test_a_profile_of_another_color_space_changes_nothing(tmp_path: Path) -> None:
+    ink = Image.fromarray(np.dstack([RGB, GRAY // 2]), "CMYK")
+    for image in (Image.fromarray(RGB), ink):
+        for given in (gray_profile(1.8), black_profile() if image.mode == "RGB" else rgb_profile()):
+            image.save(tmp_path / "a", "TIFF", icc_profile=given)
+            assert (np.asarray(decode(tmp_path / "a")) == np.asarray(image.convert("RGB"))).all()
