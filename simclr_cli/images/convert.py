@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 ROWS_PER_BLOCK = 256  # converted at once, to bound memory
+MARKER = 65_535
 RANGES = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,14 +37,27 @@ class Samples(NamedTuple):
         """Return how many bits unsigned values of 16 bits use, at least 1; 0 for other values, and a stated range."""
         if self.bits is not None or self.values.dtype != np.uint16:
             return 0
-        return max(1, int(self.values.max()).bit_length())
+        return _count_bits(self.values)
+
+
+def _count_bits(values: NDArray[np.uint16]) -> int:
+    """Return how many bits values use; 65,535 marks what has no value, or is too bright, where no other is as large."""
+    return max(1, int(values.max(initial=0, where=values < MARKER)).bit_length())
+
+
+def scale_alpha(alpha: NDArray[Any], colors: NDArray[Any]) -> NDArray[np.float32]:
+    """Return alpha as 0 to 1; of 16 bits, it uses as few as its colors if it fits in them."""
+    most = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
+    if alpha.dtype == np.uint16 and alpha.max() < 2 ** _count_bits(colors):
+        most = 2 ** _count_bits(colors) - 1
+    return alpha.astype(np.float32) / np.float32(most)
 
 
 def convert_to_rgb(decoded: Image.Image | Samples, profile: bytes = b"", bits: int | None = None) -> Image.Image:
     """Convert to RGB of 8 bits, with alpha over white; the color profile stays with it, but for that of CMYK.
 
     Unsigned integers are scaled by the bits that they use, floats within 0..1 keep their scale, and other values are
-    scaled from darkest to brightest. Values that are not finite count as 0.
+    scaled from darkest to brightest. What is no number is as dark as the darkest.
 
     Args:
         bits: that unsigned values of 16 bits use in all images; None: in this one.
@@ -54,8 +68,16 @@ def convert_to_rgb(decoded: Image.Image | Samples, profile: bytes = b"", bits: i
         return _apply(transform, decoded)
     else:
         image = _lay_over_white(decoded).convert("RGB")
-    image.info = {"icc_profile": profile} if profile else {}
+    image.info = {"icc_profile": profile} if profile[16:20] in _list_spaces(decoded) else {}
     return image
+
+
+def _list_spaces(decoded: Image.Image | Samples) -> tuple[bytes, ...]:
+    """Return the color spaces of profiles that may belong to an image; others are ignored, as by other programs."""
+    if isinstance(decoded, Image.Image) and decoded.mode in ("CMYK", "LAB"):
+        return ()
+    is_gray = decoded.values.shape[2] == 1 if isinstance(decoded, Samples) else decoded.mode in ("1", "L", "LA", "La")
+    return (b"RGB ", b"GRAY") if is_gray else (b"RGB ",)
 
 
 def _lay_over_white(image: Image.Image) -> Image.Image:
@@ -63,7 +85,7 @@ def _lay_over_white(image: Image.Image) -> Image.Image:
     if image.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in image.info:
         return image
     is_unused = image.format == "BMP" and image.getextrema()[-1] == (0, 0)
-    image = image.convert("RGBA")
+    image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return image if is_unused else Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
@@ -118,7 +140,7 @@ def _scale_to_rgb(samples: Samples, bits: int | None) -> Image.Image:
         rows = slice(start, start + ROWS_PER_BLOCK)
         values = samples.values[rows].astype(np.float64)
         if samples.values.dtype.kind == "f":
-            np.nan_to_num(values, copy=False, posinf=0, neginf=0)
+            np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
         values = np.clip((values - low) / ((high - low) or 1), 0, 1)
         if samples.white_is_zero:
             values = 1 - values
@@ -139,10 +161,9 @@ def _find_range(samples: Samples, bits: int | None) -> tuple[float, float]:
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     if values.dtype.kind == "f":
-        low, high = min(low, 0.0) if finite.size < values.size else low, high  # what is not finite counts as 0
         return (0, 1) if low >= 0 and high <= 1 else (low, high)
     if low < 0:
         return low, high
-    if values.dtype == np.uint16 and bits is not None:
-        return 0, 2**bits - 1
+    if values.dtype == np.uint16:
+        return 0, 2 ** (bits or _count_bits(values)) - 1
     return 0, 2 ** max(1, int(high).bit_length()) - 1

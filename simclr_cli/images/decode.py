@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from simclr_cli.core.errors import raise_if_unreachable
 from simclr_cli.images.convert import Samples, convert_to_rgb, convert_to_srgb, set_upright
@@ -32,6 +32,7 @@ Pixels = NDArray[np.uint8]  # (height, width, 3) RGB
 
 REDUCING_GAP = 2  # images are first reduced quickly to no less than this times the final side: Pillow's own choice
 STATED_BITS = 16  # of a PGM: Pillow scales it by the range that it states
+WIDEST = {("raw", "I;16B"), ("ppm", ("RGB", 65_535))}  # Pillow's decoders of 16 bits and the largest range
 
 
 class Header(NamedTuple):
@@ -146,7 +147,7 @@ def decode_center_square(path: Path, side: int, bits: int | None = None) -> Pixe
 class _PillowImage(NamedTuple):
     """An image of the formats that need no care of ours."""
 
-    image: Image.Image
+    image: ImageFile.ImageFile
 
     @property
     def width(self) -> int:
@@ -161,8 +162,8 @@ class _PillowImage(NamedTuple):
         return read_orientation(self.image.info.get("exif", b"")) or 1
 
     @property
-    def is_deep(self) -> bool:
-        return False
+    def is_deep(self) -> bool:  # a PGM or PPM of the widest range, which programs state whatever they write
+        return self.image.format == "PPM" and self.image.tile[0][0::3] in WIDEST
 
     @property
     def profile(self) -> bytes:
@@ -173,11 +174,23 @@ class _PillowImage(NamedTuple):
         return ""
 
     def load(self, min_side: int | None) -> Image.Image | Samples:
+        if self.is_deep:
+            return Samples(self._read_words())
         self.image.load()
         if self.image.mode in ("I", "F"):  # PGM and PFM; the first states its range
             stated = STATED_BITS if self.image.mode == "I" else None
             return Samples(np.asarray(self.image)[:, :, None], bits=stated)
         return set_upright(self.image, self.orientation)
+
+    def _read_words(self) -> NDArray[np.uint16]:
+        """Return (H, W, C) as stored: of colors, Pillow gives the high byte."""
+        stream: Any = self.image.fp
+        stream.seek(self.image.tile[0].offset)
+        shape = (self.height, self.width, len(self.image.getbands()))
+        data = stream.read(2 * math.prod(shape))
+        if len(data) < 2 * math.prod(shape):
+            raise UnusableImage("damaged: it is cut")
+        return np.frombuffer(data, ">u2").astype(np.uint16).reshape(shape)
 
 
 def _open(stream: IO[bytes]) -> tuple[str, Source]:
@@ -229,6 +242,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
         # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.
         # The count of missing bytes is dropped, so that equal reasons can be counted.
         message = re.sub(r" \(\d+ bytes? not processed\)", "", str(error))
-        raise UnusableImage(error.strerror or f"damaged: {message}") from None
+        reason = re.sub("^Unsupported", "unsupported", message)  # a kind of BMP
+        raise UnusableImage(error.strerror or (reason if reason != message else f"damaged: {message}")) from None
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, EOFError, IndexError ...
         raise UnusableImage(f"damaged: {error or type(error).__name__}") from None

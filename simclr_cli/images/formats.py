@@ -28,11 +28,11 @@ FORMATS = frozenset({"JPEG", *PILLOW_FORMATS})
 
 SIGNATURES = {  # first bytes of each format, those that are not allowed included
     "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8[79]a", "BMP": rb"BM",
-    "TIFF": rb"II[*+]\0|MM\0[*+]", "WEBP": rb"RIFF.{4}WEBP", "PPM": rb"P[1-6fF]\s",
+    "TIFF": rb"II[*+]\0|MM\0[*+]", "WEBP": rb"RIFF.{4}WEBP", "PPM": rb"P[1-6f]\s",
     "AVIF": rb".{4}ftyp(.{8,})?avi[fs]", "HEIC": rb".{4}ftyp(hei[cx]|hevc|mif1|msf1)",
 }  # fmt: skip
 
-DECODING_VERSION = 4  # of whatever changes a decoded pixel, or which files are skipped
+DECODING_VERSION = 5  # of whatever changes a decoded pixel, or which files are skipped
 
 CAMERA_RAW = "camera raw is not supported (export it as JPEG or TIFF)"
 

@@ -121,6 +121,8 @@ def open_jpeg(stream: IO[bytes]) -> Jpeg:
     if frame[0] != 8:
         raise UnusableImage(f"unsupported JPEG ({frame[0]} bits)")
     height, width, channels = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5]), frame[5]
+    if not height:
+        raise UnusableImage("unsupported JPEG (its height follows its pixels)")
     check_pixels(width, height)
     if channels not in (1, 3, 4):
         raise UnusableImage(f"unsupported JPEG ({channels} channels)")

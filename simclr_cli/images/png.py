@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from simclr_cli.images.convert import Samples, set_upright
+from simclr_cli.images.convert import Samples, scale_alpha, set_upright
 from simclr_cli.images.formats import UnusableImage, check_file_size, check_pixels
 from simclr_cli.images.jpeg import read_orientation
 
@@ -19,7 +19,7 @@ MAX_PROFILE_BYTES = 2**22
 GRAY, RGB, GRAY_ALPHA, RGB_ALPHA = 0, 2, 4, 6  # types of color
 PIXELS, END = b"IDAT", b"IEND"
 NEEDED = (b"IHDR", b"PLTE", b"tRNS", PIXELS)  # for the pixels
-USED = (*NEEDED, b"iCCP", b"eXIf")
+USED = (*NEEDED, b"iCCP", b"eXIf", b"CgBI")
 MAX_CHUNK_BYTES = 2**24  # of chunks other than pixels; longer ones are skipped
 
 
@@ -75,7 +75,7 @@ class Png(NamedTuple):
 
     def _split_alpha(self, values: NDArray[np.uint16]) -> Samples:
         if self.color in (GRAY_ALPHA, RGB_ALPHA):
-            return Samples(values[:, :, :-1], values[:, :, -1].astype(np.float32) / 65535)
+            return Samples(values[:, :, :-1], scale_alpha(values[:, :, -1], values[:, :, :-1]))
         if transparent := self.chunks.get(b"tRNS"):
             color = np.frombuffer(transparent, ">u2", values.shape[2])
             return Samples(values, (values != color).any(axis=2).astype(np.float32))
@@ -93,6 +93,8 @@ def open_png(stream: IO[bytes]) -> Png:
     found, note = _read_chunks(stream, of_pixels=False)
     chunks = dict(found)
     header = chunks.get(b"IHDR", b"")
+    if b"CgBI" in chunks:
+        raise UnusableImage("unsupported PNG (changed by Apple for iOS)")
     if len(header) != 13:
         raise UnusableImage("damaged: its header cannot be read")
     width, height = int.from_bytes(header[:4]), int.from_bytes(header[4:8])
@@ -135,6 +137,8 @@ def _open(chunks: dict[bytes, bytes], pixels: list[bytes], rawmode: str = "") ->
     if rawmode:
         image.tile = [tile._replace(args=f"{image.mode};{rawmode}") for tile in image.tile]
     image.load()
+    if image.mode == "L" and "transparency" in image.info:  # of the values of fewer bits, Pillow scales all but this
+        image.info["transparency"] *= 255 // (2 ** chunks[b"IHDR"][8] - 1)
     return image
 
 

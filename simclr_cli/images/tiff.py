@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from simclr_cli.images.convert import TRANSPOSES, Samples, set_upright
+from simclr_cli.images.convert import TRANSPOSES, Samples, scale_alpha, set_upright
 from simclr_cli.images.formats import CAMERA_RAW, UnusableImage, check_pixels
 
 CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}  # by the tag of color
@@ -20,6 +20,7 @@ COLOR_NAMES = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbC
 SENSOR_DATA = (32803, 34892)  # color filter array, linear raw
 TYPE_NAMES = {1: "", 2: "signed ", 3: "float ", 4: "", 5: "complex ", 6: "complex "}
 COMPRESSIONS = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}  # that Pillow decompresses
+DEFLATE = {8, 32946}
 COMPRESSION_NAMES = {34892: "JPEG", 34712: "JPEG 2000", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"}
 INVERSE = TRANSPOSES | {6: TRANSPOSES[8], 8: TRANSPOSES[6]}  # Pillow sets images upright as it loads them
 SHARED_ALPHA, ALPHA = 1, 2  # of ExtraSamples: color is multiplied by it, or not
@@ -38,6 +39,7 @@ class Tiff(NamedTuple):
     compression: int
     orientation: int  # 1 to 8
     profile: bytes  # ICC; empty if there is none
+    is_reversed: bool  # a BigTIFF whose highest byte comes first
     stream: IO[bytes]
 
     @property
@@ -57,11 +59,12 @@ class Tiff(NamedTuple):
             UnusableImage: of an unsupported kind.
         """
         del min_side  # cannot be scaled while it is decoded
-        is_misread = self.is_planar and (self.is_deep or bool(self.extra))  # by Pillow
+        is_misread = self.is_reversed or (self.is_planar and (self.is_deep or bool(self.extra)))  # by Pillow
         is_simple = self.color in GRAY_OR_RGB
+        is_checked = self.compression in DEFLATE and set(self.bits) == {8}  # by tifffile, which compares checksums
         if self.sample_format not in (1, 2, 3, 4) or (is_misread and not is_simple):
             raise self._unsupported()
-        if not is_simple or not (self.is_deep or is_misread):
+        if not is_simple or not (self.is_deep or is_misread or is_checked):
             return self._load_with_pillow()
         samples = self._split_alpha(self._read_samples())
         return set_upright(samples, self.orientation)
@@ -72,8 +75,7 @@ class Tiff(NamedTuple):
             raise self._unsupported()
         alpha = None
         if self.extra[:1] in ((SHARED_ALPHA,), (ALPHA,)) and values.shape[2] > channels:
-            most = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
-            alpha = values[:, :, channels].astype(np.float32) / np.float32(most)
+            alpha = scale_alpha(values[:, :, channels], values[:, :, :channels])
         return Samples(values[:, :, :channels], alpha, self.extra[:1] == (SHARED_ALPHA,), self.color == 0)
 
     def _read_samples(self) -> NDArray[Any]:
@@ -130,6 +132,9 @@ class Tiff(NamedTuple):
             mode = first[0].partition(";")[0]
             image.tile = [tile._replace(args=(f"{mode};{rawmode}", *first[1:])) for tile in image.tile]
         image.load()
+        palette: tuple[int, ...] = cast(Any, image).tag_v2.get(320, (256,))
+        if image.mode == "P" and max(palette) < 256:  # of 8 bits, against the specification
+            image.putpalette(np.reshape(palette, (3, -1)).T.astype(np.uint8).tobytes())
         return image.transpose(INVERSE[self.orientation]) if as_stored and self.orientation in INVERSE else image
 
     def _unsupported(self) -> UnusableImage:
@@ -149,9 +154,9 @@ def open_tiff(stream: IO[bytes]) -> Tiff:
     """
     stream.seek(0)
     start = stream.read(8)
-    if start[2:3] == b"+" or start[3:4] == b"+":  # BigTIFF
-        start += stream.read(8)
-    tags = ImageFileDirectory_v2(start)
+    is_big = b"+" in start[2:4]
+    start += stream.read(8) if is_big else b""
+    tags = ImageFileDirectory_v2(b"II+\0" + start[4:] if is_big else start, prefix=start[:2])
     stream.seek(tags.next)
     tags.load(stream)
     if _read(tags, 254, 0) & 1 or 50706 in tags or _read(tags, 262, 1) in SENSOR_DATA or start[8:10] == b"CR":
@@ -172,6 +177,7 @@ def open_tiff(stream: IO[bytes]) -> Tiff:
         _read(tags, 259, 1),
         _read(tags, 274, 1) if _read(tags, 274, 1) in range(1, 9) else 1,
         bytes(tags.get(34675, b"")),
+        start.startswith(b"MM\0+"),
         stream,
     )
     if bands > CHANNELS.get(color, 0) + 1:

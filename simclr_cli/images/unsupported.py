@@ -27,6 +27,8 @@ FORMATS = {  # name: signature, extensions
     "ICO": (None, ".ico .cur"),
     "ICNS": (rb"icns.{4}", ".icns"),
     "PCX": (None, ".pcx"),
+    "PAM": (rb"P7\n", ".pam"),
+    "PFM in color": (rb"PF\s", ""),
     "QOI": (rb"qoif", ".qoi"),
 }  # fmt: skip
 SIGNATURES = {name: re.compile(signature, re.DOTALL) for name, (signature, _) in FORMATS.items() if signature}

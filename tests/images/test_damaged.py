@@ -202,6 +202,16 @@ def test_chunks_that_are_not_pixels_cost_nothing(tmp_path: Path, name: str, behi
     assert_whole(tmp_path, data, "PNG", DAMAGED if name.startswith("checksum") else "")
 
 
+def test_whole_files_of_kinds_that_no_decoder_knows_are_unsupported(tmp_path: Path) -> None:
+    data = encode("PNG")
+    apple = data[:8] + chunk(b"CgBI", b"P\0 \2") + data[8:]
+    assert read(tmp_path, apple) == "unsupported PNG (changed by Apple for iOS)"
+    data = encode("JPEG")
+    place = data.index(b"\xff\xc0") + 5
+    late = data[:place] + bytes(2) + data[place + 2 :]
+    assert read(tmp_path, late) == "unsupported JPEG (its height follows its pixels)"
+
+
 def test_png_without_its_end_is_used(tmp_path: Path) -> None:
     data = encode("PNG")
     for length in (data.index(b"IEND") - 4, data.index(b"IEND") + 2):

@@ -31,15 +31,16 @@ def in_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint16]:
     return np.round(values / 255 * (2**bits - 1)).astype(np.uint16)
 
 
-def png(values: NDArray[Any], color: int, *chunks: bytes) -> bytes:
-    """Return a PNG of 16 bits without filters."""
+def png(values: NDArray[Any], color: int, *chunks: bytes, bits: int = 16) -> bytes:
+    """Return a PNG without filters, of 4 or 16 bits."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     height, width = values.shape[:2]
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color, 0, 0, 0))
+    stored = values.astype(">u2") if bits == 16 else (values[:, ::2] << 4 | values[:, 1::2]).astype(np.uint8)
+    rows = b"".join(b"\0" + row.tobytes() for row in stored)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunk(part[:4], part[4:]) for part in chunks) + pixels
 
@@ -103,6 +104,38 @@ def test_a_stated_range_is_the_scale(tmp_path: Path) -> None:
     data = b"P5 %d %d 4095\n" % (W, H) + values.astype(">u2").tobytes()
     assert_equal(read(tmp_path, data), np.round(values / 4095 * 255), 1)
     assert read_header(tmp_path / "a").bits == 0
+
+
+def test_the_widest_range_states_nothing(tmp_path: Path) -> None:
+    """OpenCV and Pillow write it in each PGM and PPM of 16 bits."""
+    for kind, values in [(b"P5", GRAY), (b"P6", RGB)]:
+        data = b"%b %d %d 65535\n" % (kind, W, H) + in_bits(values, 12).astype(">u2").tobytes()
+        assert_equal(read(tmp_path, data), values, 1)
+        assert read_header(tmp_path / "a").bits == 12
+        (tmp_path / "a").write_bytes(data[:-1])
+        with pytest.raises(UnusableImage, match="damaged: it is cut"):
+            decode(tmp_path / "a")
+
+
+def test_marked_pixels_are_white_and_darken_no_other(tmp_path: Path) -> None:
+    """Of a depth map they are those without a value; of an X-ray, letters."""
+    values = in_bits(GRAY, 12)
+    values[:4, :4] = 65535
+    expected = GRAY.copy()
+    expected[:4, :4] = 255
+    for data in (png(values, 0), tiff(values[..., 0])):
+        assert_equal(read(tmp_path, data), expected, 1)
+        assert read_header(tmp_path / "a").bits == 12
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+def test_alpha_may_use_as_few_bits_as_its_colors(tmp_path: Path, bits: int) -> None:
+    for values, color in [(GRAY, 4), (RGB, 6)]:
+        whole = in_bits(np.dstack([values, ALPHA]), bits)
+        photometric = "rgb" if color == 6 else "minisblack"
+        how = {"photometric": photometric, "extrasamples": ["unassalpha"], "planarconfig": "contig"}
+        for data in (png(whole, color), tiff(whole, **how)):
+            assert_equal(read(tmp_path, data), over_white(values, ALPHA), 2)
 
 
 def test_folder_has_one_scale(tmp_path: Path) -> None:
@@ -188,6 +221,45 @@ def test_alpha_of_a_deep_tiff_is_laid_over_white(tmp_path: Path, dtype: Any) -> 
             assert_equal(read(tmp_path, data), over_white(values, ALPHA), 2)
 
 
+def test_gray_of_8_bits_multiplied_by_its_alpha_is_laid_over_white(tmp_path: Path) -> None:
+    whole = np.dstack([np.round(GRAY * (ALPHA / 255)[..., None]), ALPHA]).astype(np.uint8)
+    data = tiff(whole, photometric="minisblack", extrasamples=["assocalpha"], planarconfig="contig")
+    assert_equal(read(tmp_path, data), over_white(GRAY, ALPHA), 2)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_bigtiff_is_read_in_either_order_of_bytes(tmp_path: Path, compression: str | None) -> None:
+    for order in "<>":
+        for values in (GRAY[..., 0], RGB, in_bits(RGB, 16)):
+            data = tiff(values, bigtiff=True, byteorder=order, compression=compression)
+            expected = GRAY if values.ndim == 2 else RGB
+            assert_equal(read(tmp_path, data), expected)
+    reason = r"^unsupported TIFF \(8-bit CMYK, 4 bands\)$"
+    (tmp_path / "a").write_bytes(tiff(np.zeros((H, W, 4), np.uint8), bigtiff=True, byteorder=">", photometric=5))
+    with pytest.raises(UnusableImage, match=reason):
+        decode(tmp_path / "a")
+
+
+def test_a_palette_of_8_bits_is_read_against_the_specification(tmp_path: Path) -> None:
+    palette = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint16)
+    for factor in (1, 257):
+        data = tiff(GRAY[..., 0], photometric="palette", colormap=palette * np.uint16(factor))
+        assert_equal(read(tmp_path, data), palette.T[GRAY[..., 0]])
+
+
+def test_one_damaged_byte_of_a_deflated_tiff_is_noticed(tmp_path: Path) -> None:
+    whole = tiff(RGB, compression="zlib", predictor=True)
+    assert_equal(read(tmp_path, whole), RGB)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        start, length = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    for place in range(start + 2, start + length, 11):
+        data = bytearray(whole)
+        data[place] ^= 0x10
+        (tmp_path / "a").write_bytes(data)
+        with pytest.raises(UnusableImage, match="damaged"):
+            decode(tmp_path / "a")
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_planes_of_8_bits_with_alpha_are_laid_over_white(tmp_path: Path, compression: str | None) -> None:
     for values in (GRAY, RGB):
@@ -267,6 +339,21 @@ def test_transparent_color_of_a_deep_png_is_white(tmp_path: Path) -> None:
         assert_equal(read(tmp_path, png(values, color, b"tRNS" + key.astype(">u2").tobytes())), expected)
 
 
+def test_transparent_color_of_a_png_of_4_bits_is_white(tmp_path: Path) -> None:
+    values = in_bits(GRAY, 4)
+    for key in (3, 15, 300):
+        expected = np.where(values == key, 255, values * 17)
+        assert_equal(read(tmp_path, png(values, 0, struct.pack(">4sH", b"tRNS", key), bits=4)), expected)
+
+
+def test_other_masks_of_a_bmp_are_unsupported_and_not_damaged(tmp_path: Path) -> None:
+    masks = struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)
+    info = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0) + masks
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + info + bytes(4))
+    with pytest.raises(UnusableImage, match=r"^unsupported BMP bitfields layout$"):
+        decode(tmp_path / "a.bmp")
+
+
 def test_bmp_whose_alpha_is_all_zero_has_no_alpha(tmp_path: Path) -> None:
     for alpha, expected in [(np.zeros((H, W), np.uint8), RGB), (ALPHA, over_white(RGB, ALPHA))]:
         rows = np.dstack([RGB[..., ::-1], alpha])[::-1].tobytes()
@@ -279,21 +366,42 @@ def test_bmp_whose_alpha_is_all_zero_has_no_alpha(tmp_path: Path) -> None:
 # Color profiles
 
 
-def gray_profile(gamma: float) -> bytes:
-    """Return an ICC profile of gray with a gamma."""
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    white = b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
-    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"Gray\0" + bytes(78)
-    parts = {b"desc": text, b"wtpt": white, b"kTRC": curve}
+def profile(space: bytes, parts: dict[bytes, bytes]) -> bytes:
+    """Return an ICC profile of a color space."""
+    white = struct.pack(">iii", 63190, 65536, 54061)
+    text = b"desc" + bytes(4) + struct.pack(">I", 5) + b"Test\0" + bytes(78)
+    parts = {b"desc": text, b"wtpt": b"XYZ " + bytes(4) + white} | parts
     tags, data, place = b"", b"", 132 + 12 * len(parts)
     for name, part in parts.items():
         part += bytes(-len(part) % 4)
         tags += name + struct.pack(">II", place + len(data), len(part))
         data += part
     body = struct.pack(">I", len(parts)) + tags + data
-    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(body), bytes(4), 0x02100000, b"mntr", b"GRAY", b"XYZ ",
+    kind, connection = (b"prtr", b"Lab ") if space == b"CMYK" else (b"mntr", b"XYZ ")
+    header = struct.pack(">I4sI4s4s4s12s4s", 128 + len(body), bytes(4), 0x02100000, kind, space, connection,
                          bytes(12), b"acsp")  # fmt: skip
-    return header + bytes(28) + struct.pack(">iii", 63190, 65536, 54061) + bytes(48) + body
+    return header + bytes(28) + white + bytes(48) + body
+
+
+def gray_profile(gamma: float) -> bytes:
+    return profile(b"GRAY", {b"kTRC": b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)})
+
+
+def rgb_profile() -> bytes:
+    """Return a profile of RGB whose primaries are swapped, so that any use of it shows."""
+    colors = [(14627, 3979, 47161 - 500), (39989, 42000, 4000), (9377, 19500, 2000)]
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, 256) + bytes(2)
+    xyz = {name: b"XYZ " + bytes(4) + struct.pack(">iii", *color)
+           for name, color in zip([b"rXYZ", b"gXYZ", b"bXYZ"], colors, strict=True)}  # fmt: skip
+    return profile(b"RGB ", xyz | dict.fromkeys([b"rTRC", b"gTRC", b"bTRC"], curve))
+
+
+def black_profile() -> bytes:
+    """Return a profile of CMYK in which only black ink is visible."""
+    unit = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    curve = bytes(range(256))
+    table = bytes([255, 128, 128, 0, 128, 128]) * 8  # Lab; black ink is the last to change
+    return profile(b"CMYK", {b"A2B0": b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unit + 4 * curve + table + 3 * curve})
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
@@ -313,3 +421,25 @@ def test_srgb_and_damaged_profiles_change_nothing(tmp_path: Path) -> None:
     for profile in (srgb, b"nonsense" * 30, srgb[:200], gray_profile(2.0)[:140]):
         Image.fromarray(RGB).save(tmp_path / "a.png", icc_profile=profile)
         assert (np.asarray(decode(tmp_path / "a.png")) == RGB).all()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_profile_of_cmyk_is_converted_to_srgb(tmp_path: Path, format: str) -> None:
+    """Cyan, magenta and yellow, which this profile does not show, leave no trace."""
+    black = np.where(X < 20, 0, 255).astype(np.uint8)
+    image = (
+        Image.fromarray(np.dstack([RGB, black]), "CMYK")
+        if format == "TIFF"
+        else Image.new("CMYK", (W, H), (0, 200, 200, 0))
+    )
+    image.save(tmp_path / "a", format, icc_profile=black_profile())
+    expected = 255 if format == "JPEG" else 255 - black[..., None]
+    assert np.abs(np.asarray(decode(tmp_path / "a")).astype(int) - expected).max() <= 2
+
+
+def test_a_profile_of_another_color_space_changes_nothing(tmp_path: Path) -> None:
+    ink = Image.fromarray(np.dstack([RGB, GRAY // 2]), "CMYK")
+    for image in (Image.fromarray(RGB), ink):
+        for given in (gray_profile(1.8), black_profile() if image.mode == "RGB" else rgb_profile()):
+            image.save(tmp_path / "a", "TIFF", icc_profile=given)
+            assert (np.asarray(decode(tmp_path / "a")) == np.asarray(image.convert("RGB"))).all()

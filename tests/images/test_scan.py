@@ -223,6 +223,7 @@ UNSUPPORTED = [  # format, start of a file, extension
     ("Radiance HDR", b"#?RADIANCE\n", None), ("DICOM", bytes(128) + b"DICM", "dcm"), ("ICNS", b"icns\0\0\0\1", "icns"),
     ("NIfTI", bytes(344) + b"n+1\0", "nii"), ("FITS", b"SIMPLE  =                    T", "fits"),
     ("SVG", b"\xef\xbb\xbf<svg xmlns=", "svg"), ("SVG", b"<?xml version='1.0'?>\n<!-- a -->\n<svg>", "svg"),
+    ("PAM", b"P7\nWIDTH 8", "pam"), ("PFM in color", b"PF\n8 8\n-1.0\n", None),
     ("TGA", None, "tga"), ("ICO", None, "ico"), ("PCX", None, "pcx"),
 ]  # fmt: skip
 

@@ -79,7 +79,7 @@ def read_square(path: Path) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def looks_alike(scenes: Index) -> dict[tuple[int, int], bool]:
-    """Whether each pair of images is alike, whatever their embeddings."""
+    """Return of each pair of images if they look alike, whatever their embeddings."""
     fingerprints = [compute_fingerprint(scenes.get_path(place), False) for place in range(len(scenes))]
     squares = [read_square(scenes.get_path(place)) for place in range(len(scenes))]
     alike = {}
