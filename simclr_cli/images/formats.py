@@ -66,6 +66,10 @@ class UnusableImage(Exception):
         return str(self)
 
 
+class CostlyUnusable(UnusableImage):
+    """A file that took a second or more to be found unusable; the census remembers it too, until it changes."""
+
+
 class TemporarilyUnusable(UnusableImage):
     """A file that may be usable next time although it has not changed; it is not remembered."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from typing import IO, Any, NamedTuple
 
@@ -80,6 +81,8 @@ class Tiff(NamedTuple):
         try:
             with TiffFile(self.stream) as file:
                 page = file.pages[0]
+                if len(page.dataoffsets) != math.prod(page.chunked):  # tifffile would fill in what is missing
+                    raise UnusableImage("damaged: it lacks pixels")
                 values: NDArray[Any] = page.asarray(maxworkers=1)
         except (ValueError, RuntimeError, ImportError, KeyError) as error:
             if self.compression == 1 and max(self.bits) % 8 == 0:
