@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from simclr_cli.core.safe_read import MAX_CHECKSUM_BYTES
 from simclr_cli.images.convert import TRANSPOSES, Samples, set_upright
-from simclr_cli.images.formats import CAMERA_RAW, UnusableImage, check_pixels
+from simclr_cli.images.formats import CAMERA_RAW, UnusableImage, check_file_size, check_pixels
 
 CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}  # by the tag of color
 GRAY_OR_RGB = (0, 1, 2)
@@ -145,6 +146,7 @@ def open_tiff(stream: IO[bytes]) -> Tiff:
     Raises:
         UnusableImage: camera raw, damaged, of more bands than its color and one more, or too large.
     """
+    check_file_size(stream, MAX_CHECKSUM_BYTES)  # it may have many images, of which one is read
     stream.seek(0)
     start = stream.read(8)
     if start[2:3] == b"+" or start[3:4] == b"+":  # BigTIFF

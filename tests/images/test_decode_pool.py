@@ -215,7 +215,7 @@ def test_an_image_that_took_long_to_be_found_unusable_is_marked(
 
 
 def test_a_sparse_file_is_skipped_at_once(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.png", "a.webp", "a.bmp"):
+    for name in ("a.jpg", "a.png", "a.webp", "a.bmp", "a.tif"):
         draw(tmp_path / name)
         try:
             os.truncate(tmp_path / name, 2**40)
