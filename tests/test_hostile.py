@@ -240,6 +240,10 @@ def find_hostile_run(run: Path) -> Any:
     return find_run(str(run), run.parent)
 
 
+def load_newest_checkpoint(run: Path) -> Any:
+    return load_checkpoint(run / "checkpoint")
+
+
 def read_metrics(run: Path) -> Any:
     return read_epochs(RunFolder(run))
 
@@ -288,6 +292,11 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "weights changed": (replace_content(WEIGHTS, lambda old: old[:-1] + b"\x77"), load_encoder),
     "weights a pipe": (replace_by_pipe(WEIGHTS), load_encoder),
     "weights a device": (replace_by_link(WEIGHTS, "/dev/zero"), load_encoder),
+    "weights of no end": (lambda run: os.truncate(run / WEIGHTS, 2**40), load_encoder),
+    "a checkpoint of no end": (
+        lambda run: os.truncate(next(run.glob("checkpoint/*")), 2**40),
+        load_newest_checkpoint,
+    ),
     "weights of another model": (
         with_valid_checksum(replace_content(WEIGHTS, lambda old: encode_header(
             {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}) + b"1234")), load_encoder,

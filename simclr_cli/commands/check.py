@@ -10,7 +10,7 @@ from pathlib import Path
 from simclr_cli.api import CheckResult, CheckSettings, FileProblem, State
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.events import Report, progress, silent
-from simclr_cli.core.safe_read import MAX_LIST_BYTES, checksum_file, read_json
+from simclr_cli.core.safe_read import MAX_LIST_BYTES, has_checksum, read_json
 from simclr_cli.store.checkpoint import is_intact_checkpoint
 from simclr_cli.store.index_files import INDEX_FILE, compute_crc32
 from simclr_cli.store.manifest import MANIFEST, ManifestError, read_manifest
@@ -88,7 +88,7 @@ def _verify(file: Path, name: str, checksums: dict[str, str]) -> State | None:
         return None if any(fnmatchcase(name, pattern) for pattern in OPTIONAL) else "missing"
     try:
         if name in checksums:
-            return None if checksum_file(file) == checksums[name] else "damaged"
+            return None if has_checksum(file, checksums[name]) else "damaged"
         if not all(verify(file) for pattern, verify in VERIFIERS.items() if file.match(pattern)):
             return "damaged"
     except OSError:

@@ -18,6 +18,7 @@ from simclr_cli.core.errors import RunError
 MAX_BYTES = 16 << 20  # of a description, and of the header of a .safetensors file
 MAX_LIST_BYTES = 1 << 30  # of a file that lists every image
 MAX_WEIGHTS_HEADER_BYTES = 2 << 20  # that of timm's largest models has 0.3 MB
+MAX_CHECKSUM_BYTES = 1 << 35  # of a file whose checksum is computed: a sparse one may have any size
 MAX_DIGITS = 20  # of an integer, its sign included: those of 64 bits have no more
 
 UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
@@ -43,6 +44,11 @@ def checksum_file(path: Path) -> str:
     """Return the SHA-256 of a file's content, as hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def has_checksum(path: Path, checksum: object) -> bool:
+    """Return whether a file has this SHA-256, and no more than MAX_CHECKSUM_BYTES."""
+    return check_regular_file(path) <= MAX_CHECKSUM_BYTES and checksum_file(path) == checksum
 
 
 def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
@@ -103,15 +109,24 @@ def check_version(content: Any, supported: int, path: Path) -> dict[str, Any]:
 
 
 def check_safetensors_header(path: Path, max_bytes: int = MAX_BYTES) -> None:
-    """Check that the header of a .safetensors file is within the file and at most `max_bytes`.
+    """Check that the header of a .safetensors file is at most `max_bytes`, and that its tensors fill the file.
 
     The library itself checks the sizes of tensors before it reads any, but accepts a header of any size.
     """
+    from safetensors import SafetensorError, safe_open
+
     size = check_regular_file(path)
+    if size > MAX_CHECKSUM_BYTES:
+        raise ValueError(f"it has {size:,} bytes, more than {MAX_CHECKSUM_BYTES:,}")
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
     if length > min(max_bytes, size - 8):
         raise ValueError(f"its header claims {length:,} bytes")
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
 
 
 def is_safe_path(name: str) -> bool:

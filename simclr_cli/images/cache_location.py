@@ -85,12 +85,17 @@ def _is_own(path: Path) -> bool:
 
 
 def locate_cache(folder: Path) -> Path:
-    """Return the cache of a folder of images, existing or not; another user's is neither read nor written."""
-    cache = cache_root() / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    if os.path.lexists(cache) and not _is_own(cache):
-        cache = cache.with_name(f"{cache.name}-{_user()}")
-    keep_private(cache)
-    return cache
+    """Return the cache of a folder of images, existing or not; another user's is neither read nor written.
+
+    Raises:
+        MachineError: other users were there first.
+    """
+    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    for cache in (cache_root() / key, cache_root() / f"{key}-{_user()}"):
+        if not os.path.lexists(cache) or _is_own(cache):
+            keep_private(cache)
+            return cache
+    raise MachineError(f"{cache} is another user's.", "Set SIMCLR_CACHE to a folder of your own.")
 
 
 def locate_embeddings(folder: Path, model_checksum: str) -> Path:
@@ -99,10 +104,12 @@ def locate_embeddings(folder: Path, model_checksum: str) -> Path:
 
 
 def list_caches() -> list[FolderCache]:
-    """List all caches that name their folder, most recently used first."""
+    """List all caches of this user that name their folder, most recently used first."""
     caches: list[tuple[float, FolderCache]] = []
     for headers in cache_root().glob(f"*/{HEADERS}"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            if not _is_own(headers.parent):  # its links may lead anywhere
+                continue
             folder = str(read_json(headers, MAX_LIST_BYTES)["folder"])
             statuses = [path.stat() for path in _files(headers.parent)]
             sides = sorted(int(path.name) for path in _side_folders(headers.parent) if (path / INDEX).is_file())

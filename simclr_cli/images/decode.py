@@ -236,7 +236,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise TemporarilyUnusable("missing, or a broken link") from None
     except MemoryError:
-        raise TemporarilyUnusable("too large for this machine's memory") from None
+        raise UnusableImage("too large for this machine's memory") from None
     except OSError as error:
         raise_if_unreachable(error, path)
         # Pillow's own messages ("image file is truncated ...") carry no errno; the system's do.

@@ -22,11 +22,12 @@ import numpy as np
 from simclr_cli.core.errors import MachineError
 from simclr_cli.images.decode import decode_thumbnail
 from simclr_cli.images.decode_worker import FUNCTIONS
-from simclr_cli.images.formats import MAX_FILE_BYTES, TemporarilyUnusable, UnusableImage
+from simclr_cli.images.formats import MAX_FILE_BYTES, CostlyUnusable, TemporarilyUnusable, UnusableImage
 from simclr_cli.images.threads import catch_unusable
 
 PROCESSOR_SECONDS = 30  # for the images of a request; then each is tried alone
 WALL_SECONDS = 2 * PROCESSOR_SECONDS  # on a busy machine, or where the system does not limit the processor's time
+UNUSABLE = {"skipped": UnusableImage, "costly": CostlyUnusable, "now": TemporarilyUnusable}  # by the kind of answer
 START_SECONDS = 60  # for a decoder to start, on a busy machine
 MAX_STARTS = 3  # tries, where the system kills a starting decoder
 GRACE_SECONDS = 1  # from the end of a decoder's answers to its exit, so that its own exit code is seen
@@ -133,8 +134,8 @@ class _Decoder:
     def _result(self, function: Callable[..., R], call: Sequence[Any], answer: dict[str, Any]) -> R | UnusableImage:
         if "machine" in answer:
             raise MachineError(*answer["machine"])
-        if "skipped" in answer:
-            return (TemporarilyUnusable if answer.get("now") else UnusableImage)(str(answer["skipped"]))
+        if kind := next((kind for kind in UNUSABLE if kind in answer), None):
+            return UNUSABLE[kind](str(answer[kind]))
         if parse := FUNCTIONS[function]:
             return parse(answer["value"])  # type: ignore[no-any-return]
         height, width, channels = answer["shape"]
@@ -185,12 +186,12 @@ def _ask_decoder(function: Callable[..., R], calls: Sequence[tuple[Any, ...]]) -
         if len(calls) > 1:
             return [result for call in calls for result in _ask_decoder(function, [call])]
         if isinstance(ended, _TooSlow):
-            return [UnusableImage(str(ended))]
+            return [CostlyUnusable(str(ended))]
     _wait_for_file(calls[0][0])
     try:
         return _start_decoder().ask(function, calls)
     except _TooSlow as ended:
-        return [UnusableImage(str(ended))]
+        return [CostlyUnusable(str(ended))]
     except _DecoderEnded as ended:
         return [TemporarilyUnusable(str(ended))]
 

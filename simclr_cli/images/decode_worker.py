@@ -42,6 +42,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Any], Any] | None] = {  # with the
     ),
 }
 BY_NAME = {function.__name__: function for function in FUNCTIONS}
+COSTLY_SECONDS = 1  # of the processor's time
 OVERHEAD_BYTES = 2**29  # of address space, for everything but the image
 
 
@@ -65,10 +66,13 @@ def main() -> None:
 
 def _run_call(function: Callable[..., Any], path: str, *arguments: float | None) -> tuple[dict[str, Any], Any]:
     """Return the answer to a call, for JSON, and the bytes of its pixels."""
+    start = time.process_time()
     try:
         result = function(Path(path), *arguments)
     except UnusableImage as unusable:
-        return {"skipped": unusable.reason} | ({"now": True} if isinstance(unusable, TemporarilyUnusable) else {}), b""
+        is_costly = time.process_time() - start >= COSTLY_SECONDS
+        kind = "now" if isinstance(unusable, TemporarilyUnusable) else "costly" if is_costly else "skipped"
+        return {kind: unusable.reason}, b""
     except MachineError as error:
         return {"machine": [error.problem, error.remedy]}, b""
     if FUNCTIONS[function] is None:

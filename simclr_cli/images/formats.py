@@ -66,6 +66,10 @@ class UnusableImage(Exception):
         return str(self)
 
 
+class CostlyUnusable(UnusableImage):
+    """A file that took a second or more to be found unusable; the census remembers it too, until it changes."""
+
+
 class TemporarilyUnusable(UnusableImage):
     """A file that may be usable next time although it has not changed; it is not remembered."""
 
@@ -83,7 +87,7 @@ def check_pixels(width: int, height: int) -> None:
         raise UnusableImage("damaged: it has no pixels")
 
 
-def check_file_size(stream: IO[bytes]) -> None:
-    """Raise UnusableImage if a file, which may be sparse, is too large to be read at once."""
-    if stream.seek(0, os.SEEK_END) > MAX_FILE_BYTES:
-        raise UnusableImage(f"its file is over the limit of {MAX_FILE_BYTES / 2**30:.1f} GiB")
+def check_file_size(stream: IO[bytes], most: int = MAX_FILE_BYTES) -> None:
+    """Raise UnusableImage if a file, which may be sparse, is too large: by default, to be read at once."""
+    if stream.seek(0, os.SEEK_END) > most:
+        raise UnusableImage(f"its file is over the limit of {most / 2**30:.1f} GiB")

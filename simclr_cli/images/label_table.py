@@ -20,6 +20,7 @@ from simclr_cli.images.class_folders import normalize_class
 # Names of the two columns, without case, spaces and "_"; the first that a table has counts.
 PATH_COLUMNS = "path filepath file filename imagepath imagefile imagename image img name".split()
 LABEL_COLUMNS = "label labels class classname category target".split()
+MAX_TABLE_BYTES = 1 << 28  # a million rows have about 60 MB
 REMEDY = "Use a table (CSV) whose first line names the columns path and label."
 
 
@@ -31,7 +32,8 @@ def read_labels(table: Path) -> dict[str, str]:
     """
     labels: dict[str, str] = {}
     try:
-        check_regular_file(table)
+        if (size := check_regular_file(table)) > MAX_TABLE_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than {MAX_TABLE_BYTES:,}")
         with table.open("rb") as stream:
             encoding = _detect_encoding(stream.read(2))
         with table.open(newline="", encoding=encoding, errors="surrogateescape") as text:
@@ -51,8 +53,8 @@ def read_labels(table: Path) -> dict[str, str]:
 def match_labels(table: Path, root: Path, names: Sequence[str], report: Report) -> dict[str, str]:
     """Return the label of each image that a table names; report the rows and the images that remain.
 
-    A path is relative to the folder or to the table's, or absolute. The same name in another form of Unicode is
-    matched, if none is equal.
+    A path is relative to the folder of images, its parent, the table's or the current one, or absolute. The same name
+    in another form of Unicode is matched, if none is equal.
 
     Raises:
         InputError: fewer than half of the rows name an image, or two rows give one image two labels.
@@ -60,9 +62,10 @@ def match_labels(table: Path, root: Path, names: Sequence[str], report: Report) 
     by_path = {name: name for name in names}
     by_form = {form: name for name in reversed(names) for form in (escape_name_for_csv(name), _normalize(name))}
     bases = [f"{_normalize(os.path.normpath(base))}/" for base in (root.absolute(), root.resolve())]
-    folder, labels, unmatched = table.absolute().parent, dict[str, str](), list[str]()
+    folders = (table.absolute().parent, root.absolute().parent, Path.cwd())
+    labels, unmatched = dict[str, str](), list[str]()
     for path, label in read_labels(table).items():
-        forms = _list_forms(path, folder, bases)
+        forms = _list_forms(path, folders, bases)
         name = by_path.get(path) or next((by_form[form] for form in forms if form in by_form), None)
         if name is None:
             unmatched.append(path.strip())
@@ -104,12 +107,15 @@ def _detect_encoding(start: bytes) -> str:
 def _read_rows(stream: TextIO, table: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line, path and label of each row that is not empty."""
     start, delimiters = 0, ",;\t"
-    if match := re.match("sep=(.)\r?\n", stream.readline()):  # Excel's own first line
+    first_line = stream.readline()
+    if re.search("[\0-\x08\x0e-\x1f]", first_line):
+        raise ValueError("it is not text")
+    if match := re.match("sep=(.)\r?\n", first_line):  # Excel's own
         start, delimiters = stream.tell(), match[1]
     headers = list[list[str]]()
     for delimiter in delimiters:
         stream.seek(start)
-        reader = csv.reader(stream, delimiter=delimiter)
+        reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True)
         headers.append(next((row for row in reader if any(row)), []))
         columns = [re.sub(r"[\W_]", "", cell).lower() for cell in headers[-1]]
         path, label = (next((columns.index(name) for name in known if name in columns), None)
@@ -125,17 +131,18 @@ def _read_rows(stream: TextIO, table: Path) -> Iterator[tuple[int, str, str]]:
             yield reader.line_num, cells[path], normalize_class(_decode_ansi(cells[label]).strip())
 
 
-def _list_forms(path: str, folder: Path, bases: Sequence[str]) -> Iterator[str]:
+def _list_forms(path: str, folders: Sequence[Path], bases: Sequence[str]) -> Iterator[str]:
     """Yield the forms of a path to search for: itself, normalized, and relative to the image folder.
 
     Args:
-        folder: of the table.
+        folders: that the path may be relative to, in addition.
         bases: the image folder's absolute paths, with "/" at the end.
     """
     yield path
     yield (normalized := _normalize(os.path.normpath(_normalize(path))))
-    absolute = _normalize(os.path.normpath(folder / normalized))
-    yield from (absolute.removeprefix(base) for base in bases if absolute.startswith(base))
+    for folder in folders:
+        absolute = _normalize(os.path.normpath(folder / normalized))
+        yield from (absolute.removeprefix(base) for base in bases if absolute.startswith(base))
 
 
 def _normalize(path: str) -> str:

@@ -8,6 +8,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from simclr_cli.core.errors import InputError, MachineError, raise_if_unreachable
 from simclr_cli.core.files import write_json
@@ -17,7 +18,15 @@ from simclr_cli.images.cache_location import HEADERS, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.decode_pool import isolate_batch
-from simclr_cli.images.formats import CAMERA_RAW, FORMATS, MAX_PIXELS, UnusableImage, detect_format
+from simclr_cli.images.formats import (
+    CAMERA_RAW,
+    DECODING_VERSION,
+    FORMATS,
+    MAX_PIXELS,
+    CostlyUnusable,
+    UnusableImage,
+    detect_format,
+)
 from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.images.unsupported import START_BYTES, find_unsupported_format, is_system_folder
 
@@ -33,13 +42,26 @@ EXTENSIONS = frozenset(
 CAMERA_RAW_EXTENSIONS = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .pef .srw .raf".split())
 
 
+class CostlyFile(NamedTuple):
+    """A file that took long to be found unusable."""
+
+    name: str
+    reason: str
+    bytes: int
+    modified_ns: int
+
+
+KnownFile = ImageFile | CostlyFile
+Scanned = KnownFile | UnusableImage | None
+
+
 def take_census(
     root: Path, *, workers: int | None = None, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Census:
     """Scan a folder and read the header of every file that could be an image.
 
     Headers are cached in the user's cache folder and not read again while a file's size and modification time are the
-    same: then a census costs one status call for each file.
+    same: then a census costs one status call for each file. Skipped files are read again, unless that took long.
 
     Hidden files and folders are ignored, and so is the content of system folders, such as thumbnails and trash. Links
     to files are followed, links to folders are not, so that no loop is possible. The order is that of the relative
@@ -55,22 +77,25 @@ def take_census(
     check_folder(root)
     names = sorted(_walk(root), key=os.fsencode)
     cached = _read_cached_headers(root)
-    results: dict[str, ImageFile | UnusableImage | None] = {}
+    results: dict[str, Scanned] = {}
     scanned = _scan_files(root, names, cached, count_workers(workers))
     for done, (name, result) in enumerate(zip(names, scanned, strict=True), start=1):
         results[name] = result
         progress(done, len(names))
     images = tuple(result for result in results.values() if isinstance(result, ImageFile))
     skipped = tuple(
-        SkippedImage(name, result.reason) for name, result in results.items() if isinstance(result, UnusableImage)
+        SkippedImage(name, result.reason)
+        for name, result in results.items()
+        if isinstance(result, UnusableImage | CostlyFile)
     )
     other_names = tuple(name for name, result in results.items() if result is None)
     bits = max((image.bits for image in images), default=0) or None
     census = Census(root, images, skipped, len(other_names), other_names, bits)
     if not images:
         raise InputError(f"There is no image in {root}: {describe_unused_files(census)}.", "Use a folder of images.")
-    if tuple(cached.values()) != images:
-        _write_cached_headers(census)
+    known = [result for result in results.values() if isinstance(result, KnownFile)]
+    if list(cached.values()) != known:
+        _write_cached_headers(root, known)
     return census
 
 
@@ -94,13 +119,11 @@ def check_folder(root: Path) -> None:
         raise InputError(f"The folder {root} cannot be read: {error.strerror}.", remedy) from None
 
 
-def _scan_files(
-    root: Path, names: Sequence[str], cached: Mapping[str, ImageFile], workers: int
-) -> Iterator[ImageFile | UnusableImage | None]:
+def _scan_files(root: Path, names: Sequence[str], cached: Mapping[str, KnownFile], workers: int) -> Iterator[Scanned]:
     """Yield for each file the image, the reason why it is unusable, or None if it is not an image."""
     read_headers = isolate_batch(read_header, workers)
 
-    def scan_part(part: Sequence[str]) -> list[ImageFile | UnusableImage | None]:
+    def scan_part(part: Sequence[str]) -> list[Scanned]:
         checked = [(name, None if name.endswith("/") else _check_file(root / name, cached.get(name))) for name in part]
         paths = [(root / name,) for name, result in checked if isinstance(result, os.stat_result)]
         headers = iter(read_headers(paths))
@@ -115,22 +138,24 @@ def _scan_files(
         yield from results
 
 
-def _read_cached_headers(root: Path) -> dict[str, ImageFile]:
-    """Return the images of the last census by name; none if that is missing or damaged."""
+def _read_cached_headers(root: Path) -> dict[str, KnownFile]:
+    """Return the files of the last census by name; none if that is missing or damaged."""
     file = locate_cache(root) / HEADERS
     try:
         content = read_json(file, MAX_LIST_BYTES)
-        images = [ImageFile(*fields) for fields in content["images"]]
-        if content["version"] != VERSION or not all(_is_valid(image) for image in images):
+        files = [(CostlyFile if len(fields) == 4 else ImageFile)(*fields) for fields in content["files"]]
+        if content["version"] != [VERSION, DECODING_VERSION] or not all(map(_is_valid, files)):
             return {}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
     with contextlib.suppress(OSError):  # another user's
         os.utime(file)  # `simclr cache` shows the time of the last use
-    return {image.name: image for image in images}
+    return {file.name: file for file in files}
 
 
-def _is_valid(image: ImageFile) -> bool:
+def _is_valid(image: KnownFile) -> bool:
+    if isinstance(image, CostlyFile):
+        return [type(value) for value in image] == [str, str, int, int]
     numbers = (image.height, image.width, image.bytes, image.modified_ns, image.bits)
     has_names = isinstance(image.name, str) and image.format in FORMATS and isinstance(image.note, str)
     return (
@@ -141,11 +166,11 @@ def _is_valid(image: ImageFile) -> bool:
     )
 
 
-def _write_cached_headers(census: Census) -> None:
-    content = {"version": VERSION, "folder": str(census.root.resolve()),
-               "images": [list(vars(image).values()) for image in census.images]}  # fmt: skip
+def _write_cached_headers(root: Path, files: Sequence[KnownFile]) -> None:
+    rows = [list(file if isinstance(file, CostlyFile) else vars(file).values()) for file in files]
+    content = {"version": [VERSION, DECODING_VERSION], "folder": str(root.resolve()), "files": rows}
     with contextlib.suppress(MachineError):  # a census works without it
-        write_json(locate_cache(census.root) / HEADERS, content)
+        write_json(locate_cache(root) / HEADERS, content)
 
 
 def _walk(root: Path) -> Iterator[str]:
@@ -175,7 +200,7 @@ def _walk(root: Path) -> Iterator[str]:
                 yield prefix + entry.name
 
 
-def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_result | UnusableImage | None:
+def _check_file(path: Path, cached: KnownFile | None) -> Scanned | os.stat_result:
     """Return what is known of a file without its header; its status if the header decides; None if not an image."""
     if path.suffix.lower() in CAMERA_RAW_EXTENSIONS:
         return UnusableImage(CAMERA_RAW)
@@ -202,10 +227,10 @@ def _check_file(path: Path, cached: ImageFile | None) -> ImageFile | os.stat_res
     return status
 
 
-def _image_from_header(
-    root: Path, name: str, status: os.stat_result, header: Header | UnusableImage
-) -> ImageFile | UnusableImage | None:
+def _image_from_header(root: Path, name: str, status: os.stat_result, header: Header | UnusableImage) -> Scanned:
     """Return the image, the reason why it is unusable, or None if neither the content nor the name is an image's."""
+    if isinstance(header, CostlyUnusable):
+        return CostlyFile(name, header.reason, status.st_size, status.st_mtime_ns)
     if isinstance(header, UnusableImage):
         with contextlib.suppress(OSError):
             if unsupported := _describe_unsupported(root / name, _read_start(root / name)):

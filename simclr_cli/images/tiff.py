@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from typing import IO, Any, NamedTuple, cast
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from simclr_cli.core.safe_read import MAX_CHECKSUM_BYTES
 from simclr_cli.images.convert import TRANSPOSES, Samples, scale_alpha, set_upright
-from simclr_cli.images.formats import CAMERA_RAW, UnusableImage, check_pixels
+from simclr_cli.images.formats import CAMERA_RAW, UnusableImage, check_file_size, check_pixels
 
 CHANNELS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}  # by the tag of color
 GRAY_OR_RGB = (0, 1, 2)
@@ -87,6 +89,8 @@ class Tiff(NamedTuple):
         try:
             with TiffFile(self.stream) as file:
                 page = file.pages[0]
+                if len(page.dataoffsets) != math.prod(page.chunked):  # tifffile would fill in what is missing
+                    raise UnusableImage("damaged: it lacks pixels")
                 values: NDArray[Any] = page.asarray(maxworkers=1)
         except (ValueError, RuntimeError, ImportError, KeyError) as error:
             if self.compression == 1 and max(self.bits) % 8 == 0:
@@ -152,6 +156,7 @@ def open_tiff(stream: IO[bytes]) -> Tiff:
     Raises:
         UnusableImage: camera raw, damaged, of more bands than its color and one more, or too large.
     """
+    check_file_size(stream, MAX_CHECKSUM_BYTES)  # it may have many images, of which one is read
     stream.seek(0)
     start = stream.read(8)
     is_big = b"+" in start[2:4]

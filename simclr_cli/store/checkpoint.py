@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 BLANK_CHECKSUM = "0" * 64  # in the file while its checksum is computed; safetensors itself has no checksum
 CHECKSUM_FIELD = re.compile(rb'"checksum":"([0-9a-f]{64})"')
-READ_ERRORS = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError)
+READ_ERRORS = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from simclr_cli.core.safe_read import (
     check_safetensors_header,
     check_version,
     checksum_file,
+    has_checksum,
     read_json,
 )
 
@@ -71,7 +72,7 @@ def read_model(folder: Path, remedy: str) -> tuple[dict[str, Any], dict[str, Ten
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise RunError(f"There is no {weights}.", remedy)
-    if checksum_file(weights) != config.get("simclr", {}).get("model_checksum"):
+    if not has_checksum(weights, config.get("simclr", {}).get("model_checksum")):
         raise RunError(f"{weights} is damaged: its checksum differs.", "Restore it from a backup, or train again.")
     return config, read_weights(weights)
 

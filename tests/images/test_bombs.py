@@ -63,6 +63,14 @@ def tiff_of_entries(count: int, values: int) -> bytes:
     return b"II*\0" + struct.pack("<IH", 8, count) + entries + bytes(4)
 
 
+def tiff_of_missing_tiles(side: int) -> bytes:
+    """A directory of 16 bits with tiles of one pixel, of which two are there."""
+    values = {256: side, 257: side, 258: 16, 259: 1, 262: 1, 277: 1, 322: 1, 323: 1, 339: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    entries += struct.pack("<HHIIHHII", 324, 4, 2, 8, 325, 4, 2, 8)
+    return b"II*\0" + struct.pack("<IH", 8, 11) + entries + bytes(4)
+
+
 def gif_of_frames(count: int) -> bytes:
     whole = saved("GIF")
     frame = whole[whole.index(b",", 13) : -1]
@@ -85,6 +93,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "PNG Exif": lambda: png_with((b"eXIf", tiff_of_entries(20_000, 2**28))),
     "TIFF of many images": lambda: tiff_of_directories(MANY),
     "TIFF of many entries": lambda: tiff_of_entries(30_000, 2**31),
+    "TIFF of missing tiles": lambda: tiff_of_missing_tiles(13_000),
     "GIF of many images": lambda: gif_of_frames(MANY),
     "GIF comment": lambda: b"GIF89a" + saved("GIF")[6:13] + GIF_COMMENT + saved("GIF")[13:],
     "GIF comment behind": lambda: b"GIF89a" + saved("GIF")[6:-1] + GIF_COMMENT + b";",

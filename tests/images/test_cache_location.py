@@ -130,6 +130,11 @@ def test_the_cache_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pyte
     use(folder)
     assert locate_cache(folder) != strangers and (locate_cache(folder) / "headers.json").is_file()
     assert (strangers / "headers.json").stat() == before
+    assert [cache.path for cache in list_caches()] == [str(locate_cache(folder))]
+    monkeypatch.setattr(caches, "_is_own", lambda _: False)
+    with pytest.raises(MachineError, match="another user's"):
+        take_census(folder)
+    assert list_caches() == []
 
 
 def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from simclr_cli.images.decode import (
 )
 from simclr_cli.images.decode_pool import isolate, isolate_batch
 from simclr_cli.images.fingerprints import compute_fingerprint
-from simclr_cli.images.formats import UnusableImage
+from simclr_cli.images.formats import CostlyUnusable, UnusableImage
 from simclr_cli.images.scan import take_census
 from simclr_cli.images.threads import map_in_order
 
@@ -201,8 +201,21 @@ def test_an_image_that_takes_too_much_of_the_processor_is_skipped_until_it_chang
     assert time.monotonic() - start < 1
 
 
+def test_an_image_that_took_long_to_be_found_unusable_is_marked(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(draw(tmp_path / "a.png").read_bytes()[:-40])
+    costly = decoders.PROGRAM.replace("import main", "import main; main.__globals__['COSTLY_SECONDS'] = 0")
+    for program, kind in ((decoders.PROGRAM, UnusableImage), (costly, CostlyUnusable)):
+        monkeypatch.setattr(decoders, "PROGRAM", program)
+        decoders._end_all()
+        with pytest.raises(UnusableImage) as caught:
+            isolate(decode_squashed, 1)(tmp_path / "a.png", 8)
+        assert type(caught.value) is kind
+
+
 def test_a_sparse_file_is_skipped_at_once(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.png", "a.webp", "a.bmp"):
+    for name in ("a.jpg", "a.png", "a.webp", "a.bmp", "a.tif"):
         draw(tmp_path / name)
         try:
             os.truncate(tmp_path / name, 2**40)

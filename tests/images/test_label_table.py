@@ -1,5 +1,6 @@
 """Tables of labels: as spreadsheets and pandas write them, and matched with the names of files."""
 
+import os
 import unicodedata
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def match(file: Path, root: Path, *names: str) -> tuple[dict[str, str], list[str
     [
         ("path,label\r\na.png,x\r\n", {"a.png": "x"}),
         ('path,label\n"a, b.png","say ""hi"""\n', {"a, b.png": 'say "hi"'}),
+        ('"label", "path"\n"big cat", "a, b.png"\n', {"a, b.png": "big cat"}),  # as people write lists
         ('path,label\n"new\nline.png",x\n', {"new\nline.png": "x"}),
         ("label,split,path\nx,train,a.png\n", {"a.png": "x"}),
         ("path,label\n\na.png,x\n,\n\n", {"a.png": "x"}),  # Excel keeps rows that were cleared
@@ -86,6 +88,17 @@ def test_ways_to_write_a_path(tmp_path: Path, path: str) -> None:
     root.mkdir()
     file = table(tmp_path, f"path,label\n{path.format(root)},x\n")
     assert match(file, root, "cat/1.png") == ({"cat/1.png": "x"}, [])
+
+
+def test_table_elsewhere_names_images_from_the_working_directory_or_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tables").mkdir()
+    root = tmp_path / "data" / "images"
+    root.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    file = table(tmp_path / "tables", "path,label\ndata/images/1.png,x\nimages/2.png,y\n")
+    assert match(file, root, "1.png", "2.png") == ({"1.png": "x", "2.png": "y"}, [])
 
 
 def test_link_to_the_folder_and_its_real_path(tmp_path: Path) -> None:
@@ -161,6 +174,18 @@ def test_unusable_tables_are_input_errors_with_the_reason(tmp_path: Path, conten
     with pytest.raises(InputError, match=told) as caught:
         read_labels(table(tmp_path, content))
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("content", [b"PK\3\4\x14\0", b"\x1f\x8b\b\0", b"\0" * 98, "path".encode("utf-32")])
+def test_files_that_are_not_text_are_input_errors(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputError, match="it is not text"):
+        read_labels(table(tmp_path, content))
+
+
+def test_table_of_no_end_is_an_input_error_at_once(tmp_path: Path) -> None:
+    os.truncate(table(tmp_path, "path,label\n"), 2**40)
+    with pytest.raises(InputError, match="more than"):
+        read_labels(tmp_path / "labels.csv")
 
 
 def test_table_without_rows_is_an_input_error(tmp_path: Path) -> None:

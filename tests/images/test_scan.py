@@ -19,7 +19,7 @@ from simclr_cli.images.cache_location import cache_root, locate_cache
 from simclr_cli.images.census import Census
 from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.decode_pool import isolate_batch
-from simclr_cli.images.formats import UnusableImage
+from simclr_cli.images.formats import CostlyUnusable, UnusableImage
 from simclr_cli.images.scan import CAMERA_RAW_EXTENSIONS, take_census
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
@@ -436,6 +436,25 @@ def test_second_census_reads_no_header_of_an_image(root: Path, reading: list[str
     assert seen == [(i, 8) for i in range(1, 9)]
 
 
+def test_file_that_took_long_to_be_skipped_is_skipped_until_it_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costly: list[str] = []
+
+    def read(calls: Sequence[tuple[Path]]) -> Sequence[Header | UnusableImage]:
+        costly.extend(path.name for (path,) in calls if path.name == "b.png")
+        headers = isolate_batch(read_header, 1)(calls)
+        return [CostlyUnusable("slow") if path.name == "b.png" else header
+                for (path,), header in zip(calls, headers, strict=True)]  # fmt: skip
+
+    monkeypatch.setattr(module, "isolate_batch", lambda *_: read)
+    first = take_census(root)
+    assert reasons(first)["b.png"] == "slow"
+    assert take_census(root) == first and costly == ["b.png"]
+    os.utime(root / "b.png", ns=(1, next(TIMES)))
+    assert take_census(root).images == first.images and costly == ["b.png"] * 2
+
+
 def test_second_census_opens_no_image(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = take_census(root)
     reading = Path.open
@@ -552,7 +571,7 @@ def test_memory_is_of_the_images_that_are_there_and_of_no_others(root: Path) -> 
         take_census(root)
         (root / gone).unlink()
         census = take_census(root)
-        assert [entry[0] for entry in json.loads(headers_of(root).read_bytes())["images"]] == names(census)
+        assert [entry[0] for entry in json.loads(headers_of(root).read_bytes())["files"]] == names(census)
 
 
 @linux_only
@@ -597,13 +616,16 @@ def test_nothing_is_written_into_the_folder_itself(root: Path) -> None:
         '{"version": 1, "images": [["gone.png", "PNG", 1, 2, 3, 4]]}',
         '{"version": 1, "images": []}',
         '{"version": 1, "images": [["a.png", "PNG", Infinity, 2, 3, 4]]}',
+        '{"version": 1, "images": [["a.png", 7, 2, 3]]}',
+        '{"version": 1, "images": [["a.png", "damaged", 2, true]]}',
         '{"version": 1, "images": [["a.png", "PNG", 1, 2, 3, 1e999]]}',
         pytest.param("[" * 100_000, id="deep"),
     ],
 )  # fmt: skip
 def test_damaged_memory_is_ignored_and_repaired(root: Path, reading: list[str], text: str) -> None:
     first = take_census(root)
-    headers_of(root).write_text(text)
+    version = json.dumps([module.VERSION, module.DECODING_VERSION])
+    headers_of(root).write_text(text.replace('"version": 1', f'"version": {version}').replace("images", "files"))
     reading.clear()
     assert take_census(root) == first
     assert sorted(reading) == sorted([*names(first), "broken.png"])
@@ -624,7 +646,7 @@ def test_memory_cut_anywhere_is_ignored(root: Path) -> None:
 def test_figures_that_no_image_can_have_are_ignored(root: Path, figure: Any) -> None:
     first = take_census(root)
     kept = json.loads(headers_of(root).read_bytes())
-    (entry,) = [entry for entry in kept["images"] if entry[0] == "b.png"]
+    (entry,) = [entry for entry in kept["files"] if entry[0] == "b.png"]
     entry[3] = figure  # its width was 6
     headers_of(root).write_text(json.dumps(kept))
     assert take_census(root) == first
