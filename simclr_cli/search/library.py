@@ -55,7 +55,7 @@ class Library:
     @property
     def caution(self) -> str:
         """A sentence to show with results if the encoder is of a run that has learned little, else ""."""
-        return describe_caution(self.loaded.run)
+        return describe_caution(self.loaded.outcome_folder)
 
     def embed(
         self, paths: Sequence[Path], bits: int | None, report: Report, stage: str

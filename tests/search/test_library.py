@@ -481,3 +481,16 @@ def test_results_of_a_poor_encoder_carry_a_caution_wherever_they_are_shown(
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     shown = ["Results may mean little" in page, any("mean little" in e.text for e in events if isinstance(e, Note))]
     assert shown == [state == "unchanged"] * 2
+
+
+@pytest.mark.parametrize("name", ["{}", "{}/encoder", "local-dir:{}/encoder", "{}/encoder-2-epochs"])
+def test_embeddings_of_a_poor_encoder_carry_a_caution_by_whatever_name_it_is_used(
+    own: Any, tmp_path: Path, name: str
+) -> None:
+    own.run.outcome_file.write_text(json.dumps({"state": "unchanged", "words": "", "kept": None}))
+    if name.endswith("epochs"):
+        own.run.archive_encoder(2)
+    events: list[Event] = []
+    settings = api.EmbedSettings(images=own.images, encoder=name.format(own.run.path), out=tmp_path / "h.npy")
+    embed(settings, report=events.append)
+    assert any("Results may mean little" in event.text for event in events if isinstance(event, Note))
