@@ -450,6 +450,21 @@ def test_no_lock_if_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyPatc
     open_updated(own)
 
 
+def test_embeddings_of_a_run_that_cannot_be_written_are_kept_in_the_cache(
+    own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode, **values: mode != os.W_OK and allowed(path, mode, **values))
+        library = choose_library(own)
+        assert library.folder == locate_embeddings(own.images, library.loaded.checksum)
+        assert len(open_index(library, silent)[0]) == 48 and not own.run.vectors_folder.exists()
+    open_updated(own)  # by someone who may write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_, **__: False)
+        assert choose_library(own).folder == own.run.vectors_folder
+
+
 def test_a_missing_permission_is_not_stored(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     open_updated(own)
     draw_at(own.images / "new.png", 1)
