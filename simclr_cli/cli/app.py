@@ -194,12 +194,19 @@ def _can_show_thumbnails(output: Output, reporter: Reporter) -> bool:
     return reason is None
 
 
+def replace_closed_streams() -> None:
+    """Open what was closed, as by >&-, onto nothing: for this process and those that it starts (--devices)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest free one, which is the stream's own
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
 def main() -> None:
     """Run the command `simclr`."""
     limit_openmp_spinning()
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # closed, as by >&-
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for names that the stream's encoding lacks
