@@ -184,11 +184,20 @@ def check_output_path(path: Path | None, *suffixes: str) -> None:
         return
     if path.is_dir():
         raise SettingsError(f"--out is {path}, which is a folder.", "Set --out to the path of a file.")
-    if not path.absolute().parent.is_dir():
-        raise SettingsError(f"--out is {path}, and there is no folder {path.parent}.", "Create it, or change --out.")
+    check_output_folder(path)
     if path.suffix.lower() not in suffixes:
         *most, last = [suffix for suffix in suffixes if suffix != ".htm"]  # .html by another name
         allowed = f"{', '.join(most)} or {last}" if most else last
         raise SettingsError(
             f"--out is {path}, and must end in {allowed}.", f"Try --out {path.with_suffix(suffixes[0])}"
         )
+
+
+def check_output_folder(path: Path | None) -> None:
+    """Check that the folder exists in which a file or folder is to be written.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    if path is not None and not path.absolute().parent.is_dir():
+        raise SettingsError(f"--out is {path}, and there is no folder {path.parent}.", "Create it, or change --out.")

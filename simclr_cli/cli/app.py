@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,7 +21,7 @@ from simclr_cli import COMMAND_NAMES, __version__, api
 from simclr_cli.cli.launch import launch_processes
 from simclr_cli.cli.options import Command, CommandGroup, build_command
 from simclr_cli.cli.signals import create_interrupted, quick_end, stop_on_signal
-from simclr_cli.core.errors import Interrupted, SimclrError, explain_system_error
+from simclr_cli.core.errors import InputError, Interrupted, SimclrError, explain_system_error
 from simclr_cli.core.hardware import keep_freed_memory, limit_openmp_spinning
 from simclr_cli.core.world import PeerLostError, World
 
@@ -84,6 +85,7 @@ def run_command(
 
     with Reporter() as reporter:
         try:
+            _check_working_folder()
             settings = settings_class(**values)  # raises for wrong settings before torch is imported
             world = World.from_environment()
             if world.world_size == 1:  # of several processes, those that start later would find the files of the first
@@ -103,6 +105,13 @@ def run_command(
             return (reporter.stop.request or error).exit_code
         except (Exception, KeyboardInterrupt) as error:
             return _show_error(error, values, reporter, debug=debug)
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # torch cannot even be loaded there
+        raise InputError("The working folder no longer exists.", "Change to another folder.") from None
 
 
 def _check_before_torch(name: str, settings: Any, reporter: Reporter) -> None:
@@ -185,14 +194,26 @@ def _can_show_thumbnails(output: Output, reporter: Reporter) -> bool:
     return reason is None
 
 
+def replace_closed_streams() -> None:
+    """Open what was closed, as by >&-, onto nothing: for this process and those that it starts (--devices)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest free one, which is the stream's own
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
 def main() -> None:
     """Run the command `simclr`."""
     limit_openmp_spinning()
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # closed, as by >&-
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for names that the stream's encoding lacks
     with quick_end():
-        app(prog_name="simclr")
+        try:
+            app(prog_name="simclr")
+        except OSError as error:  # --help or --version on a full disk
+            from simclr_cli.cli.console import Reporter
+
+            raise SystemExit(_show_error(error, {}, Reporter(), debug=False)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from simclr_cli import api
@@ -32,7 +33,7 @@ def show_pretrain(result: api.PretrainResult, reporter: Reporter, output: Output
         reporter.print(f"Report: {result.report}")
     output.print_line(result.run)
     runs = Path(result.run).parent
-    option = "" if runs == api.RUNS_FOLDER else f" --runs {runs}"
+    option = "" if runs == api.RUNS_FOLDER else f" --runs {shlex.quote(str(runs))}"
     reporter.print("Next:")
     reporter.print(f"  simclr similar IMAGE{option}: find the most similar images")
     reporter.print(f"  simclr embed --out vecs.npy{option}: write the embedding of every image")
@@ -47,7 +48,7 @@ def show_preview(result: api.PreviewResult, reporter: Reporter, output: Output) 
     preset = [f"--preset {result.preset}"] if result.preset else []
     options = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
              if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
-    reporter.print(f"Next: {' '.join(['simclr pretrain', result.folder, *preset, *options])}")
+    reporter.print(f"Next: {' '.join(['simclr pretrain', shlex.quote(result.folder), *preset, *options])}")
 
 
 def show_embed(result: api.EmbedResult, reporter: Reporter, output: Output) -> None:
@@ -84,8 +85,10 @@ def show_probe(result: api.ProbeResult, reporter: Reporter, output: Output) -> N
     if reporter.console.is_terminal:
         _print_classes(result, reporter)
     reporter.print(result.verdict, "bold")
+    if result.label_errors_note:
+        reporter.print(result.label_errors_note)
     if result.folder:
-        reporter.print(f"Accuracy by class, confusion matrix and likely label errors: {result.folder}")
+        reporter.print(f"Accuracy by class, confusion matrix and label errors, if any: {result.folder}")
 
 
 def _print_classes(result: api.ProbeResult, reporter: Reporter) -> None:
@@ -102,8 +105,6 @@ def _print_classes(result: api.ProbeResult, reporter: Reporter) -> None:
     if result.label_errors:
         errors = ", ".join(f"{error.path} (predicted: {error.predicted})" for error in result.label_errors[:3])
         reporter.print(f"Likely label errors, the most likely first: {errors}")
-    if result.label_errors_note:
-        reporter.print(result.label_errors_note)
 
 
 def show_finetune(result: api.FinetuneResult, reporter: Reporter, output: Output) -> None:
@@ -122,7 +123,7 @@ def show_finetune(result: api.FinetuneResult, reporter: Reporter, output: Output
         reporter.print(f"Skipped {format_count(result.skipped, 'file')} that could not be used.", "yellow")
     output.print_line(result.out)
     reporter.print("Next:")
-    reporter.print(f"  simclr predict IMAGE --classifier {result.out}: predict the class of an image")
+    reporter.print(f"  simclr predict IMAGE --classifier {shlex.quote(result.out)}: predict the class of an image")
 
 
 def show_predict(result: api.PredictResult, reporter: Reporter, output: Output) -> None:

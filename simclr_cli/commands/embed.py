@@ -33,6 +33,7 @@ from simclr_cli.store.vectors import (
     write_shards,
     write_vectors,
 )
+from simclr_cli.train.outcome import describe_caution
 
 
 def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
@@ -57,6 +58,8 @@ def _embed(settings: EmbedSettings, world: World, process_group: ProcessGroup, r
     loaded = resolve_encoder(settings, world, report)
     root = settings.images or loaded.images
     report(Note(f"Embedding {root} with {loaded.name}."))
+    if caution := describe_caution(loaded.outcome_folder):
+        report(Note(caution, warning=True))
     workers = count_workers(settings.workers, process_group.local_world_size)
     census = _share_census(root, workers, process_group, report)
     embedding_start = time.perf_counter()

@@ -214,7 +214,8 @@ def _write_classifier(
         "labels_fraction": settings.labels_fraction,
         "seed": settings.seed,
         **{name: getattr(result, name) for name in (
-            "scratch", "labels", "train_images", "test_images", "split", "epochs", "batch_size", "learning_rate",
+            "scratch", "labels", "train_images", "test_images", "split", "chance", "epochs", "batch_size",
+            "learning_rate",
         )},
         "accuracy": dataclasses.asdict(result.accuracy),
     }  # fmt: skip

@@ -13,6 +13,7 @@ from simclr_cli.api import ClassProbability, Prediction, PredictResult, PredictS
 from simclr_cli.core.errors import InputError, RunError, SettingsError
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import prepare_folder, write_csv, write_json
+from simclr_cli.core.safe_read import read_json
 from simclr_cli.core.text import escape_name_for_csv, escape_value_for_csv
 from simclr_cli.encode.embed import embed_files
 from simclr_cli.encode.load import LoadedEncoder, resolve_device
@@ -35,6 +36,8 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
     if settings.out is not None:
         prepare_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting with {folder}."))
+    if caution := describe_caution(folder):
+        report(Note(caution, warning=True))
     workers = count_workers(settings.workers)
     images, skipped = collect_images(settings.queries, workers, report, strict=False)
     paths = list(chain(*images))
@@ -81,6 +84,23 @@ def load_classifier(folder: Path, device: torch.device) -> tuple[LoadedEncoder, 
         raise RunError(error.problem, error.remedy) from None
     checksum = config["simclr"]["model_checksum"]
     return LoadedEncoder(encoder.to(device), device, str(folder), checksum), linear, labels
+
+
+def describe_caution(folder: Path) -> str:
+    """Return a sentence to show with predictions of a classifier that is not clearly better than chance, else ""."""
+    try:
+        training = read_json(folder / "config.json")["simclr"]["training"]
+        accuracy, low, chance = training["accuracy"]["top_1"], training["accuracy"]["low"], training["chance"]
+        return (
+            ""
+            if low > chance
+            else (
+                f"Predictions may mean little: the classifier was right about {accuracy:.0f} % of its held-out images "
+                f"(95 % interval from {low:.0f} %), as always predicting one class is about {chance:.0f} %."
+            )
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # made without simclr
+        return ""
 
 
 def write_predictions(out: Path, result: PredictResult) -> None:

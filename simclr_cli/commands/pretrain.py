@@ -37,7 +37,7 @@ from simclr_cli.images.threads import count_workers
 from simclr_cli.search.library import open_index, open_library
 from simclr_cli.search.near_duplicates import group_negatives
 from simclr_cli.store.run import RunFolder
-from simclr_cli.train.finish import export, write_event_files
+from simclr_cli.train.finish import FinishedTraining, export, write_event_files
 from simclr_cli.train.guard import Guard
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.loop import Training, build_model
@@ -91,13 +91,14 @@ def pretrain(
                 except Interrupted as request:
                     raise training.save_and_interrupt(type(request)) from None
             checksum = export(model, job, outcome) if processes.is_main else None
-        if training.stop.request is not None:  # while the encoder was written: the run is finished, but has no report
-            raise training.stop.request
+        finished, stop = FinishedTraining(job.run, job.total_steps), training.stop
+        if stop.request is not None:  # while the encoder was written
+            raise finished.save_and_interrupt(type(stop.request))
         del training  # frees the state of the optimizer, which may be large, before the report
         page = None
         if job.info is not None:
-            workers = job.settings.workers
-            page = try_report(job.run, job.info, census=prepared.census, device=device, workers=workers, report=report)
+            with stop.saving(finished):
+                page = try_report(job.run, job.info, census=prepared.census, device=device, report=report)
         if outcome.state == "collapsed":
             what, _, remedy = outcome.words.partition(". ")
             raise CollapseError(f"{what}.", remedy)

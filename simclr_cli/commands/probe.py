@@ -37,10 +37,12 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
     encoders = load_baselines(ready, settings, report)
     if not ready.name.startswith("random:"):  # otherwise the encoder is the untrained baseline itself
         encoders = {name_representation(ready): ready, **encoders}
+    folder = settings.out or (ready.run.probe_folder if ready.run else None)
+    if folder is not None:
+        prepare_folder(folder)  # before long work
     comparison = compare_encoders(encoders, images, settings, linear=True, report=report)
     scores, first = comparison.compute_scores(settings.seed), comparison.first
     label_errors, label_errors_note = list_label_errors(comparison, settings.seed)
-    folder = settings.out or (ready.run.probe_folder if ready.run else None)
     result = ProbeResult(
         encoder=ready.name,
         train_images=len(first.train.labels),
@@ -62,7 +64,6 @@ def probe(settings: ProbeSettings, *, report: Report = silent) -> ProbeResult:
         folder=str(folder) if folder else None,
     )
     if folder is not None:
-        prepare_folder(folder)
         write_bytes(folder / "confusion.png", draw_confusion_matrix(result.classes, result.confusion))
         write_json(folder / "probe.json", dataclasses.asdict(result))
     return result

@@ -27,6 +27,7 @@ from simclr_cli.pages.report import ReportContent, SampleNeighbors, SampleViews,
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.run import RunFolder, find_started_run
 from simclr_cli.store.run_info import RunInfo, read_run_info
+from simclr_cli.train.outcome import has_learned_little, read_probe_gain
 
 MAX_CONFUSION_SIDE = 1000  # px
 NO_PROBE = "Not run yet. To measure the encoder with labels, run: simclr probe FOLDER"
@@ -44,17 +45,16 @@ def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult
     return ReportResult(str(run.path), str(run.report_file), run.is_finished, size)
 
 
-def try_report(
-    run: RunFolder, info: RunInfo, *, census: Census, device: torch.device, workers: int, report: Report
-) -> str | None:
+def try_report(run: RunFolder, info: RunInfo, *, census: Census, device: torch.device, report: Report) -> str | None:
     """Write the report of a run that has just finished, and return its path; on failure note why, and return None."""
+    workers = count_workers(info.settings.workers)
     try:
         write_report(run, info, device=device, workers=workers, report=report, census=census)
     except Interrupted:  # the run is finished, so the stop is not an error
         return None
     except Exception as error:  # a finished run does not fail for its report
         reason = error.problem if isinstance(error, SimclrError) else f"{type(error).__name__}: {error}."
-        report(Note(f"report.html was not written ({reason}) Run: simclr report {run.path}", warning=True))
+        report(Note(f"report.html was not written ({reason}) {run.report_command}", warning=True))
         return None
     return str(run.report_file)
 
@@ -78,6 +78,7 @@ def write_report(
         confusion = as_data_uri(decode(run.probe_folder / "confusion.png", MAX_CONFUSION_SIDE, MAX_CONFUSION_SIDE))
     except UnusableImage:  # usually missing
         confusion = None
+    probe = read_probe(run.probe_folder / "probe.json")
     content = ReportContent(
         name=run.path.absolute().name,
         finished=run.is_finished,
@@ -86,9 +87,9 @@ def write_report(
         skipped=skipped,
         views=views,
         neighbors=neighbors,
-        probe=read_probe(run.probe_folder / "probe.json"),
+        probe=probe,
         confusion=confusion,
-        outcome=_read_outcome(run.outcome_file),
+        outcome=_read_outcome(run, probe),
     )
     data = render_report(content).encode("utf-8")
     write_bytes(run.report_file, data)
@@ -118,6 +119,7 @@ def _sample_images(
             return views, "Neighbors are shown once the run is finished."
         return views, sample_neighbors(ready, run, census, info.settings, workers, report)
     except InputError as error:
+        report(Note(f"{error.problem} The report shows none.", warning=True))
         return error.problem, error.problem
 
 
@@ -144,10 +146,16 @@ def _parse(kind: Any, value: Any) -> Any:
     return value
 
 
-def _read_outcome(file: Path) -> dict[str, Any] | None:
+def _read_outcome(run: RunFolder, probe: ProbeResult | str) -> dict[str, Any] | None:
+    """Return state, words and gains of the outcome, overruled by the probe where that clearly says otherwise."""
     try:
-        outcome = read_json(file)
+        outcome = read_json(run.outcome_file)
         gains = [{"metric": str(gain["metric"]), "chance": float(gain["chance"])} for gain in outcome.get("gains", ())]
-        return {"state": str(outcome["state"]), "words": str(outcome["words"]), "gains": gains}
+        state, words = str(outcome["state"]), str(outcome["words"])
+        is_better = read_probe_gain(run)
+        if is_better == has_learned_little(outcome) and outcome.get("kept") is None and isinstance(probe, ProbeResult):
+            state = "learning" if is_better else "unchanged"
+            words = f"By labels, the probe found otherwise than the training. {probe.verdict} The training: {words}"
+        return {"state": state, "words": words, "gains": gains}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # usually missing
         return None

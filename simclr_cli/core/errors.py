@@ -130,6 +130,8 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
         return MachineError(
             f"{_name_file(error)} cannot be used: {error.strerror}.", "Change its permissions, or free disk space."
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return MachineError(f"{_name_file(error)[:60]} ... cannot be a name ({error.strerror}).", "Use a shorter one.")
     return _explain_unreachable(error)
 
 

@@ -43,9 +43,13 @@ def _translate_os_error(target: Path, needed_bytes: int | None = None) -> Iterat
     try:
         yield
     except OSError as error:
-        reason, remedy = error.strerror or str(error), "Choose a folder with write permission."
+        choose = "set SIMCLR_CACHE to" if _is_private(target) else "choose"
+        reason, remedy = (
+            error.strerror or str(error),
+            f"{choose[0].upper()}{choose[1:]} a folder with write permission.",
+        )
         if error.errno in DISK_FULL_ERRNOS:
-            remedy = "Free disk space there, or choose another folder."
+            remedy = f"Free disk space there, or {choose} another folder."
             with contextlib.suppress(OSError):
                 free = _format_size(get_free_bytes(target))
                 needs = f"{_format_size(needed_bytes)}, {free} free" if needed_bytes else f"more than {free}"
@@ -203,7 +207,7 @@ def ensure_folder(folder: Path) -> None:
 
 
 def keep_private(folder: Path) -> None:
-    """From now on, create this folder and all that is in it for this user only; restrict the folder if it exists."""
+    """From now on, create this folder, a cache, and all that is in it for this user only; restrict it if it exists."""
     _private_folders.add(folder.absolute())
     with contextlib.suppress(OSError):  # it does not exist, or is another user's
         if folder.lstat().st_mode & 0o077:

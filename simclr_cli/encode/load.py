@@ -65,6 +65,12 @@ class LoadedEncoder:
         return self.run.path.name if self.run else self.name.partition("=")[0]
 
     @property
+    def outcome_folder(self) -> RunFolder:
+        """The run, or the folder of its encoder or of an earlier one, which may hold the outcome and a probe."""
+        folder = Path(self.name.removeprefix("local-dir:"))
+        return self.run or RunFolder(folder.parent if folder.name == "encoder" else folder)
+
+    @property
     def seed(self) -> int:
         """Seed of the run, or 0."""
         return self.info.settings.seed if self.run else 0

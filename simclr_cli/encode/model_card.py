@@ -24,6 +24,8 @@ tags: [image-feature-extraction, self-supervised, simclr]
 An image encoder, trained without labels on {images:,} images (epochs: {epochs:,}; loss: {loss}; start: {start}).
 It computes h, an embedding of {width} numbers per image. Similar images have embeddings with a large cosine.
 
+Outcome of the training: {outcome}
+
 ```python
 import timm, torch
 from PIL import Image, ImageOps

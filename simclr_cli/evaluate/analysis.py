@@ -19,7 +19,7 @@ NAMES = {"trained": "the run", "untrained": "untrained encoder"}  # in the verdi
 FLOORS = ("untrained", "raw pixels")  # that an encoder must be better than
 FOLDS = 5
 MAX_LABEL_ERRORS = 100
-MIN_ACCURACY_FOR_LABEL_ERRORS = 50.0  # percent, of the probes that judge the labels
+MIN_ADVANTAGE = 0.5  # of the errors of always predicting one class: probes that avoid fewer do not judge labels
 MIN_LABELS_TO_VALIDATE = 5  # of the rarest class; with fewer, l2 is not chosen on a validation split
 
 
@@ -59,11 +59,11 @@ def list_label_errors(comparison: Comparison, seed: int) -> tuple[tuple[LabelErr
     h, labels = torch.cat([first.train.h, first.test.h]), torch.cat([first.train.labels, first.test.labels])
     probabilities = predict_out_of_fold(h, labels, first.l2, len(classes), seed)
     predicted = probabilities.argmax(dim=1)
-    accuracy = compute_percentage(predicted == labels)
-    if accuracy < MIN_ACCURACY_FOR_LABEL_ERRORS:
+    accuracy, chance = (compute_percentage(guess == labels) for guess in (predicted, labels.mode().values))
+    if accuracy < chance + MIN_ADVANTAGE * (100 - chance):
         return (), (
             f"No label is listed as likely wrong: the linear probe itself is right about {accuracy:.0f} % of the "
-            "images only."
+            f"images only (always predicting one class: {chance:.0f} %)."
         )
     errors = tuple(
         LabelError(names[row], classes[labels[row]], classes[predicted[row]], float(probabilities[row, labels[row]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from simclr_cli.images.threads import count_workers
 from simclr_cli.search.similarity_scale import SimilarityScale, has_scales, read_scale
 from simclr_cli.search.update import compute_checksums, find_changes, update_index
 from simclr_cli.store.index import IMAGE, Index, SkippedFile
-from simclr_cli.store.index_files import InvalidIndexError, read_index
+from simclr_cli.store.index_files import INDEX_FILE, InvalidIndexError, read_index
 from simclr_cli.store.run import find_run
 from simclr_cli.store.run_info import read_run_info
 from simclr_cli.train.outcome import describe_caution
@@ -55,7 +56,7 @@ class Library:
     @property
     def caution(self) -> str:
         """A sentence to show with results if the encoder is of a run that has learned little, else ""."""
-        return describe_caution(self.loaded.run)
+        return describe_caution(self.loaded.outcome_folder)
 
     def embed(
         self, paths: Sequence[Path], bits: int | None, report: Report, stage: str
@@ -81,7 +82,9 @@ def open_library(settings: IndexSettings, report: Report) -> Library:
     is_own = loaded.was_trained_on(images) and not loaded.is_resized
     folder = locate_embeddings(images, loaded.checksum)
     if is_own and loaded.run is not None:
-        folder = loaded.run.vectors_folder
+        kept = loaded.run.vectors_folder
+        if (kept / INDEX_FILE).is_file() or os.access(loaded.run.path, os.W_OK):  # else the run is another user's
+            folder = kept
     return Library(images, loaded, folder, count_workers(settings.workers), settings)
 
 

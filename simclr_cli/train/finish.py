@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from dataclasses import dataclass
 
+from simclr_cli.core.errors import Interrupted
 from simclr_cli.core.events import EpochDone, Event, Note, Report
 from simclr_cli.core.files import write_json
 from simclr_cli.encode.model_card import build_timm_config, render_model_card
@@ -41,5 +43,22 @@ def export(model: SimCLR, job: TrainingJob, outcome: Outcome) -> str:
     job.run.write_projection_head(model.head.state_dict())
     origin = "random weights" if outcome.kept is None else f"trained weights; {outcome.kept} ones are kept"
     epochs, loss = job.settings.epochs, job.settings.loss
-    card = render_model_card(encoder, images=len(job.batches.decoded), epochs=epochs, loss=loss, start=origin)
+    images, words = len(job.batches.decoded), outcome.words
+    card = render_model_card(encoder, images=images, epochs=epochs, loss=loss, start=origin, outcome=words)
     return job.run.write_encoder(encoder.backbone.state_dict(), build_timm_config(encoder), card)
+
+
+@dataclass(frozen=True)
+class FinishedTraining:
+    """A training whose run is finished, while its report is written (`core.events.Saveable`)."""
+
+    run: RunFolder
+    steps: int
+
+    def save(self) -> int:
+        """Return the number of steps, which are saved."""
+        return self.steps
+
+    def save_and_interrupt(self, kind: type[Interrupted]) -> Interrupted:
+        """Return the error that ends the command."""
+        return kind(f"Stopped; the run {self.run.path} is finished, but has no report.", self.run.report_command)

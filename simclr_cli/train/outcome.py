@@ -21,6 +21,10 @@ MIN_STEPS_TO_JUDGE = 50  # any model sees all images as about equal before
 IMPROVING_SHARE = 0.05  # of the whole decrease of the loss, within the last quarter: still improving
 MIN_EPOCHS_TO_JUDGE = 8  # a quarter of fewer says little
 SATURATED = 90.0  # percent at the start, from which on an accuracy can hardly show a gain
+MIN_IMAGES = 6  # with fewer, even the same change of all of them may be chance
+
+BETTER, WORSE = "The encoder is better than", "The encoder is worse than"
+UNCLEAR, TOO_EASY = "No clear gain over", "These views are too easy to tell whether the encoder is better than"
 
 POOR_ENCODER = (
     "Results may mean little: the encoder of {name} is not clearly better than an untrained one. See its report."
@@ -76,7 +80,7 @@ def compare(start: Scores, end: Scores) -> tuple[Gain, ...]:
         pairs.append(("kNN accuracy", start.knn, end.knn, end.knn_chance))
     gains = []
     for name, before, after, chance in pairs:
-        if len(after) < 2:  # no interval
+        if len(after) < MIN_IMAGES:
             continue
         _, low, high = compute_mean_gain(after, before)
         percentages = [100 * float(scores.double().mean()) for scores in (before, after)]
@@ -113,9 +117,9 @@ def judge_training(
     """
     measured = [row for row in rows if row.get("validation")]
     validation = ValidationMetrics(**measured[-1]["validation"]) if measured else None
-    has_learned = _has_learned(gains)
-    is_late = steps >= MIN_STEPS_TO_JUDGE
-    if validation is not None and is_late and not has_learned and _is_collapsed(validation, rows, batch_size):
+    verdict = _compare_with_start(gains)
+    is_late, is_poor = steps >= MIN_STEPS_TO_JUDGE, verdict in (WORSE, UNCLEAR)
+    if validation is not None and is_late and is_poor and _is_collapsed(validation, rows, batch_size):
         return Outcome(
             "collapsed",
             "The encoder has collapsed: the z of different images have a mean cosine of "
@@ -126,19 +130,18 @@ def judge_training(
     start = "the untrained encoder" if of_untrained else "the weights that it started from"
     figures = _describe_gains(gains, is_held_out=validation is not None and validation.held_out)
     longer, plateau = _describe_progress([row["loss"] for row in rows], batch_size)
-    if not has_learned:
-        words = f"No clear gain over {start}{figures}. {longer or 'Train longer, or with another --learning-rate.'}"
-        return Outcome("unchanged", words, gains=tuple(gains))
-    words = f"The encoder is better than {start}{figures}. {longer or plateau}"
-    return Outcome("improving" if longer else "learning", words, gains=tuple(gains))
+    advice = longer or ("Train longer, or with another --learning-rate." if is_poor else plateau)
+    state: State = "unchanged" if is_poor else "improving" if longer else "learning"
+    return Outcome(state, f"{verdict} {start}{figures}. {advice}", gains=tuple(gains))
 
 
-def _has_learned(gains: Sequence[Gain]) -> bool:
-    """Return whether the gains show that the encoder is better; those by classes decide, where they are clear."""
+def _compare_with_start(gains: Sequence[Gain]) -> str:
+    """Return the beginning of a sentence about the encoder and its start; classes decide, where they are clear."""
     for gain in reversed(gains):
         if gain.low > 0 or gain.high < 0:
-            return gain.low > 0
-    return bool(gains) and min(gains[0].start, gains[0].end) >= SATURATED  # too easy to tell
+            return BETTER if gain.low > 0 else WORSE
+    is_easy = bool(gains) and min(gains[0].start, gains[0].end) >= SATURATED
+    return TOO_EASY if is_easy else UNCLEAR
 
 
 def _is_collapsed(validation: ValidationMetrics, rows: Sequence[Mapping[str, Any]], batch_size: int) -> bool:
@@ -170,23 +173,31 @@ def _describe_progress(losses: Sequence[float], batch_size: int) -> tuple[str, s
     return "", "It had plateaued by the end."
 
 
-def describe_caution(run: RunFolder | None) -> str:
+def describe_caution(run: RunFolder) -> str:
     """Return a sentence to show with results of the encoder of a run that has learned little, else "".
 
     The probe of the run, which compares with its untrained encoder by labels, overrules the outcome where it is clear.
     """
-    if run is None:
-        return ""
-    try:
-        outcome = read_json(run.outcome_file)
-        is_poor = outcome["state"] in ("unchanged", "collapsed") and outcome.get("kept") is None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # usually missing
-        is_poor = False
+    is_better = read_probe_gain(run)
+    if is_better is None:
+        try:
+            is_better = not has_learned_little(read_json(run.outcome_file))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # usually missing
+            is_better = True
+    return "" if is_better else POOR_ENCODER.format(name=run.path.name)
+
+
+def has_learned_little(outcome: Mapping[str, Any]) -> bool:
+    """Return whether the content of outcome.json says that random weights have learned little."""
+    return outcome["state"] in ("unchanged", "collapsed") and outcome.get("kept") is None
+
+
+def read_probe_gain(run: RunFolder) -> bool | None:
+    """Return whether the probe of a run found its encoder better than an untrained one; None if that is not clear."""
     try:
         scores = read_json(run.probe_folder / "probe.json")["scores"]
         untrained = next(score for score in scores if score["representation"] == "untrained")
-        if untrained["gain_low"] > 0 or untrained["gain_high"] < 0:
-            is_poor = untrained["gain_low"] <= 0
+        is_clear = untrained["gain_low"] > 0 or untrained["gain_high"] < 0
+        return bool(untrained["gain_low"] > 0) if is_clear else None
     except (OSError, ValueError, KeyError, TypeError, StopIteration):  # usually missing
-        pass
-    return POOR_ENCODER.format(name=run.path.name) if is_poor else ""
+        return None

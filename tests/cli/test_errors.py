@@ -111,6 +111,13 @@ CATALOG = {
     "out in no folder": (
         "embed --runs runs --out no/v.npy", 2, "--out is no/v.npy, and there is no folder no.", "Create it",
     ),
+    "probe in no folder": (
+        "probe photos --runs runs --out no/p", 2, "--out is no/p, and there is no folder no.", "Create it",
+    ),
+    "classifier in no folder": (
+        "finetune photos --runs runs --out no/c", 2, "--out is no/c, and there is no folder no.", "Create it",
+    ),
+    "name that is too long": (f"report {'a' * 300}", 5, "cannot be a name (File name too long).", "Use a shorter one."),
     "two encoders": ("embed --run a --encoder resnet18", 2, "--run and --encoder name two encoders.", "Remove one"),
     "encoder of no known name": (
         "embed photos --encoder resnet81", 2, "There is no run and no timm model named 'resnet81'.", "resnet18",
@@ -247,6 +254,36 @@ def test_usage_errors_say_what_and_where_help_is(simclr: Callable[..., Any], typ
     code, stdout, stderr = simclr(*typed.split())
     assert (code, stdout) == (2, "")
     assert words in " ".join(stderr.replace("│", " ").split()) and "--help' for help" in stderr
+
+
+def test_a_working_folder_that_was_deleted_is_said(simclr: Callable[..., Any], plain: Path) -> None:
+    """torch and Python itself fail there, with a traceback or without a word."""
+    (plain / "gone").mkdir()
+    os.chdir(plain / "gone")
+    (plain / "gone").rmdir()
+    answer = simclr("embed", plain / "one", "--encoder", "random:test_resnet")
+    os.chdir(plain)
+    assert (answer.code, answer.stdout) == (3, "")
+    assert answer.stderr == "Error: The working folder no longer exists.\nChange to another folder.\n"
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_cache_that_cannot_be_written_names_its_variable(
+    simclr: Callable[..., Any], shown: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("SIMCLR_CACHE", name)
+    code, _, stderr = simclr("outliers", "photos", "--encoder", "random:test_resnet", "--image-size", 32)
+    assert code == 5 and "Error: Cannot write file/" in stderr
+    assert stderr.endswith("Set SIMCLR_CACHE to a folder with write permission.\n")
+
+
+def test_a_run_that_cannot_be_written_is_not_probed_first(
+    simclr: Callable[..., Any], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simclr_cli.commands.probe.compare_encoders", None)
+    (place / "runs" / "photos" / "probe").write_text("")
+    code, _, stderr = simclr("probe", "--runs", "runs", "--run", "photos")
+    assert code == 5 and "Error: Cannot write runs/photos/probe: File exists." in stderr
 
 
 def test_unreadable_folder(simclr: Callable[..., Any], shown: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,19 @@ def test_usage_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="only POSIX shells close streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error_in_the_processes_of_devices_either(tmp_path: Path, closed: str) -> None:
+    """Their results failed after the training, or went to the other stream."""
+    inner = f"import sys; open({str(tmp_path / 'told')!r}, 'w').write(str([sys.stdin, sys.stdout, sys.stderr]))"
+    program = (
+        "import subprocess, sys; from simclr_cli.cli.app import replace_closed_streams; replace_closed_streams(); "
+        f"subprocess.run([sys.executable, '-c', {inner!r}])"
+    )
+    subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program], check=True)
+    assert "None" not in (tmp_path / "told").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="only POSIX shells close streams")
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_error(installed_command: str, closed: str) -> None:
     for arguments in ("--version", "cache", "cache --json"):

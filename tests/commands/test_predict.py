@@ -17,6 +17,7 @@ from torch import nn
 from simclr_cli.api import PredictResult, PredictSettings
 from simclr_cli.commands.predict import predict
 from simclr_cli.core.errors import InputError, RunError, SettingsError
+from simclr_cli.core.events import Event, Note
 from simclr_cli.core.text import escape_name_for_csv, escape_value_for_csv, unescape_name
 from simclr_cli.encode.load import load_encoder
 from simclr_cli.encode.model_card import build_classifier_config
@@ -28,7 +29,7 @@ from simclr_cli.store.models import write_model
 LABELS = ("ant", "bee", "c,at", 'd"og', "-el\nk", "frög")
 
 
-def make(own: Any, folder: Path, seed: int = 0) -> Path:
+def make(own: Any, folder: Path, seed: int = 0, **training: Any) -> Path:
     """Write a classifier with the run's encoder and random weights."""
     encoder = load_encoder(own.name, runs=own.runs)
     linear = nn.Linear(encoder.width, len(LABELS))
@@ -37,7 +38,7 @@ def make(own: Any, folder: Path, seed: int = 0) -> Path:
         linear.weight.normal_(0, 0.3, generator=generator)
         linear.bias.normal_(generator=generator)
     state = join_classifier(encoder, linear).state_dict()
-    write_model(folder, state, build_classifier_config(encoder, LABELS, {}), "card")
+    write_model(folder, state, build_classifier_config(encoder, LABELS, training), "card")
     return folder
 
 
@@ -66,6 +67,17 @@ def test_probabilities_are_softmax_of_the_logits_of_embeds_crop(own: Any, classi
         ordered = [each.probability for each in one.classes]
         assert ordered == sorted(ordered, reverse=True) and sum(ordered) == pytest.approx(1)
         assert (one.label, one.probability) == (one.classes[0].label, one.classes[0].probability)
+
+
+@pytest.mark.parametrize(("low", "cautious"), [(33.0, True), (34.0, False), ("x", False)])
+def test_predictions_of_a_classifier_that_is_no_better_than_chance_carry_a_caution(
+    own: Any, low: Any, cautious: bool
+) -> None:
+    make(own, own.run.path / "classifier", chance=33.0, accuracy={"top_1": 40.0, "low": low})
+    events: list[Event] = []
+    predict(PredictSettings(queries=(next(own.images.rglob("*.png")),), runs=own.runs), report=events.append)
+    warned = [event.text for event in events if isinstance(event, Note) and event.warning]
+    assert [text.startswith("Predictions may mean little") for text in warned] == [True] * cautious
 
 
 def test_more_classes_than_there_are_is_all_of_them(own: Any, classifier: Path) -> None:

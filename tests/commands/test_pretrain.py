@@ -94,6 +94,7 @@ def test_result_says_what_the_run_folder_says(trained: Any) -> None:
     result = trained.result
     assert result.finished
     assert (result.epochs, result.images, result.skipped) == (2, 48, 0)
+    assert f"Outcome of the training: {result.outcome}\n" in (trained.run.encoder_folder / "README.md").read_text()
     assert (result.first_loss, result.last_loss) == (rows[0]["loss"], rows[1]["loss"])
     assert (
         result.model_checksum

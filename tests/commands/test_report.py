@@ -15,6 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from runs import SMALL
 
 from simclr_cli.api import (
     Accuracy,
@@ -33,7 +34,7 @@ from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.report import NO_PROBE, read_probe, report
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import Interrupted, RunError
-from simclr_cli.core.events import Event, Note
+from simclr_cli.core.events import Event, Note, StopController
 from simclr_cli.core.files import write_bytes
 from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.engine.augment import TwoViews
@@ -176,6 +177,9 @@ def test_a_large_folder_is_sampled(own: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_images_that_are_gone_are_said_to_be_gone(own: Any, visit: Callable[..., Any]) -> None:
     shutil.rmtree(own.images)
+    events: list[Event] = []
+    report(ReportSettings(run=str(own.run.path)), report=events.append)
+    assert [event.warning for event in events if isinstance(event, Note) and "The report shows none" in event.text]
     result, page = make(own.run)
     assert page.count(f"There is no folder {own.images}.") == 2 or page.count(f"There is no {own.images}.") == 2
     assert result.finished and "<polyline" in page
@@ -235,6 +239,26 @@ def test_probe_and_outcome_are_read_as_they_were_written(own: Any) -> None:
     assert "70.0 (60.0 to 80.0)" in page
 
 
+@pytest.mark.parametrize(
+    ("state", "kept", "gain", "overruled"),
+    [("unchanged", None, 9.0, True), ("learning", None, -9.0, True), ("learning", None, 9.0, False),
+     ("unchanged", None, None, False), ("unchanged", "start", 9.0, False)],
+)  # fmt: skip
+def test_the_probe_overrules_an_outcome_that_it_contradicts(
+    own: Any, state: str, kept: str | None, gain: float | None, overruled: bool
+) -> None:
+    found = probe_result()
+    low, high = (-5.0, 5.0) if gain is None else (gain - 1, gain + 1)
+    untrained = dataclasses.replace(found.scores[1], gain=gain or 0.0, gain_low=low, gain_high=high)
+    own.run.probe_folder.mkdir()
+    probe = dataclasses.replace(found, scores=(found.scores[0], untrained))
+    (own.run.probe_folder / "probe.json").write_text(json.dumps(dataclasses.asdict(probe)))
+    own.run.outcome_file.write_text(json.dumps({"state": state, "words": "So it is.", "kept": kept}))
+    _, page = make(own.run)
+    assert ("found otherwise than the training. It helps. The training: So it is." in page) == overruled
+    assert ('class="outcome good"' in page) == ((state == "learning") != overruled)
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"scores": [3]}', '{"scores": [{"knn_20": 3}]}', "\xff"])
 def test_damaged_probe_and_outcome_do_not_stop_the_page(own: Any, content: str) -> None:
     own.run.probe_folder.mkdir()
@@ -280,6 +304,25 @@ def test_a_stop_while_the_page_is_made_leaves_a_finished_run(trained: Any, train
 
     result = train(trained.images, report=stopping, page=True)
     assert result.finished and result.report is None
+
+
+def test_a_stop_by_another_thread_while_the_page_is_made_says_that_the_run_is_finished(
+    trained: Any, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It said to run the command again, which would train another run, or was an error."""
+    stop, said = StopController(), []
+
+    def slow(*_: object, **__: object) -> int:
+        assert stop.training is not None
+        said.append(stop.training.save_and_interrupt(Interrupted))
+        return stop.training.save()
+
+    monkeypatch.setattr(module, "write_report", slow)
+    values: dict[str, Any] = {**SMALL, "epochs": 1, "runs": tmp_path / "my runs", "run": "a b"}
+    pretrain(PretrainSettings(images=trained.images, **values), stop=stop)
+    (error,) = said
+    assert "is finished, but has no report" in error.problem and stop.training is None
+    assert error.remedy == f"Write the report with: simclr report '{tmp_path / 'my runs' / 'a b'}'"
 
 
 def test_names_that_are_no_utf_8_and_markup_come_through(

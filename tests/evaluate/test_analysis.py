@@ -63,3 +63,15 @@ def test_labels_are_not_doubted_by_a_probe_that_is_mostly_wrong(is_random: bool)
         assert errors == () and "the linear probe itself is right about" in note
     else:
         assert [error.path for error in errors] == ["7.png"] and note == ""
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_labels_are_not_doubted_by_a_probe_that_is_as_good_as_always_predicting_one_class(share: float) -> None:
+    """Right about half of the images of two classes, or about nine in ten where one class has so many, is no skill."""
+    labels = (torch.arange(120) >= 120 * share).long()
+    h = torch.randn(120, 6, generator=torch.Generator().manual_seed(0))
+    rows = LabeledEmbeddings(h, labels, tuple(f"{i}.png" for i in range(120)))
+    halves, votes = (rows.select(torch.arange(120) % 2 == part) for part in (0, 1)), torch.zeros(60, 2)
+    evaluation = EncoderEvaluation("trained", *halves, votes, votes, linear=votes, l2=1.0)
+    errors, note = list_label_errors(Comparison(("a", "b"), (evaluation,), 0), 0)
+    assert errors == () and f"(always predicting one class: {100 * share:.0f} %)" in note

@@ -450,6 +450,21 @@ def test_no_lock_if_nothing_has_changed(own: Any, monkeypatch: pytest.MonkeyPatc
     open_updated(own)
 
 
+def test_embeddings_of_a_run_that_cannot_be_written_are_kept_in_the_cache(
+    own: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode, **values: mode != os.W_OK and allowed(path, mode, **values))
+        library = choose_library(own)
+        assert library.folder == locate_embeddings(own.images, library.loaded.checksum)
+        assert len(open_index(library, silent)[0]) == 48 and not own.run.vectors_folder.exists()
+    open_updated(own)  # by someone who may write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_, **__: False)
+        assert choose_library(own).folder == own.run.vectors_folder
+
+
 def test_a_missing_permission_is_not_stored(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     open_updated(own)
     draw_at(own.images / "new.png", 1)
@@ -481,3 +496,16 @@ def test_results_of_a_poor_encoder_carry_a_caution_wherever_they_are_shown(
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     shown = ["Results may mean little" in page, any("mean little" in e.text for e in events if isinstance(e, Note))]
     assert shown == [state == "unchanged"] * 2
+
+
+@pytest.mark.parametrize("name", ["{}", "{}/encoder", "local-dir:{}/encoder", "{}/encoder-2-epochs"])
+def test_embeddings_of_a_poor_encoder_carry_a_caution_by_whatever_name_it_is_used(
+    own: Any, tmp_path: Path, name: str
+) -> None:
+    own.run.outcome_file.write_text(json.dumps({"state": "unchanged", "words": "", "kept": None}))
+    if name.endswith("epochs"):
+        own.run.archive_encoder(2)
+    events: list[Event] = []
+    settings = api.EmbedSettings(images=own.images, encoder=name.format(own.run.path), out=tmp_path / "h.npy")
+    embed(settings, report=events.append)
+    assert any("Results may mean little" in event.text for event in events if isinstance(event, Note))

@@ -76,7 +76,8 @@ def test_classes_decide_where_they_are_clear(retrieval: Gain, knn: Gain, state: 
 
 def test_an_accuracy_that_was_high_at_the_start_is_no_sign_of_nothing() -> None:
     easy = dataclasses.replace(UP, start=99.0, end=99.0, low=-1.0, high=1.0)
-    assert judge(falling(until=10), easy).state == "learning"
+    found = judge(falling(until=10), easy)
+    assert found.state == "learning" and "too easy to tell whether the encoder is better" in found.words
     assert judge(falling(until=10), dataclasses.replace(easy, end=70.0, low=-35.0, high=-20.0)).state == "unchanged"
 
 
@@ -115,9 +116,13 @@ def test_a_gain_is_the_paired_one_of_each_image() -> None:
     assert (gain.low, gain.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.5)
 
 
-def test_one_image_has_no_interval() -> None:
-    one = Scores(torch.ones(1), 100.0)
-    assert compare(one, one) == ()
+def test_a_clear_loss_is_said() -> None:
+    assert judge(falling(until=10), DOWN).words.startswith("The encoder is worse than the untrained encoder: on 100")
+
+
+@pytest.mark.parametrize(("images", "gains"), [(1, 0), (5, 0), (6, 1)])
+def test_a_few_images_tell_nothing_even_if_all_of_them_change(images: int, gains: int) -> None:
+    assert len(compare(Scores(torch.zeros(images), 10.0), Scores(torch.ones(images), 10.0))) == gains
 
 
 @pytest.mark.parametrize(
@@ -147,4 +152,4 @@ def test_damaged_files_cause_no_caution(tmp_path: Path, content: str) -> None:
     run.probe_folder.mkdir()
     for file in (run.outcome_file, run.probe_folder / "probe.json"):
         file.write_text(content)
-    assert describe_caution(run) == "" and describe_caution(None) == ""
+    assert describe_caution(run) == ""
