@@ -15,6 +15,7 @@ from simclr_cli.api.fields import (
     RUNS_HELP,
     WORKERS_HELP,
     Settings,
+    check_output_folder,
     check_output_path,
     setting,
 )
@@ -55,6 +56,7 @@ class FinetuneSettings(LabeledSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_output_folder(self.out)
         if self.scratch and self.encoder is not None and self.encoder.startswith("random:"):
             raise SettingsError("--scratch starts from random weights, as does this --encoder.", "Remove one of them.")
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from simclr_cli.api.fields import BASICS, BATCH_SIZE_HELP, HARDWARE, LABELS, OUTPUT, EncoderSettings, setting
+from simclr_cli.api.fields import (
+    BASICS,
+    BATCH_SIZE_HELP,
+    HARDWARE,
+    LABELS,
+    OUTPUT,
+    EncoderSettings,
+    check_output_folder,
+    setting,
+)
 from simclr_cli.core.errors import SettingsError
 
 Protocol = Literal["quick", "paper"]
@@ -70,6 +79,7 @@ class ProbeSettings(LabeledSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_output_folder(self.out)
         if any(not 0 < fraction <= 1 for fraction in self.label_fractions):
             raise SettingsError(
                 f"--labels-fraction is {self.labels_fraction!r}.", "Use fractions between 0 and 1, such as 0.01,0.1."

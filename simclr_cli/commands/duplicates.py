@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simclr_cli.api import DuplicateGroup, DuplicateImage, DuplicatesResult, DuplicatesSettings
 from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import Note, Report, progress, silent
+from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.locks import lock_folder
 from simclr_cli.core.text import format_count
 from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
@@ -58,6 +59,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         encoder, threshold, caution = library.loaded.name, resolve_threshold(settings, scale), library.caution
     if settings.move_to is not None:
         check_destination(settings.move_to, Path(index.root))
+        prepare_folder(settings.move_to)
     on_progress = progress(report, "comparing images")
     found = find_duplicates(
         index, settings.kind, threshold or 0, settings.transformed, workers=workers, progress=on_progress

@@ -88,7 +88,7 @@ CATALOG = {
     "size that a ViT cannot take": (
         "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take images of 40", "--image-size",
     ),
-    "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
+    "unknown device": (f"{PRETRAIN} --device abacus", 2, "--device is 'abacus'.", "Use cpu, cuda"),
     "weights with a name": (f"{PRETRAIN} --weights resnet18=a.safetensors", 2, "with a name.", "--backbone resnet18"),
     "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Use none, trained, or"),
     "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no weights file", "Check"),
@@ -202,7 +202,8 @@ CATALOG = {
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its permissions."),
     "doctor of nothing": ("doctor nowhere", 3, "There is no nowhere.", "Check the path."),
     "too small a demo": ("demo --count 9", 2, "--count is 9, and must be at least 100.", "another value"),
-    "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a folder"),
+    "demo below a file": ("demo --out file/x", 2, "there is no folder file.", "Create it, or change --out"),
+    "demo in a file": ("demo --out file", 2, "--out is file, which is a file.", "Set --out to the path of a folder"),
 }  # fmt: skip
 
 
