@@ -109,6 +109,19 @@ class Reporter:
             ended.set()
             thread.join()
 
+    @contextlib.contextmanager
+    def show_meanwhile(self, line: str) -> Iterator[None]:
+        """Within, show a line on a terminal that can erase it again."""
+        is_shown = self.console.is_terminal and not (self.quiet or self.console.is_dumb_terminal) and line != ""
+        if is_shown:
+            self.console.file.write(f"{line}\r")
+            self.console.file.flush()
+        try:
+            yield
+        finally:
+            if is_shown:
+                self.console.file.write("\x1b[2K")
+
     def print(self, text: str, style: str = "") -> None:
         """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log."""
         self._last_line = time.monotonic()

@@ -420,6 +420,15 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     assert "  " + "p" * 100 + "\n" in stream.getvalue() and "1.0" in stream.getvalue()
 
 
+def test_a_terminal_shows_a_line_while_a_command_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        with Reporter(stream).show_meanwhile("Loading ..."):
+            assert stream.getvalue() == ("Loading ...\r" if stream is terminal else "")
+    assert terminal.getvalue().endswith("\x1b[2K") and log.getvalue() == ""
+
+
 def test_a_log_has_a_line_at_once_and_one_after_every_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "LOG_SECONDS", 0.05)
     stream = io.StringIO()
