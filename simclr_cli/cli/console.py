@@ -122,11 +122,15 @@ class Reporter:
             if is_shown:
                 self.console.file.write("\x1b[2K")
 
-    def print(self, text: str, style: str = "") -> None:
-        """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log."""
+    def print(self, text: str, style: str = "", *, wrap: bool = True) -> None:
+        """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log.
+
+        Args:
+            wrap: not for a command, which is to be copied.
+        """
         self._last_line = time.monotonic()
         text = escape_unprintable(text)
-        if self.console.is_terminal:
+        if self.console.is_terminal and wrap:
             text = textwrap.fill(text, self.console.width, break_long_words=False, break_on_hyphens=False)
         self.console.print(Text(text, style=style), soft_wrap=True)
 

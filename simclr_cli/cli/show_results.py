@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from simclr_cli import api
@@ -32,7 +33,7 @@ def show_pretrain(result: api.PretrainResult, reporter: Reporter, output: Output
         reporter.print(f"Report: {result.report}")
     output.print_line(result.run)
     runs = Path(result.run).parent
-    option = "" if runs == api.RUNS_FOLDER else f" --runs {runs}"
+    option = "" if runs == api.RUNS_FOLDER else f" --runs {shlex.quote(str(runs))}"
     reporter.print("Next:")
     reporter.print(f"  simclr similar IMAGE{option}: find the most similar images")
     reporter.print(f"  simclr embed --out vecs.npy{option}: write the embedding of every image")
@@ -44,10 +45,9 @@ def show_preview(result: api.PreviewResult, reporter: Reporter, output: Output) 
     for choice in result.choices:
         reporter.print(f"  {choice.name:<15} {choice.value:<9} {choice.reason}")
     output.print_line(result.out)
-    preset = [f"--preset {result.preset}"] if result.preset else []
     options = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
              if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
-    reporter.print(f"Next: {' '.join(['simclr pretrain', result.folder, *preset, *options])}")
+    reporter.print(f"Next: {' '.join(['simclr pretrain', shlex.quote(result.folder), *options])}", wrap=False)
 
 
 def show_embed(result: api.EmbedResult, reporter: Reporter, output: Output) -> None:
@@ -122,7 +122,7 @@ def show_finetune(result: api.FinetuneResult, reporter: Reporter, output: Output
         reporter.print(f"Skipped {format_count(result.skipped, 'file')} that could not be used.", "yellow")
     output.print_line(result.out)
     reporter.print("Next:")
-    reporter.print(f"  simclr predict IMAGE --classifier {result.out}: predict the class of an image")
+    reporter.print(f"  simclr predict IMAGE --classifier {shlex.quote(result.out)}: predict the class of an image")
 
 
 def show_predict(result: api.PredictResult, reporter: Reporter, output: Output) -> None:

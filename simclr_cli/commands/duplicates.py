@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResul
     if root is None:
         raise InputError(
             f"The files in {folder} came from {origin}. They are moved only into a folder that you name.",
-            f"If that is right: simclr duplicates {origin} --restore {folder}",
+            f"If that is right: {shlex.join(['simclr', 'duplicates', str(origin), '--restore', str(folder)])}",
         )
     with lock_folder(folder, report):
         restored, not_moved = restore_files(folder, root, progress(report, "restoring"))
@@ -198,6 +199,6 @@ def _move_duplicates(
     except Interrupted as stop:
         raise type(stop)(
             "Interrupted while files were moved.",
-            f"Restore them with: simclr duplicates {result.folder} --restore {folder}",
+            f"Restore them with: {shlex.join(['simclr', 'duplicates', str(result.folder), '--restore', str(folder)])}",
         ) from None
     return dataclasses.replace(result, moved=moved, moved_to=str(folder), not_moved=(*not_moved, *more))

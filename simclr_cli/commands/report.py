@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -54,7 +55,11 @@ def try_report(
         return None
     except Exception as error:  # a finished run does not fail for its report
         reason = error.problem if isinstance(error, SimclrError) else f"{type(error).__name__}: {error}."
-        report(Note(f"report.html was not written ({reason}) Run: simclr report {run.path}", warning=True))
+        report(
+            Note(
+                f"report.html was not written ({reason}) Run: simclr report {shlex.quote(str(run.path))}", warning=True
+            )
+        )
         return None
     return str(run.report_file)
 

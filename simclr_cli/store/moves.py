@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def check_unused(folder: Path) -> None:
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
             f"Files were moved to {folder} before and are not restored.",
-            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {folder}",
+            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {shlex.quote(str(folder))}",
         )
 
 

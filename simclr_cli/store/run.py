@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,8 @@ class RunFolder:
     @property
     def resume_command(self) -> str:
         """The command that resumes the run."""
-        runs = f" --runs {self.path.parent}" if self.path.parent != RUNS_FOLDER else ""
-        return f"simclr pretrain --resume --run {self.path.name}{runs}"
+        runs = f" --runs {shlex.quote(str(self.path.parent))}" if self.path.parent != RUNS_FOLDER else ""
+        return f"simclr pretrain --resume --run {shlex.quote(self.path.name)}{runs}"
 
     def explain_unfinished(self) -> RunError:
         """Return the error for a use of this run before it is finished, with the commands that finish it."""

@@ -18,6 +18,7 @@ from simclr_cli.api import (
     Accuracy,
     CacheResult,
     DemoResult,
+    DuplicatesResult,
     EmbedResult,
     FewLabels,
     FolderCache,
@@ -30,7 +31,15 @@ from simclr_cli.api import (
 )
 from simclr_cli.cli import console
 from simclr_cli.cli.console import Output, Reporter
-from simclr_cli.cli.show_results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
+from simclr_cli.cli.show_results import (
+    show_cache,
+    show_demo,
+    show_duplicates,
+    show_embed,
+    show_pretrain,
+    show_probe,
+    show_similar,
+)
 from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
 from simclr_cli.core.text import escape_unprintable, format_duration
@@ -418,6 +427,15 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     kept = (FolderCache("/c/1", "p" * 100, (48,), 1, 10**6, "2026-01-02T03:04:05+00:00"),)
     show_cache(CacheResult("/c", False, 10**6, kept), Reporter(io.StringIO()), Output())
     assert "  " + "p" * 100 + "\n" in stream.getvalue() and "1.0" in stream.getvalue()
+
+
+def test_a_command_to_copy_is_quoted_and_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    stream = Terminal()
+    result = DuplicatesResult("my pics", None, 9, None, (), 0, 0, moved=3, moved_to="/away from here/" + "x" * 40)
+    show_duplicates(result, Reporter(stream), Output())
+    assert f"  simclr duplicates 'my pics' --restore '{result.moved_to}'\n" in stream.getvalue()
 
 
 def test_a_terminal_shows_a_line_while_a_command_loads(monkeypatch: pytest.MonkeyPatch) -> None:
