@@ -203,12 +203,19 @@ class Reporter:
             self.print(f"  {describe_other_files(summary['other_files'], summary['other_kinds'])} ignored")
 
     def _print_plan(self, plan: events.PlanMade) -> None:
-        table = Table(title=f"Plan for {escape_unprintable(plan.run)}", title_justify="left", box=None, pad_edge=False)
-        for column in ("setting", "value", "reason"):
-            table.add_column(column, style="bold" if column == "value" else "")
-        for choice in plan.choices:
-            table.add_row(choice.name, Text(escape_unprintable(choice.value)), Text(escape_unprintable(choice.reason)))
-        self.console.print(table)
+        if self.console.is_terminal:
+            title = f"Plan for {escape_unprintable(plan.run)}"
+            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+            for column in ("setting", "value", "reason"):
+                table.add_column(column, style="bold" if column == "value" else "", overflow="fold")
+            for choice in plan.choices:
+                cells = (choice.value, choice.reason)
+                table.add_row(choice.name, *(Text(escape_unprintable(cell)) for cell in cells))
+            self.console.print(table)
+        else:  # a line each, whose paths are whole
+            self.print(f"Plan for {plan.run}")
+            for choice in plan.choices:
+                self.print(f"{choice.name:<18} {choice.value:<10} {choice.reason}")
         duration = f", about {format_duration(plan.seconds)}" if plan.seconds is not None else ""
         done = f", {plan.steps_done:,} of them done" if plan.steps_done else ""
         self.print(f"{format_count(plan.steps, 'step')}{done}{duration}")

@@ -261,7 +261,7 @@ def test_unreadable_folder(simclr: Callable[..., Any], shown: Path, monkeypatch:
 
 def test_fewer_images_than_a_batch_are_said(simclr: Callable[..., Any], shown: Path) -> None:
     code, _, stderr = simclr(*PRETRAIN.split(), "--batch-size", 500, "--dry-run")
-    assert code == 0 and "24 images    reduced from 500: there are no more images" in stderr
+    assert code == 0 and "24 images  reduced from 500: there are no more images" in stderr
 
 
 def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Callable[..., Any], place: Path) -> None:
