@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -81,6 +82,8 @@ def check_settings(settings: Any, *, paths: bool = True) -> None:
             raise SettingsError(f"{option} is {value!r}.", f"Choose one of {', '.join(choices)}.")
         if bound := _find_unmet_bound(value, bounds):
             raise SettingsError(f"{option} is {value}, and must be {bound}.", f"Set {option} to another value.")
+        if name == "device" and not DEVICE.fullmatch(value):
+            raise SettingsError(f"--device is {value!r}.", "Use cpu, cuda, cuda:1 or mps.")
 
 
 @cache
@@ -127,6 +130,7 @@ RUN_HELP = (
 ANY_RUN_HELP = "Name of the run, or the path of its folder. Auto: the newest run under --runs, finished or not."
 RUNS_HELP = "Folder that holds the runs."
 SEED_HELP = "Seed of every random choice. The same seed on the same machine gives the same result."
+DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")  # more is known to torch, which is slow to import
 DEVICE_HELP = "Device to compute on: cpu, cuda, cuda:1 or mps. Auto: the first GPU, else the CPU."
 DEVICES_HELP = (
     "Number of processes on this machine. Each uses a GPU of its own, or its share of the CPU. "
@@ -184,7 +188,7 @@ def check_output_path(path: Path | None, *suffixes: str) -> None:
         return
     if path.is_dir():
         raise SettingsError(f"--out is {path}, which is a folder.", "Set --out to the path of a file.")
-    check_output_folder(path)
+    _check_parent(path)
     if path.suffix.lower() not in suffixes:
         *most, last = [suffix for suffix in suffixes if suffix != ".htm"]  # .html by another name
         allowed = f"{', '.join(most)} or {last}" if most else last
@@ -194,10 +198,18 @@ def check_output_path(path: Path | None, *suffixes: str) -> None:
 
 
 def check_output_folder(path: Path | None) -> None:
-    """Check that the folder exists in which a file or folder is to be written.
+    """Check that a folder to write is no file, and that it is to be in a folder that exists.
 
     Raises:
-        SettingsError: it does not.
+        SettingsError: one of the two is not so.
     """
-    if path is not None and not path.absolute().parent.is_dir():
+    if path is None:
+        return
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"--out is {path}, which is a file.", "Set --out to the path of a folder.")
+    _check_parent(path)
+
+
+def _check_parent(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
         raise SettingsError(f"--out is {path}, and there is no folder {path.parent}.", "Create it, or change --out.")

@@ -9,11 +9,13 @@ from typing import Literal
 from simclr_cli.api.fields import (
     ANY_RUN_HELP,
     DEVICE_HELP,
+    MAX_IMAGE_SIZE,
     RUNS_FOLDER,
     RUNS_HELP,
     SEED_HELP,
     WORKERS_HELP,
     Settings,
+    check_output_folder,
     setting,
 )
 from simclr_cli.api.probe import Score
@@ -68,8 +70,12 @@ class DemoSettings(Settings):
     out: Path = setting(Path("simclr-demo"), "Folder for the synthetic images and the run.", short="o")
     count: int = setting(1600, "Number of images to draw.", at_least=100)
     epochs: int = setting(20, "Passes through the images.", at_least=1)
-    image_size: int = setting(40, "Side of the views in pixels.", at_least=8)
+    image_size: int = setting(40, "Side of the views in pixels.", at_least=8, at_most=MAX_IMAGE_SIZE)
     seed: int = setting(0, SEED_HELP, at_least=0, at_most=2**63 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_output_folder(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)

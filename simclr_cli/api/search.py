@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from simclr_cli.api.fields import (
@@ -21,6 +22,7 @@ from simclr_cli.core.errors import InputError, SettingsError
 
 WITHIN_HELP = "Search only images whose relative path matches this pattern, such as 'birds/*.jpg'. Auto: all."
 SEARCHED_HELP = "Folder of images to search. Auto: that of the run."
+SIGNS = {"+": 1.0, "-": -1.0}  # between queries that are one sum
 VECTOR_SUFFIXES = (".npy", ".npz", ".parquet", ".csv", ".safetensors", ".tsv")
 
 
@@ -123,6 +125,9 @@ class SimilarSettings(SearchSettings):
         super().__post_init__()
         if not self.queries:
             raise SettingsError("No query was given.", "Run: simclr similar IMAGE")
+        for word, following in pairwise([*map(str, self.queries), "+"]):
+            if word in SIGNS and following in SIGNS:
+                raise InputError(f"No image follows the {word}.", "Try: simclr similar a.jpg + b.jpg - c.jpg")
         for query in self.queries:  # a relative path may be the name of one of the searched images
             if query.is_absolute() and not os.path.lexists(query):
                 raise InputError(f"There is no {query}.", "Check the path.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -217,6 +218,7 @@ class PretrainSettings(ViewSettings):
             raise SettingsError(
                 f"--run is {self.run!r}, and must be the name of a folder.", "Use --runs to set its location."
             )
+        _check_weights(self.weights)
         if self.group_by:
             try:
                 re.compile(self.group_by)
@@ -244,6 +246,17 @@ class PretrainSettings(ViewSettings):
                 f"--warmup-epochs {self.warmup_epochs:g} is more than --epochs {self.epochs}.",
                 "Set it to fewer epochs.",
             )
+
+
+def _check_weights(weights: str | None) -> None:
+    """Raise SettingsError for initial weights that are neither a word nor the path of a .safetensors file."""
+    if weights in (None, "none", "trained"):
+        return
+    name, equals, file = weights.partition("=")
+    if equals and not os.path.lexists(weights):
+        raise SettingsError(f"--weights is {weights!r}, with a name.", f"Use --backbone {name} --weights {file}")
+    if not weights.endswith(".safetensors"):
+        raise SettingsError(f"--weights is {weights!r}.", "Use none, trained, or the path of a .safetensors file.")
 
 
 @dataclass(frozen=True, kw_only=True)

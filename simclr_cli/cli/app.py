@@ -137,8 +137,10 @@ def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool
     if getattr(settings, "thumbnails", False) and not as_json and not reporter.quiet:
         output.thumbnails = _can_show_thumbnails(output, reporter)
     is_loaded = name in QUICK_COMMANDS or f"simclr_cli.commands.{name}" in sys.modules
-    with stop_on_signal(reporter, launched=launched), reporter.keep_logging("" if is_loaded else LOADING):
-        function = _import_function(name)
+    first_line = "" if is_loaded else LOADING
+    with stop_on_signal(reporter, launched=launched), reporter.keep_logging(first_line):
+        with reporter.show_meanwhile(first_line):
+            function = _import_function(name)
         stop = {"stop": reporter.stop} if "stop" in inspect.signature(function).parameters else {}
         result = function(settings, report=reporter.report, **stop)
     if not reporter.quiet:

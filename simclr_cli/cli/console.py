@@ -35,6 +35,7 @@ MAX_REASONS = 8  # for skipped files, in the census
 TEXT_COLUMNS = frozenset(
     "path,query,meaning,nearest neighbor is,mostly from,representation,label,next classes,last used".split(",")
 )
+PATH_COLUMNS = frozenset({"path", "folder"})  # whose cells are never broken
 MAX_COLUMNS = 100_000  # of a table with paths
 TRAILING_SPACES = re.compile(r" +((?:\x1b\[0m)?\n)")  # which a terminal would wrap
 LOG_SECONDS = 30  # without a line, after which a log gets one
@@ -108,11 +109,28 @@ class Reporter:
             ended.set()
             thread.join()
 
-    def print(self, text: str, style: str = "") -> None:
-        """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log."""
+    @contextlib.contextmanager
+    def show_meanwhile(self, line: str) -> Iterator[None]:
+        """Within, show a line on a terminal that can erase it again."""
+        is_shown = self.console.is_terminal and not (self.quiet or self.console.is_dumb_terminal) and line != ""
+        if is_shown:
+            self.console.file.write(f"{line}\r")
+            self.console.file.flush()
+        try:
+            yield
+        finally:
+            if is_shown:
+                self.console.file.write("\x1b[2K")
+
+    def print(self, text: str, style: str = "", *, wrap: bool = True) -> None:
+        """Print a line, wrapped between words on a terminal, which keeps paths whole, and not in a log.
+
+        Args:
+            wrap: not for a command, which is to be copied.
+        """
         self._last_line = time.monotonic()
         text = escape_unprintable(text)
-        if self.console.is_terminal:
+        if self.console.is_terminal and wrap:
             text = textwrap.fill(text, self.console.width, break_long_words=False, break_on_hyphens=False)
         self.console.print(Text(text, style=style), soft_wrap=True)
 
@@ -187,12 +205,19 @@ class Reporter:
             self.print(f"  {describe_other_files(summary['other_files'], summary['other_kinds'])} ignored")
 
     def _print_plan(self, plan: events.PlanMade) -> None:
-        table = Table(title=f"Plan for {escape_unprintable(plan.run)}", title_justify="left", box=None, pad_edge=False)
-        for column in ("setting", "value", "reason"):
-            table.add_column(column, style="bold" if column == "value" else "")
-        for choice in plan.choices:
-            table.add_row(choice.name, Text(escape_unprintable(choice.value)), Text(escape_unprintable(choice.reason)))
-        self.console.print(table)
+        if self.console.is_terminal:
+            title = f"Plan for {escape_unprintable(plan.run)}"
+            table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+            for column in ("setting", "value", "reason"):
+                table.add_column(column, style="bold" if column == "value" else "", overflow="fold")
+            for choice in plan.choices:
+                cells = (choice.value, choice.reason)
+                table.add_row(choice.name, *(Text(escape_unprintable(cell)) for cell in cells))
+            self.console.print(table)
+        else:  # a line each, whose paths are whole
+            self.print(f"Plan for {plan.run}")
+            for choice in plan.choices:
+                self.print(f"{choice.name:<18} {choice.value:<10} {choice.reason}")
         duration = f", about {format_duration(plan.seconds)}" if plan.seconds is not None else ""
         done = f", {plan.steps_done:,} of them done" if plan.steps_done else ""
         self.print(f"{format_count(plan.steps, 'step')}{done}{duration}")
@@ -233,7 +258,7 @@ class Output:
     ) -> None:
         """Print a table on a terminal, else lines with tabs between the cells.
 
-        Paths stay whole: a table that has some may be wider than the terminal.
+        Paths stay whole: those of a table that is wider than the terminal are on lines of their own.
 
         Args:
             images: the image file of each row, for its thumbnail and for a link from its path.
@@ -242,30 +267,50 @@ class Output:
             for row in [columns, *rows]:
                 sys.stdout.write("\t".join(escape_unprintable(cell) for cell in row) + "\n")
             return
+        cells = [[Text(escape_unprintable(cell)) for cell in row] for row in rows]
+        if images and not self.console.no_color:
+            for row_cells, image in zip(cells, images, strict=True):
+                row_cells[columns.index("path")].stylize(Style(link=Path(image).absolute().as_uri()))
         thumbnails: list[Text] = []
         if self.thumbnails and images:
             from simclr_cli.cli.terminal_images import draw_thumbnails
 
             thumbnails = draw_thumbnails(images)
-        table = Table(title=escape_unprintable(title) or None, title_justify="left", box=None, pad_edge=False)
-        if thumbnails:
-            table.padding = (0, 1, 1, 1)  # so that images do not touch
-            table.add_column(no_wrap=True)
-        for index, column in enumerate(columns):
-            side: Literal["left", "right"] = "left" if index == 0 or column in TEXT_COLUMNS else "right"
-            table.add_column(column, justify=side, overflow="fold", vertical="middle" if thumbnails else "top")
-        for index, row in enumerate(rows):
-            cells = [Text(escape_unprintable(cell)) for cell in row]
-            if images and not self.console.no_color:
-                cells[columns.index("path")].stylize(Style(link=Path(images[index]).absolute().as_uri()))
-            table.add_row(*thumbnails[index : index + 1], *cells)
-        if "path" not in columns:
+        table = _build_table(columns, cells, title, thumbnails)
+        path = next((i for i, column in enumerate(columns) if column in PATH_COLUMNS), None)
+        if path is None:
             self.console.print(table)
             return
-        table.width = self.console.measure(table, options=self.console.options.update(width=MAX_COLUMNS)).maximum
-        with self.console.capture() as printed:
-            self.console.print(table, soft_wrap=True)
-        self.console.file.write(TRAILING_SPACES.sub(r"\1", printed.get()))
+        lines = self._render(table)
+        if not thumbnails and (table.width or 0) > self.console.width:
+            lines = self._render_stacked(columns, cells, path)
+        self.console.file.write("\n".join([*lines, ""]))
+
+    def _render(self, printed: Table | Text) -> list[str]:
+        """Return the lines of a table, as wide as it needs to be, or of a text."""
+        if isinstance(printed, Table):
+            options = self.console.options.update(width=MAX_COLUMNS)
+            printed.width = self.console.measure(printed, options=options).maximum
+        with self.console.capture() as captured:
+            self.console.print(printed, soft_wrap=True)
+        return TRAILING_SPACES.sub(r"\1", captured.get()).splitlines()
+
+    def _render_stacked(self, columns: Sequence[str], cells: Sequence[Sequence[Text]], path: int) -> list[str]:
+        """Return the lines of a table, each path on a line below its row, and each query on one above its first row.
+
+        Args:
+            path: the column of paths.
+        """
+        short = [i for i, column in enumerate(columns) if i != path and column != "query"]
+        table = _build_table([columns[i] for i in short], [[row[i] for i in short] for row in cells])
+        header, *lines = self._render(table)
+        stacked, query = [header], Text()
+        for line, row in zip(lines, cells, strict=True):
+            if "query" in columns and row[columns.index("query")] != query:
+                query = row[columns.index("query")]
+                stacked += self._render(query)
+            stacked += [line, *self._render(Text.assemble("  ", row[path]))]
+        return stacked
 
     def print_diagnoses(self, diagnoses: Sequence[Diagnosis]) -> None:
         """Print each fault, its consequence, and the command that fixes it on a line of its own."""
@@ -279,3 +324,19 @@ class Output:
             self.console.print(Text.assemble((f"{fault.grade}: {fault.name}. ", color), what))
             self.console.print(Padding(Text(why), (0, 0, 0, 2)))
             self.console.print(Text.assemble("  $ ", (command, "bold")), soft_wrap=True)
+
+
+def _build_table(
+    columns: Sequence[str], cells: Sequence[Sequence[Text]], title: str = "", thumbnails: Sequence[Text] = ()
+) -> Table:
+    """Build a table, with the thumbnails, if there are any, in its first column."""
+    table = Table(title=escape_unprintable(title) or None, title_justify="left", box=None, pad_edge=False)
+    if thumbnails:
+        table.padding = (0, 1, 1, 1)  # so that images do not touch
+        table.add_column(no_wrap=True)
+    for index, column in enumerate(columns):
+        side: Literal["left", "right"] = "left" if index == 0 or column in TEXT_COLUMNS else "right"
+        table.add_column(column, justify=side, overflow="fold", vertical="middle" if thumbnails else "top")
+    for index, row in enumerate(cells):
+        table.add_row(*thumbnails[index : index + 1], *row)
+    return table

@@ -103,7 +103,7 @@ def _escape_usage_errors() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        error.message = escape_unprintable(error.message)
+        error.message = escape_unprintable(error.message.removeprefix("Value error, "))  # the words of its checks
         raise
 
 

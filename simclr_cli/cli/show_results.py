@@ -45,10 +45,9 @@ def show_preview(result: api.PreviewResult, reporter: Reporter, output: Output) 
     for choice in result.choices:
         reporter.print(f"  {choice.name:<15} {choice.value:<9} {choice.reason}")
     output.print_line(result.out)
-    preset = [f"--preset {result.preset}"] if result.preset else []
     options = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
              if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
-    reporter.print(f"Next: {' '.join(['simclr pretrain', shlex.quote(result.folder), *preset, *options])}")
+    reporter.print(f"Next: {' '.join(['simclr pretrain', shlex.quote(result.folder), *options])}", wrap=False)
 
 
 def show_embed(result: api.EmbedResult, reporter: Reporter, output: Output) -> None:

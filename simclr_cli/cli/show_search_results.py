@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -121,7 +122,8 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
         reporter.print(f"Not moved: {reason}", "yellow")
     if result.folder is not None and result.moved_to is not None and result.moved:
         reporter.print(f"{format_count(result.moved, 'file')} moved to {result.moved_to}. To move them back:")
-        reporter.print(f"  simclr duplicates {result.folder} --restore {result.moved_to}")
+        restore = shlex.join(["simclr", "duplicates", result.folder, "--restore", result.moved_to])
+        reporter.print(f"  {restore}", wrap=False)
 
 
 def _print_groups(result: api.DuplicatesResult, folder: str, reporter: Reporter, output: Output) -> None:

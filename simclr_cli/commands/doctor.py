@@ -7,7 +7,7 @@ import sys
 import simclr_cli
 from simclr_cli.api import DoctorSettings
 from simclr_cli.api.manage import FAULTS, DoctorResult, UnusedFile
-from simclr_cli.core.events import Report, silent
+from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.text import format_count, format_gigabytes
 from simclr_cli.diagnose import folders as folder_checks
 from simclr_cli.diagnose import machine as machine_checks
@@ -19,6 +19,7 @@ def doctor(settings: DoctorSettings, *, report: Report = silent) -> DoctorResult
     Raises:
         MachineError: the disk or the network share that holds the images fails.
     """
+    report(Note("Checking this machine ..."))  # at once: the import of torch takes seconds
     torch = machine_checks.inspect_torch()
     folders = folder_checks.collect_folder_facts(settings.images, settings.runs, torch=not torch.error, report=report)
     return run_checks(machine_checks.collect_machine_facts(torch), folders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from simclr_cli.api import DuplicateGroup, DuplicateImage, DuplicatesResult, DuplicatesSettings
 from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import Note, Report, progress, silent
+from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.locks import lock_folder
 from simclr_cli.core.text import format_count
 from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
@@ -58,6 +60,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
         encoder, threshold, caution = library.loaded.name, resolve_threshold(settings, scale), library.caution
     if settings.move_to is not None:
         check_destination(settings.move_to, Path(index.root))
+        prepare_folder(settings.move_to)
     on_progress = progress(report, "comparing images")
     found = find_duplicates(
         index, settings.kind, threshold or 0, settings.transformed, workers=workers, progress=on_progress
@@ -92,7 +95,7 @@ def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResul
     if root is None:
         raise InputError(
             f"The files in {folder} came from {origin}. They are moved only into a folder that you name.",
-            f"If that is right: simclr duplicates {origin} --restore {folder}",
+            f"If that is right: {shlex.join(['simclr', 'duplicates', str(origin), '--restore', str(folder)])}",
         )
     with lock_folder(folder, report):
         restored, not_moved = restore_files(folder, root, progress(report, "restoring"))
@@ -196,6 +199,6 @@ def _move_duplicates(
     except Interrupted as stop:
         raise type(stop)(
             "Interrupted while files were moved.",
-            f"Restore them with: simclr duplicates {result.folder} --restore {folder}",
+            f"Restore them with: {shlex.join(['simclr', 'duplicates', str(result.folder), '--restore', str(folder)])}",
         ) from None
     return dataclasses.replace(result, moved=moved, moved_to=str(folder), not_moved=(*not_moved, *more))

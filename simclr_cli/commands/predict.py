@@ -17,11 +17,11 @@ from simclr_cli.core.safe_read import read_json
 from simclr_cli.core.text import escape_name_for_csv, escape_value_for_csv
 from simclr_cli.encode.embed import embed_files
 from simclr_cli.encode.load import LoadedEncoder, resolve_device
-from simclr_cli.encode.model_card import parse_class_names, parse_spec
+from simclr_cli.encode.model_card import parse_spec
 from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.images.threads import count_workers
 from simclr_cli.search.queries import collect_images
-from simclr_cli.store.models import read_model
+from simclr_cli.store.models import CLASSIFIER_REMEDY, parse_class_names, read_model
 from simclr_cli.store.run import find_classifier
 
 
@@ -75,7 +75,7 @@ def load_classifier(folder: Path, device: torch.device) -> tuple[LoadedEncoder, 
     Raises:
         RunError: the folder is not a classifier's, damaged, or of a newer version.
     """
-    config, state = read_model(folder, "Make a classifier with: simclr finetune FOLDER")
+    config, state = read_model(folder, CLASSIFIER_REMEDY)
     labels = parse_class_names(folder / "config.json", config)
     spec = parse_spec(folder / "config.json", config)
     try:

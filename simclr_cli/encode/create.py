@@ -70,11 +70,6 @@ def create_initial_encoder(
         except MachineError as error:
             download, _, _ = error.remedy.partition(" elsewhere")
             raise MachineError(error.problem, f"{download} elsewhere, and use --weights FILE, or none.") from error
-    name, equals, file = weights.partition("=")
-    if equals and not Path(weights).exists():
-        raise SettingsError(f"--weights is {weights!r}, with a name.", f"Use --backbone {name} --weights {file}")
-    if not weights.endswith(".safetensors"):
-        raise SettingsError(f"--weights is {weights!r}.", "Use none, trained, or the path of a .safetensors file.")
     return _create_encoder_from_file(backbone, Path(weights), image_size)
 
 

@@ -170,19 +170,6 @@ def build_classifier_config(encoder: Encoder, labels: Sequence[str], training: M
     return {**config, "label_names": list(labels), "simclr": {**config["simclr"], "training": dict(training)}}
 
 
-def parse_class_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Parse the names of the classes in config.json of a classifier, the file at `path`, in the order of the outputs.
-
-    Raises:
-        RunError: the file has none.
-    """
-    names = config.get("label_names")
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-        problem = f"{path} names no classes, so it does not describe a classifier."
-        raise RunError(problem, "Create a classifier with: simclr finetune FOLDER")
-    return tuple(names)
-
-
 def render_model_card(encoder: Encoder, classes: int = 0, **figures: object) -> str:
     """Render README.md of an encoder or a classifier, with the code that loads it by timm.
 

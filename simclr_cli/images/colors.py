@@ -15,7 +15,8 @@ from simclr_cli.images.thumbnails import make_thumbnails
 SAMPLED_IMAGES, SIDE = 24, 256  # px
 MAX_GRAY_RANGE = 3  # of 255, between the channels of a gray image: JPEG rounds
 SAME_COLOR, OTHER_COLOR = 24, 96  # of 255, in the channel of the largest difference
-MIN_TWO_COLOR_PIXELS, MIN_SECOND_COLOR = 0.85, 0.01  # shares; strokes have soft edges
+SOFT_EDGE = 0.25  # of the way from one color to the other: strokes of a few pixels hardly reach their color
+MIN_TWO_COLOR_PIXELS, MIN_SECOND_COLOR = 0.85, 0.01  # shares
 MIN_TWO_COLOR_IMAGES = 0.9  # share of the sample
 
 
@@ -53,17 +54,18 @@ def is_gray(pixels: Pixels) -> bool:
 
 
 def has_two_colors(pixels: Pixels) -> bool:
-    """Return whether nearly all of (H, W, 3) uint8 pixels have one of two colors that differ clearly."""
+    """Return whether nearly all of (H, W, 3) uint8 pixels have, or nearly, one of two colors that differ clearly."""
     values = pixels.reshape(-1, 3).astype(np.int16)
     first = _find_commonest(values)
-    is_first = np.abs(values - first).max(axis=1) <= SAME_COLOR
-    rest = values[~is_first]
-    if len(rest) < MIN_SECOND_COLOR * len(values):
+    distances = np.abs(values - first).max(axis=1)
+    second = np.median(values[distances >= np.quantile(distances, 1 - MIN_SECOND_COLOR)], axis=0)
+    line = second - first
+    if np.abs(line).max() < OTHER_COLOR:
         return False
-    second = _find_commonest(rest)
-    is_second = np.abs(values - second).max(axis=1) <= SAME_COLOR
-    differs = int(np.abs(first - second).max()) >= OTHER_COLOR
-    return differs and float((is_first | is_second).mean()) >= MIN_TWO_COLOR_PIXELS
+    place = (values - first) @ line / (line @ line)  # 0: the first color, 1: the second
+    is_mixed = np.abs(values - first - place[:, None] * line).max(axis=1) <= SAME_COLOR
+    is_pure = (place <= SOFT_EDGE) | (place >= 1 - SOFT_EDGE)
+    return float((is_mixed & is_pure).mean()) >= MIN_TWO_COLOR_PIXELS
 
 
 def _find_commonest(values: NDArray[np.int16]) -> NDArray[np.int16]:

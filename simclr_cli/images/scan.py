@@ -119,6 +119,26 @@ def check_folder(root: Path) -> None:
         raise InputError(f"The folder {root} cannot be read: {error.strerror}.", remedy) from None
 
 
+def check_images(root: Path) -> None:
+    """Check that a folder has a file that could be an image; read no more than the start of the files up to the first.
+
+    Raises:
+        InputError, MachineError: see take_census.
+    """
+    check_folder(root)
+    if not any(could_be_image(root / name) for name in _walk(root) if not name.endswith("/")):
+        take_census(root)
+
+
+def could_be_image(path: Path) -> bool:
+    """Return whether a regular file starts as an image does."""
+    try:
+        status = path.stat()
+        return stat.S_ISREG(status.st_mode) and status.st_size > 0 and detect_format(_read_start(path)[:32]) is not None
+    except OSError:
+        return False
+
+
 def _scan_files(root: Path, names: Sequence[str], cached: Mapping[str, KnownFile], workers: int) -> Iterator[Scanned]:
     """Yield for each file the image, the reason why it is unusable, or None if it is not an image."""
     read_headers = isolate_batch(read_header, workers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -20,15 +20,13 @@ from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.groups import join_equal
 from simclr_cli.images.threads import map_in_order
 from simclr_cli.search.local_comparison import SIDE, Match, Squares
-from simclr_cli.search.near_duplicates import ComparedImages, join_matching_pairs
+from simclr_cli.search.near_duplicates import ComparedImages, Progress, join_matching_pairs
 from simclr_cli.search.transformed import TransformedImages
 from simclr_cli.store.index import Embeddings, Index
 
 MIN_RELATIVE_SHARPNESS = 0.6  # of the sharpest of a group; below, an image was upscaled or blurred
 MAX_COMPARED_MEMBERS = 16  # of a group, with each of which all its images are compared for overlays
 MAX_OVERLAY_COMPARISONS = 2_048  # of a group: fewer members of a large one
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +87,11 @@ def find_duplicates(
         fingerprints, skipped = _compute_fingerprints(index, candidates, workers, progress)
         decoded = np.array(list(fingerprints), np.int64)
         images = _prepare_comparison(index, decoded, fingerprints, workers)
-        join_matching_pairs(ids, decoded, images, find_similar_pairs(index.h.select(decoded), threshold))
+        join_matching_pairs(ids, decoded, images, find_similar_pairs(index.h.select(decoded), threshold), progress)
         if transformed:
             height, width = index.images["size"][decoded].T
             transformed_images = TransformedImages(images, width / height)
-            transformed_images.join(ids, decoded, index.h.select(decoded), threshold)
+            transformed_images.join(ids, decoded, index.h.select(decoded), threshold, progress)
         row_by_place = {place: row for row, place in enumerate(fingerprints)}
         rows = {place: row_by_place[i] for place, i in enumerate(first.tolist()) if i in row_by_place}
     places = np.unique(first) if kind == "near" else np.arange(len(ids))

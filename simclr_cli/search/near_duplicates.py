@@ -92,7 +92,7 @@ def join_near_duplicates(ids: NDArray[np.int64], images: DecodedImages, progress
     rows = LazyRows(lambda part: standardize(colors[part]), colors.shape)
     pairs = find_similar_pairs(rows, NEAR_DUPLICATE_MIN_CORRELATION)
     squares = Squares(decode, np.minimum(images.sizes.min(axis=1), images.side))
-    join_matching_pairs(ids, np.arange(len(ids)), ComparedImages(hashes, colors, squares), pairs)
+    join_matching_pairs(ids, np.arange(len(ids)), ComparedImages(hashes, colors, squares), pairs, progress)
 
 
 def have_similar_fingerprints(
@@ -114,6 +114,7 @@ def join_matching_pairs(
     places: NDArray[np.int64],
     images: ComparedImages,
     pairs: Iterable[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
+    progress: Progress = lambda *_: None,
 ) -> None:
     """Join the groups of those pairs that are near-duplicates.
 
@@ -121,6 +122,7 @@ def join_matching_pairs(
         ids: (N,) the group of each image, changed in place.
         places: (n,) in `ids`, of the images.
         pairs: i and j in `images`, and their similarity, block by block.
+        progress: called with (images done, images).
     """
     for i, j, _ in pairs:
         for start in range(0, len(i), PAIRS_PER_BLOCK):
@@ -132,6 +134,8 @@ def join_matching_pairs(
                 near = images.squares.match(c, d) != Match.DIFFERENT
                 if near.any():  # joining passes over all ids
                     join_pairs(ids, places[c[near]], places[d[near]])
+                progress(int(a[first]), len(places))
+    progress(len(places), len(places))
 
 
 def select_apart(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from simclr_cli.api.search import SIGNS
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import Note, Report, progress
 from simclr_cli.engine.nearest import center_rows, normalize_rows
@@ -21,7 +22,6 @@ from simclr_cli.search.library import Library
 from simclr_cli.store.index import Index
 
 MAX_SINGLE_LOOKUPS = 20  # of names in an index; for more a table of all its names is quicker
-SIGNS = {"+": 1.0, "-": -1.0}
 
 Term = tuple[float, tuple[Path, ...]]  # +1 or -1, and images whose mean is added or subtracted
 
@@ -90,7 +90,7 @@ def read_queries(words: Sequence[Path], root: Path, workers: int, report: Report
         The queries; and the skipped files in folders, with the reason.
 
     Raises:
-        InputError: as `collect_images`; or a sign is not followed by an image.
+        InputError: as `collect_images`.
     """
     texts = [str(word) for word in words]
     names = [word for word, text in zip(words, texts, strict=True) if text not in SIGNS]
@@ -99,12 +99,10 @@ def read_queries(words: Sequence[Path], root: Path, workers: int, report: Report
         return [Query(str(path), ((1.0, (path,)),)) for paths in collected for path in paths], skipped
     remaining, sign = iter(collected), 1.0
     terms: list[Term] = []
-    for i, text in enumerate(texts):
+    for text in texts:
         if text not in SIGNS:
             terms.append((sign, tuple(next(remaining))))
             sign = 1.0
-        elif i + 1 == len(texts) or texts[i + 1] in SIGNS:
-            raise InputError(f"No image follows the {text}.", "Try: simclr similar a.jpg + b.jpg - c.jpg")
         else:
             sign = SIGNS[text]
     sum_text = " ".join(texts)

@@ -15,7 +15,7 @@ from simclr_cli.engine.nearest import Vectors, find_similar_pairs
 from simclr_cli.images.fingerprints import COLOR_SIDE, correlation, standardize
 from simclr_cli.images.groups import join_pairs
 from simclr_cli.search.local_comparison import SIDE, Match, match_squares
-from simclr_cli.search.near_duplicates import ComparedImages, LazyRows, select_apart
+from simclr_cli.search.near_duplicates import ComparedImages, LazyRows, Progress, select_apart
 
 # Chosen on clothing/validation: docs/benchmarks.md.
 MIN_ORIENTED_CORRELATION = 0.97  # of the downscaled colors of an image and a mirrored or rotated one
@@ -220,7 +220,10 @@ class TransformedImages:
             return describe_orientation(int(orientation))
         return "cropped" if self.find_crops(i, j)[0] else UNCROPPED if self.find_crops(j, i)[0] else None
 
-    def join(self, ids: NDArray[np.int64], places: NDArray[np.int64], embeddings: Vectors, threshold: float) -> None:
+    def join(
+        self, ids: NDArray[np.int64], places: NDArray[np.int64], embeddings: Vectors, threshold: float,
+        progress: Progress,
+    ) -> None:  # fmt: skip
         """Join the groups of images and their transformed duplicates.
 
         Args:
@@ -228,18 +231,27 @@ class TransformedImages:
             places: (n,) in `ids`, of the images.
             embeddings: (n, D) of the images.
             threshold: the least cosine similarity of an image and a crop of it.
+            progress: called with (done, in total).
         """
-        colors = self.images.colors
+
+        def are_turned(i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.bool_]:
+            return self.find_orientations(i, j) > 0
+
+        def are_cropped(i: NDArray[np.int64], j: NDArray[np.int64]) -> NDArray[np.bool_]:
+            return self.find_crops(i, j) | self.find_crops(j, i)
+
+        colors, count = self.images.colors, len(places)
         rows = LazyRows(lambda part: describe_in_any_orientation(colors[part]), colors.shape)
-        for i, j, _ in find_similar_pairs(rows, MIN_ORIENTED_CORRELATION):
-            for part in _split(np.arange(len(i)), PAIRS_PER_JOIN):
-                a, b = select_apart(ids, places, i[part], j[part])
-                is_found = self.find_orientations(a, b) > 0
-                join_pairs(ids, places[a[is_found]], places[b[is_found]])
-        for i, j, _ in find_similar_pairs(embeddings, threshold):
-            a, b = select_apart(ids, places, i, j)
-            is_found = self.find_crops(a, b) | self.find_crops(b, a)
-            join_pairs(ids, places[a[is_found]], places[b[is_found]])
+        turned = 0, find_similar_pairs(rows, MIN_ORIENTED_CORRELATION), are_turned
+        cropped = count, find_similar_pairs(embeddings, threshold), are_cropped
+        for before, pairs, find in (turned, cropped):
+            for i, j, _ in pairs:
+                for part in _split(np.arange(len(i)), PAIRS_PER_JOIN):
+                    a, b = select_apart(ids, places, i[part], j[part])
+                    is_found = find(a, b)
+                    join_pairs(ids, places[a[is_found]], places[b[is_found]])
+                    progress(before + int(i[part[-1]]), 2 * count)
+        progress(2 * count, 2 * count)
 
 
 def _split(rows: NDArray[np.int64], size: int = PAIRS_AT_ONCE) -> list[NDArray[np.int64]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 1
+CLASSIFIER_REMEDY = "Create a classifier with: simclr finetune FOLDER"
 
 
 def write_model(
@@ -94,6 +95,19 @@ def read_config(path: Path, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}).", remedy) from None
     return dict(content)
+
+
+def parse_class_names(path: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Parse the names of the classes in config.json of a classifier, the file at `path`, in the order of the outputs.
+
+    Raises:
+        RunError: the file has none.
+    """
+    names = config.get("label_names")
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+        problem = f"{path} names no classes, so it does not describe a classifier."
+        raise RunError(problem, CLASSIFIER_REMEDY)
+    return tuple(names)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

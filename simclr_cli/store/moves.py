@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -24,7 +25,6 @@ from simclr_cli.core.files import (
     TEMPORARY_PREFIX,
     append_bytes,
     ensure_folder,
-    prepare_folder,
     remove_file,
     rename_without_overwrite,
     sync_folder,
@@ -53,11 +53,10 @@ class Journal(NamedTuple):
 
 
 def check_destination(folder: Path, root: Path) -> None:
-    """Create a folder to which files of `root` may be moved.
+    """Check that files of `root` may be moved to a folder.
 
     Raises:
         SettingsError: one of the two folders contains the other, or the folder has a journal.
-        MachineError: no write permission.
     """
     destination, source = folder.resolve(), root.resolve()
     if destination.is_relative_to(source) or source.is_relative_to(destination):
@@ -65,7 +64,6 @@ def check_destination(folder: Path, root: Path) -> None:
             f"--move-to {folder} overlaps the folder of the images, {root}.", "Use a folder outside of it."
         )
     check_unused(folder)
-    prepare_folder(folder)
 
 
 def check_unused(folder: Path) -> None:
@@ -73,7 +71,7 @@ def check_unused(folder: Path) -> None:
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
             f"Files were moved to {folder} before and are not restored.",
-            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {folder}",
+            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {shlex.quote(str(folder))}",
         )
 
 

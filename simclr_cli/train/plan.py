@@ -132,13 +132,14 @@ def warn_of_views(settings: ResolvedViews, colors: Colors) -> list[str]:
     """Return sentences about views that destroy what distinguishes such images."""
     sentences = []
     if colors.are_gray and settings.grayscale > 0:
+        remedy = "Use --preset grayscale." if settings.preset in ("photo", "small") else "Add --grayscale 0."
         sentences.append(
             "All sampled images are gray: color jitter changes only their brightness and contrast, and grayscale views "
-            "nothing. Use --preset grayscale."
+            f"nothing. {remedy}"
         )
     harms = {
         "--flip 0": f"a flip (probability {settings.flip:g}) makes another character" if settings.flip else "",
-        "--rotate 0": f"so does a rotation (probability {settings.rotate:g})" if settings.rotate else "",
+        "--rotate 0": f"a rotation (probability {settings.rotate:g}) makes another one" if settings.rotate else "",
         f"--crop-min {MIN_CROP_OF_DRAWINGS:g}": f"a crop of {100 * settings.crop_min:.0f} % shows one stroke"
         if settings.crop_min < MIN_CROP_OF_DRAWINGS
         else "",

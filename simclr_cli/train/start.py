@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 import timm
@@ -98,6 +99,6 @@ def describe_alternative(start: Start, settings: ResolvedSettings) -> str:
     else:
         gain = "In our measurements, SimCLR gained where these weights were weak, and lost where they were strong"
     return (
-        f"Trained weights alone may serve: simclr similar IMAGE --images {settings.images} --encoder {name} needs no "
-        f"training. {gain}: docs/which-encoder.md."
+        f"Trained weights alone may serve: simclr similar IMAGE --images {shlex.quote(str(settings.images))} --encoder "
+        f"{shlex.quote(name)} needs no training. {gain}: docs/which-encoder.md."
     )

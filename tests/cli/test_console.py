@@ -18,6 +18,7 @@ from simclr_cli.api import (
     Accuracy,
     CacheResult,
     DemoResult,
+    DuplicatesResult,
     EmbedResult,
     FewLabels,
     FolderCache,
@@ -30,7 +31,15 @@ from simclr_cli.api import (
 )
 from simclr_cli.cli import console
 from simclr_cli.cli.console import Output, Reporter
-from simclr_cli.cli.show_results import show_cache, show_demo, show_embed, show_pretrain, show_probe, show_similar
+from simclr_cli.cli.show_results import (
+    show_cache,
+    show_demo,
+    show_duplicates,
+    show_embed,
+    show_pretrain,
+    show_probe,
+    show_similar,
+)
 from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import CensusTaken, Choice, EpochDone, Note, PlanMade, Progress, StepDone
 from simclr_cli.core.text import escape_unprintable, format_duration
@@ -252,11 +261,26 @@ def test_table_on_a_terminal_keeps_long_paths_whole_and_links_them(monkeypatch: 
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stdout", stream)
-    images = ["/pics/" + "p " * 100 + "p.png", "/pics/q.png"]
-    Output().print_table(["meaning", "path"], [["m" * 50, images[0][6:]], ["short", "q.png"]], images=images)
-    _, first, second = stream.getvalue().splitlines()
-    assert "m" * 50 in first and images[0][6:] in first and f";{Path(images[0]).as_uri()}\x1b" in first
-    assert re.sub(r"\x1b\].*?\x1b\\", "", second) == "short" + " " * 47 + "q.png"  # and no spaces that would wrap
+    names = ["p " * 100 + "p.png", "q.png", "[red]\u732b.png"]
+    images = [f"/pics/{name}" for name in names]
+    rows = [["a.png", "m" * 30, names[0]], ["a.png", "short", names[1]], ["b.png", "short", names[2]]]
+    Output().print_table(["query", "meaning", "path"], rows, images=images)
+    text = stream.getvalue()
+    assert all(f";{Path(image).as_uri()}\x1b" in text for image in images)
+    lines = re.sub(r"\x1b\].*?\x1b\\|\x1b\[[\d;]*m", "", text).splitlines()  # and no spaces that would wrap
+    assert lines == [
+        "meaning",
+        "a.png",
+        "m" * 30,
+        f"  {names[0]}",
+        "short",
+        "  q.png",
+        "b.png",
+        "short",
+        f"  {names[2]}",
+    ]
+    Output().print_table(["meaning", "path"], [["short", "q.png"]], images=images[1:2])
+    assert "short    " in stream.getvalue()[len(text) :].splitlines()[-1]  # a narrow table has them in its rows
 
 
 def test_a_line_on_a_terminal_keeps_words_whole() -> None:
@@ -402,7 +426,25 @@ def test_cache_on_a_terminal_keeps_long_paths_whole(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stdout", stream)
     kept = (FolderCache("/c/1", "p" * 100, (48,), 1, 10**6, "2026-01-02T03:04:05+00:00"),)
     show_cache(CacheResult("/c", False, 10**6, kept), Reporter(io.StringIO()), Output())
-    assert stream.getvalue().count("p") >= 100 and "1.0" in stream.getvalue()
+    assert "  " + "p" * 100 + "\n" in stream.getvalue() and "1.0" in stream.getvalue()
+
+
+def test_a_command_to_copy_is_quoted_and_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    stream = Terminal()
+    result = DuplicatesResult("my pics", None, 9, None, (), 0, 0, moved=3, moved_to="/away from here/" + "x" * 40)
+    show_duplicates(result, Reporter(stream), Output())
+    assert f"  simclr duplicates 'my pics' --restore '{result.moved_to}'\n" in stream.getvalue()
+
+
+def test_a_terminal_shows_a_line_while_a_command_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        with Reporter(stream).show_meanwhile("Loading ..."):
+            assert stream.getvalue() == ("Loading ...\r" if stream is terminal else "")
+    assert terminal.getvalue().endswith("\x1b[2K") and log.getvalue() == ""
 
 
 def test_a_log_has_a_line_at_once_and_one_after_every_silence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ CATALOG = {
     "size that a ViT cannot take": (
         "pretrain photos --backbone test_vit --image-size 40", 2, "test_vit cannot take images of 40", "--image-size",
     ),
-    "unknown device": (f"{PRETRAIN} --device abacus", 5, "The device abacus cannot be used here", "--device cpu"),
+    "unknown device": (f"{PRETRAIN} --device abacus", 2, "--device is 'abacus'.", "Use cpu, cuda"),
     "weights with a name": (f"{PRETRAIN} --weights resnet18=a.safetensors", 2, "with a name.", "--backbone resnet18"),
     "unknown weights": (f"{PRETRAIN} --weights places", 2, "--weights is 'places'.", "Use none, trained, or"),
     "weights file missing": (f"{PRETRAIN} --weights no.safetensors", 4, "There is no weights file", "Check"),
@@ -209,7 +209,8 @@ CATALOG = {
     "cache that cannot be cleared": ("cache one --clear", 5, "Cannot clear ", "Change its permissions."),
     "doctor of nothing": ("doctor nowhere", 3, "There is no nowhere.", "Check the path."),
     "too small a demo": ("demo --count 9", 2, "--count is 9, and must be at least 100.", "another value"),
-    "demo below a file": ("demo --out file/x", 5, "Cannot write file/x", "Choose a folder"),
+    "demo below a file": ("demo --out file/x", 2, "there is no folder file.", "Create it, or change --out"),
+    "demo in a file": ("demo --out file", 2, "--out is file, which is a file.", "Set --out to the path of a folder"),
 }  # fmt: skip
 
 
@@ -297,7 +298,7 @@ def test_unreadable_folder(simclr: Callable[..., Any], shown: Path, monkeypatch:
 
 def test_fewer_images_than_a_batch_are_said(simclr: Callable[..., Any], shown: Path) -> None:
     code, _, stderr = simclr(*PRETRAIN.split(), "--batch-size", 500, "--dry-run")
-    assert code == 0 and "24 images    reduced from 500: there are no more images" in stderr
+    assert code == 0 and "24 images  reduced from 500: there are no more images" in stderr
 
 
 def test_bad_files_are_counted_by_reason_on_the_way_and_at_the_end(simclr: Callable[..., Any], place: Path) -> None:

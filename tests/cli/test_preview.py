@@ -15,7 +15,7 @@ def test_preview_prints_reasons_and_path(simclr: Callable[..., Any], photos: Pat
     out = tmp_path / "sheet.png"
     code, stdout, stderr = simclr("preview", photos, "--preset", "aerial", "--out", out, "--count", 2)
     assert (code, stdout) == (0, f"{out}\n") and out.is_file()
-    assert "the preset aerial: " in stderr and f"simclr pretrain {photos} --preset aerial" in stderr
+    assert "the preset aerial: " in stderr and f"Next: simclr pretrain {photos} --preset aerial\n" in stderr
     assert "of the crops" in stderr or "No crop" in stderr
 
 

@@ -121,13 +121,13 @@ def test_table_shows_each_row_with_its_image(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("arguments", [[], ["--thumbnails"], ["--thumbnails", "--json"]])
 def test_command_prints_once_why_there_are_none(
-    simclr: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    simclr: Callable[..., Any], images: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     from simclr_cli.commands import similar
 
     found = tuple(QueryResult(f"{i}.png", (Neighbor(1, "a.png", 0.5, 99.0, 1.0),)) for i in range(3))
     monkeypatch.setattr(similar, "similar", lambda settings, report: SimilarResult("pics", "r", 9, found))
-    answer = simclr("similar", tmp_path, "--images", tmp_path, *arguments)
+    answer = simclr("similar", images, "--images", images, *arguments)
     assert answer.code == 0 and "▀" not in answer.stdout
     said = "No thumbnails: stdout is no terminal.\n"
     assert answer.stderr == (said if arguments == ["--thumbnails"] else "")

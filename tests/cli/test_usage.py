@@ -42,6 +42,12 @@ WRONG = {
     "clusters here --run none": 4, "outliers a.txt": 3, "map here --out no/m.html": 2, "map here --labels no.csv": 3,
     "duplicates here --out no/d.csv": 2, "duplicates --kind exact --runs none": 4, "probe here --labels no.csv": 3,
     "finetune here --out here": 4, "predict a.txt --runs none": 4, "predict no.png": 3, "report no": 4,
+    "pretrain here": 3, "preview texts": 3, "embed texts --encoder random:x": 3, "similar a.txt --images here": 3,
+    "similar texts --images here": 3, "similar x + --images here": 3, "pretrain texts --weights resnet": 2,
+    "pretrain here --weights no.safetensors": 4, "pretrain here --device tpu": 2, "probe texts --labels b.csv": 3,
+    "embed texts --encoder local-dir:no": 4, "predict a.txt --classifier texts": 4, "duplicates --restore here": 3,
+    "duplicates here --move-to here/x": 2, "finetune here --out no/c": 2, "probe here --out no/p": 2,
+    "demo --out no/demo": 2, "probe here --labels b.csv --run none": 4, "similar fake.png --images here": 3,
     "pretrain no": 3, "pretrain a.txt": 3, "pretrain --resume": 4, "preview here --out no/p.png": 2,
 }  # fmt: skip
 RUN_ALL = """
@@ -56,12 +62,14 @@ for line in sys.argv[1:]:
 
 def test_usage_errors_come_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
-    (tmp_path / "a.txt").touch()
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.csv", "fake.png", "texts/fake.jpg"):
+        (tmp_path / name).write_text("no image")
     typed = [sys.executable, "-c", RUN_ALL, *WRONG]
     lines = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
     for (line, code), said in zip(WRONG.items(), lines, strict=True):
         assert said.startswith(f"{code} False "), (line, said)
-    assert [path.name for path in tmp_path.iterdir() if path.name not in ("here", "a.txt")] == []
+    assert len(list(tmp_path.iterdir())) == 5  # nothing was created
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="only POSIX shells close streams")

@@ -377,8 +377,10 @@ def test_warmup_longer_than_the_automatic_epochs(images: Path, train: Train) -> 
 
 
 def test_unknown_device(images: Path, train: Train) -> None:
-    with pytest.raises(MachineError, match="The device abacus cannot be used here") as caught:
+    with pytest.raises(SettingsError, match="--device is 'abacus'"):
         train(images, device="abacus")
+    with pytest.raises(MachineError, match="The device cuda:99 cannot be used here") as caught:
+        train(images, device="cuda:99")
     assert "--device cpu" in caught.value.remedy
 
 

@@ -37,6 +37,8 @@ def test_characters_have_two_colors_and_photos_have_not() -> None:
     assert all(has_two_colors(np.asarray(draw_character(i))) for i in range(5))
     assert all(has_two_colors(np.asarray(draw_character(i, ink=(200, 20, 20), scale=8))) for i in range(5))
     assert has_two_colors(255 - np.asarray(draw_character(9)))
+    small = [draw_character(i, scale=6).resize((28, 28), Image.Resampling.LANCZOS) for i in range(5)]  # as in MNIST
+    assert all(has_two_colors(255 - np.asarray(image)) for image in small)
     assert not any(has_two_colors(photo(i, gray=gray)) for i in range(5) for gray in (True, False))
     assert not has_two_colors(np.full((20, 20, 3), 90, np.uint8))  # one
     near = np.full((20, 20, 3), 90, np.uint8)

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from simclr_cli.api import DuplicatesResult, DuplicatesSettings
 from simclr_cli.commands.duplicates import duplicates
+from simclr_cli.core import events
 from simclr_cli.images.fingerprints import downscale_colors, standardize
 from simclr_cli.search.transformed import describe_in_any_orientation, orient
 
@@ -23,9 +24,11 @@ def draw(seed: int) -> Image.Image:
     return draw_scene(seed).crop((0, 0, 400, 300))
 
 
-def find(folder: Path, transformed: bool = True, **values: Any) -> DuplicatesResult:
+def find(
+    folder: Path, transformed: bool = True, report: events.Report = events.silent, **values: Any
+) -> DuplicatesResult:
     settings = DuplicatesSettings(images=folder, encoder="random:test_resnet", min_similarity=-1, **values)
-    return duplicates(dataclasses.replace(settings, transformed=transformed))
+    return duplicates(dataclasses.replace(settings, transformed=transformed), report=report)
 
 
 def list_groups(result: DuplicatesResult) -> dict[str, dict[str, str | None]]:
@@ -52,8 +55,11 @@ def test_duplicates_are_found_and_named(tmp_path: Path) -> None:
         image.save(tmp_path / f"{len(expected)}.png")
         compress(ImageOps.crop(image, (left, top, right, bottom)), 80).save(tmp_path / f"{len(expected)}-copy.jpg")
         expected[f"{len(expected)}.png"] = "cropped"
+    told: list[events.Event] = []
     names = {name: {name.replace(".png", "-copy.jpg"): transform} for name, transform in expected.items()}
-    assert list_groups(find(tmp_path)) == names
+    assert list_groups(find(tmp_path, report=told.append)) == names
+    searched = [event.done for event in told if isinstance(event, events.Progress) and event.total == 4 * len(names)]
+    assert searched == sorted(searched) and len(searched) > 1  # twice: mirrored or rotated, and cropped
     assert not any(find(tmp_path, transformed=False).groups)
 
 

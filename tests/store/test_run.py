@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,9 @@ def test_error_of_an_unfinished_run_has_the_resume_command(tmp_path: Path) -> No
     run.write_config({})
     with pytest.raises(RunError, match="pretrain --resume --run birds"):
         run.read_encoder()
-    assert RunFolder(tmp_path / "my runs" / "a b").resume_command.endswith(f"--run 'a b' --runs '{tmp_path}/my runs'")
+    assert RunFolder(tmp_path / "my runs" / "a'b").resume_command == shlex.join(
+        ["simclr", "pretrain", "--resume", "--run", "a'b", "--runs", str(tmp_path / "my runs")]
+    )
 
 
 # Descriptions

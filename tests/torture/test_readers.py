@@ -23,7 +23,7 @@ from simclr_cli.commands.similar import similar
 from simclr_cli.core.errors import SimclrError
 from simclr_cli.core.safe_read import checksum_file
 from simclr_cli.core.text import escape_name_for_csv, unescape_name
-from simclr_cli.encode.model_card import parse_class_names, parse_spec
+from simclr_cli.encode.model_card import parse_spec
 from simclr_cli.images.cache_location import list_caches
 from simclr_cli.images.label_table import read_labels
 from simclr_cli.images.pixel_store import PixelStore
@@ -34,7 +34,7 @@ from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkp
 from simclr_cli.store.history import read_epochs
 from simclr_cli.store.index_files import read_index
 from simclr_cli.store.manifest import MANIFEST, read_manifest
-from simclr_cli.store.models import read_config, read_weights
+from simclr_cli.store.models import parse_class_names, read_config, read_weights
 from simclr_cli.store.moves import JOURNAL, MovedFile, move_files, read_journal
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.run_info import read_image_list, read_run_info

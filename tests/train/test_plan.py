@@ -338,7 +338,9 @@ def test_views_that_destroy_what_matters_are_warned_of() -> None:
 
     assert warn(Colors(24)) == warn(GRAY) == ""
     assert "Use --preset grayscale" in warn(GRAY, preset="photo")
+    assert warn(GRAY, preset="aerial").endswith("Add --grayscale 0.") and warn(GRAY, grayscale=0.5).endswith("0.")
     words = warn(TWO)
     assert "a crop of 8 % shows one stroke" in words and words.endswith("add --flip 0 --crop-min 0.4.")
     assert "--flip 0 --rotate 0 --crop-min 0.4" in warn(TWO, rotate=1.0)
+    assert "have: a rotation (probability 1) makes another one" in warn(TWO, rotate=1.0, flip=0.0)
     assert warn(TWO, flip=0.0, crop_min=0.4) == ""
