@@ -26,7 +26,8 @@ from simclr_cli.core.hardware import keep_freed_memory, limit_openmp_spinning
 from simclr_cli.core.world import PeerLostError, World
 
 if TYPE_CHECKING:  # --help and --version need no console, and are quicker without
-    from simclr_cli.cli.console import Output, Reporter
+    from simclr_cli.cli.console import Reporter
+    from simclr_cli.cli.output import Output
 
 QUICK_COMMANDS = ("cache", "check", "doctor")  # which import no torch
 LOADING = "Loading torch and timm ..."
@@ -130,7 +131,7 @@ def _check_before_torch(name: str, settings: Any, reporter: Reporter) -> None:
 def _run_and_show(name: str, settings: Any, reporter: Reporter, *, as_json: bool, launched: bool) -> int:
     """Run a command, show its result, and return its exit code."""
     from simclr_cli.cli import show_results
-    from simclr_cli.cli.console import Output
+    from simclr_cli.cli.output import Output
 
     keep_freed_memory()
     output = Output()

@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 
 from simclr_cli import api
-from simclr_cli.cli.console import Output, Reporter
+from simclr_cli.cli.console import Reporter
+from simclr_cli.cli.output import Output
 from simclr_cli.cli.show_search_results import show_clusters as show_clusters
 from simclr_cli.cli.show_search_results import show_duplicates as show_duplicates
 from simclr_cli.cli.show_search_results import show_map as show_map

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_cli import api
-from simclr_cli.cli.console import Output, Reporter
+from simclr_cli.cli.console import Reporter
+from simclr_cli.cli.output import Output
 from simclr_cli.core.text import describe_similarity, format_count
 
 NEIGHBOR_COLUMNS = ["rank", "similarity", "meaning", "path"]

@@ -8,31 +8,24 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from simclr_cli.core.errors import InputError, MachineError, raise_if_unreachable
-from simclr_cli.core.files import write_json
-from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
+from simclr_cli.core.errors import InputError, raise_if_unreachable
 from simclr_cli.core.text import describe_other_files
-from simclr_cli.images.cache_location import HEADERS, locate_cache
 from simclr_cli.images.census import Census, ImageFile, SkippedImage
 from simclr_cli.images.decode import Header, read_header
 from simclr_cli.images.decode_pool import isolate_batch
 from simclr_cli.images.formats import (
     CAMERA_RAW,
-    DECODING_VERSION,
-    FORMATS,
-    MAX_PIXELS,
     CostlyUnusable,
     UnusableImage,
     detect_format,
 )
+from simclr_cli.images.header_cache import CostlyFile, KnownFile, read_cached_headers, write_cached_headers
 from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.images.unsupported import START_BYTES, find_unsupported_format, is_system_folder
 
 UNKNOWN_TIME = -1  # a modification time that no file has, so that the next scan reads the file again
 FILES_PER_REQUEST = 32  # whose headers a decoder reads together
-VERSION = 3  # of the cached headers
 
 # Of image files: one without an image is listed as skipped; a file of another name is only counted.
 EXTENSIONS = frozenset(
@@ -42,16 +35,6 @@ EXTENSIONS = frozenset(
 CAMERA_RAW_EXTENSIONS = frozenset(".dng .nef .cr2 .cr3 .arw .orf .rw2 .pef .srw .raf".split())
 
 
-class CostlyFile(NamedTuple):
-    """A file that took long to be found unusable."""
-
-    name: str
-    reason: str
-    bytes: int
-    modified_ns: int
-
-
-KnownFile = ImageFile | CostlyFile
 Scanned = KnownFile | UnusableImage | None
 
 
@@ -76,7 +59,7 @@ def take_census(
     """
     check_folder(root)
     names = sorted(_walk(root), key=os.fsencode)
-    cached = _read_cached_headers(root)
+    cached = read_cached_headers(root)
     results: dict[str, Scanned] = {}
     scanned = _scan_files(root, names, cached, count_workers(workers))
     for done, (name, result) in enumerate(zip(names, scanned, strict=True), start=1):
@@ -95,7 +78,7 @@ def take_census(
         raise InputError(f"There is no image in {root}: {describe_unused_files(census)}.", "Use a folder of images.")
     known = [result for result in results.values() if isinstance(result, KnownFile)]
     if list(cached.values()) != known:
-        _write_cached_headers(root, known)
+        write_cached_headers(root, known)
     return census
 
 
@@ -156,41 +139,6 @@ def _scan_files(root: Path, names: Sequence[str], cached: Mapping[str, KnownFile
     for results in map_in_order(scan_part, parts, workers):
         assert not isinstance(results, UnusableImage)
         yield from results
-
-
-def _read_cached_headers(root: Path) -> dict[str, KnownFile]:
-    """Return the files of the last census by name; none if that is missing or damaged."""
-    file = locate_cache(root) / HEADERS
-    try:
-        content = read_json(file, MAX_LIST_BYTES)
-        files = [(CostlyFile if len(fields) == 4 else ImageFile)(*fields) for fields in content["files"]]
-        if content["version"] != [VERSION, DECODING_VERSION] or not all(map(_is_valid, files)):
-            return {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return {}
-    with contextlib.suppress(OSError):  # another user's
-        os.utime(file)  # `simclr cache` shows the time of the last use
-    return {file.name: file for file in files}
-
-
-def _is_valid(image: KnownFile) -> bool:
-    if isinstance(image, CostlyFile):
-        return [type(value) for value in image] == [str, str, int, int]
-    numbers = (image.height, image.width, image.bytes, image.modified_ns, image.bits)
-    has_names = isinstance(image.name, str) and image.format in FORMATS and isinstance(image.note, str)
-    return (
-        has_names
-        and all(type(x) is int for x in numbers)
-        and 0 < image.height * image.width <= MAX_PIXELS
-        and 0 <= image.bits <= 16
-    )
-
-
-def _write_cached_headers(root: Path, files: Sequence[KnownFile]) -> None:
-    rows = [list(file if isinstance(file, CostlyFile) else vars(file).values()) for file in files]
-    content = {"version": [VERSION, DECODING_VERSION], "folder": str(root.resolve()), "files": rows}
-    with contextlib.suppress(MachineError):  # a census works without it
-        write_json(locate_cache(root) / HEADERS, content)
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -30,7 +30,8 @@ from simclr_cli.api import (
     SimilarResult,
 )
 from simclr_cli.cli import console
-from simclr_cli.cli.console import Output, Reporter
+from simclr_cli.cli.console import Reporter
+from simclr_cli.cli.output import Output
 from simclr_cli.cli.show_results import (
     show_cache,
     show_demo,

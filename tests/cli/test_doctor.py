@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from simclr_cli.api import Diagnosis, DoctorResult
-from simclr_cli.cli.console import Output, Reporter
+from simclr_cli.cli.console import Reporter
+from simclr_cli.cli.output import Output
 from simclr_cli.cli.show_results import show_doctor
 from simclr_cli.diagnose.machine import TorchFacts
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from simclr_cli.api import Neighbor, QueryResult, SimilarResult
-from simclr_cli.cli.console import Output
+from simclr_cli.cli.output import Output
 from simclr_cli.cli.terminal_images import COLUMNS, ROWS, draw_thumbnails, explain_unsupported
 
 COLORS = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}

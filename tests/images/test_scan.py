@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from simclr_cli.core.errors import InputError
+from simclr_cli.images import header_cache
 from simclr_cli.images import scan as module
 from simclr_cli.images.cache_location import cache_root, locate_cache
 from simclr_cli.images.census import Census
@@ -473,7 +474,7 @@ def test_census_that_finds_nothing_new_writes_nothing(root: Path, monkeypatch: p
     def never(*_: Any) -> None:
         raise AssertionError("written again")
 
-    monkeypatch.setattr(module, "write_json", never)
+    monkeypatch.setattr(header_cache, "write_json", never)
     assert take_census(root) == first
 
 
@@ -624,7 +625,7 @@ def test_nothing_is_written_into_the_folder_itself(root: Path) -> None:
 )  # fmt: skip
 def test_damaged_memory_is_ignored_and_repaired(root: Path, reading: list[str], text: str) -> None:
     first = take_census(root)
-    version = json.dumps([module.VERSION, module.DECODING_VERSION])
+    version = json.dumps([header_cache.VERSION, header_cache.DECODING_VERSION])
     headers_of(root).write_text(text.replace('"version": 1', f'"version": {version}').replace("images", "files"))
     reading.clear()
     assert take_census(root) == first
@@ -654,7 +655,7 @@ def test_figures_that_no_image_can_have_are_ignored(root: Path, figure: Any) -> 
 
 def test_memory_of_another_version_is_ignored(root: Path, reading: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     first = take_census(root)
-    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    monkeypatch.setattr(header_cache, "VERSION", header_cache.VERSION + 1)
     reading.clear()
     assert take_census(root) == first
     assert len(reading) == len(first.images) + 1
