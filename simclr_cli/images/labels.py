@@ -36,7 +36,18 @@ class LabeledImages:
 
 
 def read_labeled_images(root: Path, settings: LabeledSettings, workers: int, report: Report) -> LabeledImages:
-    """Read the images of a folder and their labels, and the held-out images if they lie elsewhere."""
+    """Read the images of a folder and their labels, and the held-out images if they lie elsewhere.
+
+    Raises:
+        InputError: no labels, fewer than two classes, or one of two folders contains the other.
+    """
+    if settings.test is not None:
+        train, test = root.resolve(), settings.test.resolve()
+        if test.is_relative_to(train) or train.is_relative_to(test):
+            raise InputError(
+                f"--test {settings.test} overlaps the folder of training images, {root}.",
+                "Use two folders apart from each other, or no --test: a part of the images is held out then.",
+            )
     census = _take_census(root, workers, report)
     census, labels = label_images(census, settings.labels, report)
     if settings.test is None:

@@ -117,6 +117,12 @@ def test_held_out_folder(trained: Any, tmp_path: Path) -> None:
     assert not any("used for pretraining" in event.text for event in said if isinstance(event, Note))
 
 
+@pytest.mark.parametrize("overlapping", [".", "dots", ".."])
+def test_held_out_folder_that_overlaps_that_of_training_is_an_error(trained: Any, overlapping: str) -> None:
+    with pytest.raises(InputError, match=r"--test .* overlaps the folder of training images"):
+        run_probe(trained, test=trained.images / overlapping)
+
+
 def test_held_out_folder_of_another_class_is_an_error(trained: Any, tmp_path: Path, draw: Callable[..., Any]) -> None:
     draw(tmp_path / "test" / "clouds" / "1.png")
     with pytest.raises(InputError, match=r"None of the classes bricks, checks.*: clouds/1.png"):
