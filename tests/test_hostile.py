@@ -268,6 +268,7 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "views of 10^9 px": (change_settings(image_size=10**9), read_settings),
     "a name with NUL": (change_settings(images="/tmp/a\0b"), read_settings),
     "a setting that is none": (change_settings(run_code="import os"), read_settings),
+    "a choice named by a list": (change_json("config.json", lambda c: c["choices"][0].update(name=[])), read_settings),
     "a run named ..": (change_settings(run="../../x"), read_settings),
     "images of 10^9 px": (change_encoder(input_size=[3, 10**9, 10**9]), load_encoder),
     "images of 4096 px": (change_encoder(input_size=[3, 4096, 4096]), load_encoder),
