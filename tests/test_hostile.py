@@ -316,6 +316,7 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "times that are objects": (replace_content("speed.jsonl", b'{"epoch": 1, "seconds": {}}'), read_metrics),
     "metrics of no epoch": (replace_content("metrics.jsonl", b'{"epoch": "x"}'), read_metrics),
     "skipped files that are numbers": (replace_content("skipped.json", b"[1, 2]"), read_skipped),
+    "skipped.json of 70 MB": (replace_content("skipped.json", b"[" + b"[]," * 23_333_333 + b"[]]"), read_skipped),
     "skipped.json a device": (replace_by_link("skipped.json", "/dev/zero"), read_skipped),
 }  # fmt: skip
 
