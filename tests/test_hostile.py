@@ -268,6 +268,7 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "views of 10^9 px": (change_settings(image_size=10**9), read_settings),
     "a name with NUL": (change_settings(images="/tmp/a\0b"), read_settings),
     "a setting that is none": (change_settings(run_code="import os"), read_settings),
+    "a choice named by a list": (change_json("config.json", lambda c: c["choices"][0].update(name=[])), read_settings),
     "a run named ..": (change_settings(run="../../x"), read_settings),
     "images of 10^9 px": (change_encoder(input_size=[3, 10**9, 10**9]), load_encoder),
     "images of 4096 px": (change_encoder(input_size=[3, 4096, 4096]), load_encoder),
@@ -309,8 +310,13 @@ RUNS: dict[str, tuple[Harm, Callable[[Path], Any]]] = {
     "probe/ that leads to the root": (replace_by_link("probe", "/"), find_hostile_run),
     "metrics that are a pipe": (replace_by_pipe("metrics.jsonl"), read_metrics),
     "metrics nested deep": (replace_content("metrics.jsonl", b"[" * 99_999), read_metrics),
+    "metrics that are text": (replace_content("metrics.jsonl", b'{"epoch": 1, "loss": "x"}'), read_metrics),
+    "metrics of lists": (replace_content("metrics.jsonl", b'{"epoch": 1, "validation": {"rank_h": []}}'), read_metrics),
+    "validation of a number": (replace_content("metrics.jsonl", b'{"epoch": 1, "validation": 7}'), read_metrics),
+    "times that are objects": (replace_content("speed.jsonl", b'{"epoch": 1, "seconds": {}}'), read_metrics),
     "metrics of no epoch": (replace_content("metrics.jsonl", b'{"epoch": "x"}'), read_metrics),
     "skipped files that are numbers": (replace_content("skipped.json", b"[1, 2]"), read_skipped),
+    "skipped.json of 70 MB": (replace_content("skipped.json", b"[" + b"[]," * 23_333_333 + b"[]]"), read_skipped),
     "skipped.json a device": (replace_by_link("skipped.json", "/dev/zero"), read_skipped),
 }  # fmt: skip
 

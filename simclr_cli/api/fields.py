@@ -69,7 +69,7 @@ def check_settings(settings: Any, *, paths: bool = True) -> None:
         name, bounds = declared.name, declared.metadata
         value = getattr(settings, name)
         option = "--" + name.replace("_", "-")
-        if not any(_has_type(value, kind) for kind in types[name]):
+        if not any(has_type(value, kind) for kind in types[name]):
             raise SettingsError(f"{option} is {value!r}, which is none of its values.", f"Set {option} differently.")
         if value is None:
             continue
@@ -93,10 +93,10 @@ def _get_value_types(settings: type[Any]) -> dict[str, tuple[Any, ...]]:
     return {name: get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,) for name, hint in hints}
 
 
-def _has_type(value: Any, kind: Any) -> bool:
+def has_type(value: Any, kind: Any) -> bool:
     """Return whether a value is of a type; any string is of a Literal, whose choices are checked apart."""
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_has_type(item, get_args(kind)[0]) for item in value)
+        return isinstance(value, tuple) and all(has_type(item, get_args(kind)[0]) for item in value)
     if kind in (int, float):
         return isinstance(value, int | kind) and not isinstance(value, bool)
     return isinstance(value, str if get_origin(kind) is Literal else kind)

@@ -10,9 +10,9 @@ from pathlib import Path
 from simclr_cli.api import CheckResult, CheckSettings, FileProblem, State
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.events import Report, progress, silent
-from simclr_cli.core.safe_read import MAX_LIST_BYTES, has_checksum, read_json
+from simclr_cli.core.safe_read import has_checksum, parse_json
 from simclr_cli.store.checkpoint import is_intact_checkpoint
-from simclr_cli.store.index_files import INDEX_FILE, compute_crc32
+from simclr_cli.store.index_files import compute_crc32, read_index_file
 from simclr_cli.store.manifest import MANIFEST, ManifestError, read_manifest
 from simclr_cli.store.models import read_model
 from simclr_cli.store.run import RunFolder, find_started_run
@@ -125,7 +125,7 @@ def _is_intact_model(weights: Path) -> bool:
 def _is_intact_vectors(file: Path) -> bool:
     """Return whether a vectors file has the checksum in the index; True if the index cannot be read."""
     try:
-        part = read_json(file.with_name(INDEX_FILE), MAX_LIST_BYTES)["parts"][file.name.split("-")[0]]
+        part = parse_json(read_index_file(file.parent))["parts"][file.name.split("-")[0]]
         return bool(part["crc32"] == compute_crc32(file, part["bytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return True  # the next search embeds all images again

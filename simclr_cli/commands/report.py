@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 
 from simclr_cli.api import ProbeResult, ReportResult, ReportSettings
+from simclr_cli.api.fields import has_type
 from simclr_cli.core.errors import InputError, Interrupted, RunError, SimclrError
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import write_bytes
@@ -135,14 +136,20 @@ def read_probe(file: Path) -> ProbeResult | str:
 
 
 def _parse(kind: Any, value: Any) -> Any:
-    """Build a result of type `kind` from JSON; unknown keys are of a later version, and ignored."""
+    """Build a result of type `kind` from JSON; unknown keys are of a later version, and ignored.
+
+    Raises:
+        TypeError: a value has another type, or is missing.
+    """
     if isinstance(kind, type) and is_dataclass(kind):
         kinds = get_type_hints(kind)
         return kind(**{name: _parse(kinds[name], item) for name, item in value.items() if name in kinds})
-    if get_origin(kind) is tuple:
+    if get_origin(kind) is UnionType:
+        return None if value is None else _parse(get_args(kind)[0], value)
+    if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_parse(get_args(kind)[0], item) for item in value)
-    if get_origin(kind) is UnionType and value is not None:
-        return _parse(get_args(kind)[0], value)
+    if not has_type(value, kind):
+        raise TypeError(f"{value!r} is none of its values")
     return value
 
 

@@ -37,7 +37,7 @@ REMEDIES = {  # of an EncoderError, by its argument
     "image_size": "Use another --image-size (many transformers require a multiple of 14, 16 or 32) or encoder.",
     "state": "Use NAME=FILE with the architecture of these weights.",
 }
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+REPOSITORY = re.compile(r"(?!.*(--|\.\.))\w[\w.-]*(?<!\W)/\w[\w.-]*(?<!\W)(@[\w./-]+)?", re.ASCII)  # the hub's rules
 RANDOM_IMAGE_SIZE = 224  # px, of random:NAME
 
 

@@ -14,7 +14,7 @@ from simclr_cli.core.text import format_count, join_first
 # Words of the names of splits, such as train2017, test_set and seg_train; a split is no class.
 SPLITS = {
     "train": "train|training|trainval",
-    "test": "val|valid|validation|test|testing|eval|evaluation|dev|holdout|pred",
+    "test": "val|valid|validation|test|testing|eval|evaluation|dev|holdout|pred|query|gallery",
     "unlabeled": "unlabell?ed",
     "fold": "fold|split",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
@@ -220,10 +221,12 @@ def _translate_errors(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises on untrusted bytes into an UnusableImage with a short reason.
 
     Raises:
-        UnusableImage: in place of the decoder's error.
+        UnusableImage: in place of the decoder's error, and for a pipe or a device, which may never end.
         MachineError: the disk or the network share fails.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnusableImage("not a regular file")
         yield
     except UnusableImage:
         raise

@@ -89,7 +89,7 @@ class Tiff(NamedTuple):
         try:
             with TiffFile(self.stream) as file:
                 page = file.pages[0]
-                if len(page.dataoffsets) != math.prod(page.chunked):  # tifffile would fill in what is missing
+                if not page.is_contiguous and len(page.dataoffsets) < math.prod(page.chunked):  # else filled in
                     raise UnusableImage("damaged: it lacks pixels")
                 values: NDArray[Any] = page.asarray(maxworkers=1)
         except (ValueError, RuntimeError, ImportError, KeyError) as error:

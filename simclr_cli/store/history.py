@@ -6,10 +6,12 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simclr_cli.core.errors import RunError
+from simclr_cli.core.events import EpochDone, ValidationMetrics
 from simclr_cli.core.files import write_bytes
 from simclr_cli.core.safe_read import parse_json, read_bytes
 from simclr_cli.store.run import RunFolder
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 TIMING_KEYS = ("images_per_second", "seconds")
+NUMBERS = {field.name for kind in (EpochDone, ValidationMetrics) for field in fields(kind)} - {"validation"}
 
 
 def write_epochs(run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -44,11 +47,17 @@ def _read_rows(file: Path) -> list[dict[str, Any]]:
     try:
         lines = read_bytes(file).splitlines() if file.exists() else []
         rows = [parse_json(line) for line in lines]
-        if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) for row in rows):
+        if not all(isinstance(row, dict) and isinstance(row.get("epoch"), int) and _has_numbers(row) for row in rows):
             raise ValueError("a line is not an epoch")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{file} cannot be read ({error}).", "Restore it from a backup.") from None
     return rows
+
+
+def _has_numbers(row: Mapping[str, Any]) -> bool:
+    """Return whether the values of an epoch, and those of its validation, are numbers or missing, as far as known."""
+    values = {**row, **(row.get("validation") or {})}
+    return all(values.get(name) is None or isinstance(values[name], int | float) for name in NUMBERS)
 
 
 UNPLOTTED_KEYS = ("epoch", "validation", "images", "held_out")

@@ -109,7 +109,7 @@ def read_index(folder: Path, *, model_checksum: str) -> Index | None:
     """
     while True:
         try:
-            content = _read_index_file(folder)
+            content = read_index_file(folder)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -118,12 +118,12 @@ def read_index(folder: Path, *, model_checksum: str) -> Index | None:
             return _parse_index(folder, content, model_checksum)
         except InvalidIndexError:
             with contextlib.suppress(OSError, ValueError):
-                if _read_index_file(folder) != content:
+                if read_index_file(folder) != content:
                     continue  # another process has replaced it, and may have removed the files that it named
             raise
 
 
-def _read_index_file(folder: Path) -> bytes:
+def read_index_file(folder: Path) -> bytes:
     """Return index.json; raise ValueError if it is longer than the number of images can explain."""
     rows = sum(file.stat().st_size for file in folder.glob("images-*.bin")) // IMAGE.itemsize
     return read_bytes(folder / INDEX_FILE, min(MAX_LIST_BYTES, MAX_INDEX_BYTES + MAX_INDEX_BYTES_PER_ROW * rows))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from simclr_cli.api import RUNS_FOLDER
 from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.files import prepare_folder, remove_file, rename, write_bytes, write_json
-from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_bytes, read_json
+from simclr_cli.core.safe_read import read_bytes, read_json
 from simclr_cli.store.manifest import MANIFEST, write_manifest
 from simclr_cli.store.models import FORMAT_VERSION, encode_tensors, read_model, write_model
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CLASSIFIER_PREFIX = "classifier"  # of a folder name
 SCRATCH_SUFFIX = "-scratch"
+MAX_SKIPPED_BYTES = 1 << 26  # half a million skipped files; a gigabyte of JSON may take 20 of memory
 
 
 class RunPath:
@@ -118,7 +119,7 @@ class RunFolder:
             RunError: missing or damaged.
         """
         try:
-            entries = read_json(self.skipped_file, MAX_LIST_BYTES)
+            entries = read_json(self.skipped_file, MAX_SKIPPED_BYTES)
             return [(str(entry["name"]), str(entry["reason"])) for entry in entries]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.skipped_file} cannot be read ({error}).", "Train under another --run.") from None

@@ -107,11 +107,14 @@ def read_run_info(run: RunFolder) -> RunInfo:
             raise TypeError(f"{unresolved[0]} is not resolved")
         if "\0" in settings["images"]:
             raise ValueError("its folder of images is not a path")
+        choices = tuple(Choice(**choice) for choice in content.get("choices", ()))
+        if not all(isinstance(choice.name, str) for choice in choices):
+            raise TypeError("a choice has no name")
         return RunInfo(
             ResolvedSettings(**{**defaults, **settings, "images": Path(settings["images"])}),
             dict(content.get("census", {})),
             {"simclr": content.get("simclr_version"), "python": content.get("python"), **content.get("versions", {})},
-            tuple(Choice(**choice) for choice in content.get("choices", ())),
+            choices,
             tuple(content.get("extended", ())),
             tuple(content.get("image_changes", ())),
         )

@@ -83,6 +83,27 @@ def test_the_page_made_again_is_the_same(own: Any) -> None:
     assert first.finished and first.bytes == len(page.encode()) and first.out == str(own.run.report_file)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("test_images",), [7]), (("chance",), None), (("classes",), "dots"), (("scores",), {}), (("scores", 0), None),
+        (("scores", 0, "gain"), "x"), (("scores", 0, "knn_20", "low"), True), (("per_class", 0, "recall"), "75"),
+        (("verdict",), 7),
+    ],
+)  # fmt: skip
+def test_probe_with_values_of_other_types_is_named_in_the_page(tmp_path: Path, path: Any, value: Any) -> None:
+    file = tmp_path / "probe.json"
+    content = json.loads(json.dumps(dataclasses.asdict(probe_result())))
+    file.write_text(json.dumps(content))
+    assert read_probe(file) == probe_result()
+    part = content
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    file.write_text(json.dumps(content))
+    assert "cannot be read" in str(read_probe(file))
+
+
 def test_views_are_those_of_the_first_step_of_training(
     trained: Any, train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

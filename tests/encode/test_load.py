@@ -211,7 +211,9 @@ def test_weights_that_are_nowhere_are_an_error(hub: Hub) -> None:
         load("tiny_resnet")
 
 
-@pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:bad id", "hf-hub:a/b/c", "local-dir:", "x" * 300, "random:", ""])
+@pytest.mark.parametrize(
+    "name", ["hf-hub:", "hf-hub:bad id", "hf-hub:a/b/c", "hf-hub:../x", "local-dir:", "x" * 300, "random:", ""]
+)
 def test_impossible_names_are_errors_of_the_settings(name: str, hub: Hub) -> None:
     with pytest.raises((SettingsError, RunError)):
         load(name)

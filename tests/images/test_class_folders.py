@@ -43,7 +43,7 @@ def test_folders_look_like_classes(given: tuple[str, ...], classes: tuple[str, .
         ("train", "test"), ("Train", "VAL", "test"), ("training_set", "test_set"), ("train2017", "val2017"),
         ("train", "val", "unlabeled"), ("trainset", "testset"), ("TrainingData", "TestData"), ("train-images", "test"),
         ("seg_train", "seg_test", "seg_pred"), ("train", "test", "extra"), ("validation", "test"),
-        ("fold1", "fold2"), ("test_split", "train_split"),
+        ("bounding_box_train", "bounding_box_test", "query"), ("fold1", "fold2"), ("test_split", "train_split"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("inside", ["", "/cat"])
