@@ -59,7 +59,8 @@ def _is_valid(image: KnownFile) -> bool:
 
 
 def write_cached_headers(root: Path, files: Sequence[KnownFile]) -> None:
+    """Write the files of a census, if possible: without them the next one reads all headers again."""
     rows = [list(file if isinstance(file, CostlyFile) else vars(file).values()) for file in files]
     content = {"version": [VERSION, DECODING_VERSION], "folder": str(root.resolve()), "files": rows}
-    with contextlib.suppress(MachineError):  # a census works without it
+    with contextlib.suppress(MachineError):
         write_json(locate_cache(root) / HEADERS, content)

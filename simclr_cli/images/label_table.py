@@ -27,8 +27,10 @@ REMEDY = "Use a table (CSV) whose first line names the columns path and label."
 def read_labels(table: Path) -> dict[str, str]:
     """Read a table with a column of paths and one of labels; return label by path, as the table names it.
 
+    Rows without a label, as pandas writes unlabeled images, do not count.
+
     Raises:
-        InputError: it cannot be read, lacks a column or a value, or gives a path two labels.
+        InputError: it cannot be read, lacks a column or a path, or gives a path two labels.
     """
     labels: dict[str, str] = {}
     try:
@@ -38,10 +40,9 @@ def read_labels(table: Path) -> dict[str, str]:
             encoding = _detect_encoding(stream.read(2))
         with table.open(newline="", encoding=encoding, errors="surrogateescape") as text:
             for line, path, label in _read_rows(text, table):
-                if not path.strip() or not label:
-                    what = f"{table} lacks a path or a label in line {line}."
-                    raise InputError(what, "Add it, or remove the line.")
-                if labels.setdefault(path, label) != label:
+                if not path.strip():
+                    raise InputError(f"{table} lacks a path in line {line}.", "Add it, or remove the line.")
+                if label and labels.setdefault(path, label) != label:
                     raise InputError(
                         f"{table} gives {path} two labels, {labels[path]} and {label}.", "Remove one of them."
                     )
@@ -73,7 +74,7 @@ def match_labels(table: Path, root: Path, names: Sequence[str], report: Report) 
             raise InputError(f"{table} gives {name} two labels, {labels[name]} and {label}.", "Remove one of them.")
     rows = len(labels) + len(unmatched)
     if not rows:
-        raise InputError(f"{table} has no rows.", REMEDY)
+        raise InputError(f"{table} has no rows with a label.", REMEDY)
     if unmatched:
         number = f"{len(unmatched):,} of {format_count(rows, 'row')}"
         what = f"{table} names no image in {root} in {number}: {join_first(unmatched)}."

@@ -145,7 +145,7 @@ def test_table_of_labels_stands_for_the_folders(trained: Any, tmp_path: Path) ->
         ([("bricks/0000.png", "a"), ("bricks/0001.jpg", "a")], ("path", "label"), "gives all images one class"),
         ([("nothing.png", "a")], ("path", "label"), "names no image in"),
         ([("bricks/0000.png", "a"), ("bricks/0000.png", "b")], ("path", "label"), "two labels, a and b"),
-        ([("bricks/0000.png", "")], ("path", "label"), "lacks a path or a label in line 2"),
+        ([("bricks/0000.png", "")], ("path", "label"), "has no rows with a label"),
     ],
 )
 def test_tables_that_cannot_be_used(

@@ -164,9 +164,7 @@ def test_labels_that_differ_only_by_case_are_named() -> None:
         ("path\na.png\n", "has the columns path"),
         ("id,breed\na.png,x\n", "has the columns id, breed"),
         ("a.png,x\nb.png,y\n", "has the columns a.png, x"),  # without names
-        ("path,label\na.png,\n", "lacks a path or a label in line 2"),
-        ("path,label\na.png,x\n,y\n", "in line 3"),
-        ("path,label\na.png\n", "lacks a path or a label"),
+        ("path,label\na.png,x\n,y\n", "lacks a path in line 3"),
         ("path,label\na.png,x\nb.png,x\na.png,y\n", "gives a.png two labels, x and y"),
     ],
 )
@@ -188,9 +186,16 @@ def test_table_of_no_end_is_an_input_error_at_once(tmp_path: Path) -> None:
         read_labels(tmp_path / "labels.csv")
 
 
-def test_table_without_rows_is_an_input_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", ["", "a.png,\n", "a.png\n"])
+def test_table_without_rows_is_an_input_error(tmp_path: Path, rows: str) -> None:
     with pytest.raises(InputError, match="has no rows"):
-        match(table(tmp_path, "path,label\n"), tmp_path, "a.png")
+        match(table(tmp_path, f"path,label\n{rows}"), tmp_path, "a.png")
+
+
+def test_images_of_rows_without_a_label_are_named(tmp_path: Path) -> None:
+    file = table(tmp_path, "path,label\na.png,x\nb.png,\nc.png\n")
+    labels, warnings = match(file, tmp_path, "a.png", "b.png", "c.png")
+    assert labels == {"a.png": "x"} and warnings == [f"{file} has no label for 2 of 3 images: b.png, c.png."]
 
 
 def test_missing_table_and_folder_as_table_are_input_errors(tmp_path: Path) -> None:
