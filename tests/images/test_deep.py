@@ -165,8 +165,19 @@ def test_cached_pixels_of_another_scale_are_not_used(tmp_path: Path) -> None:
 
 
 def test_values_above_the_scale_are_white(tmp_path: Path) -> None:
-    found = read(tmp_path, png(in_bits(GRAY, 14), 0), bits=12)
-    assert_equal(found, np.minimum(np.round(in_bits(GRAY, 14) / 4095 * 255), 255))
+    values = in_bits(GRAY, 12) + in_bits(GRAY, 12) // 8
+    assert 0 < (values > 4095).mean() < 0.25
+    assert_equal(read(tmp_path, png(values, 0), bits=12), np.minimum(np.round(values / 4095 * 255), 255))
+
+
+def test_image_of_an_instrument_of_more_bits_is_not_white(tmp_path: Path) -> None:
+    """As a query of a folder, or in the folder of another encoder."""
+    values = in_bits(GRAY, 16)
+    assert_equal(read(tmp_path, png(values, 0), bits=12), GRAY, 1)
+    marked = in_bits(GRAY, 10)
+    marked[: H // 2] = 65535  # no values
+    found = read(tmp_path, png(marked, 0), bits=12)
+    assert np.abs(found[H // 2 :] - GRAY[H // 2 :] / 4).max() <= 1
 
 
 # Kinds of TIFF and PNG
