@@ -18,6 +18,7 @@ from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
 from simclr_cli.images.threads import count_workers
 from simclr_cli.search.duplicate_groups import Duplicates, find_duplicates
 from simclr_cli.search.library import list_files, open_index, open_library
+from simclr_cli.search.local_comparison import Match
 from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
@@ -181,11 +182,11 @@ def _move_duplicates(
                 not_moved.append(f"{image.path}: the file has other names (links), which would remain")
             elif image.transform == UNCROPPED:
                 not_moved.append(f"{image.path}: it shows more than its best image {best.name}")
-            elif (
-                image.exact
-                or image.transform
-                or (image.similarity >= (result.threshold or 0) and found.is_near(place, int(group[0])))
-            ):
+            elif image.exact or image.transform:
+                files.append(file)
+            elif (visual := found.match(place, int(group[0]))) == Match.OVERLAY_ON_FIRST:
+                not_moved.append(f"{image.path}: {best.name} is the same without something (a watermark, or an entry)")
+            elif visual and image.similarity >= (result.threshold or 0):
                 files.append(file)
             else:
                 not_moved.append(f"{image.path}: a duplicate of other duplicates of {best.name}, not of that image")

@@ -43,15 +43,15 @@ class Duplicates:
     rows: Mapping[int, int] = field(default_factory=dict)  # by place, in `images`
     transformed: TransformedImages | None = None
 
-    def is_near(self, first: int, second: int) -> bool:
-        """Return whether two images are near-duplicates visually, directly and not only by way of others."""
+    def match(self, first: int, second: int) -> Match:
+        """Compare two images visually, directly and not only by way of others."""
         if self.images is None or first not in self.rows or second not in self.rows:
-            return False
-        return bool(self.images.match(np.array([self.rows[first]]), np.array([self.rows[second]]))[0])
+            return Match.DIFFERENT
+        return Match(self.images.match(np.array([self.rows[first]]), np.array([self.rows[second]]))[0])
 
     def describe_transform(self, best: int, other: int) -> str | None:
         """Return how an image was mirrored, rotated or cropped to get another one; None: not, or not looked for."""
-        if self.transformed is None or self.is_near(best, other) or best not in self.rows or other not in self.rows:
+        if self.transformed is None or self.match(best, other) or best not in self.rows or other not in self.rows:
             return None
         return self.transformed.describe(self.rows[best], self.rows[other])
 
