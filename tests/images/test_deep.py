@@ -214,6 +214,15 @@ def test_kind_of_tiff_is_read_as_drawn(tmp_path: Path, name: str, order: str) ->
     assert_equal(read(tmp_path, tiff(values, byteorder=order, photometric=color)), expected, 1)
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+def test_integers_that_fit_in_16_bits_have_the_scale_of_their_folder(tmp_path: Path, dtype: Any) -> None:
+    """Converters of medical images write signed values, Pillow those of 32 bits."""
+    data = tiff(in_bits(GRAY, 12)[..., 0].astype(dtype))
+    assert_equal(read(tmp_path, data), GRAY, 1)
+    assert read_header(tmp_path / "a").bits == 12
+    assert_equal(read(tmp_path, data, bits=14), GRAY / 4, 1)
+
+
 def test_values_of_either_sign_are_scaled_from_darkest_to_brightest(tmp_path: Path) -> None:
     values = GRAY[..., 0].astype(np.int16) * 10 - 1000
     expected = np.round((GRAY - int(GRAY.min())) / (int(GRAY.max()) - int(GRAY.min())) * 255)
