@@ -137,8 +137,9 @@ def _scale_to_rgb(samples: Samples, bits: int | None) -> Image.Image:
     """Scale samples to 0..255, block by block, since floats take much memory."""
     low, high = _find_range(samples, bits)
     height, width, channels = samples.values.shape
-    pixels = np.empty((height, width, channels), np.uint8)
-    for start in range(0, height, ROWS_PER_BLOCK):
+    is_scaled = samples.values.dtype == np.uint8 and samples.alpha is None and not samples.white_is_zero
+    pixels = samples.values if is_scaled else np.empty((height, width, channels), np.uint8)
+    for start in range(0, 0 if is_scaled else height, ROWS_PER_BLOCK):
         rows = slice(start, start + ROWS_PER_BLOCK)
         values = samples.values[rows].astype(np.float64)
         if samples.values.dtype.kind == "f":
