@@ -20,6 +20,7 @@ from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
 from simclr_cli.images.threads import count_workers
 from simclr_cli.search.duplicate_groups import Duplicates, find_duplicates
 from simclr_cli.search.library import list_files, open_index, open_library
+from simclr_cli.search.local_comparison import Match
 from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
@@ -167,12 +168,32 @@ def _make_result_image(image: DuplicateImage, *, best: bool) -> ResultImage:
     return ResultImage(image.path, caption, {"best": best, **collect_cells(image)})
 
 
+def _find_reason_to_stay(
+    index: Index, found: Duplicates, best: int, place: int, image: DuplicateImage, threshold: float
+) -> str:
+    """Return why a file of a group may not be moved; empty if it may."""
+    name = index.get_name(best)
+    if place in found.linked:
+        return "the file has other names (links), which would remain"
+    if image.transform == UNCROPPED:
+        return f"it shows more than its best image {name}"
+    if image.exact or image.transform:
+        return ""
+    visual = found.match(place, best)
+    if visual == Match.OVERLAY_ON_FIRST:
+        return f"{name} is the same without something (a watermark, or an entry)"
+    if not visual or image.similarity < threshold:
+        return f"a duplicate of other duplicates of {name}, not of that image"
+    return "" if found.have_same_details(index, place, best) else f"it differs from {name} in a detail"
+
+
 def _move_duplicates(
     folder: Path, index: Index, found: Duplicates, result: DuplicatesResult, report: Report
 ) -> DuplicatesResult:
     """Move the direct duplicates of each best image that is unchanged, and list the others as not moved."""
     files: list[MovedFile] = []
     not_moved: list[str] = []
+    advance = progress(report, "comparing details")
     for group, described in zip(found.groups, result.groups, strict=True):
         checksums = (checksum.tobytes().hex() for checksum in index.images["checksum"][group])
         best, *others = map(MovedFile, map(index.get_name, group.tolist()), checksums)
@@ -180,18 +201,11 @@ def _move_duplicates(
         for file, place, image in zip(others, group.tolist()[1:], described.images[1:], strict=True):
             if not best_is_unchanged:
                 not_moved.append(f"{image.path}: its best image {best.name} is missing or has changed")
-            elif place in found.linked:
-                not_moved.append(f"{image.path}: the file has other names (links), which would remain")
-            elif image.transform == UNCROPPED:
-                not_moved.append(f"{image.path}: it shows more than its best image {best.name}")
-            elif (
-                image.exact
-                or image.transform
-                or (image.similarity >= (result.threshold or 0) and found.is_near(place, int(group[0])))
-            ):
-                files.append(file)
+            elif reason := _find_reason_to_stay(index, found, int(group[0]), place, image, result.threshold or 0):
+                not_moved.append(f"{image.path}: {reason}")
             else:
-                not_moved.append(f"{image.path}: a duplicate of other duplicates of {best.name}, not of that image")
+                files.append(file)
+            advance(len(files) + len(not_moved), result.duplicates)
     if not files:
         return dataclasses.replace(result, not_moved=tuple(not_moved))
     try:

@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 ROWS_PER_BLOCK = 256  # converted at once, to bound memory
 MARKER = 65_535
+MAX_ABOVE = 1 / 4  # share of values above the scale of other images; with more, an image is of another instrument
 RANGES = {np.dtype(np.int8): (-128, 127), np.dtype(np.uint8): (0, 255)}
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,7 +61,8 @@ def convert_to_rgb(decoded: Image.Image | Samples, profile: bytes = b"", bits: i
     scaled from darkest to brightest. What is no number is as dark as the darkest.
 
     Args:
-        bits: that unsigned values of 16 bits use in all images; None: in this one.
+        bits: that unsigned values of 16 bits use in all images; None: in this one. Values above become white, but for
+            an image that would be mostly white: it keeps its own scale.
     """
     if isinstance(decoded, Samples):
         image = _scale_to_rgb(decoded, bits)
@@ -135,8 +137,9 @@ def _scale_to_rgb(samples: Samples, bits: int | None) -> Image.Image:
     """Scale samples to 0..255, block by block, since floats take much memory."""
     low, high = _find_range(samples, bits)
     height, width, channels = samples.values.shape
-    pixels = np.empty((height, width, channels), np.uint8)
-    for start in range(0, height, ROWS_PER_BLOCK):
+    is_scaled = samples.values.dtype == np.uint8 and samples.alpha is None and not samples.white_is_zero
+    pixels = samples.values if is_scaled else np.empty((height, width, channels), np.uint8)
+    for start in range(0, 0 if is_scaled else height, ROWS_PER_BLOCK):
         rows = slice(start, start + ROWS_PER_BLOCK)
         values = samples.values[rows].astype(np.float64)
         if samples.values.dtype.kind == "f":
@@ -165,5 +168,7 @@ def _find_range(samples: Samples, bits: int | None) -> tuple[float, float]:
     if low < 0:
         return low, high
     if values.dtype == np.uint16:
-        return 0, 2 ** (bits or _count_bits(values)) - 1
+        top = 2 ** (bits or 16) - 1
+        is_foreign = np.count_nonzero((values > top) & (values < MARKER)) > MAX_ABOVE * values.size
+        return 0, 2 ** _count_bits(values) - 1 if is_foreign or bits is None else top
     return 0, 2 ** max(1, int(high).bit_length()) - 1

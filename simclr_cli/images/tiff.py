@@ -68,7 +68,7 @@ class Tiff(NamedTuple):
             raise self._unsupported()
         if not is_simple or not (self.is_deep or is_misread or is_checked):
             return self._load_with_pillow()
-        samples = self._split_alpha(self._read_samples())
+        samples = self._split_alpha(_narrow(self._read_samples()))
         return set_upright(samples, self.orientation)
 
     def _split_alpha(self, values: NDArray[Any]) -> Samples:
@@ -188,6 +188,12 @@ def open_tiff(stream: IO[bytes]) -> Tiff:
     if bands > CHANNELS.get(color, 0) + 1:
         raise tiff._unsupported()
     return tiff
+
+
+def _narrow(values: NDArray[Any]) -> NDArray[Any]:
+    """Return signed and long integers that fit as unsigned ones of 16 bits, which have one scale in a folder."""
+    is_candidate = values.dtype.kind in "iu" and values.dtype.itemsize > 1
+    return values.astype(np.uint16) if is_candidate and values.min() >= 0 and values.max() < 2**16 else values
 
 
 def _read(tags: ImageFileDirectory_v2, tag: int, default: int) -> int:

@@ -19,7 +19,13 @@ from simclr_cli.images.fingerprints import Fingerprint, compute_fingerprint
 from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.groups import join_equal
 from simclr_cli.images.threads import map_in_order
-from simclr_cli.search.local_comparison import SIDE, Match, Squares
+from simclr_cli.search.local_comparison import (
+    SIDE,
+    Match,
+    Squares,
+    have_same_details,
+    list_detailed_sides,
+)
 from simclr_cli.search.near_duplicates import ComparedImages, Progress, join_matching_pairs
 from simclr_cli.search.transformed import TransformedImages
 from simclr_cli.store.index import Embeddings, Index
@@ -41,15 +47,27 @@ class Duplicates:
     rows: Mapping[int, int] = field(default_factory=dict)  # by place, in `images`
     transformed: TransformedImages | None = None
 
-    def is_near(self, first: int, second: int) -> bool:
-        """Return whether two images are near-duplicates visually, directly and not only by way of others."""
+    def match(self, first: int, second: int) -> Match:
+        """Compare two images visually, directly and not only by way of others."""
         if self.images is None or first not in self.rows or second not in self.rows:
+            return Match.DIFFERENT
+        return Match(self.images.match(np.array([self.rows[first]]), np.array([self.rows[second]]))[0])
+
+    def have_same_details(self, index: Index, first: int, second: int) -> bool:
+        """Return whether two near-duplicates show the same up to 1,024 px, as files must that are moved."""
+        sides = list_detailed_sides(int(index.images["size"][[first, second]].min()))
+        if not sides:
+            return True
+        decode = isolate(decode_squashed, 1)
+        try:
+            squares = [decode(index.get_path(place), max(sides)) for place in (first, second)]
+        except UnusableImage:
             return False
-        return bool(self.images.match(np.array([self.rows[first]]), np.array([self.rows[second]]))[0])
+        return have_same_details(squares[0], squares[1])
 
     def describe_transform(self, best: int, other: int) -> str | None:
         """Return how an image was mirrored, rotated or cropped to get another one; None: not, or not looked for."""
-        if self.transformed is None or self.is_near(best, other) or best not in self.rows or other not in self.rows:
+        if self.transformed is None or self.match(best, other) or best not in self.rows or other not in self.rows:
             return None
         return self.transformed.describe(self.rows[best], self.rows[other])
 

@@ -21,6 +21,8 @@ from torch.nn.functional import avg_pool2d
 SIDE = 256  # px of the squares
 # Chosen on drawn receipts, forms and screens and on photos changed by us, and measured on others: docs/benchmarks.md.
 MAX_LOST = {64: 0.3, 128: 0.45, 256: 0.6}  # by resolution in px: structure of the worst block that the other lacks
+DETAIL_SIDES = (512, 1_024)  # px, of files that may be moved: a number in small print changes nothing at 256 px
+MAX_LOST_DETAIL = 0.6
 MIN_LOST, MAX_OVER_TYPICAL = 0.2, 3.0  # of the worst block: at most the first, and this many times that of others
 MAX_AGAINST, MAX_AGAINST_RATIO = 0.2, 0.03  # of an overlay: energy of the other sign, and its ratio to the overlay's
 BLOCK, STRIDE = 8, 4  # px
@@ -93,6 +95,24 @@ def match_squares(first: Tensor, second: Tensor, sides: NDArray[np.int64]) -> ND
             found = torch.where(is_same, torch.from_numpy(matches[places]), overlay.to(torch.int8))
             matches[places] = found.numpy()
     return matches
+
+
+def list_detailed_sides(side: int) -> list[int]:
+    """Return the resolutions at which the details of images of a short side are compared."""
+    return [resolution for resolution in DETAIL_SIDES if 4 * side >= 3 * resolution]
+
+
+def have_same_details(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
+    """Return whether two images that match as squares of 256 px also do so at higher resolutions.
+
+    Args:
+        first, second: (side, side, 3), of one of `DETAIL_SIDES`.
+    """
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    a, b = (torch.from_numpy(pixels @ weights)[None, None] for pixels in (first, second))
+    factors = [len(first) // resolution for resolution in DETAIL_SIDES if resolution <= len(first)]
+    lost = (measure_lost_structure(avg_pool2d(a, factor), avg_pool2d(b, factor)) for factor in factors)
+    return all(min(float(worst) for worst in both) <= MAX_LOST_DETAIL for both in lost)
 
 
 def measure_lost_structure(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

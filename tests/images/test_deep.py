@@ -165,8 +165,19 @@ def test_cached_pixels_of_another_scale_are_not_used(tmp_path: Path) -> None:
 
 
 def test_values_above_the_scale_are_white(tmp_path: Path) -> None:
-    found = read(tmp_path, png(in_bits(GRAY, 14), 0), bits=12)
-    assert_equal(found, np.minimum(np.round(in_bits(GRAY, 14) / 4095 * 255), 255))
+    values = in_bits(GRAY, 12) + in_bits(GRAY, 12) // 8
+    assert 0 < (values > 4095).mean() < 0.25
+    assert_equal(read(tmp_path, png(values, 0), bits=12), np.minimum(np.round(values / 4095 * 255), 255))
+
+
+def test_image_of_an_instrument_of_more_bits_is_not_white(tmp_path: Path) -> None:
+    """As a query of a folder, or in the folder of another encoder."""
+    values = in_bits(GRAY, 16)
+    assert_equal(read(tmp_path, png(values, 0), bits=12), GRAY, 1)
+    marked = in_bits(GRAY, 10)
+    marked[: H // 2] = 65535  # no values
+    found = read(tmp_path, png(marked, 0), bits=12)
+    assert np.abs(found[H // 2 :] - GRAY[H // 2 :] / 4).max() <= 1
 
 
 # Kinds of TIFF and PNG
@@ -201,6 +212,15 @@ def test_kind_of_tiff_is_read_as_drawn(tmp_path: Path, name: str, order: str) ->
     color = "rgb" if values.shape[2] == 3 else "minisblack"
     values = values[..., 0] if values.shape[2] == 1 else values
     assert_equal(read(tmp_path, tiff(values, byteorder=order, photometric=color)), expected, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+def test_integers_that_fit_in_16_bits_have_the_scale_of_their_folder(tmp_path: Path, dtype: Any) -> None:
+    """Converters of medical images write signed values, Pillow those of 32 bits."""
+    data = tiff(in_bits(GRAY, 12)[..., 0].astype(dtype))
+    assert_equal(read(tmp_path, data), GRAY, 1)
+    assert read_header(tmp_path / "a").bits == 12
+    assert_equal(read(tmp_path, data, bits=14), GRAY / 4, 1)
 
 
 def test_values_of_either_sign_are_scaled_from_darkest_to_brightest(tmp_path: Path) -> None:

@@ -99,3 +99,41 @@ def test_the_best_is_neither_upscaled_nor_marked_nor_blurred(tmp_path: Path) -> 
     best = sorted(Path(group.images[0].path).name for group in result.groups)
     assert best == [f"{seed}-original.png" for seed in range(3)]
     assert [len(group.images) for group in result.groups] == [5, 5, 5]
+
+
+def test_what_something_was_added_to_is_never_moved(tmp_path: Path) -> None:
+    """Filled-in forms match the empty one, which is the best of them; a copy of that one is moved."""
+    folder = tmp_path / "forms"
+    folder.mkdir()
+    empty = draw_page(0)
+    empty.save(folder / "empty.png")
+    compress(empty, 80).save(folder / "empty-again.jpg")
+    for number in range(3):
+        filled = empty.copy()
+        ImageDraw.Draw(filled).text((40 + 90 * number, 300 + 60 * number), "12 345", fill="black", font_size=30)
+        assert compare(empty, filled) == Match.OVERLAY_ON_SECOND
+        filled.save(folder / f"filled-{number}.png")
+    result = duplicates(
+        DuplicatesSettings(images=folder, encoder="random:test_resnet", min_similarity=-1, move_to=tmp_path / "moved")
+    )
+    stayed = sorted(path.name for path in folder.iterdir())
+    assert stayed[0].startswith("empty") and stayed[1:] == [f"filled-{number}.png" for number in range(3)]
+    assert result.moved == 1 and len(result.not_moved) == 3
+    assert all(f"{stayed[0]} is the same without something" in line for line in result.not_moved)
+
+
+def test_pages_that_differ_in_a_number_in_small_print_are_never_moved(tmp_path: Path) -> None:
+    """At 256 px they are the same. Of one and its copy, the better one stays."""
+    folder = tmp_path / "pages"
+    folder.mkdir()
+    pages = [draw_page(0).resize((1200, 1680), Image.Resampling.LANCZOS) for _ in range(2)]
+    for number, page in enumerate(pages):
+        ImageDraw.Draw(page).text((900, 1320), f"No. {1234 + 4444 * number}", fill=(60, 60, 60), font_size=18)
+        page.save(folder / f"{number}.png")
+    pages[0].resize((900, 1260), Image.Resampling.LANCZOS).save(folder / "0-copy.jpg", quality=70)
+    assert compare(*pages) == Match.SAME
+    result = duplicates(
+        DuplicatesSettings(images=folder, encoder="random:test_resnet", min_similarity=-1, move_to=tmp_path / "moved")
+    )
+    assert len(result.groups) == 1 and result.moved == 1
+    assert (folder / "1.png").exists() and "1.png: it differs from" in result.not_moved[0]
