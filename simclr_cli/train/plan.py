@@ -132,7 +132,8 @@ def warn_of_views(settings: ResolvedViews, colors: Colors) -> list[str]:
     """Return sentences about views that destroy what distinguishes such images."""
     sentences = []
     if colors.are_gray and settings.grayscale > 0:
-        remedy = "Use --preset grayscale." if settings.preset in ("photo", "small") else "Add --grayscale 0."
+        keeps_preset = settings.rotate > 0 or settings.preset == "grayscale"  # which does not rotate
+        remedy = "Add --grayscale 0." if keeps_preset else "Use --preset grayscale."
         sentences.append(
             "All sampled images are gray: color jitter changes only their brightness and contrast, and grayscale views "
             f"nothing. {remedy}"
