@@ -108,7 +108,7 @@ def _choose_count(index: Index, seed: int, report: Report) -> tuple[int, list[Cl
     tried = f"{candidates[0].clusters} to {candidates[-1].clusters}"
     if len(sample) < len(index):
         tried += f" on a sample of {format_count(len(sample), 'image')}"
-    silhouette = f"the mean silhouette furthest above chance ({best.silhouette:.3f}, chance {best.chance:.3f})"
+    silhouette = f"the mean silhouette that compares best with chance ({best.silhouette:.3f}, chance {best.chance:.3f})"
     return best.clusters, candidates, f"{best.clusters} clusters, of {tried}, have {silhouette}"
 
 

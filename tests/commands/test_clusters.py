@@ -68,7 +68,7 @@ def test_the_number_is_chosen_by_the_silhouette(own: Any) -> None:
     assert len(result.clusters) == best.clusters
     assert [score.clusters for score in result.candidates] == [2, 3, 4, 5, 6, 8, 10, 12]
     silhouette = f"({best.silhouette:.3f}, chance {best.chance:.3f})"
-    words = f"of 2 to 12, have the mean silhouette furthest above chance {silhouette}"
+    words = f"of 2 to 12, have the mean silhouette that compares best with chance {silhouette}"
     assert result.reason == f"{best.clusters} clusters, {words}"
 
 
