@@ -186,8 +186,8 @@ class Reporter:
                 self.print(f"    {files:,} x {reason}", "yellow")
             if more := sum(files for _, files in reasons[MAX_REASONS:]):
                 self.print(f"    {more:,} for other reasons", "yellow")
-        for note, files in summary.get("used_but", {}).items():
-            self.print(f"  {format_count(files, 'image')} used, but {note}", "yellow")
+        for note, files in summary.get("odd", {}).items():
+            self.print(f"  {format_count(files, 'image')} used if the pixels are whole: {note}", "yellow")
         if summary["other_files"]:
             self.print(f"  {describe_other_files(summary['other_files'], summary['other_kinds'])} ignored")
 

@@ -15,7 +15,7 @@ from simclr_cli.images.class_folders import ClassFolders, find_class_folders
 
 MAX_OTHER_NAMES, MAX_OTHER_KINDS = 100, 20  # of other files in the summary
 MAX_UNUSED = 10_000  # other files in the list of a run
-USED = "used, but "  # start of the reason why an image is in that list all the same
+USED = "used if its pixels are whole: "  # start of the reason why an image is in that list all the same
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Census:
             "unlabeled_because": self.class_folders.reason,
             "skipped": len(self.skipped),
             "skipped_because": dict(reasons.most_common()),
-            "used_but": dict(notes.most_common()),
+            "odd": dict(notes.most_common()),
             "other_files": self.other_files,
             "other_kinds": self.other_kinds,
             "other_names": list(self.other_names[:MAX_OTHER_NAMES]),

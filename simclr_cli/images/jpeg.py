@@ -50,9 +50,11 @@ class Jpeg(NamedTuple):
         self.stream.seek(-len(END), os.SEEK_END)
         has_end = self.stream.read() == END  # most often
         self.stream.seek(start)
-        if not has_end and END not in self.stream.read():
-            return "its end is missing"
-        return "bytes outside of its pixels are damaged" if self.has_stray_bytes else ""
+        has_end = has_end or END in self.stream.read()
+        self.stream.seek(start)
+        if not has_end:
+            return "the end is missing"
+        return "bytes outside of the pixels are damaged" if self.has_stray_bytes else ""
 
     def load(self, min_side: int | None) -> Image.Image | Samples:
         """Decode all pixels, set upright: L, RGB, or CMYK as Pillow has it.

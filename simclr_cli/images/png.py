@@ -125,8 +125,8 @@ def _read_chunks(stream: IO[bytes], *, of_pixels: bool) -> tuple[list[tuple[byte
         elif kind in NEEDED:
             raise UnusableImage("damaged: it is cut" if is_cut else "damaged: a checksum is wrong")
         else:
-            note = "bytes outside of its pixels are damaged"
-    return chunks, note or "its end is missing"
+            note = "bytes outside of the pixels are damaged"
+    return chunks, note or "the end is missing"
 
 
 def _open(chunks: dict[bytes, bytes], pixels: list[bytes], rawmode: str = "") -> Image.Image:

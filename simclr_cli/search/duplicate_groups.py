@@ -30,7 +30,8 @@ from simclr_cli.search.near_duplicates import ComparedImages, Progress, join_mat
 from simclr_cli.search.transformed import TransformedImages
 from simclr_cli.store.index import Embeddings, Index
 
-MIN_RELATIVE_SHARPNESS = 0.6  # of the sharpest of a group; below, an image was upscaled or blurred
+MIN_RELATIVE_SHARPNESS = 0.6  # of the sharpest of a group; below, images of one size were upscaled
+MIN_SHARPNESS_OF_SIZE = 0.4  # of the sharpest of one size; below, an image was blurred. JPEG again may double sharpness
 MAX_COMPARED_MEMBERS = 16  # of a group, with each of which all its images are compared for overlays
 MAX_OVERLAY_COMPARISONS = 2_048  # of a group: fewer members of a large one
 
@@ -199,18 +200,32 @@ def _sort_best_first(
     compared: ComparedImages | None,
     rows: Mapping[int, int],
 ) -> NDArray[np.int64]:
-    """Sort by fewest overlays, most pixels that hold detail, most bytes; of equal files the oldest first."""
+    """Sort by fewest overlays, most pixels that hold detail, most bytes; of equal files the oldest first.
+
+    A smaller duplicate is sharper in its own pixels, and one that was compressed again may be: neither is better.
+    """
     overlays = _count_overlays(compared, np.unique([rows[place] for place in group.tolist() if place in rows]))
     sharpness = {place: fingerprints[place].sharpness if place in fingerprints else 0.0 for place in group.tolist()}
-    sharpest = max(sharpness.values())
+    sharpest, of_size = max(sharpness.values()), dict[tuple[int, ...], float]()
+    for place, value in sharpness.items():
+        sides = tuple(index.images["size"][place].tolist())
+        of_size[sides] = max(of_size.get(sides, 0), value)
 
     def sort_key(place: int) -> tuple[int, float, int, int, bytes]:
-        pixels, (size, age) = index.images["size"][place], index.images[place][["bytes", "modified_ns"]].item()
-        relative = sharpness[place] / sharpest if sharpest else 1.0
-        detail = float(pixels.prod(dtype=np.int64)) * (relative**1.5 if relative < MIN_RELATIVE_SHARPNESS else 1.0)
+        sides, (size, age) = index.images["size"][place], index.images[place][["bytes", "modified_ns"]].item()
+        of_equal = of_size[tuple(sides.tolist())]
+        upscaled = _penalize(of_equal, sharpest, MIN_RELATIVE_SHARPNESS)
+        detail = float(sides.prod(dtype=np.int64)) * upscaled
+        detail *= _penalize(sharpness[place], of_equal, MIN_SHARPNESS_OF_SIZE)
         return overlays.get(rows.get(place, -1), 0), -detail, -size, age, os.fsencode(index.get_name(place))
 
     return np.array(sorted(group.tolist(), key=sort_key), np.int64)
+
+
+def _penalize(sharpness: float, sharpest: float, minimum: float) -> float:
+    """Return the share of an image's pixels that hold detail, by its sharpness relative to the sharpest."""
+    relative = sharpness / sharpest if sharpest else 1.0
+    return relative**1.5 if relative < minimum else 1.0
 
 
 def _count_overlays(images: ComparedImages | None, rows: NDArray[np.int64]) -> Counter[int]:

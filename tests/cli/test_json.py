@@ -18,7 +18,7 @@ from simclr_cli.diagnose.machine import TorchFacts
 from simclr_cli.store.history import TIMING_KEYS
 
 CENSUS = {"folder", "images", "bytes", "formats", "short_side", "bits", "classes", "unlabeled", "unlabeled_because",
-          "skipped", "skipped_because", "used_but", "other_files", "other_kinds", "other_names",
+          "skipped", "skipped_because", "odd", "other_files", "other_kinds", "other_names",
           "fingerprint"}  # fmt: skip
 
 

@@ -403,11 +403,11 @@ def test_bad_files_are_skipped_counted_listed_and_never_trained_on(
     before = checksum(own.images)
     made = train(own.images, run="mixed")
     listed = {entry["name"]: entry["reason"] for entry in json.loads((Path(made.run) / "skipped.json").read_text())}
-    assert listed.pop("checks/0000.png") == "used, but its end is missing"
+    assert listed.pop("checks/0000.png") == "used if its pixels are whole: the end is missing"
     assert set(listed) == set(reasons)
     assert all(word in listed[name] for name, word in reasons.items()), listed
     assert (made.skipped, made.images) == (len(reasons), 48)
-    assert made.census["used_but"] == {"its end is missing": 1}
+    assert made.census["odd"] == {"the end is missing": 1}
     assert made.census["skipped"] == len(reasons) == sum(made.census["skipped_because"].values())
     # The proof that none was trained on: the weights are those of the folder without them, bit for bit.
     assert same_weights(clean.run, made.run)

@@ -39,6 +39,7 @@ from simclr_cli.core.files import write_bytes
 from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.engine.augment import TwoViews
 from simclr_cli.evaluate.run_samples import compare_views, draw_first_views, sample_neighbors
+from simclr_cli.images.census import USED
 from simclr_cli.images.scan import take_census
 from simclr_cli.store.index_files import read_index
 from simclr_cli.store.run import RunFolder
@@ -190,10 +191,10 @@ def test_without_vectors_a_sample_is_embedded_and_nothing_else_is_written(
 
 def test_a_large_folder_is_sampled(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simclr_cli.evaluate.run_samples.MAX_EMBEDDED_IMAGES", 20)
-    own.run.write_skipped([("bricks/0000.png", "used, but its end is missing")])
+    own.run.write_skipped([("bricks/0000.png", f"{USED}the end is missing")])
     _, page = make(own.run)
     assert "among a sample of 20 images" in page
-    assert "its end is missing" in page and "The folder has changed since" not in page
+    assert "the end is missing" in page and "The folder has changed since" not in page
 
 
 def test_images_that_are_gone_are_said_to_be_gone(own: Any, visit: Callable[..., Any]) -> None:

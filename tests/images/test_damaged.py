@@ -21,7 +21,7 @@ from simclr_cli.images.formats import UnusableImage
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # as simclr_cli.images.formats does
 
 END = b"\xff\xd9"
-NO_END, DAMAGED = "its end is missing", "bytes outside of its pixels are damaged"
+NO_END, DAMAGED = "the end is missing", "bytes outside of the pixels are damaged"
 
 
 def draw(height: int = 96, width: int = 128, seed: int = 0) -> Image.Image:

@@ -373,7 +373,7 @@ def test_summary_counts(tmp_path: Path) -> None:
         "unlabeled_because": "",
         "skipped": 1,
         "skipped_because": {"empty file (0 bytes)": 1},
-        "used_but": {},
+        "odd": {},
         "other_files": 1,
         "other_kinds": {".txt": 1},
         "other_names": ["notes.txt"],

@@ -101,6 +101,22 @@ def test_the_best_is_neither_upscaled_nor_marked_nor_blurred(tmp_path: Path) -> 
     assert [len(group.images) for group in result.groups] == [5, 5, 5]
 
 
+@pytest.mark.parametrize("copies", [["again"], ["again", "half"], ["blurred", "again", "half"]])
+def test_what_is_compressed_again_is_not_the_best(tmp_path: Path, copies: list[str]) -> None:
+    """Coefficients that are rounded again, more coarsely, may double the sharpness; downscaling raises it too."""
+    for seed in range(3):
+        image = compress(draw_scene(seed), 70)
+        image.save(tmp_path / f"{seed}-original.jpg", quality=70)
+        made = {
+            "again": (image, 50), "half": (scale(image, 0.5), 85),
+            "blurred": (image.filter(ImageFilter.GaussianBlur(1.5)), 95),
+        }  # fmt: skip
+        for kind in copies:
+            made[kind][0].save(tmp_path / f"{seed}-{kind}.jpg", quality=made[kind][1])
+    result = duplicates(DuplicatesSettings(images=tmp_path, encoder="random:test_resnet", min_similarity=-1))
+    assert sorted(Path(group.images[0].path).stem for group in result.groups) == [f"{i}-original" for i in range(3)]
+
+
 def test_what_something_was_added_to_is_never_moved(tmp_path: Path) -> None:
     """Filled-in forms match the empty one, which is the best of them; a copy of that one is moved."""
     folder = tmp_path / "forms"

@@ -21,7 +21,7 @@ from simclr_cli.images.decode import decode_squashed
 from simclr_cli.images.fingerprints import Fingerprint, compute_fingerprint, correlation
 from simclr_cli.images.scan import take_census
 from simclr_cli.search import duplicate_groups as module
-from simclr_cli.search.duplicate_groups import MIN_RELATIVE_SHARPNESS, find_duplicates
+from simclr_cli.search.duplicate_groups import find_duplicates
 from simclr_cli.search.local_comparison import SIDE, Match, match_squares
 from simclr_cli.search.near_duplicates import (
     NEAR_DUPLICATE_MAX_BITS,
@@ -124,18 +124,10 @@ def test_groups_are_those_of_all_pairs(
     assert lengths == sorted(lengths, reverse=True) and len(lengths) > 3
 
 
-def test_the_best_image_is_first(scenes: Index) -> None:
-    """The whole image of a scene comes first, although the smaller and the cut one would come first by name."""
+def test_of_files_with_the_same_content_the_largest_is_first(scenes: Index) -> None:
+    """Of files with the same content, the largest."""
     result = find_duplicates(scenes, "all", 0.9, workers=2)
     for group in result.groups:
-        sharpest = max((result.fingerprints[place].sharpness for place in group.tolist()), default=0)
-        details = []
-        for place in group.tolist():
-            relative = result.fingerprints[place].sharpness / sharpest if sharpest else 1
-            details.append(
-                scenes.images["size"][place].prod() * (1 if relative >= MIN_RELATIVE_SHARPNESS else relative**1.5)
-            )
-        assert details == sorted(details, reverse=True)
         for a, b in zip(group[:-1].tolist(), group[1:].tolist(), strict=True):
             if (scenes.images["checksum"][a] == scenes.images["checksum"][b]).all():
                 assert scenes.images["bytes"][a] > scenes.images["bytes"][b]
