@@ -24,7 +24,7 @@ from simclr_cli.search.local_comparison import Match
 from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
-from simclr_cli.search.transformed import UNCROPPED
+from simclr_cli.search.transformed import CROPPED, UNCROPPED
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import (
     MovedFile,
@@ -208,7 +208,8 @@ def _move_duplicates(
 
     def has_same_details(candidate: tuple[MovedFile, DuplicateImage, int, int]) -> bool:
         _, image, place, best = candidate
-        return image.exact or image.transform is not None or found.have_same_details(index, place, best)
+        is_other = image.exact or image.transform == CROPPED
+        return is_other or found.have_same_details(index, best, place, image.transform)
 
     advance, are_same = progress(report, "comparing details"), map_in_order(has_same_details, candidates, workers)
     for done, ((file, image, _, place), is_same) in enumerate(zip(candidates, are_same, strict=True), start=1):
