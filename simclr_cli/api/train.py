@@ -218,7 +218,8 @@ class PretrainSettings(ViewSettings):
             raise SettingsError(
                 f"--run is {self.run!r}, and must be the name of a folder.", "Use --runs to set its location."
             )
-        _check_weights(self.weights)
+        if not self.resolved:  # the file of an old run may be gone
+            _check_weights(self.weights)
         if self.group_by:
             try:
                 re.compile(self.group_by)

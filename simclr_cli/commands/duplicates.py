@@ -17,14 +17,14 @@ from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.locks import lock_folder
 from simclr_cli.core.text import format_count
 from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
-from simclr_cli.images.threads import count_workers
+from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.search.duplicate_groups import Duplicates, find_duplicates
 from simclr_cli.search.library import list_files, open_index, open_library
 from simclr_cli.search.local_comparison import Match
 from simclr_cli.search.near_duplicates import NEAR_DUPLICATE_MAX_BITS
 from simclr_cli.search.output import ResultGroup, ResultImage, collect_cells, prepare_output, write_results
 from simclr_cli.search.similarity_scale import SimilarityScale
-from simclr_cli.search.transformed import UNCROPPED
+from simclr_cli.search.transformed import CROPPED, UNCROPPED
 from simclr_cli.store.index import Index
 from simclr_cli.store.moves import (
     MovedFile,
@@ -88,7 +88,7 @@ def duplicates(settings: DuplicatesSettings, *, report: Report = silent) -> Dupl
     if settings.move_to is None:
         return result
     with lock_folder(settings.move_to, report):
-        return _move_duplicates(settings.move_to, index, found, result, report)
+        return _move_duplicates(settings.move_to, index, found, result, workers, report)
 
 
 def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResult:
@@ -171,7 +171,7 @@ def _make_result_image(image: DuplicateImage, *, best: bool) -> ResultImage:
 def _find_reason_to_stay(
     index: Index, found: Duplicates, best: int, place: int, image: DuplicateImage, threshold: float
 ) -> str:
-    """Return why a file of a group may not be moved; empty if it may."""
+    """Return why a file of a group may not be moved; empty if it may, but for its details."""
     name = index.get_name(best)
     if place in found.linked:
         return "the file has other names (links), which would remain"
@@ -184,16 +184,16 @@ def _find_reason_to_stay(
         return f"{name} is the same without something (a watermark, or an entry)"
     if not visual or image.similarity < threshold:
         return f"a duplicate of other duplicates of {name}, not of that image"
-    return "" if found.have_same_details(index, place, best) else f"it differs from {name} in a detail"
+    return ""
 
 
 def _move_duplicates(
-    folder: Path, index: Index, found: Duplicates, result: DuplicatesResult, report: Report
+    folder: Path, index: Index, found: Duplicates, result: DuplicatesResult, workers: int, report: Report
 ) -> DuplicatesResult:
     """Move the direct duplicates of each best image that is unchanged, and list the others as not moved."""
+    candidates: list[tuple[MovedFile, DuplicateImage, int, int]] = []
     files: list[MovedFile] = []
     not_moved: list[str] = []
-    advance = progress(report, "comparing details")
     for group, described in zip(found.groups, result.groups, strict=True):
         checksums = (checksum.tobytes().hex() for checksum in index.images["checksum"][group])
         best, *others = map(MovedFile, map(index.get_name, group.tolist()), checksums)
@@ -204,8 +204,20 @@ def _move_duplicates(
             elif reason := _find_reason_to_stay(index, found, int(group[0]), place, image, result.threshold or 0):
                 not_moved.append(f"{image.path}: {reason}")
             else:
-                files.append(file)
-            advance(len(files) + len(not_moved), result.duplicates)
+                candidates.append((file, image, place, int(group[0])))
+
+    def has_same_details(candidate: tuple[MovedFile, DuplicateImage, int, int]) -> bool:
+        _, image, place, best = candidate
+        is_other = image.exact or image.transform == CROPPED
+        return is_other or found.have_same_details(index, best, place, image.transform)
+
+    advance, are_same = progress(report, "comparing details"), map_in_order(has_same_details, candidates, workers)
+    for done, ((file, image, _, place), is_same) in enumerate(zip(candidates, are_same, strict=True), start=1):
+        if is_same:
+            files.append(file)
+        else:
+            not_moved.append(f"{image.path}: it differs from {index.get_name(place)} in a detail")
+        advance(done, len(candidates))
     if not files:
         return dataclasses.replace(result, not_moved=tuple(not_moved))
     try:

@@ -60,6 +60,7 @@ def check_inputs(settings: Settings) -> None:
             _check_queries(settings.queries, is_strict=False)
         case api.DuplicatesSettings(restore=Path() as moved):
             read_journal(moved)
+            return  # the folder to restore into may be empty by now
         case EncoderSettings():
             _check_encoder(settings)
     if (labels := getattr(settings, "labels", None)) is not None:

@@ -67,7 +67,7 @@ class LoadedEncoder:
     @property
     def outcome_folder(self) -> RunFolder:
         """The run, or the folder of its encoder or of an earlier one, which may hold the outcome and a probe."""
-        folder = Path(self.name.removeprefix("local-dir:"))
+        folder = Path(self.name.removeprefix("local-dir:")).absolute()
         return self.run or RunFolder(folder.parent if folder.name == "encoder" else folder)
 
     @property

@@ -80,8 +80,14 @@ def _user() -> int:
 
 
 def _is_own(path: Path) -> bool:
-    """Return whether a file or folder, or the link itself, is this user's."""
-    return path.lstat().st_uid == _user()
+    """Return whether a file or folder, or the link itself, is this user's; on a share, all may be of one owner."""
+    if (owner := path.lstat().st_uid) == _user():
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as new:
+            return os.fstat(new.fileno()).st_uid == owner
+    except OSError:
+        return False
 
 
 def locate_cache(folder: Path) -> Path:

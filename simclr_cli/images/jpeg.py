@@ -22,6 +22,7 @@ SCAN, APP1, APP2 = 0xDA, 0xE1, 0xE2
 # What the decoder needs: frames, tables of quantization and coding, restarts, and the kind of color (JFIF, Adobe).
 NEEDED = START_OF_FRAME | {0xC4, 0xCC, 0xDB, 0xDD, 0xE0, 0xEE}
 END = b"\xff\xd9"
+TRAILER_BYTES = 2**16  # behind the end, read before all the pixels are
 MAX_SCANS = 256  # progressive files have about ten; each takes time by the size of the image, not of the file
 
 
@@ -46,13 +47,12 @@ class Jpeg(NamedTuple):
     @property
     def note(self) -> str:
         """Damage outside of the pixels; empty if there is none."""
-        start = self.stream.tell()
-        self.stream.seek(-len(END), os.SEEK_END)
-        has_end = self.stream.read() == END  # most often
-        self.stream.seek(start)
-        has_end = has_end or END in self.stream.read()
-        self.stream.seek(start)
-        if not has_end:
+        start, size = self.stream.tell(), self.stream.seek(0, os.SEEK_END)
+        for length in (len(END), TRAILER_BYTES, size):  # most often the end is last; phones add a trailer, or a video
+            self.stream.seek(max(start, size - length))
+            if END in self.stream.read():
+                break
+        else:
             return "the end is missing"
         return "bytes outside of the pixels are damaged" if self.has_stray_bytes else ""
 

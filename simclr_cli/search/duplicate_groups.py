@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from simclr_cli.api import DuplicateKind
@@ -27,7 +28,7 @@ from simclr_cli.search.local_comparison import (
     list_detailed_sides,
 )
 from simclr_cli.search.near_duplicates import ComparedImages, Progress, join_matching_pairs
-from simclr_cli.search.transformed import TransformedImages
+from simclr_cli.search.transformed import ORIENTATIONS, TransformedImages, orient
 from simclr_cli.store.index import Embeddings, Index
 
 MIN_RELATIVE_SHARPNESS = 0.6  # of the sharpest of a group; below, images of one size were upscaled
@@ -54,17 +55,22 @@ class Duplicates:
             return Match.DIFFERENT
         return Match(self.images.match(np.array([self.rows[first]]), np.array([self.rows[second]]))[0])
 
-    def have_same_details(self, index: Index, first: int, second: int) -> bool:
-        """Return whether two near-duplicates show the same up to 1,024 px, as files must that are moved."""
-        sides = list_detailed_sides(int(index.images["size"][[first, second]].min()))
+    def have_same_details(self, index: Index, best: int, other: int, transform: str | None) -> bool:
+        """Return whether two duplicates show the same up to 1,024 px, as files must that are moved.
+
+        Args:
+            transform: the orientation of the other, if it has another one.
+        """
+        sides = list_detailed_sides(int(index.images["size"][[best, other]].min()))
         if not sides:
             return True
         decode = isolate(decode_squashed, 1)
         try:
-            squares = [decode(index.get_path(place), max(sides)) for place in (first, second)]
+            first, second = (decode(index.get_path(place), max(sides)) for place in (best, other))
         except UnusableImage:
             return False
-        return have_same_details(squares[0], squares[1])
+        turned = orient(torch.from_numpy(first).movedim(2, 0), ORIENTATIONS[transform or ""]).movedim(0, 2)
+        return have_same_details(turned.numpy(), second)
 
     def describe_transform(self, best: int, other: int) -> str | None:
         """Return how an image was mirrored, rotated or cropped to get another one; None: not, or not looked for."""

@@ -33,7 +33,7 @@ MAX_STEP = 0.05  # of an alignment, as a part of the window
 ALIGNED_SIDES = {32: 6, 64: 4, 128: 3, 256: 2}  # px, and the steps at each
 PAIRS_AT_ONCE = 32
 PAIRS_PER_JOIN = 2_048
-UNCROPPED = "uncropped"  # the best image is a crop of it
+CROPPED, UNCROPPED = "cropped", "uncropped"  # a crop of the best image, or the best image is one of it
 
 
 def orient(squares: Tensor, orientation: int) -> Tensor:
@@ -46,6 +46,9 @@ def describe_orientation(orientation: int) -> str:
     """Return such as "mirrored", for the orientations 1 to 7."""
     rotated = f"rotated by {90 * (orientation // 2)} degrees" if orientation > 1 else ""
     return " and ".join(filter(None, ("mirrored" if orientation % 2 else "", rotated)))
+
+
+ORIENTATIONS = {describe_orientation(orientation): orientation for orientation in range(8)}  # "": as it is
 
 
 def describe_in_any_orientation(colors: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -218,7 +221,7 @@ class TransformedImages:
         i, j = np.array([best]), np.array([other])
         if orientation := self.find_orientations(i, j)[0]:
             return describe_orientation(int(orientation))
-        return "cropped" if self.find_crops(i, j)[0] else UNCROPPED if self.find_crops(j, i)[0] else None
+        return CROPPED if self.find_crops(i, j)[0] else UNCROPPED if self.find_crops(j, i)[0] else None
 
     def join(
         self, ids: NDArray[np.int64], places: NDArray[np.int64], embeddings: Vectors, threshold: float,

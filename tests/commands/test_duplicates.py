@@ -19,6 +19,7 @@ from simclr_cli.commands.duplicates import duplicates
 from simclr_cli.core.errors import InputError, Interrupted, SettingsError
 from simclr_cli.core.events import Event, Note, Progress, silent
 from simclr_cli.core.text import unescape_name
+from simclr_cli.diagnose.inputs import check_inputs
 from simclr_cli.images.cache_location import locate_cache
 from simclr_cli.images.formats import TemporarilyUnusable
 from simclr_cli.search import update as update_module
@@ -90,6 +91,8 @@ def test_moved_and_restored_the_folder_is_as_it_was(
     assert find(planted, min_similarity=0.8).groups == ()
     with pytest.raises(SettingsError, match="are not restored"):
         find(planted, move_to=folder)
+    (tmp_path / "empty").mkdir()
+    check_inputs(DuplicatesSettings(restore=folder, images=tmp_path / "empty"))  # into any folder
     back = find(planted, restore=folder, images=planted.images)
     assert (back.folder, back.encoder, back.searched) == (None, None, 0)
     assert (back.moved, back.moved_to, back.not_moved) == (4, str(planted.images), ())

@@ -137,6 +137,21 @@ def test_the_cache_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pyte
     assert list_caches() == []
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner there")
+def test_on_a_share_where_all_files_are_of_one_user_the_cache_is_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS with all_squash or root_squash: a new file has another owner than the user who makes it."""
+    folder = images(tmp_path / "a")
+    user = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    use(folder)
+    use(folder)
+    assert (
+        [cache.path for cache in list_caches()] == [str(locate_cache(folder))] == list(map(str, cache_root().iterdir()))
+    )
+
+
 def test_empty_variable_does_not_mean_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIMCLR_CACHE", "")
     assert cache_root().is_absolute()

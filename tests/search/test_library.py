@@ -498,14 +498,18 @@ def test_results_of_a_poor_encoder_carry_a_caution_wherever_they_are_shown(
     assert shown == [state == "unchanged"] * 2
 
 
-@pytest.mark.parametrize("name", ["{}", "{}/encoder", "local-dir:{}/encoder", "{}/encoder-2-epochs"])
+@pytest.mark.parametrize(
+    "name", ["{}", "{}/encoder", "local-dir:{}/encoder", "local-dir:encoder", "{}/encoder-2-epochs"]
+)
 def test_embeddings_of_a_poor_encoder_carry_a_caution_by_whatever_name_it_is_used(
-    own: Any, tmp_path: Path, name: str
+    own: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     own.run.outcome_file.write_text(json.dumps({"state": "unchanged", "words": "", "kept": None}))
+    monkeypatch.chdir(own.run.path)
     if name.endswith("epochs"):
         own.run.archive_encoder(2)
     events: list[Event] = []
     settings = api.EmbedSettings(images=own.images, encoder=name.format(own.run.path), out=tmp_path / "h.npy")
     embed(settings, report=events.append)
-    assert any("Results may mean little" in event.text for event in events if isinstance(event, Note))
+    (caution,) = [event.text for event in events if isinstance(event, Note) and "mean little" in event.text]
+    assert "the encoder of  is" not in caution

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from drawings import compress, draw_page, draw_scene
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from simclr_cli.api import DuplicatesResult, DuplicatesSettings
 from simclr_cli.commands.duplicates import duplicates
@@ -37,6 +37,19 @@ def list_groups(result: DuplicatesResult) -> dict[str, dict[str, str | None]]:
         Path(group.images[0].path).name: {Path(image.path).name: image.transform for image in group.images[1:]}
         for group in result.groups
     }
+
+
+def test_rotated_pages_that_differ_in_a_number_in_small_print_are_not_moved(tmp_path: Path) -> None:
+    (folder := tmp_path / "pages").mkdir()
+    pages = [draw_page(0).resize((1200, 1680), Image.Resampling.LANCZOS) for _ in range(2)]
+    for number, page in enumerate(pages):
+        ImageDraw.Draw(page).text((900, 1320), f"No. {1234 + 4444 * number}", fill=(60, 60, 60), font_size=18)
+    pages[0].save(folder / "0.png")
+    pages[0].transpose(ROTATE[90]).save(folder / "0-turned.jpg", quality=80)
+    pages[1].transpose(ROTATE[180]).save(folder / "1-turned.jpg", quality=80)
+    result = find(folder, move_to=tmp_path / "moved")
+    assert result.moved == 1 and {path.name for path in folder.iterdir()} == {"0.png", "1-turned.jpg"}
+    assert "1-turned.jpg: it differs from 0.png in a detail" in result.not_moved[0]
 
 
 def test_duplicates_are_found_and_named(tmp_path: Path) -> None:

@@ -33,9 +33,11 @@ INFO = RunInfo(
 
 
 def test_it_is_read_back_as_written(tmp_path: Path) -> None:
-    """Also if the folder of the images does not exist, and its name is not UTF-8."""
-    RunFolder(tmp_path).write_config(INFO.to_config())
-    assert read_run_info(RunFolder(tmp_path)) == INFO
+    """Also if the folder of the images and the initial weights do not exist, and its name is not UTF-8."""
+    weights = dataclasses.replace(INFO.settings, weights="gone/lr=0.1/encoder/model.safetensors")
+    for info in (INFO, dataclasses.replace(INFO, settings=weights)):
+        RunFolder(tmp_path).write_config(info.to_config())
+        assert read_run_info(RunFolder(tmp_path)) == info
 
 
 def test_settings_of_the_command_are_not_saved(tmp_path: Path) -> None:
