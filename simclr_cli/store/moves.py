@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -162,13 +163,18 @@ def read_journal(folder: Path) -> Journal:
 
 
 def _check_owner(path: Path) -> None:
-    """Raise ValueError if another user may have written a journal."""
+    """Raise ValueError if another user may have written a journal.
+
+    Owner and mode are compared with those of a new private file next to it: some drives and shares know only one.
+    """
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is a link, or not a regular file")
-    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+    with tempfile.TemporaryFile(dir=path.parent) as private:
+        own = os.fstat(private.fileno())
+    if status.st_uid != own.st_uid:
         raise ValueError("another user owns it")
-    if hasattr(os, "geteuid") and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_mode & ~own.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ValueError("other users may write to it")
 
 

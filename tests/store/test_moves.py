@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -241,7 +242,10 @@ def test_a_folder_without_a_journal(tmp_path: Path) -> None:
         restore_files(tmp_path, tmp_path, silent)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner there")
+posix_only = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner there")
+
+
+@posix_only
 @pytest.mark.parametrize("attack", ["another owner", "writable by others", "a link"])
 def test_a_journal_that_another_user_may_have_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str
@@ -252,7 +256,8 @@ def test_a_journal_that_another_user_may_have_written(
     assert (folder / JOURNAL).stat().st_mode & 0o777 == 0o600  # whatever the umask
     with monkeypatch.context() as patch:
         if attack == "another owner":
-            patch.setattr(os, "geteuid", lambda: (folder / JOURNAL).stat().st_uid + 1)
+            other = SimpleNamespace(st_uid=(folder / JOURNAL).stat().st_uid + 1, st_mode=0o100600)
+            patch.setattr(os, "fstat", lambda _: other)  # of this user's own new file
         elif attack == "writable by others":
             (folder / JOURNAL).chmod(0o622)
         else:
@@ -265,6 +270,20 @@ def test_a_journal_that_another_user_may_have_written(
         (folder / JOURNAL).chmod(0o600)
     if attack != "a link":
         assert restore_files(folder, root, silent) == (1, ()) and tree(root) == before
+
+
+@posix_only
+def test_a_drive_without_modes_can_be_restored_from(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file on it may be written to by all, as far as the system knows: also a new private one."""
+    folder, before = tmp_path / "copies", tree(root)
+    move_files(root, folder, list_files([b"a.png"]), silent)
+    (folder / JOURNAL).chmod(0o777)
+    private = (tmp_path / "private").open("wb")
+    os.fchmod(private.fileno(), 0o777)
+    monkeypatch.setattr(moves.tempfile, "TemporaryFile", lambda dir: private)
+    assert restore_files(folder, root, silent) == (1, ()) and tree(root) == before
 
 
 def test_files_of_a_removed_folder_are_not_restored_elsewhere(root: Path, tmp_path: Path) -> None:
