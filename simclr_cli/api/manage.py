@@ -53,7 +53,7 @@ class CheckSettings(Settings):
 class CacheSettings(Settings):
     """Settings of `simclr cache`."""
 
-    about = "Show or clear the cache of decoded images."
+    about = "Show or clear the cache of decoded images and embeddings."
     examples = ("simclr cache", "simclr cache ./images --clear")
 
     images: Path | None = setting(None, "Only the cache of this folder of images. Auto: of all folders.", argument=True)

@@ -99,7 +99,8 @@ class Reporter:
     @contextlib.contextmanager
     def show_meanwhile(self, line: str) -> Iterator[None]:
         """Within, show a line on a terminal that can erase it again."""
-        is_shown = self.console.is_terminal and not (self.quiet or self.console.is_dumb_terminal) and line != ""
+        can_erase = self.console.is_terminal and not (self.console.is_dumb_terminal or self.console.legacy_windows)
+        is_shown = can_erase and not self.quiet and line != ""
         if is_shown:
             self.console.file.write(f"{line}\r")
             self.console.file.flush()

@@ -206,6 +206,16 @@ def ensure_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def inspect_new_file(folder: Path) -> os.stat_result:
+    """Return the status that a new private file in a folder gets: some drives and shares know one owner and mode only.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    with tempfile.TemporaryFile(dir=folder) as new:
+        return os.fstat(new.fileno())
+
+
 def keep_private(folder: Path) -> None:
     """From now on, create this folder, a cache, and all that is in it for this user only; restrict it if it exists."""
     _private_folders.add(folder.absolute())

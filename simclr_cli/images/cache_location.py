@@ -21,7 +21,7 @@ from pathlib import Path
 from simclr_cli.api import FolderCache
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import silent
-from simclr_cli.core.files import TEMPORARY_PREFIX, keep_private
+from simclr_cli.core.files import TEMPORARY_PREFIX, inspect_new_file, keep_private
 from simclr_cli.core.locks import LOCK_FILE, lock_folder
 from simclr_cli.core.safe_read import MAX_LIST_BYTES, read_json
 
@@ -84,8 +84,7 @@ def _is_own(path: Path) -> bool:
     if (owner := path.lstat().st_uid) == _user():
         return True
     try:
-        with tempfile.TemporaryFile(dir=path.parent) as new:
-            return os.fstat(new.fileno()).st_uid == owner
+        return inspect_new_file(path.parent).st_uid == owner
     except OSError:
         return False
 

@@ -15,7 +15,6 @@ import re
 import shlex
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from simclr_cli.core.files import (
     TEMPORARY_PREFIX,
     append_bytes,
     ensure_folder,
+    inspect_new_file,
     remove_file,
     rename_without_overwrite,
     sync_folder,
@@ -170,8 +170,7 @@ def _check_owner(path: Path) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is a link, or not a regular file")
-    with tempfile.TemporaryFile(dir=path.parent) as private:
-        own = os.fstat(private.fileno())
+    own = inspect_new_file(path.parent)
     if status.st_uid != own.st_uid:
         raise ValueError("another user owns it")
     if status.st_mode & ~own.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

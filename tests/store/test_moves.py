@@ -257,7 +257,7 @@ def test_a_journal_that_another_user_may_have_written(
     with monkeypatch.context() as patch:
         if attack == "another owner":
             other = SimpleNamespace(st_uid=(folder / JOURNAL).stat().st_uid + 1, st_mode=0o100600)
-            patch.setattr(os, "fstat", lambda _: other)  # of this user's own new file
+            patch.setattr(moves, "inspect_new_file", lambda _: other)  # this user's own
         elif attack == "writable by others":
             (folder / JOURNAL).chmod(0o622)
         else:
@@ -280,9 +280,7 @@ def test_a_drive_without_modes_can_be_restored_from(
     folder, before = tmp_path / "copies", tree(root)
     move_files(root, folder, list_files([b"a.png"]), silent)
     (folder / JOURNAL).chmod(0o777)
-    private = (tmp_path / "private").open("wb")
-    os.fchmod(private.fileno(), 0o777)
-    monkeypatch.setattr(moves.tempfile, "TemporaryFile", lambda dir: private)
+    monkeypatch.setattr(moves, "inspect_new_file", lambda _: (folder / JOURNAL).stat())
     assert restore_files(folder, root, silent) == (1, ()) and tree(root) == before
 
 
