@@ -77,6 +77,7 @@ def furnish(forks: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempP
             blocks = np.random.default_rng([i, count]).integers(low, low + 128, (5, 5, 3), dtype=np.uint8)
             Image.fromarray(blocks.repeat(8, 0).repeat(8, 1)).save(kind / f"{i:02d}.png")
     shutil.copy(work / "pics/light/01.png", work / "pics/light/copy.png")
+    (work / "out").mkdir()
     tiny = "--backbone test_resnet --image-size 32 --batch-size 8 --blur 0 --workers 1".split()
     on = ("--run", "a", "--workers", "1")
     for arguments in (
