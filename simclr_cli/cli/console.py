@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # imported for the first progress bar, since it delays errors
     from rich.progress import Progress, TaskID
 
 MAX_REASONS = 8  # for skipped files, in the census
-
 LOG_SECONDS = 30  # without a line, after which a log gets one
 
 

@@ -15,12 +15,7 @@ from simclr_cli.images.decode_pool import isolate
 from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.label_table import read_labels
 from simclr_cli.images.scan import check_folder, check_images, could_be_image
-from simclr_cli.store.models import (
-    CLASSIFIER_REMEDY,
-    check_weights_file,
-    parse_class_names,
-    read_config,
-)
+from simclr_cli.store.models import CLASSIFIER_REMEDY, check_weights_file, parse_class_names, read_config
 from simclr_cli.store.moves import check_destination, read_journal
 from simclr_cli.store.run import (
     RunFolder,

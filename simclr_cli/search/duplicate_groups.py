@@ -20,13 +20,7 @@ from simclr_cli.images.fingerprints import Fingerprint, compute_fingerprint
 from simclr_cli.images.formats import UnusableImage
 from simclr_cli.images.groups import join_equal
 from simclr_cli.images.threads import map_in_order
-from simclr_cli.search.local_comparison import (
-    SIDE,
-    Match,
-    Squares,
-    have_same_details,
-    list_detailed_sides,
-)
+from simclr_cli.search.local_comparison import SIDE, Match, Squares, have_same_details, list_detailed_sides
 from simclr_cli.search.near_duplicates import ComparedImages, Progress, join_matching_pairs
 from simclr_cli.search.transformed import ORIENTATIONS, TransformedImages, orient
 from simclr_cli.store.index import Embeddings, Index
