@@ -33,9 +33,10 @@ MAX_STARTS = 3  # tries, where the system kills a starting decoder
 GRACE_SECONDS = 1  # from the end of a decoder's answers to its exit, so that its own exit code is seen
 MAX_ANSWER_BYTES = 2**20  # of one line: 32 headers or 8 fingerprints
 OUT_OF_TIME = getattr(signal, "SIGXCPU", None) or 0  # Windows has none
+WINDOWS_ENDS = {0xC0000005: "access violation", 0xC00000FD: "stack overflow", 0xC0000374: "heap corruption"}
 IDLE_SECONDS = 30  # until an unused decoder ends
 # The paths of this process only, so that no module of the working directory is loaded.
-PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images.decode_worker import main; main()"
+PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from simclr_cli.images.decode_worker import main; main()"
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -89,12 +90,14 @@ class _Decoder:
     def __init__(self) -> None:
         self.is_busy, self.seconds = True, START_SECONDS
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-c", PROGRAM, str(os.getpid()), *sys.path],
+            [sys.executable, "-I", "-c", PROGRAM, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-            process_group=0,  # Ctrl-C in the terminal reaches the command only, which ends its decoders
+            # Ctrl-C in the terminal reaches the command only, which ends its decoders.
+            process_group=0,  # Windows ignores it
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.requests, self.answers = self.process.stdin, self.process.stdout
@@ -168,7 +171,7 @@ def _cause(code: int | None) -> str:
     """Return why a decoder did not answer, by its exit code."""
     if code is None:
         return "its decoder sent an invalid answer"
-    end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    end = signal.Signals(-code).name if code < 0 else WINDOWS_ENDS.get(code, f"exit code {code}")
     if end == "SIGKILL":
         return "its decoder was killed (SIGKILL), most likely for lack of memory"
     return f"the decoder crashed on it ({end})"

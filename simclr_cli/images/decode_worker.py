@@ -10,12 +10,12 @@ import contextlib
 import json
 import math
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import IO, Any
 
 import numpy as np
 
@@ -47,15 +47,20 @@ OVERHEAD_BYTES = 2**29  # of address space, for everything but the image
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not reach the answers
-    threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
+    """Answer requests, and exit when stdin ends."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    # What a library prints must not reach the answers. On Windows one that is loaded while a thread reads stdin may
+    # wait until it gets something, so stdin becomes empty.
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    lines: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_receive, args=(requests, lines), daemon=True).start()
     _limit_memory()
     answers.write(b"ready\n")
     answers.flush()
-    for line in sys.stdin.buffer:
-        name, seconds, calls = json.loads(line)
+    while True:
+        name, seconds, calls = json.loads(lines.get())
         _limit_processor_time(seconds)
         results = [_run_call(BY_NAME[name], *call) for call in calls]
         answers.write(json.dumps([answer for answer, _ in results]).encode() + b"\n")
@@ -102,8 +107,11 @@ def _limit_processor_time(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
-def _end_with_parent(parent: int) -> None:
-    """Exit when the parent is gone, even in the middle of an image, where stdin is not read."""
-    while os.getppid() == parent:
-        time.sleep(1)
+def _receive(requests: IO[bytes], lines: SimpleQueue[bytes]) -> None:
+    """Pass the requests on, and exit when they end, as they do with the command: even in the middle of an image.
+
+    The parent process says nothing: in a virtual environment on Windows it is not the command, but a launcher.
+    """
+    for line in requests:
+        lines.put(line)
     os._exit(0)

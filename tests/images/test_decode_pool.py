@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -37,7 +38,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="signals and process 
 # A decoder that fails on files by their names.
 FAULTS = """
 import os, signal, sys, time
-sys.path[:] = sys.argv[2:]
+sys.path[:] = sys.argv[1:]
 from simclr_cli.images import decode_worker as decoder
 
 sound = decoder._run_call
@@ -284,7 +285,7 @@ def test_an_image_takes_no_more_memory_than_the_largest(
     draw(tmp_path / "a.png")
     monkeypatch.setattr(
         decoders, "PROGRAM",
-        "import sys; sys.path[:] = sys.argv[2:]; from simclr_cli.images import decode_worker as decoder; "
+        "import sys; sys.path[:] = sys.argv[1:]; from simclr_cli.images import decode_worker as decoder; "
         "decoder.MAX_PIXELS = 0; decoder.OVERHEAD_BYTES = 2**26; decoder.main()",
     )  # fmt: skip
     if sys.platform == "linux":
@@ -321,6 +322,58 @@ print(*sorted(name for name in sys.modules if "Plugin" in name or name == "torch
     assert [line for line in told if "shape" not in line] == ["psd.psd skipped"]
     plugins = "Avif Bmp Gif Jpeg Png Ppm Tiff WebP".split()
     assert loaded.split() == [f"PIL.{name}ImagePlugin" for name in plugins]
+
+
+@posix_only
+def test_decoders_run_below_a_launcher_as_in_a_virtual_environment_on_windows(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = tmp_path / "python"
+    launcher.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')
+    launcher.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(launcher))
+    path = draw(tmp_path / "a.png")
+    for _ in range(2):
+        assert (isolate(decode_squashed, 1)(path, 8) == decode_squashed(path, 8)).all()
+    (decoder,) = decoders._decoders
+    assert decoder.process.poll() is None
+    decoder.requests.close()
+    assert decoder.process.wait(timeout=30) == 0
+
+
+def test_a_decoder_ends_with_its_command_in_the_middle_of_an_image(
+    faulty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, path = decoders._start_decoder(), draw(tmp_path / "busy.png")
+    decoder.requests.write(json.dumps(["decode_squashed", 30, [[str(path), 8]]]).encode() + b"\n")
+    decoder.requests.flush()
+    while not path.with_name("busy.png.done").exists():
+        time.sleep(0.01)
+    assert decoder.process.poll() is None
+    decoder.requests.close()  # as the system does when the command is killed
+    assert decoder.process.wait(timeout=30) == 0
+
+
+def test_what_a_decoder_prints_and_reads_is_not_of_the_exchange(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = decoders.PROGRAM.replace("from simclr_cli.images.decode_worker import main; main()", """
+import os; from simclr_cli.images import decode_worker as decoder; sound = decoder._run_call
+decoder._run_call = lambda *call: (os.write(1, b"talk"), os.read(0, 9), sound(*call))[2]
+decoder.main()""")  # fmt: skip
+    monkeypatch.setattr(decoders, "PROGRAM", program)
+    path = draw(tmp_path / "a.png")
+    for _ in range(2):
+        assert (isolate(decode_squashed, 1)(path, 8) == decode_squashed(path, 8)).all()
+    assert len(decoders._decoders) == 1
+
+
+@pytest.mark.parametrize(("code", "cause"), [
+    (0xC0000005, "the decoder crashed on it (access violation)"), (3, "the decoder crashed on it (exit code 3)"),
+    (None, "its decoder sent an invalid answer"),
+])  # fmt: skip
+def test_cause_of_an_end_in_words(code: int | None, cause: str) -> None:
+    assert decoders._cause(code) == cause
 
 
 @posix_only

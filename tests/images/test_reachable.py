@@ -126,7 +126,7 @@ def test_checksums_of_content_raise_the_same_errors(
 
 FAULTS = """
 import os, sys
-sys.path[:] = sys.argv[2:]
+sys.path[:] = sys.argv[1:]
 from pathlib import Path
 from simclr_cli.images import decode_worker as decoder
 

@@ -31,7 +31,7 @@ pytestmark = [
 # A decoder that stops or hangs on each file whose name says so.
 STUCK = """
 import os, signal, sys, time
-sys.path[:] = sys.argv[2:]
+sys.path[:] = sys.argv[1:]
 from simclr_cli.images import decode_worker as decoder
 
 sound = decoder._run_call
