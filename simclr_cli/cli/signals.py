@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from simclr_cli.core.errors import Interrupted, SimclrError, Terminated
-from simclr_cli.core.locks import remove_lock_files
+from simclr_cli.core.locks import release_locks
 
 if TYPE_CHECKING:
     from simclr_cli.cli.console import Reporter
@@ -137,8 +137,10 @@ def stop_on_signal(reporter: Reporter, *, launched: bool = False) -> Iterator[No
 
 def _exit(code: int) -> NoReturn:
     """End the process from any thread."""
-    remove_lock_files()
-    os._exit(code)
+    try:
+        release_locks()
+    finally:
+        os._exit(code)
 
 
 def _save_before_end(stop: StopController) -> SimclrError:

@@ -17,7 +17,7 @@ import pytest
 
 from simclr_cli.core.events import Event, Note, silent
 from simclr_cli.core.files import WriteError
-from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder
+from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder, release_locks
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -25,12 +25,12 @@ HOLD = """
 import os, sys
 from pathlib import Path
 from simclr_cli.core.events import silent
-from simclr_cli.core.locks import lock_folder, remove_lock_files
+from simclr_cli.core.locks import lock_folder, release_locks
 with lock_folder(Path(sys.argv[1]), silent):
     print("held", flush=True)
     input()
     if sys.argv[2] == "in the middle":
-        remove_lock_files()
+        release_locks()
         os._exit(0)
 """
 
@@ -84,6 +84,19 @@ def test_a_process_that_has_ended_holds_no_lock(tmp_path: Path, end: str) -> Non
         with lock_folder(tmp_path, events.append):
             pass
     assert events == [] and list(tmp_path.iterdir()) == []
+
+
+def test_locks_are_released_from_another_thread_also_where_open_files_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lock_folder(tmp_path, silent):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", failing_call(errno.EACCES))  # as on Windows
+            thread = threading.Thread(target=release_locks)
+            thread.start()
+            thread.join()
+        with lock_folder(tmp_path, silent):
+            pass
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"pid": 1}', b"\0" * 5000])
@@ -159,7 +172,7 @@ def test_any_other_failure_to_lock_is_an_error(tmp_path: Path, monkeypatch: pyte
 def failing_call(number: int) -> Callable[..., None]:
     """Return a system call that fails with this errno."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
     return fail
