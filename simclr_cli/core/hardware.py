@@ -21,7 +21,7 @@ CGROUP_CPU_FILES = (
 )
 SHARED_MEMORY = Path("/dev/shm")
 
-UNKNOWN_MEMORY_BYTES = 2**32  # on Windows; every machine that runs torch has 4 GiB
+UNKNOWN_MEMORY_BYTES = 2**32  # where the system does not say; every machine that runs torch has 4 GiB
 
 
 def get_free_memory(device: torch.device) -> int:
@@ -86,6 +86,8 @@ def get_total_memory() -> int:
     limits = []
     with contextlib.suppress(OSError, ValueError, AttributeError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    if memory := _read_windows_memory():
+        limits.append(memory[0])
     for limit, _ in CGROUP_MEMORY_FILES:
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             limits.append(int(Path(limit).read_text()))
@@ -124,4 +126,16 @@ def _get_available_ram() -> int:
                 return int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of the total
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return UNKNOWN_MEMORY_BYTES
+    memory = _read_windows_memory()
+    return memory[1] if memory else UNKNOWN_MEMORY_BYTES
+
+
+def _read_windows_memory() -> tuple[int, int] | None:
+    """Return the bytes of the machine's memory, and the free ones; None elsewhere than on Windows."""
+    import ctypes
+
+    if not (windll := getattr(ctypes, "windll", None)):
+        return None
+    # MEMORYSTATUSEX: its size and the load (a word of 32 bits each), total and free physical memory, five more
+    status = (ctypes.c_ulonglong * 8)(64)
+    return (status[1], status[2]) if windll.kernel32.GlobalMemoryStatusEx(status) else None

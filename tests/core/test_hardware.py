@@ -45,6 +45,33 @@ def test_this_machine_has_free_memory() -> None:
     assert 2**24 < hardware.get_free_memory(CPU) < 2**50
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_memory_on_windows(monkeypatch: pytest.MonkeyPatch, is_known: bool) -> None:
+    class MemoryStatus(ctypes.Structure):  # as Microsoft documents it
+        _fields_ = (
+            ("dwLength", ctypes.c_uint32), ("dwMemoryLoad", ctypes.c_uint32), ("ullTotalPhys", ctypes.c_uint64),
+            ("ullAvailPhys", ctypes.c_uint64), ("ullTotalPageFile", ctypes.c_uint64),
+            ("ullAvailPageFile", ctypes.c_uint64), ("ullTotalVirtual", ctypes.c_uint64),
+            ("ullAvailVirtual", ctypes.c_uint64), ("ullAvailExtendedVirtual", ctypes.c_uint64),
+        )  # fmt: skip
+
+    def fill(buffer: ctypes.Array[ctypes.c_ulonglong]) -> int:
+        status = MemoryStatus.from_buffer(buffer)
+        assert status.dwLength == ctypes.sizeof(status) == ctypes.sizeof(buffer)
+        status.ullTotalPhys, status.ullAvailPhys = 32 * 2**30, 20 * 2**30
+        return int(is_known)
+
+    def refuse(_: str) -> int:
+        raise AttributeError
+
+    monkeypatch.setattr(hardware.os, "sysconf", refuse, raising=False)
+    monkeypatch.setattr(hardware, "Path", lambda _: Path("/no/such/file"))
+    kernel32 = SimpleNamespace(GlobalMemoryStatusEx=fill)
+    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)
+    memory = (hardware.get_total_memory(), hardware.get_free_memory(CPU))
+    assert memory == ((32 * 2**30, 20 * 2**30) if is_known else (2**32, 2**32))
+
+
 FAULTS = """
 import json, resource
 from simclr_cli.core.hardware import keep_freed_memory
