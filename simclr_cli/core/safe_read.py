@@ -21,6 +21,7 @@ MAX_WEIGHTS_HEADER_BYTES = 2 << 20  # that of timm's largest models has 0.3 MB
 MAX_CHECKSUM_BYTES = 1 << 35  # of a file whose checksum is computed: a sparse one may have any size
 MAX_DIGITS = 20  # of an integer, its sign included: those of 64 bits have no more
 
+ON_WINDOWS = os.name == "nt"
 UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
 
 
@@ -129,7 +130,14 @@ def check_safetensors_header(path: Path, max_bytes: int = MAX_BYTES) -> None:
         raise ValueError(str(error)) from None
 
 
-def is_safe_path(name: str) -> bool:
-    """Return whether a name is a relative path that cannot lead out of its folder."""
-    parts = name.replace(os.sep, "/").split("/")
-    return bool(name) and "\0" not in name and ".." not in parts and not Path(name).is_absolute()
+def is_safe_path(name: str, *, windows: bool = ON_WINDOWS) -> bool:
+    """Return whether a name is a relative path that cannot lead out of its folder.
+
+    Args:
+        windows: whether it is used there, where a colon is that of a drive, also of one without a root (C:x), or names
+            a stream of a file, and where dots and spaces at the end of a part do not count.
+    """
+    parts = (name.replace("\\", "/") if windows else name).split("/")
+    if parts[0] == "" or "\0" in name or (windows and ":" in name):
+        return False
+    return not any(part.startswith("..") and not part.rstrip(". ") if windows else part == ".." for part in parts)

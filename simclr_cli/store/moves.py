@@ -151,7 +151,7 @@ def read_journal(folder: Path) -> Journal:
         check_version(header, FORMAT_VERSION, path)
         root, files = Path(header["root"]), tuple(MovedFile(str(line["name"]), str(line["checksum"])) for line in lines)
         is_valid = all(_is_image_path(name) and re.fullmatch("[0-9a-f]{64}", checksum) for name, checksum in files)
-        if not (is_valid and root.is_absolute() and "\0" not in str(root)):
+        if not (is_valid and root.root and "\0" not in str(root)):
             raise ValueError("it names files outside of the folder, or hidden ones")
     except FileNotFoundError:
         raise InputError(

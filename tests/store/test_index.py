@@ -344,6 +344,12 @@ def test_a_damaged_index_or_one_of_another_model_is_an_error(index: Index, harm:
     assert caught.value.exit_code == 4 and caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["C:x", "..\\x", "a\\..\\..\\x", "a:b"])
+def test_names_that_lead_out_of_the_folder_on_windows(tmp_path: Path, name: str) -> None:
+    index = Index.in_memory("/pics", ["a.png", name, "b.png"], np.zeros(3, IMAGE))
+    assert index._has_name_outside(windows=True) and not index._has_name_outside(windows=False)
+
+
 def test_names_may_contain_dots(tmp_path: Path) -> None:
     names = ["a..b.png", "..c.png", "d../e...png", "....png", "...", "f/..g"]
     update(Index(tmp_path, "/pics", MODEL, WIDTH), NONE, rows(names))
