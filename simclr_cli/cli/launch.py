@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simclr_cli.cli.signals import SAVE_SIGNAL, block_signals, create_interrupted, on_signal, quick_end, say_stopping
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import Note, Report
-from simclr_cli.core.hardware import describe_shared_memory_shortage
+from simclr_cli.core.hardware import ON_WINDOWS, describe_shared_memory_shortage
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -38,7 +37,7 @@ def launch_processes(
         The exit code of the first process that failed, or 0.
 
     Raises:
-        MachineError: this machine has too few GPUs, or one of the processes was killed.
+        MachineError: this machine has too few GPUs, or no way between them; or one of the processes was killed.
         Interrupted: a stop was requested before the processes started.
     """
     processes: list[BaseProcess] = []
@@ -52,7 +51,7 @@ def launch_processes(
             say_stopping()
             _send_signal(processes, number)
         else:
-            _send_signal(processes, signal.SIGKILL)
+            _kill(processes)
             os._exit(128 + number)
 
     with on_signal(forward):
@@ -76,16 +75,19 @@ def launch_processes(
 def _open_store(count: int, device: str | None, report: Report) -> TCPStore:
     """Open the store through which the processes connect, and set its address in their environment."""
     import torch
-    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.distributed import TCPStore, is_nccl_available  # type: ignore[attr-defined]
 
     from simclr_cli.images.threads import count_workers
 
     gpus = torch.cuda.device_count() if device is None or device.startswith("cuda") else 0
     if 0 < gpus < count:
         raise MachineError(f"--devices is {count}, and this machine has {gpus} GPUs.", f"Use --devices {gpus}.")
+    if gpus and not is_nccl_available():
+        raise MachineError("This torch has no NCCL, by which GPUs communicate.", "Use one GPU, or Linux (WSL 2).")
     if gpus and (lack := describe_shared_memory_shortage(count)):
         report(Note(lack, warning=True))
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # at a free port
+    # At a free port; torch for Windows is built without libuv.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=not ON_WINDOWS)
     os.environ.update(
         WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(store.port),
         TORCHELASTIC_USE_AGENT_STORE="True",  # so that the processes open no other store
@@ -104,7 +106,7 @@ def _join_processes(context: ProcessContext, forwarded: Sequence[int]) -> int:
     wait([process.sentinel for process in context.processes])
     if forwarded:  # the main process saves, however slow the disk is; the others may be in the middle of a step
         main.join()
-        _send_signal(others, signal.SIGKILL)
+        _kill(others)
     try:
         while not context.join(grace_period=GRACE_SECONDS):
             pass
@@ -122,7 +124,14 @@ def _join_processes(context: ProcessContext, forwarded: Sequence[int]) -> int:
     return 0
 
 
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+
+
 def _send_signal(processes: Sequence[BaseProcess], number: int) -> None:
+    if ON_WINDOWS:
+        return  # each process gets Ctrl-C from the console itself, and os.kill would end it at once
     for process in processes:
         if process.is_alive() and process.pid:
             with contextlib.suppress(ProcessLookupError):  # it has just ended

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from simclr_cli.cli.console import Reporter
     from simclr_cli.core.events import StopController
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGBREAK": "Ctrl-Break"}  # the last on Windows only
+STOP_SIGNALS = tuple(getattr(signal, name) for name in STOP_NAMES if hasattr(signal, name))
 SAVE_SIGNAL = getattr(signal, "SIGUSR1", None)  # Windows has none
 SIGNALS = STOP_SIGNALS if SAVE_SIGNAL is None else (*STOP_SIGNALS, SAVE_SIGNAL)
 
@@ -83,8 +84,8 @@ def say_stopping() -> None:
 
 def create_interrupted(number: int) -> Interrupted:
     """Return the error that a signal ends a command with."""
-    kind, name = (Interrupted, "Ctrl-C") if number == signal.SIGINT else (Terminated, "SIGTERM")
-    return kind(f"Stopped by {name}.", "Nothing was lost; run the command again.")
+    kind = Terminated if number == signal.SIGTERM else Interrupted
+    return kind(f"Stopped by {STOP_NAMES[signal.Signals(number).name]}.", "Nothing was lost; run the command again.")
 
 
 @contextlib.contextmanager

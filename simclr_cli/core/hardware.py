@@ -19,6 +19,7 @@ CGROUP_CPU_FILES = (
     ["/sys/fs/cgroup/cpu.max"],
     [f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us" for name in ("quota", "period")],
 )
+ON_WINDOWS = os.name == "nt"
 SHARED_MEMORY = Path("/dev/shm")
 
 UNKNOWN_MEMORY_BYTES = 2**32  # where the system does not say; every machine that runs torch has 4 GiB

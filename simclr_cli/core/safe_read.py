@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import stat
 from pathlib import Path
 from typing import Any, cast
 
 from simclr_cli.core.errors import RunError
+from simclr_cli.core.hardware import ON_WINDOWS
 
 MAX_BYTES = 16 << 20  # of a description, and of the header of a .safetensors file
 MAX_LIST_BYTES = 1 << 30  # of a file that lists every image
@@ -21,7 +21,6 @@ MAX_WEIGHTS_HEADER_BYTES = 2 << 20  # that of timm's largest models has 0.3 MB
 MAX_CHECKSUM_BYTES = 1 << 35  # of a file whose checksum is computed: a sparse one may have any size
 MAX_DIGITS = 20  # of an integer, its sign included: those of 64 bits have no more
 
-ON_WINDOWS = os.name == "nt"
 UPGRADE = "Upgrade: pipx upgrade simclr-cli (or uv tool upgrade simclr-cli)."
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simclr_cli.core.safe_read import ON_WINDOWS, is_safe_path
+from simclr_cli.core.hardware import ON_WINDOWS
+from simclr_cli.core.safe_read import is_safe_path
 
 PART_KINDS = ("embeddings", "images", "names")
 FLOAT = np.dtype("<f4")
