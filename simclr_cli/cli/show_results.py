@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from simclr_cli import api
@@ -14,7 +13,7 @@ from simclr_cli.cli.show_search_results import show_map as show_map
 from simclr_cli.cli.show_search_results import show_neighbors
 from simclr_cli.cli.show_search_results import show_outliers as show_outliers
 from simclr_cli.cli.show_search_results import show_similar as show_similar
-from simclr_cli.core.text import format_count, format_duration
+from simclr_cli.core.text import format_count, format_duration, quote_words
 
 
 def show_pretrain(result: api.PretrainResult, reporter: Reporter, output: Output) -> None:
@@ -34,7 +33,7 @@ def show_pretrain(result: api.PretrainResult, reporter: Reporter, output: Output
         reporter.print(f"Report: {result.report}")
     output.print_line(result.run)
     runs = Path(result.run).parent
-    option = "" if runs == api.RUNS_FOLDER else f" --runs {shlex.quote(str(runs))}"
+    option = "" if runs == api.RUNS_FOLDER else f" --runs {quote_words(runs)}"
     reporter.print("Next:")
     reporter.print(f"  simclr similar IMAGE{option}: find the most similar images")
     reporter.print(f"  simclr embed --out vecs.npy{option}: write the embedding of every image")
@@ -48,7 +47,7 @@ def show_preview(result: api.PreviewResult, reporter: Reporter, output: Output) 
     output.print_line(result.out)
     options = [f"--{choice.name.replace(' ', '-')} {choice.value.split()[0]}" for choice in result.choices
              if choice.reason == "as set" and choice.name != "workers"]  # fmt: skip
-    reporter.print(f"Next: {' '.join(['simclr pretrain', shlex.quote(result.folder), *options])}", wrap=False)
+    reporter.print(f"Next: {' '.join(['simclr pretrain', quote_words(result.folder), *options])}", wrap=False)
 
 
 def show_embed(result: api.EmbedResult, reporter: Reporter, output: Output) -> None:
@@ -123,7 +122,7 @@ def show_finetune(result: api.FinetuneResult, reporter: Reporter, output: Output
         reporter.print(f"Skipped {format_count(result.skipped, 'file')} that could not be used.", "yellow")
     output.print_line(result.out)
     reporter.print("Next:")
-    reporter.print(f"  simclr predict IMAGE --classifier {shlex.quote(result.out)}: predict the class of an image")
+    reporter.print(f"  simclr predict IMAGE --classifier {quote_words(result.out)}: predict the class of an image")
 
 
 def show_predict(result: api.PredictResult, reporter: Reporter, output: Output) -> None:

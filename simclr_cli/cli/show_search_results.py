@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from simclr_cli import api
 from simclr_cli.cli.console import Reporter
 from simclr_cli.cli.output import Output
-from simclr_cli.core.text import describe_similarity, format_count
+from simclr_cli.core.text import describe_similarity, format_count, quote_words
 
 NEIGHBOR_COLUMNS = ["rank", "similarity", "meaning", "path"]
 
@@ -123,7 +122,7 @@ def show_duplicates(result: api.DuplicatesResult, reporter: Reporter, output: Ou
         reporter.print(f"Not moved: {reason}", "yellow")
     if result.folder is not None and result.moved_to is not None and result.moved:
         reporter.print(f"{format_count(result.moved, 'file')} moved to {result.moved_to}. To move them back:")
-        restore = shlex.join(["simclr", "duplicates", result.folder, "--restore", result.moved_to])
+        restore = quote_words("simclr", "duplicates", result.folder, "--restore", result.moved_to)
         reporter.print(f"  {restore}", wrap=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +10,7 @@ from simclr_cli.api import CheckResult, CheckSettings, FileProblem, State
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.events import Report, progress, silent
 from simclr_cli.core.safe_read import has_checksum, parse_json
+from simclr_cli.core.text import quote_words
 from simclr_cli.store.checkpoint import is_intact_checkpoint
 from simclr_cli.store.index_files import compute_crc32, read_index_file
 from simclr_cli.store.manifest import MANIFEST, ManifestError, read_manifest
@@ -109,7 +109,7 @@ def _choose_remedy(run: RunFolder, name: str, state: State, *, resumable: bool) 
         remedy = RETRAIN
     folder = run.path / name.split("/")[0]
     paths = {"run": run.path, "file": run.path / name, "folder": folder, "encoder": run.encoder_folder}
-    quoted = {word: shlex.quote(str(path)) for word, path in paths.items()}
+    quoted = {word: quote_words(path) for word, path in paths.items()}
     return remedy.format(**quoted, resume=run.resume_command)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from simclr_cli.core.errors import InputError, Interrupted
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.locks import lock_folder
-from simclr_cli.core.text import format_count
+from simclr_cli.core.text import format_count, quote_words
 from simclr_cli.images.cache_location import PAGES_FOLDER, locate_cache
 from simclr_cli.images.threads import count_workers, map_in_order
 from simclr_cli.search.duplicate_groups import Duplicates, find_duplicates
@@ -96,7 +95,7 @@ def _restore(folder: Path, root: Path | None, report: Report) -> DuplicatesResul
     if root is None:
         raise InputError(
             f"The files in {folder} came from {origin}. They are moved only into a folder that you name.",
-            f"If that is right: {shlex.join(['simclr', 'duplicates', str(origin), '--restore', str(folder)])}",
+            f"If that is right: {quote_words('simclr', 'duplicates', str(origin), '--restore', str(folder))}",
         )
     with lock_folder(folder, report):
         restored, not_moved = restore_files(folder, root, progress(report, "restoring"))
@@ -225,6 +224,6 @@ def _move_duplicates(
     except Interrupted as stop:
         raise type(stop)(
             "Interrupted while files were moved.",
-            f"Restore them with: {shlex.join(['simclr', 'duplicates', str(result.folder), '--restore', str(folder)])}",
+            f"Restore them with: {quote_words('simclr', 'duplicates', str(result.folder), '--restore', str(folder))}",
         ) from None
     return dataclasses.replace(result, moved=moved, moved_to=str(folder), not_moved=(*not_moved, *more))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,11 @@ CGROUP_CPU_FILES = (
 ON_WINDOWS = os.name == "nt"
 SHARED_MEMORY = Path("/dev/shm")
 
+NVIDIA_VERSION = Path("/proc/driver/nvidia/version")
+NVIDIA_FILES = (  # of a driver: Linux, WSL, Windows
+    Path("/dev/nvidia0"), Path("/usr/lib/wsl/lib/libcuda.so.1"),
+    Path(os.environ.get("SYSTEMROOT", "/"), "System32", "nvcuda.dll"),
+)  # fmt: skip
 UNKNOWN_MEMORY_BYTES = 2**32  # where the system does not say; every machine that runs torch has 4 GiB
 
 
@@ -56,6 +62,14 @@ def get_core_quota() -> float | None:
             quota, period = map(int, " ".join(Path(file).read_text() for file in files).split())
             return quota / period if quota > 0 else None
     return None
+
+
+def find_nvidia_driver() -> str:
+    """Return the version of NVIDIA's driver; "?" if it is unknown; "" without a driver."""
+    try:
+        return (re.search(r"\d{3}(\.\d+)+", NVIDIA_VERSION.read_text()) or ["?"])[0]
+    except OSError:
+        return "?" if any(map(os.path.exists, NVIDIA_FILES)) else ""
 
 
 def get_free_shared_memory() -> int | None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
+from simclr_cli.core.hardware import ON_WINDOWS
+
+PLAIN_ON_WINDOWS = re.compile(r"[\w\\/:.,=+-]+")
 UNSAFE_CHARACTERS = re.compile("[\\\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 FORMULA_STARTS = tuple("=+-@")  # a spreadsheet computes cells that begin with one of these
 Cell = str | int | float | None
@@ -43,6 +47,14 @@ def unescape_name(text: str) -> str:
 def _encode_character(character: str) -> bytes:
     is_byte_of_a_name = not "\ud800" <= character <= "\udfff" or "\udc80" <= character <= "\udcff"
     return character.encode("utf-8", "surrogateescape" if is_byte_of_a_name else "surrogatepass")
+
+
+def quote_words(*words: str | os.PathLike[str], windows: bool = ON_WINDOWS) -> str:
+    """Return words of a command as a user types them in this system's shell."""
+    texts = list(map(str, words))
+    if windows:  # cmd and PowerShell; no name contains a double quote there
+        return " ".join(text if PLAIN_ON_WINDOWS.fullmatch(text) else f'"{text}"' for text in texts)
+    return shlex.join(texts)
 
 
 def escape_unprintable(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.core.files import get_free_bytes
 from simclr_cli.core.safe_read import UPGRADE
-from simclr_cli.core.text import describe_other_files, format_count, format_gigabytes
+from simclr_cli.core.text import describe_other_files, format_count, format_gigabytes, quote_words
 from simclr_cli.images.cache_location import cache_root
 
 MIN_FREE_BYTES = 500_000_000
@@ -102,7 +101,7 @@ def _newer_runs(runs: Path) -> Iterator[str]:
 
 def check_image_folder(facts: FolderFacts) -> Iterator[Diagnosis]:
     """Diagnose a folder without images, and skipped files."""
-    folder, skipped = shlex.quote(facts.images), facts.skipped
+    folder, skipped = quote_words(facts.images), facts.skipped
     if facts.no_images:
         commands = [command.format(folder) for _, pattern, command in FIXES if re.search(pattern, facts.no_images)]
         commands.append("simclr doctor FOLDER  # the folder with the images")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,16 +16,18 @@ from typing import Any, NamedTuple
 
 from simclr_cli.api.manage import Diagnosis, diagnose
 from simclr_cli.core.hardware import (
+    ON_WINDOWS,
     count_cores,
     estimate_shared_memory,
+    find_nvidia_driver,
     get_core_quota,
     get_free_ram,
     get_free_shared_memory,
 )
-from simclr_cli.core.text import format_gigabytes
+from simclr_cli.core.text import format_gigabytes, quote_words
 
 DISTRIBUTION = "simclr-cli"
-PYTHON = shlex.quote(sys.executable)
+PYTHON = quote_words(sys.executable)
 PIP = f"{PYTHON} -m pip install" if find_spec("pip") else f"uv pip install --python {PYTHON}"
 if (Path(sys.prefix) / "pipx_metadata.json").is_file():  # pipx may use uv
     PIP = f"pipx runpip {DISTRIBUTION} install"
@@ -82,13 +83,9 @@ def collect_machine_facts(torch: TorchFacts) -> MachineFacts:
         open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     except ImportError:  # Windows
         open_files = -1
-    try:
-        driver = (re.search(r"\d{3}(\.\d+)+", Path("/proc/driver/nvidia/version").read_text()) or ["?"])[0]
-    except OSError:
-        driver = "?" if Path("/dev/nvidia0").exists() else ""
     return MachineFacts(
         tuple(_requirements()), torch, count_cores(), get_free_ram(), get_core_quota(), get_free_shared_memory(),
-        open_files, driver, os.environ.get("CUDA_VISIBLE_DEVICES"),
+        open_files, find_nvidia_driver(), os.environ.get("CUDA_VISIBLE_DEVICES"),
     )  # fmt: skip
 
 
@@ -151,7 +148,7 @@ def check_packages(facts: MachineFacts) -> Iterator[Diagnosis]:
         what = f"{by} requires {name}{version}, but {installed} is installed."
         if by == DISTRIBUTION:
             fault = "missing package" if installed == "none" else "old package"
-            yield diagnose(fault, what, f"{PIP} --upgrade '{name}{version}'")
+            yield diagnose(fault, what, f"{PIP} --upgrade {quote_words(name + version)}")
         else:
             yield diagnose("mismatched torchvision", what, f"{PIP} --upgrade torch torchvision")
     if facts.torch.error:
@@ -196,7 +193,8 @@ def check_limits(facts: MachineFacts) -> Iterator[Diagnosis]:
     if facts.memory < ADVISED_MEMORY_BYTES:
         free = format_gigabytes(facts.memory)
         what = f"{free} of memory is free; training by default takes 1.7 GB, importing torch 0.84 GB."
-        command = "ps -eo rss,pid,comm --sort=-rss | head  # close the largest; in a container, raise its limit"
+        command = "tasklist" if ON_WINDOWS else "ps -eo rss,pid,comm --sort=-rss | head"
+        command += "  # close the largest; in a container, raise its limit"
         yield diagnose("no memory" if facts.memory < MIN_MEMORY_BYTES else "little memory", what, command)
     if facts.shared_memory is not None and facts.shared_memory < (needed := estimate_shared_memory(gpus)):
         free, needs = format_gigabytes(facts.shared_memory), format_gigabytes(needed)

@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import shutil
 import stat
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ from simclr_cli.core.files import (
     write_bytes,
 )
 from simclr_cli.core.safe_read import MAX_LIST_BYTES, check_version, checksum_file, is_safe_path, parse_json, read_bytes
+from simclr_cli.core.text import quote_words
 
 FORMAT_VERSION = 1
 JOURNAL = "simclr-moved.jsonl"
@@ -72,7 +72,7 @@ def check_unused(folder: Path) -> None:
     if os.path.lexists(folder / JOURNAL):
         raise SettingsError(
             f"Files were moved to {folder} before and are not restored.",
-            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {shlex.quote(str(folder))}",
+            f"Use another folder, or restore them: simclr duplicates IMAGES --restore {quote_words(folder)}",
         )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from simclr_cli.api import RUNS_FOLDER
 from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.files import prepare_folder, remove_file, rename, write_bytes, write_json
 from simclr_cli.core.safe_read import read_bytes, read_json
+from simclr_cli.core.text import quote_words
 from simclr_cli.store.manifest import MANIFEST, write_manifest
 from simclr_cli.store.models import FORMAT_VERSION, encode_tensors, read_model, write_model
 
@@ -76,13 +76,13 @@ class RunFolder:
     @property
     def resume_command(self) -> str:
         """The command that resumes the run."""
-        runs = f" --runs {shlex.quote(str(self.path.parent))}" if self.path.parent != RUNS_FOLDER else ""
-        return f"simclr pretrain --resume --run {shlex.quote(self.path.name)}{runs}"
+        runs = f" --runs {quote_words(self.path.parent)}" if self.path.parent != RUNS_FOLDER else ""
+        return f"simclr pretrain --resume --run {quote_words(self.path.name)}{runs}"
 
     @property
     def report_command(self) -> str:
         """A sentence with the command that writes the report."""
-        return f"Write the report with: simclr report {shlex.quote(str(self.path))}"
+        return f"Write the report with: simclr report {quote_words(self.path)}"
 
     def explain_unfinished(self) -> RunError:
         """Return the error for a use of this run before it is finished, with the commands that finish it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 import timm
@@ -11,6 +10,7 @@ import torch
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import MachineError, SettingsError
 from simclr_cli.core.events import Report
+from simclr_cli.core.text import quote_words
 from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.encode.load import choose_default_encoder
 from simclr_cli.encode.model_card import build_timm_config
@@ -99,6 +99,6 @@ def describe_alternative(start: Start, settings: ResolvedSettings) -> str:
     else:
         gain = "In our measurements, SimCLR gained where these weights were weak, and lost where they were strong"
     return (
-        f"Trained weights alone may serve: simclr similar IMAGE --images {shlex.quote(str(settings.images))} --encoder "
-        f"{shlex.quote(name)} needs no training. {gain}: docs/which-encoder.md."
+        f"Trained weights alone may serve: simclr similar IMAGE --images {quote_words(settings.images)} --encoder "
+        f"{quote_words(name)} needs no training. {gain}: docs/which-encoder.md."
     )

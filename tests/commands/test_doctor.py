@@ -15,6 +15,7 @@ from simclr_cli.api import DoctorResult, DoctorSettings
 from simclr_cli.api.manage import FAULTS
 from simclr_cli.commands.doctor import doctor, run_checks
 from simclr_cli.core.events import silent
+from simclr_cli.core.text import quote_words
 from simclr_cli.diagnose import machine as machine_checks
 from simclr_cli.diagnose.folders import FolderFacts, OutputFolder, collect_folder_facts
 from simclr_cli.diagnose.machine import MachineFacts, Requirement, TorchFacts, collect_machine_facts, inspect_torch
@@ -54,8 +55,9 @@ NO_KERNEL = "CUDA error: no kernel image is available for execution on the devic
 # (name, facts, words of the diagnosis, words of the command)
 FAKED: list[tuple[str, MachineFacts | FolderFacts, str, str]] = [
     ("old package", needs("simclr-cli", "numpy", ">=2.0", "1.26.4"), "requires numpy>=2.0, but 1.26.4 is installed",
-     "--upgrade 'numpy>=2.0'"),
-    ("missing package", needs("simclr-cli", "timm", ">=1.0.26", "none"), "but none is", "--upgrade 'timm>=1.0.26'"),
+     f"--upgrade {quote_words('numpy>=2.0')}"),
+    ("missing package", needs("simclr-cli", "timm", ">=1.0.26", "none"), "but none is",
+     f"--upgrade {quote_words('timm>=1.0.26')}"),
     ("mismatched torchvision", needs("torchvision", "torch", "==2.9.1", "2.10.0"), "torchvision requires torch==2.9.1",
      "--upgrade torch torchvision"),
     ("mismatched torchvision", needs("torchvision", "torch", ">=2.11.0", "2.10.0"), "torch>=2.11.0, but 2.10.0",

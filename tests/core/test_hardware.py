@@ -138,6 +138,22 @@ def test_free_shared_memory_of_this_machine(tmp_path: Path, monkeypatch: pytest.
     assert hardware.get_free_shared_memory() is None
 
 
+@pytest.mark.parametrize(
+    ("files", "driver"),
+    [((), ""), (("nvcuda.dll",), "?"), (("libcuda.so.1",), "?"), (("version", "nvidia0"), "570.86.15"),
+     (("odd", "nvidia0"), "?")],
+)  # fmt: skip
+def test_nvidia_driver(files: tuple[str, ...], driver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of Linux a version; of Windows and WSL, whose /proc does not name it, a file."""
+    for name in files:
+        text = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build"
+        (tmp_path / ("version" if name == "odd" else name)).write_text("other words" if name == "odd" else text)
+    monkeypatch.setattr(hardware, "NVIDIA_VERSION", tmp_path / "version")
+    names = ("nvidia0", "libcuda.so.1", "nvcuda.dll")
+    monkeypatch.setattr(hardware, "NVIDIA_FILES", tuple(tmp_path / name for name in names))
+    assert hardware.find_nvidia_driver() == driver
+
+
 def test_the_users_spin_count_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     limit_openmp_spinning()

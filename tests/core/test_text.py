@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from simclr_cli.core.text import describe_similarity, escape_unprintable, format_count, format_duration
+from simclr_cli.core.text import describe_similarity, escape_unprintable, format_count, format_duration, quote_words
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,16 @@ from simclr_cli.core.text import describe_similarity, escape_unprintable, format
 )
 def test_durations(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "posix", "windows"),
+    [(["simclr", "report", "a"], "simclr report a", "simclr report a"), (["a b"], "'a b'", '"a b"'),
+     (["C:\\runs\\a-1"], "'C:\\runs\\a-1'", "C:\\runs\\a-1"), (["x&y", ""], "'x&y' ''", '"x&y" ""'),
+     (["numpy>=2.0"], "'numpy>=2.0'", '"numpy>=2.0"'), (["it's"], "'it'\"'\"'s'", '"it\'s"')],
+)  # fmt: skip
+def test_words_of_a_command_are_quoted_as_the_shell_reads_them(words: list[str], posix: str, windows: str) -> None:
+    assert (quote_words(*words, windows=False), quote_words(*words, windows=True)) == (posix, windows)
 
 
 def test_counts() -> None:

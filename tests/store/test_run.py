@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from simclr_cli.core.errors import RunError
 from simclr_cli.core.files import write_json
 from simclr_cli.core.safe_read import checksum_file
+from simclr_cli.core.text import quote_words
 from simclr_cli.store.models import read_config, read_weights
 from simclr_cli.store.run import FORMAT_VERSION, RunFolder
 from simclr_cli.store.run_info import read_run_info
@@ -187,8 +187,8 @@ def test_error_of_an_unfinished_run_has_the_resume_command(tmp_path: Path) -> No
     run.write_config({})
     with pytest.raises(RunError, match="pretrain --resume --run birds"):
         run.read_encoder()
-    assert RunFolder(tmp_path / "my runs" / "a'b").resume_command == shlex.join(
-        ["simclr", "pretrain", "--resume", "--run", "a'b", "--runs", str(tmp_path / "my runs")]
+    assert RunFolder(tmp_path / "my runs" / "a'b").resume_command == quote_words(
+        "simclr", "pretrain", "--resume", "--run", "a'b", "--runs", tmp_path / "my runs"
     )
 
 
