@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from simclr_cli.core.errors import MachineError
+from simclr_cli.core.hardware import ON_WINDOWS
 
 TEMPORARY_PREFIX = ".simclr-tmp-"
 ABANDONED_SECONDS = 86_400  # without a change; a process that was suspended overnight may still continue
+RETRY_SECONDS = 1.0 if ON_WINDOWS else 0.0
 _private_folders: set[Path] = set()
 DISK_FULL_ERRNOS, FORBIDDEN_ERRNOS = (errno.ENOSPC,), (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -104,7 +106,7 @@ def write_file(
                 stream.flush()
                 os.fsync(stream.fileno())
             before_rename(temporary)
-            temporary.replace(target)
+            _retry(lambda: temporary.replace(target))
         except BaseException:
             with contextlib.suppress(OSError):  # the first error counts; a later write removes the file
                 temporary.unlink(missing_ok=True)
@@ -147,8 +149,21 @@ def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
 def rename(source: Path, target: Path) -> None:
     """Rename a file or folder within its folder, durably."""
     with _translate_os_error(target):
-        source.rename(target)
+        _retry(lambda: source.rename(target))
         sync_folder(target.parent)
+
+
+def _retry(rename: Callable[[], object]) -> None:
+    """Rename; on Windows once more if another process, such as a virus scanner, has the file open for a moment."""
+    until = time.monotonic() + RETRY_SECONDS
+    while True:
+        try:
+            rename()
+            return
+        except PermissionError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(0.02)
 
 
 def remove_file(file: Path) -> None:

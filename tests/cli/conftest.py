@@ -73,7 +73,8 @@ def run_as_process(command: str, *arguments: object, cwd: Path | None = None, **
         [command, *(os.fsencode(str(argument)) for argument in arguments)],
         cwd=cwd, capture_output=True, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
-    return Answer(result.returncode, result.stdout.decode(), result.stderr.decode())
+    stdout, stderr = (text.decode().replace(os.linesep, "\n") for text in (result.stdout, result.stderr))
+    return Answer(result.returncode, stdout, stderr)
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def forked(command: str) -> Callable[..., Answer]:
 @pytest.fixture(scope="session")
 def installed_command() -> str:
     """Return the path of the installed command."""
-    return str(Path(sysconfig.get_path("scripts")) / "simclr")
+    return str(shutil.which("simclr", path=sysconfig.get_path("scripts")))  # with .exe on Windows
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ def by_torchrun(count: int, **more: str) -> Callable[[int], dict[str, str]]:
     return lambda rank: {**all_of_them, "RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes by /proc")
 LONG = pytest.mark.long  # .ci/run has these too, after the suite
 FULL = pytest.mark.skipif(os.environ.get("SIMCLR_TORTURE") != "full", reason="long: only by SIMCLR_TORTURE=full")
 
@@ -70,10 +71,8 @@ def started(command: list[str], **given: Any) -> Iterator[subprocess.Popen[str]]
             yield process
         finally:
             for pid in (process.pid, *children_of(process.pid)):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+                with contextlib.suppress(OSError):  # it has ended
+                    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows any signal kills
 
 
 def children_of(pid: int) -> list[int]:
@@ -213,6 +212,7 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoint").glob("step-*.safetensors"))
 
 
+@LINUX
 @LONG
 def test_torchrun_resumes_from_the_newest_checkpoint_after_a_kill(photos: Path, tmp_path: Path) -> None:
     arguments = ["-m", "simclr_cli", "pretrain", str(photos), *SLOW, "--run"]
@@ -228,6 +228,7 @@ def test_torchrun_resumes_from_the_newest_checkpoint_after_a_kill(photos: Path, 
     assert losses(run) == losses(run.with_name("undisturbed"))
 
 
+@LINUX
 @LONG
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=FULL), 1])
 def test_a_killed_process_ends_all_with_an_error(
@@ -266,6 +267,7 @@ def test_an_error_of_all_processes_is_printed_once(forked, photos: Path, tmp_pat
     assert answer.code == 4 and answer.stderr.count("no.safetensors") == 1
 
 
+@LINUX
 @LONG
 @pytest.mark.parametrize(("number", "code"), [pytest.param(signal.SIGINT, 130, marks=FULL), (signal.SIGTERM, 143)])
 def test_a_stopped_run_resumes_with_another_number_of_processes(

@@ -23,6 +23,8 @@ from simclr_cli.core.errors import Interrupted, MachineError, Terminated
 from simclr_cli.core.events import Note
 
 EPOCHS = 12
+# There os.kill ends a process at once, whatever the signal.
+sends_signals = pytest.mark.skipif(sys.platform == "win32", reason="on Windows only the console sends Ctrl-C")
 
 
 def stop_training(command: str, photos: Path, cwd: Path, number: signal.Signals) -> tuple[int, str, str]:
@@ -48,6 +50,7 @@ def stop_training(command: str, photos: Path, cwd: Path, number: signal.Signals)
         return code, process.stdout.read(), "".join(seen)
 
 
+@sends_signals
 def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
     command: str,
     photos: Path,
@@ -74,6 +77,7 @@ def test_ctrl_c_saves_and_resume_ends_at_the_weights_of_an_undisturbed_run(
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@sends_signals
 def test_sigterm_saves_too(command: str, photos: Path, tmp_path: Path) -> None:
     code, stdout, talk = stop_training(command, photos, tmp_path, signal.SIGTERM)
     assert (code, stdout) == (143, ""), talk
@@ -134,6 +138,7 @@ def test_first_signal_requests_a_stop_and_handlers_are_restored(capfd: pytest.Ca
         assert signal.getsignal(number) is before and signal.set_wakeup_fd(-1) == -1
 
 
+@sends_signals
 @pytest.mark.parametrize(("number", "kind"), STOPS)
 def test_second_signal_ends_a_long_step_at_once(number: signal.Signals, kind: type[Interrupted]) -> None:
     with long_step(seconds_to_stop=600) as process:
@@ -144,6 +149,7 @@ def test_second_signal_ends_a_long_step_at_once(number: signal.Signals, kind: ty
         assert process.wait(timeout=60) == kind.exit_code and process.stderr.read() == ""
 
 
+@sends_signals
 @pytest.mark.parametrize(("number", "kind"), STOPS)
 def test_a_long_step_is_not_waited_for(number: signal.Signals, kind: type[Interrupted]) -> None:
     with long_step(seconds_to_stop=0.1) as process:
@@ -153,6 +159,7 @@ def test_a_long_step_is_not_waited_for(number: signal.Signals, kind: type[Interr
     assert said == "\nStopping (again: at once) ...\nError: Stopped after step 3.\nResume.\n"
 
 
+@sends_signals
 def test_a_command_without_a_training_is_not_waited_for_either() -> None:
     with long_step(0.1, "no") as process:
         process.send_signal(signal.SIGTERM)
@@ -161,6 +168,7 @@ def test_a_command_without_a_training_is_not_waited_for_either() -> None:
     assert said.endswith("Error: Stopped by SIGTERM.\nNothing was lost; run the command again.\n")
 
 
+@sends_signals
 def test_failure_to_save_is_an_error() -> None:
     with long_step(0.1, "full") as process:
         process.send_signal(signal.SIGUSR1)
@@ -173,6 +181,7 @@ def test_failure_to_save_is_an_error() -> None:
     )
 
 
+@sends_signals
 @pytest.mark.parametrize(
     ("training", "words"), [("yes", "Saved at step 3.\n"), ("no", "Nothing to save: no training is running.\n")]
 )
@@ -184,6 +193,7 @@ def test_sigusr1_saves_and_continues(training: str, words: str) -> None:
         assert process.poll() is None
 
 
+@sends_signals
 def test_signals_wait_for_a_process_that_is_still_starting() -> None:
     """Its parent blocks them; otherwise Ctrl-C would end in the traceback of an import."""
     late = "import time; print(flush=True); time.sleep(0.2);" + LONG_STEP

@@ -266,3 +266,26 @@ def test_files_of_a_stranger_in_a_folder_above_govern_no_write(tmp_path: Path, a
             pass
         assert time.monotonic() - start < 1
     assert sorted(path.name for path in run.iterdir()) == ["a.json", "b.bin", "c.bin"]
+
+
+def test_a_file_that_is_open_elsewhere_is_replaced_a_moment_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows a file that another process reads cannot be replaced."""
+    calls, sound = [0], Path.replace
+
+    def refuse_twice(source: Path, target: Path) -> Path:
+        calls[0] += 1
+        if calls[0] < 3:
+            raise PermissionError(errno.EACCES, "in use", str(target))
+        return sound(source, target)
+
+    monkeypatch.setattr(Path, "replace", refuse_twice)
+    monkeypatch.setattr(files, "RETRY_SECONDS", 60)
+    write_bytes(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and calls == [3]
+    monkeypatch.setattr(files, "RETRY_SECONDS", 0)
+    calls[0] = 0
+    with pytest.raises(WriteError, match="in use"):
+        write_bytes(tmp_path / "a", b"newer")
+    assert (tmp_path / "a").read_bytes() == b"new" and calls == [1]

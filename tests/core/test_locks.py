@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from simclr_cli.core.events import Event, Note, silent
 from simclr_cli.core.files import WriteError
 from simclr_cli.core.locks import LOCK_FILE, FolderLockedError, lock_folder, release_locks
 
-fcntl = pytest.importorskip("fcntl")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="on Windows links need a privilege")
 
 HOLD = """
 import os, sys
@@ -76,7 +75,7 @@ def test_a_process_that_has_ended_holds_no_lock(tmp_path: Path, end: str) -> Non
     events: list[Event] = []
     with holding(tmp_path, end) as other:
         if end == "killed":
-            other.send_signal(signal.SIGKILL)
+            other.kill()
             other.wait()
         else:
             other.communicate("\n")
@@ -106,7 +105,7 @@ def test_content_of_the_lock_file_does_not_matter(tmp_path: Path, content: bytes
         pass
 
 
-@pytest.mark.parametrize("kind", ["folder", "link"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("link", marks=posix_only)])
 def test_a_lock_path_that_is_not_a_file_is_named_and_stays(tmp_path: Path, kind: str) -> None:
     file, elsewhere = tmp_path / LOCK_FILE, tmp_path / "elsewhere"
     {"folder": file.mkdir, "link": lambda: file.symlink_to(elsewhere)}[kind]()
@@ -156,7 +155,7 @@ def test_only_one_of_many_holds_the_lock_at_a_time(tmp_path: Path, monkeypatch: 
 def test_a_file_system_without_locks_gives_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    monkeypatch.setattr(fcntl, "flock", failing_call(number))
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", failing_call(number))
     events: list[Event] = []
     with lock_folder(tmp_path, events.append):
         assert [type(event) for event in events] == [Note] and "has no locks" in str(events[0])
@@ -164,7 +163,7 @@ def test_a_file_system_without_locks_gives_a_warning(
 
 
 def test_any_other_failure_to_lock_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "flock", failing_call(errno.EIO))
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", failing_call(errno.EIO))
     with pytest.raises(WriteError, match="Input/output error"), lock_folder(tmp_path, silent):
         pass
 

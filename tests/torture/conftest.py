@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
 
     The answer also has `said`, the output of the command. Its code is None if the command was killed.
     """
+    if sys.platform != "linux":
+        pytest.skip("commands run as forks on Linux only")
     out = tmp_path_factory.mktemp("output") / "output"
 
     def run(arguments: Sequence[str], cwd: Path, **more: Any) -> dict[str, Any]:
