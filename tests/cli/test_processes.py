@@ -183,7 +183,7 @@ def test_devices_give_the_losses_of_one(forked, photos: Path, tmp_path: Path, by
     for name, options in (("two", ["--devices", "2"]), ("parts", ["--micro-batch", "7"])):
         answer = forked("pretrain", photos, "--run", name, *PLAIN, *options, cwd=tmp_path)
         assert answer.code == 0, answer.stderr
-        assert answer.stdout == f"simclr-runs/{name}\n"
+        assert answer.stdout == f"{Path('simclr-runs', name)}\n"
         assert answer.stderr.count("epoch 20 ") == 1 and answer.stderr.count("Plan for") == 1
     runs = tmp_path / "simclr-runs"
     assert len(by_one) == 20 and by_one[0] - min(by_one) > 0.01
@@ -199,7 +199,7 @@ def test_srun_is_understood(command: str, photos: Path, tmp_path: Path, tiny: li
         2, [command, "pretrain", str(photos), "--run", "s", *tiny], tmp_path,
         lambda rank: {**told, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
     )  # fmt: skip
-    assert first[0] == "simclr-runs/s\n" and "Plan for" in first[1]
+    assert first[0] == f"{Path('simclr-runs/s')}\n" and "Plan for" in first[1]
     assert second == ("", "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 from dataclasses import replace
@@ -21,6 +22,7 @@ from simclr_cli.diagnose.folders import FolderFacts, OutputFolder, collect_folde
 from simclr_cli.diagnose.machine import MachineFacts, Requirement, TorchFacts, collect_machine_facts, inspect_torch
 
 GB = 1_000_000_000
+KILLED = 6 if os.name == "nt" else -6  # the exit code after os.kill(pid, 6)
 NEEDS = (
     Requirement("simclr-cli", "torch", ">=2.10", "2.10.0"),
     Requirement("simclr-cli", "pillow", ">=11.3", "13.0.0"),
@@ -222,7 +224,7 @@ __version__ = "2.10.0"
          TorchFacts(error="RuntimeError: operator torchvision::nms does not exist")),
         ("import os, sys; sys.stderr.write('OMP: Error #15\\n'); sys.stderr.flush(); os._exit(3)", "",
          TorchFacts(error="OMP: Error #15")),
-        ("import os; os.kill(os.getpid(), 6)", "", TorchFacts(error="its process ended with -6")),
+        ("import os; os.kill(os.getpid(), 6)", "", TorchFacts(error=f"its process ended with {KILLED}")),
         (CUDA, "print('talk')", TorchFacts("2.10.0", "12.8", 4, ("H100",) * 2, ("", "CUDA error: no kernel image"))),
         (CUDA.replace("lambda: None", "lambda: 1 / 0").replace("1 / 0", "(_ for _ in ()).throw(RuntimeError('old'))"),
          "", TorchFacts("2.10.0", "12.8", 4, no_gpu="old")),
