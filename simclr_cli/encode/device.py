@@ -43,6 +43,8 @@ def resolve_device(name: str | None, world: World = SINGLE_PROCESS, report: Repo
     device = torch.device(name)
     if world.world_size > 1 and device.type == "cuda":
         device = torch.device("cuda", world.local_rank)
+    elif world.world_size > 1 and device.type != "cpu":
+        raise MachineError(f"Only one process can compute on {device}.", "Use one, or --device cpu.")
     if device.type != "cpu" and (fault := find_fault(device)) is not None:
         if fault.name != "disagreeing GPU":
             raise MachineError(f"The device {device} cannot be used here: {fault.reason}.", "Try --device cpu.")

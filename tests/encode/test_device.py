@@ -126,6 +126,8 @@ def test_processes_never_compute_on_different_kinds_of_devices(
     assert reason in caught.value.problem
     monkeypatch.setattr(module, "list_gpus", lambda: [torch.device("mps")])
     assert choose(world=World(2, 4, 0)) == ("cpu", [])
+    with pytest.raises(MachineError, match="Only one process can compute on mps"):
+        choose("mps", World(2, 4, 0))
 
 
 @pytest.mark.parametrize(
