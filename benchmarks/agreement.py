@@ -18,8 +18,9 @@ import torch
 from machine import describe_machine
 
 from simclr_cli.core.events import silent
+from simclr_cli.encode.device import resolve_device
 from simclr_cli.encode.embed import embed_with_encoders
-from simclr_cli.encode.load import create_untrained_encoder, load_run_encoder, resolve_device
+from simclr_cli.encode.load import create_untrained_encoder, load_run_encoder
 from simclr_cli.engine.metrics import bootstrap_interval, compute_gain, compute_percentage
 from simclr_cli.engine.nearest import find_nearest
 from simclr_cli.evaluate.baselines import create_pixel_baselines

@@ -28,7 +28,8 @@ from cifar import ARMS, link_images, run_json
 from simclr_cli.api import PretrainSettings, ProbeSettings
 from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.core.events import silent
-from simclr_cli.encode.load import load_run_encoder, resolve_device
+from simclr_cli.encode.device import resolve_device
+from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.engine.metrics import compute_percentage
 from simclr_cli.evaluate.comparison import compare_encoders
 from simclr_cli.images.labels import read_labeled_images

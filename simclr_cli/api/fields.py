@@ -83,7 +83,7 @@ def check_settings(settings: Any, *, paths: bool = True) -> None:
         if bound := _find_unmet_bound(value, bounds):
             raise SettingsError(f"{option} is {value}, and must be {bound}.", f"Set {option} to another value.")
         if name == "device" and not DEVICE.fullmatch(value):
-            raise SettingsError(f"--device is {value!r}.", "Use cpu, cuda, cuda:1 or mps.")
+            raise SettingsError(f"--device is {value!r}.", "Use cpu, cuda, cuda:1, mps or xpu.")
 
 
 @cache
@@ -131,7 +131,7 @@ ANY_RUN_HELP = "Name of the run, or the path of its folder. Auto: the newest run
 RUNS_HELP = "Folder that holds the runs."
 SEED_HELP = "Seed of every random choice. The same seed on the same machine gives the same result."
 DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")  # more is known to torch, which is slow to import
-DEVICE_HELP = "Device to compute on: cpu, cuda, cuda:1 or mps. Auto: the first GPU, else the CPU."
+DEVICE_HELP = "Device to compute on: cpu, cuda, cuda:1, mps or xpu. Auto: the first GPU that works, else the CPU."
 DEVICES_HELP = (
     "Number of processes on this machine. Each uses a GPU of its own, or its share of the CPU. "
     "For several machines, use torchrun or srun."

@@ -10,7 +10,8 @@ from simclr_cli.commands.pretrain import pretrain
 from simclr_cli.commands.similar import similar
 from simclr_cli.core.events import Note, Report, StopController, silent
 from simclr_cli.core.files import prepare_folder, write_json
-from simclr_cli.encode.load import create_untrained_encoder, load_run_encoder, resolve_device
+from simclr_cli.encode.device import resolve_device
+from simclr_cli.encode.load import create_untrained_encoder, load_run_encoder
 from simclr_cli.evaluate.baselines import create_pixel_baselines
 from simclr_cli.evaluate.comparison import compare_encoders
 from simclr_cli.images.labels import LabeledImages, label_images

@@ -14,7 +14,7 @@ from simclr_cli.diagnose import machine as machine_checks
 
 
 def doctor(settings: DoctorSettings, *, report: Report = silent) -> DoctorResult:
-    """Diagnose faults. Nothing is written but the census in the cache.
+    """Diagnose faults. Nothing is written but the census, and how the GPUs compute, in the cache.
 
     Raises:
         MachineError: the disk or the network share that holds the images fails.
@@ -23,6 +23,10 @@ def doctor(settings: DoctorSettings, *, report: Report = silent) -> DoctorResult
     torch = machine_checks.inspect_torch()
     folders = folder_checks.collect_folder_facts(settings.images, settings.runs, torch=not torch.error, report=report)
     return run_checks(machine_checks.collect_machine_facts(torch), folders)
+
+
+def _describe_gpus(torch: machine_checks.TorchFacts) -> list[str]:
+    return [f"{gpu} (not used)" if fault else gpu for gpu, fault in zip(torch.gpus, torch.gpu_faults, strict=True)]
 
 
 def run_checks(machine: machine_checks.MachineFacts, folders: folder_checks.FolderFacts) -> DoctorResult:
@@ -39,7 +43,7 @@ def run_checks(machine: machine_checks.MachineFacts, folders: folder_checks.Fold
         f"simclr {simclr_cli.__version__}, Python {sys.version_info.major}.{sys.version_info.minor}",
         ", ".join(f"{package.name} {package.installed}" for package in requirements),
         f"{format_count(machine.cores, 'core')}, {format_gigabytes(machine.memory)} of memory free",
-        ", ".join(machine.torch.gpus) or "no GPU that torch can use",
+        ", ".join(_describe_gpus(machine.torch)) or "no GPU that torch can use",
     ]
     if folders.image_count:
         skipped = f", {len(folders.skipped):,} skipped" if folders.skipped else ""

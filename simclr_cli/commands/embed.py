@@ -16,8 +16,9 @@ from simclr_cli.core.errors import RunError, require_extra
 from simclr_cli.core.events import Note, Report, progress, silent
 from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.world import World
+from simclr_cli.encode.device import resolve_device
 from simclr_cli.encode.embed import embed_census, undecodable_error
-from simclr_cli.encode.load import LoadedEncoder, resolve_device, resolve_encoder
+from simclr_cli.encode.load import LoadedEncoder, resolve_encoder
 from simclr_cli.engine.nearest import normalize_rows
 from simclr_cli.images.census import Census, SkippedImage
 from simclr_cli.images.scan import take_census
@@ -46,7 +47,7 @@ def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
         SimclrError: one of its subclasses, with what to do next.
     """
     world = World.from_environment(devices=settings.devices)
-    with join_process_group(world, resolve_device(settings.device, world)) as process_group:
+    with join_process_group(world, resolve_device(settings.device, world, report)) as process_group:
         return _embed(settings, world, process_group, report)
 
 

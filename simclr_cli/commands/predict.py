@@ -15,8 +15,9 @@ from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import prepare_folder, write_csv, write_json
 from simclr_cli.core.safe_read import read_json
 from simclr_cli.core.text import escape_name_for_csv, escape_value_for_csv
+from simclr_cli.encode.device import resolve_device
 from simclr_cli.encode.embed import embed_files
-from simclr_cli.encode.load import LoadedEncoder, resolve_device
+from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.encode.model_card import parse_spec
 from simclr_cli.engine.classifier import split_classifier
 from simclr_cli.images.threads import count_workers
@@ -32,7 +33,7 @@ def predict(settings: PredictSettings, *, report: Report = silent) -> PredictRes
         SimclrError: one of its kinds, with what to do next.
     """
     folder = settings.classifier or find_classifier(settings.run, settings.runs)
-    ready, linear, labels = load_classifier(folder, resolve_device(settings.device))
+    ready, linear, labels = load_classifier(folder, resolve_device(settings.device, report=report))
     if settings.out is not None:
         prepare_folder(settings.out.absolute().parent)  # before long work
     report(Note(f"Predicting with {folder}."))

@@ -28,7 +28,7 @@ from simclr_cli.core.events import (
 )
 from simclr_cli.core.files import prepare_folder
 from simclr_cli.core.world import World
-from simclr_cli.encode.load import resolve_device
+from simclr_cli.encode.device import resolve_device
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages, decode_images
 from simclr_cli.images.census import Census
@@ -68,7 +68,7 @@ def pretrain(
     if settings.tensorboard:
         require_extra("tensorboard", "tensorboard", "--tensorboard")
     world = World.from_environment(devices=settings.devices)
-    device = resolve_device(settings.device, world)
+    device = resolve_device(settings.device, world, report)
     with join_process_group(world, device) as processes, contextlib.ExitStack() as stack:
         prepared = _prepare(settings, device, processes, stack, report)
         if settings.dry_run:

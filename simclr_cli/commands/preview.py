@@ -16,7 +16,7 @@ from simclr_cli.core.errors import InputError, SettingsError
 from simclr_cli.core.events import CensusTaken, Choice, Note, Report, progress, silent
 from simclr_cli.core.files import write_bytes
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
-from simclr_cli.encode.load import resolve_device
+from simclr_cli.encode.device import resolve_device
 from simclr_cli.engine.augment import ViewRecipe, create_view_recipe, draw_parameters, make_view
 from simclr_cli.engine.image_ops import to_grayscale
 from simclr_cli.images.cache import stored_side
@@ -54,7 +54,9 @@ def preview(settings: PreviewSettings, *, report: Report = silent) -> PreviewRes
     summary = census.summary()
     report(CensusTaken(summary))
     colors = sample_colors(census, workers)
-    here = Circumstances(len(census.images), summary["short_side"]["median"], resolve_device(None), colors=colors)
+    here = Circumstances(
+        len(census.images), summary["short_side"]["median"], resolve_device(None, report=report), colors=colors
+    )
     resolved, choices = resolve_views(settings, here)
 
     recipe, side = create_view_recipe(resolved), stored_side(census, resolved.image_size)

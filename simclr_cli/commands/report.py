@@ -15,7 +15,8 @@ from simclr_cli.core.errors import InputError, Interrupted, RunError, SimclrErro
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.files import write_bytes
 from simclr_cli.core.safe_read import read_json
-from simclr_cli.encode.load import load_run_encoder, resolve_device
+from simclr_cli.encode.device import resolve_device
+from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.evaluate.run_samples import sample_neighbors, sample_views
 from simclr_cli.images.census import USED, Census, SkippedImage
 from simclr_cli.images.decode import decode_thumbnail
@@ -42,7 +43,9 @@ def report(settings: ReportSettings, *, report: Report = silent) -> ReportResult
     """
     run = find_started_run(settings.run, settings.runs)
     workers = count_workers(settings.workers)
-    size = write_report(run, read_run_info(run), device=resolve_device(settings.device), workers=workers, report=report)
+    size = write_report(
+        run, read_run_info(run), device=resolve_device(settings.device, report=report), workers=workers, report=report
+    )
     return ReportResult(str(run.path), str(run.report_file), run.is_finished, size)
 
 

@@ -33,12 +33,22 @@ UNKNOWN_MEMORY_BYTES = 2**32  # where the system does not say; every machine tha
 
 def get_free_memory(device: torch.device) -> int:
     """Return the free bytes of a device: memory of the GPU, or else of the machine or its container."""
-    if device.type == "cuda":
-        import torch
+    import torch
 
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type == "mps":  # it is the machine's memory, of which Metal gives a part
+        return min(get_free_ram(), torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    if device.type != "cpu":
+        unused = torch.accelerator.memory_reserved(device) - torch.accelerator.memory_allocated(device)
+        return torch.accelerator.get_memory_info(device)[0] + unused
     return get_free_ram()
+
+
+def find_nvidia_driver() -> str:
+    """Return the version of the driver of NVIDIA's GPUs; "?": unknown; "": none, or not on Linux."""
+    try:
+        return (re.search(r"\d{3}(\.\d+)+", Path("/proc/driver/nvidia/version").read_text()) or ["?"])[0]
+    except OSError:
+        return "?" if Path("/dev/nvidia0").exists() else ""
 
 
 def get_free_ram() -> int:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -55,7 +55,7 @@ class TorchFacts:
     cuda: str | None = None  # of the build
     threads: int = 0
     gpus: tuple[str, ...] = ()  # names
-    gpu_errors: tuple[str, ...] = ()  # of a first computation on each, or ""
+    gpu_faults: tuple[Sequence[str], ...] = ()  # of each: nothing, or the name of its fault and the reason
     no_gpu: str = ""  # the error if a CUDA build finds none
     error: str = ""  # of the import of torch or torchvision
 
@@ -119,24 +119,22 @@ def _import_torch() -> TorchFacts:
     try:
         import torch
         import torchvision  # noqa: F401  # fails if it was built for another torch
+
+        from simclr_cli.encode.device import find_fault, get_gpu_name, list_gpus
     except Exception as error:  # whatever a broken library raises
         line, _, _ = str(error).partition("\n")
         return TorchFacts(error=f"{type(error).__name__}: {line}")
-    gpus, gpu_errors, no_gpu = [], [], ""
+    names, faults, no_gpu = [], [], ""
     try:
         if torch.version.cuda:
             torch.cuda.init()  # type: ignore[no-untyped-call]
-            gpus = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        for gpu in list_gpus():
+            names.append(get_gpu_name(gpu))
+            faults.append(find_fault(gpu, again=True) or ())
     except (RuntimeError, AssertionError) as error:
         no_gpu, _, _ = str(error).partition("\n")
-    for number in range(len(gpus)):
-        try:  # fails without kernels for this GPU, or if another process has it exclusively
-            torch.ones(1, device=f"cuda:{number}").add_(1).item()
-            gpu_errors.append("")
-        except RuntimeError as error:
-            gpu_errors.append(str(error).partition("\n")[0])
     version, cuda, threads = torch.__version__, torch.version.cuda, torch.get_num_threads()
-    return TorchFacts(version, cuda, threads, tuple(gpus), tuple(gpu_errors), no_gpu)
+    return TorchFacts(version, cuda, threads, tuple(names), tuple(faults), no_gpu)
 
 
 def check_packages(facts: MachineFacts) -> Iterator[Diagnosis]:
@@ -179,12 +177,14 @@ def check_gpus(facts: MachineFacts) -> Iterator[Diagnosis]:
             yield diagnose("old driver", what, "sudo ubuntu-drivers install")
         else:
             yield diagnose("unused GPU", what, install)
-    for number, (gpu, error) in enumerate(zip(torch.gpus, torch.gpu_errors, strict=True)):
-        what = f"torch {torch.version} cannot compute on GPU {number}, {gpu} ({error})."
-        if "no kernel image" in error:
-            yield diagnose("unsupported GPU", what, install)
-        elif error:
-            yield diagnose("failing GPU", what, "nvidia-smi  # shows its state and processes")
+    update = f"{PIP} --upgrade torch torchvision  # and update the system and the driver of the GPU"
+    state = "nvidia-smi  # shows its state and processes" if driver else update
+    commands = {"unsupported GPU": install, "failing GPU": state, "disagreeing GPU": update}
+    for number, (gpu, fault) in enumerate(zip(torch.gpus, torch.gpu_faults, strict=True)):
+        if fault:
+            name, reason = fault
+            what = f"torch {torch.version} does not use GPU {number}, {gpu}: {reason}."
+            yield diagnose(name, what, commands[name])
 
 
 def check_limits(facts: MachineFacts) -> Iterator[Diagnosis]:

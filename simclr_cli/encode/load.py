@@ -15,10 +15,11 @@ from huggingface_hub import is_offline_mode
 from safetensors.torch import save as to_safetensors
 
 from simclr_cli.api import RUNS_FOLDER, EncoderSettings
-from simclr_cli.core.errors import MachineError, RunError, SettingsError
+from simclr_cli.core.errors import RunError, SettingsError
 from simclr_cli.core.events import Note, Report, silent
 from simclr_cli.core.world import SINGLE_PROCESS, World
 from simclr_cli.encode.create import REMEDIES, create_named_encoder
+from simclr_cli.encode.device import resolve_device
 from simclr_cli.encode.model_card import parse_spec
 from simclr_cli.encode.weights import CONFIG_FILE, Downloads, find_timm_weights
 from simclr_cli.engine.augment import ViewRecipe, create_view_recipe
@@ -113,27 +114,6 @@ class LoadedEncoder:
         return self.run is not None and folder.resolve() == self.info.settings.images.resolve()
 
 
-def resolve_device(name: str | None, world: World = SINGLE_PROCESS) -> torch.device:
-    """Return the named device, or else the first GPU or the CPU. With several processes, each uses its own GPU.
-
-    Raises:
-        MachineError: the device is unavailable on this machine.
-    """
-    if world.world_size > 1 and (torch.cuda.is_available() if name is None else name.startswith("cuda")):
-        name = f"cuda:{world.local_rank}"
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() and world.world_size == 1 else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise MachineError(f"The device {name} cannot be used here ({reason}).", "Try --device cpu.") from None
-    return device
-
-
 def resolve_encoder(
     settings: EncoderSettings, world: World = SINGLE_PROCESS, report: Report = silent, *, of_folder: bool = False
 ) -> LoadedEncoder:
@@ -146,7 +126,7 @@ def resolve_encoder(
         RunError: there is no such run, or it is unfinished or damaged.
         SettingsError, MachineError: see load_named_encoder.
     """
-    device = resolve_device(settings.device, world)
+    device = resolve_device(settings.device, world, report)
     if name := settings.encoder or settings.run:
         return load_named_encoder(name, settings, device, report)
     runs = [run for run in list_runs(settings.runs) if run.is_finished]

@@ -101,7 +101,12 @@ class Encoder(nn.Module):
 
 
 def choose_memory_format(backbone: nn.Module, spec: EncoderSpec) -> torch.memory_format:
-    """Choose channels_last, but contiguous for basic-block ResNets at 48 to 64 px on AVX-512 (docs/decisions/0005)."""
+    """Choose channels_last, but contiguous for basic-block ResNets at 48 to 64 px on AVX-512 (docs/decisions/0005).
+
+    And contiguous where Apple's GPU may be used: its convolutions have misread other weights (pytorch issue 192212).
+    """
+    if torch.backends.mps.is_available():
+        return torch.contiguous_format
     has_basic_blocks = any(isinstance(module, BasicBlock) for module in backbone.modules())
     has_avx512 = not torch.accelerator.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
     is_contiguous = has_basic_blocks and has_avx512 and 48 <= spec.image_size <= 64

@@ -39,10 +39,9 @@ def resized_crop(x: Tensor, crop: Tensor, sizes: Tensor, flip: Tensor, size: int
     columns = compute_resampling_matrices(
         start[:, 1], length[:, 1], x.shape[-1], size, upload(flip, x.device)
     ).transpose(1, 2)
-    # Channel by channel: one product for all three would copy the matrices for each.
-    out = torch.empty(len(x), 3, size, size, device=x.device)
-    for channel, target in zip(x.unbind(1), out.unbind(1), strict=True):
-        torch.bmm(rows @ channel.float(), columns, out=target)
+    # Channel by channel: one product for all three would copy the matrices for each. Not into slices of one tensor:
+    # slower on a CPU, and Apple's GPUs have computed something else (pytorch issue 104832).
+    out = torch.stack([rows @ channel.float() @ columns for channel in x.unbind(1)], dim=1)
     if x.dtype == torch.uint8:
         out.div_(255)
     return out.clamp_(0, 1)  # bicubic overshoots

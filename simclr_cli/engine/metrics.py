@@ -1,4 +1,7 @@
-"""Metrics: accuracy with its interval; alignment, uniformity, effective rank and view retrieval accuracy."""
+"""Metrics: accuracy with its interval; alignment, uniformity, effective rank and view retrieval accuracy.
+
+They take tensors on any device. Some, as Apple's GPUs, have no float64: what needs it is copied to the CPU first.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def compute_accuracy(scores: Tensor, labels: Tensor, seed: int = 0) -> Accuracy:
         top_1=compute_percentage(is_correct),
         low=low,
         high=high,
-        balanced=100 * float((correct_counts[occurs] / counts[occurs]).double().mean()),
+        balanced=100 * float((correct_counts[occurs] / counts[occurs]).cpu().double().mean()),
         top_5=compute_percentage((scores.topk(5).indices == labels[:, None]).any(dim=1)) if classes > 5 else None,
     )
 
@@ -46,7 +49,7 @@ def compute_gain(first: Tensor, second: Tensor, seed: int = 0) -> tuple[float, f
         The gain, and the low and high end of its paired bootstrap interval.
     """
     difference = first.long() - second.long()
-    return (100 * float(difference.double().mean()), *bootstrap_interval(difference, seed))
+    return (compute_percentage(difference), *bootstrap_interval(difference, seed))
 
 
 def compute_mean_gain(first: Tensor, second: Tensor) -> tuple[float, float, float]:
@@ -58,7 +61,7 @@ def compute_mean_gain(first: Tensor, second: Tensor) -> tuple[float, float, floa
     Returns:
         The gain, and the low and high end of its paired 95 % interval, by the normal distribution.
     """
-    difference = 100 * (first.double() - second.double())
+    difference = 100 * (first.cpu().double() - second.cpu().double())
     mean, half = float(difference.mean()), 1.96 * float(difference.std() / len(difference) ** 0.5)
     return mean, mean - half, mean + half
 
@@ -73,15 +76,15 @@ def bootstrap_interval(outcomes: Tensor, seed: int) -> tuple[float, float]:
         outcomes: (M,) integers in -1, 0, 1.
     """
     count = len(outcomes)
-    shares = [float((outcomes == value).double().mean()) for value in (-1, 0, 1)]
+    shares = [float((outcomes == value).cpu().double().mean()) for value in (-1, 0, 1)]
     samples = create_numpy_generator(seed, Purpose.BOOTSTRAP).multinomial(count, shares, size=BOOTSTRAP_SAMPLES)
     low, high = np.percentile(100 * (samples[:, 2] - samples[:, 0]) / count, INTERVAL_PERCENTILES)
     return float(low), float(high)
 
 
 def compute_percentage(outcomes: Tensor) -> float:
-    """Compute the percentage of True in outcomes (M,)."""
-    return 100 * float(outcomes.double().mean())
+    """Compute the percentage of True in outcomes, or 100 times the mean of integers, of any shape."""
+    return 100 * float(outcomes.cpu().double().mean())
 
 
 def alignment(z_a: Tensor, z_b: Tensor) -> float:
@@ -105,7 +108,7 @@ def uniformity(z: Tensor) -> float:
     Returns:
         -8 to 0; lower is better, 0 if all z are equal.
     """
-    distance = torch.pdist(z.double().cpu()).square()
+    distance = torch.pdist(z.cpu().double()).square()
     return float(torch.exp(-2 * distance).mean().log())
 
 
@@ -118,7 +121,7 @@ def effective_rank(rows: Tensor) -> float:
     Returns:
         1 to min(M, D), the number of dimensions in which the rows vary.
     """
-    values = torch.linalg.svdvals(rows.double())
+    values = torch.linalg.svdvals(rows.cpu().double())
     shares = values / values.sum().clamp(min=1e-300) + 1e-7  # the paper's epsilon
     return float((-(shares * shares.log()).sum()).exp())
 

@@ -73,7 +73,8 @@ def create_optimizer(
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         *scaled,
     ]
-    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
+    # None, elsewhere: torch chooses. False would also rule out its _foreach functions.
+    fused = True if all(p.device.type in ("cpu", "cuda") for p in model.parameters()) else None
     optimizer: torch.optim.Optimizer
     if name == "lars":
         for group in groups:

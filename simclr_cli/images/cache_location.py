@@ -1,5 +1,6 @@
 """Location of the caches: one for each folder of images, in the user's cache folder; listing and clearing them.
 
+    <cache root>/gpu-checks.json                      which GPUs compute as the CPU does (encode/device.py)
     <cache root>/<key of the folder>/headers.json     headers of the files (images/scan.py)
     <cache root>/<key of the folder>/<side>/...       decoded images of one size (images/cache.py)
     <cache root>/<key of the folder>/embeddings-<key of the encoder>/...   an index (store/index_files.py), and pages
@@ -95,12 +96,20 @@ def locate_cache(folder: Path) -> Path:
     Raises:
         MachineError: other users were there first.
     """
-    key = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    for cache in (cache_root() / key, cache_root() / f"{key}-{_user()}"):
-        if not os.path.lexists(cache) or _is_own(cache):
-            keep_private(cache)
-            return cache
-    raise MachineError(f"{cache} is another user's.", "Set SIMCLR_CACHE to a folder of your own.")
+    return _locate_own(hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16])
+
+
+def locate_gpu_checks() -> Path:
+    """Return the file of the GPUs that were compared with the CPU, existing or not; raise as locate_cache does."""
+    return _locate_own("gpu-checks.json")
+
+
+def _locate_own(name: str) -> Path:
+    for path in (cache_root() / name, cache_root() / f"{name}-{_user()}"):
+        if not os.path.lexists(path) or _is_own(path):
+            keep_private(path)
+            return path
+    raise MachineError(f"{path} is another user's.", "Set SIMCLR_CACHE to a folder of your own.")
 
 
 def locate_embeddings(folder: Path, model_checksum: str) -> Path:

@@ -115,7 +115,8 @@ class BatchLoader:
         requests = ((step, *part_and_pass) for step in steps for part_and_pass in passes)
         with closing(prefetch(read, requests, PREFETCHED_PARTS)) as tensors:
             for tensor in tensors:
-                on_device = tensor.to(self.device, non_blocking=True)
+                # from pinned memory only: others may change before an Apple GPU has read them (pytorch issue 189690)
+                on_device = tensor.to(self.device, non_blocking=self.device.type == "cuda")
                 yield on_device if self.resident_pixels is None else self.resident_pixels[on_device]
 
     def _read_to_host(self, rows: NDArray[np.int64]) -> Tensor:

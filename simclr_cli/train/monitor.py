@@ -126,11 +126,11 @@ class Monitor:
         """Score each judged image by the model as it is, to compare the end of a training with its start."""
         with torch.inference_mode():
             is_found = retrieve_views(*normalize_views(self.embed_views(model.eval(), self.judged_rows)))
-            scores = Scores(is_found.double().view(2, -1).mean(dim=0).cpu(), chance_of_retrieval(len(self.judged_rows)))
+            scores = Scores(is_found.cpu().double().view(2, -1).mean(dim=0), chance_of_retrieval(len(self.judged_rows)))
             if not len(self.labeled_rows):
                 return scores
             is_right, chance = self.classify(model)
-            return dataclasses.replace(scores, knn=is_right.double().cpu(), knn_chance=chance)
+            return dataclasses.replace(scores, knn=is_right.cpu().double(), knn_chance=chance)
 
     def embed_views(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
         """Compute (2N, width) h of two views of each image, the same ones every time."""

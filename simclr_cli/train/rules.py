@@ -136,7 +136,7 @@ def _choose_frozen_norms(_: ResolvedSettings, here: Circumstances) -> Chosen:
 
 
 def _choose_device(_: ResolvedSettings, here: Circumstances) -> Chosen:
-    return str(here.device), "the first GPU" if here.is_gpu else "no GPU found"
+    return str(here.device), "the first GPU" if here.is_gpu else "no GPU that torch can use"
 
 
 def _choose_weights(_: ResolvedSettings, here: Circumstances) -> Chosen:

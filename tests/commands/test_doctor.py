@@ -29,7 +29,7 @@ NEEDS = (
     Requirement("torchvision", "torch", "==2.10.0", "2.10.0+cu128"),
 )
 TORCH = TorchFacts(version="2.10.0+cu128", cuda="12.8", threads=8)
-ON_GPU = replace(TORCH, gpus=("H100",), gpu_errors=("",))
+ON_GPU = replace(TORCH, gpus=("H100",), gpu_faults=((),))
 MACHINE = MachineFacts(NEEDS, TORCH, cores=8, memory=16 * GB, shared_memory=8 * GB, open_files=1024)
 FOLDERS = FolderFacts(OutputFolder("/cache"), OutputFolder("simclr-runs"), images="my photos", image_count=1000)
 
@@ -42,8 +42,8 @@ def torch(driver: str = "570.86", visible: str | None = None, **facts: Any) -> M
     return replace(MACHINE, torch=replace(TORCH, **facts), driver=driver, visible_gpus=visible)
 
 
-def gpus(*errors: str, shared_memory: int = 8 * GB) -> MachineFacts:
-    facts = replace(TORCH, gpus=("H100",) * len(errors), gpu_errors=errors)
+def gpus(*faults: tuple[str, ...], shared_memory: int = 8 * GB) -> MachineFacts:
+    facts = replace(TORCH, gpus=("H100",) * len(faults), gpu_faults=faults)
     return replace(MACHINE, torch=facts, driver="570.1", shared_memory=shared_memory)
 
 
@@ -53,7 +53,7 @@ def skipped(*files: tuple[str, str]) -> FolderFacts:
 
 HEIC = "HEIC is not supported (convert it to JPEG or PNG)"
 RAW = "camera raw is not supported (export it as JPEG or TIFF)"
-NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
+OLD = "its compute capability is 6.1, and this build of torch is for 7.5 to 12.0"
 # (name, facts, words of the diagnosis, words of the command)
 FAKED: list[tuple[str, MachineFacts | FolderFacts, str, str]] = [
     ("old package", needs("simclr-cli", "numpy", ">=2.0", "1.26.4"), "requires numpy>=2.0, but 1.26.4 is installed",
@@ -73,12 +73,14 @@ FAKED: list[tuple[str, MachineFacts | FolderFacts, str, str]] = [
     ("unused GPU", torch("550.1"), "built for CUDA 12.8, does not use the NVIDIA GPU (driver 550.1).",
      "--torch-backend auto"),
     ("unused GPU", torch("?"), "(driver ?)", "--torch-backend auto"),
-    ("unsupported GPU", gpus("", NO_KERNEL), "cannot compute on GPU 1, H100 (CUDA error: no kernel image",
+    ("unsupported GPU", gpus((), ("unsupported GPU", OLD)), f"does not use GPU 1, H100: {OLD}.",
      "--torch-backend auto"),
-    ("failing GPU", gpus("CUDA error: all CUDA-capable devices are busy"), "on GPU 0, H100", "nvidia-smi"),
+    ("failing GPU", gpus(("failing GPU", "all are busy")), "use GPU 0, H100: all are busy.", "nvidia-smi"),
+    ("disagreeing GPU", gpus(("disagreeing GPU", "its loss differs from the CPU's by 50 %")), "by 50 %",
+     "--upgrade torch torchvision"),
     ("little memory", replace(MACHINE, memory=3 * GB // 2), "1.5 GB of memory is free", "ps -eo rss,pid,comm"),
     ("no memory", replace(MACHINE, memory=GB // 2), "0.5 GB of memory is free", "ps -eo rss,pid,comm"),
-    ("small /dev/shm", gpus(*[""] * 8, shared_memory=67_108_864), "0.067 GB free; --devices 8 needs up to 0.16 GB",
+    ("small /dev/shm", gpus(*[()] * 8, shared_memory=67_108_864), "0.067 GB free; --devices 8 needs up to 0.16 GB",
      "docker run --shm-size=1g"),
     ("few open files", replace(MACHINE, open_files=64), "may open 64 files", "ulimit -n 1024"),
     ("crowded cores", replace(MACHINE, core_quota=2.5), "use 2.5 of 8 cores", "export OMP_NUM_THREADS=2"),
@@ -133,7 +135,7 @@ def test_every_known_fault_is_faked() -> None:
     [
         MACHINE,
         replace(MACHINE, torch=ON_GPU, driver="570.1"),
-        gpus("", ""),
+        gpus((), ()),
         replace(MACHINE, shared_memory=None, open_files=-1, core_quota=8.0),
         needs("torchvision", "torch", ">=2.9", "2.10.0"),
         replace(FOLDERS, images=""),
@@ -202,8 +204,18 @@ class version:
     cuda = "12.8"
 class cuda:
     init = staticmethod(lambda: None)
+    get_device_name = staticmethod(lambda gpu: "H100")
+    get_arch_list = staticmethod(lambda: ["sm_75", "sm_90a", "compute_90"])
+    get_device_capability = staticmethod(lambda gpu: (6, 1) if gpu == "cuda:0" else (12, 0))
+class device:
+    def __new__(cls, kind, number=None):
+        return Name(kind if number is None else f"{kind}:{number}")
+class Name(str):
+    type = property(lambda self: self.partition(":")[0])
+class accelerator:
+    current_accelerator = staticmethod(lambda check_available: device("cuda"))
     device_count = staticmethod(lambda: 2)
-    get_device_name = staticmethod(lambda number: "H100")
+get_device_module = lambda gpu: cuda
 get_num_threads = lambda: 4
 class ones:
     def __init__(self, size, device):
@@ -225,7 +237,10 @@ __version__ = "2.10.0"
         ("import os, sys; sys.stderr.write('OMP: Error #15\\n'); sys.stderr.flush(); os._exit(3)", "",
          TorchFacts(error="OMP: Error #15")),
         ("import os; os.kill(os.getpid(), 6)", "", TorchFacts(error=f"its process ended with {KILLED}")),
-        (CUDA, "print('talk')", TorchFacts("2.10.0", "12.8", 4, ("H100",) * 2, ("", "CUDA error: no kernel image"))),
+        (CUDA, "print('talk')", TorchFacts("2.10.0", "12.8", 4, ("H100",) * 2, (
+            ["unsupported GPU", "its compute capability is 6.1, and this build of torch is for 7.5 to 9.0"],
+            ["unsupported GPU", "torch cannot compute on it (CUDA error: no kernel image)"],
+        ))),
         (CUDA.replace("lambda: None", "lambda: 1 / 0").replace("1 / 0", "(_ for _ in ()).throw(RuntimeError('old'))"),
          "", TorchFacts("2.10.0", "12.8", 4, no_gpu="old")),
     ],

@@ -16,7 +16,8 @@ from simclr_cli.commands.embed import embed
 from simclr_cli.commands.finetune import finetune
 from simclr_cli.commands.predict import load_classifier
 from simclr_cli.core.events import CensusTaken, silent
-from simclr_cli.encode.load import load_run_encoder, resolve_device
+from simclr_cli.encode.device import resolve_device
+from simclr_cli.encode.load import load_run_encoder
 from simclr_cli.search.library import open_index, open_library
 from simclr_cli.store.run import RunFolder
 from simclr_cli.store.vectors import read_vectors

@@ -161,3 +161,17 @@ def test_the_users_spin_count_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT")
     limit_openmp_spinning()
     assert int(os.environ["GOMP_SPINCOUNT"]) > 0
+
+
+def test_a_mac_gives_its_gpu_a_part_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * 2**30)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 2**30)
+    for free, expected in ((16, 11), (8, 8)):
+        monkeypatch.setattr(hardware, "get_free_ram", lambda free=free: free * 2**30)
+        assert hardware.get_free_memory(torch.device("mps")) == expected * 2**30
+
+
+def test_the_driver_of_nvidia_is_read_from_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu Jan 23"
+    monkeypatch.setattr(Path, "read_text", lambda _: text)
+    assert hardware.find_nvidia_driver() == "570.86.15"

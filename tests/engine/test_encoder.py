@@ -291,3 +291,10 @@ def test_the_weights_fit_timms_own_model() -> None:
     plain.load_state_dict(encoder.backbone.state_dict())
     x = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(plain(x), encoder(x), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_contiguous_where_apples_gpu_may_misread_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = EncoderSpec(SMALL, 96)
+    assert create_encoder(spec).memory_format == torch.channels_last
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert all(p.is_contiguous() for p in create_encoder(spec).parameters())
