@@ -34,6 +34,18 @@ def get_free_memory(device: torch.device) -> int:
     return get_free_ram()
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes bfloat16 in hardware: NVIDIA's from Ampere on, and AMD's.
+
+    torch.cuda.is_bf16_supported asks the current device, and says yes where bfloat16 is emulated, which is slow.
+    """
+    if device.type != "cuda":
+        return False
+    import torch
+
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def get_free_ram() -> int:
     """Return the free bytes of the machine's memory, or of its container if less."""
     free = [_get_available_ram()]

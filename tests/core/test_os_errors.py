@@ -24,11 +24,11 @@ CASES = {
     "the system": (system_error(errno.ENOMEM, None), "The memory of this machine is too small", "--batch-size 32"),
     "torch, GPU": (
         torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.40 GiB of which 30.51 MiB is "
-            "free. Of the allocated memory 1.34 GiB is allocated by PyTorch, and 29.88 MiB is reserved by PyTorch but ..."
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.40 GiB of which 30.51 MiB "
+            "is free. Of the allocated memory 1.34 GiB is allocated by PyTorch, and 29.88 MiB is reserved by PyTorch"
         ),
-        "The memory of the GPU is too small (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity "
-        "of 1.40 GiB of which 30.51 MiB is free).", "--batch-size 32",
+        "The memory of the GPU is too small (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
+        "capacity of 1.40 GiB of which 30.51 MiB is free).", "--batch-size 32",
     ),
     "cuBLAS": (
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),

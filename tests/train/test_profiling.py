@@ -13,7 +13,7 @@ from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.store.checkpoint import Checkpoint, save_checkpoint
 from simclr_cli.train import profiling as trial
 from simclr_cli.train.loop import build_model
-from simclr_cli.train.profiling import describe_disk_shortage
+from simclr_cli.train.profiling import count_model_bytes, describe_disk_shortage
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars", "sgd"])
@@ -28,6 +28,9 @@ def test_room_for_two_checkpoints_is_what_two_take(
         parameter.grad = torch.zeros_like(parameter)
     after.step()
     save_checkpoint(tmp_path, Checkpoint(1, model.state_dict(), after.state_dict(), [], [], "f" * 64))
+    held = [*model.state_dict().values(), *(p.grad for p in model.parameters() if p.requires_grad)]
+    held += [t for values in after.state_dict()["state"].values() for t in values.values() if t.ndim]
+    assert count_model_bytes(model, chosen, gradients=True) == sum(t.numel() * t.element_size() for t in held)
     taken = 2 * sum(path.stat().st_size for path in tmp_path.glob("step-*"))
     monkeypatch.setattr(trial, "get_free_bytes", lambda _: 1.02 * taken)
     assert describe_disk_shortage(tmp_path / "run", model, chosen) is None
