@@ -45,7 +45,7 @@ def measure_bytes_per_view(encoder: Encoder, precision: Precision) -> int:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 kept_bytes[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # the tensor itself holds its graph, which would hold it for ever
 
         x = torch.rand(views, 3, size, size, device=device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
