@@ -44,7 +44,7 @@ from simclr_cli.train.loop import Training, build_model
 from simclr_cli.train.monitor import Monitor, draw_held_out
 from simclr_cli.train.outcome import Outcome, Scores, compare, judge_distillation, judge_training
 from simclr_cli.train.plan import fit_to_decoded_images
-from simclr_cli.train.prepare import Preparation, get_cache_budget, plan_run
+from simclr_cli.train.prepare import Capacity, Preparation, get_cache_budget, plan_run
 from simclr_cli.train.resume import lock_run, record_run
 from simclr_cli.train.start import keep_start
 
@@ -147,8 +147,9 @@ def _prepare(
 ) -> Preparation:
     """Plan the run in the main process, lock its folder, and broadcast the plan to the other processes."""
     prepared, message = None, None
+    capacity = Capacity.measure(device, processes)
     if processes.is_main:
-        prepared = plan_run(settings, device, processes, report)
+        prepared = plan_run(settings, device, capacity, processes, report)
         if not settings.dry_run:
             stack.enter_context(lock_run(prepared.run, report, resumed=prepared.settings.resume))
         if not processes.is_single:

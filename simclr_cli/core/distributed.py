@@ -11,7 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,10 +19,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from simclr_cli.core.errors import MachineError, first_line
+from simclr_cli.core.errors import MachineError, first_line, is_out_of_memory
 from simclr_cli.core.world import SINGLE_PROCESS, PeerLostError, World, get_master_address, get_store_prefix
 
-TIMEOUT = datetime.timedelta(days=1)  # the other processes wait while the main one reads a large folder
+# A process that has ended is noticed at once by gloo, whose connections end with it; NCCL's may not. So values on the
+# CPU go through gloo, and whoever waits for long waits there: while the main process reads a large folder, measures or
+# saves. NCCL exchanges tensors of a step only.
+GLOO_TIMEOUT = datetime.timedelta(days=1)
+NCCL_TIMEOUT = datetime.timedelta(minutes=10)
+CONNECT_TIMEOUT = datetime.timedelta(minutes=10)  # until the last process has started
 MAX_VALUES_PER_MESSAGE = 2**24
 
 
@@ -36,6 +41,7 @@ class ProcessGroup:
         self.rank, self.world_size, self.local_rank = world.rank, world.world_size, world.local_rank
         self.was_restarted = world.was_restarted
         self.local_world_size = 1  # processes of this run on this machine
+        self.gloo: dist.ProcessGroup | None = None  # for values on the CPU, if the default group is of GPUs
 
     @property
     def is_single(self) -> bool:
@@ -64,7 +70,7 @@ class ProcessGroup:
         padded[: len(shard)] = shard
         gathered = shard.new_empty(self.world_size * len(padded), *shard.shape[1:])
         with _detect_lost_peer():
-            dist.all_gather_into_tensor(gathered, padded)
+            dist.all_gather_into_tensor(gathered, padded, group=None if padded.is_cuda else self.gloo)
         shards = gathered.view(self.world_size, *padded.shape)
         return torch.cat([rows[:length] for rows, length in zip(shards, lengths, strict=True)])
 
@@ -75,7 +81,7 @@ class ProcessGroup:
         for bucket in _bucket_tensors(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
             with _detect_lost_peer():
-                dist.all_reduce(flat)
+                dist.all_reduce(flat, group=None if flat.is_cuda else self.gloo)
             for tensor, values in zip(bucket, torch.split(flat, [tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(values.view_as(tensor))
 
@@ -85,8 +91,12 @@ class ProcessGroup:
             return number
         value = torch.tensor([number])
         with _detect_lost_peer():
-            dist.all_reduce(value, dist.ReduceOp.MAX)
+            dist.all_reduce(value, dist.ReduceOp.MAX, group=self.gloo)
         return int(value)
+
+    def min(self, number: int) -> int:
+        """Return the smallest number of all processes."""
+        return -self.max(-number)
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -98,7 +108,7 @@ class ProcessGroup:
             return value
         message = self._encode(value if self.is_main else None)
         with _detect_lost_peer():
-            dist.broadcast(message, src=0)
+            dist.broadcast(message, src=0, group=self.gloo)
         return json.loads(message.numpy().tobytes())
 
     def all_gather_object(self, value: Any) -> list[Any]:
@@ -108,7 +118,7 @@ class ProcessGroup:
         message = self._encode(value)
         gathered = message.new_empty(self.world_size * len(message))
         with _detect_lost_peer():
-            dist.all_gather_into_tensor(gathered, message)
+            dist.all_gather_into_tensor(gathered, message, group=self.gloo)
         return [json.loads(part.numpy().tobytes()) for part in torch.split(gathered, len(message))]
 
     def _encode(self, value: Any) -> Tensor:
@@ -135,9 +145,9 @@ class ProcessGroup:
                 with _detect_lost_peer():
                     if self.is_main and rank:
                         chunk = torch.empty(min(chunk_size, length - start), rows.shape[1], dtype=rows.dtype)
-                        dist.recv(chunk, src=rank)
+                        dist.recv(chunk, src=rank, group=self.gloo)
                     elif rank and rank == self.rank:
-                        dist.send(chunk, dst=0)
+                        dist.send(chunk, dst=0, group=self.gloo)
                 if self.is_main:
                     yield chunk
 
@@ -173,7 +183,7 @@ def _detect_lost_peer() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "memory" in str(error) or "Detected mismatch" in str(error):
+        if is_out_of_memory(error) or "memory" in str(error) or "Detected mismatch" in str(error):
             raise
         raise PeerLostError(
             f"Another process of this run has ended ({first_line(error)[:200]}).",
@@ -197,19 +207,21 @@ def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGr
     if device.type == "cuda":
         torch.cuda.set_device(device)
     os.environ.update(get_master_address())
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    processes = ProcessGroup(world)
     try:
-        store = next(rendezvous("env://", world.rank, world.world_size, timeout=TIMEOUT))[0]
-        store.set_timeout(TIMEOUT)
+        store = next(rendezvous("env://", world.rank, world.world_size, timeout=CONNECT_TIMEOUT))[0]
+        store.set_timeout(CONNECT_TIMEOUT)
         store = dist.PrefixStore(get_store_prefix(), store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=TIMEOUT)
+        backend, timeout = ("nccl", NCCL_TIMEOUT) if device.type == "cuda" else ("gloo", GLOO_TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout)
+        if device.type == "cuda":
+            processes.gloo = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT))
     except (RuntimeError, ValueError) as error:
         reason = first_line(error)[:200]
         raise MachineError(
             f"The {world.world_size} processes of this run cannot connect to each other ({reason}).",
             "Start all of them by torchrun or srun, and check MASTER_ADDR and MASTER_PORT.",
         ) from None
-    processes = ProcessGroup(world)
     processes.local_world_size = processes.all_gather_object(platform.node()).count(platform.node())
     yield processes
     # Not after an error: the other processes notice when this one ends, which is after it has printed its error.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,8 +88,23 @@ ERROR_TYPES: tuple[type[SimclrError], ...] = (
 )  # fmt: skip
 
 
-OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "out of memory", "bad_alloc", "ALLOC_FAILED")  # of torch and C++
+# Of torch (CPU on each system, CUDA, HIP, MPS, XPU), C++, cuBLAS, cuSOLVER, cuDNN 8 and 9, MIOpen, Level Zero, NCCL.
+OUT_OF_MEMORY = re.compile(
+    r"out.?of.?(device.|host.)?memory|(not enough|insufficient) memory"
+    r"|(can't|cannot|could not|failed to) allocate memory"
+    r"|bad_alloc|alloc(ation)?_?failed|failed with OOM|OOM trying to allocate|failed to (cuda )?[mc]alloc"
+    r"|invalid buffer size",
+    re.IGNORECASE,
+)
+# They say the same where they find no memory for a handle or a workspace, and where something else is wrong: cuDNN
+# without an engine for a convolution, cuBLAS without a handle, kernels that cuDNN cannot load (pytorch issues 81620,
+# 108645).
+MAYBE_OUT_OF_MEMORY = re.compile(
+    r"nable to find (an engine|a valid cuDNN algorithm)|CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED"
+    r"|(CUBLAS|CUDNN|CUSOLVER)_STATUS_(NOT_INITIALIZED|INTERNAL_ERROR)"
+)
 GPU_MESSAGES = ("CUDA error", "CUDA driver", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "HIP error")
+GPU_MEMORY = re.compile("C(UDA|uda|UBLAS|UDNN|USOLVER)|HIP|MIOpen|MPS|XPU|NCCL|buffer size|DEVICE_MEMORY")
 GPU_ASSERT_MESSAGE = "device-side assert"  # an index out of range: our bug, not a failure of the GPU
 # Failures of the disk or network share that holds a file, not of the file itself.
 UNREACHABLE_ERRNOS = frozenset(
@@ -113,9 +129,15 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
         settings: of the command, by name.
     """
     message = first_line(error)
-    if is_out_of_memory(error):
-        owner = "the GPU" if "CUDA" in message or "CUBLAS" in message else "this machine"
+    if is_certainly_out_of_memory(error):
+        message = message.partition(" Of the allocated memory")[0].rstrip(".")  # of torch's 600 characters
+        owner = "the GPU" if GPU_MEMORY.search(message) else "this machine"
         return MachineError(f"The memory of {owner} is too small ({message}).", _suggest_less_memory(settings))
+    if is_out_of_memory(error):
+        return MachineError(
+            f"The GPU failed, perhaps because its memory is too small ({message}).",
+            f"{_suggest_less_memory(settings)} If it fails again, run simclr doctor.",
+        )
     if isinstance(error, RuntimeError):
         is_gpu_error = any(name in str(error) for name in GPU_MESSAGES)
         if is_gpu_error and GPU_ASSERT_MESSAGE not in str(error):
@@ -136,9 +158,17 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the memory of a GPU or of the machine was too small."""
-    no_memory = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-    return no_memory or (isinstance(error, RuntimeError) and any(m in str(error) for m in OUT_OF_MEMORY_MESSAGES))
+    """Return whether the memory of a GPU or of the machine was too small, or may have been: a retry may need less."""
+    is_possible = isinstance(error, RuntimeError) and MAYBE_OUT_OF_MEMORY.search(str(error)) is not None
+    return is_possible or is_certainly_out_of_memory(error)
+
+
+def is_certainly_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of a GPU or of the machine was too small, and nothing else was wrong."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    is_torchs = type(error).__name__ == "OutOfMemoryError"  # importing torch would make every error slow
+    return isinstance(error, RuntimeError) and (is_torchs or OUT_OF_MEMORY.search(str(error)) is not None)
 
 
 def raise_if_unreachable(error: OSError, file: Path | None = None) -> None:

@@ -43,12 +43,16 @@ def get_free_memory(device: torch.device) -> int:
     return get_free_ram()
 
 
-def find_nvidia_driver() -> str:
-    """Return the version of the driver of NVIDIA's GPUs; "?": unknown; "": none, or not on Linux."""
-    try:
-        return (re.search(r"\d{3}(\.\d+)+", Path("/proc/driver/nvidia/version").read_text()) or ["?"])[0]
-    except OSError:
-        return "?" if Path("/dev/nvidia0").exists() else ""
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device computes bfloat16 in hardware: NVIDIA's from Ampere on, and AMD's.
+
+    torch.cuda.is_bf16_supported asks the current device, and says yes where bfloat16 is emulated, which is slow.
+    """
+    if device.type != "cuda":
+        return False
+    import torch
+
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def get_free_ram() -> int:

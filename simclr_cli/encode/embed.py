@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from simclr_cli.core.errors import InputError, RunError
+from simclr_cli.core.errors import InputError, RunError, is_out_of_memory
 from simclr_cli.core.events import Report, progress
 from simclr_cli.encode.load import LoadedEncoder
 from simclr_cli.engine.augment import TwoViews, ViewRecipe
@@ -84,6 +84,17 @@ def embed_with_encoders(
     batch: list[NDArray[np.uint8]] = []
     rows = [[np.empty((0, encoder.width), np.float32)] for encoder in encoders]
     pending: list[Tensor] = []  # h of at most one batch: while a GPU computes it, the next batch is decoded
+    largest = batch_size  # images at a time for which the memory was enough
+
+    def embed(encoder: Encoder, x: Tensor) -> Tensor:
+        nonlocal largest
+
+        def compute(part: slice) -> Tensor:
+            return encoder.embed(x[part])
+
+        parts = compute_in_parts(compute, len(x), largest)
+        largest = len(parts[0]) if len(parts) > 1 else largest
+        return torch.cat(parts)
 
     def collect() -> None:
         for parts, h in zip(rows, pending, strict=False):
@@ -96,7 +107,7 @@ def embed_with_encoders(
             batch.append(pixels)
         if len(batch) == batch_size or (batch and i + 1 == len(paths)):
             x = upload(torch.from_numpy(np.stack(batch)), device).permute(0, 3, 1, 2)  # (M, 3, S, S)
-            h = [encoder.embed(x) for encoder in encoders]
+            h = [embed(encoder, x) for encoder in encoders]
             collect()
             pending, batch = h, []
         report_progress(i + 1, len(paths))
@@ -115,10 +126,33 @@ def embed_views(
     sizes = torch.from_numpy(decoded.sizes[rows])
     views = TwoViews(encoder.spec.image_size, recipe)
     first, second = views.draw(sizes, generator)
-    chunks = []
-    for start in range(0, len(rows), VIEW_BATCH_SIZE):
-        part = slice(start, start + VIEW_BATCH_SIZE)
+
+    def compute(part: slice) -> Tensor:
         pixels = torch.from_numpy(decoded.read(rows[part])).to(encoder.mean.device)
         x = views.make(pixels, sizes[part], (first[part], second[part]))
-        chunks.append(encoder(x).float().unflatten(0, (2, -1)))  # (2, n, width)
-    return torch.cat(chunks, dim=1)
+        h: Tensor = encoder(x).float().unflatten(0, (2, -1))  # (2, n, width)
+        return h
+
+    return torch.cat(compute_in_parts(compute, len(rows), VIEW_BATCH_SIZE), dim=1)
+
+
+def compute_in_parts(compute: Callable[[slice], Tensor], count: int, largest: int) -> list[Tensor]:
+    """Compute something of each image in parts of `largest` images, and in smaller ones if the memory is too small.
+
+    An encoder in eval mode computes the same for an image, up to rounding, whatever is in its part.
+
+    Raises:
+        RuntimeError: the memory is too small for a single image.
+    """
+    start, results = 0, []
+    while start < count:
+        part = slice(start, min(start + largest, count))
+        try:
+            results.append(compute(part))
+        except RuntimeError as error:
+            if part.stop - start == 1 or not is_out_of_memory(error):
+                raise
+            largest = (part.stop - start) // 2
+        else:
+            start = part.stop
+    return results

@@ -88,6 +88,29 @@ def create_optimizer(
     return optimizer
 
 
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Allocate the state of an optimizer of create_optimizer for every weight with a gradient, before any is changed.
+
+    torch allocates it group by group within the first update. Out of memory there, some weights are updated and some
+    states lack a tensor, so that a retry fails or differs. After this, fused updates and LARS need no more memory once
+    the first weight has changed.
+
+    Raises:
+        RuntimeError: out of memory; every weight has its whole state or none.
+    """
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is None or optimizer.state.get(weight):
+                continue
+            if isinstance(optimizer, torch.optim.AdamW):
+                step = torch.zeros((), device=weight.device if group["fused"] else "cpu")
+                state = {"step": step, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+            else:
+                name = "momentum" if isinstance(optimizer, Lars) else "momentum_buffer"
+                state = {name: torch.zeros_like(weight)}
+            optimizer.state[weight] = state
+
+
 class Lars(torch.optim.Optimizer):
     """LARS, layer-wise adaptive rate scaling (You et al. 2017), as in the paper's code.
 
@@ -95,6 +118,7 @@ class Lars(torch.optim.Optimizer):
 
     Decay is added before the norms, the rate is inside the momentum, and there is no Nesterov step. A group with
     `adapt` False (gains and biases) has trust 1. Each operation processes all tensors of a group at once.
+    Everything that needs memory is computed before the first weight changes.
 
     Args:
         groups: dicts of params, weight_decay and adapt.
@@ -107,27 +131,28 @@ class Lars(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Update the weights once; closures are not supported."""
         assert closure is None
-        for group in self.param_groups:
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            if not weights:
-                continue
-            gradients: list[Tensor] = [weight.grad for weight in weights]
-            if group["weight_decay"]:
-                gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
-            if group["adapt"]:
-                weight_norms, gradient_norms = (torch.stack(torch._foreach_norm(x)) for x in (weights, gradients))
-                is_positive = (weight_norms > 0) & (gradient_norms > 0)
-                trust = torch.where(is_positive, group["eta"] * weight_norms / gradient_norms, 1)
-                steps = torch._foreach_mul(gradients, list((group["lr"] * trust).unbind()))
-            else:
-                steps = torch._foreach_mul(gradients, group["lr"])
-            for weight in weights:
-                if "momentum" not in self.state[weight]:
-                    self.state[weight]["momentum"] = torch.zeros_like(weight)
+        allocate_state(self)
+        trained = [(group, [w for w in group["params"] if w.grad is not None]) for group in self.param_groups]
+        trained = [(group, weights) for group, weights in trained if weights]
+        steps_of_groups = [self._compute_steps(group, weights) for group, weights in trained]
+        for (group, weights), steps in zip(trained, steps_of_groups, strict=True):
             momenta = [self.state[weight]["momentum"] for weight in weights]
             torch._foreach_mul_(momenta, group["momentum"])
             torch._foreach_add_(momenta, steps)
             torch._foreach_sub_(weights, momenta)
+
+    @staticmethod
+    def _compute_steps(group: dict[str, Any], weights: list[Tensor]) -> list[Tensor]:
+        """Return rate trust g of each weight of a group."""
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if group["weight_decay"]:
+            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        if not group["adapt"]:
+            return list(torch._foreach_mul(gradients, group["lr"]))
+        weight_norms, gradient_norms = (torch.stack(torch._foreach_norm(x)) for x in (weights, gradients))
+        is_positive = (weight_norms > 0) & (gradient_norms > 0)
+        trust = torch.where(is_positive, group["eta"] * weight_norms / gradient_norms, 1)
+        return list(torch._foreach_mul(gradients, list((group["lr"] * trust).unbind())))
 
 
 def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:

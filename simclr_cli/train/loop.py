@@ -15,7 +15,14 @@ import torch
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
-from simclr_cli.core.errors import Interrupted, MachineError, Terminated, is_out_of_memory
+from simclr_cli.core.errors import (
+    Interrupted,
+    MachineError,
+    Terminated,
+    first_line,
+    is_certainly_out_of_memory,
+    is_out_of_memory,
+)
 from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.create import create_initial_encoder
@@ -244,32 +251,45 @@ class Training:
                     except RuntimeError as error:
                         if not is_out_of_memory(error):
                             raise
+                        doubt = "" if is_certainly_out_of_memory(error) else first_line(error)
                         break
                     start = batch.step + 1
                     yield batch.step
                 else:
                     return
-            micro_batch = _halve_micro_batch(self.batches, micro_batch, start, self.report)  # its memory is free here
+            # Its memory is free here.
+            micro_batch = _halve_micro_batch(self.batches, micro_batch, start, doubt, self.report)
             self.job.record_micro_batch(micro_batch)
 
 
-def _halve_micro_batch(batches: BatchLoader, micro_batch: int | None, step: int, report: Report) -> int:
-    """Return half of the micro-batch that did not fit into memory."""
+def _halve_micro_batch(batches: BatchLoader, micro_batch: int | None, step: int, doubt: str, report: Report) -> int:
+    """Return half of the micro-batch that did not fit into memory.
+
+    Args:
+        doubt: the GPU's message, if something else may be wrong.
+    """
     largest: int = max(part.stop - part.start for part in batches.micro_batches(micro_batch))
     half = largest // 2
+    if largest == 1 and doubt:
+        raise MachineError(
+            f"The GPU failed even on a single image at a time ({doubt}).",
+            "Run simclr doctor, or use the CPU: --device cpu.",
+        )
     if largest == 1:
         raise MachineError(
             "The memory is too small to train on a single image at a time.",
             "Set a smaller --image-size or --backbone, or close other programs.",
         )
     if not batches.process_group.is_single:
+        cause = f"The GPU failed ({doubt}): perhaps its memory" if doubt else "The memory of a device"
         raise MachineError(
-            f"The memory of a device is too small for a micro-batch of {largest} images.",
+            f"{cause} is too small for a micro-batch of {largest} images.",
             f"Run again with --resume --micro-batch {half}.",
         )
     if batches.device.type == "cuda":
         torch.cuda.empty_cache()
-    text = f"Step {step + 1}: the memory was too small for {largest} images at a time; repeated with {half}."
+    cause = f"the GPU failed ({doubt}), perhaps because its memory was" if doubt else "the memory was"
+    text = f"Step {step + 1}: {cause} too small for {largest} images at a time; repeated with {half}."
     report(Note(text, warning=True))
     return half
 

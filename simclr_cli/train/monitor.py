@@ -19,7 +19,7 @@ from torch import Tensor
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.events import ValidationMetrics
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator
-from simclr_cli.encode.embed import embed_views
+from simclr_cli.encode.embed import compute_in_parts, embed_views
 from simclr_cli.engine.augment import create_center_crop, create_view_recipe, make_view
 from simclr_cli.engine.metrics import (
     alignment,
@@ -190,13 +190,14 @@ def embed_crops(
     """Compute (M, width) h of the center crops of some images, at an image size."""
     sizes = torch.from_numpy(images.sizes[rows])
     crops = create_center_crop(sizes, model.encoder.spec.crop_fraction)
-    batches = []
-    for start in range(0, len(rows), IMAGES_PER_BATCH):
-        part = slice(start, start + IMAGES_PER_BATCH)
+
+    def compute(part: slice) -> Tensor:
         pixels = torch.from_numpy(images.read(rows[part])).to(model.encoder.mean.device)
-        batches.append(model.encoder(make_view(pixels, sizes[part], crops[part], size)).float())
-        progress(min(part.stop, len(rows)), len(rows))
-    return torch.cat(batches)
+        h: Tensor = model.encoder(make_view(pixels, sizes[part], crops[part], size)).float()
+        progress(part.stop, len(rows))
+        return h
+
+    return torch.cat(compute_in_parts(compute, len(rows), IMAGES_PER_BATCH))
 
 
 def find_neighbors(h: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from simclr_cli.api import PretrainSettings, ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.errors import InputError
 from simclr_cli.core.events import CensusTaken, Choice, Note, PlanMade, Report, progress
-from simclr_cli.core.hardware import get_free_memory
+from simclr_cli.core.hardware import get_free_memory, has_fast_bfloat16
 from simclr_cli.engine.encoder import has_batch_norm
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import describe_cache_shortage
@@ -27,6 +27,7 @@ from simclr_cli.train.loop import build_model
 from simclr_cli.train.monitor import MAX_KNN_IMAGES
 from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve, warn_of_views
 from simclr_cli.train.profiling import (
+    count_model_bytes,
     describe_disk_shortage,
     estimate_seconds,
     measure_bytes_per_view,
@@ -51,9 +52,27 @@ class Preparation:
     previous: RunInfo | None = None  # of a run that is resumed
 
 
-def plan_run(settings: PretrainSettings, device: torch.device, processes: ProcessGroup, report: Report) -> Preparation:
+@dataclass(frozen=True)
+class Capacity:
+    """The abilities that all devices of a run have."""
+
+    memory: int  # free bytes for each process
+    has_fast_bfloat16: bool
+
+    @staticmethod
+    def measure(device: torch.device, processes: ProcessGroup) -> Capacity:
+        """Measure the device of each process, and return the least of all; to be called in all processes."""
+        memory = get_free_memory(device) // (processes.local_world_size if device.type == "cpu" else 1)
+        return Capacity(processes.min(memory), bool(processes.min(has_fast_bfloat16(device))))
+
+
+def plan_run(
+    settings: PretrainSettings, device: torch.device, capacity: Capacity, processes: ProcessGroup, report: Report
+) -> Preparation:
     """Scan the images and resolve every setting; whatever cannot work fails here, before any long work."""
     run, requested, previous = open_run(settings, restarted=processes.was_restarted)
+    if previous is not None:
+        requested = _replace_slow_precision(requested, settings, previous, capacity, report)
     start = choose_start(requested, run, device, report)
     workers = count_workers(requested.workers, processes.local_world_size)
     census = take_census(requested.images, workers=workers, progress=progress(report, "reading headers"))
@@ -67,12 +86,12 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
     summary = census.summary()
     report(CensusTaken(summary))
 
-    memory = get_free_memory(device) // (processes.local_world_size if device.type == "cpu" else 1)
     short_side = summary["short_side"]["median"]
     colors = sample_colors(census, workers) if previous is None else UNKNOWN_COLORS
     here = Circumstances(
-        len(census.images), short_side, device, processes.world_size, memory, start=start.initial, colors=colors
-    )
+        len(census.images), short_side, device, processes.world_size, capacity.memory, capacity.has_fast_bfloat16,
+        start=start.initial, colors=colors,
+    )  # fmt: skip
     resolved, choices, model, seconds = _measure(requested, here, run, census, start)
     if requested.hours is not None and previous is None:
         other_seconds = _estimate_embedding(resolved, census, start)
@@ -90,12 +109,28 @@ def plan_run(settings: PretrainSettings, device: torch.device, processes: Proces
     report(plan)
     for warning in warn_of_views(resolved, colors):
         report(Note(warning, warning=True))
+    if resolved.precision == "bfloat16" and device.type == "cuda" and not capacity.has_fast_bfloat16:
+        report(Note("This GPU emulates bfloat16, which is slow; --precision float32 is faster.", warning=True))
     cache_shortage = describe_cache_shortage(census, resolved.train_size, get_cache_budget(resolved))
     for shortage in filter(None, (cache_shortage, describe_disk_shortage(run.path, model, resolved))):
         report(Note(shortage, warning=True))
     if start.encoder is not None and previous is None:
         report(Note(describe_alternative(start, resolved)))
     return Preparation(run, resolved, census, plan, model, start, previous)
+
+
+def _replace_slow_precision(
+    requested: ResolvedSettings, settings: PretrainSettings, previous: RunInfo, capacity: Capacity, report: Report
+) -> ResolvedSettings:
+    """Let a run continue in float32 that a GPU has trained in bfloat16, where that is emulated: many times slower.
+
+    The weights are float32 in either. The images need twice the memory, so that the micro-batch is chosen anew.
+    """
+    was_fast = torch.device(previous.settings.device).type == "cuda" and requested.precision == "bfloat16"
+    if not was_fast or capacity.has_fast_bfloat16:
+        return requested
+    report(Note("This device computes bfloat16 slowly: the run continues in float32, which rounds less."))
+    return dataclasses.replace(requested, precision="float32", micro_batch=settings.micro_batch)  # type: ignore[arg-type]
 
 
 def _measure(
@@ -106,6 +141,8 @@ def _measure(
     resolved = dataclasses.replace(resolved, run=run.path.name)
     model = build_model(resolved, start.source).to(here.device)
     bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
+    left = max(0, here.memory - count_model_bytes(model, resolved, gradients=True))
+    here = dataclasses.replace(here, memory=left)
     resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
     seconds = estimate_seconds(model, resolved, census, steps, here.processes)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from simclr_cli.api import Precision, ResolvedSettings
+from simclr_cli.core.errors import is_out_of_memory
 from simclr_cli.core.events import silent
 from simclr_cli.core.files import get_free_bytes
 from simclr_cli.engine.encoder import Encoder
@@ -44,7 +45,7 @@ def measure_bytes_per_view(encoder: Encoder, precision: Precision) -> int:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 kept_bytes[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # the tensor itself holds its graph, which would hold it for ever
 
         x = torch.rand(views, 3, size, size, device=device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -69,18 +70,27 @@ def measure_seconds_per_image(model: SimCLR, settings: ResolvedSettings, side: i
     largest = min(settings.batch_size, settings.micro_batch or settings.batch_size)
     if step.device.type == "cpu":
         largest = min(largest, MAX_TRIAL_IMAGES)
-    count, seconds = 1, 0.0
+    count, seconds = 0, 0.0
     while (
         count < largest
         and seconds * 8 < MAX_TRIAL_SECONDS
-        and (count == 1 or images * seconds / count > SHORT_RUN_SECONDS)
+        and (count == 0 or images * seconds / count > SHORT_RUN_SECONDS)
     ):
-        count = min(8 * count, largest)
-        pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8).to(step.device)
-        sizes = torch.full((count, 2), side)
-        batches = [Batch(i, np.arange(count), sizes, (slice(0, count),), iter([pixels])) for i in range(2)]
-        seconds = measure_seconds_per_step(step(batch) for batch in batches)
+        tried = min(8 * max(1, count), largest)
+        try:
+            count, seconds = tried, _time_step(step, tried, side)
+        except RuntimeError as error:  # the copy of the model takes memory too, so that the training may have enough
+            if tried == 1 or not is_out_of_memory(error):
+                raise
+            largest = max(count, tried // 2)
     return seconds / count
+
+
+def _time_step(step: Step, images: int, side: int) -> float:
+    pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8).to(step.device)
+    sizes = torch.full((images, 2), side)
+    batches = [Batch(i, np.arange(images), sizes, (slice(0, images),), iter([pixels])) for i in range(2)]
+    return measure_seconds_per_step(step(batch) for batch in batches)
 
 
 def measure_seconds_per_embedding(encoder: Encoder) -> float:
@@ -103,11 +113,16 @@ def measure_seconds_per_step(losses: Iterable[Tensor]) -> float:
     return seconds
 
 
+def count_model_bytes(model: SimCLR, settings: ResolvedSettings, *, gradients: bool) -> int:
+    """Count the bytes of the weights and of the optimizer's state, and of the gradients if these are to be counted."""
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return weights + (OPTIMIZER_STATES[settings.optimizer] + gradients) * trained
+
+
 def describe_disk_shortage(folder: Path, model: SimCLR, settings: ResolvedSettings) -> str | None:
     """Return a warning if two checkpoints do not fit on the disk: the old one stays until the new one is whole."""
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    needed, free = 2 * (weights + OPTIMIZER_STATES[settings.optimizer] * trained), get_free_bytes(folder)
+    needed, free = 2 * count_model_bytes(model, settings, gradients=False), get_free_bytes(folder)
     if needed <= free:
         return None
     return (

@@ -56,6 +56,7 @@ class Circumstances:
     device: torch.device
     processes: int = 1  # of the training
     memory: int = sys.maxsize  # free bytes for each of them
+    has_fast_bfloat16: bool = False  # each of them
     start: InitialWeights = RANDOM
     colors: Colors = UNKNOWN_COLORS  # of a run that is resumed, too
 
@@ -221,7 +222,7 @@ def _choose_layer_decay(_: ResolvedSettings, here: Circumstances) -> Chosen:
 
 
 def _choose_precision(_: ResolvedSettings, here: Circumstances) -> Chosen:
-    if here.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if here.has_fast_bfloat16:
         return "bfloat16", "this GPU computes it faster; the loss stays in float32"
     if here.device.type == "cpu":
         return "float32", "training in bfloat16 was hardly faster on our CPU"

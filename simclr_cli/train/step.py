@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
+from simclr_cli.core.errors import MachineError, is_out_of_memory
 from simclr_cli.core.events import Note, Report
 from simclr_cli.core.seeds import Purpose, create_torch_generator, seed_device
 from simclr_cli.engine.augment import TwoViews, ViewParameters, create_view_recipe
 from simclr_cli.engine.compile import Forward, compile_model
 from simclr_cli.engine.loss import contrastive_loss
+from simclr_cli.engine.optim import Lars, allocate_state
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.loader import Batch
 from simclr_cli.train.distillation import Distillation
@@ -73,12 +76,15 @@ class Step:
     def __call__(self, batch: Batch) -> Tensor:
         """Do one step; everything random in it follows from (seed, step), dropout from the micro-batch as well.
 
-        If it runs out of memory before the optimizer's update, the model is as it was, and the step can be done again
-        in smaller micro-batches.
+        If it runs out of memory before a weight changes, model and optimizer are as they were, and the step can be
+        done again in smaller micro-batches.
 
         Returns:
             The loss over the whole batch before the update, a scalar without graph, on the device; also appended to
             `losses`.
+
+        Raises:
+            MachineError: out of memory while weights change, which only an update that is not fused can be.
         """
         views = self.views.draw(batch.sizes, create_torch_generator(self.settings.seed, Purpose.VIEWS, batch.step))
         *early, last = batch.micro_batches
@@ -99,17 +105,30 @@ class Step:
             for part in early:
                 h_again = self._encode(batch, part, views, graph=True)
                 h_again.backward(gradients[:, part].flatten(0, 1))  # type: ignore[no-untyped-call]
+            self._sum_gradients()
+            allocate_state(self.optimizer)
+            with self.lock:
+                if self.device.type != "cpu" or bool(loss.isfinite()):  # on a GPU this would wait for it
+                    self._update_weights()
+                self.losses.append(loss)
+                self._set_last_step({})
         except RuntimeError:
             _restore(self.model, buffers)
             self.optimizer.zero_grad()
             raise
-        self._sum_gradients()
-        with self.lock:
-            if self.device.type != "cpu" or bool(loss.isfinite()):  # on a GPU this would wait for it
-                self.optimizer.step()
-            self.losses.append(loss)
-            self._set_last_step({})
         return loss
+
+    def _update_weights(self) -> None:
+        try:
+            self.optimizer.step()
+        except RuntimeError as error:
+            if isinstance(self.optimizer, Lars) or not is_out_of_memory(error):
+                raise
+            self.losses.append(torch.tensor(math.nan))  # so that nobody saves what is not a whole step
+            raise MachineError(
+                "The memory is too small to update the weights, and some have changed already.",
+                "Close other programs, and run again with --resume.",
+            ) from None
 
     @contextlib.contextmanager
     def hold_last_step(self) -> Iterator[dict[str, Tensor]]:

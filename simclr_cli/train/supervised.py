@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -15,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simclr_cli.core.errors import MachineError, is_out_of_memory
+from simclr_cli.core.errors import MachineError, first_line, is_certainly_out_of_memory, is_out_of_memory
 from simclr_cli.core.events import EpochDone, Report, StepDone
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator, seed_device
-from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
+from simclr_cli.encode.embed import compute_in_parts
+from simclr_cli.engine.augment import ViewParameters, ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.compile import fold_batch_norm
 from simclr_cli.engine.encoder import Encoder
 from simclr_cli.engine.image_ops import upload
@@ -154,6 +156,7 @@ class ClassifierStep:
     def __init__(self, encoder: Encoder, classes: int, recipe: ClassifierRecipe, seed: int) -> None:
         self.device, self.size = encoder.mean.device, encoder.spec.image_size
         self.frozen, self.seed = recipe.frozen, seed
+        self.largest_part = sys.maxsize  # images at a time that a frozen f had enough memory for
         self.linear = nn.Linear(encoder.width, classes).to(self.device)
         nn.init.zeros_(self.linear.weight)  # as in the paper's code: the first loss is log(classes)
         nn.init.zeros_(self.linear.bias)
@@ -171,28 +174,36 @@ class ClassifierStep:
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad()
         try:
-            x = make_view(upload(pixels, self.device), sizes, drawn, self.size)
-            logits = self.linear(self._embed(x, step))
+            logits = self.linear(self._embed(pixels, sizes, drawn, step))
             loss = F.cross_entropy(logits, upload(labels, self.device))
             loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             smaller = f"Use a smaller batch, such as --batch-size {max(1, len(pixels) // 2)}."
+            is_certain = is_certainly_out_of_memory(error)
+            cause = "The memory is" if is_certain else f"The GPU failed ({first_line(error)}): perhaps its memory is"
             raise MachineError(
-                f"The memory is too small to train on {len(pixels)} images at a time.",
+                f"{cause} too small to train on {len(pixels)} images at a time.",
                 PROBE_REMEDY if self.frozen else smaller,
             ) from None
-        self.optimizer.step()
         return loss.detach()
 
-    def _embed(self, x: Tensor, step: int) -> Tensor:
-        """Return h (B, width); a frozen f computes it without a graph, so that no gradient reaches f."""
+    def _embed(self, pixels: Tensor, sizes: Tensor, drawn: ViewParameters, step: int) -> Tensor:
+        """Return h (B, width); a frozen f computes it without a graph, so that no gradient reaches f, and in parts."""
+
+        def compute(part: slice) -> Tensor:
+            x = make_view(upload(pixels[part], self.device), sizes[part], drawn[part], self.size)
+            return self.encode(x)
+
         if not self.frozen:
             seed_device(self.device, self.seed, Purpose.STEP, step)
-            return self.encode(x)
+            return compute(slice(None))
         with torch.inference_mode():
-            h = self.encode(x)
+            parts = compute_in_parts(compute, len(pixels), self.largest_part)
+            self.largest_part = len(parts[0]) if len(parts) > 1 else self.largest_part
+            h = torch.cat(parts)
         return h.clone()  # a normal tensor: autograd keeps it for the gradient of the weights
 
 

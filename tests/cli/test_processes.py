@@ -247,6 +247,23 @@ def test_a_killed_process_ends_all_with_an_error(
     assert "Traceback" not in said and not (run / "encoder").exists()
 
 
+@pytest.mark.parametrize("waiting", [0, pytest.param(1, marks=LONG)])
+def test_a_killed_process_is_noticed_without_a_launcher(waiting: int, command: str, tmp_path: Path) -> None:
+    """As under srun without --kill-on-bad-exit, in the wait for a process that reads a large folder."""
+    told = by_torchrun(2, SIMCLR_TEST_SCRIPT=str(WORKERS / "waiting.py"))
+    run = [command, str(waiting)]
+    with (
+        started(run, cwd=tmp_path, env=told(waiting)) as process,
+        started(run, cwd=tmp_path, env=told(1 - waiting)) as peer,
+    ):
+        assert peer.stdout is not None
+        os.kill(int(peer.stdout.readline()), signal.SIGKILL)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - began < 60
+    assert process.returncode == 5 and "Another process of this run has ended" in said and "--resume" in said
+
+
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=LONG)])
 def test_a_failing_process_ends_all_with_its_own_error(victim: int, command: str, photos: Path, tmp_path: Path) -> None:
     """torchrun is a fork here, as its processes are."""

@@ -1,9 +1,19 @@
 """Shards, buckets and errors of the process group; tests with several processes are in cli/test_processes."""
 
+import datetime
+import socket
+
 import pytest
 import torch
 
-from simclr_cli.core.distributed import MAX_VALUES_PER_MESSAGE, ProcessGroup, _bucket_tensors, _detect_lost_peer
+from simclr_cli.core import distributed
+from simclr_cli.core.distributed import (
+    MAX_VALUES_PER_MESSAGE,
+    ProcessGroup,
+    _bucket_tensors,
+    _detect_lost_peer,
+    join_process_group,
+)
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.world import PeerLostError, World
 
@@ -40,6 +50,28 @@ def test_buckets_are_of_one_dtype_and_bounded_in_size() -> None:
     assert [id(t) for bucket in buckets for t in bucket] == [id(t) for t in tensors]
     assert [[t.numel() for t in bucket] for bucket in buckets] == [[1, most - 1], [1, 5], [3], [most + 3], [2]]
     assert list(_bucket_tensors([])) == []
+
+
+def test_processes_that_never_start_are_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one has failed before it could connect, and no launcher ends the others."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", port)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    assert datetime.timedelta(minutes=10) >= distributed.CONNECT_TIMEOUT
+    monkeypatch.setattr(distributed, "CONNECT_TIMEOUT", datetime.timedelta(seconds=0.2))
+    with pytest.raises(MachineError, match="The 2 processes of this run cannot connect"):
+        with join_process_group(World(0, 2), torch.device("cpu")):
+            pass
+
+
+def test_the_smallest_number_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ProcessGroup().min(3) == 3
+    processes = ProcessGroup(World(0, 2))
+    monkeypatch.setattr(processes, "max", lambda number: max(number, -2))  # the other one has 2
+    assert processes.min(3) == 2 and processes.min(1) == 1
 
 
 def test_a_broken_connection_is_a_lost_peer() -> None:

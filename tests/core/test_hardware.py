@@ -72,6 +72,15 @@ def test_memory_on_windows(monkeypatch: pytest.MonkeyPatch, is_known: bool) -> N
     assert memory == ((32 * 2**30, 20 * 2**30) if is_known else (2**32, 2**32))
 
 
+def test_bfloat16_is_asked_of_the_device_that_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    capabilities = {torch.device("cuda", 0): (9, 0), torch.device("cuda", 1): (7, 5), torch.device("cuda", 2): (8, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert [hardware.has_fast_bfloat16(device) for device in capabilities] == [True, False, True]
+    assert not hardware.has_fast_bfloat16(CPU) and not hardware.has_fast_bfloat16(torch.device("mps"))
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert hardware.has_fast_bfloat16(torch.device("cuda", 1))
+
+
 FAULTS = """
 import json, resource
 from simclr_cli.core.hardware import keep_freed_memory

@@ -23,12 +23,55 @@ CASES = {
     "C++": (RuntimeError("std::bad_alloc"), "The memory of this machine is too small", "--batch-size 32"),
     "the system": (system_error(errno.ENOMEM, None), "The memory of this machine is too small", "--batch-size 32"),
     "torch, GPU": (
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."),
-        "The memory of the GPU is too small (CUDA out of memory.", "--batch-size 32",
+        torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.40 GiB of which 30.51 MiB "
+            "is free. Of the allocated memory 1.34 GiB is allocated by PyTorch, and 29.88 MiB is reserved by PyTorch"
+        ),
+        "The memory of the GPU is too small (CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total "
+        "capacity of 1.40 GiB of which 30.51 MiB is free).", "--batch-size 32",
     ),
     "cuBLAS": (
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         "The memory of the GPU is too small", "--batch-size 32",
+    ),
+    "torch, Windows": (
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] data. DefaultCPUAllocator: not enough memory: you tried to"),
+        "The memory of this machine is too small", "--batch-size 32",
+    ),
+    "torch's type": (torch.OutOfMemoryError("Allocation on device"), "The memory of this machine", "--batch-size 32"),
+    "MPS": (
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB, other allocations: 1.00 GB)"),
+        "The memory of the GPU is too small", "--batch-size 32",
+    ),
+    "MPS, one tensor": (RuntimeError("Invalid buffer size: 19.45 GB"), "The memory of the GPU", "--batch-size 32"),
+    "Level Zero": (
+        RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+        "The memory of the GPU is too small", "--batch-size 32",
+    ),
+    "cuDNN 8": (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "The memory of the GPU", "--batch-size 32"),
+    "cuDNN 9": (
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        "The memory of the GPU is too small (cuDNN error: ", "--batch-size 32",
+    ),
+    "NCCL": (
+        RuntimeError("NCCL error in: NCCLUtils.cpp:94, unhandled cuda error\nCuda failure 2 'out of memory'"),
+        "The memory of the GPU is too small", "--batch-size 32",
+    ),
+    "expandable segments": (
+        RuntimeError("CUDA expandable_segments: memory mapping failed with OOM on device 0"),
+        "The memory of the GPU is too small", "--batch-size 32",
+    ),
+    "no engine": (
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        "The GPU failed, perhaps because its memory is too small (GET was unable", "--batch-size 32, or",
+    ),
+    "no handle": (
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        "The GPU failed, perhaps because its memory is too small", "run simclr doctor.",
+    ),
+    "no algorithm": (
+        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+        "The GPU failed, perhaps because its memory is too small", "--batch-size 32, or",
     ),
     "no kernels": (
         RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors might"),

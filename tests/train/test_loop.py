@@ -259,6 +259,26 @@ def test_a_short_run_or_a_slow_step_is_estimated_from_a_few_images(monkeypatch: 
     assert short.asked == slow.asked == [8, 8]
 
 
+def test_a_trial_that_runs_out_of_memory_is_done_with_fewer_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch(monkeypatch, seconds=0.001)
+    step = trial.Step.__call__
+
+    def limited(self: Any, batch: Batch) -> float:
+        if len(batch.sizes) > watch.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, batch)
+
+    monkeypatch.setattr(trial.Step, "__call__", limited)
+    chosen = settings(batch_size=20)
+    for watch.most, asked in ((19, [8, 8, 10, 10]), (3, [2, 2])):
+        watch.asked.clear()
+        assert measure_seconds_per_image(build_model(chosen), chosen, SIDE, 10**7) == pytest.approx(0.001)
+        assert watch.asked == asked
+    watch.most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        measure_seconds_per_image(build_model(chosen), chosen, SIDE, 10**7)
+
+
 # --- torch.compile ---
 
 

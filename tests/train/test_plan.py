@@ -30,17 +30,11 @@ from simclr_cli.train.rules import InitialWeights
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.fixture(autouse=True)
-def modern_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.device("cuda") needs no GPU, and this question none either."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
-
-
 def plan(
-    images: int = 1000, short_side: int = 256, device: torch.device = CPU, **given: Any
+    images: int = 1000, short_side: int = 256, device: torch.device = CPU, *, is_modern: bool = True, **given: Any
 ) -> tuple[ResolvedSettings, dict[str, Any]]:
     """The settings resolved for a run of an hour, and the choices by name."""
-    here = Circumstances(images, short_side, device)
+    here = Circumstances(images, short_side, device, has_fast_bfloat16=device == GPU and is_modern)
     settings, choices = resolve(ResolvedSettings(images=Path(), **given), here)
     settings, compiling = choose_compile(settings, here, 3600)
     choices = (*choices, compiling)
@@ -188,15 +182,8 @@ def test_precision_follows_the_device(device: torch.device, expected: str) -> No
     assert plan(device=device)[0].precision == expected
 
 
-def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch says yes for any GPU by default; before Ampere it is emulated, and slow."""
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
-    assert plan(device=GPU)[0].precision == "float32"
-
-
-def test_a_gpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
-    settings, choices = plan(device=GPU)
+def test_a_gpu_without_bfloat16_in_hardware_computes_in_float32() -> None:
+    settings, choices = plan(device=GPU, is_modern=False)
     assert settings.precision == "float32" and "GPU" in choices["precision"].reason
 
 

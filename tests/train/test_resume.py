@@ -145,6 +145,23 @@ def test_unfinished_run_asks_for_resume(stopped: Path, own: Any, train: Train) -
     assert "simclr pretrain --resume --run half" in caught.value.remedy
 
 
+@pytest.mark.parametrize(("device", "precision"), [("cuda", "float32"), ("cpu", "bfloat16")])
+def test_a_run_that_a_gpu_trained_in_bfloat16_continues_in_float32_where_that_is_slow(
+    stopped: Path, device: str, precision: str
+) -> None:
+    """One that was trained so on a CPU was asked to be, and keeps its own precision."""
+    file = stopped / "config.json"
+    config = json.loads(file.read_text())
+    config["settings"].update(device=device, precision="bfloat16", micro_batch=1)
+    file.write_text(json.dumps(config))
+    events: list[Event] = []
+    assert resume(stopped.parent, report=events.append).finished
+    after = json.loads(file.read_text())["settings"]
+    assert (after["precision"], after["micro_batch"]) == (precision, 16 if precision == "float32" else 1)
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("the run continues in float32" in text for text in notes) == (precision == "float32")
+
+
 def test_resume_with_other_settings_is_refused(stopped: Path) -> None:
     with pytest.raises(SettingsError, match=r"has --temperature 0\.1, and keeps its own settings"):
         resume(stopped.parent, temperature=0.7)

@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simclr_cli.api import ResolvedSettings
-from simclr_cli.core.errors import Interrupted, is_out_of_memory
+from simclr_cli.core.errors import Interrupted, MachineError, is_out_of_memory
 from simclr_cli.core.events import Event, Note, StepDone, silent
-from simclr_cli.engine.optim import create_optimizer
+from simclr_cli.engine.optim import allocate_state, create_optimizer, set_learning_rate
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census
 from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.run import RunFolder
+from simclr_cli.train import step as step_module
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.loop import Training, build_model
 from simclr_cli.train.plan import Circumstances, resolve
@@ -189,6 +191,119 @@ def test_after_an_out_of_memory_error_training_goes_on_in_smaller_micro_batches(
     assert "repeated with 6" in notes[0] and "repeated with 3" in notes[1]
     found = load_checkpoint(tmp_path / "limited" / "checkpoint")
     assert found is not None and found.step == 4
+
+
+class AllocationFails(TorchDispatchMode):
+    """Fails at the n-th tensor that is allocated within: at every operator that does not write into its arguments."""
+
+    def __init__(self, failing: int) -> None:
+        super().__init__()
+        self.left = failing
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if (
+            func.namespace == "aten"
+            and not func._schema.is_mutable
+            and not any(value.alias_info for value in func._schema.returns)
+        ):
+            self.left -= 1
+            if self.left == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return func(*args, **kwargs or {})
+
+
+def within(mode: AllocationFails, function: Any) -> Any:
+    def call(*args: Any) -> None:
+        with mode:
+            function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_step_repeated_after_any_failed_allocation_of_its_update_is_the_undisturbed_step(
+    name: str, earlier: int
+) -> None:
+    """To the last bit: the weights, the running statistics and the optimizer's state, in the first step and a later."""
+
+    start = plain_model()
+
+    def train(failing: int) -> tuple[SimCLR, Any, bool]:
+        model, has_failed = copy.deepcopy(start), False
+        optimizer = create_optimizer(model, name, weight_decay=0.1)
+        set_learning_rate(optimizer, 0.1)
+        step, batches = Step(model, optimizer, settings(optimizer=name), silent), BatchLoader(decoded(), BATCH, 0, CPU)
+        for batch in batches.load(0, earlier):
+            step(batch)
+        mode, update = AllocationFails(failing), optimizer.step
+        optimizer.step = within(mode, update)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(step_module, "allocate_state", within(mode, allocate_state))
+            for batch in batches.load(earlier, earlier + 1):
+                try:
+                    step(batch)
+                except torch.OutOfMemoryError:
+                    has_failed = True
+        if has_failed:
+            for batch in batches.load(earlier, earlier + 1):
+                step(batch)
+        return model, optimizer.state_dict()["state"], has_failed
+
+    expected, expected_state, _ = train(-1)
+    failing, has_failed = 0, True
+    while has_failed:
+        failing += 1
+        model, state, has_failed = train(failing)
+        for tensor, other in zip(model.state_dict().values(), expected.state_dict().values(), strict=True):
+            assert torch.equal(tensor, other)
+        assert state.keys() == expected_state.keys()
+        for index, values in state.items():
+            assert all(torch.equal(value, expected_state[index][key]) for key, value in values.items())
+    assert failing > (10 if earlier == 0 else 2 if name == "lars" else 0)
+
+
+def test_an_update_that_fails_half_way_ends_the_run_and_is_not_saved(tmp_path: Path) -> None:
+    chosen = settings(optimizer="adamw", checkpoint_seconds=0)
+    training = Training(
+        build_model(chosen), TrainingJob(RunFolder(tmp_path), chosen, BatchLoader(decoded(), BATCH, 0, CPU)), silent
+    )
+
+    def fail() -> None:
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB)")
+
+    training.optimizer.step = fail
+    with pytest.raises(MachineError, match="some have changed already"):
+        training.run()
+    assert training.save() == 0 and load_checkpoint(tmp_path / "checkpoint") is None
+
+
+def test_a_failure_that_may_be_of_memory_is_tried_in_smaller_micro_batches_and_told_as_it_is(tmp_path: Path) -> None:
+    chosen, words = settings(), "GET was unable to find an engine to execute this computation"
+    model, events = build_model(chosen), []
+    limits = iter([BATCH - 1, 0])
+
+    def fail(most: int) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if len(inputs[0]) > 2 * most:
+                raise RuntimeError(words)
+
+        return hook
+
+    job = TrainingJob(RunFolder(tmp_path), chosen, BatchLoader(decoded(), BATCH, 0, CPU))
+    hook = model.encoder.backbone.layer4.register_forward_pre_hook(fail(next(limits)))
+    Training(model, job, events.append).run()
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert notes == [
+        f"Step 1: the GPU failed ({words}), perhaps because its memory was too small for 12 images at a time; "
+        "repeated with 6."
+    ]
+    hook.remove()
+    model = build_model(chosen)
+    model.encoder.backbone.layer4.register_forward_pre_hook(fail(next(limits)))
+    job = TrainingJob(RunFolder(tmp_path / "other"), chosen, BatchLoader(decoded(), BATCH, 0, CPU))
+    with pytest.raises(MachineError, match="The GPU failed even on a single image"):
+        Training(model, job, silent).run()
 
 
 def test_a_stop_between_a_step_out_of_memory_and_the_next_try_is_saved(tmp_path: Path) -> None:

@@ -246,6 +246,25 @@ def test_too_little_memory_is_an_error(
     assert options and all(options)
 
 
+def test_a_frozen_encoder_computes_in_parts_what_the_memory_holds(
+    decoded: DecodedImages, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of batches of 16, at most 5 images fit: 16 and 8 are tried once, and the classifier is the same."""
+    expected = run(encoder, decoded, short(LINEAR, 1))
+    make, sizes = module.make_view, []
+
+    def limited(pixels: Tensor, *rest: Any) -> Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return make(pixels, *rest)
+
+    monkeypatch.setattr(module, "make_view", limited)
+    linear = run(encoder, decoded, short(LINEAR, 1))
+    assert torch.allclose(linear.weight, expected.weight, atol=1e-5) and linear.weight.abs().max() > 1e-3
+    assert sizes[:6] == [16, 8, 4, 4, 4, 4] and max(sizes[6:]) == 4
+
+
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 32, 33, 47, 48, 49])
 def test_batches_cover_an_epoch_once_and_none_is_of_one(count: int) -> None:
     bounds = [0, *compute_batch_starts(count, 16), count]
