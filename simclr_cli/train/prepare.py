@@ -28,6 +28,7 @@ from simclr_cli.train.monitor import MAX_KNN_IMAGES
 from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hours, resolve, warn_of_views
 from simclr_cli.train.profiling import (
     describe_disk_shortage,
+    estimate_bytes_behind_cut,
     estimate_seconds,
     measure_bytes_per_view,
     measure_seconds_per_embedding,
@@ -106,7 +107,10 @@ def _measure(
     resolved = dataclasses.replace(resolved, run=run.path.name)
     model = build_model(resolved, start.source).to(here.device)
     bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
-    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
+    behind_cut = estimate_bytes_behind_cut(resolved, model.encoder.width, here.images, here.device)
+    resolved, micro_batch = choose_micro_batch(
+        resolved, here, bytes_per_image, behind_cut, has_batch_norm(model.encoder)
+    )
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
     seconds = estimate_seconds(model, resolved, census, steps, here.processes)
     return resolved, (*choices, micro_batch), model, seconds

@@ -21,6 +21,7 @@ from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_
 from simclr_cli.engine.augment import ViewRecipe, draw_parameters, make_view
 from simclr_cli.engine.compile import fold_batch_norm
 from simclr_cli.engine.encoder import Encoder
+from simclr_cli.engine.image_ops import upload
 from simclr_cli.engine.optim import Schedule, peak_learning_rate, set_learning_rate
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.loader import PREFETCHED_PARTS
@@ -103,7 +104,7 @@ def train_classifier(
     remedy = PROBE_REMEDY if recipe.frozen else "Try a lower --learning-rate."
     reporter = EpochReporter(recipe.epochs, steps_per_epoch, encoder.mean.device, report, remedy)
     try:
-        with closing(_load_batches(decoded, rows, starts, recipe.epochs, seed)) as batches:
+        with closing(_load_batches(decoded, rows, starts, recipe.epochs, seed, encoder.mean.device)) as batches:
             for step, (places, pixels) in enumerate(batches):
                 sizes, rate = torch.from_numpy(decoded.sizes[rows[places]]), learning_rate(step)
                 loss = train_step(pixels, sizes, labels[torch.from_numpy(places)], step, rate)
@@ -172,7 +173,7 @@ class ClassifierStep:
         try:
             x = make_view(pixels.to(self.device, non_blocking=True), sizes, drawn, self.size)
             logits = self.linear(self._embed(x, step))
-            loss = F.cross_entropy(logits, labels.to(self.device, non_blocking=True))
+            loss = F.cross_entropy(logits, upload(labels, self.device))
             loss.backward()  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -219,14 +220,13 @@ def measure_seconds_per_image(
 
 
 def _load_batches(
-    decoded: DecodedImages, rows: NDArray[np.int64], starts: list[int], epochs: int, seed: int
+    decoded: DecodedImages, rows: NDArray[np.int64], starts: list[int], epochs: int, seed: int, device: torch.device
 ) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
     """Yield each step's (B,) places in `rows` and (B, 3, side, side) uint8 images, and read the next ones ahead."""
     orders = (create_numpy_generator(seed, Purpose.CLASSIFIER, epoch).permutation(len(rows)) for epoch in range(epochs))
-    pinned = torch.cuda.is_available()
 
     def load(places: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tensor]:
         pixels = torch.from_numpy(decoded.read(rows[places]))
-        return places, pixels.pin_memory() if pinned else pixels
+        return places, pixels.pin_memory() if device.type == "cuda" else pixels
 
     return prefetch(load, (places for order in orders for places in np.split(order, starts)), PREFETCHED_PARTS)
