@@ -75,9 +75,13 @@ def distillation_loss(
         temperature: tau.
     """
     is_own = own_anchors[:, None] == torch.arange(len(anchors), device=anchors.device)
-    logits = (F.normalize(h.float(), dim=1) @ anchors.T, targets @ target_anchors.T)
-    similar, wanted = ((values / temperature).masked_fill(is_own, MASKED) for values in logits)
-    return F.kl_div(similar.log_softmax(dim=1), wanted.softmax(dim=1), reduction="batchmean")
+
+    def compute_logits(rows: Tensor, others: Tensor) -> Tensor:
+        return (rows @ others.T).div_(temperature).masked_fill_(is_own, MASKED)  # in place: (M, A) may be large
+
+    similar = compute_logits(F.normalize(h.float(), dim=1), anchors).log_softmax(dim=1)
+    wanted = compute_logits(targets, target_anchors).softmax(dim=1)
+    return F.kl_div(similar, wanted, reduction="batchmean")
 
 
 def find_temperature(rows: Tensor, perplexity: float) -> float:

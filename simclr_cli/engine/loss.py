@@ -9,7 +9,6 @@ They differ in P and D. The loss is the mean of l_i over all 2N views.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -23,8 +22,9 @@ from simclr_cli.engine.image_ops import upload
 
 LossName = Literal["nt-xent", "dcl", "supcon"]
 
-# Similarities in memory at a time: few enough for the caches of a CPU, enough to keep a GPU busy.
-MAX_SIMILARITIES_CPU, MAX_SIMILARITIES_GPU = 2**22, 2**27  # 16 MiB (N = 1,024), 512 MiB (N = 5,792)
+# Similarities of a block: few enough for the caches of a CPU, enough to keep a GPU busy.
+MAX_SIMILARITIES_CPU, MAX_SIMILARITIES_GPU = 2**22, 2**25  # 16 MiB (N = 1,024), 128 MiB (N = 2,896)
+PEAK_MATRICES, PEAK_PROJECTIONS = 3.3, 4  # blocks, and tensors of the size of z, in memory at a time
 
 
 def contrastive_loss(
@@ -42,8 +42,8 @@ def contrastive_loss(
     supcon   P(i) all other views of the class of i, D(i) all views except i: supervised contrastive learning
              (Khosla et al., arXiv 2004.11362, equation 2, L_out with a mean instead of the sum).
 
-    Small batches use the (2N, 2N) similarities as in the paper. Large batches use blocks of rows: the same loss and
-    gradient, in memory that grows with N instead of its square.
+    NT-Xent of small batches uses the (2N, 2N) similarities as in the paper. Large batches and the variants use blocks
+    of rows: the same loss and gradient, in memory that grows with N instead of its square.
 
     Args:
         z: (2N, D) projections of any scale; row i and row i + N are the two views of image i.
@@ -65,11 +65,25 @@ def contrastive_loss(
     if kind == "supcon" and groups is None:
         raise ValueError("supcon requires the classes of the images")
     pairs = Pairs.from_groups(kind, groups, z.device)
-    max_similarities = MAX_SIMILARITIES_CPU if z.device.type == "cpu" else MAX_SIMILARITIES_GPU
+    max_similarities = get_max_similarities(z.device)
     process_group = process_group or ProcessGroup()
-    if views**2 <= max_similarities and process_group.is_single:
-        return full_matrix_loss(z, temperature, pairs)
+    if kind == "nt-xent" and groups is None and views**2 <= max_similarities and process_group.is_single:
+        return full_matrix_loss(z, temperature)
     return cast(Tensor, BlockwiseLoss.apply(z, temperature, pairs, max(1, max_similarities // views), process_group))
+
+
+def get_max_similarities(device: torch.device) -> int:
+    """Return how many similarities a block may have on a device."""
+    return MAX_SIMILARITIES_CPU if device.type == "cpu" else MAX_SIMILARITIES_GPU
+
+
+def estimate_loss_bytes(views: int, dimensions: int, device: torch.device) -> int:
+    """Estimate the most memory that the loss of 2N views and its gradient take in float32, at most 1.7 times too much.
+
+    It is measured in tests/engine/test_loss.py.
+    """
+    matrix = min(views**2, max(views, get_max_similarities(device)))
+    return 4 * int(PEAK_MATRICES * matrix + PEAK_PROJECTIONS * views * dimensions)
 
 
 @dataclass(frozen=True)
@@ -117,20 +131,12 @@ class Pairs:
         return similarity.scatter_(1, other_view, positives[:, None] if self.kind == "nt-xent" else -torch.inf)
 
 
-def full_matrix_loss(z: Tensor, temperature: float, pairs: Pairs) -> Tensor:
-    """Compute the loss of (2N, D) rows of length 1 from the whole matrix of similarities."""
+def full_matrix_loss(z: Tensor, temperature: float) -> Tensor:
+    """Compute NT-Xent of (2N, D) rows of length 1 from the whole matrix of similarities."""
     views = z.shape[0]
-    similarity = z @ z.T / temperature  # (2N, 2N), cosine / tau
-    if pairs.kind == "nt-xent" and pairs.ids is None:
-        similarity = similarity.masked_fill(torch.eye(views, dtype=torch.bool, device=z.device), -torch.inf)
-        positive = torch.arange(views, device=z.device).roll(views // 2)
-        return F.cross_entropy(similarity, positive)  # by log-sum-exp: finite at any tau
-    with torch.no_grad():
-        in_denominator = pairs.mask(torch.zeros_like(similarity), similarity.new_zeros(views), 0) == 0
-        counted = in_denominator.any(dim=1)  # in dcl, a view may have no negatives
-    positives = (z * pairs.mean_positives(z)).sum(dim=1) / temperature
-    losses = similarity.where(in_denominator, -torch.inf)[counted].logsumexp(dim=1) - positives[counted]
-    return losses.sum() / views
+    similarity = (z @ z.T).div_(temperature).fill_diagonal_(-torch.inf)  # (2N, 2N), cosine / tau
+    positive = torch.arange(views, device=z.device).roll(views // 2)
+    return F.cross_entropy(similarity, positive)  # by log-sum-exp: finite at any tau
 
 
 class BlockwiseLoss(torch.autograd.Function):
@@ -151,7 +157,8 @@ class BlockwiseLoss(torch.autograd.Function):
         ctx.temperature, ctx.pairs, ctx.rows, ctx.process_group = temperature, pairs, rows, process_group
         positives = (z * pairs.mean_positives(z)).sum(dim=1) / temperature
         local = [
-            block.sub_(positives[part, None]).logsumexp(dim=1) for part, block in _compute_blocks(z, positives, ctx)
+            _compute_block(z, positives, part, ctx).sub_(positives[part, None]).logsumexp(dim=1)
+            for part in _split_rows(z, ctx)
         ]
         losses = process_group.all_gather(torch.cat(local), len(z))
         if pairs.kind == "dcl":
@@ -163,19 +170,26 @@ class BlockwiseLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         z, positives, losses = ctx.saved_tensors
-        local = []
-        for part, block in _compute_blocks(z, positives, ctx):
+
+        def sum_weighted(part: slice) -> Tensor:  # a function: one block is freed before the next one is computed
+            block = _compute_block(z, positives, part, ctx)
             weights = (block - positives[part, None]).sub_(losses[part, None]).exp_()
-            weights.add_(block.sub_(positives).sub_(losses).exp_())
-            local.append(weights @ z)
-        total = ctx.process_group.all_gather(torch.cat(local), len(z)) - 2 * ctx.pairs.mean_positives(z)
+            rows: Tensor = weights.add_(block.sub_(positives).sub_(losses).exp_()) @ z
+            return rows
+
+        local = torch.cat([sum_weighted(part) for part in _split_rows(z, ctx)])
+        total = ctx.process_group.all_gather(local, len(z)) - 2 * ctx.pairs.mean_positives(z)
         return total * (gradient / (len(z) * ctx.temperature)), None, None, None, None
 
 
-def _compute_blocks(z: Tensor, positives: Tensor, ctx: Any) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the rows of this process in blocks: a slice and its (rows, 2N) cosines / tau, -inf outside D."""
+def _split_rows(z: Tensor, ctx: Any) -> list[slice]:
+    """Split the rows of this process into blocks."""
     shard = ctx.process_group.shard(len(z))
-    for start in range(shard.start, shard.stop, ctx.rows):
-        part = slice(start, min(start + ctx.rows, shard.stop))
-        block = (z[part] / ctx.temperature) @ z.T
-        yield part, ctx.pairs.mask(block, positives[part], start)
+    return [slice(start, min(start + ctx.rows, shard.stop)) for start in range(shard.start, shard.stop, ctx.rows)]
+
+
+def _compute_block(z: Tensor, positives: Tensor, part: slice, ctx: Any) -> Tensor:
+    """Compute the (rows, 2N) cosines / tau of a part of the views, -inf outside D."""
+    block = (z[part] / ctx.temperature) @ z.T
+    pairs: Pairs = ctx.pairs
+    return pairs.mask(block, positives[part], part.start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from simclr_cli.core.errors import Interrupted
 from simclr_cli.core.events import EpochDone, Event, Note, Report
@@ -22,10 +23,14 @@ def write_event_files(run: RunFolder, report: Report, stack: contextlib.ExitStac
     """Return a report that also writes every epoch to TensorBoard's event files."""
     files = TensorBoardWriter(run.event_folder, lambda text: report(Note(text, warning=True)))
     stack.callback(files.close)
+    rows: list[dict[str, Any]] = []
 
     def report_and_write(event: Event) -> None:
         if isinstance(event, EpochDone):
-            files.write(read_epochs(run))  # the training has just written them, with this one
+            if not rows:  # those of a resumed run
+                rows.extend(row for row in read_epochs(run) if row["epoch"] < event.epoch)
+            rows.append(dataclasses.asdict(event))
+            files.write(rows)
         report(event)
 
     return report_and_write

@@ -38,6 +38,9 @@ from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.losses import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
 from simclr_cli.train.monitor import Monitor
 from simclr_cli.train.step import Step
+from simclr_cli.train.time_budget import TimeBudget
+
+ROWS_TIME_SHARE = 0.005  # of the training, that writing the rows of metrics may take
 
 
 def build_model(settings: ResolvedSettings, source: str | None = None) -> SimCLR:
@@ -89,6 +92,7 @@ class Training:
         warmup_steps = round(self.settings.warmup_epochs * self.steps_per_epoch)
         self.learning_rate = Schedule(peak, job.total_steps, warmup_steps)
         self.metrics: list[dict[str, Any]] = []  # a row for every finished epoch
+        self._rows_written, self._rows_budget = 0, TimeBudget(ROWS_TIME_SHARE)
         self._restarts_epoch = False  # the images have changed, so its steps had other batches
         self._fingerprint = self.batches.decoded.census.fingerprint
         losses = self._load_checkpoint()
@@ -104,7 +108,8 @@ class Training:
         self.model.train()
         self.step = Step(
             model, self.optimizer, self.settings, report,
-            losses=losses, groups=job.groups, distillation=distillation, process_group=self.processes,
+            losses=losses, micro_batches=self.batches.micro_batches(self.settings.micro_batch), groups=job.groups,
+            distillation=distillation, process_group=self.processes,
         )  # fmt: skip
         self.losses = self.step.losses
         self._read_interval, self._read_time = 1, time.monotonic()  # in steps; when losses were last read
@@ -117,8 +122,7 @@ class Training:
         self.model.load_state_dict(checkpoint.model)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.metrics = checkpoint.metrics
-        if self.processes.is_main and self.metrics:
-            write_epochs(self.job.run, self.metrics)
+        self._write_rows(self.metrics)
         self._restarts_epoch = bool(checkpoint.losses) and checkpoint.census_fingerprint != self._fingerprint
         return [] if self._restarts_epoch else checkpoint.losses
 
@@ -146,6 +150,9 @@ class Training:
                     self._run_epoch(epoch, updates)
             except Interrupted as stop:
                 raise self.save_and_interrupt(type(stop)) from None
+            finally:
+                with self.step.lock:
+                    self._write_rows(self.metrics)
         return self.metrics
 
     def _run_epoch(self, epoch: int, updates: Iterator[int]) -> None:
@@ -193,20 +200,31 @@ class Training:
         return stop
 
     def _finish_epoch(self, epoch: int, speed: float, seconds: float, stop: Interrupted | None) -> Interrupted | None:
-        """Measure the model, write and report the epoch's row, and agree with the other processes on a stop."""
+        """Measure the model, write and report the epoch's row, and agree with the other processes on a stop.
+
+        Rows are written as often as there is time for it, and before each checkpoint.
+        """
         validation, knn = None, None
         if self.monitor is not None and self.processes.is_main:
             validation, knn = self.monitor.measure(self.model, epoch + 1)
         rate = self.learning_rate((epoch + 1) * self.steps_per_epoch - 1)
         row = EpochDone(epoch + 1, statistics.fmean(self.losses.read), rate, speed, seconds, validation, knn)
         rows = [*self.metrics, dataclasses.asdict(row)]
-        if self.processes.is_main:
-            write_epochs(self.job.run, rows)
+        with self.step.lock:
+            if self._rows_budget.allows():
+                self._write_rows(rows)
         stop, _ = _agree(self.processes, self._report_unless_stopped(row) or stop, self._read_interval)
         with self.step.lock:
             self.metrics = rows
             self.losses.clear()
         return stop
+
+    def _write_rows(self, rows: list[dict[str, Any]]) -> None:
+        """Write the rows of epochs that are not on the disk yet, in the main process."""
+        if self.processes.is_main and self._rows_written < len(rows):
+            with self._rows_budget.spend():
+                write_epochs(self.job.run, rows)
+            self._rows_written = len(rows)
 
     def _report_unless_stopped(self, event: Event) -> Interrupted | None:
         """Report an event; return a request to stop instead of raising it, so that all processes agree on it."""
@@ -222,6 +240,7 @@ class Training:
             losses = self.losses.read_all()
             position = len(self.metrics), len(losses)
             if position != self._saved and all(map(math.isfinite, losses)):
+                self._write_rows(self.metrics)
                 if self.processes.is_main:
                     step = position[0] * self.steps_per_epoch + position[1]
                     state = self.optimizer.state_dict()

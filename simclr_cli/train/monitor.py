@@ -1,7 +1,8 @@
 """Metrics measured while a run trains: without labels on held-out images, and kNN accuracy.
 
-All of it takes under 2 % of the training's time, by counting: a training step costs 6 forward views per image (two
-views, and a backward pass of twice the forward's cost).
+All of it takes under 2 % of the training's time. On a CPU by counting, so that a resumed run measures the same epochs:
+a training step costs 6 forward views per image (two views, and a backward pass of twice the forward's cost). On other
+devices by the clock, since an epoch may take less time there than what surrounds a forward pass.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.labels import split_stratified
 from simclr_cli.train.outcome import Scores
+from simclr_cli.train.time_budget import MeasuredEpochs, TimeBudget
 
 MIN_IMAGES, MAX_IMAGES = 32, 256  # that the metrics without labels are measured on
-VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch
+VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch, by counting
+VALIDATION_TIME_SHARE = 0.01  # by the clock; kNN has KNN_SHARE, and the loop 0.005 for rows of metrics
+MAX_TIMED_EPOCHS = 50  # that are measured by the clock
 MAX_KNN_IMAGES = 1000
 KNN_TEST_SHARE = 0.2  # of them
 NEIGHBORS, TEMPERATURE = 20, 0.07
@@ -77,24 +81,34 @@ class Monitor:
         # Once at each end of the training, more are measured: their gain has a narrower interval.
         self.judged_rows = self.rows if self.has_held_out else np.sort(order[:MAX_IMAGES])
         trained = count - len(held_out)
-        self.every = max(1, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))  # epochs
+        is_timed = torch.device(settings.device).type != "cpu"
+        fewest = math.ceil(settings.epochs / MAX_TIMED_EPOCHS) if is_timed else 1
+        every = max(fewest, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))
+        self.validated = MeasuredEpochs(every, TimeBudget(VALIDATION_TIME_SHARE) if is_timed else None)
         self.neighbors = None if targets is None else find_neighbors(targets[self.rows])
         has_label = np.array([label is not None for label in images.census.labels], dtype=bool)
         self.labeled_rows = np.sort(order[has_label[order]][:MAX_KNN_IMAGES])
-        self.knn_every = max(1, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
+        every = max(fewest, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
+        self.classified = MeasuredEpochs(every, TimeBudget(KNN_SHARE) if is_timed else None)
 
     def measure(self, model: SimCLR, epoch: int) -> tuple[ValidationMetrics | None, float | None]:
         """Measure metrics without labels and kNN accuracy after `epoch` epochs; None for what is not measured then."""
         is_last = epoch == self.settings.epochs
-        measures_validation = is_last or epoch % self.every == 0 or epoch == 1
-        measures_knn = len(self.labeled_rows) > 0 and (is_last or epoch % self.knn_every == 0)
+        measures_validation = is_last or epoch == 1 or self.validated.include(epoch)
+        measures_knn = len(self.labeled_rows) > 0 and (is_last or self.classified.include(epoch))
+        validation, knn = None, None
         model.eval()
         try:
             with torch.inference_mode():
-                validation = self.measure_validation(model) if measures_validation else None
-                return validation, self.measure_knn_accuracy(model) if measures_knn else None
+                if measures_validation:
+                    with self.validated.measure(epoch):
+                        validation = self.measure_validation(model)
+                if measures_knn:
+                    with self.classified.measure(epoch):
+                        knn = self.measure_knn_accuracy(model)
         finally:
             model.train()
+        return validation, knn
 
     def measure_validation(self, model: SimCLR) -> ValidationMetrics | None:
         """Measure by two views of each image, the same ones every time; None if the model's output is not finite.

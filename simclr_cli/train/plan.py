@@ -177,24 +177,28 @@ def _describe(name: str, value: Any, reason: str) -> Choice:
 
 
 def choose_micro_batch(
-    settings: ResolvedSettings, here: Circumstances, bytes_per_image: int, has_batch_norm: bool
+    settings: ResolvedSettings, here: Circumstances, bytes_per_image: int, bytes_behind_cut: int, has_batch_norm: bool
 ) -> tuple[ResolvedSettings, Choice]:
     """Choose the images that a process computes at once: its whole part of the batch, if the memory holds it.
 
+    The last micro-batch waits for the loss, and then takes its peak memory, when that of the loss is free again.
+
     Args:
         bytes_per_image: kept between forward and backward.
+        bytes_behind_cut: of head and loss of the whole batch, while a micro-batch is kept.
         has_batch_norm: whether f has it, which then sees a micro-batch and not the batch.
     """
-    part = -(-settings.batch_size // here.processes)
-    peak = max(1, int(bytes_per_image * PEAK_OVER_KEPT))
-    fitting = max(1, int(MEMORY_SHARE * here.memory / peak))
+    part, available = -(-settings.batch_size // here.processes), MEMORY_SHARE * here.memory
+    kept, peak = max(1, bytes_per_image), max(1, int(bytes_per_image * PEAK_OVER_KEPT))
+    fitting = max(1, int(min(available / peak, (available - bytes_behind_cut) / kept)))
+    needed = max(part * peak, part * kept + bytes_behind_cut)
     if settings.micro_batch is not None:
         value, reason = min(settings.micro_batch, part), "as set"
     elif part <= fitting:
-        value, reason = part, f"all at once, in about {format_gigabytes(part * peak)}"
+        value, reason = part, f"all at once, in about {format_gigabytes(needed)}"
     else:
         value = 2 ** (fitting.bit_length() - 1)
-        reason = f"all {part} would need {format_gigabytes(part * peak)}; {format_gigabytes(here.memory)} is free"
+        reason = f"all {part} would need {format_gigabytes(needed)}; {format_gigabytes(here.memory)} is free"
     if value < part:
         reason += f"; {-(-part // value)} make the batch, and all but one are computed twice"
         reason += f"; batch norm sees {value} images at a time" if has_batch_norm else ""

@@ -29,6 +29,7 @@ from simclr_cli.train.plan import choose_compile, choose_micro_batch, fit_to_hou
 from simclr_cli.train.profiling import (
     count_model_bytes,
     describe_disk_shortage,
+    estimate_bytes_behind_cut,
     estimate_seconds,
     measure_bytes_per_view,
     measure_seconds_per_embedding,
@@ -143,7 +144,10 @@ def _measure(
     bytes_per_image = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
     left = max(0, here.memory - count_model_bytes(model, resolved, gradients=True))
     here = dataclasses.replace(here, memory=left)
-    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, has_batch_norm(model.encoder))
+    behind_cut = estimate_bytes_behind_cut(resolved, model.encoder.width, here.images, here.device)
+    resolved, micro_batch = choose_micro_batch(
+        resolved, here, bytes_per_image, behind_cut, has_batch_norm(model.encoder)
+    )
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
     seconds = estimate_seconds(model, resolved, census, steps, here.processes)
     return resolved, (*choices, micro_batch), model, seconds

@@ -18,14 +18,17 @@ from simclr_cli.core.errors import is_out_of_memory
 from simclr_cli.core.events import silent
 from simclr_cli.core.files import get_free_bytes
 from simclr_cli.engine.encoder import Encoder
+from simclr_cli.engine.loss import estimate_loss_bytes
 from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import stored_side
 from simclr_cli.images.census import Census
 from simclr_cli.images.loader import Batch
+from simclr_cli.train.distillation import MAX_ANCHORS
 from simclr_cli.train.step import Step
 
 FORWARD_SHARE = 1 / 3  # of the time of a step; all micro-batches but the last need it once more
+PEAK_H, PEAK_DISTILLATION_MATRICES = 2, 5.5  # tensors of the size of h and of its similarities, at a time
 EMBEDDED_IMAGES = 4  # of the trial of embedding
 MAX_TRIAL_IMAGES, MAX_TRIAL_SECONDS = 64, 4  # that the estimate of the time may cost
 OPTIMIZER_STATES = {"adamw": 2, "lars": 1, "sgd": 1}  # numbers per weight
@@ -55,6 +58,20 @@ def measure_bytes_per_view(encoder: Encoder, precision: Precision) -> int:
         return sum(kept_bytes.values())
 
     return (measure(6) - measure(4)) // 2  # without what does not grow with the images
+
+
+def estimate_bytes_behind_cut(settings: ResolvedSettings, width: int, images: int, device: torch.device) -> int:
+    """Estimate the memory of what sees the whole batch at once: h, head and loss, with their gradients.
+
+    Args:
+        width: of h.
+        images: of the census, of which distillation compares with some.
+    """
+    views = 2 * settings.batch_size
+    if settings.loss == "distill":
+        return 4 * int(views * (PEAK_H * width + PEAK_DISTILLATION_MATRICES * min(MAX_ANCHORS, images)))
+    per_view = PEAK_H + 2 * settings.head_layers  # the head keeps inputs of its norms and layers
+    return 4 * views * per_view * width + estimate_loss_bytes(views, settings.projection_dimensions, device)
 
 
 def measure_seconds_per_image(model: SimCLR, settings: ResolvedSettings, side: int, images: int) -> float:

@@ -43,6 +43,7 @@ class Step:
         report: Report,
         *,
         losses: Sequence[float] = (),
+        micro_batches: Sequence[slice] = (),
         groups: Tensor | None = None,
         distillation: Distillation | None = None,
         process_group: ProcessGroup | None = None,
@@ -51,6 +52,7 @@ class Step:
 
         Args:
             losses: of the steps that the epoch has done before.
+            micro_batches: of each step of this process, to compile the encoder for; empty: the batch is one.
             groups: (N,) one for every image of the census, on the CPU (see contrastive_loss).
             distillation: replaces head and contrastive loss.
         """
@@ -67,9 +69,11 @@ class Step:
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # every batch has the same shape
         if settings.compile == "on":
-            views, size = 2 * (settings.micro_batch or settings.batch_size), settings.train_size
-            example = torch.rand(views, 3, size, size, device=self.device)
-            self.encode, reason = compile_model(model.encoder, example, self._autocast())
+            # All of them, also those of one size: norms that all processes share need equally many passes in each.
+            counts = [part.stop - part.start for part in micro_batches] or [settings.batch_size]
+            shape = (3, settings.train_size, settings.train_size)
+            examples = (torch.rand(2 * count, *shape, device=self.device) for count in counts)
+            self.encode, reason = compile_model(model.encoder, examples, self._autocast())
             if reason:
                 report(Note(f"Training without torch.compile, which is unavailable here ({reason}).", warning=True))
 
@@ -156,11 +160,15 @@ class Step:
     def _encode(
         self, batch: Batch, part: slice, views: tuple[ViewParameters, ViewParameters], *, graph: bool
     ) -> Tensor:
-        """Return (2n, width) h of both views of a part; the same each time, dropout included."""
+        """Return (2n, width) h of both views of a part; the same each time, dropout included.
+
+        A compiled encoder makes a graph in any case, which is freed at once: without, it would be compiled once more.
+        """
         self._seed(batch.step, part.start)
         x = self.views.make(next(batch.pixels), batch.sizes[part], (views[0][part], views[1][part]))  # (2n, 3, S, S)
-        with torch.set_grad_enabled(graph), self._autocast():
-            return self.encode(x)
+        with torch.set_grad_enabled(graph or self.encode is not self.model.encoder), self._autocast():
+            h = self.encode(x)
+        return h if graph else h.detach()
 
     def _contrast(self, h: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the loss over the batch and its gradient (2, N, width) with respect to h; also compute the head's.

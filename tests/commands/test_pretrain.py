@@ -255,7 +255,7 @@ def test_compiling_is_kept_with_the_run_and_changes_little(
 def test_without_a_compiler_training_goes_on_with_one_warning(
     images: Path, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_compiler(_: Any) -> Any:
+    def no_compiler(_: Any, **__: Any) -> Any:
         raise RuntimeError("Cannot find a working triton installation.")
 
     expected = train(images, run="off")

@@ -38,18 +38,18 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def no_compiler(_: Any) -> Any:
+def no_compiler(_: Any, **__: Any) -> Any:
     raise RuntimeError("Cannot find a working triton installation.\nMore at https://example.org")
 
 
-def fails_when_called(_: Any) -> Any:
+def fails_when_called(_: Any, **__: Any) -> Any:
     def forward(x: Tensor) -> Any:
         raise torch._dynamo.exc.InternalTorchDynamoError("Unsupported:\n  something")
 
     return forward
 
 
-def fails_in_the_backward(model: nn.Module) -> Any:
+def fails_in_the_backward(model: nn.Module, **__: Any) -> Any:
     """Fail after the forward has changed the statistics of the norms and some gradients exist."""
 
     class Broken(torch.autograd.Function):
@@ -94,7 +94,7 @@ def assert_untouched(model: SimCLR, before: dict[str, Tensor], parameters: list[
 def test_a_compiled_model_computes_the_same_and_stays_unchanged(eager: None) -> None:
     model = small_model()
     before, parameters, folded = state_of(model), list(model.parameters()), copy.deepcopy(model)
-    forward, reason = compile_model(model.encoder, images(seed=1), contextlib.nullcontext())
+    forward, reason = compile_model(model.encoder, [images(seed=1)], contextlib.nullcontext())
     assert reason == "" and forward is not model.encoder
     assert_untouched(model, before, parameters)
 
@@ -116,21 +116,21 @@ def test_a_failed_compilation_returns_the_unchanged_model_and_the_reason(
     model = small_model()
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", failure)
-    forward, reason = compile_model(model.encoder, images(), contextlib.nullcontext())
+    forward, reason = compile_model(model.encoder, [images()], contextlib.nullcontext())
     assert forward is model.encoder and reason == FAILURES[failure]
     assert_untouched(model, before, parameters)
 
 
 def test_a_long_reason_is_cut_and_has_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Any) -> Any:
+    def fail(_: Any, **__: Any) -> Any:
         raise ValueError("\n  " + "x" * 500 + "\nand more")
 
     monkeypatch.setattr(torch, "compile", fail)
-    assert compile_model(small_model().encoder, images(), contextlib.nullcontext())[1] == "x" * 160
+    assert compile_model(small_model().encoder, [images()], contextlib.nullcontext())[1] == "x" * 160
 
 
 def test_an_interrupted_compilation_leaves_the_model_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(model: nn.Module) -> Any:
+    def stopped(model: nn.Module, **__: Any) -> Any:
         def forward(x: Tensor) -> Any:
             model(x)
             raise KeyboardInterrupt
@@ -141,14 +141,14 @@ def test_an_interrupted_compilation_leaves_the_model_unchanged(monkeypatch: pyte
     before, parameters = state_of(model), list(model.parameters())
     monkeypatch.setattr(torch, "compile", stopped)
     with pytest.raises(KeyboardInterrupt):
-        compile_model(model.encoder, images(), contextlib.nullcontext())
+        compile_model(model.encoder, [images()], contextlib.nullcontext())
     assert_untouched(model, before, parameters)
 
 
 def test_the_trial_is_made_within_autocast_with_images_of_the_right_size(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Any, ...]] = []
 
-    def watched(model: nn.Module) -> Any:
+    def watched(model: nn.Module, **__: Any) -> Any:
         def forward(x: Tensor) -> Any:
             seen.append((tuple(x.shape), torch.is_autocast_enabled("cpu"), model.training))
             return model(x)
@@ -156,7 +156,7 @@ def test_the_trial_is_made_within_autocast_with_images_of_the_right_size(monkeyp
         return forward
 
     monkeypatch.setattr(torch, "compile", watched)
-    _, reason = compile_model(small_model().encoder, images(6), torch.autocast("cpu", torch.bfloat16))
+    _, reason = compile_model(small_model().encoder, [images(6)], torch.autocast("cpu", torch.bfloat16))
     assert reason == "" and seen == [((6, 3, SIDE, SIDE), True, True)]
     assert not torch.is_autocast_enabled("cpu")
 
@@ -237,6 +237,37 @@ def test_training_the_original_further_does_not_change_the_folded_encoder(name: 
         assert torch.equal(folded(x), before)
 
 
+def round_to_tf32(x: Tensor) -> Tensor:
+    """Round to 10 bits of mantissa, as NVIDIA's tensor cores round the inputs of a convolution."""
+    return ((x.contiguous().view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
+
+
+@pytest.fixture(params=[True, False])
+def allow_tf32(request: pytest.FixtureRequest) -> Iterator[bool]:
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = request.param
+    yield request.param
+    after = [backend.allow_tf32 for backend in backends]
+    for backend, value in zip(backends, before, strict=True):
+        backend.allow_tf32 = value
+    assert after == [request.param] * 2
+
+
+def test_norms_are_folded_where_convolutions_round_to_tf32(allow_tf32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = nn.Conv2d._conv_forward
+
+    def convolve(self: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if torch.backends.cudnn.allow_tf32:
+            x, weight = round_to_tf32(x), round_to_tf32(weight)
+        return plain(self, x, weight, bias)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", convolve)
+    encoder = create_trained_encoder(create_encoder(create_scratch_spec("resnet10t", 32)))
+    assert fold_batch_norm(encoder) is not encoder
+
+
 class Branching(nn.Module):
     """Backbone whose branches depend on its input, so it cannot be traced."""
 
@@ -306,5 +337,5 @@ def test_folding_and_compiling_do_not_change_the_global_random_state(monkeypatch
     monkeypatch.setattr(torch, "compile", no_compiler)
     before = torch.get_rng_state()
     fold_batch_norm(encoder)
-    compile_model(model.encoder, images(), contextlib.nullcontext())
+    compile_model(model.encoder, [images()], contextlib.nullcontext())
     assert torch.equal(torch.get_rng_state(), before)

@@ -16,7 +16,14 @@ from torch.profiler import ProfilerActivity, profile
 from simclr_cli.core.distributed import ProcessGroup
 from simclr_cli.core.world import World
 from simclr_cli.engine import loss as module
-from simclr_cli.engine.loss import BlockwiseLoss, LossName, Pairs, contrastive_loss, full_matrix_loss
+from simclr_cli.engine.loss import (
+    BlockwiseLoss,
+    LossName,
+    Pairs,
+    contrastive_loss,
+    estimate_loss_bytes,
+    full_matrix_loss,
+)
 
 nt_xent = contrastive_loss  # which it is by default
 TEMPERATURES = (0.05, 0.1, 0.5, 1.0)
@@ -154,7 +161,7 @@ def blockwise(z: Tensor, temperature: float, rows: int) -> Tensor:
 
 
 def plain(z: Tensor, temperature: float) -> Tensor:
-    return full_matrix_loss(F.normalize(z, dim=1), temperature, Pairs())
+    return full_matrix_loss(F.normalize(z, dim=1), temperature)
 
 
 def loss_and_gradient(function: Callable[..., Tensor], z: Tensor, *arguments: float) -> tuple[Tensor, Tensor]:
@@ -224,7 +231,7 @@ def test_blocks_without_gradient_give_the_loss_and_change_no_row() -> None:
     original = z.clone()
     loss = BlockwiseLoss.apply(z, 0.1, Pairs(), 3, ProcessGroup())
     assert not loss.requires_grad and torch.equal(z, original)
-    torch.testing.assert_close(loss, full_matrix_loss(z, 0.1, Pairs()))
+    torch.testing.assert_close(loss, full_matrix_loss(z, 0.1))
 
 
 @pytest.fixture
@@ -331,6 +338,17 @@ def test_memory_of_blocks_grows_with_n_and_not_with_its_square(in_blocks: Callab
     assert measure_peak_memory(plain, projections(2048, 4)) > 10 * measure_peak_memory(plain, projections(512, 4))
 
 
+@pytest.mark.parametrize("images", [300, 512, 1000, 2500])
+@pytest.mark.parametrize("kind", ["nt-xent", "dcl", "supcon"])
+def test_the_estimate_of_the_memory_is_enough_and_not_twice_as_much(
+    kind: LossName, images: int, in_blocks: Callable[[int], None]
+) -> None:
+    in_blocks(2**20)
+    groups = torch.arange(images) // 3 if kind == "supcon" else None
+    peak = measure_peak_memory(lambda z, tau: contrastive_loss(z, tau, kind, groups), projections(images, 32))
+    assert peak <= estimate_loss_bytes(2 * images, 32, torch.device("cpu")) <= 2 * peak
+
+
 # --- Its kin ---
 
 GROUPS = (0, 1, 0, 2, 3, 1, 0)  # of 7 images
@@ -365,12 +383,13 @@ def nested_loops(z: list[list[float]], temperature: float, kind: str, groups: li
     return total / views
 
 
-def full_and_in_blocks(kind: LossName, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
+def in_one_and_more_blocks(kind: LossName, groups: Tensor | None, rows: int) -> tuple[Callable[..., Tensor], ...]:
     pairs = Pairs.from_groups(kind, groups, torch.device("cpu"))
-    return (
-        lambda z, tau: full_matrix_loss(F.normalize(z, dim=1), tau, pairs),
-        lambda z, tau: BlockwiseLoss.apply(F.normalize(z, dim=1), tau, pairs, rows, ProcessGroup()),
-    )
+
+    def compute(z: Tensor, tau: float, rows: int) -> Tensor:
+        return BlockwiseLoss.apply(F.normalize(z, dim=1), tau, pairs, rows, ProcessGroup())
+
+    return lambda z, tau: compute(z, tau, len(z)), lambda z, tau: compute(z, tau, rows)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
@@ -382,7 +401,7 @@ def test_variants_equal_nested_loops_of_their_papers(
     z = projections(7, 5).double()
     expected = nested_loops(z.tolist(), temperature, kind, list(groups))
     for rows in ROWS:
-        for function in full_and_in_blocks(kind, torch.tensor(groups), rows):
+        for function in in_one_and_more_blocks(kind, torch.tensor(groups), rows):
             assert function(z, temperature).item() == pytest.approx(expected, rel=1e-11, abs=1e-11)
 
 
@@ -392,14 +411,14 @@ def test_variants_have_the_gradient_of_finite_differences(kind: LossName, groups
     if kind == "supcon" and groups is None:
         pytest.skip("supcon has groups")
     z = projections(7, 3).double().requires_grad_()
-    for function in full_and_in_blocks(kind, groups, 4):
+    for function in in_one_and_more_blocks(kind, groups, 4):
         assert torch.autograd.gradcheck(lambda z: function(z, 0.3), (z,))  # noqa: B023 (called at once)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_variants_in_blocks_equal_the_full_matrix(kind: LossName) -> None:
+def test_variants_in_blocks_equal_those_in_one_block(kind: LossName) -> None:
     z, groups = projections(40, 16), torch.arange(40) // 3
-    whole, blocks = full_and_in_blocks(kind, groups, 13)
+    whole, blocks = in_one_and_more_blocks(kind, groups, 13)
     for temperature in (0.05, 0.5):
         loss, gradient = loss_and_gradient(whole, z, temperature)
         ours, our_gradient = loss_and_gradient(blocks, z, temperature)
@@ -415,7 +434,7 @@ def test_supcon_of_images_that_are_each_a_class_is_nt_xent() -> None:
 
 
 def test_with_all_images_in_one_group_the_gradient_is_zero() -> None:
-    for function in full_and_in_blocks("nt-xent", torch.zeros(7, dtype=torch.int64), 4):
+    for function in in_one_and_more_blocks("nt-xent", torch.zeros(7, dtype=torch.int64), 4):
         loss, gradient = loss_and_gradient(function, projections(7, 5), 0.3)
         assert loss.abs() < 1e-6 and gradient.abs().max() < 1e-6
 
@@ -441,7 +460,7 @@ class InThreads(ProcessGroup):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_process_gets_the_whole_loss_and_gradient(kind: LossName, count: int) -> None:
     z, groups = projections(7, 4).double(), torch.tensor(GROUPS)
-    loss, gradient = loss_and_gradient(full_and_in_blocks(kind, groups, 4)[0], z, 0.2)
+    loss, gradient = loss_and_gradient(in_one_and_more_blocks(kind, groups, 4)[0], z, 0.2)
     table, barrier = [z] * count, threading.Barrier(count, timeout=30)
 
     def one(rank: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,9 @@ from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.census import Census, ImageFile
 from simclr_cli.images.loader import Batch, BatchLoader
 from simclr_cli.store.checkpoint import load_checkpoint
-from simclr_cli.store.history import read_epochs
+from simclr_cli.store.history import read_epochs, write_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.train import loop
+from simclr_cli.train import loop, time_budget
 from simclr_cli.train import profiling as trial
 from simclr_cli.train import step as step_module
 from simclr_cli.train.job import TrainingJob
@@ -287,7 +288,7 @@ def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """torch.compile that generates no code, and what it was asked for."""
     asked: list[Any] = []
     plain = functools.partial(torch.compile, backend="eager")
-    monkeypatch.setattr(torch, "compile", lambda model: asked.append(model) or plain(model))
+    monkeypatch.setattr(torch, "compile", lambda model, **given: asked.append(model) or plain(model, **given))
     yield asked
     torch._dynamo.reset()
 
@@ -310,10 +311,31 @@ def test_a_compiled_step_is_a_step(compiling: list[Any]) -> None:
     assert models["on"].encoder.backbone.bn1.num_batches_tracked == 2
 
 
+@pytest.mark.parametrize("micro_batch", [BATCH, 7, 5])
+def test_all_graphs_of_a_step_are_compiled_before_the_first_one(
+    micro_batch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each size of a micro-batch, however often it is encoded."""
+    graphs: list[int] = []
+
+    def count(graph: torch.fx.GraphModule, inputs: Any) -> Callable[..., Any]:
+        graphs.append(sum(node.op == "placeholder" for node in graph.graph.nodes))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=count))
+    chosen = settings(compile="on", micro_batch=micro_batch)
+    training = training_of(build_model(chosen), chosen, tmp_path)
+    sizes = {part.stop - part.start for part in training.batches.micro_batches(micro_batch)}
+    assert len(graphs) == len(sizes)
+    training.run()
+    assert len(graphs) == len(sizes)
+    torch._dynamo.reset()
+
+
 def test_without_a_compiler_training_is_as_without_compiling_but_for_one_warning(
     undisturbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_compiler(_: Any) -> Any:
+    def no_compiler(_: Any, **__: Any) -> Any:
         raise RuntimeError("no compiler here\nand no more to say")
 
     monkeypatch.setattr(torch, "compile", no_compiler)
@@ -640,6 +662,30 @@ def test_every_step_and_epoch_is_reported_and_written(tmp_path: Path) -> None:
     assert read_epochs(RunFolder(tmp_path)) == rows
     means = np.reshape(losses_of(events), (EPOCHS, STEPS)).mean(1)
     assert [row["loss"] for row in rows] == pytest.approx(list(means))
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_rows_that_are_slow_to_write_are_written_before_a_checkpoint_and_at_the_end(
+    stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, written = [0.0], []
+
+    def write_slowly(run: RunFolder, rows: list[dict[str, Any]]) -> None:
+        clock[0] += 10.0
+        written.append(len(rows))
+        write_epochs(run, rows)
+
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(loop, "write_epochs", write_slowly)
+    chosen = settings(epochs=6)
+    if stops:
+        with pytest.raises(Interrupted):
+            trained(chosen, tmp_path, stop_after(4 * STEPS + 1))
+    else:
+        trained(chosen, tmp_path)
+    assert written == ([1, 4] if stops else [1, 6])
+    checkpoint = load_checkpoint(tmp_path / "checkpoint")
+    assert checkpoint is not None and read_epochs(RunFolder(tmp_path)) == checkpoint.metrics
 
 
 def test_every_step_has_its_own_views_and_every_epoch_its_own_order(

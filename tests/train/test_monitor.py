@@ -26,6 +26,7 @@ from simclr_cli.store.run_info import read_run_info
 from simclr_cli.train import monitor as monitor_module
 from simclr_cli.train import outcome as outcome_module
 from simclr_cli.train import step as step_module
+from simclr_cli.train import time_budget
 from simclr_cli.train.loop import build_model
 from simclr_cli.train.monitor import Monitor, draw_held_out
 
@@ -145,10 +146,10 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
     held = min(256, count // 25) if count >= 640 else 0
     chosen = dataclasses.replace(chosen_of(trained), held_out=held, epochs=1000)
     monitor = Monitor(Many(count), draw_held_out(count, held, 0), chosen)  # type: ignore[arg-type]
-    forward = 2 * len(monitor.rows) / monitor.every + len(monitor.labeled_rows) / monitor.knn_every
+    seldom = monitor.validated.every, monitor.classified.every
+    forward = 2 * len(monitor.rows) / seldom[0] + len(monitor.labeled_rows) / seldom[1]
     assert forward <= 0.02 * 6 * (count - held)
-    assert monitor.every == 1 or not held
-    seldom = monitor.every, monitor.knn_every
+    assert seldom[0] == 1 or not held
     costs = 2 * len(monitor.rows), len(monitor.labeled_rows)
     shares = 6 * (count - held) * monitor_module.VALIDATION_SHARE, 6 * (count - held) * monitor_module.KNN_SHARE
     for every, cost, share in zip(seldom, costs, shares, strict=True):  # and no more seldom than that asks for
@@ -158,11 +159,39 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
 @pytest.mark.parametrize("every", [1, 3])
 def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, monitor: Monitor, every: int) -> None:
     monitor.settings = dataclasses.replace(monitor.settings, epochs=7)
-    monitor.every = monitor.knn_every = every
+    monitor.validated.every = monitor.classified.every = every
     model = build_model(monitor.settings)
     seen = [monitor.measure(model, epoch) for epoch in range(1, 8)]
     assert [epoch for epoch in range(1, 8) if seen[epoch - 1][0]] == sorted({1, *range(every, 8, every), 7})
     assert [epoch for epoch in range(1, 8) if seen[epoch - 1][1] is not None] == sorted({*range(every, 8, every), 7})
+
+
+@pytest.mark.parametrize(("epoch_seconds", "cost"), [(0.3, 0.4), (0.3, 0.001), (20.0, 0.4), (0.01, 2.0)])
+def test_on_a_gpu_measuring_takes_under_two_percent_of_the_time_and_at_most_fifty_epochs(
+    epoch_seconds: float, cost: float, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, taken = [0.0], []
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def measure(*_: Any) -> float:
+        clock[0] += cost
+        taken.append(cost)
+        return 1.0
+
+    for name in ("measure_validation", "measure_knn_accuracy"):
+        monkeypatch.setattr(Monitor, name, measure)
+    chosen = dataclasses.replace(chosen_of(trained), device="cuda", held_out=256, epochs=1000)
+    monitor = Monitor(Many(50_000), draw_held_out(50_000, 256, 0), chosen)  # type: ignore[arg-type]
+    seen = []
+    for epoch in range(1, 1001):
+        clock[0] += epoch_seconds
+        seen.append(monitor.measure(torch.nn.Identity(), epoch))  # type: ignore[arg-type]
+    validated, classified = ([epoch for epoch, kinds in enumerate(seen, 1) if kinds[k] is not None] for k in (0, 1))
+    assert validated[0] == 1 and validated[-1] == classified[-1] == 1000
+    assert max(len(validated), len(classified)) <= 50 + 1
+    assert sum(taken[:-2]) <= max(0.015 * clock[0], 2 * cost)  # all but those of the last epoch, which are always taken
+    if cost * 50 < 0.005 * 1000 * epoch_seconds:
+        assert min(len(validated), len(classified)) >= 49  # and no more seldom than that asks for
 
 
 def test_metrics_tell_health_in_the_first_and_last_epoch_and_knn_at_the_end(trained: Any) -> None:
