@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
@@ -26,6 +27,7 @@ from simclr_cli.core.hardware import (
 from simclr_cli.core.text import format_gigabytes
 
 DISTRIBUTION = "simclr-cli"
+PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 PYTHON = shlex.quote(sys.executable)
 PIP = f"{PYTHON} -m pip install" if find_spec("pip") else f"uv pip install --python {PYTHON}"
 if (Path(sys.prefix) / "pipx_metadata.json").is_file():  # pipx may use uv
@@ -96,6 +98,8 @@ def _requirements() -> Iterator[Requirement]:
     """Yield the requirements of simclr without extras, and the torch that torchvision was built for."""
     for by in (DISTRIBUTION, "torchvision"):
         texts = [text for distribution in distributions(name=by) for text in distribution.requires or []]
+        if by == DISTRIBUTION and not texts and PROJECT_FILE.is_file():  # run from its source
+            texts = tomllib.loads(PROJECT_FILE.read_text(encoding="utf-8"))["project"]["dependencies"]
         for text in texts:
             if required := re.fullmatch(r"([\w.-]+) ?\(?((?:>=|==)[\d.]+)\)?", text):
                 installed = next((package.version for package in distributions(name=required[1])), "none")
