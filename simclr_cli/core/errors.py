@@ -146,6 +146,8 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
             return MachineError(
                 "No more threads can be started.", "Use fewer workers (--workers), or raise the limit: ulimit -u."
             )
+    if isinstance(error, ImportError) and not (error.name or "").startswith("simclr_cli"):
+        return explain_import_error(error)
     if not isinstance(error, OSError):
         return None
     if error.errno in PERMISSION_OR_SPACE_ERRNOS:
@@ -155,6 +157,12 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
     if error.errno == errno.ENAMETOOLONG:
         return MachineError(f"{_name_file(error)[:60]} ... cannot be a name ({error.strerror}).", "Use a shorter one.")
     return _explain_unreachable(error)
+
+
+def explain_import_error(error: ImportError) -> MachineError:
+    """Return the error of a missing or broken library."""
+    remedy = "Run simclr doctor, which names the command to install it."
+    return MachineError(f"A library is missing or broken: {first_line(error)}.", remedy)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

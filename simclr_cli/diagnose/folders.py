@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from collections import Counter
@@ -59,7 +60,8 @@ def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report
     """
     facts = FolderFacts(_inspect_folder(cache_root()), _inspect_folder(runs))
     if torch and not facts.runs.error:
-        facts = replace(facts, newer_runs=tuple(_newer_runs(runs)))
+        with contextlib.suppress(ImportError):  # of a library whose absence is a fault of its own
+            facts = replace(facts, newer_runs=tuple(_newer_runs(runs)))
     if images is None:
         return facts
     facts = replace(facts, images=str(images))
@@ -68,7 +70,7 @@ def collect_folder_facts(images: Path | None, runs: Path, *, torch: bool, report
 
         census = take_census(images, progress=progress(report, "reading headers"))
     except ImportError as error:  # the other checks still run
-        return replace(facts, no_images=f"No image can be read: numpy or Pillow is broken ({error}).")
+        return replace(facts, no_images=f"No image can be read: a library is missing or broken ({error}).")
     except InputError as error:
         return replace(facts, no_images=error.problem)
     skipped = tuple((file.name, file.reason) for file in census.skipped)

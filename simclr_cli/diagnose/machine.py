@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
@@ -27,6 +28,7 @@ from simclr_cli.core.hardware import (
 from simclr_cli.core.text import format_gigabytes, quote_words
 
 DISTRIBUTION = "simclr-cli"
+PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 PYTHON = quote_words(sys.executable)
 PIP = f"{PYTHON} -m pip install" if find_spec("pip") else f"uv pip install --python {PYTHON}"
 if (Path(sys.prefix) / "pipx_metadata.json").is_file():  # pipx may use uv
@@ -93,6 +95,8 @@ def _requirements() -> Iterator[Requirement]:
     """Yield the requirements of simclr without extras, and the torch that torchvision was built for."""
     for by in (DISTRIBUTION, "torchvision"):
         texts = [text for distribution in distributions(name=by) for text in distribution.requires or []]
+        if by == DISTRIBUTION and not texts and PROJECT_FILE.is_file():  # run from its source
+            texts = tomllib.loads(PROJECT_FILE.read_text(encoding="utf-8"))["project"]["dependencies"]
         for text in texts:
             if required := re.fullmatch(r"([\w.-]+) ?\(?((?:>=|==)[\d.]+)\)?", text):
                 installed = next((package.version for package in distributions(name=required[1])), "none")

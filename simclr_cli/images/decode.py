@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from simclr_cli.core.errors import raise_if_unreachable
+from simclr_cli.core.errors import explain_import_error, raise_if_unreachable
 from simclr_cli.images.convert import Samples, convert_to_rgb, convert_to_srgb, set_upright
 from simclr_cli.images.formats import (
     FORMATS,
@@ -222,7 +222,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
 
     Raises:
         UnusableImage: in place of the decoder's error, and for a pipe or a device, which may never end.
-        MachineError: the disk or the network share fails.
+        MachineError: the disk or the network share fails, or a library is missing.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -247,5 +247,7 @@ def _translate_errors(path: Path) -> Iterator[None]:
         message = re.sub(r" \(\d+ bytes? not processed\)", "", str(error))
         reason = re.sub("^Unsupported", "unsupported", message)  # a kind of BMP
         raise UnusableImage(error.strerror or (reason if reason != message else f"damaged: {message}")) from None
+    except ImportError as error:
+        raise explain_import_error(error) from None
     except Exception as error:  # decoders raise SyntaxError, ValueError, struct.error, EOFError, IndexError ...
         raise UnusableImage(f"damaged: {error or type(error).__name__}") from None

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import platform
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions
 
 import simclr_cli
 from simclr_cli.api import PretrainSettings, ResolvedSettings
@@ -171,7 +171,7 @@ def record_run(
         versions={
             "simclr": simclr_cli.__version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
+            **{name: _find_version(name) for name in ("torch", "torchvision", "timm", "pillow", "numpy")},
         },
         choices=tuple(choices),
         extended=extended,
@@ -180,6 +180,11 @@ def record_run(
     run.write_skipped(decoded.list_skipped_and_odd())
     run.write_config(info.to_config())
     return info
+
+
+def _find_version(package: str) -> str | None:
+    """Return the version of a package; None if it was installed without a record, as some builds of torch are."""
+    return next((found.version for found in distributions(name=package)), None)
 
 
 @contextlib.contextmanager

@@ -91,3 +91,10 @@ def test_closed_streams_are_no_error(installed_command: str, closed: str) -> Non
     for arguments in ("--version", "cache", "cache --json"):
         done = subprocess.run(["sh", "-c", f"{installed_command} {arguments} {closed}"], capture_output=True, text=True)
         assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (0, "", False)
+
+
+def test_without_typer_the_error_is_told_in_words() -> None:
+    program = "import runpy, sys; sys.modules['typer'] = None; runpy.run_module('simclr_cli', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 5 and result.stderr.startswith("Error: A library is missing or broken: ")
+    assert "typer" in result.stderr and result.stderr.endswith("-m pip install --upgrade simclr-cli\n")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shlex
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,14 @@ from simclr_cli.core.events import silent
 from simclr_cli.core.text import quote_words
 from simclr_cli.diagnose import machine as machine_checks
 from simclr_cli.diagnose.folders import FolderFacts, OutputFolder, collect_folder_facts
-from simclr_cli.diagnose.machine import MachineFacts, Requirement, TorchFacts, collect_machine_facts, inspect_torch
+from simclr_cli.diagnose.machine import (
+    MachineFacts,
+    Requirement,
+    TorchFacts,
+    check_packages,
+    collect_machine_facts,
+    inspect_torch,
+)
 
 GB = 1_000_000_000
 KILLED = 6 if os.name == "nt" else -6  # the exit code after os.kill(pid, 6)
@@ -197,6 +206,25 @@ def test_requirements_are_read_from_metadata() -> None:
     assert ours >= {"torch", "torchvision", "timm", "pillow", "numpy"} and "pyarrow" not in ours
     assert any((one.by, one.name) == ("torchvision", "torch") for one in facts.requirements)
     assert facts.cores >= 1 and not [one for one in run_checks(facts, FOLDERS).diagnoses if "package" in one.name]
+
+
+def test_run_from_its_source_the_requirements_are_those_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = importlib.metadata.distributions
+    absent = ("simclr-cli", "timm")
+    monkeypatch.setattr(
+        machine_checks, "distributions", lambda name: installed(name=name) if name not in absent else ()
+    )
+    facts = collect_machine_facts(TORCH)
+    assert {one.name for one in facts.requirements if one.by == "simclr-cli"} >= {"torch", "timm", "pillow", "filelock"}
+    (missing,) = check_packages(facts)
+    assert missing.name == "missing package" and "requires timm>=" in missing.what
+
+
+def test_folders_are_inspected_although_a_library_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "simclr_cli.store.run_info", None)
+    monkeypatch.setitem(sys.modules, "simclr_cli.images.scan", None)
+    facts = collect_folder_facts(tmp_path, tmp_path / "runs", torch=True, report=silent)
+    assert facts.newer_runs == () and "a library is missing or broken" in facts.no_images
 
 
 CUDA = """

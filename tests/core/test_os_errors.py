@@ -83,6 +83,10 @@ CASES = {
     "not connected": (system_error(errno.ENOTCONN), "/data/a.png cannot be reached", "network share"),
     "disk": (system_error(errno.EIO), "/data/a.png cannot be reached: Input/output error", "disk"),
     "open files": (system_error(errno.EMFILE), "Too many files are open", "ulimit -n"),
+    "library": (
+        ModuleNotFoundError("No module named 'timm'", name="timm"),
+        "A library is missing or broken: No module named 'timm'.", "simclr doctor",
+    ),
     "right": (system_error(errno.EACCES), "/data/a.png cannot be used: Permission denied", "Change its permissions"),
     "full": (system_error(errno.ENOSPC, None), "A file cannot be used: No space left on device", "free disk space"),
 }  # fmt: skip
@@ -102,7 +106,7 @@ def test_system_errors_have_a_cause_and_a_remedy(case: str) -> None:
     [
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory of the past"),
         RuntimeError("CUDA error: device-side assert triggered"), FileNotFoundError(errno.ENOENT, "gone", "a"),
-        OSError("x"),
+        OSError("x"), ImportError("cannot import name 'gone'", name="simclr_cli.core.text"),
     ],
 )  # fmt: skip
 def test_other_errors_are_not_explained(error: Exception) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from simclr_cli.core.errors import MachineError
 from simclr_cli.images.cache import decode_images
 from simclr_cli.images.decode import decode, decode_evaluation_crop, decode_squashed, read_header
 from simclr_cli.images.formats import UnusableImage
@@ -66,6 +68,14 @@ def assert_equal(found: NDArray[Any], expected: NDArray[Any], bound: float = 0) 
 def over_white(values: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     share = alpha[..., None] / 255
     return values * share + 255 * (1 - share)
+
+
+def test_no_image_counts_as_damaged_because_a_library_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(MachineError, match="A library is missing or broken"):
+        read(tmp_path, tiff(in_bits(RGB, 16), photometric="rgb"))
 
 
 # Bits that are used
