@@ -186,16 +186,19 @@ def time_torchvision_loop(figures: Figures, images: Path, given: dict[str, Any])
     reset_peak(figures.device)
     plain, batch = create_plain(resolve(settings, Circumstances(10_000, size, device))[0], device)
     workers, seconds = (2, 1) if figures.small else (LOADER_WORKERS, LOADER_SECONDS)
-    loader = DataLoader(TwoViewsByTorchvision(sorted(images.iterdir()), size), batch, shuffle=True, drop_last=True,
-                        num_workers=workers, pin_memory=device.type == "cuda", persistent_workers=True)  # fmt: skip
+    files = sorted(images.iterdir()) * 200  # it must not end: each batch is the work of one worker
+    loader = DataLoader(TwoViewsByTorchvision(files, size), batch, shuffle=True, num_workers=workers,
+                        pin_memory=device.type == "cuda")  # fmt: skip
     rates: list[float] = []
-    end = time.monotonic() + seconds
-    while len(rates) < 3 or time.monotonic() < end:  # epochs; the first is warm-up
-        start = time.perf_counter()
-        for views in loader:
-            loss = plain.update(torch.cat([view.to(device, non_blocking=True) for view in views]))
-        float(loss)  # waits for the device
-        rates.append(len(loader) * batch / (time.perf_counter() - start))
+    start, end = time.perf_counter(), time.monotonic() + seconds
+    for number, views in enumerate(loader, start=1):
+        loss = plain.update(torch.cat([view.to(device, non_blocking=True) for view in views]))
+        if number % workers == 0:  # a batch of every worker; the first ones are warm-up
+            float(loss)  # waits for the device
+            rates.append(workers * batch / (time.perf_counter() - start))
+            start = time.perf_counter()
+            if len(rates) > 1 and time.monotonic() > end:
+                break
     return {"images_per_second": summarize(rates[1:], 1), "workers": workers, "batch": batch}
 
 
@@ -303,7 +306,7 @@ class CifarTraining:
 def cifar(figures: Figures) -> None:
     """Train for as many epochs as fit, and score the encoder before and after."""
     trainings = CifarTraining(figures, compile="off")
-    reserve = 1.5 * trainings.scoring_seconds + 3
+    reserve = 2 * trainings.scoring_seconds + trainings.epoch_seconds + 5  # a stop waits for the end of an epoch
     epochs = trainings.plan_epochs(reserve)
     rows: list[EpochDone] = []
     start = time.monotonic()
@@ -329,7 +332,7 @@ def speed(figures: Figures) -> None:
 
     def record(training: Training, event: EpochDone) -> bool:
         nonlocal scoring_seconds
-        is_late = figures.seconds_left() < 2 * trainings.scoring_seconds
+        is_late = figures.seconds_left() < 2 * trainings.scoring_seconds + trainings.epoch_seconds
         if event.epoch % max(1, epochs // 20) and event.epoch < epochs and not is_late:
             return False
         begin = time.monotonic()
