@@ -41,7 +41,7 @@ def measure(photos: Path, backbone: str, size: int, images: int, rounds: int, de
     rates: dict[str, list[float]] = {"embed from files": [], **{name: [] for name in layouts}}
     for round_index in range(rounds + 1):
         start = time.perf_counter()
-        embed_files(ready, paths, batch_size=BATCH, workers=count_workers(), report=silent, stage="")
+        embed_files(ready, paths, None, batch_size=BATCH, workers=count_workers(), report=silent, stage="")
         round_rates = {"embed from files": len(paths) / (time.perf_counter() - start)}
         for name, layout in layouts.items():
             model, batch = model.to(memory_format=layout), x.contiguous(memory_format=layout)
