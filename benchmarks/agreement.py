@@ -48,7 +48,7 @@ def main() -> None:
         census, label_of = label_images(take_census(folder))
         paths = [census.path(image) for image in census.images]
         h, unusable = embed_with_encoders(
-            list(arms.values()), paths, batch_size=128, workers=count_workers(), report=silent, stage="embedding"
+            list(arms.values()), paths, None, batch_size=128, workers=count_workers(), report=silent, stage="embedding"
         )
         rows.append([part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in h])
         labels.append(np.array([label_of[image.name] for i, image in enumerate(census.images) if i not in unusable]))

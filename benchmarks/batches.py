@@ -61,24 +61,22 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / (by
 """
 
 
-def prepare_step(
-    batch: int, backbone: str = "resnet18", size: int = 64, device: torch.device = CPU
-) -> tuple[Step, int]:
+def prepare_step(batch: int) -> tuple[Step, int]:
     """Return a training step, and the bytes that it keeps per image."""
-    settings = ResolvedSettings(images=Path(), backbone=backbone, image_size=size, batch_size=batch, compile="off")
-    resolved = resolve(settings, Circumstances(10_000, size, device))[0]
-    model = build_model(resolved).to(device).train()
+    settings = ResolvedSettings(images=Path(), backbone="resnet18", image_size=64, batch_size=batch, compile="off")
+    resolved = resolve(settings, Circumstances(10_000, 64, CPU))[0]
+    model = build_model(resolved).train()
     bytes_kept = 2 * measure_bytes_per_view(model.encoder, resolved.precision)
     return Step(model, create_optimizer(model, resolved.optimizer, weight_decay=0.01), resolved, silent), bytes_kept
 
 
-def time_step(step: Step, batch: int, micro_batch: int, side: int = 96) -> float:
+def time_step(step: Step, batch: int, micro_batch: int) -> float:
     """Return the seconds of one step."""
-    pixels = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (batch, 3, 96, 96), dtype=torch.uint8)
     parts = tuple(slice(a, a + micro_batch) for a in range(0, batch, micro_batch))
-    micro_batches = (pixels[part].to(step.device) for part in (*parts, *parts[:-1]))
+    micro_batches = (pixels[part] for part in (*parts, *parts[:-1]))
     start = time.perf_counter()
-    float(step(Batch(0, np.arange(batch), torch.full((batch, 2), side), parts, micro_batches)))
+    float(step(Batch(0, np.arange(batch), torch.full((batch, 2), 96), parts, micro_batches)))
     return time.perf_counter() - start
 
 

@@ -29,19 +29,19 @@ from simclr_cli.images.threads import count_workers
 BATCH = 64
 
 
-def measure(photos: Path, backbone: str, size: int, images: int, rounds: int, device: str | None) -> dict[str, Any]:
+def measure(photos: Path, backbone: str, size: int, images: int, rounds: int) -> dict[str, Any]:
     """Measure the arms in turn."""
     paths = sorted(path for path in photos.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     paths = (paths * (1 + images // len(paths)))[:images]
     encoder = f"random:{backbone}"
-    ready = resolve_encoder(EmbedSettings(encoder=encoder, image_size=size, images=photos, device=device))
+    ready = resolve_encoder(EmbedSettings(encoder=encoder, image_size=size, images=photos))
     model = timm.create_model(backbone, num_classes=0).eval().to(ready.device)
     layouts = {"timm": torch.contiguous_format, "timm, channels_last": torch.channels_last}
     x = torch.rand(BATCH, 3, size, size, device=ready.device)
     rates: dict[str, list[float]] = {"embed from files": [], **{name: [] for name in layouts}}
     for round_index in range(rounds + 1):
         start = time.perf_counter()
-        embed_files(ready, paths, batch_size=BATCH, workers=count_workers(), report=silent, stage="")
+        embed_files(ready, paths, None, batch_size=BATCH, workers=count_workers(), report=silent, stage="")
         round_rates = {"embed from files": len(paths) / (time.perf_counter() - start)}
         for name, layout in layouts.items():
             model, batch = model.to(memory_format=layout), x.contiguous(memory_format=layout)
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet18")
     for name, default in (("size", 224), ("images", 256), ("rounds", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    print(json.dumps({**measure(**vars(parser.parse_args()), device=None), **describe_machine()}, indent=1))
+    print(json.dumps({**measure(**vars(parser.parse_args())), **describe_machine()}, indent=1))
 
 
 if __name__ == "__main__":

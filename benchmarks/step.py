@@ -3,9 +3,9 @@
     python benchmarks/step.py IMAGES [--backbone resnet18] [--sizes 32 64 128] [--batch 32] [--steps 4] [--epochs 14]
 
 For every size: one `pretrain` on IMAGES, and between its epochs, in the same process, the same number of steps of two
-other arms. "Synthetic" is the same forward + backward + step on one resident batch. "Plain" is that in eager float32
-NCHW with torch's default AdamW. Prints one JSON object: images/s of each arm, and the ratios of every round, from the
-second epoch on.
+other arms. "Synthetic" is the training's own forward + backward + step on one resident batch. "Plain" is that in eager
+float32 NCHW with torch's default AdamW. Prints one JSON object: images/s of each arm, and the ratios of every round,
+from the second epoch on.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from simclr_cli.api import PretrainSettings, ResolvedSettings
 from simclr_cli.commands import pretrain as pretrain_command
-from simclr_cli.core.events import EpochDone, Event, PlanMade, silent
+from simclr_cli.core.events import EpochDone, Event, PlanMade
 from simclr_cli.engine.loss import contrastive_loss
-from simclr_cli.engine.optim import create_optimizer
 from simclr_cli.train.loop import build_model
 from simclr_cli.train.step import Step
 
@@ -36,33 +37,38 @@ from simclr_cli.train.step import Step
 class Synthetic:
     """Forward + backward + step on one resident batch, as training does it or in plain torch."""
 
-    def __init__(self, chosen: ResolvedSettings, device: torch.device, *, plain: bool) -> None:
-        self.model = build_model(chosen).to(device).train()
+    def __init__(self, chosen: ResolvedSettings, device: torch.device, step: Step | None) -> None:
+        """Warm up. `step`: of a training, whose model, compiled or not, is used; None: plain torch."""
         self.chosen, self.device = chosen, device
         self.x = torch.rand(2 * chosen.batch_size, 3, chosen.image_size, chosen.image_size, device=device)
-        if plain:
-            self.model.encoder.backbone.to(memory_format=torch.contiguous_format)
-            self.forward = lambda x: self.model.head(self.model.encoder.backbone(x))
-            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(self.model.parameters(), 1e-3)
+        self.forward: Callable[[Tensor], Tensor]
+        if step is None:
+            model = build_model(chosen).to(device).train()
+            model.encoder.backbone.to(memory_format=torch.contiguous_format)
+            self.forward = lambda x: model.head(model.encoder.backbone(x))
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
             self.precision = "float32"
         else:
-            self.optimizer = create_optimizer(self.model, chosen.optimizer, weight_decay=chosen.weight_decay)
-            encode = Step(self.model, self.optimizer, chosen, silent).encode  # compiled or not
-            self.forward = lambda x: self.model.head(encode(x))
-            self.precision = str(chosen.precision)
+            self.forward = lambda x: step.model.head(step.encode(x))
+            self.optimizer, self.precision = step.optimizer, str(chosen.precision)
         self.run(2)
+
+    def update(self, x: Tensor) -> Tensor:
+        """Do a step on views x (2N, 3, S, S), and return its loss."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            z = self.forward(x)
+        loss = contrastive_loss(z, self.chosen.temperature)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
     def run(self, steps: int) -> float:
         """Return the images/s over some steps."""
         start = time.perf_counter()
         for _ in range(steps):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-                z = self.forward(self.x)
-            loss = contrastive_loss(z, self.chosen.temperature)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        float(loss.detach())  # waits for the device
+            loss = self.update(self.x)
+        float(loss)  # waits for the device
         return steps * self.chosen.batch_size / (time.perf_counter() - start)
 
 
@@ -80,7 +86,9 @@ def measure(settings: PretrainSettings) -> dict[str, Any]:
         if not arms:  # the first epoch is warm-up
             chosen = recorded["chosen"]
             device = torch.device(chosen.device)
-            arms.update(synthetic=Synthetic(chosen, device, plain=False), plain=Synthetic(chosen, device, plain=True))
+            arms.update(
+                synthetic=Synthetic(chosen, device, recorded["training"].step), plain=Synthetic(chosen, device, None)
+            )
             return
         rates["training"].append(event.images_per_second)
         for name, arm in arms.items():
@@ -92,6 +100,7 @@ def measure(settings: PretrainSettings) -> dict[str, Any]:
         def __init__(self, model: Any, job: Any, *arguments: Any, **keywords: Any) -> None:
             recorded["chosen"], recorded["steps"] = job.settings, job.batches.steps_per_epoch
             super().__init__(model, job, *arguments, **keywords)
+            recorded["training"] = self
 
     pretrain_command.Training = Recorded
     try:
