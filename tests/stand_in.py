@@ -2,7 +2,8 @@
 
 The program that `SIMCLR_STAND_IN_GPU` names runs `simclr ARGUMENTS` on a stand-in for CUDA devices: torch's own CUDA
 build, whose memory, streams and errors are real, and whose kernels do nothing or, after `--computed`, are computed on
-the CPU. Without it these tests are skipped.
+the CPU. The variables SIMCLR_STAND_IN_ with CAPABILITY (6.1), MEMORY (bytes of each device: 4e9,80e9) and
+FORBID_FLOAT64 (1, as on Apple's GPUs) describe it. Without it these tests are skipped.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ def run_on_gpu(
     Args:
         computed: compute the kernels.
         folder: the working directory.
-        environment: more variables, for the stand-in.
+        environment: CAPABILITY, MEMORY, FORBID_FLOAT64.
     """
     root = Path(__file__).parents[1]
-    variables = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(root)} | environment
+    described = {f"SIMCLR_STAND_IN_{name}": value for name, value in environment.items()}
+    variables = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(root)} | described
     command = [PROGRAM, *(["--computed"] if computed else []), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=120)

@@ -94,10 +94,10 @@ def get_gpu_name(gpu: torch.device) -> str:
 def find_fault(gpu: torch.device, *, again: bool = False) -> GpuFault | None:
     """Find out whether a GPU can compute, and computes as the CPU does; return its fault, or None.
 
-    The comparison takes about a second. Its result is kept in the cache, for this GPU, torch, system and driver.
+    The comparison takes about a second. That a GPU agrees is kept in the cache, for this torch, system and driver.
 
     Args:
-        again: compare even if the result is known.
+        again: compare even if that is known.
     """
     with warnings.catch_warnings(action="ignore"):  # torch's, of GPUs that it has no kernels for
         try:
@@ -131,16 +131,18 @@ def _explain_missing_kernels(gpu: torch.device) -> str:
 
 
 def _compare(gpu: torch.device, again: bool) -> str:
-    """Return what differs from the CPU, or ""; known from the cache, or else compared and kept there."""
+    """Return what differs from the CPU, or "". Only that a GPU agrees is kept in the cache."""
     key = f"{get_gpu_name(gpu)}, torch {torch.__version__}, {platform.platform()}, {find_nvidia_driver()}"
-    results: dict[str, str] = {}
+    agreeing: list[str] = []
     with contextlib.suppress(SimclrError, OSError, ValueError):  # no cache, or a damaged file
         known = read_json(locate_gpu_checks())
-        results = {str(key): str(result) for key, result in known.items()} if isinstance(known, dict) else {}
-    if again or key not in results:
-        from simclr_cli.engine.agreement import compare_with_cpu  # not at the top: it imports timm, which is slow
+        agreeing = [str(key) for key in known] if isinstance(known, list) else []
+    if key in agreeing and not again:
+        return ""
+    from simclr_cli.engine.agreement import compare_with_cpu  # not at the top: it imports timm, which is slow
 
-        results[key] = compare_with_cpu(gpu)
-        with contextlib.suppress(SimclrError, OSError):
-            write_json(locate_gpu_checks(), results)
-    return results[key]
+    if (difference := compare_with_cpu(gpu)) or key in agreeing:
+        return difference
+    with contextlib.suppress(SimclrError, OSError):
+        write_json(locate_gpu_checks(), [*agreeing, key])
+    return ""

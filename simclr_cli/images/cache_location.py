@@ -1,6 +1,6 @@
 """Location of the caches: one for each folder of images, in the user's cache folder; listing and clearing them.
 
-    <cache root>/gpu-checks.json                      which GPUs compute as the CPU does (encode/device.py)
+    <cache root>/gpu-checks.json                      the GPUs that compute as the CPU does (encode/device.py)
     <cache root>/<key of the folder>/headers.json     headers of the files (images/scan.py)
     <cache root>/<key of the folder>/<side>/...       decoded images of one size (images/cache.py)
     <cache root>/<key of the folder>/embeddings-<key of the encoder>/...   an index (store/index_files.py), and pages

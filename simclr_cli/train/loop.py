@@ -306,7 +306,7 @@ def _halve_micro_batch(batches: BatchLoader, micro_batch: int | None, step: int,
             f"Run again with --resume --micro-batch {half}.",
         )
     if batches.device.type == "cuda":
-        torch.cuda.empty_cache()
+        torch.accelerator.empty_cache()
     cause = f"the GPU failed ({doubt}), perhaps because its memory was" if doubt else "the memory was"
     text = f"Step {step + 1}: {cause} too small for {largest} images at a time; repeated with {half}."
     report(Note(text, warning=True))

@@ -154,7 +154,7 @@ def test_a_gpu_without_a_fault_is_compared_once_for_each_version(machine: Machin
     assert len(json.loads((cache_root() / "gpu-checks.json").read_text())) == 2
 
 
-def test_a_failure_is_not_kept_and_a_difference_is(machine: Machine) -> None:
+def test_neither_a_failure_nor_a_difference_is_kept(machine: Machine) -> None:
     fail("CUDA error: out of memory")(machine)
     assert choose()[0] == "cuda:1"
     machine.errors.clear()
@@ -163,10 +163,10 @@ def test_a_failure_is_not_kept_and_a_difference_is(machine: Machine) -> None:
     assert DIFFERENCE in choose()[1][0]
     machine.difference = ""
     machine.restart()
-    assert DIFFERENCE in choose()[1][0] and machine.comparisons == 2  # the second GPU has another name
+    assert choose() == ("cuda", [])
 
 
-@pytest.mark.parametrize("content", [b"{", b"[1]", b'{"a": ' + b"[" * 10**5])
+@pytest.mark.parametrize("content", [b"{", b'{"a": 1}', b"[1, " + b"[" * 10**5])
 def test_a_damaged_cache_does_not_matter(machine: Machine, content: bytes) -> None:
     cache_root().mkdir(exist_ok=True)
     (cache_root() / "gpu-checks.json").write_bytes(content)
@@ -199,7 +199,7 @@ def test_old_and_wrong_gpus_are_not_used(
 ) -> None:
     answer = run_on_gpu(
         "pretrain", images, "--dry-run", "--weights", "none", "--json",
-        computed=computed, folder=tmp_path, FORBID64="1", NULLGPU_CC=capability,
+        computed=computed, folder=tmp_path, FORBID_FLOAT64="1", CAPABILITY=capability,
     )  # fmt: skip
     assert answer.returncode == 0 and words in answer.stderr, answer.stderr
     assert f'"{device}"' in answer.stdout
