@@ -42,7 +42,7 @@ from simclr_cli.train.time_budget import MeasuredEpochs, TimeBudget
 
 MIN_IMAGES, MAX_IMAGES = 32, 256  # that the metrics without labels are measured on
 VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch, by counting
-VALIDATION_TIME_SHARE = 0.01  # by the clock; kNN has KNN_SHARE, and the loop 0.005 for rows of metrics
+VALIDATION_TIME_SHARE = 0.0075  # by the clock; kNN has KNN_SHARE, and the loop 0.005 for rows of metrics
 MAX_TIMED_EPOCHS = 50  # that are measured by the clock
 MAX_KNN_IMAGES = 1000
 KNN_TEST_SHARE = 0.2  # of them

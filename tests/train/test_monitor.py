@@ -189,7 +189,7 @@ def test_on_a_gpu_measuring_takes_under_two_percent_of_the_time_and_at_most_fift
     validated, classified = ([epoch for epoch, kinds in enumerate(seen, 1) if kinds[k] is not None] for k in (0, 1))
     assert validated[0] == 1 and validated[-1] == classified[-1] == 1000
     assert max(len(validated), len(classified)) <= 50 + 1
-    assert sum(taken[:-2]) <= max(0.015 * clock[0], 2 * cost)  # all but those of the last epoch, which are always taken
+    assert sum(taken[:-2]) <= max(0.0125 * clock[0], 2 * cost)  # those of the last epoch are always taken
     if cost * 50 < 0.005 * 1000 * epoch_seconds:
         assert min(len(validated), len(classified)) >= 49  # and no more seldom than that asks for
 
