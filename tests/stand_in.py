@@ -20,17 +20,22 @@ needs_stand_in = pytest.mark.skipif(not PROGRAM, reason="SIMCLR_STAND_IN_GPU nam
 
 
 def run_on_gpu(
-    *arguments: str | Path, computed: bool = False, folder: Path | None = None, **environment: str
+    *arguments: str | Path,
+    computed: bool = False,
+    folder: Path | None = None,
+    python: str | Path = sys.executable,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command on the stand-in.
 
     Args:
         computed: compute the kernels.
         folder: the working directory.
+        python: the program that is Python on the stand-in, the variable PYTHON.
         environment: CAPABILITY, MEMORY, FORBID_FLOAT64.
     """
     root = Path(__file__).parents[1]
     described = {f"SIMCLR_STAND_IN_{name}": value for name, value in environment.items()}
-    variables = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(root)} | described
+    variables = os.environ | {"PYTHON": str(python), "PYTHONPATH": str(root)} | described
     command = [PROGRAM, *(["--computed"] if computed else []), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=120)

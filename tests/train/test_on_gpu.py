@@ -23,7 +23,7 @@ def run_worker(name: str, folder: Path, *arguments: str | Path, computed: bool) 
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{WORKERS / name}" "$@"\n')
     python.chmod(0o755)
-    done = run_on_gpu(*arguments, computed=computed, PYTHON=str(python))
+    done = run_on_gpu(*arguments, computed=computed, python=python)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
