@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,7 +143,7 @@ def test_help_of_pretrain_begins_with_the_basics(simclr: Callable[..., Any]) -> 
 def test_types_in_the_help_are_plain(simclr: Callable[..., Any]) -> None:
     texts = {verb: simclr(verb, "--help").stdout for verb in COMMAND_NAMES}
     assert [verb for verb, text in texts.items() if "list[" in text] == []
-    assert "queries...      <path>" in texts["similar"]
+    assert re.search(r"queries\.\.\. +<path>|queries +\[QUERIES\]\.\.\. ", texts["similar"])  # the second to typer 0.28
 
 
 def test_shell_completes_commands_and_options(installed: Callable[..., Any]) -> None:

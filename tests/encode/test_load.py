@@ -36,6 +36,8 @@ def compute_by_timm(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("name", "size"), [("test_vit", 40), ("test_vit_relpos", 8)])  # in forward; in timm
 def test_remedy_for_an_image_size_names_its_option(name: str, size: int) -> None:
+    if not timm.is_model(name):
+        pytest.skip(f"timm {timm.__version__} has no {name}")
     with pytest.raises(SettingsError, match=name) as caught:
         create_initial_encoder(name, "none", size, 0)
     assert "--image-size" in caught.value.remedy
