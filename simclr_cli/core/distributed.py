@@ -213,9 +213,10 @@ def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGr
         store.set_timeout(CONNECT_TIMEOUT)
         store = dist.PrefixStore(get_store_prefix(), store)  # type: ignore[attr-defined]
         backend, timeout = ("nccl", NCCL_TIMEOUT) if device.type == "cuda" else ("gloo", GLOO_TIMEOUT)
-        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout)
-        if device.type == "cuda":
-            processes.gloo = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT))
+        with _without_stdout():
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout)
+            if device.type == "cuda":
+                processes.gloo = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT))
     except (RuntimeError, ValueError) as error:
         reason = first_line(error)[:200]
         raise MachineError(
@@ -226,3 +227,16 @@ def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGr
     yield processes
     # Not after an error: the other processes notice when this one ends, which is after it has printed its error.
     dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Drop what libraries print on stdout, where results belong: Gloo of torch 2.10 says that it is connected."""
+    stdout, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(null)
