@@ -31,7 +31,8 @@ from queue import Queue
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "simclr_cli"
 MUTATED_PATHS = (
-    "engine", "store", "train/step.py", "train/loop.py", "train/plan.py", "train/resume.py", "train/monitor.py",
+    "engine", "store", "train/step.py", "train/loop.py", "train/retry.py", "train/plan.py", "train/resume.py",
+    "train/monitor.py",
 )  # fmt: skip
 MAX_WIDER_FILES = 6
 COMPARISONS = {

@@ -131,7 +131,8 @@ def explain_system_error(error: BaseException, settings: Mapping[str, Any]) -> M
     message = first_line(error)
     if is_certainly_out_of_memory(error):
         message = message.partition(" Of the allocated memory")[0].rstrip(".")  # of torch's 600 characters
-        owner = "the GPU" if GPU_MEMORY.search(message) else "this machine"
+        # RuntimeErrors are torch's; others may name a file.
+        owner = "the GPU" if isinstance(error, RuntimeError) and GPU_MEMORY.search(message) else "this machine"
         return MachineError(f"The memory of {owner} is too small ({message}).", _suggest_less_memory(settings))
     if is_out_of_memory(error):
         return MachineError(
@@ -177,6 +178,13 @@ def is_certainly_out_of_memory(error: BaseException) -> bool:
         return True
     is_torchs = type(error).__name__ == "OutOfMemoryError"  # importing torch would make every error slow
     return isinstance(error, RuntimeError) and (is_torchs or OUT_OF_MEMORY.search(str(error)) is not None)
+
+
+def describe_memory_failure(error: BaseException) -> str:
+    """Return the start of a sentence about an error of is_out_of_memory, which "too small" continues."""
+    if is_certainly_out_of_memory(error):
+        return "The memory is"
+    return f"The GPU failed ({first_line(error)}), perhaps because its memory is"
 
 
 def raise_if_unreachable(error: OSError, file: Path | None = None) -> None:

@@ -131,7 +131,7 @@ def _explain_missing_kernels(gpu: torch.device) -> str:
 
 
 def _compare(gpu: torch.device, again: bool) -> str:
-    """Return what differs from the CPU, or "". Only that a GPU agrees is kept in the cache."""
+    """Return what differs from the CPU, or "". The GPUs that agree are kept in the cache."""
     key = f"{get_gpu_name(gpu)}, torch {torch.__version__}, {platform.platform()}, {find_nvidia_driver()}"
     agreeing: list[str] = []
     with contextlib.suppress(SimclrError, OSError, ValueError):  # no cache, or a damaged file
@@ -141,8 +141,9 @@ def _compare(gpu: torch.device, again: bool) -> str:
         return ""
     from simclr_cli.engine.agreement import compare_with_cpu  # not at the top: it imports timm, which is slow
 
-    if (difference := compare_with_cpu(gpu)) or key in agreeing:
-        return difference
-    with contextlib.suppress(SimclrError, OSError):
-        write_json(locate_gpu_checks(), [*agreeing, key])
-    return ""
+    difference = compare_with_cpu(gpu)
+    if (key in agreeing) == bool(difference):  # news
+        with contextlib.suppress(SimclrError, OSError):
+            others = [other for other in agreeing if other != key]
+            write_json(locate_gpu_checks(), others if difference else [*others, key])
+    return difference

@@ -84,6 +84,7 @@ def create_optimizer(
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=fused)
     else:
         optimizer = torch.optim.AdamW(groups, lr=0.0, fused=fused)
+    optimizer.register_load_state_dict_pre_hook(_keep_implementation)
     optimizer.register_load_state_dict_post_hook(_match_memory_format)
     return optimizer
 
@@ -153,6 +154,12 @@ class Lars(torch.optim.Optimizer):
         is_positive = (weight_norms > 0) & (gradient_norms > 0)
         trust = torch.where(is_positive, group["eta"] * weight_norms / gradient_norms, 1)
         return list(torch._foreach_mul(gradients, list((group["lr"] * trust).unbind())))
+
+
+def _keep_implementation(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Choose kernels for this device, as at creation, and not those of the device where the state was saved."""
+    own = {name: value for name, value in optimizer.defaults.items() if name == "fused"}
+    return state | {"param_groups": [group | own for group in state["param_groups"]]}
 
 
 def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:

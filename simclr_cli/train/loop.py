@@ -8,35 +8,26 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-import torch
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.distributed import ProcessGroup
-from simclr_cli.core.errors import (
-    Interrupted,
-    MachineError,
-    Terminated,
-    first_line,
-    is_certainly_out_of_memory,
-    is_out_of_memory,
-)
+from simclr_cli.core.errors import Interrupted, MachineError, Terminated
 from simclr_cli.core.events import EpochDone, Event, Note, Report, StepDone, StopController
 from simclr_cli.core.seeds import Purpose, seeded
 from simclr_cli.encode.create import create_initial_encoder
 from simclr_cli.engine.adaptation import select_trained_part
 from simclr_cli.engine.encoder import synchronize_norms
-from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate, set_learning_rate
+from simclr_cli.engine.optim import Schedule, create_optimizer, peak_learning_rate
 from simclr_cli.engine.simclr import ProjectionHead, SimCLR
-from simclr_cli.images.loader import BatchLoader
 from simclr_cli.store.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from simclr_cli.store.history import write_epochs
 from simclr_cli.train.distillation import prepare_distillation
 from simclr_cli.train.job import TrainingJob
 from simclr_cli.train.losses import LOSS_READ_SECONDS, keep_last_good_weights, read_losses
 from simclr_cli.train.monitor import Monitor
+from simclr_cli.train.retry import run_steps
 from simclr_cli.train.step import Step
 from simclr_cli.train.time_budget import TimeBudget
 
@@ -142,12 +133,13 @@ class Training:
             MachineError: the memory is too small for a micro-batch of one image.
             Interrupted: requested through the StopController or raised by `report`; everything is saved.
         """
-        with contextlib.closing(self._update()) as updates:
+        steps = run_steps(self.step, self.job, self.start, self.learning_rate, self.report)
+        with contextlib.closing(steps):
             try:
                 if self.stop.request is not None:
                     raise self.stop.request
                 for epoch in range(len(self.metrics), self.settings.epochs):
-                    self._run_epoch(epoch, updates)
+                    self._run_epoch(epoch, steps)
             except Interrupted as stop:
                 raise self.save_and_interrupt(type(stop)) from None
             finally:
@@ -155,13 +147,13 @@ class Training:
                     self._write_rows(self.metrics)
         return self.metrics
 
-    def _run_epoch(self, epoch: int, updates: Iterator[int]) -> None:
+    def _run_epoch(self, epoch: int, steps: Iterator[int]) -> None:
         """Do the rest of an epoch, from 0, and save where it is time to."""
         start_time, steps_before = time.perf_counter(), len(self.losses)
         save_seconds = self.settings.checkpoint_seconds
         speed = 0.0  # images per second; of an epoch that was stopped after its last step
         stop: Interrupted | None = None
-        for step in itertools.islice(updates, self.steps_per_epoch - steps_before):
+        for step in itertools.islice(steps, self.steps_per_epoch - steps_before):
             steps_done = len(self.losses)
             if steps_done < self.steps_per_epoch and len(self.losses.unread) < self._read_interval:
                 continue
@@ -254,63 +246,6 @@ class Training:
         """Save the last whole step, and return the error that ends the training."""
         saved = f"Stopped after step {self.save()} of {self.job.total_steps}; all of it is saved."
         return kind(saved, f"Resume with: {self.job.run.resume_command}")
-
-    def _update(self) -> Generator[int, None, None]:
-        """Yield each step from `start` on once it is done.
-
-        A step that runs out of memory is done again in smaller micro-batches, and so are those that follow.
-        """
-        start, micro_batch = self.start, self.settings.micro_batch
-        while True:
-            with contextlib.closing(self.batches.load(start, self.job.total_steps, micro_batch)) as batches:
-                for batch in batches:
-                    set_learning_rate(self.optimizer, self.learning_rate(batch.step))
-                    try:
-                        self.step(batch)
-                    except RuntimeError as error:
-                        if not is_out_of_memory(error):
-                            raise
-                        doubt = "" if is_certainly_out_of_memory(error) else first_line(error)
-                        break
-                    start = batch.step + 1
-                    yield batch.step
-                else:
-                    return
-            # Its memory is free here.
-            micro_batch = _halve_micro_batch(self.batches, micro_batch, start, doubt, self.report)
-            self.job.record_micro_batch(micro_batch)
-
-
-def _halve_micro_batch(batches: BatchLoader, micro_batch: int | None, step: int, doubt: str, report: Report) -> int:
-    """Return half of the micro-batch that did not fit into memory.
-
-    Args:
-        doubt: the GPU's message, if something else may be wrong.
-    """
-    largest: int = max(part.stop - part.start for part in batches.micro_batches(micro_batch))
-    half = largest // 2
-    if largest == 1 and doubt:
-        raise MachineError(
-            f"The GPU failed even on a single image at a time ({doubt}).",
-            "Run simclr doctor, or use the CPU: --device cpu.",
-        )
-    if largest == 1:
-        raise MachineError(
-            "The memory is too small to train on a single image at a time.",
-            "Set a smaller --image-size or --backbone, or close other programs.",
-        )
-    if not batches.process_group.is_single:
-        cause = f"The GPU failed ({doubt}): perhaps its memory" if doubt else "The memory of a device"
-        raise MachineError(
-            f"{cause} is too small for a micro-batch of {largest} images.",
-            f"Run again with --resume --micro-batch {half}.",
-        )
-    if batches.device.type == "cuda":
-        torch.accelerator.empty_cache()
-    cause = f"the GPU failed ({doubt}), perhaps because its memory was" if doubt else "the memory was"
-    text = f"Step {step + 1}: {cause} too small for {largest} images at a time; repeated with {half}."
-    report(Note(text, warning=True))
-    return half
 
 
 def _choose_interval(steps: int, seconds: float) -> int:

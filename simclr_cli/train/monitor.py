@@ -38,7 +38,7 @@ from simclr_cli.engine.simclr import SimCLR
 from simclr_cli.images.cache import DecodedImages
 from simclr_cli.images.labels import split_stratified
 from simclr_cli.train.outcome import Scores
-from simclr_cli.train.time_budget import MeasuredEpochs, TimeBudget
+from simclr_cli.train.time_budget import TimeBudget
 
 MIN_IMAGES, MAX_IMAGES = 32, 256  # that the metrics without labels are measured on
 VALIDATION_SHARE, KNN_SHARE = 0.0145, 0.005  # of the time of an epoch, by counting
@@ -83,28 +83,30 @@ class Monitor:
         trained = count - len(held_out)
         is_timed = torch.device(settings.device).type != "cpu"
         fewest = math.ceil(settings.epochs / MAX_TIMED_EPOCHS) if is_timed else 1
-        every = max(fewest, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))
-        self.validated = MeasuredEpochs(every, TimeBudget(VALIDATION_TIME_SHARE) if is_timed else None)
+        self.every = max(fewest, math.ceil(2 * len(self.rows) / (6 * trained * VALIDATION_SHARE)))
+        self.validation_budget = TimeBudget(VALIDATION_TIME_SHARE if is_timed else 1)
         self.neighbors = None if targets is None else find_neighbors(targets[self.rows])
         has_label = np.array([label is not None for label in images.census.labels], dtype=bool)
         self.labeled_rows = np.sort(order[has_label[order]][:MAX_KNN_IMAGES])
-        every = max(fewest, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
-        self.classified = MeasuredEpochs(every, TimeBudget(KNN_SHARE) if is_timed else None)
+        self.knn_every = max(fewest, math.ceil(len(self.labeled_rows) / (6 * trained * KNN_SHARE)))
+        self.knn_budget = TimeBudget(KNN_SHARE if is_timed else 1)
 
     def measure(self, model: SimCLR, epoch: int) -> tuple[ValidationMetrics | None, float | None]:
         """Measure metrics without labels and kNN accuracy after `epoch` epochs; None for what is not measured then."""
         is_last = epoch == self.settings.epochs
-        measures_validation = is_last or epoch == 1 or self.validated.include(epoch)
-        measures_knn = len(self.labeled_rows) > 0 and (is_last or self.classified.include(epoch))
+        measures_validation = is_last or epoch == 1 or (epoch % self.every == 0 and self.validation_budget.allows())
+        measures_knn = len(self.labeled_rows) > 0 and (
+            is_last or (epoch % self.knn_every == 0 and self.knn_budget.allows())
+        )
         validation, knn = None, None
         model.eval()
         try:
             with torch.inference_mode():
                 if measures_validation:
-                    with self.validated.measure(epoch):
+                    with self.validation_budget.spend():
                         validation = self.measure_validation(model)
                 if measures_knn:
-                    with self.classified.measure(epoch):
+                    with self.knn_budget.spend():
                         knn = self.measure_knn_accuracy(model)
         finally:
             model.train()

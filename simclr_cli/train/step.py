@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -126,9 +125,8 @@ class Step:
         try:
             self.optimizer.step()
         except RuntimeError as error:
-            if isinstance(self.optimizer, Lars) or not is_out_of_memory(error):
+            if isinstance(self.optimizer, Lars) or not is_out_of_memory(error):  # LARS has changed nothing yet
                 raise
-            self.losses.append(torch.tensor(math.nan))  # so that nobody saves what is not a whole step
             raise MachineError(
                 "The memory is too small to update the weights, and some have changed already.",
                 "Close other programs, and run again with --resume.",

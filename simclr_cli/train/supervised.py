@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from simclr_cli.core.errors import MachineError, first_line, is_certainly_out_of_memory, is_out_of_memory
+from simclr_cli.core.errors import MachineError, describe_memory_failure, is_out_of_memory
 from simclr_cli.core.events import EpochDone, Report, StepDone
 from simclr_cli.core.seeds import Purpose, create_numpy_generator, create_torch_generator, seed_device
 from simclr_cli.encode.embed import compute_in_parts
@@ -182,10 +182,8 @@ class ClassifierStep:
             if not is_out_of_memory(error):
                 raise
             smaller = f"Use a smaller batch, such as --batch-size {max(1, len(pixels) // 2)}."
-            is_certain = is_certainly_out_of_memory(error)
-            cause = "The memory is" if is_certain else f"The GPU failed ({first_line(error)}): perhaps its memory is"
             raise MachineError(
-                f"{cause} too small to train on {len(pixels)} images at a time.",
+                f"{describe_memory_failure(error)} too small to train on {len(pixels)} images at a time.",
                 PROBE_REMEDY if self.frozen else smaller,
             ) from None
         return loss.detach()

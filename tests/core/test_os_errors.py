@@ -22,6 +22,9 @@ CASES = {
     "Python": (MemoryError(), "The memory of this machine is too small (MemoryError)", "--batch-size 32"),
     "C++": (RuntimeError("std::bad_alloc"), "The memory of this machine is too small", "--batch-size 32"),
     "the system": (system_error(errno.ENOMEM, None), "The memory of this machine is too small", "--batch-size 32"),
+    "the system, of a file": (
+        system_error(errno.ENOMEM, "/data/CHIPS/a.png"), "The memory of this machine is too small", "--batch-size 32",
+    ),
     "torch, GPU": (
         torch.OutOfMemoryError(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.40 GiB of which 30.51 MiB "

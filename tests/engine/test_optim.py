@@ -1,5 +1,6 @@
 """The rate of every step, the two parameter groups, and optimizers against their formulas."""
 
+import copy
 import itertools
 import math
 
@@ -218,6 +219,34 @@ def test_a_device_without_fused_kernels_is_supported(name: OptimizerName) -> Non
         model = nn.Linear(3, 2)
     optimizer = create_optimizer(model, name, weight_decay=0.0)
     assert not optimizer.param_groups[0].get("fused")
+
+
+@pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])
+def test_a_state_saved_on_another_device_continues_with_the_kernels_of_this_one(name: OptimizerName) -> None:
+    """As when a run of a Mac is resumed on an NVIDIA GPU, or the other way around."""
+
+    def update(optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.ones_like(parameter)
+        set_learning_rate(optimizer, 0.1)
+        optimizer.step()
+
+    model = Weights()
+    here = create_optimizer(model, name, weight_decay=0.1)
+    update(here)
+    saved, copied = copy.deepcopy(here.state_dict()), copy.deepcopy(model)
+    for group in saved["param_groups"]:
+        group.update({"fused": None} if name != "lars" else {})
+    resumed = create_optimizer(copied, name, weight_decay=0.1)
+    resumed.load_state_dict(saved)
+    assert [group.get("fused") for group in resumed.param_groups] == [None if name == "lars" else True] * 2
+    update(here)
+    update(resumed)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), copied.parameters(), strict=True))
+    elsewhere = create_optimizer(Weights().to("meta"), name, weight_decay=0.1)
+    elsewhere.load_state_dict(here.state_dict())
+    assert not any(group.get("fused") for group in elsewhere.param_groups)
 
 
 @pytest.mark.parametrize("name", ["lars", "sgd", "adamw"])

@@ -34,7 +34,7 @@ from simclr_cli.images.loader import Batch, BatchLoader
 from simclr_cli.store.checkpoint import load_checkpoint
 from simclr_cli.store.history import read_epochs, write_epochs
 from simclr_cli.store.run import RunFolder
-from simclr_cli.train import loop, time_budget
+from simclr_cli.train import loop, retry, time_budget
 from simclr_cli.train import profiling as trial
 from simclr_cli.train import step as step_module
 from simclr_cli.train.job import TrainingJob
@@ -624,7 +624,7 @@ def test_a_stop_at_the_end_of_an_epoch_is_saved_too(tmp_path: Path) -> None:
 def test_every_step_has_the_schedules_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Per step, over all epochs: not per epoch with a per-step length."""
     rates: list[float] = []
-    monkeypatch.setattr(loop, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    monkeypatch.setattr(retry, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
     chosen = settings(optimizer="sgd", lr_rule="linear", learning_rate=0.3, epochs=4, warmup_epochs=1)
     _, rows = trained(chosen, tmp_path)
     peak, total = 0.3 * BATCH / 256, 4 * STEPS
@@ -638,7 +638,7 @@ def test_with_more_epochs_every_step_from_there_on_has_the_rate_of_the_longer_ru
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates: list[float] = []
-    monkeypatch.setattr(loop, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
+    monkeypatch.setattr(retry, "set_learning_rate", lambda optimizer, rate: rates.append(rate))
     chosen = settings(optimizer="sgd", epochs=2, warmup_epochs=1)
     longer = dataclasses.replace(chosen, epochs=5)
     trained(chosen, tmp_path / "two")

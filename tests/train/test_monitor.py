@@ -146,7 +146,7 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
     held = min(256, count // 25) if count >= 640 else 0
     chosen = dataclasses.replace(chosen_of(trained), held_out=held, epochs=1000)
     monitor = Monitor(Many(count), draw_held_out(count, held, 0), chosen)  # type: ignore[arg-type]
-    seldom = monitor.validated.every, monitor.classified.every
+    seldom = monitor.every, monitor.knn_every
     forward = 2 * len(monitor.rows) / seldom[0] + len(monitor.labeled_rows) / seldom[1]
     assert forward <= 0.02 * 6 * (count - held)
     assert seldom[0] == 1 or not held
@@ -159,7 +159,7 @@ def test_measuring_takes_under_two_percent_of_the_views_that_training_takes(
 @pytest.mark.parametrize("every", [1, 3])
 def test_each_is_measured_in_every_so_many_epochs_and_in_the_last(trained: Any, monitor: Monitor, every: int) -> None:
     monitor.settings = dataclasses.replace(monitor.settings, epochs=7)
-    monitor.validated.every = monitor.classified.every = every
+    monitor.every = monitor.knn_every = every
     model = build_model(monitor.settings)
     seen = [monitor.measure(model, epoch) for epoch in range(1, 8)]
     assert [epoch for epoch in range(1, 8) if seen[epoch - 1][0]] == sorted({1, *range(every, 8, every), 7})
