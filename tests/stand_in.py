@@ -38,4 +38,4 @@ def run_on_gpu(
     described = {f"SIMCLR_STAND_IN_{name}": value for name, value in environment.items()}
     variables = os.environ | {"PYTHON": str(python), "PYTHONPATH": str(root)} | described
     command = [PROGRAM, *(["--computed"] if computed else []), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=240)
