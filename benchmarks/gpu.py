@@ -10,7 +10,8 @@ others stand. Parts named by --only have no limit but --seconds. --small rehears
 
 facts        30 s  versions, GPU, what torch was built for, /dev/shm; the output of `simclr doctor`
 agreement    50 s  GPU against CPU, without TF32: views, h, loss, gradient, a training step; micro-batches; bfloat16
-command     100 s  `simclr pretrain` on CIFAR-10 as typed; SIGUSR1, SIGINT, --resume; metrics by an undisturbed run
+command     100 s  `simclr pretrain` on CIFAR-10 as typed; SIGUSR1, SIGINT, --resume; metrics of an undisturbed run;
+                   `embed`; the plan for the photos
 memory       50 s  NT-Xent at N = 4,096 and 65,536, in blocks of two sizes; ResNet-50, batch 256, in 5 % of the memory
 steps       200 s  ResNet-18 at 32 px and ResNet-50 at 224 px, compiled or not: training, its step on one resident batch
                    (synthetic), plain eager torch, and a loop with torchvision's views in a DataLoader; peak memory
@@ -109,9 +110,16 @@ def unpack(data: Path, name: str, work: Path) -> Path:
     if not found or found[0].is_dir():
         return found[0] if found else data / name
     folder = work / name
-    command = [sys.executable, "-m", "tarfile", "--filter", "data", "-e", str(found[0]), str(folder)]
-    with contextlib.suppress(subprocess.SubprocessError):  # the parts that need it say that it is missing
-        subprocess.run(command, timeout=UNPACK_SECONDS, check=True)
+    folder.mkdir()
+    commands = (
+        ["tar", "-xf", str(found[0]), "-C", str(folder)],  # several times faster than Python
+        [sys.executable, "-m", "tarfile", "--filter", "data", "-e", str(found[0]), str(folder)],
+    )
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the parts that need it say that it is missing
+        for command in commands:
+            with contextlib.suppress(subprocess.CalledProcessError, OSError):
+                subprocess.run(command, timeout=UNPACK_SECONDS, check=True, stderr=subprocess.DEVNULL)
+                break
     inner = next(folder.rglob("train"), folder) if folder.exists() else folder
     return inner.parent if inner.name == "train" else folder
 

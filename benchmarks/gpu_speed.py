@@ -200,16 +200,18 @@ def time_torchvision_loop(figures: Figures, images: Path, given: dict[str, Any])
     loader = DataLoader(TwoViewsByTorchvision(files, size), batch, shuffle=True, num_workers=workers,
                         pin_memory=device.type == "cuda", collate_fn=stack_arrays if in_pipes else None)  # fmt: skip
     rates: list[float] = []
-    start, end = time.perf_counter(), time.monotonic() + seconds
+    counted, start, end = 0, time.perf_counter(), time.monotonic() + seconds
     for number, views in enumerate(loader, start=1):
         loss = plain.update(torch.cat([torch.as_tensor(view).to(device, non_blocking=True) for view in views]))
-        if number % workers == 0:  # a batch of every worker; the first ones are warm-up
+        is_late = time.monotonic() > end + 2 * seconds  # of few cores
+        if number % workers == 0 or is_late:  # a batch of every worker; the first ones are warm-up
             float(loss)  # waits for the device
-            rates.append(workers * batch / (time.perf_counter() - start))
-            start = time.perf_counter()
-            if len(rates) > 1 and time.monotonic() > end:
+            rates.append((number - counted) * batch / (time.perf_counter() - start))
+            counted, start = number, time.perf_counter()
+            if is_late or (len(rates) > 1 and time.monotonic() > end):
                 break
-    return {"images_per_second": summarize(rates[1:], 1), "workers": workers, "batch": batch, "in_pipes": in_pipes}
+    return {"images_per_second": summarize(rates[1:] or rates, 1), "workers": workers, "batch": batch,
+            "in_pipes": in_pipes}  # fmt: skip
 
 
 Labeled = tuple[Tensor, Tensor]  # (N, 3, 32, 32) uint8 pixels and (N,) labels, on the device
