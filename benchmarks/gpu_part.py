@@ -9,6 +9,7 @@ import argparse
 import gc
 import importlib
 import importlib.metadata
+import os
 import platform
 import re
 import shutil
@@ -100,7 +101,8 @@ def facts(figures: Figures) -> None:
     compilers = {name: shutil.which(name) for name in ("cc", "gcc", "nvcc")}
     source = run_briefly("git", "-C", str(ROOT), "log", "-1", "--format=%h %cs %s")
     figures.add(python=platform.python_version(), platform=platform.platform(), packages=versions, required=required,
-                compilers=compilers, source=source)  # fmt: skip
+                compilers=compilers, source=source, cores=len(os.sched_getaffinity(0)))  # fmt: skip
+    figures.add(memory=run_briefly("grep", "-m", "2", "Mem", "/proc/meminfo"), shm=run_briefly("df", "-h", "/dev/shm"))
     query = "--query-gpu=name,driver_version,memory.total,memory.used,compute_mode,clocks.max.sm,power.limit"
     figures.add(nvidia_smi=run_briefly("nvidia-smi", query, "--format=csv,noheader"))
     describe_torch(figures)
