@@ -57,6 +57,13 @@ def quote_words(*words: str | os.PathLike[str], windows: bool = ON_WINDOWS) -> s
     return shlex.join(texts)
 
 
+def format_variable(name: str, value: str = "", windows: bool = ON_WINDOWS) -> str:
+    """Return the command that sets an environment variable, or without a value removes it; PowerShell's on Windows."""
+    if windows:
+        return f'$env:{name} = "{value}"' if value else f"Remove-Item Env:{name}"
+    return f"export {name}={value}" if value else f"unset {name}"
+
+
 def escape_unprintable(text: str) -> str:
     """Return text that cannot move the cursor, change colors or reverse a line of a terminal."""
     if text.isprintable():  # nearly always; quick also for a page of a megabyte
