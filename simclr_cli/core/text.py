@@ -16,12 +16,15 @@ FORMULA_STARTS = tuple("=+-@")  # a spreadsheet computes cells that begin with o
 Cell = str | int | float | None
 
 
-def escape_name(name: str) -> str:
-    """Return a relative path as one line of valid UTF-8.
+def escape_name(name: str, *, windows: bool = ON_WINDOWS) -> str:
+    """Return a path as one line of valid UTF-8.
 
     Args:
         name: bytes that are not UTF-8 as surrogates.
+        windows: whether a backslash, which is escaped elsewhere, separates folders.
     """
+    if windows:
+        name = name.replace("\\", "/")
     return UNSAFE_CHARACTERS.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in _encode_character(match[0])), name)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from simclr_cli.core.text import (
     describe_similarity,
+    escape_name,
     escape_unprintable,
     format_count,
     format_duration,
@@ -37,6 +38,11 @@ def test_durations(seconds: float, words: str) -> None:
 )  # fmt: skip
 def test_words_of_a_command_are_quoted_as_the_shell_reads_them(words: list[str], posix: str, windows: str) -> None:
     assert (quote_words(*words, windows=False), quote_words(*words, windows=True)) == (posix, windows)
+
+
+def test_paths_of_windows_are_written_as_those_of_other_systems() -> None:
+    assert escape_name(r"C:\images\a.png", windows=True) == "C:/images/a.png"
+    assert escape_name(r"a\b.png", windows=False) == r"a\x5cb.png"
 
 
 def test_variables_are_set_and_removed_as_in_the_users_shell() -> None:
