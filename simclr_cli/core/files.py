@@ -57,6 +57,8 @@ def _translate_os_error(target: Path, needed_bytes: int | None = None) -> Iterat
                 needs = f"{_format_size(needed_bytes)}, {free} free" if needed_bytes else f"more than {free}"
                 reason += f" (needs {needs})"
         is_forbidden = error.errno in FORBIDDEN_ERRNOS
+        if ON_WINDOWS and is_forbidden and target.is_file():
+            remedy = f"Close the programs that have it open, or {choose} a folder with write permission."
         raise WriteError(f"Cannot write {target}: {reason}.", remedy, is_forbidden=is_forbidden) from error
 
 

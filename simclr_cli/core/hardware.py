@@ -112,11 +112,7 @@ def estimate_shared_memory(gpus: int) -> int:
 
 def get_total_memory() -> int:
     """Return the bytes of the machine's memory, free or not, or of its container if less."""
-    limits = []
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    if memory := _read_windows_memory():
-        limits.append(memory[0])
+    limits = [memory[0]] if (memory := _read_memory()) else []
     for limit, _ in CGROUP_MEMORY_FILES:
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             limits.append(int(Path(limit).read_text()))
@@ -153,14 +149,15 @@ def _get_available_ram() -> int:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS: half of the total
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    memory = _read_windows_memory()
-    return memory[1] if memory else UNKNOWN_MEMORY_BYTES
+    return memory[1] if (memory := _read_memory()) else UNKNOWN_MEMORY_BYTES
 
 
-def _read_windows_memory() -> tuple[int, int] | None:
-    """Return the bytes of the machine's memory, and the free ones; None elsewhere than on Windows."""
+def _read_memory() -> tuple[int, int] | None:
+    """Return the bytes of the machine's memory, and the free ones: half of them on macOS, which does not say."""
+    if hasattr(os, "sysconf"):
+        with contextlib.suppress(OSError, ValueError):
+            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return total, total // 2
     import ctypes
 
     if not (windll := getattr(ctypes, "windll", None)):

@@ -16,12 +16,15 @@ FORMULA_STARTS = tuple("=+-@")  # a spreadsheet computes cells that begin with o
 Cell = str | int | float | None
 
 
-def escape_name(name: str) -> str:
-    """Return a relative path as one line of valid UTF-8.
+def escape_name(name: str, *, windows: bool = ON_WINDOWS) -> str:
+    """Return a path as one line of valid UTF-8.
 
     Args:
         name: bytes that are not UTF-8 as surrogates.
+        windows: whether a backslash, which is escaped elsewhere, separates folders.
     """
+    if windows:
+        name = name.replace("\\", "/")
     return UNSAFE_CHARACTERS.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in _encode_character(match[0])), name)
 
 
@@ -55,6 +58,13 @@ def quote_words(*words: str | os.PathLike[str], windows: bool = ON_WINDOWS) -> s
     if windows:  # cmd and PowerShell; no name contains a double quote there
         return " ".join(text if PLAIN_ON_WINDOWS.fullmatch(text) else f'"{text}"' for text in texts)
     return shlex.join(texts)
+
+
+def format_variable(name: str, value: str = "", windows: bool = ON_WINDOWS) -> str:
+    """Return the command that sets an environment variable, or without a value removes it; PowerShell's on Windows."""
+    if windows:
+        return f'$env:{name} = "{value}"' if value else f"Remove-Item Env:{name}"
+    return f"export {name}={value}" if value else f"unset {name}"
 
 
 def escape_unprintable(text: str) -> str:

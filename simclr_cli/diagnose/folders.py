@@ -14,17 +14,25 @@ from simclr_cli.api.manage import Diagnosis, diagnose
 from simclr_cli.core.errors import InputError, RunError
 from simclr_cli.core.events import Report, progress
 from simclr_cli.core.files import get_free_bytes
+from simclr_cli.core.hardware import ON_WINDOWS
 from simclr_cli.core.safe_read import UPGRADE
-from simclr_cli.core.text import describe_other_files, format_count, format_gigabytes, quote_words
+from simclr_cli.core.text import describe_other_files, format_count, format_gigabytes, format_variable, quote_words
 from simclr_cli.images.cache_location import cache_root
 
 MIN_FREE_BYTES = 500_000_000
 # File names reach sh as arguments, never as a part of a command.
-HEIC = "find {} -iname '*.hei[cf]' -exec sh -c 'for f; do heif-convert \"$f\" \"${{f%.*}}.jpg\"; done' sh '{{}}' +"
+HEIC = (
+    "find {} -iname '*.hei[cf]' -exec sh -c 'for f; do heif-convert \"$f\" \"${{f%.*}}.jpg\"; done' sh '{{}}' +"
+    "  # of libheif-examples"
+)
+READABLE, CACHE_ELSEWHERE = "sudo chmod -R a+rX {}", "/var/tmp/simclr-cache"
+if ON_WINDOWS:
+    HEIC = "Get-ChildItem -Recurse -Include *.heic, *.heif {} | ForEach-Object {{ magick mogrify -format jpg $_ }}"
+    READABLE, CACHE_ELSEWHERE = "icacls {} /grant *S-1-1-0:RX /T", r"$env:TEMP\simclr-cache"  # S-1-1-0: everyone
 FIXES = (  # kind of skipped file, pattern of the reason, command
-    ("HEIC", "HEIC", f"{HEIC}  # of libheif-examples"),
+    ("HEIC", "HEIC", HEIC),
     ("camera raw", "camera raw", "exiftool -r -b -JpgFromRaw -w .jpg {}  # of libimage-exiftool-perl"),
-    ("unreadable", "permission", "sudo chmod -R a+rX {}"),
+    ("unreadable", "permission", READABLE),
 )
 
 
@@ -127,7 +135,7 @@ def check_output_folders(facts: FolderFacts) -> Iterator[Diagnosis]:
     """Diagnose the cache and the runs folder."""
     other_disk = "simclr pretrain FOLDER --runs ~/simclr-runs"
     for name, folder, command in (
-        ("cache not writable", facts.cache, "export SIMCLR_CACHE=/var/tmp/simclr-cache"),
+        ("cache not writable", facts.cache, format_variable("SIMCLR_CACHE", CACHE_ELSEWHERE)),
         ("runs not writable", facts.runs, other_disk),
     ):
         if folder.error:

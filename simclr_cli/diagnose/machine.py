@@ -25,7 +25,7 @@ from simclr_cli.core.hardware import (
     get_free_ram,
     get_free_shared_memory,
 )
-from simclr_cli.core.text import format_gigabytes, quote_words
+from simclr_cli.core.text import format_gigabytes, format_variable, quote_words
 
 DISTRIBUTION = "simclr-cli"
 PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
@@ -79,12 +79,11 @@ class MachineFacts:
 
 def collect_machine_facts(torch: TorchFacts) -> MachineFacts:
     """Collect the facts of this machine."""
-    try:
+    open_files = -1
+    if sys.platform != "win32":
         import resource
 
         open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    except ImportError:  # Windows
-        open_files = -1
     return MachineFacts(
         tuple(_requirements()), torch, count_cores(), get_free_ram(), get_core_quota(), get_free_shared_memory(),
         open_files, find_nvidia_driver(), os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -176,7 +175,7 @@ def check_gpus(facts: MachineFacts) -> Iterator[Diagnosis]:
             yield diagnose("CPU-only torch", what, install)
         elif facts.visible_gpus is not None and facts.visible_gpus.strip() in ("", "-1"):
             what = f"CUDA_VISIBLE_DEVICES is {facts.visible_gpus!r}, which hides every GPU of this machine."
-            yield diagnose("hidden GPU", what, "unset CUDA_VISIBLE_DEVICES")
+            yield diagnose("hidden GPU", what, format_variable("CUDA_VISIBLE_DEVICES"))
         elif driver != "?" and _parse_version(driver) < (MIN_DRIVER,):
             yield diagnose("old driver", what, "sudo ubuntu-drivers install")
         else:

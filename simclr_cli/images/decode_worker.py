@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -87,9 +88,11 @@ def _run_call(function: Callable[..., Any], path: str, *arguments: float | None)
 
 def _limit_memory() -> None:
     """Limit memory to that of the largest image; if the system runs out all the same, it kills this process first."""
-    with contextlib.suppress(ImportError, OSError, ValueError, IndexError):  # Windows, macOS
-        import resource
+    if sys.platform == "win32":  # which has no limits; mypy reads this comparison
+        return
+    import resource
 
+    with contextlib.suppress(OSError, ValueError, IndexError):  # macOS
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         Path("/proc/self/oom_score_adj").write_text("1000")
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -99,9 +102,11 @@ def _limit_memory() -> None:
 
 def _limit_processor_time(seconds: int) -> None:
     """Have the system end this process once it has used so much more of the processor's time."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # Windows
-        import resource
+    if sys.platform == "win32":
+        return
+    import resource
 
+    with contextlib.suppress(OSError, ValueError):
         used = resource.getrusage(resource.RUSAGE_SELF)
         limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))

@@ -61,10 +61,7 @@ def test_memory_on_windows(monkeypatch: pytest.MonkeyPatch, is_known: bool) -> N
         status.ullTotalPhys, status.ullAvailPhys = 32 * 2**30, 20 * 2**30
         return int(is_known)
 
-    def refuse(_: str) -> int:
-        raise AttributeError
-
-    monkeypatch.setattr(hardware.os, "sysconf", refuse, raising=False)
+    monkeypatch.delattr(hardware.os, "sysconf", raising=False)
     monkeypatch.setattr(hardware, "Path", lambda _: Path("/no/such/file"))
     kernel32 = SimpleNamespace(GlobalMemoryStatusEx=fill)
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel32), raising=False)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from simclr_cli.core.text import describe_similarity, escape_unprintable, format_count, format_duration, quote_words
+from simclr_cli.core.text import (
+    describe_similarity,
+    escape_name,
+    escape_unprintable,
+    format_count,
+    format_duration,
+    format_variable,
+    quote_words,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +38,19 @@ def test_durations(seconds: float, words: str) -> None:
 )  # fmt: skip
 def test_words_of_a_command_are_quoted_as_the_shell_reads_them(words: list[str], posix: str, windows: str) -> None:
     assert (quote_words(*words, windows=False), quote_words(*words, windows=True)) == (posix, windows)
+
+
+def test_paths_of_windows_are_written_as_those_of_other_systems() -> None:
+    assert escape_name(r"C:\images\a.png", windows=True) == "C:/images/a.png"
+    assert escape_name(r"a\b.png", windows=False) == r"a\x5cb.png"
+
+
+def test_variables_are_set_and_removed_as_in_the_users_shell() -> None:
+    """By sh, and by PowerShell."""
+    for value, commands in (
+        ("/var/tmp/a", ("export A=/var/tmp/a", '$env:A = "/var/tmp/a"')), ("", ("unset A", "Remove-Item Env:A")),
+    ):  # fmt: skip
+        assert (format_variable("A", value, windows=False), format_variable("A", value, windows=True)) == commands
 
 
 def test_counts() -> None:
