@@ -47,7 +47,9 @@ def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
         SimclrError: one of its subclasses, with what to do next.
     """
     world = World.from_environment(devices=settings.devices)
-    with join_process_group(world, resolve_device(settings.device, world, report)) as process_group:
+    with join_process_group(
+        world, resolve_device(settings.device, world)
+    ) as process_group:  # reported with the encoder
         return _embed(settings, world, process_group, report)
 
 

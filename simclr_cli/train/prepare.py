@@ -145,9 +145,8 @@ def _measure(
     left = max(0, here.memory - count_model_bytes(model, resolved, gradients=True))
     here = dataclasses.replace(here, memory=left)
     behind_cut = estimate_bytes_behind_cut(resolved, model.encoder.width, here.images, here.device)
-    resolved, micro_batch = choose_micro_batch(
-        resolved, here, bytes_per_image, behind_cut, has_batch_norm(model.encoder)
-    )
+    sees_batch = has_batch_norm(model.encoder) and not resolved.freeze_batch_norm
+    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, behind_cut, sees_batch)
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
     seconds = estimate_seconds(model, resolved, census, steps, here.processes)
     return resolved, (*choices, micro_batch), model, seconds
