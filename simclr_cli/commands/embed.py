@@ -47,7 +47,8 @@ def embed(settings: EmbedSettings, *, report: Report = silent) -> EmbedResult:
         SimclrError: one of its subclasses, with what to do next.
     """
     world = World.from_environment(devices=settings.devices)
-    with join_process_group(world, resolve_device(settings.device, world, report)) as process_group:
+    device = resolve_device(settings.device, world)  # without its notes: loading the encoder reports them
+    with join_process_group(world, device) as process_group:
         return _embed(settings, world, process_group, report)
 
 

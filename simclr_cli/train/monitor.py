@@ -146,7 +146,7 @@ class Monitor:
             if not len(self.labeled_rows):
                 return scores
             is_right, chance = self.classify(model)
-            return dataclasses.replace(scores, knn=is_right.cpu().double(), knn_chance=chance)
+            return dataclasses.replace(scores, knn=is_right.double(), knn_chance=chance)
 
     def embed_views(self, model: SimCLR, rows: NDArray[np.int64]) -> Tensor:
         """Compute (2N, width) h of two views of each image, the same ones every time."""
@@ -182,18 +182,20 @@ class Monitor:
         """Classify a fifth of a sample by its neighbors in the rest.
 
         Returns:
-            (M,) bool, which are right; and the accuracy of always predicting the largest class of the rest, percent.
+            (M,) bool on the CPU, which are right; and the accuracy of always predicting the largest class of the
+            rest, percent.
         """
-        labels = self.labels
         h = self.embed_crops(model, self.labeled_rows)
-        classes = torch.from_numpy(labels).to(h.device)
-        is_test = torch.from_numpy(split_stratified(labels, KNN_TEST_SHARE, self.settings.seed)).to(h.device)
+        classes = torch.from_numpy(self.labels)
+        is_test = split_stratified(self.labels, KNN_TEST_SHARE, self.settings.seed)
+        # Row numbers, made on the CPU: a mask on a GPU must be counted there, and waited for, each time it selects.
+        train, test = (torch.from_numpy(np.flatnonzero(part)) for part in (~is_test, is_test))
         (votes,) = knn_votes(
-            h[~is_test], classes[~is_test], h[is_test],
+            h[train.to(h.device)], classes[train].to(h.device), h[test.to(h.device)],
             neighbors=(NEIGHBORS,), temperature=TEMPERATURE, classes=int(classes.max()) + 1,
         )  # fmt: skip
-        largest = classes[~is_test].bincount().argmax()
-        return votes.argmax(dim=1) == classes[is_test], compute_percentage(classes[is_test] == largest)
+        is_right = votes.argmax(dim=1).cpu() == classes[test]
+        return is_right, compute_percentage(classes[test] == classes[train].bincount().argmax())
 
 
 def embed_crops(

@@ -177,7 +177,7 @@ def _describe(name: str, value: Any, reason: str) -> Choice:
 
 
 def choose_micro_batch(
-    settings: ResolvedSettings, here: Circumstances, bytes_per_image: int, bytes_behind_cut: int, has_batch_norm: bool
+    settings: ResolvedSettings, here: Circumstances, bytes_per_image: int, bytes_behind_cut: int, sees_batch: bool
 ) -> tuple[ResolvedSettings, Choice]:
     """Choose the images that a process computes at once: its whole part of the batch, if the memory holds it.
 
@@ -186,7 +186,7 @@ def choose_micro_batch(
     Args:
         bytes_per_image: kept between forward and backward.
         bytes_behind_cut: of head and loss of the whole batch, while a micro-batch is kept.
-        has_batch_norm: whether f has it, which then sees a micro-batch and not the batch.
+        sees_batch: whether f has batch norms that are not frozen, which then see a micro-batch and not the batch.
     """
     part, available = -(-settings.batch_size // here.processes), MEMORY_SHARE * here.memory
     kept, peak = max(1, bytes_per_image), max(1, int(bytes_per_image * PEAK_OVER_KEPT))
@@ -201,7 +201,7 @@ def choose_micro_batch(
         reason = f"all {part} would need {format_gigabytes(needed)}; {format_gigabytes(here.memory)} is free"
     if value < part:
         reason += f"; {-(-part // value)} make the batch, and all but one are computed twice"
-        reason += f"; batch norm sees {value} images at a time" if has_batch_norm else ""
+        reason += f"; batch norm sees {value} images at a time" if sees_batch else ""
     return dataclasses.replace(settings, micro_batch=value), Choice("micro batch", f"{value} images", reason)
 
 

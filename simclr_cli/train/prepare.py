@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -73,7 +74,7 @@ def plan_run(
     """Scan the images and resolve every setting; whatever cannot work fails here, before any long work."""
     run, requested, previous = open_run(settings, restarted=processes.was_restarted)
     if previous is not None:
-        requested = _replace_slow_precision(requested, settings, previous, capacity, report)
+        requested = _replace_slow_settings(requested, settings, previous, device, capacity, report)
     start = choose_start(requested, run, device, report)
     workers = count_workers(requested.workers, processes.local_world_size)
     census = take_census(requested.images, workers=workers, progress=progress(report, "reading headers"))
@@ -120,18 +121,22 @@ def plan_run(
     return Preparation(run, resolved, census, plan, model, start, previous)
 
 
-def _replace_slow_precision(
-    requested: ResolvedSettings, settings: PretrainSettings, previous: RunInfo, capacity: Capacity, report: Report
-) -> ResolvedSettings:
-    """Let a run continue in float32 that a GPU has trained in bfloat16, where that is emulated: many times slower.
+def _replace_slow_settings(
+    requested: ResolvedSettings, settings: PretrainSettings, previous: RunInfo, device: torch.device,
+    capacity: Capacity, report: Report,
+) -> ResolvedSettings:  # fmt: skip
+    """Let a run from an NVIDIA GPU continue without what is slow here: emulated bfloat16, and compiling for a CPU.
 
-    The weights are float32 in either. The images need twice the memory, so that the micro-batch is chosen anew.
+    The weights are float32 in either precision. In float32 the images need twice the memory, so that the micro-batch
+    is chosen anew.
     """
-    was_fast = torch.device(previous.settings.device).type == "cuda" and requested.precision == "bfloat16"
-    if not was_fast or capacity.has_fast_bfloat16:
+    if torch.device(previous.settings.device).type != "cuda":
         return requested
-    report(Note("This device computes bfloat16 slowly: the run continues in float32, which rounds less."))
-    return dataclasses.replace(requested, precision="float32", micro_batch=settings.micro_batch)  # type: ignore[arg-type]
+    changed: dict[str, Any] = {} if device.type == "cuda" else {"compile": settings.compile}
+    if requested.precision == "bfloat16" and not capacity.has_fast_bfloat16:
+        report(Note("This device computes bfloat16 slowly: the run continues in float32, which rounds less."))
+        changed |= {"precision": "float32", "micro_batch": settings.micro_batch}
+    return dataclasses.replace(requested, **changed)
 
 
 def _measure(
@@ -145,9 +150,8 @@ def _measure(
     left = max(0, here.memory - count_model_bytes(model, resolved, gradients=True))
     here = dataclasses.replace(here, memory=left)
     behind_cut = estimate_bytes_behind_cut(resolved, model.encoder.width, here.images, here.device)
-    resolved, micro_batch = choose_micro_batch(
-        resolved, here, bytes_per_image, behind_cut, has_batch_norm(model.encoder)
-    )
+    sees_batch = has_batch_norm(model.encoder) and not resolved.freeze_batch_norm
+    resolved, micro_batch = choose_micro_batch(resolved, here, bytes_per_image, behind_cut, sees_batch)
     steps = resolved.epochs * ((len(census.images) - resolved.held_out) // resolved.batch_size)
     seconds = estimate_seconds(model, resolved, census, steps, here.processes)
     return resolved, (*choices, micro_batch), model, seconds

@@ -27,6 +27,7 @@ from simclr_cli.api import EmbedResult, EmbedSettings
 from simclr_cli.commands.embed import embed
 from simclr_cli.core.errors import InputError, MachineError, RunError, SettingsError
 from simclr_cli.core.events import Note
+from simclr_cli.encode.device import GpuFault
 from simclr_cli.images.decode import decode_evaluation_crop
 from simclr_cli.store.vectors import read_vectors
 
@@ -54,6 +55,17 @@ def test_images_of_the_newest_run_become_rows_of_length_one(run_embed: Any, trai
     assert (
         description["root"] == str(trained.images) and description["shape"] == [48, 96] and description["skipped"] == []
     )
+
+
+def test_a_gpu_that_is_not_used_is_reported_once(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simclr_cli.encode.device.list_gpus", lambda: [torch.device("cuda", 0)])
+    monkeypatch.setattr("simclr_cli.encode.device.get_gpu_name", str)
+    monkeypatch.setattr("simclr_cli.encode.device.find_fault", lambda gpu: GpuFault("failing GPU", "it is broken"))
+    notes: list[Any] = []
+    embed(EmbedSettings(runs=trained.runs, out=tmp_path / "v.npy"), report=notes.append)
+    assert [note.text for note in notes if "is not used" in getattr(note, "text", "")] == [
+        "cuda:0 is not used, because it is broken. simclr doctor says what to do."
+    ]
 
 
 def test_weights_that_overflow_are_an_error(trained: Any, tmp_path: Path) -> None:

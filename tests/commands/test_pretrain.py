@@ -295,6 +295,14 @@ def test_finished_run_is_never_overwritten(images: Path, train: Train, checksum:
     assert checksum(Path(made.run)) == before
 
 
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_batch_norm_that_is_frozen_sees_no_micro_batch(images: Path, train: Train, is_frozen: bool) -> None:
+    plan = train(images, freeze_batch_norm=is_frozen, micro_batch=4, dry_run=True).plan
+    assert plan is not None
+    (reason,) = (choice.reason for choice in plan.choices if choice.name == "micro batch")
+    assert ("batch norm sees 4 images" in reason) != is_frozen
+
+
 def test_dry_run_may_name_a_finished_run(images: Path, train: Train) -> None:
     train(images, run="mine")
     assert not train(images, run="mine", dry_run=True).finished

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simclr_cli.api import ResolvedSettings
 from simclr_cli.core.errors import SettingsError, TrainingError
@@ -262,3 +263,19 @@ def test_the_start_of_a_resumed_run_is_that_of_the_whole_run(trained: Any, monit
     assert scores.knn is not None and outcome["gains"][1]["start"] == pytest.approx(100 * float(scores.knn.mean()))
     classes = [name.split("/")[0] for name in (image.name for image in monitor.images.census.images)]
     assert scores.knn_chance == pytest.approx(100 / len(set(classes)), abs=5)
+
+
+def test_rows_are_not_selected_by_masks_which_on_a_gpu_would_be_waited_for(monitor: Monitor) -> None:
+    class Masks(TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            indices = args[1] if str(func).startswith("aten.index.") else ()
+            self.found += any(index is not None and index.dtype == torch.bool for index in indices)
+            return func(*args, **(kwargs or {}))
+
+    h = torch.rand(len(monitor.labeled_rows), 8)
+    with Masks() as masks, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitor, "embed_crops", lambda model, rows: h)
+        is_right, chance = monitor.classify(torch.nn.Identity())  # type: ignore[arg-type]
+    assert masks.found == 0 and is_right.dtype == torch.bool and 0 < chance < 100

@@ -283,12 +283,12 @@ def test_micro_batch_is_what_the_memory_holds(
     memory = int((holds + 0.5) * EACH * PEAK_OVER_KEPT / MEMORY_SHARE)
     here = Circumstances(10_000, 64, CPU, processes, memory)
     chosen, _ = resolve(ResolvedSettings(images=Path(), batch_size=batch, micro_batch=given), here)
-    chosen, choice = choose_micro_batch(chosen, here, EACH, 0, has_batch_norm=True)
+    chosen, choice = choose_micro_batch(chosen, here, EACH, 0, sees_batch=True)
     assert chosen.micro_batch == expected and choice.value == f"{expected} images"
     several = expected < -(-batch // processes)
     assert ("computed twice" in choice.reason) == ("batch norm" in choice.reason) == several
     assert (choice.reason == "as set") == (given is not None and not several)
-    assert "batch norm" not in choose_micro_batch(chosen, here, EACH, 0, has_batch_norm=False)[1].reason
+    assert "batch norm" not in choose_micro_batch(chosen, here, EACH, 0, sees_batch=False)[1].reason
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_memory_of_head_and_loss_is_left_beside_a_micro_batch(behind_cut: int, e
     """100 images fit; half of that again is the peak of a micro-batch, when the memory of the loss is free."""
     here = Circumstances(10_000, 64, CPU, 1, int(100 * EACH / MEMORY_SHARE) + 1)
     chosen, _ = resolve(ResolvedSettings(images=Path(), batch_size=64), here)
-    assert choose_micro_batch(chosen, here, EACH, behind_cut, has_batch_norm=True)[0].micro_batch == expected
+    assert choose_micro_batch(chosen, here, EACH, behind_cut, sees_batch=True)[0].micro_batch == expected
 
 
 def test_there_cannot_be_more_processes_than_images_in_a_batch() -> None:

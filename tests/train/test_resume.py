@@ -146,18 +146,20 @@ def test_unfinished_run_asks_for_resume(stopped: Path, own: Any, train: Train) -
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cuda", "float32"), ("cpu", "bfloat16")])
-def test_a_run_that_a_gpu_trained_in_bfloat16_continues_in_float32_where_that_is_slow(
+def test_a_run_of_a_gpu_continues_in_float32_and_uncompiled_where_these_are_faster(
     stopped: Path, device: str, precision: str
 ) -> None:
     """One that was trained so on a CPU was asked to be, and keeps its own precision."""
     file = stopped / "config.json"
     config = json.loads(file.read_text())
     config["settings"].update(device=device, precision="bfloat16", micro_batch=1)
+    config["settings"]["compile"] = "on" if device == "cuda" else "off"
     file.write_text(json.dumps(config))
     events: list[Event] = []
     assert resume(stopped.parent, report=events.append).finished
     after = json.loads(file.read_text())["settings"]
     assert (after["precision"], after["micro_batch"]) == (precision, 16 if precision == "float32" else 1)
+    assert after["compile"] == "off"
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("the run continues in float32" in text for text in notes) == (precision == "float32")
 
