@@ -133,7 +133,7 @@ def _import_torch() -> TorchFacts:
             torch.cuda.init()  # type: ignore[no-untyped-call]
         for gpu in list_gpus():
             names.append(get_gpu_name(gpu))
-            faults.append(find_fault(gpu, again=True) or ())
+            faults.append(find_fault(gpu) or ())
     except (RuntimeError, AssertionError) as error:
         no_gpu, _, _ = str(error).partition("\n")
     version, cuda, threads = torch.__version__, torch.version.cuda, torch.get_num_threads()

@@ -91,20 +91,17 @@ def get_gpu_name(gpu: torch.device) -> str:
 
 
 @cache
-def find_fault(gpu: torch.device, *, again: bool = False) -> GpuFault | None:
+def find_fault(gpu: torch.device) -> GpuFault | None:
     """Find out whether a GPU can compute, and computes as the CPU does; return its fault, or None.
 
     The comparison takes about a second. That a GPU agrees is kept in the cache, for this torch, system and driver.
-
-    Args:
-        again: compare even if that is known.
     """
     with warnings.catch_warnings(action="ignore"):  # torch's, of GPUs that it has no kernels for
         try:
             if reason := _explain_missing_kernels(gpu):
                 return GpuFault("unsupported GPU", reason)
             torch.ones(1, device=gpu).add_(1).item()  # fails if another process has it for itself, or it is broken
-            difference = _compare(gpu, again)
+            difference = _compare(gpu)
         except Exception as error:  # every device fails in its own way
             is_unsupported = any(message in str(error) for message in NO_KERNEL_MESSAGES)
             reason = f"torch cannot compute on it ({first_line(error)})"
@@ -130,20 +127,19 @@ def _explain_missing_kernels(gpu: torch.device) -> str:
     )
 
 
-def _compare(gpu: torch.device, again: bool) -> str:
+def _compare(gpu: torch.device) -> str:
     """Return what differs from the CPU, or "". The GPUs that agree are kept in the cache."""
     key = f"{get_gpu_name(gpu)}, torch {torch.__version__}, {platform.platform()}, {find_nvidia_driver()}"
     agreeing: list[str] = []
     with contextlib.suppress(SimclrError, OSError, ValueError):  # no cache, or a damaged file
         known = read_json(locate_gpu_checks())
         agreeing = [str(key) for key in known] if isinstance(known, list) else []
-    if key in agreeing and not again:
+    if key in agreeing:
         return ""
     from simclr_cli.engine.agreement import compare_with_cpu  # not at the top: it imports timm, which is slow
 
-    difference = compare_with_cpu(gpu)
-    if (key in agreeing) == bool(difference):  # news
-        with contextlib.suppress(SimclrError, OSError):
-            others = [other for other in agreeing if other != key]
-            write_json(locate_gpu_checks(), others if difference else [*others, key])
-    return difference
+    if difference := compare_with_cpu(gpu):
+        return difference
+    with contextlib.suppress(SimclrError, OSError):
+        write_json(locate_gpu_checks(), [*agreeing, key])
+    return ""
