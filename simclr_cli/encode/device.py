@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import re
 import warnings
@@ -42,7 +43,7 @@ def resolve_device(name: str | None, world: World = SINGLE_PROCESS, report: Repo
         return _choose_device(world, report)
     device = torch.device(name)
     if world.world_size > 1 and device.type == "cuda":
-        device = torch.device("cuda", world.local_rank)
+        device = _get_own_gpu(world)
     elif world.world_size > 1 and device.type != "cpu":
         raise MachineError(f"Only one process can compute on {device}.", "Use one, or --device cpu.")
     if device.type != "cpu" and (fault := find_fault(device)) is not None:
@@ -57,19 +58,28 @@ def _choose_device(world: World, report: Report) -> torch.device:
     if world.world_size > 1:
         if not gpus or gpus[0].type != "cuda":
             return torch.device("cpu")
-        gpu = torch.device("cuda", world.local_rank)
+        gpu = _get_own_gpu(world)
         if fault := find_fault(gpu):
             raise MachineError(
                 f"Process {world.rank} of {world.world_size} cannot use its GPU, {gpu}, because {fault.reason}.",
                 "Run simclr doctor, or use the CPU: --device cpu.",
             )
         return gpu
+    said = set()  # of several equal GPUs once
     for gpu in gpus:
         if not (fault := find_fault(gpu)):
             return torch.device(gpu.type) if gpu == gpus[0] else gpu
         text = f"{get_gpu_name(gpu)} is not used, because {fault.reason}. simclr doctor says what to do."
-        report(Note(text, warning=True))
+        if text not in said:
+            report(Note(text, warning=True))
+        said.add(text)
     return torch.device("cpu")
+
+
+def _get_own_gpu(world: World) -> torch.device:
+    """Return the GPU of this process; srun --gpus-per-task=1 shows each process one, which is its first."""
+    is_alone = "SLURM_LOCALID" in os.environ and len(list_gpus()) == 1
+    return torch.device("cuda", 0 if is_alone else world.local_rank)
 
 
 def list_gpus() -> list[torch.device]:

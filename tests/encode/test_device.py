@@ -130,6 +130,19 @@ def test_processes_never_compute_on_different_kinds_of_devices(
         choose("mps", World(2, 4, 0))
 
 
+def test_srun_may_show_each_process_its_own_gpu_only(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "list_gpus", lambda: [FIRST])
+    monkeypatch.setenv("SLURM_LOCALID", "3")
+    assert choose(world=World(3, 4, 3)) == choose("cuda", World(3, 4, 3)) == ("cuda:0", [])
+
+
+def test_equal_gpus_that_are_not_used_are_named_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.capabilities = dict.fromkeys((FIRST, SECOND), (6, 1))
+    monkeypatch.setattr(module, "get_gpu_name", lambda _: "GTX 1080")
+    device, notes = choose()
+    assert device == "cpu" and len(notes) == 1
+
+
 @pytest.mark.parametrize(
     ("capability", "fits"),
     [((7, 0), False), ((7, 5), True), ((8, 0), False), ((8, 6), True), ((8, 9), True), ((9, 0), True), ((10, 0), True),
