@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Iterable
@@ -104,10 +105,13 @@ def measure_seconds_per_image(model: SimCLR, settings: ResolvedSettings, side: i
 
 
 def _time_step(step: Step, images: int, side: int) -> float:
+    """Time the step of some images; a single one as half of two micro-batches, since the loss needs two images."""
+    count = 2 if images == 1 else 1
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8).to(step.device)
-    sizes = torch.full((images, 2), side)
-    batches = [Batch(i, np.arange(images), sizes, (slice(0, images),), iter([pixels])) for i in range(2)]
-    return measure_seconds_per_step(step(batch) for batch in batches)
+    sizes = torch.full((count * images, 2), side)
+    parts = tuple(slice(i * images, (i + 1) * images) for i in range(count))
+    batches = [Batch(i, np.arange(count * images), sizes, parts, itertools.repeat(pixels)) for i in range(2)]
+    return measure_seconds_per_step(step(batch) for batch in batches) / count
 
 
 def measure_seconds_per_embedding(encoder: Encoder) -> float:

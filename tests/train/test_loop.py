@@ -201,9 +201,10 @@ def test_the_loss_falls_on_a_few_images() -> None:
     assert last < first - 0.5, losses
 
 
-@pytest.mark.parametrize("images", [1, 10**9])
-def test_the_estimate_of_a_images_time_is_positive(images: int) -> None:
-    assert 0 < measure_seconds_per_image(build_model(settings()), settings(), SIDE, images) < 60
+@pytest.mark.parametrize(("images", "micro_batch"), [(1, None), (10**9, None), (10**9, 1)])
+def test_the_estimate_of_an_images_time_is_positive(images: int, micro_batch: int | None) -> None:
+    chosen = settings(micro_batch=micro_batch)
+    assert 0 < measure_seconds_per_image(build_model(chosen), chosen, SIDE, images) < 60
 
 
 def test_the_estimate_leaves_the_model_as_it_was() -> None:
