@@ -350,6 +350,13 @@ def test_names_that_lead_out_of_the_folder_on_windows(tmp_path: Path, name: str)
     assert index._has_name_outside(windows=True) and not index._has_name_outside(windows=False)
 
 
+@pytest.mark.parametrize(("name", "on_windows"), [(b"caf\xe9.png", False), ("größe.png".encode(), True)])
+def test_names_of_linux_that_windows_cannot_have_are_an_error(name: bytes, on_windows: bool) -> None:
+    index = Index.in_memory("/pics", ["a.png"], np.zeros(2, IMAGE))
+    object.__setattr__(index, "_names", np.frombuffer(b"a.png\0" + name + b"\0", np.uint8))
+    assert index._has_decodable_names(windows=False) and index._has_decodable_names(windows=True) == on_windows
+
+
 def test_names_may_contain_dots(tmp_path: Path) -> None:
     names = ["a..b.png", "..c.png", "d../e...png", "....png", "...", "f/..g"]
     update(Index(tmp_path, "/pics", MODEL, WIDTH), NONE, rows(names))
