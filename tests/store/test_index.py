@@ -157,7 +157,7 @@ def test_skipped_images_are_read_back_with_any_name(tmp_path: Path) -> None:
     entry = SkippedFile("caf\udce9\n.png", "truncated", 3, 2**62)
     update(Index(tmp_path, "/caf\udce9", MODEL, WIDTH), NONE, rows(NAMES), (entry,))
     again = open_index(tmp_path)
-    assert again.skipped == (entry,) and os.fsencode(again.root) == b"/caf\xe9"
+    assert again.skipped == (entry,) and again.root == "/caf\udce9"
     assert (tmp_path / "index.json").read_bytes().isascii()
 
 
