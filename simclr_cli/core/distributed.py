@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from simclr_cli.core.errors import MachineError, first_line, is_out_of_memory
+from simclr_cli.core.hardware import ON_WINDOWS
 from simclr_cli.core.world import SINGLE_PROCESS, PeerLostError, World, get_master_address, get_store_prefix
 
 # A process that has ended is noticed at once by gloo, whose connections end with it; NCCL's may not. So values on the
@@ -209,15 +209,13 @@ def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGr
     os.environ.update(get_master_address())
     processes = ProcessGroup(world)
     try:
-        store = next(rendezvous("env://", world.rank, world.world_size, timeout=CONNECT_TIMEOUT))[0]
-        store.set_timeout(CONNECT_TIMEOUT)
-        store = dist.PrefixStore(get_store_prefix(), store)  # type: ignore[attr-defined]
+        store = dist.PrefixStore(get_store_prefix(), _connect_store(world))  # type: ignore[attr-defined]
         backend, timeout = ("nccl", NCCL_TIMEOUT) if device.type == "cuda" else ("gloo", GLOO_TIMEOUT)
         with _without_stdout():
             dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout)
             if device.type == "cuda":
                 processes.gloo = cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=GLOO_TIMEOUT))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError) as error:  # the last for a port over 65,535
         reason = first_line(error)[:200]
         raise MachineError(
             f"The {world.world_size} processes of this run cannot connect to each other ({reason}).",
@@ -227,6 +225,18 @@ def join_process_group(world: World, device: torch.device) -> Iterator[ProcessGr
     yield processes
     # Not after an error: the other processes notice when this one ends, which is after it has printed its error.
     dist.destroy_process_group()
+
+
+def _connect_store(world: World) -> dist.TCPStore:  # type: ignore[name-defined]
+    """Connect to the store that the launcher has opened, or that rank 0 opens, as torch's env:// does.
+
+    That fails on Windows: a client of a launcher's store asks for libuv, without which torch is built there.
+    """
+    opens = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), world.world_size, opens, CONNECT_TIMEOUT,
+        multi_tenant=True, use_libuv=not ON_WINDOWS,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -68,7 +68,8 @@ def _format_size(byte_count: int) -> str:
 
 def get_free_bytes(path: Path) -> int:
     """Return the free space of the disk that `path` is, or would be, on."""
-    return shutil.disk_usage(next((p for p in (path, *path.absolute().parents) if p.exists()), Path())).free
+    # Of a folder: Windows gives none for a relative path of a file.
+    return shutil.disk_usage(next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path())).free
 
 
 def prepare_folder(folder: Path) -> None:

@@ -30,7 +30,17 @@ from simclr_cli.core.text import format_gigabytes, format_variable, quote_words
 DISTRIBUTION = "simclr-cli"
 PROJECT_FILE = Path(__file__).parents[2] / "pyproject.toml"
 PYTHON = quote_words(sys.executable)
-PIP = f"{PYTHON} -m pip install" if find_spec("pip") else f"uv pip install --python {PYTHON}"
+
+
+def _choose_pip(python: str = PYTHON, *, has_pip: bool = find_spec("pip") is not None) -> str:
+    """Return the command that installs packages for this Python, a quoted word."""
+    if not has_pip:
+        return f"uv pip install --python {python}"
+    # PowerShell takes a quoted first word for text, and cmd knows no & before it. Any pip installs for any Python.
+    return f"pip --python {python} install" if python.startswith('"') else f"{python} -m pip install"
+
+
+PIP = _choose_pip()
 if (Path(sys.prefix) / "pipx_metadata.json").is_file():  # pipx may use uv
     PIP = f"pipx runpip {DISTRIBUTION} install"
 TORCH_TIMEOUT_S = 120  # importing torch from a slow disk is slow

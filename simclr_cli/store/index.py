@@ -218,8 +218,19 @@ class Index:
             raise ValueError("it lists a skipped file twice")
         if not (Path(self.root).root and "\0" not in self.root):
             raise ValueError("the folder of the images is not an absolute path")
+        if not self._has_decodable_names():
+            raise ValueError("it names files that are not UTF-8, which Windows cannot have")
         if self._has_name_outside():
             raise ValueError("it names files outside the folder of the images")
+
+    def _has_decodable_names(self, *, windows: bool = ON_WINDOWS) -> bool:
+        """Return whether os.fsdecode can decode the names, as it always can where Python uses surrogateescape."""
+        try:
+            if windows:
+                self._names.tobytes().decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return False
+        return True
 
     def _has_name_outside(self, *, windows: bool = ON_WINDOWS) -> bool:
         """Return whether a name does not end or is unsafe, as is_safe_path, which is slow for a million."""

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from torch.distributed import TCPStore
-from torch.distributed.rendezvous import rendezvous
 
 from simclr_cli.cli import launch
+from simclr_cli.core import distributed
 from simclr_cli.core.errors import MachineError
 from simclr_cli.core.events import silent
+from simclr_cli.core.world import World
 
 pytestmark = pytest.mark.xdist_group("ports")
 VARIABLES = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE", "OMP_NUM_THREADS")
@@ -24,18 +25,19 @@ VARIABLES = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_USE_AGENT
 def windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Launch as on Windows, and restore the environment."""
     monkeypatch.setattr(launch, "ON_WINDOWS", True)
-    monkeypatch.setenv("USE_LIBUV", "0")  # torch's default there
+    monkeypatch.setattr(distributed, "ON_WINDOWS", True)
     for name in VARIABLES:
         monkeypatch.setenv(name, os.environ.get(name, "1"))
 
 
 @pytest.mark.usefixtures("windows")
-def test_the_store_needs_no_libuv() -> None:
+def test_the_store_and_its_clients_need_no_libuv() -> None:
     store = launch._open_store(2, "cpu", silent)
     assert isinstance(store, TCPStore) and not store.libuvBackend
     store.set("key", "value")
-    client, rank, world_size = next(rendezvous("env://", 1, 2))
-    assert client.get("key") == b"value" and (rank, world_size) == (1, 2)
+    for rank in range(2):
+        client = distributed._connect_store(World(rank, 2))
+        assert client.get("key") == b"value" and not client.libuvBackend
 
 
 def test_processes_are_stopped_by_the_console_and_killed_by_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

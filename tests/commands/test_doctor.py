@@ -122,6 +122,18 @@ def diagnose(*facts: MachineFacts | FolderFacts) -> DoctorResult:
     return run_checks(machine, folders)
 
 
+@pytest.mark.parametrize(
+    ("python", "command"),
+    [("/usr/bin/python", "/usr/bin/python -m pip install"), ("'/a b/python'", "'/a b/python' -m pip install"),
+     (r"C:\py\python.exe", r"C:\py\python.exe -m pip install"),
+     (r'"C:\a b\python.exe"', r'pip --python "C:\a b\python.exe" install')],
+)  # fmt: skip
+def test_pip_is_called_as_every_shell_of_the_system_reads_it(python: str, command: str) -> None:
+    """PowerShell takes a quoted first word for text, and cmd knows no & before one."""
+    assert machine_checks._choose_pip(python, has_pip=True) == command
+    assert machine_checks._choose_pip(python, has_pip=False) == f"uv pip install --python {python}"
+
+
 @pytest.mark.parametrize(("name", "facts", "what", "command"), FAKED, ids=[row[0] for row in FAKED])
 def test_a_fault_is_named_with_its_figure_and_the_command_that_fixes_it(
     name: str, facts: MachineFacts | FolderFacts, what: str, command: str

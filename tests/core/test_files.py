@@ -209,7 +209,7 @@ def test_free_space_is_that_of_the_nearest_existing_folder(
 
     monkeypatch.setattr(files.shutil, "disk_usage", spy)
     assert get_free_bytes(Path(path) if relative else tmp_path / path) > 0
-    expected = {"there/not": "there", "there/not/yet": "there", "a file/below": "a file"}.get(path, path)
+    expected = {"there/not": "there", "there/not/yet": "there", "a file": ".", "a file/below": "."}.get(path, path)
     assert asked == [(tmp_path / expected).resolve()]
 
 
@@ -225,7 +225,9 @@ def test_json_is_ascii_and_keeps_any_name(tmp_path: Path) -> None:
     data = (tmp_path / "a.json").read_bytes()
     assert data.isascii() and data.endswith(b"\n")
     again = json.loads(data)
-    assert again == content and os.fsencode(again["name"]) == b"caf\xe9\xff.png"
+    assert again == content
+    if os.name == "posix":
+        assert os.fsencode(again["name"]) == b"caf\xe9\xff.png"
 
 
 def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:

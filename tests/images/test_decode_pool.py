@@ -243,7 +243,7 @@ def test_answers_that_are_not_one_for_each_call_are_nonsense(
     monkeypatch.setattr(decoders, "GRACE_SECONDS", 0)
     monkeypatch.setattr(
         decoders, "PROGRAM",
-        "import sys; print('ready', flush=True)\nfor line in sys.stdin: print('[]', flush=True)",
+        "import sys; write = sys.stdout.buffer.raw.write; write(b'ready\\n')\nfor line in sys.stdin: write(b'[]\\n')",
     )  # fmt: skip
     calls = [(draw(tmp_path / f"{i}.png"), 8) for i in range(2)]
     assert [str(found) for found in isolate_batch(decode_squashed, 1)(calls)] == [
