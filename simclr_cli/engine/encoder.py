@@ -16,7 +16,7 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from simclr_cli.core.errors import SettingsError
+from simclr_cli.core.errors import SettingsError, is_out_of_memory
 from simclr_cli.core.seeds import Purpose, seeded
 
 SMALL_IMAGE_SIZE = 32  # px; up to it, the stem keeps the resolution and evaluation does not crop
@@ -91,6 +91,8 @@ class Encoder(nn.Module):
             with torch.no_grad():
                 h = self.backbone.eval()(torch.zeros(1, 3, size, size, device=device))
         except Exception as error:  # every family fails in its own way
+            if is_out_of_memory(error):
+                raise
             problem = f"{self.spec.architecture} cannot take images of {size} px ({summarize_error(error)})."
             raise EncoderError(problem, "image_size") from error
         self.backbone.train(training)
@@ -275,6 +277,8 @@ def create_model(spec: EncoderSpec, *, classes: int = 0) -> nn.Module:
     try:
         model = timm.create_model(spec.architecture, pretrained=False, num_classes=classes, **spec.model_args)
     except Exception as error:  # every family fails in its own way
+        if is_out_of_memory(error):
+            raise
         problem = f"timm cannot build {spec.architecture} with {dict(spec.model_args)} ({summarize_error(error)})."
         raise EncoderError(problem, "image_size") from error
     if spec.small_stem:

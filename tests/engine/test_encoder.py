@@ -298,3 +298,18 @@ def test_weights_are_contiguous_where_apples_gpu_may_misread_others(monkeypatch:
     assert create_encoder(spec).memory_format == torch.channels_last
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert all(p.is_contiguous() for p in create_encoder(spec).parameters())
+
+
+def test_too_little_memory_is_not_an_image_size_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(nn.Module):
+        def forward(self, _: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def build(*_: object, **__: object) -> nn.Module:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        Encoder(Large(), EncoderSpec("resnet18", 32))
+    monkeypatch.setattr(timm, "create_model", build)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        create_encoder(EncoderSpec("resnet18", 32))
