@@ -139,8 +139,11 @@ def append_bytes(target: Path, data: bytes, start: int | None = None) -> int:
             if start == 0 and _is_private(target):
                 target.chmod(0o600)
             stream.seek(*(0, os.SEEK_END) if start is None else (start,))
-            with contextlib.suppress(OSError):  # Windows cuts off nothing of a file that is mapped
+            try:
                 stream.truncate()
+            except OSError:
+                if not ON_WINDOWS:  # which cuts off nothing of a file that is mapped
+                    raise
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())

@@ -60,7 +60,7 @@ def quote_words(*words: str | os.PathLike[str], windows: bool = ON_WINDOWS) -> s
     return shlex.join(texts)
 
 
-def format_variable(name: str, value: str = "", windows: bool = ON_WINDOWS) -> str:
+def format_variable(name: str, value: str = "", *, windows: bool = ON_WINDOWS) -> str:
     """Return the command that sets an environment variable, or without a value removes it; PowerShell's on Windows."""
     if windows:
         return f'$env:{name} = "{value}"' if value else f"Remove-Item Env:{name}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -310,3 +311,21 @@ def test_a_file_that_is_open_elsewhere_is_replaced_a_moment_later(
     with pytest.raises(WriteError, match="in use"):
         write_bytes(tmp_path / "a", b"newer")
     assert (tmp_path / "a").read_bytes() == b"new" and calls == [1]
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_file_that_cannot_be_cut_off_is_an_error_but_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, windows: bool
+) -> None:
+    class Mapped(io.FileIO):
+        def truncate(self, size: int | None = None) -> int:
+            raise OSError(errno.EINVAL, "a section is mapped")
+
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"abcd")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode: Mapped(path, mode))
+        patch.setattr(files, "ON_WINDOWS", windows)
+        with contextlib.nullcontext() if windows else pytest.raises(WriteError, match="a section is mapped"):
+            append_bytes(file, b"x", 2)
+    assert file.read_bytes() == (b"abxd" if windows else b"abcd")
